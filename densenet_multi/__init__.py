@@ -1,0 +1,84 @@
+"""One DenseNet, written once as a specification and four times as native code.
+
+``import densenet_multi as dm`` imports no framework and no NumPy; what needs them is imported on
+first use. Backends: ``dm.load_backend("flax")``, or ``import densenet_multi.flax``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._checks import ConfigError
+from .backends import BackendNotInstalledError, backend_names, load_backend
+from .manifest import (
+    ImageSizeError,
+    ParameterCount,
+    StageProfile,
+    TensorInfo,
+    count_parameters,
+    min_image_size,
+    profile,
+    shape_trace,
+    tensors,
+)
+from .spec import DenseNetConfig, DenseNetSpec, dense_block, transition
+from .variants import VARIANTS, cifar_config, get_spec
+
+if TYPE_CHECKING:
+    from . import reference
+    from .inputs import ImageError
+    from .weights import WeightsError, check_weights, init_weights, load_weights, save_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VARIANTS",
+    "BackendNotInstalledError",
+    "ConfigError",
+    "DenseNetConfig",
+    "DenseNetSpec",
+    "ImageError",
+    "ImageSizeError",
+    "ParameterCount",
+    "StageProfile",
+    "TensorInfo",
+    "WeightsError",
+    "backend_names",
+    "check_weights",
+    "cifar_config",
+    "count_parameters",
+    "dense_block",
+    "get_spec",
+    "init_weights",
+    "load_backend",
+    "load_weights",
+    "min_image_size",
+    "profile",
+    "reference",
+    "save_weights",
+    "shape_trace",
+    "tensors",
+    "transition",
+]
+
+_LAZY = {  # public name -> module; these import NumPy
+    "ImageError": "inputs",
+    "WeightsError": "weights",
+    "check_weights": "weights",
+    "init_weights": "weights",
+    "load_weights": "weights",
+    "save_weights": "weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "reference":
+        return import_module(".reference", __name__)
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,69 @@
+"""The checks behind every hyper-parameter: what was given, what is allowed, one kind of error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from operator import index
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A hyper-parameter is impossible; the message names the field, the value, what is allowed."""
+
+
+LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
+
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "compression": ("a number above 0 and at most 1", lambda x: 0 < x <= 1),
+    "drop_rate": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
+    "bn_eps": ("a finite number above 0", lambda x: 0 < x < math.inf),
+    "bn_decay": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
+}
+
+
+def bad(name: str, given: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{name}: expected {allowed}; found {given!r}")
+
+
+def integer(name: str, given: Any, least: int) -> int:
+    try:
+        value = index(given)  # NumPy's integers too; 32.0 and "32" are none
+    except TypeError:
+        value = least - 1
+    if isinstance(given, bool) or value < least:
+        raise bad(name, given, f"an integer of at least {least}")
+    return value
+
+
+def integers(name: str, given: Any) -> tuple[int, ...]:
+    if not isinstance(given, (tuple, list)) or not given:
+        raise bad(name, given, "one or more positive integers, such as (6, 12, 24, 16)")
+    return tuple(integer(f"{name}[{i}]", n, 1) for i, n in enumerate(given))
+
+
+def number(name: str, given: Any) -> float:
+    allowed, test = RANGES[name]
+    is_number = hasattr(given, "__float__") and not isinstance(given, bool)
+    value = float(given) if is_number else math.nan
+    if not test(value):  # not-a-number passes no test
+        raise bad(name, given, allowed)
+    return value
+
+
+def floor_of_decimal(factor: float, count: int) -> int:
+    """``floor(factor * count)`` for the decimal as written: 0.29 * 100 is 29, not 28.999…"""
+    from fractions import Fraction  # imported when a network is resolved: it costs milliseconds
+
+    return math.floor(Fraction(repr(factor)) * count)
+
+
+def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for name in given:
+        if name not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(str(name), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(f"{what} {name!r} does not exist; {hint}known: {', '.join(known)}")

@@ -1,0 +1,135 @@
+"""Which backends exist, what each must offer, and how one is loaded.
+
+A backend is a subpackage registered as an entry point of the group ``densenet_multi.backends``
+(see pyproject.toml): adding or removing one touches no other code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from ._checks import ConfigError, check_names
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from .manifest import ParameterCount
+    from .spec import DenseNetSpec
+
+    Array = npt.NDArray[np.floating]
+    Images = npt.ArrayLike
+    Labels = npt.ArrayLike
+
+GROUP = "densenet_multi.backends"
+DTYPES = ("float32", "float64")
+
+
+class BackendNotInstalledError(ImportError):
+    """A backend's framework is not installed; the message has the command that installs it."""
+
+
+class Backend(Protocol):
+    """What a backend module offers. Images are NumPy (N, C, H, W), labels (N,), names canonical.
+
+    ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: which estimate of the batch variance this
+    framework's own BatchNorm adds to the running one (see docs/conventions.md).
+    """
+
+    NAME: str
+    FRAMEWORK: str
+    RUNNING_VARIANCE: str
+    Stem: Any
+    DenseLayer: Any
+    DenseBlock: Any
+    Transition: Any
+    Features: Any
+    DenseNet: Any
+
+    def build(self, spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Any:
+        """A native model with the weights of ``init_weights(spec, seed)``."""
+
+    def import_weights(self, model: Any, weights: Mapping[str, Array]) -> None:
+        """Overwrite every tensor, or raise ``WeightsError`` and leave the model as it was."""
+
+    def export_weights(self, model: Any) -> dict[str, Array]:
+        """Copies of every tensor, in canonical layout and the model's dtype."""
+
+    def predict(self, model: Any, images: Images) -> Array:
+        """Logits (N, num_classes) in evaluation mode, in the model's dtype."""
+
+    def features(self, model: Any, images: Images) -> dict[str, Array]:
+        """The map (N, C, H, W) after each stage of ``shape_trace``, in evaluation mode."""
+
+    def loss_and_gradients(
+        self, model: Any, images: Images, labels: Labels
+    ) -> tuple[float, dict[str, Array]]:
+        """Mean cross entropy and its gradients, in training mode: running statistics move once."""
+
+    def count_parameters(self, model: Any) -> ParameterCount:
+        """Counted from the native model's own tensors."""
+
+
+def backend_names() -> list[str]:
+    """The registered backends, installed or not."""
+    return list(_registered())
+
+
+def load_backend(name: str) -> Backend:
+    """The backend's module, imported now.
+
+    Raises ``ConfigError`` for an unknown name, ``BackendNotInstalledError`` where the framework is
+    absent; a framework that is present but broken raises its own error.
+    """
+    registered = _registered()
+    check_names("backend", [name], registered)
+    return cast("Backend", registered[name].load())
+
+
+def framework_versions(name: str) -> dict[str, str | None]:
+    """{distribution: installed version or None} for what the backend's extra asks for.
+
+    Read from package metadata: nothing is imported, and a broken install shows its version.
+    """
+    import re
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    versions: dict[str, str | None] = {}
+    for requirement in requires("densenet_multi") or []:
+        if re.search(rf"extra == ['\"]{name}['\"]", requirement):
+            distribution = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+            try:
+                versions[distribution] = version(distribution)
+            except PackageNotFoundError:
+                versions[distribution] = None
+    return versions
+
+
+@contextmanager
+def framework(backend: str, *packages: str) -> Iterator[None]:
+    """Around a backend's imports: an absent framework becomes ``BackendNotInstalledError``."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in packages:  # present but broken: its own error says more than ours could
+            raise
+        raise BackendNotInstalledError(
+            f"backend {backend!r} needs {error.name!r}, which is not installed; in a clone of "
+            f"densenet_multi, install it with: pip install '.[{backend}]'",
+            name=error.name,
+        ) from error
+
+
+def check_dtype(dtype: str) -> str:
+    """``dtype`` if it is one that every backend offers; otherwise ``ConfigError``."""
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype: expected {' or '.join(map(repr, DTYPES))}, found {dtype!r}")
+    return dtype
+
+
+def _registered() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}

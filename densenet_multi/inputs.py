@@ -1,0 +1,50 @@
+"""Images and labels, checked once for every backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .manifest import shape_trace
+from .spec import DenseNetSpec
+
+
+class ImageError(ValueError):
+    """Images or labels do not fit the network; the message says what does."""
+
+
+def check_images(
+    spec: DenseNetSpec, images: npt.ArrayLike, dtype: str | None = None
+) -> npt.NDArray[np.floating]:
+    """Images (N, C, H, W) as a floating array, cast to ``dtype`` if one is given.
+
+    Raises ``ImageError`` for another rank, an empty batch, another number of channels or integers
+    (pixels of 0..255 must be scaled first), and ``ImageSizeError`` for too few pixels.
+    """
+    array = np.asarray(images)
+    channels = spec.config.in_channels
+    if array.ndim != 4 or array.shape[1] != channels or array.shape[0] == 0:
+        expected = f"(N, {channels}, height, width) with N at least 1"
+        last = array.ndim == 4 and array.shape[3] == channels
+        hint = "; for channels-last images: images.transpose(0, 3, 1, 2)" if last else ""
+        raise ImageError(f"images: expected shape {expected}, found {array.shape}{hint}")
+    if array.dtype.kind != "f":
+        hint = "scale pixels first, e.g. images.astype('float32') / 255"
+        raise ImageError(f"images: expected floating point, found {array.dtype}; {hint}")
+    shape_trace(spec, *array.shape[2:])
+    return np.ascontiguousarray(array, dtype)
+
+
+def check_labels(labels: npt.ArrayLike, count: int, num_classes: int) -> npt.NDArray[np.int64]:
+    """Labels (N,) as int64. Raises ``ImageError`` unless there is one integer from 0 to
+    ``num_classes - 1`` for each of ``count`` images."""
+    array = np.asarray(labels)
+    if num_classes == 0:
+        raise ImageError("labels: this network has no classifier (num_classes=0), so no loss")
+    if array.shape != (count,) or array.dtype.kind not in "iu":
+        expected = f"{count} integers, shape ({count},)"
+        raise ImageError(f"labels: expected {expected}; found {array.dtype} of shape {array.shape}")
+    if array.size and not 0 <= array.min() <= array.max() < num_classes:
+        found = f"{array.min()} to {array.max()}"
+        raise ImageError(f"labels: expected values from 0 to {num_classes - 1}, found {found}")
+    return array.astype(np.int64)

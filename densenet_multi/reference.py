@@ -1,0 +1,195 @@
+"""The network in plain NumPy, float64: slow, obvious, and what every backend is compared with.
+
+Read it to learn what each operation calculates. Images and feature maps are (N, C, H, W). Weights
+are ``{canonical name: array}`` as in ``manifest.tensors``. Source: see spec.py; batch
+normalisation: https://arxiv.org/abs/1502.03167.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .inputs import check_images, check_labels
+from .spec import BatchNormSpec, ConvSpec, DenseBlockSpec, DenseNetSpec, PoolSpec, TransitionSpec
+from .weights import Weights, check_weights
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass
+class Forward:
+    """What one forward pass leaves behind.
+
+    Attributes:
+        logits: (N, num_classes); without a classifier the pooled features, (N, C).
+        stages: the feature map after each stage of ``manifest.shape_trace``, (N, C, H, W).
+        statistics: in training mode, every running mean and variance after the step, by name.
+    """
+
+    logits: Array
+    stages: dict[str, Array]
+    statistics: dict[str, Array] = field(default_factory=dict)
+
+
+def predict(spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]], images: npt.ArrayLike) -> Array:
+    """The logits (N, num_classes) of images (N, C, H, W) in evaluation mode, float64.
+
+    Raises ``ImageError`` or ``WeightsError`` where the two do not fit the spec.
+    """
+    return forward(spec, weights, images).logits
+
+
+def forward(
+    spec: DenseNetSpec,
+    weights: Mapping[str, npt.NDArray[np.generic]],
+    images: npt.ArrayLike,
+    *,
+    training: bool = False,
+    variance: str = "biased",
+) -> Forward:
+    """Logits, stage maps and (``training=True``) updated running statistics, float64.
+
+    Evaluation normalises with the running statistics, training with those of the batch, and then
+    ``running = decay * running + (1 - decay) * batch``. ``variance`` says which batch variance goes
+    into the running one: ``"biased"`` (divided by n = N*H*W; Keras, Gluon, Flax) or ``"unbiased"``
+    (by n - 1; PyTorch). Dropout is not modelled: a training pass with ``drop_rate`` is refused.
+    """
+    if training and spec.config.drop_rate:
+        raise ValueError(
+            f"reference.forward: expected drop_rate 0 in training, found {spec.config.drop_rate}: "
+            "dropout is random; compare in evaluation mode or with drop_rate=0"
+        )
+    if variance not in ("biased", "unbiased"):
+        raise ValueError(f"variance: expected 'biased' or 'unbiased', found {variance!r}")
+    checked = check_images(spec, images)
+    net = _Network(check_weights(spec, weights), training, variance == "unbiased")
+    return net.run(spec, np.asarray(checked, np.float64))
+
+
+def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Mean over N of ``-log softmax(logits)[label]``, in nats; logits (N, classes), labels (N,)."""
+    scores = np.asarray(logits, np.float64)
+    targets = check_labels(labels, *scores.shape)
+    shifted = scores - scores.max(axis=1, keepdims=True)  # the same softmax, without overflow
+    log_sum = np.log(np.exp(shifted).sum(axis=1))
+    return float(np.mean(log_sum - shifted[np.arange(len(targets)), targets]))
+
+
+# --- The network, top down ----------------------------------------------------------------------
+
+
+class _Network:
+    def __init__(self, weights: Weights, training: bool, unbiased: bool) -> None:
+        self.w = {name: np.asarray(array, np.float64) for name, array in weights.items()}
+        self.training = training
+        self.unbiased = unbiased
+        self.statistics: dict[str, Array] = {}
+
+    def run(self, spec: DenseNetSpec, x: Array) -> Forward:
+        stages = {}
+        x = self.conv("features.conv0", spec.stem.conv0, x)
+        if spec.stem.norm0 and spec.stem.pool0:
+            x = relu(self.batch_norm("features.norm0", spec.stem.norm0, x))
+            x = max_pool(spec.stem.pool0, x)
+        stages["stem"] = x
+        for block, transition in spec.stages:
+            stages[block.name] = x = self.dense_block(f"features.{block.name}", block, x)
+            if transition:
+                x = self.transition(f"features.{transition.name}", transition, x)
+                stages[transition.name] = x
+        stages["norm5"] = x = self.batch_norm("features.norm5", spec.norm5, x)
+        x = relu(x).mean(axis=(2, 3))  # global average pooling
+        if spec.classifier:
+            x = x @ self.w["classifier.weight"].T + self.w["classifier.bias"]
+        return Forward(x, stages, self.statistics)
+
+    def dense_block(self, name: str, block: DenseBlockSpec, x: Array) -> Array:
+        for layer in block.layers:
+            prefix = f"{name}.{layer.name}"
+            new = relu(self.batch_norm(f"{prefix}.norm1", layer.norm1, x))
+            new = self.conv(f"{prefix}.conv1", layer.conv1, new)
+            if layer.norm2 and layer.conv2:
+                new = relu(self.batch_norm(f"{prefix}.norm2", layer.norm2, new))
+                new = self.conv(f"{prefix}.conv2", layer.conv2, new)
+            x = np.concatenate([x, new], axis=1)  # old channels first
+        return x
+
+    def transition(self, name: str, transition: TransitionSpec, x: Array) -> Array:
+        x = relu(self.batch_norm(f"{name}.norm", transition.norm, x))
+        x = self.conv(f"{name}.conv", transition.conv, x)
+        return average_pool(transition.pool, x)
+
+    def conv(self, name: str, conv: ConvSpec, x: Array) -> Array:
+        y = convolve(x, self.w[f"{name}.weight"], conv.stride, conv.padding)
+        return y + _per_channel(self.w[f"{name}.bias"]) if conv.bias else y
+
+    def batch_norm(self, name: str, norm: BatchNormSpec, x: Array) -> Array:
+        mean, var = self.w[f"{name}.running_mean"], self.w[f"{name}.running_var"]
+        if self.training:
+            n = x[:, 0].size
+            old = {"running_mean": mean, "running_var": var}
+            mean = x.mean(axis=(0, 2, 3))
+            var = ((x - _per_channel(mean)) ** 2).mean(axis=(0, 2, 3))
+            new = {"running_mean": mean, "running_var": var * (n / (n - 1) if self.unbiased else 1)}
+            for leaf in old:
+                kept = norm.decay * old[leaf] + (1 - norm.decay) * new[leaf]
+                self.statistics[f"{name}.{leaf}"] = kept
+        scale = self.w[f"{name}.weight"] / np.sqrt(var + norm.eps)
+        return (x - _per_channel(mean)) * _per_channel(scale) + _per_channel(self.w[f"{name}.bias"])
+
+
+# --- The operations -----------------------------------------------------------------------------
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), element by element."""
+    return np.maximum(x, 0.0)
+
+
+def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
+    """Cross-correlation of x (N, C, H, W) with kernel (O, C, k, k), zeros around the image.
+
+    One matrix product per tap of the kernel: every output pixel sees the input pixel that lies
+    under that tap.
+    """
+    out_channels, channels, k, _ = kernel.shape
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    y: Array | float = 0.0
+    for i in range(k):
+        for j in range(k):
+            under_tap = _windows(x, k, stride, i, j)
+            n, _, h, w = under_tap.shape
+            flat = under_tap.reshape(n, channels, h * w)
+            y = y + (kernel[:, :, i, j] @ flat).reshape(n, out_channels, h, w)
+    return np.asarray(y)
+
+
+def max_pool(pool: PoolSpec, x: Array) -> Array:
+    """The largest value in each window; the border counts as minus infinity."""
+    border = (pool.padding, pool.padding)
+    x = np.pad(x, ((0, 0), (0, 0), border, border), constant_values=-np.inf)
+    return np.max(_all_windows(pool, x), axis=0)
+
+
+def average_pool(pool: PoolSpec, x: Array) -> Array:
+    """The mean of each window; an odd last row or column is dropped."""
+    return np.mean(_all_windows(pool, x), axis=0)
+
+
+def _all_windows(pool: PoolSpec, x: Array) -> list[Array]:
+    k = pool.kernel_size
+    return [_windows(x, k, pool.stride, i, j) for i in range(k) for j in range(k)]
+
+
+def _windows(x: Array, k: int, stride: int, i: int, j: int) -> Array:
+    """Element (i, j) of every k x k window of x: (N, C, H', W')."""
+    height, width = x.shape[2] - k + 1, x.shape[3] - k + 1
+    return x[:, :, i : i + height : stride, j : j + width : stride]
+
+
+def _per_channel(values: Array) -> Array:
+    return values[:, None, None]

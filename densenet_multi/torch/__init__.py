@@ -1,0 +1,68 @@
+"""DenseNet in PyTorch: ``import densenet_multi.torch as dt``."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..backends import check_dtype, framework
+from ..inputs import check_images
+from ..spec import DenseNetSpec
+from ..weights import init_weights
+
+with framework("torch", "torch"):
+    import torch
+
+    from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
+    from .train import loss_and_gradients
+    from .weights import count_parameters, dtype_of, export_weights, import_weights, to_numpy
+
+NAME = "torch"
+FRAMEWORK = "PyTorch"
+RUNNING_VARIANCE = "unbiased"
+
+__all__ = [
+    "FRAMEWORK",
+    "NAME",
+    "RUNNING_VARIANCE",
+    "DenseBlock",
+    "DenseLayer",
+    "DenseNet",
+    "Features",
+    "Stem",
+    "Transition",
+    "build",
+    "count_parameters",
+    "export_weights",
+    "features",
+    "import_weights",
+    "loss_and_gradients",
+    "predict",
+]
+
+
+def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
+    check_dtype(dtype)
+    model = DenseNet(spec).to(getattr(torch, dtype))
+    import_weights(model, init_weights(spec, seed))
+    return model
+
+
+def predict(model: DenseNet, images: np.ndarray) -> np.ndarray:
+    return to_numpy(_evaluate(model, model, images))
+
+
+def features(model: DenseNet, images: np.ndarray) -> dict[str, np.ndarray]:
+    maps = _evaluate(model, model.features.stages, images)
+    return {stage: to_numpy(x) for stage, x in maps.items()}
+
+
+def _evaluate(model: DenseNet, function: Callable[[torch.Tensor], Any], images: np.ndarray) -> Any:
+    x = check_images(model.spec, images, dtype_of(model))
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return function(torch.tensor(x, device=model.features.conv0.weight.device))
+    finally:
+        model.train(was_training)

@@ -1,0 +1,51 @@
+"""The glossary: what each word of the spec is called in PyTorch. Layout NCHW, kernels OIHW."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec
+
+
+def conv(spec: ConvSpec) -> nn.Conv2d:
+    return nn.Conv2d(
+        spec.in_channels,
+        spec.out_channels,
+        spec.kernel_size,
+        stride=spec.stride,
+        padding=spec.padding,
+        bias=spec.bias,
+    )
+
+
+def batch_norm(spec: BatchNormSpec) -> nn.BatchNorm2d:
+    # PyTorch's momentum is the weight of the new value: 0.1 where the spec says decay 0.9
+    return nn.BatchNorm2d(spec.num_features, eps=spec.eps, momentum=round(1 - spec.decay, 15))
+
+
+def max_pool(spec: PoolSpec) -> nn.MaxPool2d:
+    return nn.MaxPool2d(spec.kernel_size, stride=spec.stride, padding=spec.padding)
+
+
+def avg_pool(spec: PoolSpec) -> nn.AvgPool2d:
+    return nn.AvgPool2d(spec.kernel_size, stride=spec.stride)
+
+
+def linear(spec: LinearSpec) -> nn.Linear:
+    return nn.Linear(spec.in_features, spec.out_features)
+
+
+def dropout(rate: float) -> nn.Module:
+    return nn.Dropout(rate) if rate else nn.Identity()
+
+
+def relu(x: Tensor) -> Tensor:
+    return F.relu(x)
+
+
+def concat(old: Tensor, new: Tensor) -> Tensor:
+    return torch.cat([old, new], dim=1)
+
+
+def global_avg_pool(x: Tensor) -> Tensor:
+    return x.mean(dim=(2, 3))

@@ -1,0 +1,42 @@
+"""Canonical weights in and out of a PyTorch model: its names and layouts are the canonical ones."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from .. import weights
+from ..manifest import ParameterCount, tensors
+from .model import DenseNet
+
+
+def import_weights(model: DenseNet, values: Mapping[str, np.ndarray]) -> None:
+    native = _native(model)
+    checked = weights.check_weights(model.spec, values, dtype_of(model))
+    with torch.no_grad():
+        for name, array in checked.items():
+            native[name].copy_(torch.tensor(np.ascontiguousarray(array)))
+
+
+def export_weights(model: DenseNet) -> weights.Weights:
+    return {name: to_numpy(tensor) for name, tensor in _native(model).items()}
+
+
+def count_parameters(model: DenseNet) -> ParameterCount:
+    trainable = sum(parameter.numel() for parameter in model.parameters())
+    # num_batches_tracked is a counter, the only buffer that is not floating point
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    return ParameterCount(trainable, sum(buffer.numel() for buffer in buffers))
+
+
+def dtype_of(model: DenseNet) -> str:
+    return str(model.features.conv0.weight.dtype).removeprefix("torch.")
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    return np.array(tensor.detach().cpu().numpy())  # a copy: the model trains on
+
+
+def _native(model: DenseNet) -> dict[str, torch.Tensor]:
+    state = model.state_dict()
+    return {name: state[name] for name in tensors(model.spec)}

@@ -1,0 +1,75 @@
+"""The networks with a name: the chapter's, the paper's for ImageNet, the paper's for CIFAR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from types import MappingProxyType
+from typing import Any
+
+from ._checks import bad, check_names, integer
+from .spec import DenseNetConfig, DenseNetSpec
+
+
+def cifar_config(
+    depth: int, growth_rate: int, *, bottleneck: bool, **overrides: Any
+) -> DenseNetConfig:
+    """The paper's three-block CIFAR net with ``depth`` weighted layers (its L).
+
+    Plain nets have (L - 4) / 3 layers per block and a stem of 16 channels; bottleneck nets
+    (DenseNet-BC) have (L - 4) / 6, a stem of 2k, and compression 0.5. ``overrides`` are fields
+    of the configuration. Raises ``ConfigError``. Source: paper, section 3, "Implementation
+    Details".
+    """
+    step = 6 if bottleneck else 3
+    layers, rest = divmod(integer("depth", depth, 4 + step) - 4, step)
+    if rest:
+        near = f"{4 + step * layers} or {4 + step * (layers + 1)}"
+        raise bad("depth", depth, f"4 plus a multiple of {step}, such as {near}")
+    growth_rate = integer("growth_rate", growth_rate, 1)
+    chosen: dict[str, Any] = {
+        "growth_rate": growth_rate,
+        "block_config": (layers,) * 3,
+        "num_init_features": 2 * growth_rate if bottleneck else 16,
+        "bn_size": 4 if bottleneck else None,
+        "compression": 0.5 if bottleneck else 1.0,
+        "num_classes": 10,
+        "stem": "cifar",
+    }
+    return DenseNetConfig(**(chosen | overrides))
+
+
+VARIANTS: Mapping[str, DenseNetConfig] = MappingProxyType(
+    {
+        # The network of the chapter in Dive into Deep Learning: plain layers, biases, ImageNet stem.
+        "d2l": DenseNetConfig(
+            block_config=(4, 4, 4, 4), bn_size=None, num_classes=10, in_channels=1, conv_bias=True
+        ),
+        # Paper, Table 1 (161 is the authors' later, wider model: k = 48).
+        "densenet121": DenseNetConfig(block_config=(6, 12, 24, 16)),
+        "densenet161": DenseNetConfig(
+            block_config=(6, 12, 36, 24), growth_rate=48, num_init_features=96
+        ),
+        "densenet169": DenseNetConfig(block_config=(6, 12, 32, 32)),
+        "densenet201": DenseNetConfig(block_config=(6, 12, 48, 32)),
+        "densenet264": DenseNetConfig(block_config=(6, 12, 64, 48)),
+        # Paper, Table 2: the nets for CIFAR.
+        "densenet40_k12": cifar_config(40, 12, bottleneck=False),
+        "densenet100_k12": cifar_config(100, 12, bottleneck=False),
+        "densenet100_k24": cifar_config(100, 24, bottleneck=False),
+        "densenet_bc100_k12": cifar_config(100, 12, bottleneck=True),
+        "densenet_bc250_k24": cifar_config(250, 24, bottleneck=True),
+        "densenet_bc190_k40": cifar_config(190, 40, bottleneck=True),
+    }
+)
+
+
+def get_spec(variant: str, **overrides: Any) -> DenseNetSpec:
+    """The resolved network of a variant's name, with any field of ``DenseNetConfig`` overridden.
+
+    ``get_spec("densenet121", num_classes=10)``. Raises ``ConfigError`` for an unknown variant or
+    field, with the nearest name that exists.
+    """
+    check_names("variant", [variant], VARIANTS)
+    check_names("field", overrides, [f.name for f in fields(DenseNetConfig)])
+    return replace(VARIANTS[variant], **overrides).resolve()
