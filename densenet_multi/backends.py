@@ -31,6 +31,10 @@ class BackendNotInstalledError(ImportError):
     """A backend's framework is not installed; the message has the command that installs it."""
 
 
+class BackendError(ValueError):
+    """A backend's framework is set up in a way that this package cannot use."""
+
+
 class Backend(Protocol):
     """What a backend module offers. Images are NumPy (N, C, H, W), labels (N,), names canonical.
 

@@ -10,7 +10,7 @@ backend translates and never calculates. Standard library only.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 from ._checks import LEAST, RANGES, ConfigError, bad, check_names, floor_of_decimal, integer
@@ -316,3 +316,28 @@ class DenseNetConfig:
         if not isinstance(data["config"], dict) or set(names) - data["config"].keys():
             raise bad("config", data["config"], f"an object with the fields {', '.join(names)}")
         return cls(**data["config"])
+
+
+# --- Pieces as plain data, for frameworks that save a layer as its arguments --------------------
+
+
+def to_dict(piece: object) -> Any:
+    """A spec, or a piece of one, as dictionaries, lists and plain values for JSON."""
+    if is_dataclass(piece):
+        values = {f.name: to_dict(getattr(piece, f.name)) for f in fields(piece)}
+        return {"spec": type(piece).__name__, **values}
+    return [to_dict(item) for item in piece] if isinstance(piece, tuple) else piece
+
+
+def from_dict(data: Any) -> Any:
+    """What ``to_dict`` was given. Raises ``ConfigError`` for a kind of spec that does not exist."""
+    if isinstance(data, dict):
+        kinds = {kind.__name__: kind for kind in _PIECES}
+        check_names("spec", [data.get("spec", "")], kinds)
+        values = {name: from_dict(value) for name, value in data.items() if name != "spec"}
+        return kinds[data["spec"]](**values)
+    return tuple(from_dict(item) for item in data) if isinstance(data, list) else data
+
+
+_PIECES = (ConvSpec, BatchNormSpec, PoolSpec, LinearSpec, StemSpec, DenseLayerSpec, DenseBlockSpec)
+_PIECES += (TransitionSpec, DenseNetSpec, DenseNetConfig)  # type: ignore[assignment]

@@ -10,6 +10,7 @@ from .layers import linear, max_pool, relu
 class Stem(nn.Module):
     def __init__(self, spec: StemSpec) -> None:
         super().__init__()
+        self.spec = spec
         self.conv0 = conv(spec.conv0)
         self.norm0 = batch_norm(spec.norm0) if spec.norm0 else None
         self.pool0 = max_pool(spec.pool0) if spec.pool0 else None
@@ -26,6 +27,7 @@ class Stem(nn.Module):
 class DenseLayer(nn.Module):
     def __init__(self, spec: DenseLayerSpec) -> None:
         super().__init__()
+        self.spec = spec
         self.norm1 = batch_norm(spec.norm1)
         self.conv1 = conv(spec.conv1)
         self.norm2 = batch_norm(spec.norm2) if spec.norm2 else None
@@ -55,6 +57,7 @@ class DenseBlock(nn.Module):
 class Transition(nn.Module):
     def __init__(self, spec: TransitionSpec) -> None:
         super().__init__()
+        self.spec = spec
         self.norm = batch_norm(spec.norm)
         self.conv = conv(spec.conv)
         self.pool = avg_pool(spec.pool)

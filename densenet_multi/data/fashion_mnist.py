@@ -1,0 +1,138 @@
+"""Fashion-MNIST: 28 x 28 grey images of ten kinds of clothing, 60,000 to train and 10,000 to test.
+
+A balanced sample of 1,000 + 1,000 is part of this package, so that nothing must be downloaded.
+Source and licence (MIT): https://github.com/zalandoresearch/fashion-mnist
+"""
+
+import os
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet_multi.data.idx import read_idx
+from densenet_multi.data.resize import resize
+
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+FILES = {  # split -> the official names of (images, labels), without ".gz"
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+IMAGE_SIZE = 28
+
+Examples = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+class DataError(OSError):
+    """The files are there and are IDX, but they are not Fashion-MNIST."""
+
+
+def load_sample(split: str) -> Examples:
+    """Load the sample that is part of this package: 100 examples of each class, shuffled.
+
+    Chosen by `densenet_multi.data.make_sample` from the set of the same name.
+
+    Arguments:
+        split: "train" or "test".
+
+    Returns:
+        images: uint8 of shape (1000, 28, 28), 0 is background.
+        labels: uint8 of shape (1000,), indices into `CLASSES`.
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    sample = files("densenet_multi.data") / "sample"
+    images, labels = (sample / f"{name}.gz" for name in _names(split))
+    with as_file(images) as images_path, as_file(labels) as labels_path:
+        return _read(images_path, labels_path)
+
+
+def load_directory(path: str | os.PathLike[str], split: str) -> Examples:
+    """Load a whole split from a folder that holds the official files.
+
+    Arguments:
+        path: the folder, for instance /usr/share/datasets/fashion-mnist on Debian.
+        split: "train" or "test".
+
+    Returns:
+        images: uint8 of shape (N, 28, 28), 0 is background.
+        labels: uint8 of shape (N,), indices into `CLASSES`.
+
+    Raises:
+        ValueError: there is no such split, or a file is not IDX (IdxError).
+        FileNotFoundError: a file is missing, with and without ".gz".
+        DataError: the files do not fit together, or are another data set.
+    """
+    images, labels = (_find(Path(path), name) for name in _names(split))
+    return _read(images, labels)
+
+
+def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.float32]:
+    """Turn bytes into what a network reads: values from 0 to 1, one channel, the wanted size.
+
+    Scaled first, resized second: resizing bytes would round every pixel to 1/255.
+
+    Arguments:
+        images: uint8 of shape (N, 28, 28).
+        image_size: S, the height and width of the result in pixels; None leaves 28.
+
+    Returns:
+        float32 of shape (N, 1, S, S).
+
+    Raises:
+        ValueError: the images have another type or shape, or `image_size` is below 1.
+    """
+    if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(
+            f"to_input: expected uint8 images of shape (N, {IMAGE_SIZE}, {IMAGE_SIZE}), "
+            f"found {images.dtype} of shape {images.shape}"
+        )
+    scaled = images[:, np.newaxis].astype(np.float32) / np.float32(255)
+    return scaled if image_size is None else resize(scaled, image_size, image_size)
+
+
+def _names(split: str) -> tuple[str, str]:
+    if split not in FILES:
+        raise ValueError(f"split: expected one of {', '.join(map(repr, FILES))}, found {split!r}")
+    return FILES[split]
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"{folder}: expected {name} or {name}.gz, found neither. On Debian and Ubuntu, "
+        "'apt-get install dataset-fashion-mnist' puts them in /usr/share/datasets/fashion-mnist"
+    )
+
+
+def _read(images_path: Path, labels_path: Path) -> Examples:
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
+        raise DataError(
+            f"{images_path}: expected images of shape (N, {IMAGE_SIZE}, {IMAGE_SIZE}), "
+            f"found {images.shape}"
+        )
+    if labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{labels_path}: expected one label for each of the {len(images):,} images in "
+            f"{images_path.name}, found shape {labels.shape}"
+        )
+    if np.any(labels >= len(CLASSES)):
+        raise DataError(f"{labels_path}: expected labels from 0 to 9, found {labels.max()}")
+    return images, labels

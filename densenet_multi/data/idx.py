@@ -1,0 +1,134 @@
+"""IDX files, the format of MNIST and its relatives: a strict reader and a reproducible writer.
+
+A file is, in this order, all big endian::
+
+    0, 0, type code, number of dimensions     four bytes, the magic number
+    size of each dimension                    four bytes each
+    the values                                last dimension fastest
+
+Only unsigned bytes (type code 0x08) with one dimension (labels) or three (images) are known here.
+The format: https://web.archive.org/web/2020/http://yann.lecun.com/exdb/mnist/
+"""
+
+import gzip
+import io
+import math
+import os
+import secrets
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNSIGNED_BYTE = 0x08
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class IdxError(ValueError):
+    """A file, or an array to be written, is not what this module calls IDX."""
+
+
+def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> NDArray[np.uint8]:
+    """Read one IDX file, plain or gzip (told apart by content, not by name).
+
+    The header says how many bytes must follow, and never more than one byte beyond that is
+    decompressed: a small file cannot grow into a large one in memory.
+
+    Arguments:
+        path: the file.
+        max_bytes: the largest decompressed size accepted, header included. The training images
+            of MNIST and of Fashion-MNIST take 47,040,016 bytes.
+
+    Returns:
+        A writable array of shape (N,) or (N, H, W).
+
+    Raises:
+        IdxError: the content is not exactly one IDX array of bytes, or is above `max_bytes`.
+        OSError: the file cannot be opened; FileNotFoundError if it is missing.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        compressed = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        if not compressed:
+            return _parse(file, path, max_bytes)
+        try:
+            with gzip.GzipFile(fileobj=file) as content:
+                return _parse(content, path, max_bytes)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise IdxError(f"{path}: expected a complete gzip stream, found: {error}") from error
+
+
+def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
+    """Write one IDX file, so that a reader sees the old file or the whole new one.
+
+    The same array gives the same bytes on every run: a compressed file (`path` ends in ".gz",
+    level 9) carries neither a time nor a name. Another build of zlib may compress differently.
+
+    Arguments:
+        path: the file; replaced if it exists.
+        array: uint8, of shape (N,) or (N, H, W).
+
+    Raises:
+        IdxError: the array has another type or another number of dimensions.
+        OSError: the file cannot be written.
+    """
+    if array.dtype != np.uint8 or array.ndim not in (1, 3):
+        raise IdxError(
+            f"{path}: expected a uint8 array with 1 or 3 dimensions to write, "
+            f"found {array.dtype} with {array.ndim}"
+        )
+    content = struct.pack(f">HBB{array.ndim}I", 0, UNSIGNED_BYTE, array.ndim, *array.shape)
+    content += array.tobytes()
+    path = Path(path)
+    if path.suffix == ".gz":
+        content = _compress(content)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _parse(file: io.BufferedIOBase, path: Path, max_bytes: int) -> NDArray[np.uint8]:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0":
+        raise IdxError(
+            f"{path}: expected the IDX magic number (two zero bytes, type, dimensions), "
+            f"found {magic.hex(' ') or 'an empty file'}"
+        )
+    type_code, ndim = magic[2:]
+    if type_code != UNSIGNED_BYTE:
+        raise IdxError(f"{path}: expected type code 0x08 (unsigned byte), found {type_code:#04x}")
+    if ndim not in (1, 3):
+        raise IdxError(f"{path}: expected 1 or 3 dimensions, found {ndim}")
+
+    sizes = file.read(4 * ndim)
+    if len(sizes) < 4 * ndim:
+        raise IdxError(f"{path}: expected {ndim} sizes of 4 bytes, found {len(sizes)} bytes")
+    shape = struct.unpack(f">{ndim}I", sizes)
+    size = math.prod(shape)
+    total = 4 + 4 * ndim + size
+    if total > max_bytes:
+        raise IdxError(
+            f"{path}: expected at most max_bytes={max_bytes:,} bytes, "
+            f"found a header for {total:,}, shape {shape}"
+        )
+
+    values = file.read(size + 1)  # the one byte more finds what should not be there
+    if len(values) != size:
+        found = "more" if len(values) > size else f"{len(values):,}"
+        raise IdxError(f"{path}: expected {size:,} values for shape {shape}, found {found}")
+    return np.frombuffer(values, np.uint8).reshape(shape).copy()  # bytes are read-only: copy
+
+
+def _compress(content: bytes) -> bytes:
+    # gzip.compress() would let zlib write the header, which then depends on the platform.
+    buffer = io.BytesIO()
+    with gzip.GzipFile("", "wb", compresslevel=9, fileobj=buffer, mtime=0) as file:
+        file.write(content)
+    return buffer.getvalue()

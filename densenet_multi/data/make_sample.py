@@ -1,0 +1,107 @@
+"""Choose the sample of Fashion-MNIST that is part of this package.
+
+    python -m densenet_multi.data.make_sample --data-dir /usr/share/datasets/fashion-mnist
+
+The official examples are shuffled by a fixed seed, and of each class the first 100 are kept, in
+shuffled order. The same four files come out on every run. Where zlib is another build (zlib-ng,
+for instance) the compressed bytes may differ: compare the content.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet_multi.data.fashion_mnist import CLASSES, FILES, load_directory
+from densenet_multi.data.idx import write_idx
+from densenet_multi.data.order import epoch_order
+
+SEED = 2017  # the year of the data set
+PER_CLASS = 100
+
+
+def choose(labels: NDArray[Any], order: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
+    """Walk through `order` and keep the first `per_class` indices of each class.
+
+    Arguments:
+        labels: of shape (N,), from 0 to 9.
+        order: a permutation of 0 … N-1.
+        per_class: how many to keep.
+
+    Returns:
+        Indices of shape (10 * per_class,), in the order in which they were met.
+
+    Raises:
+        ValueError: a class has fewer than `per_class` examples.
+    """
+    kept = [order[labels[order] == label][:per_class] for label in range(len(CLASSES))]
+    for label, indices in enumerate(kept):
+        if len(indices) < per_class:
+            raise ValueError(
+                f"class {label} ({CLASSES[label]}): expected at least {per_class} examples, "
+                f"found {len(indices)}"
+            )
+    return order[np.isin(order, np.concatenate(kept))]
+
+
+def make_sample(data_dir: Path, output: Path) -> list[Path]:
+    """Write the four files of the sample.
+
+    Arguments:
+        data_dir: the folder of the official files.
+        output: the folder to write to; created if it does not exist.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ValueError, OSError: as `load_directory` and `choose`, or a file cannot be written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    written = []
+    for stream, (split, names) in enumerate(FILES.items()):
+        examples = load_directory(data_dir, split)
+        labels = examples[1]
+        chosen = choose(labels, epoch_order(len(labels), SEED, stream), PER_CLASS)
+        for name, array in zip(names, examples, strict=True):
+            path = output / f"{name}.gz"
+            write_idx(path, array[chosen])
+            written.append(path)
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line: 0 done, 2 wrong usage, 4 the official data cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m densenet_multi.data.make_sample",
+        description="Choose the sample of Fashion-MNIST that is part of this package.",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("/usr/share/datasets/fashion-mnist"),
+        help="folder of the four official files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(__file__).parent / "sample",
+        help="folder to write to (default: the package's own)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        written = make_sample(options.data_dir, options.output)
+    except (OSError, ValueError) as error:
+        print(f"make_sample: {error}", file=sys.stderr)
+        return 4
+    for path in written:
+        print(f"{path.stat().st_size:>9,}  {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""The order of the examples in an epoch, the same for every backend and every NumPy."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Shuffle 0 … n-1 by sorting n random 64-bit numbers.
+
+    Not `Generator.permutation`: NumPy promises that the bits of `PCG64` and of `SeedSequence`
+    never change, and promises nothing for the methods of `Generator` built on them
+    (https://numpy.org/neps/nep-0019-rng-policy.html). A stable sort decides ties by position.
+
+    Arguments:
+        n: the number of examples.
+        seed: of the run, not negative.
+        epoch: counted from 0.
+
+    Returns:
+        int64 of shape (n,), each index once.
+
+    Raises:
+        ValueError: an argument is negative.
+    """
+    bits = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(n)
+    return np.argsort(bits, kind="stable").astype(np.int64, copy=False)

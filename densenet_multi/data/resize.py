@@ -1,0 +1,50 @@
+"""Bilinear resizing, the same for every backend: two small matrices in float32."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
+    """Resize images by bilinear interpolation, `rows @ image @ columns.T` for each of them.
+
+    Pixels are squares and their centres are interpolated; positions outside the outermost
+    centres take the edge's value; nothing is smoothed first when shrinking. It is what others
+    call half-pixel centres, `align_corners=False`, `antialias=False`.
+
+    Arguments:
+        images: floating point and finite, of shape (N, H, W) or (N, C, H, W); computed in float32.
+        height: of the result, in pixels, at least 1.
+        width: of the result, in pixels, at least 1.
+
+    Returns:
+        float32 of shape (N, height, width) or (N, C, height, width).
+
+    Raises:
+        ValueError: the images are integers (rounding to 1/255 would cost three decimal places),
+            have another number of dimensions or no pixels, or a size is below 1.
+    """
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            f"resize: expected floating point images, found {images.dtype}: "
+            "convert first, for instance with images.astype('float32') / 255"
+        )
+    if images.ndim not in (3, 4) or 0 in images.shape[-2:]:
+        raise ValueError(
+            f"resize: expected images of shape (N, H, W) or (N, C, H, W), found {images.shape}"
+        )
+    if height < 1 or width < 1:
+        raise ValueError(f"resize: expected a size of at least 1 x 1, found {height} x {width}")
+    rows = _interpolation(images.shape[-2], height)
+    columns = _interpolation(images.shape[-1], width)
+    resized: NDArray[np.float32] = rows @ images.astype(np.float32, copy=False) @ columns.T
+    return resized
+
+
+def _interpolation(size_in: int, size_out: int) -> NDArray[np.float32]:
+    """Return the (size_out, size_in) matrix whose row i holds the weights of output pixel i."""
+    centres = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5  # in input pixels
+    centres = centres.clip(0, size_in - 1)
+    distances = np.abs(centres[:, np.newaxis] - np.arange(size_in))
+    return np.maximum(0, 1 - distances).astype(np.float32)

@@ -1,0 +1,86 @@
+"""DenseNet in Flax NNX: ``import densenet_multi.flax as df``."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..backends import check_dtype, framework
+from ..inputs import check_images
+from ..manifest import shape_trace
+from ..spec import DenseNetSpec
+from ..weights import init_weights
+
+with framework("flax", "flax", "jax", "optax"):
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
+    from .train import loss_and_gradients
+    from .weights import count_parameters, dtype_of, export_weights, import_weights
+    from .weights import precision, to_native
+
+NAME = "flax"
+FRAMEWORK = "Flax NNX"
+RUNNING_VARIANCE = "biased"
+
+__all__ = [
+    "FRAMEWORK",
+    "NAME",
+    "RUNNING_VARIANCE",
+    "DenseBlock",
+    "DenseLayer",
+    "DenseNet",
+    "Features",
+    "Stem",
+    "Transition",
+    "build",
+    "count_parameters",
+    "export_weights",
+    "features",
+    "import_weights",
+    "loss_and_gradients",
+    "predict",
+]
+
+
+def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
+    def native() -> DenseNet:
+        return DenseNet(spec, rngs=nnx.Rngs(seed))
+
+    with precision(check_dtype(dtype)):
+        model = nnx.eval_shape(native)  # running it would compile one initialiser for every shape
+        values = {name: array.astype(dtype) for name, array in init_weights(spec, seed).items()}
+        nnx.update(model, to_native(spec, values))
+        if spec.config.drop_rate:  # dropout's random state is not among the weights
+            nnx.update(model, jax.jit(lambda: nnx.state(native(), nnx.RngState))())
+    return model
+
+
+def predict(model: DenseNet, images: np.ndarray) -> np.ndarray:
+    return _evaluate(DenseNet.__call__, model, images)
+
+
+def features(model: DenseNet, images: np.ndarray) -> dict[str, np.ndarray]:
+    maps = _evaluate(_stages, model, images)
+    stages = shape_trace(model.spec, *np.shape(images)[2:])  # jit returns dictionaries sorted
+    return {stage: maps[stage].transpose(0, 3, 1, 2) for stage, _ in stages}
+
+
+def _evaluate(function: Callable[[DenseNet, Any], Any], model: DenseNet, images: np.ndarray) -> Any:
+    x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
+    with precision(dtype_of(model)):
+        return jax.tree.map(np.array, _compiled(function, *nnx.split(model), jnp.asarray(x)))
+
+
+def _stages(model: DenseNet, x: jax.Array) -> dict[str, jax.Array]:
+    return model.features.stages(x)
+
+
+@partial(jax.jit, static_argnums=(0, 1))  # eager JAX would be several times slower
+def _compiled(function, graphdef, state, x):
+    model = nnx.merge(graphdef, state)
+    model.eval()  # of the copy; the caller's model stays in its mode
+    return function(model, x)

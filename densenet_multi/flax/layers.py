@@ -1,0 +1,75 @@
+"""The glossary: what each word of the spec is called in Flax NNX. Layout NHWC, kernels HWIO."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec
+
+
+def conv(spec: ConvSpec, rngs: nnx.Rngs) -> nnx.Conv:
+    return nnx.Conv(
+        spec.in_channels,
+        spec.out_channels,
+        kernel_size=(spec.kernel_size, spec.kernel_size),
+        strides=spec.stride,
+        padding=spec.padding,  # "SAME" would pad an even image by 2 and 3 where the spec says 3, 3
+        use_bias=spec.bias,
+        rngs=rngs,
+    )
+
+
+def batch_norm(spec: BatchNormSpec, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    return nnx.BatchNorm(
+        spec.num_features,
+        momentum=spec.decay,
+        epsilon=spec.eps,
+        use_fast_variance=False,  # the default, E[x^2] - E[x]^2, cancels where the mean is large
+        rngs=rngs,
+    )
+
+
+def max_pool(spec: PoolSpec) -> nnx.Module:
+    return MaxPool(spec)
+
+
+def avg_pool(spec: PoolSpec) -> nnx.Module:
+    return AvgPool(spec)
+
+
+def linear(spec: LinearSpec, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(spec.in_features, spec.out_features, rngs=rngs)
+
+
+def dropout(rate: float, rngs: nnx.Rngs) -> nnx.Dropout:
+    # a layer that draws nothing needs no random numbers to carry through every transformation
+    return nnx.Dropout(rate, rngs=rngs if rate else None)
+
+
+def relu(x: jax.Array) -> jax.Array:
+    return nnx.relu(x)
+
+
+def concat(old: jax.Array, new: jax.Array) -> jax.Array:
+    return jnp.concatenate([old, new], axis=-1)
+
+
+def global_avg_pool(x: jax.Array) -> jax.Array:
+    return jnp.mean(x, axis=(1, 2))
+
+
+class MaxPool(nnx.Module):
+    """Flax pools with functions; a module with equal attributes lets jit reuse what it compiled."""
+
+    def __init__(self, spec: PoolSpec) -> None:
+        self.window = (spec.kernel_size,) * 2
+        self.strides = (spec.stride,) * 2
+        self.padding = ((spec.padding, spec.padding),) * 2
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nnx.max_pool(x, self.window, self.strides, self.padding)
+
+
+class AvgPool(MaxPool):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nnx.avg_pool(x, self.window, self.strides, self.padding)

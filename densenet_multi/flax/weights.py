@@ -1,0 +1,84 @@
+"""Canonical weights in and out of a Flax NNX model: other leaf names, and other axes."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from operator import attrgetter
+from typing import Any
+
+import jax
+import jax.experimental
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from .. import weights
+from ..manifest import ParameterCount, tensors
+from ..spec import DenseNetSpec
+from .model import DenseNet
+
+# kind of tensor -> Flax' name for it, and the canonical axis that each of its axes shows
+NATIVE = {
+    "conv.weight": ("kernel", (2, 3, 1, 0)),  # OIHW -> HWIO
+    "conv.bias": ("bias", (0,)),
+    "norm.weight": ("scale", (0,)),
+    "norm.bias": ("bias", (0,)),
+    "norm.running_mean": ("mean", (0,)),
+    "norm.running_var": ("var", (0,)),
+    "linear.weight": ("kernel", (1, 0)),  # (out, in) -> (in, out)
+    "linear.bias": ("bias", (0,)),
+}
+
+
+def import_weights(model: DenseNet, values: Mapping[str, np.ndarray]) -> None:
+    checked = weights.check_weights(model.spec, values, dtype_of(model))
+    with precision(dtype_of(model)):
+        nnx.update(model, to_native(model.spec, checked))
+
+
+def export_weights(model: DenseNet) -> weights.Weights:
+    return to_canonical(model.spec, model)
+
+
+def count_parameters(model: DenseNet) -> ParameterCount:
+    def count(kind: type) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, kind)))
+
+    return ParameterCount(count(nnx.Param), count(nnx.BatchStat))
+
+
+def dtype_of(model: DenseNet) -> str:
+    return str(model.features.conv0.kernel.dtype)
+
+
+def precision(dtype: str) -> Any:
+    """Outside this context JAX turns every float64 into a float32, without a word."""
+    if dtype != "float64":
+        return nullcontext()
+    if hasattr(jax, "enable_x64"):  # JAX 0.8 and later
+        return jax.enable_x64(True)
+    return jax.experimental.enable_x64()
+
+
+def to_native(spec: DenseNetSpec, values: weights.Weights) -> dict[str, Any]:
+    """The same weights as NNX nests them: {"features": {"conv0": {"kernel": ...}, ...}, ...}."""
+    tree: dict[str, Any] = {}
+    for name, info in tensors(spec).items():
+        leaf, axes = NATIVE[info.kind]
+        *layers, _ = name.split(".")
+        branch = tree
+        for layer in layers:
+            branch = branch.setdefault(layer, {})
+        branch[leaf] = jnp.asarray(values[name].transpose(axes))
+    return tree
+
+
+def to_canonical(spec: DenseNetSpec, tree: Any) -> weights.Weights:
+    """What a model, or a state with some of a model's variables, holds by canonical name."""
+    found = {}
+    for name, info in tensors(spec).items():
+        leaf, axes = NATIVE[info.kind]
+        layer = attrgetter(name.rpartition(".")[0])(tree)
+        if hasattr(layer, leaf):
+            array = np.asarray(getattr(layer, leaf)[...]).transpose(np.argsort(axes))
+            found[name] = np.array(array, order="C")  # a copy: the model trains on
+    return found

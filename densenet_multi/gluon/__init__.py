@@ -1,0 +1,70 @@
+"""DenseNet in MXNet Gluon: ``import densenet_multi.gluon as dg``."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ..backends import check_dtype, framework
+from ..inputs import check_images
+from ..spec import DenseNetSpec
+from ..weights import init_weights
+
+with framework("gluon", "mxnet"):
+    # MXNet 1.9.1 reads numpy.bool, now and whenever it runs; NumPy 1.24 removed it. Nothing else
+    # in this package relies on it. https://github.com/apache/mxnet/issues/21165
+    if "bool" not in np.__dict__:
+        np.bool = np.bool_  # type: ignore[attr-defined]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports through deprecated names of NumPy
+        import mxnet as mx
+
+    from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
+    from .train import loss_and_gradients
+    from .weights import count_parameters, dtype_of, export_weights, import_weights, to_native
+
+NAME = "gluon"
+FRAMEWORK = "MXNet Gluon"
+RUNNING_VARIANCE = "biased"
+
+__all__ = [
+    "FRAMEWORK",
+    "NAME",
+    "RUNNING_VARIANCE",
+    "DenseBlock",
+    "DenseLayer",
+    "DenseNet",
+    "Features",
+    "Stem",
+    "Transition",
+    "build",
+    "count_parameters",
+    "export_weights",
+    "features",
+    "import_weights",
+    "loss_and_gradients",
+    "predict",
+]
+
+
+def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
+    with mx.name.NameManager():  # names, and so exported files, independent of earlier models
+        model = DenseNet(spec)
+    model.cast(check_dtype(dtype))
+    model.initialize(mx.init.Zero())  # every tensor is about to be overwritten
+    import_weights(model, init_weights(spec, seed))
+    return model
+
+
+def predict(model: DenseNet, images: np.ndarray) -> np.ndarray:
+    return model(_native_images(model, images)).asnumpy()
+
+
+def features(model: DenseNet, images: np.ndarray) -> dict[str, np.ndarray]:
+    maps = model.features.stages(mx.nd, _native_images(model, images))
+    return {stage: x.asnumpy() for stage, x in maps.items()}
+
+
+def _native_images(model: DenseNet, images: np.ndarray) -> Any:
+    return to_native(check_images(model.spec, images, dtype_of(model)))

@@ -1,0 +1,59 @@
+"""The glossary: what each word of the spec is called in Gluon. Layout NCHW, kernels OIHW.
+
+Inside ``hybrid_forward`` an x is an NDArray, or a Symbol once the model is hybridized; both have
+the methods used here.
+"""
+
+from typing import Any
+
+import mxnet as mx
+from mxnet.gluon import nn
+
+from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec
+
+
+def conv(spec: ConvSpec) -> nn.HybridBlock:
+    return nn.Conv2D(
+        spec.out_channels,
+        spec.kernel_size,
+        strides=spec.stride,
+        padding=spec.padding,
+        use_bias=spec.bias,
+        in_channels=spec.in_channels,
+    )
+
+
+def batch_norm(spec: BatchNormSpec) -> nn.HybridBlock:
+    # the running statistics move in the backward pass, not in the forward pass
+    return nn.BatchNorm(epsilon=spec.eps, momentum=spec.decay, in_channels=spec.num_features)
+
+
+def max_pool(spec: PoolSpec) -> nn.HybridBlock:
+    return nn.MaxPool2D(spec.kernel_size, strides=spec.stride, padding=spec.padding)
+
+
+def avg_pool(spec: PoolSpec) -> nn.HybridBlock:
+    return nn.AvgPool2D(spec.kernel_size, strides=spec.stride)
+
+
+def linear(spec: LinearSpec) -> nn.HybridBlock:
+    return nn.Dense(spec.out_features, in_units=spec.in_features)
+
+
+def dropout(rate: float) -> nn.HybridBlock:
+    return nn.Dropout(rate)
+
+
+def relu(x: Any) -> Any:
+    return x.relu()
+
+
+def concat(old: Any, new: Any) -> Any:
+    ops = mx.nd if isinstance(old, mx.nd.NDArray) else mx.sym
+    # the slice takes everything: without it, oneDNN's gradient of a concatenation stops with
+    # "could not construct a sub-memory" for some widths in float32, the paper's CIFAR nets among them
+    return ops.concat(old, new, dim=1).slice_axis(axis=0, begin=0, end=None)
+
+
+def global_avg_pool(x: Any) -> Any:
+    return x.mean(axis=(2, 3))

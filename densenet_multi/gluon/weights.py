@@ -1,0 +1,58 @@
+"""Canonical weights in and out of a Gluon model: other leaf names, the same axes."""
+
+import math
+from collections.abc import Mapping
+from operator import attrgetter
+
+import mxnet as mx
+import numpy as np
+from mxnet import gluon
+
+from .. import weights
+from ..manifest import ParameterCount, tensors
+from .model import DenseNet
+
+# kind of tensor -> Gluon's name for it
+NATIVE = {
+    "conv.weight": "weight",
+    "conv.bias": "bias",
+    "norm.weight": "gamma",
+    "norm.bias": "beta",
+    "norm.running_mean": "running_mean",
+    "norm.running_var": "running_var",
+    "linear.weight": "weight",
+    "linear.bias": "bias",
+}
+
+
+def import_weights(model: DenseNet, values: Mapping[str, np.ndarray]) -> None:
+    checked = weights.check_weights(model.spec, values, dtype_of(model))
+    for name, parameter in native_parameters(model).items():
+        parameter.set_data(to_native(checked[name]))
+
+
+def export_weights(model: DenseNet) -> weights.Weights:
+    return {name: p.data().asnumpy() for name, p in native_parameters(model).items()}
+
+
+def count_parameters(model: DenseNet) -> ParameterCount:
+    parameters = model.collect_params().values()
+    trainable = sum(math.prod(p.shape) for p in parameters if p.grad_req != "null")
+    return ParameterCount(trainable, sum(math.prod(p.shape) for p in parameters) - trainable)
+
+
+def dtype_of(model: DenseNet) -> str:
+    return np.dtype(model.features.conv0.weight.dtype).name
+
+
+def native_parameters(model: DenseNet) -> dict[str, gluon.Parameter]:
+    found = {}
+    for name, info in tensors(model.spec).items():
+        layer = attrgetter(name.rpartition(".")[0])(model)
+        found[name] = getattr(layer, NATIVE[info.kind])
+    return found
+
+
+def to_native(array: np.ndarray) -> mx.nd.NDArray:
+    # mx.nd.array would warn wherever SciPy is installed
+    return mx.nd.from_numpy(np.ascontiguousarray(array), zero_copy=False)

@@ -1,0 +1,74 @@
+"""DenseNet in tf.keras (Keras 3 on TensorFlow): ``import densenet_multi.keras as dk``."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..backends import BackendError, check_dtype, framework
+from ..inputs import check_images
+from ..spec import DenseNetSpec
+from ..weights import init_weights
+
+with framework("keras", "tensorflow"):
+    engine = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if engine == "tensorflow":
+        from tensorflow import keras
+
+        engine = keras.config.backend()  # ~/.keras/keras.json can choose one too
+    if engine != "tensorflow":
+        raise BackendError(
+            f"backend 'keras': expected Keras on 'tensorflow', found {engine!r}; unset "
+            "KERAS_BACKEND, or set it (or ~/.keras/keras.json) to tensorflow, and start again"
+        )
+
+    from .layers import dtype_policy
+    from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
+    from .train import loss_and_gradients
+    from .weights import count_parameters, dtype_of, export_weights, import_weights
+
+NAME = "keras"
+FRAMEWORK = "tf.keras"
+RUNNING_VARIANCE = "biased"
+
+__all__ = [
+    "FRAMEWORK",
+    "NAME",
+    "RUNNING_VARIANCE",
+    "DenseBlock",
+    "DenseLayer",
+    "DenseNet",
+    "Features",
+    "Stem",
+    "Transition",
+    "build",
+    "count_parameters",
+    "export_weights",
+    "features",
+    "import_weights",
+    "loss_and_gradients",
+    "predict",
+]
+
+
+def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
+    with dtype_policy(check_dtype(dtype)):
+        model = DenseNet(spec)
+    model.build((None, None, None, spec.config.in_channels))
+    import_weights(model, init_weights(spec, seed))
+    return model
+
+
+def predict(model: DenseNet, images: np.ndarray) -> np.ndarray:
+    return _evaluate(model, model, images).numpy()
+
+
+def features(model: DenseNet, images: np.ndarray) -> dict[str, np.ndarray]:
+    maps = _evaluate(model, model.features.stages, images)
+    return {stage: x.numpy().transpose(0, 3, 1, 2) for stage, x in maps.items()}
+
+
+def _evaluate(model: DenseNet, function: Callable[[Any], Any], images: np.ndarray) -> Any:
+    x = check_images(model.spec, images, dtype_of(model))
+    return function(keras.ops.convert_to_tensor(x.transpose(0, 2, 3, 1)))

@@ -1,0 +1,123 @@
+"""The glossary: what each word of the spec is called in Keras. Layout NHWC, kernels HWIO.
+
+Layers are built at once, not at their first call, so that a model has all its variables from the
+start. ``tf.keras`` is Keras 3 on its TensorFlow engine.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from tensorflow import keras
+
+from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec, from_dict, to_dict
+
+
+def conv(spec: ConvSpec) -> keras.layers.Layer:
+    layer = Conv2D(
+        spec.out_channels,
+        spec.kernel_size,
+        strides=spec.stride,
+        explicit_padding=spec.padding,
+        use_bias=spec.bias,
+    )
+    layer.build((None, None, None, spec.in_channels))
+    return layer
+
+
+def batch_norm(spec: BatchNormSpec) -> keras.layers.Layer:
+    layer = keras.layers.BatchNormalization(momentum=spec.decay, epsilon=spec.eps)
+    layer.build((None, None, None, spec.num_features))
+    return layer
+
+
+def max_pool(spec: PoolSpec) -> keras.layers.Layer:
+    # zeros around the map do no harm, because a ReLU comes first
+    padding = keras.layers.ZeroPadding2D(spec.padding)
+    return keras.Sequential([padding, keras.layers.MaxPooling2D(spec.kernel_size, spec.stride)])
+
+
+def avg_pool(spec: PoolSpec) -> keras.layers.Layer:
+    return keras.layers.AveragePooling2D(spec.kernel_size, spec.stride)
+
+
+def linear(spec: LinearSpec) -> keras.layers.Layer:
+    layer = keras.layers.Dense(spec.out_features)
+    layer.build((None, spec.in_features))
+    return layer
+
+
+def dropout(rate: float) -> keras.layers.Layer:
+    return keras.layers.Dropout(rate)
+
+
+def relu(x: Any) -> Any:
+    return keras.ops.relu(x)
+
+
+def concat(old: Any, new: Any) -> Any:
+    return keras.ops.concatenate([old, new], axis=-1)
+
+
+def global_avg_pool(x: Any) -> Any:
+    return keras.ops.mean(x, axis=(1, 2))
+
+
+@keras.utils.register_keras_serializable("densenet_multi")
+class Conv2D(keras.layers.Conv2D):
+    """Keras' padding="same" pads an even image by 2 and 3 where the spec says 3 and 3: with a
+    stride that is another function. TensorFlow's own convolution takes explicit numbers."""
+
+    def __init__(self, filters: int, kernel_size: Any, *, explicit_padding: int, **kwargs: Any):
+        super().__init__(filters, kernel_size, **kwargs)
+        self.explicit_padding = explicit_padding
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        pad = [self.explicit_padding] * 2
+        return tf.nn.conv2d(inputs, kernel, self.strides, [[0, 0], pad, pad, [0, 0]])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, height, width, channels = input_shape
+        pad = 2 * self.explicit_padding
+        padded = (batch, height and height + pad, width and width + pad, channels)
+        return super().compute_output_shape(padded)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "explicit_padding": self.explicit_padding}
+
+
+class Block(keras.layers.Layer):
+    """A layer that is made from, and saved as, a piece of the spec."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        keras.utils.register_keras_serializable("densenet_multi")(cls)
+
+    def build(self, input_shape: Any) -> None:
+        # variables exist already; a symbolic call tells the layers inside their shapes
+        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "spec": to_dict(self.spec)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        policy = keras.dtype_policies.get(config["dtype"])
+        with dtype_policy(policy):  # the layers inside take the policy that is current
+            return cls(**{**config, "spec": from_dict(config["spec"]), "dtype": policy})
+
+
+class Network(Block, keras.Model):
+    """The whole: a keras.Model, saved the same way."""
+
+
+@contextmanager
+def dtype_policy(policy: Any) -> Iterator[None]:
+    """Layers made inside have this dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

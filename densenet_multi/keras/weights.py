@@ -1,0 +1,56 @@
+"""Canonical weights in and out of a Keras model: other leaf names, and other axes."""
+
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from .. import weights
+from ..manifest import ParameterCount, tensors
+from .model import DenseNet
+
+# kind of tensor -> Keras' name for it, and the canonical axis that each of its axes shows
+NATIVE = {
+    "conv.weight": ("kernel", (2, 3, 1, 0)),  # OIHW -> HWIO
+    "conv.bias": ("bias", (0,)),
+    "norm.weight": ("gamma", (0,)),
+    "norm.bias": ("beta", (0,)),
+    "norm.running_mean": ("moving_mean", (0,)),
+    "norm.running_var": ("moving_variance", (0,)),
+    "linear.weight": ("kernel", (1, 0)),  # (out, in) -> (in, out)
+    "linear.bias": ("bias", (0,)),
+}
+
+
+def import_weights(model: DenseNet, values: Mapping[str, np.ndarray]) -> None:
+    checked = weights.check_weights(model.spec, values, dtype_of(model))
+    for name, (variable, axes) in native_variables(model).items():
+        variable.assign(checked[name].transpose(axes))
+
+
+def export_weights(model: DenseNet) -> weights.Weights:
+    native = native_variables(model)
+    return {name: to_canonical(variable.numpy(), axes) for name, (variable, axes) in native.items()}
+
+
+def count_parameters(model: DenseNet) -> ParameterCount:
+    trainable = sum(variable.shape.num_elements() for variable in model.trainable_variables)
+    return ParameterCount(trainable, model.count_params() - trainable)
+
+
+def dtype_of(model: DenseNet) -> str:
+    return model.variable_dtype
+
+
+def native_variables(model: DenseNet) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    found = {}
+    for name, info in tensors(model.spec).items():
+        leaf, axes = NATIVE[info.kind]
+        layer = attrgetter(name.rpartition(".")[0])(model)
+        found[name] = getattr(layer, leaf), axes
+    return found
+
+
+def to_canonical(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return np.array(array.transpose(np.argsort(axes)), order="C")  # a copy: the model trains on
