@@ -1,0 +1,87 @@
+"""The networks, weights and images that the parity tests share."""
+
+import numpy as np
+
+import densenet_multi as dm
+from densenet_multi.weights import Weights
+
+SMALL = {  # every feature of the spec, in nets of a few thousand parameters
+    "plain": {
+        "block_config": (2, 1), "growth_rate": 4, "num_init_features": 6, "bn_size": None,
+        "num_classes": 5, "stem": "cifar", "compression": 1.0,
+    },
+    "plain with bias": {
+        "block_config": (2, 2), "growth_rate": 5, "num_init_features": 8, "bn_size": None,
+        "num_classes": 7, "in_channels": 1, "conv_bias": True,
+    },
+    "bottleneck": {
+        "block_config": (1, 2, 1), "growth_rate": 4, "num_init_features": 8, "bn_size": 2,
+        "num_classes": 4, "compression": 0.6, "bn_decay": 0.875, "bn_eps": 1e-3,
+    },
+    # kernels of shape (3, 3, 3, 3): a port that forgets to transpose still fits
+    "cubic": {
+        "block_config": (2, 2), "growth_rate": 3, "num_init_features": 3, "bn_size": 1,
+        "num_classes": 3, "stem": "cifar", "conv_bias": True,
+    },
+}  # fmt: skip
+
+
+def small(name: str, **overrides: object) -> dm.DenseNetSpec:
+    return dm.DenseNetConfig(**{**SMALL[name], **overrides}).resolve()
+
+
+def random_weights(spec: dm.DenseNetSpec, seed: int = 1) -> Weights:
+    """float64 weights in which nothing is trivial: no zero shift or mean, no variance of one."""
+    rng = np.random.default_rng(seed)
+    drawn = {}
+    for name, info in dm.tensors(spec).items():
+        fan_in = max(info.size // info.shape[0], 1)
+        scale, centre = {
+            "conv.weight": (np.sqrt(2 / fan_in), 0.0),
+            "linear.weight": (np.sqrt(1 / fan_in), 0.0),
+            "norm.weight": (0.2, 1.0),
+        }.get(info.kind, (0.3, 0.0))
+        values = rng.normal(centre, scale, info.shape)
+        drawn[name] = rng.uniform(0.5, 2.0, info.shape) if "running_var" in name else values
+    return drawn
+
+
+def images(spec: dm.DenseNetSpec, height: int, width: int = 0, count: int = 2, seed: int = 2):
+    """Pixels in [0, 1], float64, (count, C, height, width)."""
+    shape = (count, spec.config.in_channels, height, width or height)
+    return np.random.default_rng(seed).random(shape)
+
+
+def labels(spec: dm.DenseNetSpec, count: int = 2, seed: int = 3):
+    return np.random.default_rng(seed).integers(0, spec.config.num_classes, count)
+
+
+def as_float32(weights: Weights) -> Weights:
+    return {name: array.astype(np.float32) for name, array in weights.items()}
+
+
+def derivative(spec: dm.DenseNetSpec, weights: Weights, x, y, name: str, direction) -> float:
+    """The exact derivative of the training loss along a direction in one tensor.
+
+    The complex step: f(w + ih d) has the imaginary part h f'(w) d, with no difference of nearly
+    equal numbers and no ReLU on the other side of its kink. It runs the reference's own forward
+    pass on complex numbers, whose order in NumPy is that of the real parts.
+    """
+    h = 1e-30
+    net = dm.reference._Network(weights, training=True, unbiased=False)
+    net.w[name] = net.w[name] + 1j * h * direction
+    logits = net.run(spec, x).logits
+    shifted = logits - logits.real.max(axis=1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return float(-log_softmax[np.arange(len(y)), y].mean().imag / h)
+
+
+def difference_quotient(spec, weights: Weights, x, y, name: str, direction, h=1e-6) -> float:
+    """The same by central differences, through the public reference alone."""
+
+    def loss(step: float) -> float:
+        moved = {**weights, name: weights[name] + step * direction}
+        logits = dm.reference.forward(spec, moved, x, training=True).logits
+        return dm.reference.cross_entropy(logits, y)
+
+    return (loss(h) - loss(-h)) / (2 * h)

@@ -1,0 +1,92 @@
+"""Which backends a run tests, and the table of deviations it measured.
+
+``pytest`` tests every installed backend; ``--backends torch,flax`` exactly those, and one that
+cannot be imported then fails; ``--backends none`` the framework-free part only.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+# Before any framework is imported. Threads that spin while they wait for work starve the other
+# frameworks on a small machine; XLA's optimiser takes longer than these small networks do.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
+
+import densenet_multi as dm
+from densenet_multi.backends import framework_versions
+from tolerances import TIERS, Deviations
+
+DEVIATIONS = pytest.StashKey[Deviations]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backends", help="comma-separated, or 'none'; default: those installed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[DEVIATIONS] = Deviations()
+
+
+def selected(config: pytest.Config) -> list[str]:
+    asked = config.getoption("--backends")
+    if asked is None:
+        names = dm.backend_names()
+        return [name for name in names if None not in framework_versions(name).values()]
+    return [] if asked == "none" else asked.split(",")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    names = selected(config)
+    return f"backends: {', '.join(names) or 'none'}; densenet_multi from {dm.__path__[0]}"
+
+
+def pytest_ignore_collect(collection_path: os.PathLike[str], config: pytest.Config) -> bool | None:
+    name = os.path.basename(collection_path)
+    if name.startswith("test_native_"):
+        return name.removeprefix("test_native_").removesuffix(".py") not in selected(config)
+    return None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", selected(metafunc.config), indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    names = selected(config)
+    kept, dropped = [], []
+    for item in items:
+        needs_backend = "backend" in getattr(item, "fixturenames", ())
+        if needs_backend or item.path.name.startswith("test_native_"):
+            item.add_marker("backend")
+        if item.get_closest_marker("together"):
+            wanted = set(names) == set(dm.backend_names())
+        else:
+            wanted = bool(names) or not needs_backend
+        (kept if wanted else dropped).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=dropped)
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> dm.backends.Backend:
+    return dm.load_backend(request.param)
+
+
+@pytest.fixture
+def deviations(request: pytest.FixtureRequest) -> Iterator[Deviations]:
+    yield request.config.stash[DEVIATIONS]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    measured = terminalreporter.config.stash[DEVIATIONS].largest
+    if measured:
+        terminalreporter.section("largest deviations from the reference")
+    for (tier, name), value in sorted(measured.items()):
+        limit = TIERS[tier].tolerance
+        terminalreporter.write_line(f"{tier:28} {name:6} {value:8.1e}  (tolerance {limit:.0e})")

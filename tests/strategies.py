@@ -1,0 +1,53 @@
+"""Hypothesis strategies: configurations of any size, and nets small enough to run."""
+
+from hypothesis import strategies as st
+
+import densenet_multi as dm
+
+fractions = st.floats(0, 1, exclude_max=True)
+decimals = st.integers(1, 100).map(lambda hundredths: hundredths / 100)
+
+
+def configs() -> st.SearchStrategy[dm.DenseNetConfig]:
+    """Any valid configuration whose every transition keeps at least one channel."""
+    return st.builds(
+        dm.DenseNetConfig,
+        growth_rate=st.integers(1, 64),
+        block_config=st.lists(st.integers(1, 24), min_size=1, max_size=5).map(tuple),
+        num_init_features=st.integers(1, 128),
+        bn_size=st.none() | st.integers(1, 8),
+        compression=decimals,
+        drop_rate=fractions,
+        num_classes=st.integers(0, 1000),
+        in_channels=st.integers(1, 4),
+        stem=st.sampled_from(["imagenet", "cifar"]),
+        conv_bias=st.booleans(),
+        bn_eps=st.floats(1e-12, 1e-1),
+        bn_decay=fractions,
+    ).filter(_keeps_channels)
+
+
+def small_configs() -> st.SearchStrategy[dm.DenseNetConfig]:
+    """Nets of every kind with a few thousand parameters, without dropout: quick to run."""
+    return st.builds(
+        dm.DenseNetConfig,
+        growth_rate=st.integers(1, 5),
+        block_config=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),
+        num_init_features=st.integers(1, 8),
+        bn_size=st.none() | st.integers(1, 3),
+        compression=decimals,
+        num_classes=st.integers(1, 5),
+        in_channels=st.integers(1, 3),
+        stem=st.sampled_from(["imagenet", "cifar"]),
+        conv_bias=st.booleans(),
+        bn_eps=st.sampled_from([1e-5, 1.001e-5, 1e-3]),
+        bn_decay=st.sampled_from([0.5, 0.875, 0.96875]),  # exact in float32, as Gluon stores it
+    ).filter(_keeps_channels)
+
+
+def _keeps_channels(config: dm.DenseNetConfig) -> bool:
+    try:
+        config.resolve()
+    except dm.ConfigError:
+        return False
+    return True

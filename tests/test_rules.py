@@ -1,0 +1,472 @@
+"""The rules of CONTRIBUTING.md, each as a test. They read source text: no framework is imported.
+
+One text in several languages stays one text only as long as something compares it word by word.
+"""
+
+import ast
+import difflib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import densenet_multi as dm
+
+PACKAGE = Path(dm.__file__).parent
+BACKENDS = sorted(path.parent.name for path in PACKAGE.glob("*/model.py"))
+FILES = ["layers.py", "model.py", "weights.py", "train.py", "__init__.py"]  # in order of import
+
+FRAMEWORKS = {  # backend -> the packages that are its framework
+    "torch": {"torch"},
+    "keras": {"keras", "tensorflow"},
+    "gluon": {"mxnet"},
+    "flax": {"flax", "jax", "optax"},
+}
+EVERY_FRAMEWORK = set().union(*FRAMEWORKS.values())
+
+BESIDE_THE_STANDARD_LIBRARY = {  # module -> what it may import; others: anything but a framework
+    "__init__": set(),
+    "_checks": set(),
+    "backends": set(),
+    "manifest": set(),
+    "spec": set(),
+    "variants": set(),
+    "data": {"numpy"},
+    "inputs": {"numpy"},
+    "reference": {"numpy"},
+    "weights": {"numpy", "safetensors"},
+}
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def framework_free_files() -> list[Path]:
+    files = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+    return sorted(path for path in files if path.parts[0] not in BACKENDS)
+
+
+# --- Imports ------------------------------------------------------------------------------------
+
+
+def imports(node: ast.AST, package: str) -> Iterator[str]:
+    """The full name of everything imported below the node, but for what serves types only."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        parts = package.split(".")
+        parents = parts[: len(parts) - node.level + 1] if node.level else []
+        base = ".".join([*parents, node.module] if node.module else parents)
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+    for child in ast.iter_child_nodes(node):
+        yield from imports(child, package)
+
+
+def third_party(names: Iterator[str]) -> set[str]:
+    roots = {name.split(".")[0] for name in names}
+    return roots - set(sys.stdlib_module_names) - {"densenet_multi"}
+
+
+def imported_by(path: Path) -> list[str]:
+    """What a file of the package imports; ``path`` is relative to the package."""
+    package = ".".join(["densenet_multi", *path.parts[:-1]])
+    return list(imports(tree(PACKAGE / path), package))
+
+
+def test_imports_are_found_wherever_and_however_they_are_written():
+    source = """
+import os, numpy as np
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import typing_only
+def f():
+    import torch.nn
+    from .. import weights
+    from ..spec import ConvSpec
+    from .layers import conv
+    from . import model
+"""
+    assert sorted(imports(ast.parse(source), "densenet_multi.flax")) == [
+        "densenet_multi.flax.layers.conv",
+        "densenet_multi.flax.model",
+        "densenet_multi.spec.ConvSpec",
+        "densenet_multi.weights",
+        "numpy",
+        "os",
+        "torch.nn",
+        "typing.TYPE_CHECKING",
+    ]
+
+
+@pytest.mark.parametrize("path", framework_free_files(), ids=str)
+def test_a_framework_free_module_imports_no_framework_and_no_backend(path):
+    names = imported_by(path)
+    assert not third_party(iter(names)) & EVERY_FRAMEWORK
+    own = [name.split(".") for name in names if name.startswith("densenet_multi.")]
+    assert not [parts for parts in own if parts[1] in BACKENDS]
+
+
+@pytest.mark.parametrize("path", framework_free_files(), ids=str)
+def test_a_module_imports_no_library_but_its_own(path):
+    allowed = BESIDE_THE_STANDARD_LIBRARY.get(path.parts[0].removesuffix(".py"))
+    if allowed is not None:
+        assert third_party(iter(imported_by(path))) <= allowed
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+@pytest.mark.parametrize("file", FILES)
+def test_a_backend_imports_its_own_framework_and_numpy_and_no_other_backend(folder, file):
+    names = imported_by(Path(folder, file))
+    assert third_party(iter(names)) <= FRAMEWORKS[folder] | {"numpy"}
+    assert "importlib" not in {name.split(".")[0] for name in names}  # no way around this test
+    others = {name for name in names if name.startswith("densenet_multi.")}
+    for other in set(BACKENDS) - {folder}:
+        assert not {name for name in others if name.split(".")[1] == other}
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_of_a_backend_imports_only_the_files_before_it(folder, file):
+    """The order is layers <- model <- weights <- train <- __init__."""
+    earlier = {name.removesuffix(".py") for name in FILES[: FILES.index(file)]}
+    own = [name.split(".") for name in imported_by(Path(folder, file))]
+    assert {parts[2] for parts in own if parts[:2] == ["densenet_multi", folder]} <= earlier
+
+
+def test_a_model_speaks_only_the_words_of_its_glossary():
+    """What a model.py imports from the package is the spec and its own layers.py, nothing else."""
+    for backend in BACKENDS:
+        own = [n for n in imported_by(Path(backend, "model.py")) if n.startswith("densenet_multi")]
+        sources = {name.rpartition(".")[0] for name in own}
+        assert sources == {"densenet_multi.spec", f"densenet_multi.{backend}.layers"}
+
+
+def loaded_by(code: str, *folders: Path) -> set[str]:
+    """Packages outside the standard library that a fresh Python loads while it runs this code."""
+    program = f"""
+import json, sys
+before = set(sys.modules)
+try:
+    {code}
+except SystemExit as stop:
+    assert not stop.code, stop.code
+roots = {{name.split(".")[0] for name in set(sys.modules) - before}}
+print("\\n" + json.dumps(sorted(roots - set(sys.stdlib_module_names))))
+"""
+    path = os.pathsep.join(map(str, [*folders, PACKAGE.parent]))
+    environment = os.environ | {"PYTHONPATH": path}
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_importing_the_package_loads_the_standard_library_alone():
+    assert loaded_by("import densenet_multi") == {"densenet_multi"}
+
+
+def test_resolving_counting_and_tracing_need_no_numpy():
+    code = "import densenet_multi as dm; spec = dm.get_spec('d2l', num_classes=7); "
+    code += "dm.count_parameters(spec); dm.profile(spec, 96, 96); spec.from_json(spec.to_json())"
+    assert loaded_by(code) == {"densenet_multi"}
+
+
+def test_the_commands_help_loads_no_framework():
+    code = "import runpy; sys.argv = ['densenet-multi', '--help']; "
+    code += "runpy.run_module('densenet_multi', run_name='__main__')"
+    assert not loaded_by(code) & EVERY_FRAMEWORK
+
+
+def test_the_reference_loads_numpy_and_no_framework():
+    loaded = loaded_by("import densenet_multi as dm; dm.reference, dm.init_weights, dm.ImageError")
+    assert "numpy" in loaded
+    assert not loaded & EVERY_FRAMEWORK
+
+
+@pytest.mark.parametrize("framework", sorted(EVERY_FRAMEWORK))
+def test_the_proof_that_nothing_is_loaded_can_fail(framework, tmp_path):
+    (tmp_path / f"{framework}.py").touch()
+    code = f"import densenet_multi, {framework}"
+    assert loaded_by(code, tmp_path) == {"densenet_multi", framework}
+
+
+# --- The public names ---------------------------------------------------------------------------
+
+
+def test_every_public_name_exists_and_nothing_else_is_offered():
+    assert dm.__all__ == sorted(dm.__all__, key=lambda name: (not name.isupper(), name))
+    assert dir(dm) == sorted(dm.__all__)
+    for name in dm.__all__:
+        assert getattr(dm, name) is not None
+    with pytest.raises(AttributeError, match="module 'densenet_multi' has no attribute 'nothing'"):
+        dm.nothing  # noqa: B018
+
+
+# --- The five files -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_every_backend_has_the_same_five_files(folder):
+    assert sorted(path.name for path in (PACKAGE / folder).glob("*.py")) == sorted(FILES)
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_a_model_calculates_nothing(folder):
+    """Channel numbers arrive in the spec; the only operator is the | of a type."""
+    nodes = list(ast.walk(tree(PACKAGE / folder / "model.py")))
+    operators = [n for n in nodes if isinstance(n, ast.BinOp | ast.AugAssign | ast.UnaryOp)]
+    assert {type(node.op) for node in operators} <= {ast.BitOr}
+    numbers = [n.value for n in ast.walk(folded(folder)) if isinstance(n, ast.Constant)]
+    assert not [number for number in numbers if type(number) in (int, float)]
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_a_model_never_names_a_convention(folder):
+    """Epsilon, decay, padding and axes live in layers.py or nowhere."""
+    text = (PACKAGE / folder / "model.py").read_text(encoding="utf-8")
+    convention = r"epsilon|eps|padding|pad|momentum|decay|axis|axes|dim|strides?|kernel_size"
+    assert not re.findall(rf"\b\w*(?:{convention})\b", text.lower())
+
+
+# --- One text -----------------------------------------------------------------------------------
+
+
+class Fold(ast.NodeTransformer):
+    """Folds away what each framework wants said in its own way, and nothing else.
+
+    Imports, docstrings, annotations, base classes of the framework; the name of the forward pass;
+    Gluon's F; Flax's rngs; Keras' training=None and **kwargs; ``super().__init__()``, which Flax
+    does without.
+    """
+
+    FORWARD = ("__call__", "call", "forward", "hybrid_forward")
+
+    def visit_Module(self, node):
+        self.classes = {part.name for part in node.body if isinstance(part, ast.ClassDef)}
+        return self.generic_visit(node)
+
+    def visit_Import(self, _node):
+        return None
+
+    visit_ImportFrom = visit_Import  # noqa: N815 (ast's own spelling)
+
+    def visit_Expr(self, node):
+        node = self.generic_visit(node)
+        text = ast.unparse(node)
+        is_docstring = isinstance(node.value, ast.Constant)
+        return None if is_docstring or text == "super().__init__()" else node
+
+    def visit_ClassDef(self, node):
+        node.bases = [base for base in node.bases if ast.unparse(base) in self.classes]
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node):
+        node.returns = None
+        if node.name in self.FORWARD:
+            node.name = "forward"
+        return self.generic_visit(node)
+
+    def visit_arguments(self, node):
+        node.args = [a for a in node.args if a.arg != "F"]
+        if node.args and node.args[-1].arg == "training":
+            node.args.pop(), node.defaults.pop()
+        if node.kwonlyargs and node.kwonlyargs[-1].arg == "rngs":
+            node.kwonlyargs.pop(), node.kw_defaults.pop()
+        node.kwarg = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node):
+        node.annotation = None
+        return node
+
+    def visit_Assign(self, node):
+        spelling = ast.unparse(node) == "rngs = rngs or nnx.Rngs(0)"
+        return None if spelling else self.generic_visit(node)
+
+    def visit_Call(self, node):
+        node.args = [a for a in node.args if ast.unparse(a) != "F"]
+        spelling = ("rngs=rngs", "**kwargs")
+        node.keywords = [k for k in node.keywords if ast.unparse(k) not in spelling]
+        return self.generic_visit(node)
+
+    def visit_Attribute(self, node):
+        if node.attr in self.FORWARD:
+            node.attr = "forward"
+        return self.generic_visit(node)
+
+
+def folded(backend: str) -> ast.Module:
+    return Fold().visit(tree(PACKAGE / backend / "model.py"))
+
+
+def skeleton(source: str) -> str:
+    return ast.unparse(Fold().visit(ast.parse(source)))
+
+
+def model_source(backend: str) -> str:
+    return (PACKAGE / backend / "model.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_every_model_is_the_same_text(folder):
+    first = BACKENDS[0]
+    ours, theirs = (skeleton(model_source(name)).splitlines() for name in (first, folder))
+    difference = difflib.unified_diff(
+        ours, theirs, f"{first}/model.py", f"{folder}/model.py", lineterm="", n=2
+    )
+    text = "\n".join(difference)
+    assert not text, f"a change to one model.py is a change to all of them:\n{text}"
+
+
+REAL_DIFFERENCES = {
+    "a ReLU dropped": ("relu(self.norm0(x))", "self.norm0(x)"),
+    "another ReLU dropped": ("relu(self.features(x))", "self.features(x)"),
+    "norm and convolution exchanged": (
+        "self.conv1(relu(self.norm1(x)))", "relu(self.norm1(self.conv1(x)))"
+    ),
+    "new channels first": (
+        "concat(x, getattr(self, layer.name)(x))", "concat(getattr(self, layer.name)(x), x)"
+    ),
+    "the block's input forgotten": (
+        "x = concat(x, getattr(self, layer.name)(x))", "x = getattr(self, layer.name)(x)"
+    ),
+    "a transition skipped": (
+        "                x = maps[transition.name] = getattr(self, transition.name)(x)",
+        "                maps[transition.name] = getattr(self, transition.name)(x)",
+    ),
+    "no dropout": ("return self.dropout(x)", "return x"),
+    "dropout inside the bottleneck": (
+        "x = self.conv1(relu(self.norm1(x)))", "x = self.dropout(self.conv1(relu(self.norm1(x))))"
+    ),
+    "another layer's spec": ("batch_norm(spec.norm2", "batch_norm(spec.norm1"),
+    "the last BatchNorm skipped": ('maps["norm5"] = self.norm5(x)', 'maps["norm5"] = x'),
+    "a stage under another name": ('maps = {"stem": x}', 'maps = {"conv0": x}'),
+    "max pooling for average pooling": ("avg_pool(spec.pool)", "max_pool(spec.pool)"),
+    "a classifier always": (" if spec.classifier else None", ""),
+    "a classifier never": ("if self.classifier is not None", "if self.classifier is None"),
+    "no stem in the features": ("class Features(Stem)", "class Features(DenseBlock)"),
+    "the stem's input passed on": ("x = super().", "super()."),
+    "all blocks before all transitions": (
+        "            if transition:\n                setattr",
+        "        for _, transition in self.spec.stages:\n            if 1:\n                setattr",
+    ),
+    "a layer under another name": ("self.norm5", "self.norm6"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+@pytest.mark.parametrize("what", REAL_DIFFERENCES)
+def test_folding_hides_no_real_difference(what, folder):
+    old, new = REAL_DIFFERENCES[what]
+    source = model_source(folder)
+    assert old in source
+    assert skeleton(source.replace(old, new, 1)) != skeleton(source)
+
+
+def test_folding_keeps_arguments_with_defaults_and_calls_that_are_not_spelling():
+    kept = "def stages(self, x, depth=3, *, rate=0.5):\n    return f(x, rngs=other, **options)"
+    assert skeleton(kept) == kept
+
+
+# --- The contract -------------------------------------------------------------------------------
+
+
+def contract() -> tuple[set[str], dict[str, str]]:
+    """The Backend protocol: its constants and classes, and its functions with their parameters."""
+    (protocol,) = [n for n in tree(PACKAGE / "backends.py").body
+                   if isinstance(n, ast.ClassDef) and n.name == "Backend"]  # fmt: skip
+    values = {node.target.id for node in protocol.body if isinstance(node, ast.AnnAssign)}
+    functions = {f.name: parameters(f) for f in protocol.body if isinstance(f, ast.FunctionDef)}
+    return values, {name: text.removeprefix("self, ") for name, text in functions.items()}
+
+
+def parameters(function: ast.FunctionDef) -> str:
+    """Names, kinds and defaults, without annotations: ``spec, *, seed=0``."""
+    for argument in ast.walk(function.args):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    return ast.unparse(function.args)
+
+
+def functions_in(path: Path) -> dict[str, str]:
+    return {f.name: parameters(f) for f in tree(path).body if isinstance(f, ast.FunctionDef)}
+
+
+def constants_in(path: Path) -> dict[str, object]:
+    assigned = [node for node in tree(path).body if isinstance(node, ast.Assign)]
+    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in assigned}
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_a_backend_exports_exactly_the_contract(folder):
+    values, functions = contract()
+    exported = constants_in(PACKAGE / folder / "__init__.py")["__all__"]
+    assert exported == sorted(exported, key=lambda name: (not name.isupper(), name))
+    assert set(exported) == values | functions.keys()
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_everything_that_a_backend_exports_exists(folder):
+    """``__all__`` is text: here each of its names is assigned, defined or imported."""
+    init = tree(PACKAGE / folder / "__init__.py")
+    defined = {node.name for node in ast.walk(init) if isinstance(node, ast.FunctionDef)}
+    defined |= constants_in(PACKAGE / folder / "__init__.py").keys()
+    for name in imported_by(Path(folder, "__init__.py")):
+        parts = name.split(".")
+        if parts[:2] == ["densenet_multi", folder]:
+            source = tree(PACKAGE / folder / f"{parts[2]}.py")
+            kinds = (ast.FunctionDef, ast.ClassDef)
+            defined |= {n.name for n in source.body if isinstance(n, kinds) and n.name == parts[3]}
+    assert set(constants_in(PACKAGE / folder / "__init__.py")["__all__"]) <= defined
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_functions_of_the_contract_take_the_same_parameters_everywhere(folder):
+    _, expected = contract()
+    found: dict[str, str] = {}
+    for file in FILES:
+        found |= functions_in(PACKAGE / folder / file)
+    assert {name: found.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_a_backend_has_one_word_and_says_which_variance_it_keeps(folder):
+    constants = constants_in(PACKAGE / folder / "__init__.py")
+    assert constants["NAME"] == folder
+    assert constants["RUNNING_VARIANCE"] in ("biased", "unbiased")
+
+
+GLOSSARY = {
+    "conv": "spec",
+    "batch_norm": "spec",
+    "max_pool": "spec",
+    "avg_pool": "spec",
+    "linear": "spec",
+    "dropout": "rate",
+    "relu": "x",
+    "concat": "old, new",
+    "global_avg_pool": "x",
+}
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_every_glossary_has_the_same_words_in_the_same_order(folder):
+    words = functions_in(PACKAGE / folder / "layers.py")
+    without_rngs = {word: text.removesuffix(", rngs") for word, text in words.items()}
+    assert list(without_rngs.items())[: len(GLOSSARY)] == list(GLOSSARY.items())
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_every_model_uses_every_word_of_its_glossary(folder):
+    names = {name.rpartition(".")[2] for name in imported_by(Path(folder, "model.py"))}
+    assert names >= GLOSSARY.keys()

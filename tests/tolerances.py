@@ -1,0 +1,63 @@
+"""How equal "the same" is: one row per promise, and never a row without its reason.
+
+A deviation is the largest absolute difference, divided by the largest absolute value expected (for
+gradients: of any gradient; for scalars: of the scalar). ``measured`` is the largest of the four
+backends in the environment of constraints.txt; ``pytest`` prints it anew at the end of each run.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tier:
+    tolerance: float
+    measured: float
+    reason: str
+
+
+TIERS = {
+    "forward float64": Tier(
+        1e-13, 0, "sums of up to 10,000 products in another order; an epsilon of 1.001e-5 shows"
+    ),
+    "forward float32": Tier(2e-6, 0, "the same in float32: what users run"),
+    "loss float64": Tier(1e-13, 0, "a mean of logarithms of sums"),
+    "loss float32": Tier(
+        1e-5, 0, "dividing by the deviation of a batch of three amplifies float32 rounding"
+    ),
+    "statistics float64": Tier(
+        1e-13, 0, "one weighted mean per channel, with a decay (7/8) that float32 holds exactly"
+    ),
+    "statistics decay 0.9": Tier(
+        2e-7, 0, "Gluon stores the decay as float32: 0.9 becomes 0.89999998"
+    ),
+    "statistics float32": Tier(2e-5, 0, "batch variances in float32, after a whole network"),
+    "gradients float64": Tier(
+        1e-11, 0, "against the exact (complex-step) derivative of the reference"
+    ),
+    "gradients differences": Tier(
+        1e-7, 0, "central differences with h = 1e-6 lose half of the digits"
+    ),
+    "gradients together": Tier(1e-11, 0, "backend against backend, by name, in one process"),
+}
+
+
+@dataclass
+class Deviations:
+    """Checks deviations against their tier, and remembers the largest of each."""
+
+    largest: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def check(self, tier: str, backend: str, value: float, what: str) -> None:
+        key = tier, backend
+        self.largest[key] = max(value, self.largest.get(key, 0.0))
+        limit = TIERS[tier].tolerance
+        assert value <= limit, f"{backend}: {what} deviates by {value:.2e}, {tier} allows {limit}"
+
+
+def deviation(actual: np.ndarray | float, expected: np.ndarray | float) -> float:
+    """Largest absolute difference over the largest expected value; infinite if any is NaN."""
+    difference = np.max(np.abs(np.asarray(actual, np.float64) - expected))
+    value = float(difference / max(np.max(np.abs(expected)), np.finfo(np.float64).tiny))
+    return value if np.isfinite(value) else float("inf")
