@@ -89,7 +89,7 @@ def save_weights(
     checked = check_weights(spec, weights, dtype)
     # safetensors writes an array's memory as it lies, so each must lie in C order
     contiguous = {name: np.ascontiguousarray(array) for name, array in checked.items()}
-    _replace(Path(path), save(contiguous, metadata={"densenet_multi": spec.to_json()}))
+    replace_file(Path(path), save(contiguous, metadata={"densenet_multi": spec.to_json()}))
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
@@ -149,7 +149,7 @@ def _normal(entropy: list[int], count: int) -> npt.NDArray[np.float64]:
 # --- Files --------------------------------------------------------------------------------------
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write to a temporary name beside ``path``, then rename: the file is whole or absent."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

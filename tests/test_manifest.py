@@ -37,7 +37,7 @@ TINY = dm.DenseNetConfig(  # a bottleneck net of two layers and one transition
     block_config=(1, 1),
     num_init_features=4,
     bn_size=3,
-    num_classes=5,
+    num_classes=7,
     in_channels=3,
     conv_bias=True,
 )
@@ -146,8 +146,8 @@ def test_tensors_of_a_small_net_have_torchvisions_names_shapes_and_order():
         ("features.norm5.bias", (5,)),
         ("features.norm5.running_mean", (5,)),
         ("features.norm5.running_var", (5,)),
-        ("classifier.weight", (5, 5)),
-        ("classifier.bias", (5,)),
+        ("classifier.weight", (7, 5)),
+        ("classifier.bias", (7,)),
     ]
 
 
@@ -203,7 +203,7 @@ def test_no_classes_means_no_classifier_and_nothing_else():
     body = {n: i for n, i in dm.tensors(full).items() if not n.startswith("classifier")}
     assert dm.tensors(headless) == body
     head = dm.count_parameters(full).trainable - dm.count_parameters(headless).trainable
-    assert head == 5 * 5 + 5
+    assert head == 7 * 5 + 7
     assert dm.shape_trace(full, 32, 32) == dm.shape_trace(headless, 32, 32)
     assert dm.profile(headless, 32, 32)[-1].name == "norm5"
 
@@ -350,7 +350,7 @@ def test_stages_of_a_profile_hold_their_own_parameters():
         "transition1": dm.ParameterCount(12 + 3 * 6 + 3, 12),
         "denseblock2": dm.ParameterCount(6 + (6 * 3 + 6) + 12 + (2 * 6 * 9 + 2), 6 + 12),
         "norm5": dm.ParameterCount(10, 10),
-        "classifier": dm.ParameterCount(5 * 5 + 5, 0),
+        "classifier": dm.ParameterCount(7 * 5 + 7, 0),
     }
 
 
@@ -363,7 +363,7 @@ def test_activations_of_a_small_net_are_what_each_operation_writes():
         "transition1": 6 * 8 * 8 + 3 * 8 * 8 + 3 * 4 * 4,  # ReLU, 1x1, average pooling
         "denseblock2": (3 + 6 + 6 + 2 + (3 + 2)) * 4 * 4,
         "norm5": 5 * 4 * 4 + 5,  # ReLU, global average pooling
-        "classifier": 5,
+        "classifier": 7,
     }
 
 

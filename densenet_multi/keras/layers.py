@@ -95,8 +95,7 @@ class Block(keras.layers.Layer):
         keras.utils.register_keras_serializable("densenet_multi")(cls)
 
     def build(self, input_shape: Any) -> None:
-        # variables exist already; a symbolic call tells the layers inside their shapes
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        """Nothing is left to make: the layers inside made their variables when they were made."""
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "spec": to_dict(self.spec)}
@@ -110,6 +109,10 @@ class Block(keras.layers.Layer):
 
 class Network(Block, keras.Model):
     """The whole: a keras.Model, saved the same way."""
+
+    def build(self, input_shape: Any) -> None:
+        # one symbolic call tells every layer inside its shape, for summary() and saving
+        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
 
 
 @contextmanager

@@ -1,0 +1,301 @@
+"""The command line: data on stdout, everything else on stderr.
+
+Exit codes: 0 ok, 1 a check failed, 2 usage, 3 a backend is not installed, 4 data not available.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import (
+    VARIANTS,
+    BackendNotInstalledError,
+    ConfigError,
+    __version__,
+    backend_names,
+    count_parameters,
+    get_spec,
+    profile,
+)
+from .backends import check_names, framework_versions
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from .spec import DenseNetSpec
+
+NARROWEST = 100  # columns, where stdout is no terminal
+
+
+def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn what a user's input can cause into one line on stderr and an exit code."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except BackendNotInstalledError as error:
+            code = _complain(error, 3)
+        except ConfigError as error:
+            code = _complain(error, 2)
+        except (ValueError, OSError) as error:
+            code = _complain(error, 1)
+        sys.exit(code or 0)
+
+    return run
+
+
+format_option = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    show_default=True,
+    help="A table to look at, or JSON.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="densenet-multi")
+def main() -> None:
+    """One DenseNet specification, four native implementations, one function.
+
+    Exit codes: 0 ok, 1 a check failed, 2 usage, 3 backend not installed, 4 data not available.
+    """
+
+
+@main.command()
+@click.argument("variant", default="d2l")
+@click.option("--image-size", type=int, help="Pixels per side.  [default: 96; CIFAR nets: 32]")
+@click.option("--num-classes", type=int, help="Another classifier; 0 for none.")
+@click.option("--in-channels", type=int, help="Another number of image channels.")
+@format_option
+@errors_as_exit_codes
+def summary(
+    variant: str,
+    image_size: int | None,
+    num_classes: int | None,
+    in_channels: int | None,
+    output_format: str,
+) -> None:
+    """Stages, shapes, parameters and work of VARIANT (default: d2l).
+
+    Multiply-adds count the taps on zero padding too. Activations are what training keeps for the
+    backward pass without recomputation, in float32, per image.
+    """
+    given = {"num_classes": num_classes, "in_channels": in_channels}
+    spec = get_spec(variant, **{name: value for name, value in given.items() if value is not None})
+    size = image_size if image_size is not None else default_image_size(spec)
+    stages = profile(spec, size, size)
+    rows = [
+        {
+            "stage": stage.name,
+            "shape": stage.shape,
+            "trainable": stage.parameters.trainable,
+            "statistics": stage.parameters.statistics,
+            "multiply_adds": stage.multiply_adds,
+            "activation_bytes": 4 * stage.activation_elements,
+        }
+        for stage in stages
+    ]
+    counts = count_parameters(spec)
+    total = {
+        "trainable": counts.trainable,
+        "statistics": counts.statistics,
+        "multiply_adds": sum(stage.multiply_adds for stage in stages),
+        "activation_bytes": 4 * sum(stage.activation_elements for stage in stages),
+    }
+    config = json.loads(spec.to_json())["config"]
+    result = {"variant": variant, "config": config, "image_size": size, "stages": rows}
+    _print({**result, "total": total}, output_format, lambda: _summary_table(variant, size, rows, total))
+
+
+@main.command()
+@click.option("--variant", default="d2l", show_default=True, help=f"One of: {', '.join(VARIANTS)}.")
+@click.option("--backends", help="Comma-separated, such as torch,flax.  [default: all installed]")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Number of images.")
+@click.option("--image-size", type=int, help="Pixels per side.  [default: 96; CIFAR nets: 32]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the initial weights.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="A portable .safetensors file instead of a variant with initial weights.",
+)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@format_option
+@click.option("--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
+@errors_as_exit_codes
+def compare(
+    variant: str,
+    backends: str | None,
+    batch_size: int,
+    image_size: int | None,
+    seed: int,
+    weights: Path | None,
+    dtype: str,
+    output_format: str,
+    output: Path | None,
+) -> int:
+    """Lay the backends side by side, on real Fashion-MNIST images.
+
+    Each backend gets the same weights and images in a process of its own, and is compared with the
+    NumPy reference in float64. A variant is built with one input channel and 10 classes.
+    """
+    from . import compare as comparison
+    from .weights import init_weights, load_weights
+
+    asked = [name.strip() for name in backends.split(",")] if backends else []
+    check_names("backend", asked, backend_names())
+    if weights:
+        spec, values = load_weights(weights)
+    else:
+        spec = get_spec(variant, in_channels=1, num_classes=10)
+        values = init_weights(spec, seed)
+    if output and not output.parent.is_dir():
+        raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}")
+    chosen = asked or backend_names()
+    with _progress(comparison.steps(chosen, batch_size)) as step:
+        result = comparison.compare(
+            spec,
+            values,
+            backends=chosen,
+            image_size=image_size if image_size is not None else default_image_size(spec),
+            batch_size=batch_size,
+            dtype=dtype,
+            step=step,
+        )
+    result = {"weights": str(weights) if weights else f"{variant}, seed {seed}", **result}
+    _print(result, output_format, lambda: comparison.table(result), output)
+    for name, report in result["backends"].items():
+        if report["status"] != "ok":
+            click.echo(f"{name}: {report['error']}", err=True)
+    return comparison.exit_code(result, asked)
+
+
+@main.command()
+@format_option
+@errors_as_exit_codes
+def info(output_format: str) -> None:
+    """Platform, versions, backends, threads: what a bug report needs."""
+    import platform
+    from importlib.metadata import version
+
+    threads = {name: os.environ[name] for name in sorted(os.environ) if name.endswith("_NUM_THREADS")}
+    result = {
+        "densenet_multi": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "thread_settings": threads,
+        "packages": {name: version(name) for name in ("numpy", "safetensors", "click", "rich")},
+        "backends": {name: framework_versions(name) for name in backend_names()},
+    }
+    _print(result, output_format, lambda: _info_table(result))
+
+
+def default_image_size(spec: DenseNetSpec) -> int:
+    """Pixels per side: the chapter's 96, or CIFAR's 32."""
+    return 96 if spec.config.stem == "imagenet" else 32
+
+
+# --- Output -------------------------------------------------------------------------------------
+
+
+def _complain(error: Exception, code: int) -> int:
+    click.echo(f"densenet-multi: {error}", err=True)
+    return code
+
+
+def _print(
+    result: dict[str, Any],
+    output_format: str,
+    table: Callable[[], RenderableType],
+    path: Path | None = None,
+) -> None:
+    from .weights import replace_file
+
+    if output_format == "json":
+        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    else:
+        from rich.console import Console
+
+        wide = sys.stdout.isatty() and path is None
+        console = Console(width=None if wide else NARROWEST, no_color=not wide, highlight=False)
+        with console.capture() as capture:
+            console.print(table())
+        text = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    if path is None:
+        click.echo(text, nl=False)
+    else:
+        replace_file(path, text.encode())
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr, on a terminal only; yields the function that takes the next step."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        begun = -1
+
+        def step(text: str) -> None:
+            nonlocal begun
+            begun += 1
+            progress.update(task, description=text, completed=begun)
+
+        yield step
+
+
+def _summary_table(variant: str, size: int, rows: list[dict[str, Any]], total: dict[str, int]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"{variant}, {size}x{size}", show_footer=True)
+    columns = ("trainable", "statistics", "multiply_adds", "activation_bytes")
+    headings = ("trainable", "statistics", "multiply-adds", "activations")
+    table.add_column("stage", "total")
+    table.add_column("output (C, H, W)")
+    for heading, column in zip(headings, columns, strict=True):
+        table.add_column(heading, _amount(column, total[column]), justify="right")
+    for row in rows:
+        amounts = (_amount(column, row[column]) for column in columns)
+        table.add_row(row["stage"], str(tuple(row["shape"])), *amounts)
+    return table
+
+
+def _amount(column: str, value: int) -> str:
+    return f"{value / 2**20:,.2f} MiB" if column == "activation_bytes" else f"{value:,}"
+
+
+def _info_table(result: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in result.items():
+        if isinstance(value, dict):
+            entries = [f"{key}: {_versions(entry)}" for key, entry in value.items()]
+            table.add_row(name, "\n".join(entries) or "none")
+        else:
+            table.add_row(name, str(value))
+    return table
+
+
+def _versions(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return str(entry)
+    if None in entry.values():
+        missing = ", ".join(name for name, version in entry.items() if version is None)
+        return f"not installed (lacks {missing})"
+    return ", ".join(f"{name} {version}" for name, version in entry.items())

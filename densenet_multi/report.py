@@ -1,0 +1,103 @@
+"""Run one backend on prepared weights and images, and write down what came out.
+
+``python -m densenet_multi.report FOLDER BACKEND`` reads ``weights.safetensors``, ``images.npy`` and
+``expected.npy`` (the reference's float64 output) in FOLDER and writes ``BACKEND.json`` there.
+compare.py starts one such process per backend.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import Backend, BackendNotInstalledError, framework_versions, load_backend
+from .weights import load_weights
+
+# Largest deviation that counts as the same function: rounding, with room for the deepest variants.
+# tests/tolerances.py asks for more of the small networks there.
+TOLERANCES = {"float32": 1e-5, "float64": 1e-13}
+REPEATS = 5
+ENOUGH_SECONDS = 10.0
+
+
+def deviation(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Largest absolute difference over the largest absolute expected value; infinite for NaN."""
+    scale = max(float(np.abs(expected).max()), float(np.finfo(np.float64).tiny))
+    value = float(np.abs(np.asarray(actual, np.float64) - expected).max()) / scale
+    return value if np.isfinite(value) else float("inf")
+
+
+def run(name: str, folder: Path) -> dict[str, Any]:
+    """One backend's report: ``status`` is "ok", "not installed" or "failed" (with ``error``).
+
+    Times are seconds for the whole batch; ``peak_memory_bytes`` is that of the whole process.
+    """
+    report: dict[str, Any] = {"versions": framework_versions(name), "status": "ok"}
+    try:
+        report.update(_measure(load_backend(name), folder))
+    except BackendNotInstalledError as error:
+        report.update(status="not installed", error=str(error))
+    except Exception as error:  # noqa: BLE001  # whatever a framework raises is that backend's row
+        report.update(status="failed", error=f"{type(error).__name__}: {error}")
+    return report
+
+
+def _measure(backend: Backend, folder: Path) -> dict[str, Any]:
+    spec, weights = load_weights(folder / "weights.safetensors")
+    images, expected = np.load(folder / "images.npy"), np.load(folder / "expected.npy")
+    dtype = images.dtype.name
+    model = backend.build(spec, dtype=dtype)
+    backend.import_weights(model, {n: array.astype(dtype) for n, array in weights.items()})
+    start = time.perf_counter()
+    logits = backend.predict(model, images)
+    first = time.perf_counter() - start
+    later: list[float] = []
+    while len(later) < REPEATS and (not later or sum(later) < ENOUGH_SECONDS):
+        start = time.perf_counter()
+        backend.predict(model, images)
+        later.append(time.perf_counter() - start)
+    measured = deviation(logits, expected) if logits.shape == expected.shape else float("inf")
+    same_class = (logits.argmax(axis=1) == expected.argmax(axis=1)).sum()
+    counts = backend.count_parameters(model)
+    return {
+        "framework": backend.FRAMEWORK,
+        "output_shape": list(logits.shape),
+        "trainable": counts.trainable,
+        "statistics": counts.statistics,
+        "max_deviation": measured if np.isfinite(measured) else None,  # JSON has no infinity
+        "same": measured <= TOLERANCES[dtype],
+        "agreeing": int(same_class) if spec.classifier else None,
+        "first_call_seconds": first,
+        "later_call_seconds": median(later),
+        "images_per_second": len(images) / median(later),
+        "peak_memory_bytes": _peak_memory(),
+        "model_lines": _code_lines(sys.modules[backend.DenseNet.__module__]),
+    }
+
+
+def _peak_memory() -> int:
+    """Bytes. Linux's ru_maxrss would include what the parent held when it started this process."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _code_lines(module: ModuleType) -> int:
+    lines = Path(str(module.__file__)).read_text(encoding="utf-8").splitlines()
+    return sum(1 for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+if __name__ == "__main__":
+    target, backend_name = Path(sys.argv[1]), sys.argv[2]
+    content = json.dumps(run(backend_name, target), allow_nan=False)
+    (target / f"{backend_name}.json").write_text(content, encoding="utf-8")
