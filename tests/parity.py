@@ -57,5 +57,6 @@ def check_training(backend, spec, weights, deviations):
 
 
 def gradient_scale(gradients):
-    """The largest absolute value in any gradient."""
-    return max(np.abs(gradient).max() for gradient in gradients.values())
+    """The largest absolute value in any gradient (and not 0, for a network with one class)."""
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    return max(largest, np.finfo(np.float64).tiny)

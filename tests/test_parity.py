@@ -10,7 +10,6 @@ import native
 from cases import (
     SMALL,
     as_float32,
-    derivative,
     difference_quotient,
     images,
     labels,
