@@ -11,7 +11,7 @@ backend translates and never calculates. Standard library only.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Self
 
 from ._checks import LEAST, RANGES, ConfigError, bad, check_names, floor_of_decimal, integer
 from ._checks import integers, number
@@ -229,7 +229,8 @@ class DenseNetConfig:
     bn_eps: float = 1e-5
     bn_decay: float = 0.9
 
-    def __new__(cls, **given: Any) -> DenseNetConfig:
+    def __new__(cls, **given: Any) -> Self:
+        """Refuse a field that does not exist, and name the nearest one that does."""
         check_names("field", given, [f.name for f in fields(cls)])
         return super().__new__(cls)
 
@@ -294,7 +295,7 @@ class DenseNetConfig:
         return DenseNetSpec(self, stem, tuple(stages), BatchNormSpec(width, **norm), classifier)
 
     def to_json(self) -> str:
-        """This configuration as one line of JSON with a schema version."""
+        """The configuration as one line of JSON with a schema version."""
         import json
 
         return json.dumps({"schema_version": SCHEMA_VERSION, "config": asdict(self)})

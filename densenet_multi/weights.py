@@ -99,7 +99,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
     """
     from safetensors import SafetensorError, safe_open
 
-    with open(path, "rb"):  # a missing or unreadable file is an OSError that names it
+    with Path(path).open("rb"):  # a missing or unreadable file is an OSError that names it
         pass
     try:
         with safe_open(path, framework="numpy") as file:
@@ -153,10 +153,10 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write to a temporary name beside ``path``, then rename: the file is whole or absent."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def test_channels_last_images_get_the_transpose_to_type():
     assert check_images(SPEC, images.transpose(0, 3, 1, 2)).shape == (2, 3, 96, 64)
 
 
-@pytest.mark.parametrize("shape", [(), (96,), (96, 96), (3, 96, 96), (1, 2, 3, 96, 96)])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (3, 96, 96), (2, 3, 96), (2, 3, 96, 96, 1)])
 def test_an_array_of_another_rank_is_refused(shape):
     assert refusal(check_images, SPEC, np.zeros(shape)).endswith(f"found {shape}")
 

@@ -358,8 +358,10 @@ REAL_DIFFERENCES = {
     "the stem's input passed on": ("x = super().", "super()."),
     "all blocks before all transitions": (
         "            if transition:\n                setattr",
-        "        for _, transition in spec.stages:\n            if transition:\n"
-        "                setattr",
+        (
+            "        for _, transition in spec.stages:\n            if transition:\n"
+            "                setattr"
+        ),
     ),
     "a layer under another name": ("self.norm5", "self.norm6"),
 }  # fmt: skip

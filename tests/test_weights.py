@@ -304,6 +304,21 @@ def test_a_transposed_kernel_is_saved_as_it_looks_not_as_it_lies_in_memory(path)
         np.testing.assert_array_equal(read[name], array)
 
 
+def test_every_array_that_safetensors_gets_is_contiguous(monkeypatch, path, spec, weights):
+    """Version 0.8.0 writes an array's memory as it lies, and says nothing."""
+    given_arrays = {}
+
+    def save(tensors, metadata):
+        given_arrays.update(tensors)
+        return json.dumps(metadata).encode()
+
+    monkeypatch.setattr("safetensors.numpy.save", save)
+    turned = {n: np.array(a.T, order="C").T for n, a in weights.items()}
+    dm.save_weights(path, spec, turned)
+    assert given_arrays.keys() == weights.keys()
+    assert all(array.flags.c_contiguous for array in given_arrays.values())
+
+
 def test_weights_that_do_not_fit_are_not_saved_and_the_old_file_stays(saved, spec, weights):
     before = saved.read_bytes()
     weights["features.norm5.bias"] = np.full(18, np.nan, np.float32)

@@ -1,0 +1,100 @@
+"""Flax' model is an ordinary nnx.Module."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import densenet_multi.flax as df
+from cases import images, labels, small
+from tolerances import deviation
+
+
+@pytest.fixture
+def spec():
+    return small("bottleneck", drop_rate=0.1)
+
+
+def nhwc(x):
+    return jnp.asarray(x.transpose(0, 2, 3, 1), jnp.float32)
+
+
+def test_works_under_nnx_jit(spec):
+    model = df.build(spec)
+    x = images(spec, 32)
+    expected = df.predict(model, x)
+    model.eval()
+    actual = nnx.jit(lambda model, x: model(x))(model, nhwc(x))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_splits_and_merges(spec):
+    model = df.build(spec)
+    graphdef, state = nnx.split(model)
+    merged = nnx.merge(graphdef, state)
+    x = images(spec, 32)
+    np.testing.assert_array_equal(df.predict(merged, x), df.predict(model, x))
+    assert hash(nnx.split(df.build(spec, seed=1))[0]) == hash(graphdef)  # jit compiles once
+
+
+def test_trains_under_nnx_grad_with_an_optax_optimizer(spec):
+    model = df.build(spec)
+    model.train()
+    optimizer = nnx.Optimizer(model, optax.sgd(0.05), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer, x, y):
+        def loss(model):
+            return optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
+
+        value, gradients = nnx.value_and_grad(loss)(model)
+        optimizer.update(model, gradients)
+        return value
+
+    x, y = nhwc(images(spec, 32, count=8)), jnp.asarray(labels(spec, 8))
+    before = df.export_weights(model)
+    losses = [float(step(model, optimizer, x, y)) for _ in range(10)]
+    assert losses[-1] < losses[0]
+    after = df.export_weights(model)
+    assert not any(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_nnx_grad_equals_the_contracts_gradients():
+    spec = small("bottleneck")
+    x, y = images(spec, 32), labels(spec)
+    _, expected = df.loss_and_gradients(df.build(spec), x, y)
+    model = df.build(spec)
+    model.train()
+
+    def loss(model):
+        return optax.softmax_cross_entropy_with_integer_labels(model(nhwc(x)), y).mean()
+
+    gradients = nnx.jit(nnx.grad(loss))(model)
+    kernel = np.asarray(gradients.features.conv0.kernel[...]).transpose(3, 2, 0, 1)
+    assert deviation(kernel, expected["features.conv0.weight"]) < 1e-5
+
+
+def test_prediction_leaves_the_models_mode_alone(spec):
+    model = df.build(spec)
+    for mode in (model.train, model.eval):
+        mode()
+        before = model.features.norm5.use_running_average
+        df.predict(model, images(spec, 32))
+        df.loss_and_gradients(model, images(spec, 32), labels(spec))
+        assert model.features.norm5.use_running_average == before
+
+
+def test_sixty_four_bits_are_a_matter_of_the_model_not_of_the_process(spec):
+    model = df.build(spec, dtype="float64")
+    assert df.predict(model, images(spec, 32)).dtype == np.float64
+    assert jnp.asarray(np.float64(1)).dtype == jnp.float32
+    assert not jax.config.jax_enable_x64
+
+
+def test_is_an_ordinary_class_with_or_without_rngs():
+    spec = small("plain")
+    for model in (df.DenseNet(spec), df.DenseNet(spec, rngs=nnx.Rngs(3))):
+        assert model(jnp.ones((2, 8, 8, 3))).shape == (2, 5)
+        assert float(model.features.conv0.kernel[...].std()) > 0

@@ -1,0 +1,83 @@
+"""Gluon's model is an ordinary HybridBlock."""
+
+import numpy as np
+import pytest
+
+import densenet_multi.gluon as dg  # before mxnet: it makes mxnet importable on current NumPys
+import mxnet as mx  # isort: skip
+from cases import images, labels, random_weights, small
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_hybridized_prediction_is_the_imperative_one(static):
+    spec = small("bottleneck")
+    model, x = dg.build(spec), images(spec, 32)
+    expected = dg.predict(model, x)
+    model.hybridize(static_alloc=static, static_shape=static)
+    for size in (32, 37):  # the second one after the first was compiled
+        assert dg.predict(model, images(spec, size)).shape == (2, 4)
+    np.testing.assert_allclose(dg.predict(model, x), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_hybridized_gradients_are_the_imperative_ones(static):
+    spec = small("bottleneck", bn_decay=0.875)
+    plain, hybrid = (dg.build(spec, dtype="float64") for _ in range(2))
+    for model in (plain, hybrid):
+        dg.import_weights(model, random_weights(spec))
+    hybrid.hybridize(static_alloc=static, static_shape=static)
+    x, y = images(spec, 32), labels(spec)
+    loss, gradients = dg.loss_and_gradients(plain, x, y)
+    hybrid_loss, hybrid_gradients = dg.loss_and_gradients(hybrid, x, y)
+    assert abs(loss - hybrid_loss) < 1e-13
+    for name, expected in gradients.items():
+        np.testing.assert_allclose(hybrid_gradients[name], expected, rtol=1e-9, atol=1e-13)
+    after = dg.export_weights(hybrid)
+    for name, expected in dg.export_weights(plain).items():
+        np.testing.assert_allclose(after[name], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("stem_width", "growth_rate"), [(24, 12), (48, 24), (16, 8), (80, 40)])
+def test_hybridized_float32_training_runs_at_the_papers_widths(stem_width, growth_rate):
+    # oneDNN's gradient of a concatenation used to stop here: see concat in gluon/layers.py
+    spec = small("bottleneck", num_init_features=stem_width, growth_rate=growth_rate, stem="cifar")
+    model = dg.build(spec)
+    model.hybridize()
+    _, gradients = dg.loss_and_gradients(model, images(spec, 16), labels(spec))
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def test_exports_and_imports_as_a_symbol(tmp_path):
+    spec = small("plain with bias")
+    model, x = dg.build(spec), images(spec, 32)
+    expected = dg.predict(model, x)
+    model.hybridize()
+    dg.predict(model, x)
+    path = str(tmp_path / "model")
+    model.export(path)
+    loaded = mx.gluon.SymbolBlock.imports(f"{path}-symbol.json", ["data"], f"{path}-0000.params")
+    actual = loaded(mx.nd.from_numpy(x.astype(np.float32), zero_copy=False)).asnumpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_saves_and_loads_parameters_by_structure(tmp_path):
+    spec = small("plain with bias")
+    first, second = dg.build(spec, seed=1), dg.DenseNet(spec)
+    path = str(tmp_path / "model.params")
+    first.save_parameters(path)
+    second.load_parameters(path)
+    x = images(spec, 32)
+    np.testing.assert_array_equal(dg.predict(second, x), dg.predict(first, x))
+    assert "features.denseblock1.denselayer1.conv1.weight" in first._collect_params_with_prefix()
+
+
+def test_parameter_names_do_not_depend_on_models_built_before():
+    spec = small("plain")
+    names = [list(dg.build(spec).collect_params()) for _ in range(2)]
+    assert names[0] == names[1]
+
+
+def test_numpy_bool_is_there_because_mxnet_reads_it():
+    assert "bool" in np.__dict__
+    ones = mx.nd.from_numpy(np.ones((2, 2), np.float32), zero_copy=False)
+    assert (ones.asnumpy() > 0).dtype == np.__dict__["bool"]

@@ -1,0 +1,87 @@
+"""Keras' model is an ordinary keras.Model."""
+
+import numpy as np
+import pytest
+from tensorflow import keras
+
+import densenet_multi as dm
+import densenet_multi.keras as dk
+from cases import images, labels, small
+
+
+def nhwc(x):
+    return x.transpose(0, 2, 3, 1)
+
+
+@pytest.fixture
+def spec():
+    return small("plain with bias", drop_rate=0.1)
+
+
+def test_summary_counts_as_the_manifest(spec):
+    lines: list[str] = []
+    dk.build(spec).summary(print_fn=lambda line, **_: lines.append(line))
+    text = "\n".join(lines)
+    counts = dm.count_parameters(spec)
+    for number in (counts.total, counts.trainable, counts.statistics):
+        assert f"{number:,}" in text
+    assert dk.build(spec).count_params() == counts.total
+
+
+def test_fit_trains_and_moves_the_statistics(spec):
+    model = dk.build(spec)
+    before = dk.export_weights(model)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05), loss)
+    x, y = nhwc(images(spec, 32, count=16)), labels(spec, 16)
+    history = model.fit(x, y, batch_size=8, epochs=8, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    after = dk.export_weights(model)
+    moved = [name for name in before if not np.array_equal(before[name], after[name])]
+    assert {name for name in before if "running" in name} <= set(moved)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_save_and_reload_gives_the_same_model(spec, dtype, tmp_path):
+    model, x = dk.build(spec, dtype=dtype), images(spec, 32)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded, dk.DenseNet)
+    assert loaded.spec == spec
+    np.testing.assert_array_equal(dk.predict(loaded, x), dk.predict(model, x))
+    assert dk.predict(loaded, x).dtype == dtype
+    assert keras.config.dtype_policy().name == "float32"
+    other = dk.build(spec, seed=1, dtype=dtype)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(dk.predict(other, x), dk.predict(model, x))
+
+
+def test_functional_use_and_its_reload(spec, tmp_path):
+    inputs = keras.Input((None, None, spec.config.in_channels))
+    network = dk.build(spec)
+    model = keras.Model(inputs, keras.ops.softmax(network(inputs)))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = nhwc(images(spec, 35)).astype(np.float32)
+    expected = keras.ops.softmax(dk.predict(network, images(spec, 35)))
+    np.testing.assert_allclose(loaded(x), expected, rtol=1e-5)
+
+
+def test_building_blocks_can_be_saved_in_a_sequential_model(tmp_path):
+    block, transition = dm.dense_block(2, 3, growth_rate=10), dm.transition(23, 10)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), dk.DenseBlock(block), dk.Transition(transition)]
+    )
+    assert model.output_shape == (None, 4, 4, 10)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert loaded.layers[0].spec == block
+
+
+def test_evaluation_and_training_follow_kerass_switch(spec):
+    model, x = dk.build(spec), nhwc(images(spec, 32)).astype(np.float32)
+    np.testing.assert_array_equal(model(x), model(x, training=False))
+    assert not np.array_equal(model(x, training=True), model(x))

@@ -1,0 +1,76 @@
+"""PyTorch's model is an ordinary nn.Module, with torchvision's keys."""
+
+import copy
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import densenet_multi as dm
+import densenet_multi.torch as dt
+from cases import images, small
+
+# sha256 of "\n".join(torchvision.models.densenet121().state_dict()), torchvision 0.29.1
+TORCHVISION_KEYS = "366ea3ff24f18b7cc9996c31900a69ed5d2966aadbf7f96b444bce8a1825123e"
+
+
+def test_state_dict_has_exactly_torchvisions_keys_in_its_order():
+    keys = list(dt.DenseNet(dm.get_spec("densenet121")).state_dict())
+    assert sum("num_batches_tracked" in key for key in keys) == 121
+    assert hashlib.sha256("\n".join(keys).encode()).hexdigest() == TORCHVISION_KEYS
+
+
+def test_state_dict_loads_strictly_into_another_model():
+    spec = small("bottleneck")
+    first, second = dt.build(spec, seed=1), dt.DenseNet(spec)
+    second.load_state_dict(first.state_dict(), strict=True)
+    x = images(spec, 32)
+    np.testing.assert_array_equal(dt.predict(first, x), dt.predict(second, x))
+
+
+def test_prediction_and_gradients_leave_mode_and_grad_alone():
+    spec = small("bottleneck")
+    model = dt.build(spec)
+    for training in (True, False):
+        model.train(training)
+        dt.predict(model, images(spec, 32))
+        dt.loss_and_gradients(model, images(spec, 32), [0, 1])
+        assert all(module.training == training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_to_moves_dtype_and_memory_format():
+    spec = small("bottleneck")
+    model = dt.build(spec)
+    x = images(spec, 32)
+    expected = dt.predict(model, x)
+    channels_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    np.testing.assert_allclose(dt.predict(channels_last, x), expected, rtol=1e-4, atol=1e-6)
+    double = copy.deepcopy(model).to(torch.float64)
+    assert dt.predict(double, x).dtype == np.float64
+    np.testing.assert_allclose(dt.predict(double, x), expected, rtol=1e-4, atol=1e-6)
+    assert next(dt.DenseNet(spec).to("meta").parameters()).is_meta
+
+
+# inductor imports a module of PyTorch that still uses torch.jit.script_method
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is:DeprecationWarning")
+@pytest.mark.parametrize("engine", ["aot_eager", "inductor"])
+def test_compiles(engine):
+    if engine == "inductor" and not shutil.which("g++"):
+        pytest.skip("torch.compile's default needs a C++ compiler: no g++ here")
+    spec = small("bottleneck")
+    model = dt.build(spec).eval()
+    x = torch.tensor(images(spec, 32), dtype=torch.float32)
+    with torch.no_grad():
+        compiled = torch.compile(model, backend=engine, fullgraph=True)(x)
+        torch.testing.assert_close(compiled, model(x), rtol=1e-4, atol=1e-6)
+
+
+def test_is_an_ordinary_class_with_its_own_initialisation():
+    torch.manual_seed(0)
+    model = dt.DenseNet(small("plain"))
+    assert model(torch.rand(2, 3, 8, 8)).shape == (2, 5)
+    assert model.features.conv0.weight.std() > 0
+    assert model.features.norm5.momentum == 0.1  # PyTorch's word for a decay of 0.9
