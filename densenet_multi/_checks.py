@@ -31,7 +31,7 @@ def integer(name: str, given: Any, least: int) -> int:
         value = index(given)  # NumPy's integers too; 32.0 and "32" are none
     except TypeError:
         value = least - 1
-    if isinstance(given, bool) or value < least:
+    if is_bool(given) or value < least:
         raise bad(name, given, f"an integer of at least {least}")
     return value
 
@@ -44,11 +44,23 @@ def integers(name: str, given: Any) -> tuple[int, ...]:
 
 def number(name: str, given: Any) -> float:
     allowed, test = RANGES[name]
-    is_number = hasattr(given, "__float__") and not isinstance(given, bool)
-    value = float(given) if is_number else math.nan
+    try:
+        value = math.nan if isinstance(given, str) or is_bool(given) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
     if not test(value):  # not-a-number passes no test
         raise bad(name, given, allowed)
     return value
+
+
+def truth(name: str, given: Any) -> bool:
+    if not isinstance(given, bool):
+        raise bad(name, given, "True or False")
+    return given
+
+
+def is_bool(given: Any) -> bool:
+    return isinstance(given, bool) or getattr(getattr(given, "dtype", None), "kind", "") == "b"
 
 
 def floor_of_decimal(factor: float, count: int) -> int:

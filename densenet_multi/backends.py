@@ -38,8 +38,8 @@ class BackendError(ValueError):
 class Backend(Protocol):
     """What a backend module offers. Images are NumPy (N, C, H, W), labels (N,), names canonical.
 
-    ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: which estimate of the batch variance this
-    framework's own BatchNorm adds to the running one (see docs/conventions.md).
+    ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: which estimate of the batch variance
+    this framework's own BatchNorm adds to the running one (see docs/conventions.md).
     """
 
     NAME: str
@@ -117,7 +117,7 @@ def framework(backend: str, *packages: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in packages:  # present but broken: its own error says more than ours could
+        if error.name not in packages:  # present but broken: its own error says more than ours
             raise
         raise BackendNotInstalledError(
             f"backend {backend!r} needs {error.name!r}, which is not installed; in a clone of "

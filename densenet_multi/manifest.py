@@ -24,10 +24,11 @@ from .spec import (
 )
 
 LayerSpec = ConvSpec | BatchNormSpec | LinearSpec
+Group = StemSpec | DenseBlockSpec | TransitionSpec | DenseLayerSpec
 
 
 class ImageSizeError(ConfigError):
-    """An image is too small for the network; the message names the stage that runs out of pixels."""
+    """An image is too small for the network; the message names the stage without pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,9 @@ def profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
         raise ImageSizeError(f"{error}; the smallest is {min_image_size(spec)}") from None
 
 
-def shape_trace(spec: DenseNetSpec, height: int, width: int) -> list[tuple[str, tuple[int, int, int]]]:
+def shape_trace(
+    spec: DenseNetSpec, height: int, width: int
+) -> list[tuple[str, tuple[int, int, int]]]:
     """(stage, (channels, height, width)) of every feature map, from the stem to ``norm5``, which is
     the last BatchNorm before its ReLU. Raises ``ImageSizeError``."""
     return [(s.name, s.shape) for s in profile(spec, height, width) if s.name != "classifier"]
@@ -139,15 +142,13 @@ def min_image_size(spec: DenseNetSpec) -> int:
 # --- One walk for names and counts -------------------------------------------------------------
 
 
-def _inside(
-    name: str, group: StemSpec | DenseBlockSpec | TransitionSpec | DenseLayerSpec
-) -> Iterator[tuple[str, LayerSpec]]:
+def _inside(name: str, group: Group) -> Iterator[tuple[str, LayerSpec]]:
     if isinstance(group, DenseBlockSpec):
         for layer in group.layers:
             yield from _inside(f"{name}.{layer.name}", layer)
         return
     if isinstance(group, StemSpec):
-        leaves = ("conv0", "norm0")
+        leaves: tuple[str, ...] = ("conv0", "norm0")
     elif isinstance(group, DenseLayerSpec):
         leaves = ("norm1", "conv1", "norm2", "conv2")
     else:
@@ -170,7 +171,8 @@ def _leaves(piece: LayerSpec) -> Iterator[tuple[str, TensorInfo]]:
         if piece.bias:
             yield "bias", TensorInfo((piece.out_channels,), "trainable", "conv.bias")
     else:
-        yield "weight", TensorInfo((piece.out_features, piece.in_features), "trainable", "linear.weight")
+        matrix = (piece.out_features, piece.in_features)
+        yield "weight", TensorInfo(matrix, "trainable", "linear.weight")
         yield "bias", TensorInfo((piece.out_features,), "trainable", "linear.bias")
 
 
@@ -189,15 +191,13 @@ def _profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
     stages: list[StageProfile] = []
 
     def after(piece: ConvSpec | PoolSpec, stage: str) -> tuple[int, int]:
-        h, w = (
-            (n + 2 * piece.padding - piece.kernel_size) // piece.stride + 1 for n in size
-        )
+        h, w = ((n + 2 * piece.padding - piece.kernel_size) // piece.stride + 1 for n in size)
         if h < 1 or w < 1:
             what = f"{given[0]}x{given[1]} pixels are too few: {stage} gets {size[0]}x{size[1]}"
             raise ImageSizeError(f"image size: {what} and would leave {h}x{w}")
         return h, w
 
-    def add(name: str, group: object, channels: int, work: int, kept: int) -> None:
+    def add(name: str, group: Group | LayerSpec, channels: int, work: int, kept: int) -> None:
         pieces = _inside(name, group) if not isinstance(group, LayerSpec) else [(name, group)]
         count = _count(piece for _, piece in pieces)
         stages.append(StageProfile(name, (channels, *size), count, work, kept))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .inputs import check_images, check_labels
+from .inputs import ImageError, check_images, check_labels
 from .spec import BatchNormSpec, ConvSpec, DenseBlockSpec, DenseNetSpec, PoolSpec, TransitionSpec
 from .weights import Weights, check_weights
 
@@ -35,7 +35,9 @@ class Forward:
     statistics: dict[str, Array] = field(default_factory=dict)
 
 
-def predict(spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]], images: npt.ArrayLike) -> Array:
+def predict(
+    spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]], images: npt.ArrayLike
+) -> Array:
     """The logits (N, num_classes) of images (N, C, H, W) in evaluation mode, float64.
 
     Raises ``ImageError`` or ``WeightsError`` where the two do not fit the spec.
@@ -73,6 +75,8 @@ def forward(
 def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Mean over N of ``-log softmax(logits)[label]``, in nats; logits (N, classes), labels (N,)."""
     scores = np.asarray(logits, np.float64)
+    if scores.ndim != 2:
+        raise ImageError(f"logits: expected shape (N, classes), found {scores.shape}")
     targets = check_labels(labels, *scores.shape)
     shifted = scores - scores.max(axis=1, keepdims=True)  # the same softmax, without overflow
     log_sum = np.log(np.exp(shifted).sum(axis=1))
@@ -131,6 +135,8 @@ class _Network:
         mean, var = self.w[f"{name}.running_mean"], self.w[f"{name}.running_var"]
         if self.training:
             n = x[:, 0].size
+            if n == 1 and self.unbiased:
+                raise ImageError(f"{name}: one value per channel has no unbiased variance")
             old = {"running_mean": mean, "running_var": var}
             mean = x.mean(axis=(0, 2, 3))
             var = ((x - _per_channel(mean)) ** 2).mean(axis=(0, 2, 3))
@@ -172,12 +178,14 @@ def max_pool(pool: PoolSpec, x: Array) -> Array:
     """The largest value in each window; the border counts as minus infinity."""
     border = (pool.padding, pool.padding)
     x = np.pad(x, ((0, 0), (0, 0), border, border), constant_values=-np.inf)
-    return np.max(_all_windows(pool, x), axis=0)
+    largest: Array = np.max(_all_windows(pool, x), axis=0)
+    return largest
 
 
 def average_pool(pool: PoolSpec, x: Array) -> Array:
     """The mean of each window; an odd last row or column is dropped."""
-    return np.mean(_all_windows(pool, x), axis=0)
+    mean: Array = np.mean(_all_windows(pool, x), axis=0)
+    return mean
 
 
 def _all_windows(pool: PoolSpec, x: Array) -> list[Array]:

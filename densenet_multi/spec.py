@@ -13,8 +13,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Self
 
-from ._checks import LEAST, RANGES, ConfigError, bad, check_names, floor_of_decimal, integer
-from ._checks import integers, number
+from ._checks import (
+    LEAST,
+    RANGES,
+    ConfigError,
+    bad,
+    check_names,
+    floor_of_decimal,
+    integer,
+    integers,
+    number,
+    truth,
+)
 
 SCHEMA_VERSION = 1
 STEMS = ("imagenet", "cifar")
@@ -107,7 +117,7 @@ class TransitionSpec:
 
 @dataclass(frozen=True, slots=True)
 class DenseNetSpec:
-    """A resolved network. ``stages`` pairs each dense block with the transition after it, if any."""
+    """A resolved network; ``stages`` pairs each dense block with the transition after it."""
 
     config: DenseNetConfig
     stem: StemSpec
@@ -147,11 +157,14 @@ def dense_block(
     ``dense_block(2, in_channels=3, growth_rate=10)``: 3 channels in, 23 out.
     Raises ``ConfigError``. Source: paper, section 3.
     """
-    integer("num_layers", num_layers, 1)
-    integer("in_channels", in_channels, 1)
-    integer("growth_rate", growth_rate, 1)
+    num_layers = integer("num_layers", num_layers, 1)
+    width = in_channels = integer("in_channels", in_channels, 1)
+    growth_rate = integer("growth_rate", growth_rate, 1)
+    bn_size = None if bn_size is None else integer("bn_size", bn_size, 1)
+    drop_rate = number("drop_rate", drop_rate)
+    bn_eps, bn_decay = number("bn_eps", bn_eps), number("bn_decay", bn_decay)
+    truth("conv_bias", conv_bias)
     layers = []
-    width = in_channels
     for i in range(1, num_layers + 1):
         norm1 = BatchNormSpec(width, bn_eps, bn_decay)
         if bn_size is None:
@@ -181,8 +194,10 @@ def transition(
 
     Raises ``ConfigError``. Source: paper, section 3, "Pooling layers" and "Compression".
     """
-    integer("in_channels", in_channels, 1)
-    integer("out_channels", out_channels, 1)
+    in_channels = integer("in_channels", in_channels, 1)
+    out_channels = integer("out_channels", out_channels, 1)
+    bn_eps, bn_decay = number("bn_eps", bn_eps), number("bn_decay", bn_decay)
+    truth("conv_bias", conv_bias)
     return TransitionSpec(
         name,
         BatchNormSpec(in_channels, bn_eps, bn_decay),
@@ -245,8 +260,7 @@ class DenseNetConfig:
         check("block_config", integers("block_config", self.block_config))
         if self.bn_size is not None:
             check("bn_size", integer("bn_size", self.bn_size, 1))
-        if not isinstance(self.conv_bias, bool):
-            raise bad("conv_bias", self.conv_bias, "True or False")
+        truth("conv_bias", self.conv_bias)
         if self.stem not in STEMS:
             raise bad("stem", self.stem, " or ".join(map(repr, STEMS)))
 

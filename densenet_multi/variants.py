@@ -41,7 +41,7 @@ def cifar_config(
 
 VARIANTS: Mapping[str, DenseNetConfig] = MappingProxyType(
     {
-        # The network of the chapter in Dive into Deep Learning: plain layers, biases, ImageNet stem.
+        # The network of the chapter in Dive into Deep Learning: plain layers, biases, 7x7 stem.
         "d2l": DenseNetConfig(
             block_config=(4, 4, 4, 4), bn_size=None, num_classes=10, in_channels=1, conv_bias=True
         ),

@@ -30,10 +30,10 @@ def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fa
     """Initial weights, {canonical name: float32 array}, the same on every machine.
 
     Convolutions are normal with variance 2 / fan; ``"he_fan_out"`` (the paper's) takes fan = k * k
-    * out_channels, ``"he_fan_in"`` (torchvision's and timm's) k * k * in_channels. The classifier is
-    uniform within 1 / sqrt(in_features). BatchNorm starts as the identity; biases are 0. Each tensor
-    has its own stream, from the seed and its name: another head or another growth in depth leaves
-    the rest as it was.
+    * out_channels, ``"he_fan_in"`` (torchvision's and timm's) k * k * in_channels. The classifier
+    is uniform within 1 / sqrt(in_features). BatchNorm starts as the identity; biases are 0. Each
+    tensor has its own stream, from the seed and its name: another head or another growth in depth
+    leaves the rest as it was.
 
     Raises ``ConfigError``. Source: https://arxiv.org/abs/1502.01852; the paper, section 4.2.
     """
@@ -71,7 +71,9 @@ def check_weights(
             problems.append(f"{name}: a variance is negative")
     if problems:
         lines = "\n  ".join(problems)
-        raise WeightsError(f"weights do not fit the network, {len(problems)} problem(s):\n  {lines}")
+        raise WeightsError(
+            f"weights do not fit the network, {len(problems)} problem(s):\n  {lines}"
+        )
     return {name: np.asarray(weights[name]).astype(dtype, copy=False) for name in expected}
 
 
@@ -108,7 +110,9 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
     except (SafetensorError, KeyError, TypeError) as error:  # KeyError, TypeError: unknown dtypes
         raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
     if text is None:
-        raise WeightsError(f"{path}: expected a file of save_weights, found no spec in its metadata")
+        raise WeightsError(
+            f"{path}: expected a file of save_weights, found no spec in its metadata"
+        )
     try:
         spec = DenseNetSpec.from_json(text)
         wide = any(array.dtype == np.float64 for array in weights.values())
@@ -133,7 +137,7 @@ def _initial(info: TensorInfo, entropy: list[int], initialization: str) -> npt.N
 
 
 def _uniform(entropy: list[int], count: int) -> npt.NDArray[np.float64]:
-    """Uniform in (0, 1]. NumPy promises the bits of PCG64 for ever, not those of its distributions."""
+    """Uniform in (0, 1]. NumPy promises the bits of PCG64 for ever, its distributions' not."""
     bits = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)
     return ((bits >> np.uint64(11)).astype(np.float64) + 1) * 2.0**-53
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import configs
 
 import densenet_multi as dm
 from densenet_multi import manifest
 from densenet_multi.spec import BatchNormSpec, ConvSpec
+from strategies import configs
 
 # trainable parameters, BatchNorm statistics, Keras' count_params(); 1000 classes, 3 channels
 IMAGENET_COUNTS = {

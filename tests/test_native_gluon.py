@@ -47,6 +47,8 @@ def test_hybridized_float32_training_runs_at_the_papers_widths(stem_width, growt
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
+# SymbolBlock.imports asks for the type of an input that has none yet
+@pytest.mark.filterwarnings("ignore:Cannot decide type for the following arguments:UserWarning")
 def test_exports_and_imports_as_a_symbol(tmp_path):
     spec = small("plain with bias")
     model, x = dg.build(spec), images(spec, 32)

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import SMALL, images, random_weights, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import small_configs
 
 import densenet_multi as dm
+from cases import SMALL, images, random_weights, small
 from densenet_multi import reference
 from densenet_multi.spec import PoolSpec
+from strategies import small_configs
 
 EXACT = {"rtol": 1e-13, "atol": 1e-13}  # the same sums in another order
 

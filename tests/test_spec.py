@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import configs, decimals
 
 import densenet_multi as dm
 from densenet_multi import spec as spec_module
 from densenet_multi._checks import floor_of_decimal
 from densenet_multi.spec import SCHEMA_VERSION, from_dict, to_dict
+from strategies import configs, decimals
 
 FIELDS = [field.name for field in fields(dm.DenseNetConfig)]
 NOT_INTEGERS = [True, False, np.True_, 32.0, "32", None, 1.5, math.nan, math.inf, [32]]
-NOT_NUMBERS = [True, np.True_, "0.5", None, 1j, [0.5], np.array([0.5, 0.5]), math.nan, math.inf]
+NOT_NUMBERS = [True, np.True_, "0.5", b"0.5", None, [0.5], math.nan, math.inf]
+NOT_NUMBERS += [np.array([0.5]), np.array([0.5, 0.5]), 0.5 + 0j, np.complex64(0.5)]
 TOO_LARGE_FOR_A_FLOAT = 10**400
 
 

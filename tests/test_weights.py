@@ -9,12 +9,12 @@ import struct
 
 import numpy as np
 import pytest
-from cases import as_float32, random_weights, small
 from hypothesis import given, settings
-from strategies import small_configs
 
 import densenet_multi as dm
+from cases import as_float32, random_weights, small
 from densenet_multi import weights as module
+from strategies import small_configs
 
 D2L = dm.get_spec("d2l")
 

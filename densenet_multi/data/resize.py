@@ -47,4 +47,5 @@ def _interpolation(size_in: int, size_out: int) -> NDArray[np.float32]:
     centres = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5  # in input pixels
     centres = centres.clip(0, size_in - 1)
     distances = np.abs(centres[:, np.newaxis] - np.arange(size_in))
-    return np.maximum(0, 1 - distances).astype(np.float32)
+    weights: NDArray[np.float32] = np.maximum(0, 1 - distances).astype(np.float32)
+    return weights

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..backends import check_dtype, framework
 from ..inputs import check_images
@@ -19,8 +20,14 @@ with framework("flax", "flax", "jax", "optax"):
 
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
     from .train import loss_and_gradients
-    from .weights import count_parameters, dtype_of, export_weights, import_weights
-    from .weights import precision, to_native
+    from .weights import (
+        count_parameters,
+        dtype_of,
+        export_weights,
+        import_weights,
+        precision,
+        to_native,
+    )
 
 NAME = "flax"
 FRAMEWORK = "Flax NNX"
@@ -59,17 +66,19 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
     return model
 
 
-def predict(model: DenseNet, images: np.ndarray) -> np.ndarray:
+def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
     return _evaluate(DenseNet.__call__, model, images)
 
 
-def features(model: DenseNet, images: np.ndarray) -> dict[str, np.ndarray]:
+def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
     maps = _evaluate(_stages, model, images)
     stages = shape_trace(model.spec, *np.shape(images)[2:])  # jit returns dictionaries sorted
     return {stage: maps[stage].transpose(0, 3, 1, 2) for stage, _ in stages}
 
 
-def _evaluate(function: Callable[[DenseNet, Any], Any], model: DenseNet, images: np.ndarray) -> Any:
+def _evaluate(
+    function: Callable[[DenseNet, Any], Any], model: DenseNet, images: npt.ArrayLike
+) -> Any:
     x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
     with precision(dtype_of(model)):
         return jax.tree.map(np.array, _compiled(function, *nnx.split(model), jnp.asarray(x)))
@@ -80,7 +89,7 @@ def _stages(model: DenseNet, x: jax.Array) -> dict[str, jax.Array]:
 
 
 @partial(jax.jit, static_argnums=(0, 1))  # eager JAX would be several times slower
-def _compiled(function, graphdef, state, x):
+def _compiled(function: Callable[..., Any], graphdef: Any, state: Any, x: jax.Array) -> Any:
     model = nnx.merge(graphdef, state)
     model.eval()  # of the copy; the caller's model stays in its mode
     return function(model, x)

@@ -1,16 +1,27 @@
 """The translation into Flax NNX: modules are pytrees of arrays, called on NHWC images."""
 
+from typing import Any
+
 from flax import nnx
 from jax import Array
 
 from ..spec import DenseBlockSpec, DenseLayerSpec, DenseNetSpec, StemSpec, TransitionSpec
-from .layers import avg_pool, batch_norm, concat, conv, dropout, global_avg_pool
-from .layers import linear, max_pool, relu
+from .layers import (
+    avg_pool,
+    batch_norm,
+    concat,
+    conv,
+    dropout,
+    global_avg_pool,
+    linear,
+    max_pool,
+    relu,
+)
 
 
 class Stem(nnx.Module):
     def __init__(self, spec: StemSpec, *, rngs: nnx.Rngs) -> None:
-        self.spec = spec
+        self.spec: Any = spec
         self.conv0 = conv(spec.conv0, rngs=rngs)
         self.norm0 = batch_norm(spec.norm0, rngs=rngs) if spec.norm0 else None
         self.pool0 = max_pool(spec.pool0) if spec.pool0 else None

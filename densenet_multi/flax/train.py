@@ -1,10 +1,12 @@
 """One training step in NNX's own idiom: a pure function of the model's state, compiled."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 import optax
 from flax import nnx
 
@@ -14,8 +16,8 @@ from .weights import dtype_of, precision, to_canonical
 
 
 def loss_and_gradients(
-    model: DenseNet, images: np.ndarray, labels: np.ndarray
-) -> tuple[float, dict[str, np.ndarray]]:
+    model: DenseNet, images: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
     x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
     y = check_labels(labels, len(x), model.spec.config.num_classes)
     with precision(dtype_of(model)):
@@ -27,7 +29,7 @@ def loss_and_gradients(
 
 @partial(jax.jit, static_argnums=0)
 @partial(jax.value_and_grad, argnums=1, has_aux=True)
-def _step(graphdef, parameters, rest, x, y):
+def _step(graphdef: Any, parameters: Any, rest: Any, x: jax.Array, y: jax.Array) -> Any:
     model = nnx.merge(graphdef, parameters, rest, copy=True)
     model.train()
     loss = optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()

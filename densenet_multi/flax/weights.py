@@ -9,11 +9,12 @@ import jax
 import jax.experimental
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 
-from .. import weights
 from ..manifest import ParameterCount, tensors
 from ..spec import DenseNetSpec
+from ..weights import Weights, check_weights
 from .model import DenseNet
 
 # kind of tensor -> Flax' name for it, and the canonical axis that each of its axes shows
@@ -29,13 +30,13 @@ NATIVE = {
 }
 
 
-def import_weights(model: DenseNet, values: Mapping[str, np.ndarray]) -> None:
-    checked = weights.check_weights(model.spec, values, dtype_of(model))
+def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floating]]) -> None:
+    checked = check_weights(model.spec, weights, dtype_of(model))
     with precision(dtype_of(model)):
         nnx.update(model, to_native(model.spec, checked))
 
 
-def export_weights(model: DenseNet) -> weights.Weights:
+def export_weights(model: DenseNet) -> Weights:
     return to_canonical(model.spec, model)
 
 
@@ -59,7 +60,7 @@ def precision(dtype: str) -> Any:
     return jax.experimental.enable_x64()
 
 
-def to_native(spec: DenseNetSpec, values: weights.Weights) -> dict[str, Any]:
+def to_native(spec: DenseNetSpec, values: Weights) -> dict[str, Any]:
     """The same weights as NNX nests them: {"features": {"conv0": {"kernel": ...}, ...}, ...}."""
     tree: dict[str, Any] = {}
     for name, info in tensors(spec).items():
@@ -72,7 +73,7 @@ def to_native(spec: DenseNetSpec, values: weights.Weights) -> dict[str, Any]:
     return tree
 
 
-def to_canonical(spec: DenseNetSpec, tree: Any) -> weights.Weights:
+def to_canonical(spec: DenseNetSpec, tree: Any) -> Weights:
     """What a model, or a state with some of a model's variables, holds by canonical name."""
     found = {}
     for name, info in tensors(spec).items():

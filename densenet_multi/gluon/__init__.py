@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..backends import check_dtype, framework
 from ..inputs import check_images
@@ -14,7 +15,7 @@ with framework("gluon", "mxnet"):
     # MXNet 1.9.1 reads numpy.bool, now and whenever it runs; NumPy 1.24 removed it. Nothing else
     # in this package relies on it. https://github.com/apache/mxnet/issues/21165
     if "bool" not in np.__dict__:
-        np.bool = np.bool_  # type: ignore[attr-defined]
+        np.__dict__["bool"] = np.bool_
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports through deprecated names of NumPy
@@ -57,14 +58,14 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
     return model
 
 
-def predict(model: DenseNet, images: np.ndarray) -> np.ndarray:
+def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
     return model(_native_images(model, images)).asnumpy()
 
 
-def features(model: DenseNet, images: np.ndarray) -> dict[str, np.ndarray]:
+def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
     maps = model.features.stages(mx.nd, _native_images(model, images))
     return {stage: x.asnumpy() for stage, x in maps.items()}
 
 
-def _native_images(model: DenseNet, images: np.ndarray) -> Any:
+def _native_images(model: DenseNet, images: npt.ArrayLike) -> Any:
     return to_native(check_images(model.spec, images, dtype_of(model)))

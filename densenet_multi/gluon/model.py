@@ -1,18 +1,30 @@
-"""The translation into Gluon: HybridBlocks, imperative until ``hybridize()``. F goes unused: see layers.py."""
+"""The translation into Gluon: HybridBlocks, imperative until ``hybridize()``.
+
+``F`` goes unused: see layers.py.
+"""
 
 from typing import Any
 
 from mxnet.gluon import HybridBlock
 
 from ..spec import DenseBlockSpec, DenseLayerSpec, DenseNetSpec, StemSpec, TransitionSpec
-from .layers import avg_pool, batch_norm, concat, conv, dropout, global_avg_pool
-from .layers import linear, max_pool, relu
+from .layers import (
+    avg_pool,
+    batch_norm,
+    concat,
+    conv,
+    dropout,
+    global_avg_pool,
+    linear,
+    max_pool,
+    relu,
+)
 
 
 class Stem(HybridBlock):
     def __init__(self, spec: StemSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec: Any = spec
         self.conv0 = conv(spec.conv0)
         self.norm0 = batch_norm(spec.norm0) if spec.norm0 else None
         self.pool0 = max_pool(spec.pool0) if spec.pool0 else None

@@ -1,6 +1,7 @@
 """One training step in Gluon's own idiom."""
 
 import numpy as np
+import numpy.typing as npt
 from mxnet import autograd, gluon
 
 from ..inputs import check_images, check_labels
@@ -9,8 +10,8 @@ from .weights import dtype_of, native_parameters, to_native
 
 
 def loss_and_gradients(
-    model: DenseNet, images: np.ndarray, labels: np.ndarray
-) -> tuple[float, dict[str, np.ndarray]]:
+    model: DenseNet, images: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
     x = check_images(model.spec, images, dtype_of(model))
     y = check_labels(labels, len(x), model.spec.config.num_classes)
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()

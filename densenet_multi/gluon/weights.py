@@ -6,10 +6,11 @@ from operator import attrgetter
 
 import mxnet as mx
 import numpy as np
+import numpy.typing as npt
 from mxnet import gluon
 
-from .. import weights
 from ..manifest import ParameterCount, tensors
+from ..weights import Weights, check_weights
 from .model import DenseNet
 
 # kind of tensor -> Gluon's name for it
@@ -25,13 +26,13 @@ NATIVE = {
 }
 
 
-def import_weights(model: DenseNet, values: Mapping[str, np.ndarray]) -> None:
-    checked = weights.check_weights(model.spec, values, dtype_of(model))
+def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floating]]) -> None:
+    checked = check_weights(model.spec, weights, dtype_of(model))
     for name, parameter in native_parameters(model).items():
         parameter.set_data(to_native(checked[name]))
 
 
-def export_weights(model: DenseNet) -> weights.Weights:
+def export_weights(model: DenseNet) -> Weights:
     return {name: p.data().asnumpy() for name, p in native_parameters(model).items()}
 
 
@@ -53,6 +54,6 @@ def native_parameters(model: DenseNet) -> dict[str, gluon.Parameter]:
     return found
 
 
-def to_native(array: np.ndarray) -> mx.nd.NDArray:
+def to_native(array: npt.NDArray[np.generic]) -> mx.nd.NDArray:
     # mx.nd.array would warn wherever SciPy is installed
     return mx.nd.from_numpy(np.ascontiguousarray(array), zero_copy=False)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..backends import BackendError, check_dtype, framework
 from ..inputs import check_images
@@ -60,15 +61,15 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
     return model
 
 
-def predict(model: DenseNet, images: np.ndarray) -> np.ndarray:
+def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
     return _evaluate(model, model, images).numpy()
 
 
-def features(model: DenseNet, images: np.ndarray) -> dict[str, np.ndarray]:
+def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
     maps = _evaluate(model, model.features.stages, images)
     return {stage: x.numpy().transpose(0, 3, 1, 2) for stage, x in maps.items()}
 
 
-def _evaluate(model: DenseNet, function: Callable[[Any], Any], images: np.ndarray) -> Any:
+def _evaluate(model: DenseNet, function: Callable[[Any], Any], images: npt.ArrayLike) -> Any:
     x = check_images(model.spec, images, dtype_of(model))
     return function(keras.ops.convert_to_tensor(x.transpose(0, 2, 3, 1)))

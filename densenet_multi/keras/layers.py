@@ -69,7 +69,9 @@ class Conv2D(keras.layers.Conv2D):
     """Keras' padding="same" pads an even image by 2 and 3 where the spec says 3 and 3: with a
     stride that is another function. TensorFlow's own convolution takes explicit numbers."""
 
-    def __init__(self, filters: int, kernel_size: Any, *, explicit_padding: int, **kwargs: Any):
+    def __init__(
+        self, filters: int, kernel_size: Any, *, explicit_padding: int, **kwargs: Any
+    ) -> None:
         super().__init__(filters, kernel_size, **kwargs)
         self.explicit_padding = explicit_padding
 

@@ -3,14 +3,25 @@
 from typing import Any
 
 from ..spec import DenseBlockSpec, DenseLayerSpec, DenseNetSpec, StemSpec, TransitionSpec
-from .layers import Block, Network, avg_pool, batch_norm, concat, conv, dropout
-from .layers import global_avg_pool, linear, max_pool, relu
+from .layers import (
+    Block,
+    Network,
+    avg_pool,
+    batch_norm,
+    concat,
+    conv,
+    dropout,
+    global_avg_pool,
+    linear,
+    max_pool,
+    relu,
+)
 
 
 class Stem(Block):
     def __init__(self, spec: StemSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.spec = spec
+        self.spec: Any = spec
         self.conv0 = conv(spec.conv0)
         self.norm0 = batch_norm(spec.norm0) if spec.norm0 else None
         self.pool0 = max_pool(spec.pool0) if spec.pool0 else None

@@ -1,6 +1,7 @@
 """One training step in Keras' own idiom, on TensorFlow's tape."""
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 from tensorflow import keras
 
@@ -10,8 +11,8 @@ from .weights import dtype_of, native_variables, to_canonical
 
 
 def loss_and_gradients(
-    model: DenseNet, images: np.ndarray, labels: np.ndarray
-) -> tuple[float, dict[str, np.ndarray]]:
+    model: DenseNet, images: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
     x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
     y = check_labels(labels, len(x), model.spec.config.num_classes)
     variables = {name: v for name, v in native_variables(model).items() if v[0].trainable}

@@ -5,9 +5,10 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from .. import weights
 from ..manifest import ParameterCount, tensors
+from ..weights import Weights, check_weights
 from .model import DenseNet
 
 # kind of tensor -> Keras' name for it, and the canonical axis that each of its axes shows
@@ -23,13 +24,13 @@ NATIVE = {
 }
 
 
-def import_weights(model: DenseNet, values: Mapping[str, np.ndarray]) -> None:
-    checked = weights.check_weights(model.spec, values, dtype_of(model))
+def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floating]]) -> None:
+    checked = check_weights(model.spec, weights, dtype_of(model))
     for name, (variable, axes) in native_variables(model).items():
         variable.assign(checked[name].transpose(axes))
 
 
-def export_weights(model: DenseNet) -> weights.Weights:
+def export_weights(model: DenseNet) -> Weights:
     native = native_variables(model)
     return {name: to_canonical(variable.numpy(), axes) for name, (variable, axes) in native.items()}
 
@@ -52,5 +53,5 @@ def native_variables(model: DenseNet) -> dict[str, tuple[Any, tuple[int, ...]]]:
     return found
 
 
-def to_canonical(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+def to_canonical(array: npt.NDArray[np.generic], axes: tuple[int, ...]) -> npt.NDArray[np.floating]:
     return np.array(array.transpose(np.argsort(axes)), order="C")  # a copy: the model trains on

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..backends import check_dtype, framework
 from ..inputs import check_images
@@ -48,16 +49,18 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
     return model
 
 
-def predict(model: DenseNet, images: np.ndarray) -> np.ndarray:
+def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
     return to_numpy(_evaluate(model, model, images))
 
 
-def features(model: DenseNet, images: np.ndarray) -> dict[str, np.ndarray]:
+def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
     maps = _evaluate(model, model.features.stages, images)
     return {stage: to_numpy(x) for stage, x in maps.items()}
 
 
-def _evaluate(model: DenseNet, function: Callable[[torch.Tensor], Any], images: np.ndarray) -> Any:
+def _evaluate(
+    model: DenseNet, function: Callable[[torch.Tensor], Any], images: npt.ArrayLike
+) -> Any:
     x = check_images(model.spec, images, dtype_of(model))
     was_training = model.training
     model.eval()

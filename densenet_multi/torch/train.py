@@ -1,6 +1,7 @@
 """One training step in PyTorch's own idiom."""
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
@@ -10,8 +11,8 @@ from .weights import dtype_of, to_numpy
 
 
 def loss_and_gradients(
-    model: DenseNet, images: np.ndarray, labels: np.ndarray
-) -> tuple[float, dict[str, np.ndarray]]:
+    model: DenseNet, images: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
     x = check_images(model.spec, images, dtype_of(model))
     y = check_labels(labels, len(x), model.spec.config.num_classes)
     device = model.features.conv0.weight.device

@@ -3,22 +3,23 @@
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from .. import weights
 from ..manifest import ParameterCount, tensors
+from ..weights import Weights, check_weights
 from .model import DenseNet
 
 
-def import_weights(model: DenseNet, values: Mapping[str, np.ndarray]) -> None:
+def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floating]]) -> None:
     native = _native(model)
-    checked = weights.check_weights(model.spec, values, dtype_of(model))
+    checked = check_weights(model.spec, weights, dtype_of(model))
     with torch.no_grad():
         for name, array in checked.items():
             native[name].copy_(torch.tensor(np.ascontiguousarray(array)))
 
 
-def export_weights(model: DenseNet) -> weights.Weights:
+def export_weights(model: DenseNet) -> Weights:
     return {name: to_numpy(tensor) for name, tensor in _native(model).items()}
 
 
@@ -33,7 +34,7 @@ def dtype_of(model: DenseNet) -> str:
     return str(model.features.conv0.weight.dtype).removeprefix("torch.")
 
 
-def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+def to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.floating]:
     return np.array(tensor.detach().cpu().numpy())  # a copy: the model trains on
 
 
