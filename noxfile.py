@@ -1,0 +1,106 @@
+# /// script
+# dependencies = ["nox>=2025.10.14"]
+# ///
+"""Sessions for maintainers: ``nox -s tests``, ``nox -s tests-flax``, ``nox --list``.
+
+Tests run against the installed wheel. Plain ``pytest`` in your own environment works too.
+"""
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.14"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+
+BACKENDS = ("torch", "keras", "gluon", "flax")
+PROJECT = nox.project.load_toml("pyproject.toml")
+TORCH = ("-c", "constraints-torch.txt")
+TRIED = ("-c", "constraints.txt")
+
+
+def group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
+    """Build the wheel and install it with an extra: what users get, not what the checkout holds."""
+    folder = Path(session.create_tmp()).resolve()
+    for old in folder.glob("*.whl"):
+        old.unlink()
+    session.run("pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".", silent=True)
+    (wheel,) = folder.glob("*.whl")
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    session.install(f"{wheel}[{extra}]", *group("test"), *constraints)
+
+
+def all_in_one(session: nox.Session) -> None:
+    install_wheel(session, "all", *TRIED)
+
+
+def tests_of(backend: str) -> None:
+    @nox.session(name=f"tests-{backend}", default=False)
+    def run(session: nox.Session) -> None:
+        """The tests with one backend alone, in its newest versions."""
+        install_wheel(session, backend, *TORCH)
+        session.run("pytest", "--backends", backend, *session.posargs)
+
+
+for name in BACKENDS:
+    tests_of(name)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test, with all four backends in the one tried environment: one process per backend."""
+    all_in_one(session)
+    session.run("pytest", "--backends", "none", *session.posargs)
+    for backend in BACKENDS:
+        session.run("pytest", "--backends", backend, "-m", "backend", *session.posargs)
+    session.run("pytest", "-m", "together", "--backends", ",".join(BACKENDS), *session.posargs)
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Break the code in known ways, one at a time: the tests must notice each."""
+    all_in_one(session)
+    session.run("python", "tests/mutants.py", *session.posargs)
+
+
+@nox.session(default=False)
+def compare(session: nox.Session) -> None:
+    """The comparison that README shows."""
+    all_in_one(session)
+    session.run("densenet-multi", "compare", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, import rules, and the habits of a scientific Python project."""
+    session.install(".", *group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+    session.run("repo-review", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Types; the frameworks need not be installed."""
+    session.install(".", *group("typecheck"))
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """The wheel and the source distribution, into dist/."""
+    session.install("build", "twine")
+    session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """The documentation as HTML, into docs/_build."""
+    session.install(".", *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")

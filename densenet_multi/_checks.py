@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Real
 from operator import index
 from typing import Any
 
@@ -28,10 +29,10 @@ def bad(name: str, given: object, allowed: str) -> ConfigError:
 
 def integer(name: str, given: Any, least: int) -> int:
     try:
-        value = index(given)  # NumPy's integers too; 32.0 and "32" are none
+        value = least - 1 if is_bool(given) else index(given)  # NumPy's integers too, but not 32.0
     except TypeError:
         value = least - 1
-    if is_bool(given) or value < least:
+    if value < least:
         raise bad(name, given, f"an integer of at least {least}")
     return value
 
@@ -45,8 +46,8 @@ def integers(name: str, given: Any) -> tuple[int, ...]:
 def number(name: str, given: Any) -> float:
     allowed, test = RANGES[name]
     try:
-        value = math.nan if isinstance(given, str) or is_bool(given) else float(given)
-    except (TypeError, ValueError, OverflowError):
+        value = float(given) if isinstance(given, Real) and not is_bool(given) else math.nan
+    except OverflowError:
         value = math.nan
     if not test(value):  # not-a-number passes no test
         raise bad(name, given, allowed)
