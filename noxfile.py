@@ -20,6 +20,7 @@ TRIED = ("-c", "constraints.txt")
 
 
 def group(name: str) -> list[str]:
+    """The requirements of a dependency group in pyproject.toml."""
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
@@ -35,10 +36,13 @@ def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
 
 
 def all_in_one(session: nox.Session) -> None:
+    """The one environment that holds all four frameworks."""
     install_wheel(session, "all", *TRIED)
 
 
 def tests_of(backend: str) -> None:
+    """Make the session of one backend."""
+
     @nox.session(name=f"tests-{backend}", default=False)
     def run(session: nox.Session) -> None:
         """The tests with one backend alone, in its newest versions."""

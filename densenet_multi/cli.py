@@ -26,7 +26,8 @@ from . import (
     get_spec,
     profile,
 )
-from .backends import check_names, framework_versions
+from ._checks import check_names
+from .backends import framework_versions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -116,7 +117,11 @@ def summary(
     }
     config = json.loads(spec.to_json())["config"]
     result = {"variant": variant, "config": config, "image_size": size, "stages": rows}
-    _print({**result, "total": total}, output_format, lambda: _summary_table(variant, size, rows, total))
+    _print(
+        {**result, "total": total},
+        output_format,
+        lambda: _summary_table(variant, size, rows, total),
+    )
 
 
 @main.command()
@@ -130,11 +135,13 @@ def summary(
     type=click.Path(path_type=Path),
     help="A portable .safetensors file instead of a variant with initial weights.",
 )
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True
+)
 @format_option
 @click.option("--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
 @errors_as_exit_codes
-def compare(
+def compare(  # noqa: PLR0917  # click passes options by name
     variant: str,
     backends: str | None,
     batch_size: int,
@@ -189,7 +196,9 @@ def info(output_format: str) -> None:
     import platform
     from importlib.metadata import version
 
-    threads = {name: os.environ[name] for name in sorted(os.environ) if name.endswith("_NUM_THREADS")}
+    threads = {
+        name: os.environ[name] for name in sorted(os.environ) if name.endswith("_NUM_THREADS")
+    }
     result = {
         "densenet_multi": __version__,
         "python": platform.python_version(),
@@ -258,7 +267,9 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
         yield step
 
 
-def _summary_table(variant: str, size: int, rows: list[dict[str, Any]], total: dict[str, int]) -> Any:
+def _summary_table(
+    variant: str, size: int, rows: list[dict[str, Any]], total: dict[str, int]
+) -> Any:
     from rich import box
     from rich.table import Table
 

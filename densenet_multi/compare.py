@@ -1,4 +1,4 @@
-"""Run backends on the same weights and images, each in its own process, and lay them side by side."""
+"""Run backends on the same weights and images, each in its own process, side by side."""
 
 from __future__ import annotations
 
@@ -151,4 +151,3 @@ def _in_its_own_process(backend: str, folder: Path) -> dict[str, Any]:
     last = "\n".join(done.stderr.strip().splitlines()[-5:])
     error = f"its process ended with {done.returncode} and no report: {last}"
     return {"status": "failed", "error": error, "versions": {}}
-

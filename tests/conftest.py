@@ -5,7 +5,7 @@ cannot be imported then fails; ``--backends none`` the framework-free part only.
 """
 
 import os
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,8 +45,8 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"backends: {', '.join(names) or 'none'}; densenet_multi from {dm.__path__[0]}"
 
 
-def pytest_ignore_collect(collection_path: os.PathLike[str], config: pytest.Config) -> bool | None:
-    name = os.path.basename(collection_path)
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    name = collection_path.name
     if name.startswith("test_native_"):
         return name.removeprefix("test_native_").removesuffix(".py") not in selected(config)
     return None
@@ -79,8 +79,8 @@ def backend(request: pytest.FixtureRequest) -> dm.backends.Backend:
 
 
 @pytest.fixture
-def deviations(request: pytest.FixtureRequest) -> Iterator[Deviations]:
-    yield request.config.stash[DEVIATIONS]
+def deviations(request: pytest.FixtureRequest) -> Deviations:
+    return request.config.stash[DEVIATIONS]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import densenet_multi.gluon as dg  # before mxnet: it makes mxnet importable on current NumPys
+
 import mxnet as mx  # isort: skip
 from cases import images, labels, random_weights, small
 

@@ -19,7 +19,9 @@ class Tier:
 
 TIERS = {
     "forward float64": Tier(
-        1e-13, 3.4e-15, "sums of up to 10,000 products in another order; an epsilon of 1.001e-5 shows"
+        1e-13,
+        3.4e-15,
+        "sums of up to 10,000 products in another order; an epsilon of 1.001e-5 shows",
     ),
     "forward float32": Tier(2e-6, 1.4e-6, "the same in float32: what users run"),
     "loss float64": Tier(1e-13, 6.9e-16, "a mean of logarithms of sums"),
@@ -27,7 +29,9 @@ TIERS = {
         1e-5, 2.1e-6, "dividing by the deviation of a batch of three amplifies float32 rounding"
     ),
     "statistics float64": Tier(
-        1e-13, 1.1e-15, "one weighted mean per channel, with a decay (7/8) that float32 holds exactly"
+        1e-13,
+        1.1e-15,
+        "one weighted mean per channel, with a decay (7/8) that float32 holds exactly",
     ),
     "statistics decay 0.9": Tier(
         2e-7, 9.9e-8, "Gluon stores the decay as float32: 0.9 becomes 0.89999998"
