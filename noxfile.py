@@ -1,3 +1,5 @@
+#!/usr/bin/env -S uv run --script
+
 # /// script
 # dependencies = ["nox>=2025.10.14"]
 # ///
@@ -11,7 +13,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.10.14"
-nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.default_venv_backend = "virtualenv"
 
 BACKENDS = ("torch", "keras", "gluon", "flax")
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -108,3 +110,7 @@ def docs(session: nox.Session) -> None:
     """The documentation as HTML, into docs/_build."""
     session.install(".", *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
+
+
+if __name__ == "__main__":
+    nox.main()
