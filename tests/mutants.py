@@ -1,0 +1,298 @@
+"""Break a copy of the installed package in one line, and see that a test goes red; for each break.
+
+``nox -s mutants``, or ``python tests/mutants.py [WORD]`` for the breaks whose promise or file has
+WORD in it; ``--table`` prints the table of tests/README.md. Exit code 1 if a break goes unnoticed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import densenet_multi
+
+PACKAGE = Path(densenet_multi.__path__[0])
+TESTS = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    promise: str
+    file: str  # in the package
+    old: str  # occurs once
+    new: str
+    test: str  # goes red: a file, and a word for pytest -k
+
+    @property
+    def backends(self) -> str:
+        folder = self.file.split("/")[0]
+        return folder if (PACKAGE / folder).is_dir() and folder != "data" else "none"
+
+
+FORWARD = "test_parity.py logits_in_float64"
+TRAINING = "test_parity.py a_step_in_float64"
+COUNTS = "test_parity.py counts_of_every_variant"
+
+MUTANTS = [
+    Mutant(
+        "the stem is padded by 3 on every side, not SAME",
+        "keras/layers.py",
+        "[[0, 0], pad, pad, [0, 0]]",
+        '"SAME"',
+        FORWARD,
+    ),
+    Mutant(
+        "the same in Flax", "flax/layers.py", "padding=spec.padding,", 'padding="SAME",', FORWARD
+    ),
+    Mutant(
+        "epsilon is 1e-5, not 1.001e-5",
+        "torch/layers.py",
+        "eps=spec.eps",
+        "eps=1.001 * spec.eps",
+        FORWARD,
+    ),
+    Mutant(
+        "epsilon is not Keras' default of 1e-3",
+        "keras/layers.py",
+        ", epsilon=spec.eps",
+        "",
+        FORWARD,
+    ),
+    Mutant(
+        "a ReLU follows the stem's BatchNorm",
+        "torch/model.py",
+        "x = relu(self.norm0(x))",
+        "x = self.norm0(x)",
+        FORWARD,
+    ),
+    Mutant(
+        "a ReLU precedes the transition's convolution",
+        "gluon/model.py",
+        "self.conv(relu(self.norm(x)))",
+        "self.conv(self.norm(x))",
+        FORWARD,
+    ),
+    Mutant(
+        "old channels come first",
+        "flax/layers.py",
+        "concatenate([old, new]",
+        "concatenate([new, old]",
+        FORWARD,
+    ),
+    Mutant(
+        "decay is what is kept (PyTorch's momentum is its complement)",
+        "torch/layers.py",
+        "round(1 - spec.decay, 15)",
+        "spec.decay",
+        TRAINING,
+    ),
+    Mutant(
+        "decay is what is kept (Gluon)",
+        "gluon/layers.py",
+        "momentum=spec.decay",
+        "momentum=1 - spec.decay",
+        TRAINING,
+    ),
+    Mutant(
+        "kernels are transposed, also where sizes are equal (OIHW read as HWIO)",
+        "keras/weights.py",
+        '"kernel", (2, 3, 1, 0)',
+        '"kernel", (0, 1, 2, 3)',
+        "test_parity.py cubic",
+    ),
+    Mutant(
+        "height and width are not exchanged",
+        "flax/weights.py",
+        '"kernel", (2, 3, 1, 0)',
+        '"kernel", (3, 2, 1, 0)',
+        FORWARD,
+    ),
+    Mutant(
+        "an odd row and column are dropped by the transition's pooling",
+        "torch/layers.py",
+        "nn.AvgPool2d(spec.kernel_size, stride=spec.stride)",
+        "nn.AvgPool2d(spec.kernel_size, stride=spec.stride, ceil_mode=True)",
+        FORWARD,
+    ),
+    Mutant(
+        "the max pool is padded",
+        "gluon/layers.py",
+        "strides=spec.stride, padding=spec.padding)",
+        "strides=spec.stride, padding=0)",
+        FORWARD,
+    ),
+    Mutant(
+        "every convolution of the chapter's net has its bias",
+        "gluon/layers.py",
+        "use_bias=spec.bias",
+        "use_bias=False",
+        COUNTS,
+    ),
+    Mutant(
+        "dropout is there",
+        "flax/model.py",
+        "return self.dropout(x)",
+        "return x",
+        "test_parity.py dropout",
+    ),
+    Mutant(
+        "dropout has the rate of the spec",
+        "torch/layers.py",
+        "nn.Dropout(rate)",
+        "nn.Dropout(rate / 2)",
+        "test_parity.py dropout",
+    ),
+    Mutant(
+        "a failed import leaves the model untouched",
+        "keras/weights.py",
+        "    checked = check_weights(model.spec, weights, dtype_of(model))\n",
+        "    checked = weights\n",
+        "test_parity.py names_every_problem",
+    ),
+    Mutant(
+        "the step runs in training mode",
+        "torch/train.py",
+        "    model.train()\n",
+        "    model.eval()\n",
+        TRAINING,
+    ),
+    Mutant(
+        "running statistics move in a step",
+        "flax/train.py",
+        "        nnx.update(model, rest)",
+        "        pass",
+        TRAINING,
+    ),
+    Mutant(
+        "prediction runs in evaluation mode",
+        "torch/__init__.py",
+        "    model.eval()\n",
+        "    model.train()\n",
+        FORWARD,
+    ),
+    Mutant(
+        "float64 is float64",
+        "flax/weights.py",
+        'if dtype != "float64":',
+        'if dtype != "float128":',
+        "test_parity.py models_dtype",
+    ),
+    Mutant(
+        "wide float32 nets train when hybridized",
+        "gluon/layers.py",
+        ".slice_axis(axis=0, begin=0, end=None)",
+        "",
+        "test_native_gluon.py papers_widths",
+    ),
+    Mutant(
+        "channels are not restarted at each block",
+        "spec.py",
+        "            width = kept\n",
+        "            width = self.num_init_features\n",
+        "test_manifest.py ",
+    ),
+    Mutant(
+        "a transition keeps the floor of the decimal product",
+        "_checks.py",
+        "math.floor(Fraction(repr(factor)) * count)",
+        "math.floor(factor * count)",
+        "test_spec.py decimal",
+    ),
+    Mutant(
+        "plain CIFAR nets have a stem of 16 channels",
+        "variants.py",
+        "2 * growth_rate if bottleneck else 16",
+        "2 * growth_rate",
+        "test_manifest.py ",
+    ),
+    Mutant(
+        "the four model.py are one text",
+        "keras/model.py",
+        "x = concat(x, getattr(self, layer.name)(x))",
+        "x = concat(getattr(self, layer.name)(x), x)",
+        "test_rules.py ",
+    ),
+    Mutant(
+        "initial weights never change",
+        "weights.py",
+        "math.sqrt(2 / fan)",
+        "math.sqrt(1.9999 / fan)",
+        "test_weights.py ",
+    ),
+    Mutant(
+        "non-contiguous arrays are saved correctly",
+        "weights.py",
+        "np.ascontiguousarray(array) for",
+        "array for",
+        "test_weights.py ",
+    ),
+    Mutant(
+        "the reference's variance is that of the batch",
+        "reference.py",
+        "(n / (n - 1) if self.unbiased else 1)",
+        "(n / (n - 1))",
+        "test_reference.py ",
+    ),
+    Mutant(
+        "images are not resized with aligned corners",
+        "data/resize.py",
+        "+ 0.5",
+        "+ 0.0",
+        "test_data.py ",
+    ),
+]
+
+
+def table() -> str:
+    """The promises, as Markdown."""
+    rows = ["| promise | break in | from | to | red |", "|---|---|---|---|---|"]
+    for m in MUTANTS:
+        old, new = (f"`{text.strip()}`" if text.strip() else "nothing" for text in (m.old, m.new))
+        rows.append(f"| {m.promise} | `{m.file}` | {old} | {new} | `{m.test.strip()}` |")
+    return "\n".join(rows) + "\n"
+
+
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether the tests stay green on a broken copy of the package."""
+    shutil.rmtree(folder / "densenet_multi", ignore_errors=True)
+    copied = folder / "densenet_multi"
+    shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    source = copied / mutant.file
+    text = source.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.file}: {mutant.old!r} occurs {text.count(mutant.old)} times")
+    source.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    file, word = mutant.test.split(" ", 1)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "--no-header"]
+    command += ["-p", "no:cacheprovider", str(TESTS / file), "--backends", mutant.backends]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command += ["-k", word] if word else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode not in {0, 1} and done.returncode > 0:  # neither green nor red
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Run the breaks that the command line asks for."""
+    words = sys.argv[1:]
+    if words == ["--table"]:
+        print(table(), end="")
+        return 0
+    chosen = [m for m in MUTANTS if all(word in m.promise or word in m.file for word in words)]
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, mutant in enumerate(chosen, 1):
+            alive = survives(mutant, Path(folder))
+            verdict = "SURVIVED" if alive else "caught"
+            print(f"{number}/{len(chosen)} {verdict}: {mutant.promise} ({mutant.file})", flush=True)
+            survivors += [mutant] * alive
+    print(f"{len(chosen) - len(survivors)} passed, {len(survivors)} failed")
+    return 1 if survivors or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

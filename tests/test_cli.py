@@ -1,0 +1,119 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import densenet_multi as dm
+from densenet_multi import compare, report
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "densenet_multi", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_version_and_help():
+    assert dm.__version__ in run("--version").stdout
+    assert "compare" in run("--help").stdout
+
+
+def test_summary_prints_the_papers_table():
+    done = run("summary", "densenet121", "--image-size", "224")
+    assert done.returncode == 0
+    for text in ("7,978,856", "83,648", "2,834,161,664", "(1024, 7, 7)", "denseblock4"):
+        assert text in done.stdout
+
+
+def test_summary_as_json_has_every_stage():
+    result = json.loads(run("summary", "d2l", "--format", "json").stdout)
+    assert result["total"]["trainable"] == 758_226
+    assert result["stages"][0] == {
+        "stage": "stem",
+        "shape": [64, 24, 24],
+        "trainable": 3328,
+        "statistics": 128,
+        "multiply_adds": 48 * 48 * 64 * 49,
+        "activation_bytes": 4 * 64 * (2 * 48 * 48 + 24 * 24),
+    }
+    assert sum(stage["trainable"] for stage in result["stages"]) == 758_226
+
+
+def test_info_names_every_backend():
+    result = json.loads(run("info", "--format", "json").stdout)
+    assert list(result["backends"]) == dm.backend_names()
+    assert result["densenet_multi"] == dm.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["summary", "densenet12"], 2, "did you mean 'densenet121'"),
+        (["summary", "d2l", "--image-size", "28"], 2, "the smallest is 29"),
+        (["summary", "d2l", "--num-classes", "-1"], 2, "num_classes: expected"),
+        (["compare", "--backends", "jax"], 2, "backend 'jax' does not exist"),
+        (["compare", "--batch-size", "0"], 1, "expected 1 to 1000"),
+        (["compare", "--weights", "nowhere.safetensors"], 1, "nowhere.safetensors"),
+        (["compare", "--output", "no-such-folder/x"], 1, "there is no folder"),
+        (["compare", "--dtype", "float16"], 2, "float16"),
+    ],
+)
+def test_wrong_input_is_one_message_on_stderr(arguments, code, message):
+    done = run(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_compare_runs_a_backend_on_real_images(backend, tmp_path):
+    path = tmp_path / "result.json"
+    arguments = ["--backends", backend.NAME, "--batch-size", "3", "--image-size", "32"]
+    done = run("compare", *arguments, "--format", "json", "--output", str(path))
+    assert done.returncode == 0, done.stderr
+    row = json.loads(path.read_text())["backends"][backend.NAME]
+    assert (row["status"], row["same"], row["agreeing"]) == ("ok", True, 3)
+    assert row["output_shape"] == [3, 10]
+    assert (row["trainable"], row["statistics"]) == (758_226, 6_608)
+    assert 0 < row["max_deviation"] < report.TOLERANCES["float32"]
+
+
+def test_compare_repeats_gray_over_the_channels_of_given_weights(backend, tmp_path):
+    spec = dm.get_spec("densenet_bc100_k12", block_config=(1, 1, 1), num_classes=4)
+    dm.save_weights(tmp_path / "w.safetensors", spec, dm.init_weights(spec))
+    arguments = ["--backends", backend.NAME, "--batch-size", "2"]
+    done = run("compare", *arguments, "--weights", str(tmp_path / "w.safetensors"))
+    assert done.returncode == 0, done.stderr
+    assert "gray repeated over the channels" in done.stdout
+    assert "(2, 4)" in done.stdout
+
+
+def result_of(**reports: dict[str, object]) -> dict[str, object]:
+    return {"backends": reports}
+
+
+OK = {"status": "ok", "same": True}
+MISSING = {"status": "not installed"}
+
+
+def test_exit_codes_of_a_comparison():
+    assert compare.exit_code(result_of(a=OK, b=OK), ["a"]) == 0
+    assert compare.exit_code(result_of(a=OK, b=MISSING), []) == 0
+    assert compare.exit_code(result_of(a=OK, b=MISSING), ["a", "b"]) == 3
+    assert compare.exit_code(result_of(a=MISSING), []) == 3
+    assert compare.exit_code(result_of(a=OK, b={"status": "failed"}), []) == 1
+    assert compare.exit_code(result_of(a={"status": "ok", "same": False}), []) == 1
+
+
+def test_not_a_number_is_a_deviation():
+    assert report.deviation(np.array([1.0, np.nan]), np.array([1.0, 2.0])) == float("inf")
+    assert report.deviation(np.array([1.0, 2.5]), np.array([1.0, 2.0])) == 0.25
+
+
+def test_a_backend_whose_process_dies_is_a_row(tmp_path):
+    row = compare._in_its_own_process("no-such-backend", tmp_path)
+    assert row["status"] == "failed"
+    assert "does not exist" in row["error"]

@@ -1,0 +1,40 @@
+"""What README and tests/README print is what runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import mutants
+
+ROOT = Path(__file__).parents[1]
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+
+
+def test_the_snippet_of_each_backend_makes_a_model(backend):
+    (snippet,) = (code for code in SNIPPETS if f"import densenet_multi.{backend.NAME} as" in code)
+    names: dict[str, object] = {}
+    exec(snippet, names)  # noqa: S102  # README's own code
+    assert isinstance(names["model"], backend.DenseNet)
+
+
+def test_the_snippet_that_all_backends_share_runs(backend, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = (code for code in SNIPPETS if "for name in dm.backend_names()" in code)
+    one = snippet.replace("dm.backend_names()", repr([backend.NAME]))  # one framework per process
+    names: dict[str, object] = {}
+    exec(one, names)  # noqa: S102  # README's own code
+    assert names["logits"].shape == (8, 10)
+    assert (tmp_path / "d2l.safetensors").stat().st_size > 3_000_000
+
+
+def test_the_table_of_promises_is_that_of_the_mutants():
+    assert (ROOT / "tests" / "README.md").read_text("utf-8").endswith(mutants.table())
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda m: m.promise.replace(" ", "_"))
+def test_each_break_applies_to_the_code_as_it_is(mutant):
+    source = mutants.PACKAGE / mutant.file
+    if not source.parent.is_dir():
+        pytest.skip(f"backend {source.parent.name} was removed")
+    assert source.read_text("utf-8").count(mutant.old) == 1
