@@ -19,6 +19,8 @@ BACKENDS = ("torch", "keras", "gluon", "flax")
 PROJECT = nox.project.load_toml("pyproject.toml")
 TORCH = ("-c", "constraints-torch.txt")
 TRIED = ("-c", "constraints.txt")
+# Python then ignores the folder it runs in: what is tested is never ./densenet_multi
+INSTALLED = {"PYTHONSAFEPATH": "1"}
 
 
 def group(name: str) -> list[str]:
@@ -49,7 +51,7 @@ def tests_of(backend: str) -> None:
     def run(session: nox.Session) -> None:
         """The tests with one backend alone, in its newest versions."""
         install_wheel(session, backend, *TORCH)
-        session.run("pytest", "--backends", backend, *session.posargs)
+        session.run("pytest", "--backends", backend, *session.posargs, env=INSTALLED)
 
 
 for name in BACKENDS:
@@ -60,10 +62,14 @@ for name in BACKENDS:
 def tests(session: nox.Session) -> None:
     """Every test, with all four backends in the one tried environment: one process per backend."""
     all_in_one(session)
-    session.run("pytest", "--backends", "none", *session.posargs)
+
+    def pytest(*arguments: str) -> None:
+        session.run("pytest", *arguments, *session.posargs, env=INSTALLED)
+
+    pytest("--backends", "none")
     for backend in BACKENDS:
-        session.run("pytest", "--backends", backend, "-m", "backend", *session.posargs)
-    session.run("pytest", "-m", "together", "--backends", ",".join(BACKENDS), *session.posargs)
+        pytest("--backends", backend, "-m", "backend")
+    pytest("--backends", ",".join(BACKENDS), "-m", "together")
 
 
 @nox.session(default=False)
