@@ -261,7 +261,7 @@ class DenseNetConfig:
         if self.bn_size is not None:
             check("bn_size", integer("bn_size", self.bn_size, 1))
         truth("conv_bias", self.conv_bias)
-        if self.stem not in STEMS:
+        if not isinstance(self.stem, str) or self.stem not in STEMS:
             raise bad("stem", self.stem, " or ".join(map(repr, STEMS)))
 
     def resolve(self) -> DenseNetSpec:
@@ -321,7 +321,7 @@ class DenseNetConfig:
 
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ConfigError(f"configuration: not JSON ({error}): {str(text)[:80]!r}") from None
         if not isinstance(data, dict) or data.keys() != {"schema_version", "config"}:
             raise bad("configuration", data, '{"schema_version": ..., "config": {...}}')
@@ -350,7 +350,10 @@ def from_dict(data: Any) -> Any:
         kinds = {kind.__name__: kind for kind in _PIECES}
         check_names("spec", [data.get("spec", "")], kinds)
         values = {name: from_dict(value) for name, value in data.items() if name != "spec"}
-        return kinds[data["spec"]](**values)
+        try:
+            return kinds[data["spec"]](**values)
+        except TypeError as error:  # a field is missing or unknown
+            raise ConfigError(f"{data['spec']}: {error}") from None
     return tuple(from_dict(item) for item in data) if isinstance(data, list) else data
 
 

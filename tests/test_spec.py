@@ -566,3 +566,14 @@ def test_a_growth_rate_of_a_cifar_net_is_checked_and_its_other_fields_can_be_ove
     with pytest.raises(dm.ConfigError, match=r"^growth_rate: expected an integer of at least 1"):
         dm.cifar_config(40, 0, bottleneck=True)
     assert dm.cifar_config(40, 12, bottleneck=True, in_channels=1).in_channels == 1
+
+
+@pytest.mark.parametrize("data", [{"spec": "ConvSpec"}, {"spec": "PoolSpec", "size": 2}])
+def test_plain_data_with_missing_or_unknown_fields_is_refused(data):
+    with pytest.raises(dm.ConfigError, match=data["spec"]):
+        from_dict(data)
+
+
+def test_a_specification_comes_from_text():
+    with pytest.raises(dm.ConfigError, match="not JSON"):
+        dm.DenseNetSpec.from_json(None)
