@@ -261,7 +261,7 @@ class DenseNetConfig:
         if self.bn_size is not None:
             check("bn_size", integer("bn_size", self.bn_size, 1))
         truth("conv_bias", self.conv_bias)
-        if not isinstance(self.stem, str) or self.stem not in STEMS:
+        if self.stem not in STEMS:
             raise bad("stem", self.stem, " or ".join(map(repr, STEMS)))
 
     def resolve(self) -> DenseNetSpec:
