@@ -422,9 +422,14 @@ def test_a_safetensors_file_of_another_program_is_refused(path, metadata):
     assert refusal(path) == "expected a file of save_weights, found no spec in its metadata"
 
 
-def test_a_dtype_that_numpy_does_not_have_is_refused(path, spec):
-    write(path, {"x": ("BF16", (2,), bytes(4))}, {"densenet_multi": spec.to_json()})
-    assert refusal(path).startswith("not a readable safetensors file")
+def test_bfloat16_is_refused(path, spec, weights):
+    # newer safetensors read it where something has taught NumPy the type, as JAX does
+    parts = {name: ("BF16", a.shape, bytes(2 * a.size)) for name, a in weights.items()}
+    write(path, parts, {"densenet_multi": spec.to_json()})
+    text = refusal(path)
+    assert text.startswith("not a readable safetensors file") or text.count(
+        "found bfloat16"
+    ) == len(weights)
 
 
 def resave(path, spec: dm.DenseNetSpec, weights: dict[str, np.ndarray]) -> None:
