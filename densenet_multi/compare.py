@@ -138,7 +138,8 @@ def _images(spec: DenseNetSpec, image_size: int, batch_size: int, dtype: str) ->
 
 
 def _in_its_own_process(backend: str, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "densenet_multi.report", str(folder), backend]
+    # -P: a folder called torch where the user stands is not PyTorch
+    command = [sys.executable, "-P", "-m", "densenet_multi.report", str(folder), backend]
     # OpenMP threads that spin while they wait take the cores from whoever has work
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
     done = subprocess.run(  # noqa: S603  # this interpreter, this package

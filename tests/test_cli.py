@@ -113,6 +113,23 @@ def test_not_a_number_is_a_deviation():
     assert report.deviation(np.array([1.0, 2.5]), np.array([1.0, 2.0])) == 0.25
 
 
+def test_a_folder_named_like_a_framework_does_not_shadow_it(backend, tmp_path, monkeypatch):
+    for name in ("torch", "tensorflow", "mxnet", "flax"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('shadow')")
+    (tmp_path / "work").mkdir()
+    spec = dm.get_spec("d2l")
+    images = np.zeros((1, 1, 32, 32), np.float32)
+    dm.save_weights(tmp_path / "work" / "weights.safetensors", spec, dm.init_weights(spec))
+    np.save(tmp_path / "work" / "images.npy", images)
+    expected = dm.reference.predict(spec, dm.init_weights(spec), images)
+    np.save(tmp_path / "work" / "expected.npy", expected)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    row = compare._in_its_own_process(backend.NAME, tmp_path / "work")
+    assert row["status"] == "ok", row
+
+
 def test_a_backend_whose_process_dies_is_a_row(tmp_path):
     row = compare._in_its_own_process("no-such-backend", tmp_path)
     assert row["status"] == "failed"
