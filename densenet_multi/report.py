@@ -27,10 +27,11 @@ REPEATS = 5
 ENOUGH_SECONDS = 10.0
 
 
-def deviation(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+def deviation(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:
     """Largest absolute difference over the largest absolute expected value; infinite for NaN."""
-    scale = max(float(np.abs(expected).max()), float(np.finfo(np.float64).tiny))
-    value = float(np.abs(np.asarray(actual, np.float64) - expected).max()) / scale
+    wanted = np.asarray(expected, np.float64)
+    scale = max(float(np.abs(wanted).max()), float(np.finfo(np.float64).tiny))
+    value = float(np.abs(np.asarray(actual, np.float64) - wanted).max()) / scale
     return value if np.isfinite(value) else float("inf")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 import densenet_multi as dm
 from cases import derivative, images, labels
-from tolerances import deviation
+from densenet_multi.report import deviation
 
 
 def check_forward(backend, spec, weights, x, deviations):

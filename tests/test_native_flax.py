@@ -9,7 +9,7 @@ from flax import nnx
 
 import densenet_multi.flax as df
 from cases import images, labels, small
-from tolerances import deviation
+from densenet_multi.report import deviation
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from cases import (
     random_weights,
     small,
 )
+from densenet_multi.report import deviation
 from parity import check_forward, check_training, gradient_scale
-from tolerances import deviation
 
 VARIANT_SIZES = [("d2l", 96), ("d2l", 99), ("densenet_bc100_k12", 32), ("densenet121", 65)]
 NET_SIZES = [(name, size) for name in SMALL for size in (32, 33, 35)]

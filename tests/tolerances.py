@@ -7,8 +7,6 @@ backends in the environment of constraints.txt; ``pytest`` prints it anew at the
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class Tier:
@@ -60,10 +58,3 @@ class Deviations:
         self.largest[key] = max(value, self.largest.get(key, 0.0))
         limit = TIERS[tier].tolerance
         assert value <= limit, f"{backend}: {what} deviates by {value:.2e}, {tier} allows {limit}"
-
-
-def deviation(actual: np.ndarray | float, expected: np.ndarray | float) -> float:
-    """Largest absolute difference over the largest expected value; infinite if any is NaN."""
-    difference = np.max(np.abs(np.asarray(actual, np.float64) - expected))
-    value = float(difference / max(np.max(np.abs(expected)), np.finfo(np.float64).tiny))
-    return value if np.isfinite(value) else float("inf")
