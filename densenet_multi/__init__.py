@@ -22,27 +22,34 @@ from .manifest import (
     shape_trace,
     tensors,
 )
+from .recipe import RECIPES, Recipe
 from .spec import DenseNetConfig, DenseNetSpec, dense_block, transition
 from .variants import VARIANTS, cifar_config, get_spec
 
 if TYPE_CHECKING:
     from . import reference
+    from .history import History
     from .inputs import ImageError
+    from .training import TrainingError
     from .weights import WeightsError, check_weights, init_weights, load_weights, save_weights
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "RECIPES",
     "VARIANTS",
     "BackendNotInstalledError",
     "ConfigError",
     "DenseNetConfig",
     "DenseNetSpec",
+    "History",
     "ImageError",
     "ImageSizeError",
     "ParameterCount",
+    "Recipe",
     "StageProfile",
     "TensorInfo",
+    "TrainingError",
     "WeightsError",
     "backend_names",
     "check_weights",
@@ -62,8 +69,10 @@ __all__ = [
     "transition",
 ]
 
-_LAZY = {  # public name -> module; these import NumPy
+_LAZY = {  # public name -> module; most of these import NumPy
+    "History": "history",
     "ImageError": "inputs",
+    "TrainingError": "training",
     "WeightsError": "weights",
     "check_weights": "weights",
     "init_weights": "weights",

@@ -20,6 +20,11 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "drop_rate": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
     "bn_eps": ("a finite number above 0", lambda x: 0 < x < math.inf),
     "bn_decay": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
+    "learning_rate": ("a finite number above 0", lambda x: 0 < x < math.inf),
+    "learning_rate_factor": ("a number above 0 and at most 1", lambda x: 0 < x <= 1),
+    "momentum": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
+    "weight_decay": ("a finite number of at least 0", lambda x: 0 <= x < math.inf),
+    "milestones": ("fractions between 0 and 1", lambda x: 0 < x < 1),
 }
 
 

@@ -6,7 +6,7 @@ A backend is a subpackage registered as an entry point of the group ``densenet_m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from .history import History
     from .manifest import ParameterCount
+    from .recipe import Recipe
     from .spec import DenseNetSpec
+    from .training import Callback, Data
 
     Array = npt.NDArray[np.floating]
     Images = npt.ArrayLike
@@ -74,6 +77,22 @@ class Backend(Protocol):
 
     def count_parameters(self, model: Any) -> ParameterCount:
         """Counted from the native model's own tensors."""
+
+    def fit(
+        self,
+        model: Any,
+        data: Data,
+        recipe: Recipe,
+        *,
+        validation: Data | None = None,
+        callbacks: Iterable[Callback] = (),
+    ) -> History:
+        """Train the model in place, by the rule of recipe.py, in this framework's own loop.
+
+        ``data`` and ``validation`` are pairs of images (N, C, H, W) and labels (N,), or objects
+        such as ``data.FashionMNIST``. Each callback is called with every ``Step`` and ``Epoch``.
+        Afterwards the model is in the mode that it was in before.
+        """
 
 
 def backend_names() -> list[str]:

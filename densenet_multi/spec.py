@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from ._checks import (
     LEAST,
-    RANGES,
     ConfigError,
     bad,
     check_names,
@@ -28,6 +27,7 @@ from ._checks import (
 
 SCHEMA_VERSION = 1
 STEMS = ("imagenet", "cifar")
+NUMBERS = ("compression", "drop_rate", "bn_eps", "bn_decay")
 
 
 # --- What a network is made of: each of these is one native layer in every backend -------------
@@ -255,7 +255,7 @@ class DenseNetConfig:
 
         for name, least in LEAST.items():
             check(name, integer(name, getattr(self, name), least))
-        for name in RANGES:
+        for name in NUMBERS:
             check(name, number(name, getattr(self, name)))
         check("block_config", integers("block_config", self.block_config))
         if self.bn_size is not None:

@@ -34,6 +34,7 @@ class Mutant:
 
 FORWARD = "test_parity.py logits_in_float64"
 TRAINING = "test_parity.py a_step_in_float64"
+FIT = "test_fit.py follow_the_rule"
 COUNTS = "test_parity.py counts_of_every_variant"
 
 MUTANTS = [
@@ -155,8 +156,8 @@ MUTANTS = [
     Mutant(
         "the step runs in training mode",
         "torch/train.py",
-        "    model.train()\n",
-        "    model.eval()\n",
+        "    model.train()\n    try:",
+        "    model.eval()\n    try:",
         TRAINING,
     ),
     Mutant(
@@ -230,6 +231,71 @@ MUTANTS = [
         "test_weights.py ",
     ),
     Mutant(
+        "Nesterov's momentum is used where the recipe asks for it",
+        "torch/train.py",
+        "nesterov=run.recipe.nesterov",
+        "nesterov=False",
+        FIT,
+    ),
+    Mutant(
+        "the learning rate follows the recipe's milestones",
+        "gluon/train.py",
+        "                trainer.set_learning_rate(rate)\n",
+        "",
+        FIT,
+    ),
+    Mutant(
+        "the learning rate is outside the velocity",
+        "keras/train.py",
+        "recipe.momentum * velocity + gradient)",
+        "recipe.momentum * velocity + gradient * keras.ops.cast(learning_rate, variable.dtype))",
+        FIT,
+    ),
+    Mutant(
+        "batches come in the order that Training gives them",
+        "keras/train.py",
+        "shuffle=False",
+        "shuffle=True",
+        FIT,
+    ),
+    Mutant(
+        "weight decay comes before the momentum",
+        "flax/train.py",
+        "        optax.add_decayed_weights(recipe.weight_decay),\n"
+        "        optax.trace(recipe.momentum, recipe.nesterov),\n",
+        "        optax.trace(recipe.momentum, recipe.nesterov),\n"
+        "        optax.add_decayed_weights(recipe.weight_decay),\n",
+        FIT,
+    ),
+    Mutant(
+        "training gives no buffer of the caller's to the next step",
+        "flax/train.py",
+        "jax.tree.map(jnp.copy, (parameters, rest, _optimizer(run.recipe).init(parameters)))",
+        "(parameters, rest, _optimizer(run.recipe).init(parameters))",
+        "test_fit.py as_it_was",
+    ),
+    Mutant(
+        "an epoch's validation is in evaluation mode",
+        "torch/train.py",
+        "        model.eval()\n",
+        "",
+        "test_fit.py every_step_and_epoch",
+    ),
+    Mutant(
+        "hyper-parameters are rounded to float32 once",
+        "training.py",
+        "recipe.rounded()",
+        "recipe",
+        FIT,
+    ),
+    Mutant(
+        "one example left over is skipped",
+        "training.py",
+        "(count % size > 1)",
+        "(count % size > 0)",
+        "test_training.py left_over",
+    ),
+    Mutant(
         "the reference's variance is that of the batch",
         "reference.py",
         "(n / (n - 1) if self.unbiased else 1)",
@@ -250,7 +316,8 @@ def table() -> str:
     """The promises, as Markdown."""
     rows = ["| promise | break in | from | to | red |", "|---|---|---|---|---|"]
     for m in MUTANTS:
-        old, new = (f"`{text.strip()}`" if text.strip() else "nothing" for text in (m.old, m.new))
+        old, new = (" ".join(text.split()) for text in (m.old, m.new))
+        old, new = (f"`{text}`" if text else "nothing" for text in (old, new))
         rows.append(f"| {m.promise} | `{m.file}` | {old} | {new} | `{m.test.strip()}` |")
     return "\n".join(rows) + "\n"
 

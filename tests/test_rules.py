@@ -33,12 +33,15 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module -> what it may import; others: anythin
     "__init__": set(),
     "_checks": set(),
     "backends": set(),
+    "history": set(),
     "manifest": set(),
+    "recipe": set(),
     "spec": set(),
     "variants": set(),
     "data": {"numpy"},
     "inputs": {"numpy"},
     "reference": {"numpy"},
+    "training": {"numpy", "rich"},
     "weights": {"numpy", "safetensors"},
 }
 

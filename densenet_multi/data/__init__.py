@@ -1,5 +1,6 @@
 """Fashion-MNIST without a download, prepared once for all backends."""
 
+from densenet_multi.data.examples import Arrays, Examples, FashionMNIST
 from densenet_multi.data.fashion_mnist import (
     CLASSES,
     DataError,
@@ -13,7 +14,10 @@ from densenet_multi.data.resize import resize
 
 __all__ = [
     "CLASSES",
+    "Arrays",
     "DataError",
+    "Examples",
+    "FashionMNIST",
     "IdxError",
     "epoch_order",
     "load_directory",

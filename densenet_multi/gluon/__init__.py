@@ -22,7 +22,7 @@ with framework("gluon", "mxnet"):
         import mxnet as mx
 
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
-    from .train import loss_and_gradients
+    from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights, to_native
 
 NAME = "gluon"
@@ -43,6 +43,7 @@ __all__ = [
     "count_parameters",
     "export_weights",
     "features",
+    "fit",
     "import_weights",
     "loss_and_gradients",
     "predict",

@@ -26,7 +26,7 @@ with framework("keras", "tensorflow"):
 
     from .layers import dtype_policy
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
-    from .train import loss_and_gradients
+    from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights
 
 NAME = "keras"
@@ -47,6 +47,7 @@ __all__ = [
     "count_parameters",
     "export_weights",
     "features",
+    "fit",
     "import_weights",
     "loss_and_gradients",
     "predict",

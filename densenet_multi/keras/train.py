@@ -1,11 +1,19 @@
-"""One training step in Keras' own idiom, on TensorFlow's tape."""
+"""Training in Keras' own idiom: a step on TensorFlow's tape, and ``compile`` and ``fit``."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow import keras
 
+from ..history import History
 from ..inputs import check_images, check_labels
+from ..recipe import Recipe
+from ..training import Callback, Data, Training
+from .layers import dtype_policy
 from .model import DenseNet
 from .weights import dtype_of, native_variables, to_canonical
 
@@ -27,3 +35,97 @@ def loss_and_gradients(
         name: to_canonical(gradient.numpy(), axes)
         for (name, (_, axes)), gradient in zip(variables.items(), gradients, strict=True)
     }
+
+
+def fit(
+    model: DenseNet,
+    data: Data,
+    recipe: Recipe,
+    *,
+    validation: Data | None = None,
+    callbacks: Iterable[Callback] = (),
+) -> History:
+    run = Training(
+        model.spec, dtype_of(model), recipe, data, validation=validation, callbacks=callbacks
+    )
+    with dtype_policy(dtype_of(model)), floatx(dtype_of(model)):
+        model.compile(
+            SGD(run.recipe, run.rates),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=dtype_of(model)),
+            metrics=["accuracy"],
+        )
+        with run:
+            model.fit(
+                Batches(run),
+                epochs=recipe.epochs,
+                shuffle=False,  # Training has done it
+                callbacks=[Report(run)],
+                verbose=0,
+            )
+    return run.history
+
+
+@contextmanager
+def floatx(dtype: str) -> Iterator[None]:
+    """Metrics, the loss that ``fit`` reports among them, have this dtype whatever the model's."""
+    before = keras.config.floatx()
+    keras.config.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, run: Training) -> None:
+        super().__init__()
+        self.run = run
+
+    def __len__(self) -> int:
+        return self.run.steps_per_epoch
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = self.run.batch(self.run.epoch, index)
+        return x.transpose(0, 2, 3, 1), y
+
+
+class Report(keras.callbacks.Callback):
+    def __init__(self, run: Training) -> None:
+        super().__init__()
+        self.run = run
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.model.reset_metrics()  # Keras reports means since the last reset
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.run.record(float(logs["loss"]), float(logs["accuracy"]))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.run.finish_epoch(lambda x: self.model.predict_on_batch(x.transpose(0, 2, 3, 1)))
+
+
+class SGD(keras.optimizers.Optimizer):
+    """The rule of recipe.py: Keras' own puts the learning rate into the velocity."""
+
+    def __init__(self, recipe: Recipe, rates: list[float]) -> None:
+        super().__init__(learning_rate=Rates(rates))
+        self.recipe = recipe
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)
+        self.velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        recipe, velocity = self.recipe, self.velocities[self._get_variable_index(variable)]
+        gradient = gradient + recipe.weight_decay * variable
+        self.assign(velocity, recipe.momentum * velocity + gradient)
+        step = gradient + recipe.momentum * velocity if recipe.nesterov else velocity
+        self.assign_sub(variable, keras.ops.cast(learning_rate, variable.dtype) * step)
+
+
+class Rates(keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(self, rates: list[float]) -> None:
+        self.rates = rates
+
+    def __call__(self, step: Any) -> Any:
+        return tf.gather(self.rates, step)

@@ -15,7 +15,7 @@ with framework("torch", "torch"):
     import torch
 
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
-    from .train import loss_and_gradients
+    from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights, to_numpy
 
 NAME = "torch"
@@ -36,6 +36,7 @@ __all__ = [
     "count_parameters",
     "export_weights",
     "features",
+    "fit",
     "import_weights",
     "loss_and_gradients",
     "predict",

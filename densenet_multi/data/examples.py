@@ -1,0 +1,67 @@
+"""Examples to train on or to test with, made ready for the network a batch at a time."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet_multi.data.fashion_mnist import to_input
+
+
+class Examples(Protocol):
+    """What ``fit`` trains on: anything with labels, a length, and images by their indices."""
+
+    @property
+    def labels(self) -> Any:
+        """Integers of shape (N,)."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """The images of these examples, floating point of shape (n, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """One's own arrays, as the network reads them.
+
+    Attributes:
+        images: floating point of shape (N, C, H, W).
+        labels: integers of shape (N,).
+    """
+
+    images: Any
+    labels: Any
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """The images of these examples."""
+        taken: NDArray[np.floating[Any]] = self.images[indices]
+        return taken
+
+
+@dataclass(frozen=True)
+class FashionMNIST:
+    """Bytes as ``load_sample`` and ``load_directory`` give them, scaled and resized when taken.
+
+    60,000 images of 96x96 in float32 would fill 2.2 GB; as bytes of 28x28 they fill 47 MB.
+
+    Attributes:
+        pixels: uint8 of shape (N, 28, 28).
+        labels: uint8 of shape (N,).
+        image_size: S; images are taken as (n, 1, S, S).
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    image_size: int = 96
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """The images of these examples, float32 from 0 to 1."""
+        return to_input(self.pixels[indices], self.image_size)

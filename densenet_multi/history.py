@@ -1,0 +1,49 @@
+"""What happened in a training run. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its number and epoch (from 1), mean cross entropy in nats and fraction of right
+    answers of its batch before the update, and the learning rate."""
+
+    number: int
+    epoch: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch, counted from 1.
+
+    Attributes:
+        loss, accuracy: means over the examples as they were trained on, in training mode.
+        validation_loss, validation_accuracy: after the epoch, in evaluation mode; None without
+            validation examples.
+        seconds: of its training steps, without the validation.
+        images_per_second: of the same.
+    """
+
+    number: int
+    loss: float
+    accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    seconds: float
+    images_per_second: float
+
+
+@dataclass
+class History:
+    """What ``fit`` returns: the recipe and, in order, every step and every epoch."""
+
+    recipe: Recipe
+    steps: list[Step] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)

@@ -1,0 +1,176 @@
+"""Every backend's own training loop takes the steps that recipe.py writes down."""
+
+import numpy as np
+import pytest
+
+import densenet_multi as dm
+from cases import images, labels, random_weights, small
+from densenet_multi.data import FashionMNIST, load_sample
+from densenet_multi.history import Epoch, Step
+from densenet_multi.report import deviation
+from densenet_multi.training import Training
+
+RECIPES = {  # eight steps each, of which the fourth and the last have a smaller batch
+    "plain": dm.Recipe(epochs=2, batch_size=3, learning_rate=0.05),
+    "momentum": dm.Recipe(
+        epochs=2, batch_size=3, learning_rate=0.05, momentum=0.9, milestones=(0.4, 0.8)
+    ),
+    "nesterov": dm.Recipe(
+        epochs=2,
+        batch_size=3,
+        learning_rate=0.05,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-2,
+        milestones=(0.4, 0.8),
+    ),
+}
+
+
+def examples(spec, count=11):
+    return images(spec, 32, count=count), labels(spec, count)
+
+
+def rule(backend, spec, weights, recipe, data):
+    """The weights and losses of the same run, by the rule of recipe.py in NumPy; gradients and
+    statistics come from ``loss_and_gradients``, which other tests compare with the reference."""
+    run = Training(spec, "float64", recipe, data)
+    recipe = recipe.rounded()
+    model = backend.build(spec, dtype="float64")
+    w, v, losses = weights, dict.fromkeys(weights, 0.0), []
+    for step, rate in enumerate(run.rates):
+        backend.import_weights(model, w)
+        x, y = run.batch(*divmod(step, run.steps_per_epoch))
+        loss, gradients = backend.loss_and_gradients(model, x, y)
+        losses.append(loss)
+        w = backend.export_weights(model)  # with the new running statistics
+        for name, gradient in gradients.items():
+            g = gradient + recipe.weight_decay * w[name]
+            v[name] = recipe.momentum * v[name] + g
+            w[name] = w[name] - rate * (
+                g + recipe.momentum * v[name] if recipe.nesterov else v[name]
+            )
+    return w, losses
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*(("bottleneck", kind) for kind in RECIPES), ("cubic", "nesterov")]
+)
+def test_eight_steps_follow_the_rule(backend, name, kind, deviations):
+    spec = small(name, bn_decay=0.875)
+    data, weights = examples(spec), random_weights(spec)
+    model = backend.build(spec, dtype="float64")
+    backend.import_weights(model, weights)
+    history = backend.fit(model, data, RECIPES[kind])
+    expected, losses = rule(backend, spec, weights, RECIPES[kind], data)
+    value = deviation([step.loss for step in history.steps], losses)
+    deviations.check("trajectory float64", backend.NAME, value, "the loss")
+    largest = max(np.abs(array).max() for array in expected.values())
+    for tensor, actual in backend.export_weights(model).items():
+        value = np.abs(actual - expected[tensor]).max() / largest
+        deviations.check("trajectory float64", backend.NAME, value, tensor)
+
+
+def test_history_holds_every_step_and_epoch(backend):
+    spec = small("bottleneck", in_channels=1, num_classes=10)
+    pixels, targets = load_sample("train")
+    train = FashionMNIST(pixels[:40], targets[:40], image_size=32)
+    test = FashionMNIST(pixels[40:60], targets[40:60], image_size=32)
+    recipe = dm.Recipe(epochs=2, batch_size=16, learning_rate=0.1, milestones=(0.5,))
+    heard = []
+    model = backend.build(spec)
+    history = backend.fit(model, train, recipe, validation=test, callbacks=[heard.append])
+
+    assert history.recipe == recipe
+    assert [(s.number, s.epoch) for s in history.steps] == [
+        (1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2),
+    ]  # fmt: skip
+    rates = [step.learning_rate for step in history.steps]
+    np.testing.assert_allclose(rates, [0.1] * 3 + [0.01] * 3, rtol=1e-7)
+    first, second = history.epochs
+    assert heard == [*history.steps[:3], first, *history.steps[3:], second]
+    assert [type(event) for event in heard] == [Step, Step, Step, Epoch] * 2
+    sizes = [16, 16, 8]
+    for epoch, steps in (first, history.steps[:3]), (second, history.steps[3:]):
+        mean = np.average([step.loss for step in steps], weights=sizes)
+        np.testing.assert_allclose(epoch.loss, mean, rtol=1e-12)
+        right = [step.accuracy * size for step, size in zip(steps, sizes, strict=True)]
+        np.testing.assert_allclose(right, np.round(right), atol=1e-5)
+        np.testing.assert_allclose(epoch.accuracy, sum(right) / 40, rtol=1e-6)
+        assert epoch.seconds > 0
+        np.testing.assert_allclose(epoch.images_per_second, 40 / epoch.seconds, rtol=1e-12)
+
+    logits = backend.predict(model, test.take(np.arange(20)))
+    loss = dm.reference.cross_entropy(logits, targets[40:60])
+    np.testing.assert_allclose(second.validation_loss, loss, rtol=1e-5)
+    assert second.validation_accuracy == np.mean(logits.argmax(axis=1) == targets[40:60])
+
+
+def test_fitting_lowers_the_loss_on_real_images(backend):
+    spec = small("bottleneck", in_channels=1, num_classes=10)
+    pixels, targets = load_sample("train")
+    train = FashionMNIST(pixels[:64], targets[:64], image_size=32)
+    recipe = dm.Recipe(epochs=8, batch_size=32, learning_rate=0.1, momentum=0.9)
+    history = backend.fit(backend.build(spec), train, recipe)
+    assert history.epochs[-1].loss < history.epochs[0].loss - 0.5
+
+
+def test_fitting_again_goes_on_from_the_weights(backend):
+    spec = small("cubic", bn_decay=0.875)
+    data, recipe = examples(spec), dm.Recipe(epochs=1, batch_size=3)
+    model, other = backend.build(spec, dtype="float64"), backend.build(spec, dtype="float64")
+    backend.fit(model, data, recipe)
+    backend.import_weights(other, backend.export_weights(model))
+    again, fresh = backend.fit(model, data, recipe), backend.fit(other, data, recipe)
+    assert again.steps == fresh.steps
+    assert again.steps[0].loss != backend.fit(backend.build(spec), data, recipe).steps[0].loss
+
+
+def test_fitting_leaves_what_it_was_given_as_it_was(backend):
+    spec = small("bottleneck")
+    data, weights = examples(spec), random_weights(spec)
+    weights = {name: array.astype(np.float32) for name, array in weights.items()}
+    copies = [array.copy() for array in (*data, *weights.values())]
+    model = backend.build(spec)
+    backend.import_weights(model, weights)
+    before = backend.export_weights(model)
+    backend.fit(model, data, dm.Recipe(epochs=1, batch_size=4))
+    for given, copy in zip((*data, *weights.values()), copies, strict=True):
+        np.testing.assert_array_equal(given, copy)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(before[name], array)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(backend):
+    spec = small("plain")
+    heard = []
+    with pytest.raises(dm.TrainingError, match=r"step \d+ \(epoch 1\): expected a finite loss"):
+        backend.fit(
+            backend.build(spec),
+            examples(spec),
+            dm.Recipe(epochs=1, batch_size=2, learning_rate=1e38),
+            callbacks=[heard.append],
+        )
+    assert all(np.isfinite(event.loss) for event in heard)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda x, y: (x[:, :, 0], y), dm.ImageError, r"data: images: expected shape"),
+        (lambda x, y: (x, y + 9), dm.ImageError, r"data: labels: expected values from 0 to 4"),
+        (lambda x, y: (x, y[:-1]), dm.ImageError, r"data: labels: expected 11 integers"),
+        (lambda x, y: (x[:0], y[:0]), dm.ImageError, r"data: images: expected at least one"),
+        (lambda x, y: (x[:2], y[:2]), dm.ConfigError, r"batch_size: expected at most the 2 ex"),
+        (lambda x, _: x, dm.ConfigError, r"data: expected \(images, labels\)"),
+    ],
+    ids=["rank", "label", "count", "empty", "batch", "no labels"],
+)
+def test_data_that_do_not_fit_are_refused_by_name(backend, change, error, message):
+    spec = small("plain")
+    model = backend.build(spec)
+    before = backend.export_weights(model)
+    with pytest.raises(error, match=message):
+        backend.fit(model, change(*examples(spec)), dm.Recipe(epochs=1, batch_size=3))
+    for name, array in backend.export_weights(model).items():
+        np.testing.assert_array_equal(array, before[name])
