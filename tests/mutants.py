@@ -272,7 +272,7 @@ MUTANTS = [
         "flax/train.py",
         "jax.tree.map(jnp.copy, (parameters, rest, _optimizer(run.recipe).init(parameters)))",
         "(parameters, rest, _optimizer(run.recipe).init(parameters))",
-        "test_fit.py as_it_was",
+        "test_native_flax.py outlive",
     ),
     Mutant(
         "an epoch's validation is in evaluation mode",
@@ -286,7 +286,7 @@ MUTANTS = [
         "training.py",
         "recipe.rounded()",
         "recipe",
-        FIT,
+        "test_training.py rounded_recipe",
     ),
     Mutant(
         "one example left over is skipped",

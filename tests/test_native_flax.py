@@ -7,6 +7,7 @@ import optax
 import pytest
 from flax import nnx
 
+import densenet_multi as dm
 import densenet_multi.flax as df
 from cases import images, labels, small
 from densenet_multi.report import deviation
@@ -98,3 +99,15 @@ def test_is_an_ordinary_class_with_or_without_rngs():
     for model in (df.DenseNet(spec), df.DenseNet(spec, rngs=nnx.Rngs(3))):
         assert model(jnp.ones((2, 8, 8, 3))).shape == (2, 5)
         assert float(model.features.conv0.kernel[...].std()) > 0
+
+
+def test_arrays_taken_from_a_model_outlive_its_training():
+    """Steps donate their buffers, but the first must not donate the caller's."""
+    spec = small("plain")
+    model = df.build(spec)
+    kernel = model.classifier.kernel[...]
+    before = np.array(kernel)
+    data = images(spec, 8, count=4), labels(spec, 4)
+    df.fit(model, data, dm.Recipe(epochs=1, batch_size=2))
+    np.testing.assert_array_equal(np.asarray(kernel), before)
+    assert np.abs(np.asarray(model.classifier.kernel[...]) - before).max() > 0

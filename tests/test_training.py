@@ -133,6 +133,12 @@ def test_one_example_left_over_is_skipped():
     assert [len(batch) for batch in numbers] == [3, 3, 3]
 
 
+def test_a_run_uses_the_rounded_recipe_and_remembers_the_given_one():
+    run = training(learning_rate=0.1)
+    assert run.recipe.learning_rate == run.rates[0] == np.float32(0.1) != 0.1
+    assert run.history.recipe.learning_rate == 0.1
+
+
 def test_batches_come_with_the_learning_rate_of_their_step():
     run = training(learning_rate=0.5, milestones=(0.5,), learning_rate_factor=0.5)
     rates = []
