@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._checks import ConfigError
-from .backends import BackendNotInstalledError, backend_names, load_backend
+from .backends import BackendError, BackendNotInstalledError, backend_names, load_backend
 from .manifest import (
     ImageSizeError,
     ParameterCount,
@@ -38,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "RECIPES",
     "VARIANTS",
+    "BackendError",
     "BackendNotInstalledError",
     "ConfigError",
     "DenseNetConfig",

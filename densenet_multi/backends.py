@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ._checks import ConfigError, check_names
+from ._checks import bad, check_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,10 +73,13 @@ class Backend(Protocol):
     def loss_and_gradients(
         self, model: Any, images: Images, labels: Labels
     ) -> tuple[float, dict[str, Array]]:
-        """Mean cross entropy and its gradients, in training mode: running statistics move once."""
+        """Mean cross entropy and its gradients, in training mode: running statistics move once.
+
+        What is frozen in the framework's own way has no gradient.
+        """
 
     def count_parameters(self, model: Any) -> ParameterCount:
-        """Counted from the native model's own tensors."""
+        """Counted from the native model's own tensors; frozen ones count as trainable."""
 
     def fit(
         self,
@@ -114,13 +117,15 @@ def load_backend(name: str) -> Backend:
 def framework_versions(name: str) -> dict[str, str | None]:
     """{distribution: installed version or None} for what the backend's extra asks for.
 
-    Read from package metadata: nothing is imported, and a broken install shows its version.
+    The extra is that of the package which registers the backend. Read from metadata: nothing is
+    imported, and a broken install shows its version.
     """
     import re
-    from importlib.metadata import PackageNotFoundError, requires, version
+    from importlib.metadata import PackageNotFoundError, version
 
     versions: dict[str, str | None] = {}
-    for requirement in requires("densenet_multi") or []:
+    entry = _registered().get(name)
+    for requirement in (entry and entry.dist and entry.dist.requires) or []:
         if re.search(rf"extra == ['\"]{name}['\"]", requirement):
             distribution = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
             try:
@@ -131,8 +136,11 @@ def framework_versions(name: str) -> dict[str, str | None]:
 
 
 @contextmanager
-def framework(backend: str, *packages: str) -> Iterator[None]:
-    """Around a backend's imports: an absent framework becomes ``BackendNotInstalledError``."""
+def framework(backend: str, *packages: str, note: str = "") -> Iterator[None]:
+    """Around a backend's imports: an absent framework becomes ``BackendNotInstalledError``.
+
+    Its message ends with ``note``.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -140,7 +148,7 @@ def framework(backend: str, *packages: str) -> Iterator[None]:
             raise
         raise BackendNotInstalledError(
             f"backend {backend!r} needs {error.name!r}, which is not installed; in a clone of "
-            f"densenet_multi, install it with: pip install '.[{backend}]'",
+            f"densenet_multi, install it with: pip install '.[{backend}]'{note}",
             name=error.name,
         ) from error
 
@@ -148,7 +156,7 @@ def framework(backend: str, *packages: str) -> Iterator[None]:
 def check_dtype(dtype: str) -> str:
     """``dtype`` if it is one that every backend offers; otherwise ``ConfigError``."""
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype: expected {' or '.join(map(repr, DTYPES))}, found {dtype!r}")
+        raise bad("dtype", dtype, " or ".join(map(repr, DTYPES)))
     return dtype
 
 

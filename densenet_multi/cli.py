@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from .spec import DenseNetSpec
 
-NARROWEST = 100  # columns, where stdout is no terminal
+NARROWEST = 80  # columns, also where stdout is no terminal
 
 
 def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., None]:
@@ -44,15 +44,26 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             code = command(*args, **kwargs)
-        except BackendNotInstalledError as error:
-            code = _complain(error, 3)
-        except ConfigError as error:
-            code = _complain(error, 2)
-        except (ValueError, OSError) as error:
-            code = _complain(error, 1)
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except (BackendNotInstalledError, ValueError, OSError) as error:
+            code = _exit_code(error)
+            click.echo(f"densenet-multi: {error}", err=True)
         sys.exit(code or 0)
 
     return run
+
+
+def _exit_code(error: Exception) -> int:
+    from .data import DataError, IdxError
+    from .inputs import ImageError
+
+    if isinstance(error, BackendNotInstalledError):
+        return 3
+    if isinstance(error, (DataError, IdxError)):
+        return 4
+    return 2 if isinstance(error, (ConfigError, ImageError)) else 1
 
 
 format_option = click.option(
@@ -63,6 +74,9 @@ format_option = click.option(
     show_default=True,
     help="A table to look at, or JSON.",
 )
+
+
+AT_LEAST_1 = click.IntRange(min=1)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -76,7 +90,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("variant", default="d2l")
-@click.option("--image-size", type=int, help="Pixels per side.  [default: 96; CIFAR nets: 32]")
+@click.option(
+    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
+)
 @click.option("--num-classes", type=int, help="Another classifier; 0 for none.")
 @click.option("--in-channels", type=int, help="Another number of image channels.")
 @format_option
@@ -104,7 +120,7 @@ def summary(
             "trainable": stage.parameters.trainable,
             "statistics": stage.parameters.statistics,
             "multiply_adds": stage.multiply_adds,
-            "activation_bytes": 4 * stage.activation_elements,
+            "activation_bytes": stage.activation_bytes(),
         }
         for stage in stages
     ]
@@ -113,7 +129,7 @@ def summary(
         "trainable": counts.trainable,
         "statistics": counts.statistics,
         "multiply_adds": sum(stage.multiply_adds for stage in stages),
-        "activation_bytes": 4 * sum(stage.activation_elements for stage in stages),
+        "activation_bytes": sum(stage.activation_bytes() for stage in stages),
     }
     config = json.loads(spec.to_json())["config"]
     result = {"variant": variant, "config": config, "image_size": size, "stages": rows}
@@ -125,28 +141,36 @@ def summary(
 
 
 @main.command()
-@click.option("--variant", default="d2l", show_default=True, help=f"One of: {', '.join(VARIANTS)}.")
+@click.option("--variant", help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
 @click.option("--backends", help="Comma-separated, such as torch,flax.  [default: all installed]")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Number of images.")
-@click.option("--image-size", type=int, help="Pixels per side.  [default: 96; CIFAR nets: 32]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the initial weights.")
+@click.option(
+    "--batch-size", type=AT_LEAST_1, default=64, show_default=True, help="Number of images."
+)
+@click.option(
+    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights.  [default: 0]")
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A portable .safetensors file instead of a variant with initial weights.",
 )
 @click.option(
     "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True
 )
 @format_option
-@click.option("--output", type=click.Path(path_type=Path), help="Write there instead of to stdout.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write there instead of to stdout.",
+)
 @errors_as_exit_codes
 def compare(  # noqa: PLR0917  # click passes options by name
-    variant: str,
+    variant: str | None,
     backends: str | None,
     batch_size: int,
     image_size: int | None,
-    seed: int,
+    seed: int | None,
     weights: Path | None,
     dtype: str,
     output_format: str,
@@ -162,13 +186,16 @@ def compare(  # noqa: PLR0917  # click passes options by name
 
     asked = [name.strip() for name in backends.split(",")] if backends else []
     check_names("backend", asked, backend_names())
+    if output and not output.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     if weights:
+        if variant or seed is not None:
+            raise click.UsageError("--weights decides the network: leave --variant and --seed out")
         spec, values = load_weights(weights)
     else:
+        variant, seed = variant or "d2l", seed or 0
         spec = get_spec(variant, in_channels=1, num_classes=10)
         values = init_weights(spec, seed)
-    if output and not output.parent.is_dir():
-        raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}")
     chosen = asked or backend_names()
     with _progress(comparison.steps(chosen, batch_size)) as step:
         result = comparison.compare(
@@ -196,15 +223,15 @@ def info(output_format: str) -> None:
     import platform
     from importlib.metadata import version
 
-    threads = {
-        name: os.environ[name] for name in sorted(os.environ) if name.endswith("_NUM_THREADS")
-    }
+    settings = ("_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "XLA_FLAGS", "KERAS_BACKEND")
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
     result = {
         "densenet_multi": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "thread_settings": threads,
+        "usable_cpus": len(usable),
+        "settings": {k: os.environ[k] for k in sorted(os.environ) if k.endswith(settings)},
         "packages": {name: version(name) for name in ("numpy", "safetensors", "click", "rich")},
         "backends": {name: framework_versions(name) for name in backend_names()},
     }
@@ -219,18 +246,13 @@ def default_image_size(spec: DenseNetSpec) -> int:
 # --- Output -------------------------------------------------------------------------------------
 
 
-def _complain(error: Exception, code: int) -> int:
-    click.echo(f"densenet-multi: {error}", err=True)
-    return code
-
-
 def _print(
     result: dict[str, Any],
     output_format: str,
     table: Callable[[], RenderableType],
     path: Path | None = None,
 ) -> None:
-    from .weights import replace_file
+    from ._files import replace_file
 
     if output_format == "json":
         text = json.dumps(result, indent=2, allow_nan=False) + "\n"
@@ -238,7 +260,8 @@ def _print(
         from rich.console import Console
 
         wide = sys.stdout.isatty() and path is None
-        console = Console(width=None if wide else NARROWEST, no_color=not wide, highlight=False)
+        width = max(Console().width, NARROWEST) if wide else NARROWEST
+        console = Console(width=width, no_color=not wide, highlight=False)
         with console.capture() as capture:
             console.print(table())
         text = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
@@ -273,7 +296,8 @@ def _summary_table(
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=f"{variant}, {size}x{size}", show_footer=True)
+    title = f"{variant}, {size}x{size}"
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), title=title, show_footer=True)
     columns = ("trainable", "statistics", "multiply_adds", "activation_bytes")
     headings = ("trainable", "statistics", "multiply-adds", "activations")
     table.add_column("stage", "total")

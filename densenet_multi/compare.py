@@ -101,9 +101,13 @@ def table(result: dict[str, Any]) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    for heading in ("backend", "output", "trainable\n+statistics", "deviation\nsame classes"):
+    for heading in (
+        "backend",
+        "output\ntrainable\n+statistics",
+        "deviation\nverdict\nsame classes",
+    ):
         drawn.add_column(heading, no_wrap=True)
-    for heading in ("first call\nlater", "images/s", "peak\nmemory", "model.py"):
+    for heading in ("first call\nlater call", "images/s\npeak memory", "model.py"):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for name, report in result["backends"].items():
         drawn.add_row(*_row(name, report, count), end_section=True)
@@ -113,18 +117,16 @@ def table(result: dict[str, Any]) -> Table:
 def _row(name: str, report: dict[str, Any], count: int) -> list[str]:
     if report["status"] != "ok":
         return [f"{name}\n{report['status']}"]
-    version = next(iter(report["versions"].values()))
+    version = next(iter(report["versions"].values()), "")
     measured = "not finite" if report["max_deviation"] is None else f"{report['max_deviation']:.1e}"
     verdict = "same" if report["same"] else "DIFFERS"
-    agreeing = "" if report["agreeing"] is None else f"\n{report['agreeing']} of {count}"
+    agreeing = "" if report["agreeing"] is None else f"{report['agreeing']} of {count}"
     return [
         f"{name}\n{report['framework']} {version}",
-        str(tuple(report["output_shape"])),
-        f"{report['trainable']:,}\n+{report['statistics']:,}",
-        f"{measured} {verdict}{agreeing}",
+        f"{tuple(report['output_shape'])}\n{report['trainable']:,}\n+{report['statistics']:,}",
+        f"{measured}\n{verdict}\n{agreeing}",
         f"{report['first_call_seconds']:.2f} s\n{report['later_call_seconds']:.2f} s",
-        f"{report['images_per_second']:.0f}",
-        f"{report['peak_memory_bytes'] / 2**20:.0f} MiB",
+        f"{report['images_per_second']:.0f}\n{report['peak_memory_bytes'] / 2**20:.0f} MiB",
         f"{report['model_lines']} lines",
     ]
 

@@ -14,12 +14,18 @@ class ImageError(ValueError):
 
 
 def check_images(
-    spec: DenseNetSpec, images: npt.ArrayLike, dtype: str | None = None
+    spec: DenseNetSpec,
+    images: npt.ArrayLike,
+    dtype: str | None = None,
+    *,
+    several_values: bool = False,
 ) -> npt.NDArray[np.floating]:
     """Images (N, C, H, W) as a floating array, cast to ``dtype`` if one is given.
 
-    Raises ``ImageError`` for another rank, an empty batch, another number of channels or integers
-    (pixels of 0..255 must be scaled first), and ``ImageSizeError`` for too few pixels.
+    Raises ``ImageError`` for another rank, an empty batch, another number of channels, integers
+    (pixels of 0..255 must be scaled first) or pixels that are not finite, and ``ImageSizeError``
+    for too few pixels. With ``several_values``, every BatchNorm must get more than one value per
+    channel, as an unbiased variance needs.
     """
     array = np.asarray(images)
     channels = spec.config.in_channels
@@ -31,8 +37,20 @@ def check_images(
     if array.dtype.kind != "f":
         hint = "scale pixels first, e.g. images.astype('float32') / 255"
         raise ImageError(f"images: expected floating point, found {array.dtype}; {hint}")
-    shape_trace(spec, *array.shape[2:])
-    return np.ascontiguousarray(array, dtype)
+    *_, (_, (_, height, width)) = shape_trace(spec, *array.shape[2:])
+    if several_values and len(array) * height * width == 1:
+        raise ImageError(
+            "images: expected more than one value per channel, found one image that becomes 1x1: "
+            "one value has no unbiased variance; give more images or more pixels"
+        )
+    with np.errstate(over="ignore"):  # what is too large is found below
+        cast = np.ascontiguousarray(array, dtype)
+    if not np.isfinite(cast).all():
+        bad = int((~np.isfinite(cast)).sum())
+        raise ImageError(
+            f"images: expected finite pixels, found {bad} that are not in {cast.dtype}"
+        )
+    return cast
 
 
 def check_labels(labels: npt.ArrayLike, count: int, num_classes: int) -> npt.NDArray[np.int64]:

@@ -82,6 +82,10 @@ class StageProfile:
     multiply_adds: int
     activation_elements: int
 
+    def activation_bytes(self, itemsize: int = 4) -> int:
+        """The same in bytes, for numbers of ``itemsize`` bytes (float32: 4)."""
+        return itemsize * self.activation_elements
+
 
 def layers(spec: DenseNetSpec) -> Iterator[tuple[str, LayerSpec]]:
     """Every layer that holds tensors, as (canonical name, spec), in torchvision's order."""

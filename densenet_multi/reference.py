@@ -67,7 +67,7 @@ def forward(
         )
     if variance not in ("biased", "unbiased"):
         raise ValueError(f"variance: expected 'biased' or 'unbiased', found {variance!r}")
-    checked = check_images(spec, images)
+    checked = check_images(spec, images, several_values=training and variance == "unbiased")
     net = _Network(check_weights(spec, weights), training, variance == "unbiased")
     return net.run(spec, np.asarray(checked, np.float64))
 
@@ -135,8 +135,6 @@ class _Network:
         mean, var = self.w[f"{name}.running_mean"], self.w[f"{name}.running_var"]
         if self.training:
             n = x[:, 0].size
-            if n == 1 and self.unbiased:
-                raise ImageError(f"{name}: one value per channel has no unbiased variance")
             old = {"running_mean": mean, "running_var": var}
             mean = x.mean(axis=(0, 2, 3))
             var = ((x - _per_channel(mean)) ** 2).mean(axis=(0, 2, 3))

@@ -21,6 +21,7 @@ from ._checks import (
     floor_of_decimal,
     integer,
     integers,
+    is_bool,
     number,
     truth,
 )
@@ -321,12 +322,13 @@ class DenseNetConfig:
 
         try:
             data = json.loads(text)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"configuration: not JSON ({error}): {str(text)[:80]!r}") from None
         if not isinstance(data, dict) or data.keys() != {"schema_version", "config"}:
             raise bad("configuration", data, '{"schema_version": ..., "config": {...}}')
-        if data["schema_version"] != SCHEMA_VERSION:
-            raise bad("schema_version", data["schema_version"], f"{SCHEMA_VERSION} in this version")
+        version = data["schema_version"]
+        if is_bool(version) or version != SCHEMA_VERSION:
+            raise bad("schema_version", version, f"{SCHEMA_VERSION} in this version")
         names = [f.name for f in fields(cls)]
         if not isinstance(data["config"], dict) or set(names) - data["config"].keys():
             raise bad("config", data["config"], f"an object with the fields {', '.join(names)}")

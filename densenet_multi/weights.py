@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import bad, integer
+from ._files import replace_file
 from .manifest import TensorInfo, tensors
-from .spec import DenseNetSpec
+from .spec import DenseNetConfig, DenseNetSpec
 
 Weights = dict[str, npt.NDArray[np.floating]]
 
@@ -66,9 +67,10 @@ def check_weights(
         elif array.dtype.kind != "f" or not np.can_cast(array.dtype, dtype):
             problems.append(f"{name}: expected {dtype} (or narrower floats), found {array.dtype}")
         elif not np.isfinite(array).all():
-            problems.append(f"{name}: {int((~np.isfinite(array)).sum())} values are not finite")
+            found = int((~np.isfinite(array)).sum())
+            problems.append(f"{name}: expected finite values, found {found} that are not")
         elif info.kind == "norm.running_var" and (array < 0).any():
-            problems.append(f"{name}: a variance is negative")
+            problems.append(f"{name}: expected variances of at least 0, found {array.min():g}")
     if problems:
         lines = "\n  ".join(problems)
         raise WeightsError(
@@ -86,12 +88,16 @@ def save_weights(
     """
     from safetensors.numpy import save
 
+    if spec != spec.config.resolve():
+        raise WeightsError(
+            f"{path}: expected a spec as its config resolves to, found a changed one"
+        )
     dtypes = {np.asarray(array).dtype for array in weights.values()}
     dtype = "float32" if dtypes == {np.dtype("float32")} else "float64"
     checked = check_weights(spec, weights, dtype)
     # safetensors writes an array's memory as it lies, so each must lie in C order
     contiguous = {name: np.ascontiguousarray(array) for name, array in checked.items()}
-    replace_file(Path(path), save(contiguous, metadata={"densenet_multi": spec.to_json()}))
+    replace_file(path, save(contiguous, metadata={"densenet_multi": spec.to_json()}))
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
@@ -108,13 +114,18 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
             text = (file.metadata() or {}).get("densenet_multi")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError) as error:  # KeyError, TypeError: unknown dtypes
-        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
+        expected = "expected a safetensors file of floats, found another or a damaged one"
+        raise WeightsError(f"{path}: {expected} ({error})") from None
     if text is None:
         raise WeightsError(
             f"{path}: expected a file of save_weights, found no spec in its metadata"
         )
     try:
-        spec = DenseNetSpec.from_json(text)
+        config = DenseNetConfig.from_json(text)
+        if sum(config.block_config) > len(weights):  # before a short file makes a huge network
+            expected = f"tensors for {sum(config.block_config)} dense layers"
+            raise WeightsError(f"expected {expected}, found {len(weights)} tensors")
+        spec = config.resolve()
         wide = any(array.dtype == np.float64 for array in weights.values())
         return spec, check_weights(spec, weights, "float64" if wide else "float32")
     except ValueError as error:
@@ -148,19 +159,3 @@ def _normal(entropy: list[int], count: int) -> npt.NDArray[np.float64]:
     radius, angle = _uniform(entropy, 2 * half).reshape(2, half)
     radius, angle = np.sqrt(-2 * np.log(radius)), 2 * np.pi * angle
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
-
-
-# --- Files --------------------------------------------------------------------------------------
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside ``path``, then rename: the file is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -156,8 +156,8 @@ MUTANTS = [
     Mutant(
         "the step runs in training mode",
         "torch/train.py",
-        "    model.train()\n    try:",
-        "    model.eval()\n    try:",
+        "    with in_mode(model, training=True):\n        scores",
+        "    with in_mode(model, training=False):\n        scores",
         TRAINING,
     ),
     Mutant(
@@ -170,8 +170,8 @@ MUTANTS = [
     Mutant(
         "prediction runs in evaluation mode",
         "torch/__init__.py",
-        "    model.eval()\n",
-        "    model.train()\n",
+        "in_mode(model, training=False)",
+        "in_mode(model, training=True)",
         FORWARD,
     ),
     Mutant(
@@ -277,8 +277,8 @@ MUTANTS = [
     Mutant(
         "an epoch's validation is in evaluation mode",
         "torch/train.py",
-        "        model.eval()\n",
-        "",
+        "        with in_mode(model, training=False), torch",
+        "        with torch",
         "test_fit.py every_step_and_epoch",
     ),
     Mutant(
@@ -294,6 +294,111 @@ MUTANTS = [
         "(count % size > 1)",
         "(count % size > 0)",
         "test_training.py left_over",
+    ),
+    Mutant(
+        "batch variances keep their digits far from zero",
+        "flax/layers.py",
+        "use_fast_variance=False",
+        "use_fast_variance=True",
+        "test_parity.py far_from_zero",
+    ),
+    Mutant(
+        "imported weights are copies",
+        "flax/weights.py",
+        "jnp.array(values",
+        "jnp.asarray(values",
+        "test_parity.py imported_weights",
+    ),
+    Mutant(
+        "prediction is in evaluation mode also while the caller records",
+        "gluon/__init__.py",
+        "    with mx.autograd.pause(train_mode=False):  # also inside the caller's record()\n",
+        "    if True:\n",
+        "test_native_gluon.py caller_records",
+    ),
+    Mutant(
+        "every module gets its own mode back",
+        "torch/train.py",
+        "            module.training = mode",
+        "            module.train(mode)",
+        "test_native_torch.py own_mode",
+    ),
+    Mutant(
+        "a network's dtype is that of the layers inside",
+        "keras/layers.py",
+        'with dtype_policy(kwargs.get("dtype") or keras.config.dtype_policy()):',
+        "if True:",
+        "test_native_keras.py layers_inside",
+    ),
+    Mutant(
+        "features have the names of the shape trace, in its order",
+        "flax/__init__.py",
+        "for stage, _ in stages}",
+        "for stage in sorted(maps)}",
+        FORWARD,
+    ),
+    Mutant(
+        "gradients are in canonical layout",
+        "keras/train.py",
+        "name: to_canonical(gradient.numpy(), axes)",
+        "name: gradient.numpy()",
+        TRAINING,
+    ),
+    Mutant(
+        "the loss is a mean over the batch",
+        "gluon/train.py",
+        "        loss = cross_entropy(model(to_native(x)), to_native(y)).mean()",
+        "        loss = cross_entropy(model(to_native(x)), to_native(y)).sum()",
+        TRAINING,
+    ),
+    Mutant(
+        "without a classifier the pooled features come after the ReLU",
+        "torch/model.py",
+        "        x = global_avg_pool(relu(self.features(x)))  # N, C",
+        "        x = global_avg_pool(self.features(x))",
+        "test_parity.py without_a_classifier",
+    ),
+    Mutant(
+        "pixels are finite",
+        "inputs.py",
+        "    if not np.isfinite(cast).all():",
+        "    if False:",
+        "test_inputs.py finite",
+    ),
+    Mutant(
+        "a missing framework is named with the command that installs it",
+        "backends.py",
+        "if error.name not in packages:",
+        "if error.name in packages:",
+        "test_installs.py ",
+    ),
+    Mutant(
+        "importing the package loads no NumPy",
+        "manifest.py",
+        "import math\n",
+        "import math\n\nimport numpy\n",
+        "test_rules.py ",
+    ),
+    Mutant(
+        "not-a-number is a deviation",
+        "report.py",
+        'return value if np.isfinite(value) else float("inf")',
+        "return value",
+        "test_cli.py not_a_number",
+    ),
+    Mutant(
+        "a missing backend that was asked for is exit code 3",
+        "compare.py",
+        "return 3 if missing & set(asked) or missing == reports.keys() else 0",
+        "return 3 if missing == reports.keys() else 0",
+        "test_cli.py exit_codes",
+    ),
+    Mutant(
+        "a backend that is another function is exit code 1",
+        "report.py",
+        '"same": measured <= TOLERANCES[dtype],',
+        '"same": True,',
+        "test_cli.py another_function",
     ),
     Mutant(
         "the reference's variance is that of the batch",
@@ -322,16 +427,16 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def survives(mutant: Mutant, folder: Path) -> bool:
-    """Whether the tests stay green on a broken copy of the package."""
-    shutil.rmtree(folder / "densenet_multi", ignore_errors=True)
+def copy_package(folder: Path) -> Path:
+    """A fresh copy of the package, in a folder that then comes first on Python's path."""
     copied = folder / "densenet_multi"
+    shutil.rmtree(copied, ignore_errors=True)
     shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
-    source = copied / mutant.file
-    text = source.read_text(encoding="utf-8")
-    if text.count(mutant.old) != 1:
-        raise SystemExit(f"{mutant.file}: {mutant.old!r} occurs {text.count(mutant.old)} times")
-    source.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    return copied
+
+
+def is_green(mutant: Mutant, folder: Path) -> bool:
+    """Whether the mutant's test passes on the copy of the package in this folder."""
     file, word = mutant.test.split(" ", 1)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "--no-header"]
     command += ["-p", "no:cacheprovider", str(TESTS / file), "--backends", mutant.backends]
@@ -344,17 +449,34 @@ def survives(mutant: Mutant, folder: Path) -> bool:
     return done.returncode == 0
 
 
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether the test stays green on a broken copy of the package."""
+    source = copy_package(folder) / mutant.file
+    text = source.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.file}: {mutant.old!r} occurs {text.count(mutant.old)} times")
+    source.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    return is_green(mutant, folder)
+
+
 def main() -> int:
-    """Run the breaks that the command line asks for."""
+    """Run the breaks that the command line asks for, each after its test has passed unbroken."""
     words = sys.argv[1:]
     if words == ["--table"]:
         print(table(), end="")
         return 0
     chosen = [m for m in MUTANTS if all(word in m.promise or word in m.file for word in words)]
     survivors = []
-    with tempfile.TemporaryDirectory() as folder:
+    green = set()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for number, mutant in enumerate(chosen, 1):
-            alive = survives(mutant, Path(folder))
+            if (mutant.test, mutant.backends) not in green:
+                copy_package(folder)
+                if not is_green(mutant, folder):
+                    raise SystemExit(f"{mutant.test} ({mutant.backends}): red without any break")
+                green.add((mutant.test, mutant.backends))
+            alive = survives(mutant, folder)
             verdict = "SURVIVED" if alive else "caught"
             print(f"{number}/{len(chosen)} {verdict}: {mutant.promise} ({mutant.file})", flush=True)
             survivors += [mutant] * alive

@@ -1,14 +1,19 @@
 """The command line: what it prints, where, and with which exit code."""
 
+import io
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from rich.console import Console
 
 import densenet_multi as dm
-from densenet_multi import compare, report
+from densenet_multi import cli, compare, report
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -55,9 +60,17 @@ def test_info_names_every_backend():
         (["summary", "d2l", "--image-size", "28"], 2, "the smallest is 29"),
         (["summary", "d2l", "--num-classes", "-1"], 2, "num_classes: expected"),
         (["compare", "--backends", "jax"], 2, "backend 'jax' does not exist"),
-        (["compare", "--batch-size", "0"], 1, "expected 1 to 1000"),
-        (["compare", "--weights", "nowhere.safetensors"], 1, "nowhere.safetensors"),
-        (["compare", "--output", "no-such-folder/x"], 1, "there is no folder"),
+        (["summary", "d2l", "--image-size", "0"], 2, "0 is not in the range x>=1"),
+        (["compare", "--batch-size", "0"], 2, "0 is not in the range x>=1"),
+        (["compare", "--batch-size", "1001"], 2, "expected 1 to 1000"),
+        (["compare", "--image-size", "28"], 2, "the smallest is 29"),
+        (["compare", "--weights", "nowhere.safetensors"], 2, "nowhere.safetensors"),
+        (["compare", "--weights", "."], 2, "is a directory"),
+        (["compare", "--weights", __file__], 1, "expected a safetensors file"),
+        (["compare", "--weights", __file__, "--variant", "d2l"], 2, "--weights decides"),
+        (["compare", "--weights", __file__, "--seed", "1"], 2, "--weights decides"),
+        (["compare", "--output", "no-such-folder/x"], 2, "there is no folder"),
+        (["compare", "--output", "."], 2, "is a directory"),
         (["compare", "--dtype", "float16"], 2, "float16"),
     ],
 )
@@ -67,6 +80,28 @@ def test_wrong_input_is_one_message_on_stderr(arguments, code, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_unreadable_data_are_exit_code_4(monkeypatch):
+    from densenet_multi import data
+
+    monkeypatch.setattr(data, "load_sample", Mock(side_effect=data.DataError("damaged")))
+    monkeypatch.setattr(compare, "load_sample", data.load_sample)
+    done = CliRunner().invoke(cli.main, ["compare", "--backends", "torch"])
+    assert done.exit_code == 4
+    assert "damaged" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "densenet_multi", "summary", "densenet264"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert not process.stderr.read()
+
+
+def test_tables_fit_a_terminal_of_80_columns():
+    for arguments in (["info"], ["summary", "densenet264"]):
+        assert max(map(len, run(*arguments).stdout.splitlines())) <= 80
 
 
 def test_compare_runs_a_backend_on_real_images(backend, tmp_path):
@@ -87,8 +122,42 @@ def test_compare_repeats_gray_over_the_channels_of_given_weights(backend, tmp_pa
     arguments = ["--backends", backend.NAME, "--batch-size", "2"]
     done = run("compare", *arguments, "--weights", str(tmp_path / "w.safetensors"))
     assert done.returncode == 0, done.stderr
-    assert "gray repeated over the channels" in done.stdout
+    assert "gray repeated over the channels" in " ".join(done.stdout.split())
     assert "(2, 4)" in done.stdout
+
+
+@pytest.mark.parametrize(("shift", "same"), [(0.0, True), (1e-3, False), (np.nan, False)])
+def test_a_backend_that_is_another_function_differs(tmp_path, shift, same):
+    spec = dm.get_spec("d2l")
+    weights, images = dm.init_weights(spec), np.ones((2, 1, 32, 32), np.float32)
+    logits = dm.reference.predict(spec, weights, images)
+    dm.save_weights(tmp_path / "weights.safetensors", spec, weights)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "expected.npy", logits)
+    fake = SimpleNamespace(
+        FRAMEWORK="Fake",
+        DenseNet=SimpleNamespace,
+        build=Mock(),
+        import_weights=Mock(),
+        predict=Mock(return_value=logits + shift * np.abs(logits).max()),
+        count_parameters=Mock(return_value=dm.count_parameters(spec)),
+    )
+    row = {"status": "ok", "versions": {}, **report._measure(fake, tmp_path)}
+    assert row["same"] == same
+    result = {
+        "backends": {"fake": row, "gone": {"status": "not installed"}},
+        "dtype": "float32",
+        "image_size": 32,
+        "batch_size": 2,
+        "images": "images",
+        "tolerance": 1e-5,
+        "gray_repeated_over_channels": False,
+    }
+    assert compare.exit_code(result, []) == (0 if same else 1)
+    console = Console(width=cli.NARROWEST, file=io.StringIO())
+    console.print(compare.table(result))
+    assert ("same" if same else "DIFFERS") in console.file.getvalue().split("fake")[1]
+    assert "not installed" in console.file.getvalue().split("gone")[1]
 
 
 def result_of(**reports: dict[str, object]) -> dict[str, object]:

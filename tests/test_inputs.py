@@ -51,6 +51,15 @@ def test_pixels_that_are_not_floating_point_are_refused_with_how_to_scale_them(d
     )
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_pixels_that_are_not_finite_are_refused(value):
+    images = np.zeros((1, 3, 96, 96))
+    images[0, 1, 2, :2] = value
+    assert refusal(check_images, SPEC, images, "float32") == (
+        "images: expected finite pixels, found 2 that are not in float32"
+    )
+
+
 def test_images_that_are_too_small_are_refused_with_the_smallest_size():
     with pytest.raises(dm.ImageSizeError, match=r"28x28 pixels are too few.*the smallest is 29$"):
         check_images(SPEC, np.zeros((1, 3, 28, 28)))

@@ -87,3 +87,48 @@ def test_numpy_bool_is_there_because_mxnet_reads_it():
     assert "bool" in np.__dict__
     ones = mx.nd.from_numpy(np.ones((2, 2), np.float32), zero_copy=False)
     assert (ones.asnumpy() > 0).dtype == np.__dict__["bool"]
+
+
+def test_prediction_is_in_evaluation_mode_also_while_the_caller_records():
+    spec = small("bottleneck", drop_rate=0.5)
+    model, x = dg.build(spec), images(spec, 32)
+    expected, maps = dg.predict(model, x), dg.features(model, x)
+    with mx.autograd.record():
+        np.testing.assert_array_equal(dg.predict(model, x), expected)
+        for stage, array in dg.features(model, x).items():
+            np.testing.assert_array_equal(array, maps[stage])
+
+
+def test_a_step_leaves_the_parameters_own_gradients_alone():
+    spec = small("plain")
+    model, x, y = dg.build(spec), images(spec, 8), labels(spec)
+    expected = dg.loss_and_gradients(model, x, y)[1]
+    model.collect_params().setattr("grad_req", "add")
+    model.collect_params().zero_grad()
+    for _ in range(2):
+        for name, gradient in dg.loss_and_gradients(model, x, y)[1].items():
+            np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-5)
+    assert not model.classifier.weight.grad().asnumpy().any()
+
+
+def test_frozen_parameters_count_but_have_no_gradient():
+    spec = small("plain")
+    model = dg.build(spec)
+    model.features.conv0.weight.grad_req = "null"
+    assert dg.count_parameters(model) == dm.count_parameters(spec)
+    _, gradients = dg.loss_and_gradients(model, images(spec, 8), labels(spec))
+    assert set(dm.tensors(spec)) - set(gradients) == {"features.conv0.weight"} | {
+        name for name in dm.tensors(spec) if "running" in name
+    }
+
+
+def test_a_model_that_is_not_initialized_says_what_to_type():
+    spec = small("plain")
+    model = dg.DenseNet(spec)
+    assert dg.count_parameters(model) == dm.count_parameters(spec)
+    for use in (
+        lambda: dg.predict(model, images(spec, 8)),
+        lambda: dg.import_weights(model, dm.init_weights(spec)),
+    ):
+        with pytest.raises(dm.BackendError, match=r"type model\.initialize\(\) first"):
+            use()

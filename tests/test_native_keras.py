@@ -85,3 +85,38 @@ def test_evaluation_and_training_follow_kerass_switch(spec):
     model, x = dk.build(spec), nhwc(images(spec, 32)).astype(np.float32)
     np.testing.assert_array_equal(model(x), model(x, training=False))
     assert not np.array_equal(model(x, training=True), model(x))
+
+
+def test_the_dtype_of_a_network_is_that_of_the_layers_inside(spec, tmp_path):
+    model = dk.DenseNet(spec, dtype="float64")
+    assert {w.dtype for w in model.weights if "seed" not in w.name} == {"float64"}
+    assert dk.predict(model, images(spec, 32)).dtype == np.float64
+    assert keras.config.dtype_policy().name == "float32"
+    mixed = dk.DenseNet(spec, dtype="mixed_bfloat16")
+    assert mixed(nhwc(images(spec, 32))).dtype == "bfloat16"
+    mixed.save(tmp_path / "mixed.keras")
+    loaded = keras.models.load_model(tmp_path / "mixed.keras")
+    assert loaded.features.conv0.dtype_policy.name == "mixed_bfloat16"
+
+
+def test_a_network_that_was_never_called_can_be_counted(spec):
+    assert dk.count_parameters(dk.DenseNet(spec)) == dm.count_parameters(spec)
+
+
+def test_frozen_layers_count_but_have_no_gradient(spec):
+    model = dk.build(spec)
+    model.features.conv0.trainable = False
+    assert dk.count_parameters(model) == dm.count_parameters(spec)
+    _, gradients = dk.loss_and_gradients(model, images(spec, 32), labels(spec))
+    assert not {"features.conv0.weight", "features.conv0.bias"} & set(gradients)
+    assert len(gradients) == sum(t.role == "trainable" for t in dm.tensors(spec).values()) - 2
+
+
+def test_the_layout_is_ours_whatever_kerass_configuration_says(spec):
+    expected = dk.predict(dk.build(spec), images(spec, 33))
+    keras.config.set_image_data_format("channels_first")
+    try:
+        actual = dk.predict(dk.build(spec), images(spec, 33))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_array_equal(actual, expected)

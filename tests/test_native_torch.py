@@ -10,7 +10,7 @@ import torch
 
 import densenet_multi as dm
 import densenet_multi.torch as dt
-from cases import images, small
+from cases import images, labels, small
 
 # sha256 of "\n".join(torchvision.models.densenet121().state_dict()), torchvision 0.29.1
 TORCHVISION_KEYS = "366ea3ff24f18b7cc9996c31900a69ed5d2966aadbf7f96b444bce8a1825123e"
@@ -74,3 +74,61 @@ def test_is_an_ordinary_class_with_its_own_initialisation():
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, 5)
     assert model.features.conv0.weight.std() > 0
     assert model.features.norm5.momentum == 0.1  # PyTorch's word for a decay of 0.9
+
+
+def test_every_module_gets_its_own_mode_back():
+    spec = small("bottleneck")
+    model = dt.build(spec)
+    model.train()
+    model.features.norm5.eval()  # frozen, as in fine-tuning
+    before = {module: module.training for module in model.modules()}
+    x, y = images(spec, 32, count=4), labels(spec, 4)
+    for use in (
+        lambda: dt.predict(model, x),
+        lambda: dt.loss_and_gradients(model, x, y),
+        lambda: dt.fit(model, (x, y), dm.Recipe(epochs=1, batch_size=2), validation=(x, y)),
+    ):
+        use()
+        assert {module: module.training for module in model.modules()} == before
+
+
+def test_the_contract_takes_a_compiled_model():
+    spec = small("plain")
+    model = dt.build(spec)
+    compiled = torch.compile(model, backend="eager")
+    x, y = images(spec, 8), labels(spec)
+    np.testing.assert_allclose(dt.predict(compiled, x), dt.predict(model, x), rtol=1e-4)
+    loss, gradients = dt.loss_and_gradients(model, x, y)
+    assert list(dt.export_weights(compiled)) == list(dm.tensors(spec))
+    dt.import_weights(compiled, dm.init_weights(spec))
+    compiled_loss, compiled_gradients = dt.loss_and_gradients(compiled, x, y)
+    assert abs(compiled_loss - loss) < 1e-5
+    assert list(compiled_gradients) == list(gradients)
+
+
+def test_frozen_parameters_count_but_have_no_gradient():
+    spec = small("plain")
+    model = dt.build(spec)
+    model.features.conv0.weight.requires_grad = False
+    assert dt.count_parameters(model) == dm.count_parameters(spec)
+    _, gradients = dt.loss_and_gradients(model, images(spec, 8), labels(spec))
+    assert set(dm.tensors(spec)) - set(gradients) == {"features.conv0.weight"} | {
+        name for name in dm.tensors(spec) if "running" in name
+    }
+    data = images(spec, 8, count=4), labels(spec, 4)
+    before = dt.export_weights(model)
+    dt.fit(model, data, dm.Recipe(epochs=1, batch_size=2, weight_decay=0.1))
+    after = dt.export_weights(model)
+    same = [name for name in before if np.array_equal(before[name], after[name])]
+    assert same == ["features.conv0.weight"]
+
+
+def test_another_dtype_is_refused_by_name():
+    spec = small("plain")
+    model = dt.build(spec).to(torch.bfloat16)
+    for use in (
+        lambda: dt.predict(model, images(spec, 8)),
+        lambda: dt.import_weights(model, dm.init_weights(spec)),
+    ):
+        with pytest.raises(dm.ConfigError, match="dtype: expected 'float32' or 'float64'; found"):
+            use()

@@ -77,6 +77,27 @@ def test_exported_weights_are_copies(backend):
         np.testing.assert_array_equal(before[name], kept[name])
 
 
+def test_imported_weights_are_copies(backend):
+    spec = small("plain")
+    # JAX would share memory that starts at a multiple of 64 bytes
+    weights = {n: aligned(a) for n, a in as_float32(random_weights(spec)).items()}
+    model = backend.build(spec)
+    backend.import_weights(model, weights)
+    before = backend.export_weights(model)
+    for array in weights.values():
+        array[...] = 1
+    for name, array in backend.export_weights(model).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def aligned(array, boundary=64):
+    memory = np.zeros(array.nbytes + boundary, np.uint8)
+    start = -memory.ctypes.data % boundary
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 def test_import_names_every_problem_and_leaves_the_model_untouched(backend):
     spec = small("plain with bias")
     model = backend.build(spec)
@@ -244,6 +265,37 @@ def test_a_bias_before_a_batch_norm_has_no_gradient(backend):
         assert np.abs(gradients[name]).max() < 1e-13 * gradient_scale(gradients), name
 
 
+def test_one_value_per_channel_has_no_unbiased_variance(backend):
+    spec = small("plain with bias")
+    model = backend.build(spec)
+    before = backend.export_weights(model)
+    x, y = images(spec, dm.min_image_size(spec), count=1), labels(spec, 1)
+    if backend.RUNNING_VARIANCE == "biased":
+        loss, _ = backend.loss_and_gradients(model, x, y)
+        expected = dm.reference.forward(spec, before, x, training=True)
+        assert deviation(loss, dm.reference.cross_entropy(expected.logits, y)) < 1e-5
+        return
+    with pytest.raises(dm.ImageError, match="more than one value per channel"):
+        backend.loss_and_gradients(model, x, y)
+    for name, array in backend.export_weights(model).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_batch_variances_keep_their_digits_far_from_zero(backend):
+    # E[x^2] - E[x]^2 would lose them: pixels around 300 with a spread of 0.3
+    spec = small("plain", stem="imagenet", bn_decay=0.875)
+    weights = {n: a.astype(np.float32) for n, a in random_weights(spec).items()}
+    x = (images(spec, 35, count=3) + 300).astype(np.float32)
+    model = backend.build(spec)
+    backend.import_weights(model, weights)
+    backend.loss_and_gradients(model, x, labels(spec, 3))
+    after = backend.export_weights(model)
+    variance = backend.RUNNING_VARIANCE
+    expected = dm.reference.forward(spec, weights, x, training=True, variance=variance).statistics
+    name = "features.norm0.running_var"
+    assert deviation(after[name], expected[name]) < 1e-4
+
+
 # --- Dropout and building blocks ----------------------------------------------------------------
 
 
@@ -290,6 +342,7 @@ def test_bad_images_and_labels_are_refused_by_name(backend):
         (x.repeat(3, axis=1), "images: expected shape"),
         (x[:0], "N at least 1"),
         (np.zeros((2, 1, 32, 32), np.uint8), "floating point"),
+        (np.where(x > x.min(), x, np.nan), "expected finite pixels, found 1 "),
         (images(spec, 3), "too few"),
     ]:
         for use in (backend.predict, backend.features):

@@ -6,6 +6,9 @@ import json
 import math
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import given, settings
 import densenet_multi as dm
 from cases import as_float32, random_weights, small
 from densenet_multi import weights as module
+from densenet_multi._files import replace_file
 from strategies import small_configs
 
 D2L = dm.get_spec("d2l")
@@ -184,9 +188,9 @@ def test_one_error_lists_every_problem_by_name():
         "conv0: unexpected",
         "features.conv0.weight: expected shape (8, 3, 7, 7), found (7, 7, 3, 8)",
         "features.norm0.weight: expected float64 (or narrower floats), found int64",
-        "features.norm0.bias: 8 values are not finite",
-        "features.norm0.running_mean: 2 values are not finite",
-        "features.norm0.running_var: a variance is negative",
+        "features.norm0.bias: expected finite values, found 8 that are not",
+        "features.norm0.running_mean: expected finite values, found 2 that are not",
+        "features.norm0.running_var: expected variances of at least 0, found -1e-09",
         "features.norm5.bias: expected float64 (or narrower floats), found complex128",
         "classifier.bias: missing, expected shape (4,)",
     ]
@@ -389,18 +393,18 @@ def refusal(path) -> str:
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 9, 100, -1])
 def test_a_truncated_file_is_refused(saved, kept):
     saved.write_bytes(saved.read_bytes()[:kept])
-    assert refusal(saved).startswith("not a readable safetensors file")
+    assert refusal(saved).startswith("expected a safetensors file of floats")
 
 
 @pytest.mark.parametrize("content", [b"PK\x03\x04", b"\xff" * 64, b"{}" * 32, b"\x80\x04K\x01."])
 def test_a_file_of_another_kind_is_refused(path, content):
     path.write_bytes(content)
-    assert refusal(path).startswith("not a readable safetensors file")
+    assert refusal(path).startswith("expected a safetensors file of floats")
 
 
 def test_more_bytes_than_the_header_tells_are_refused(saved):
     saved.write_bytes(saved.read_bytes() + b"\0")
-    assert refusal(saved).startswith("not a readable safetensors file")
+    assert refusal(saved).startswith("expected a safetensors file of floats")
 
 
 def write(path, tensors: dict[str, tuple[str, tuple[int, ...], bytes]], metadata=None) -> None:
@@ -427,7 +431,7 @@ def test_bfloat16_is_refused(path, spec, weights):
     parts = {name: ("BF16", a.shape, bytes(2 * a.size)) for name, a in weights.items()}
     write(path, parts, {"densenet_multi": spec.to_json()})
     text = refusal(path)
-    assert text.startswith("not a readable safetensors file") or text.count(
+    assert text.startswith("expected a safetensors file of floats") or text.count(
         "found bfloat16"
     ) == len(weights)
 
@@ -450,13 +454,50 @@ def test_tensors_that_do_not_fit_the_spec_in_the_file_are_listed(path, spec, wei
         (r"unexpected", weights | {"more": np.zeros(1, np.float32)}),
         (r"missing, expected shape \(8,\)", {n: a for n, a in weights.items() if n != name}),
         (r"expected shape \(8,\), found \(7,\)", weights | {name: np.zeros(7, np.float32)}),
-        (r"8 values are not finite", weights | {name: np.full(8, np.nan, np.float32)}),
+        (r"expected finite values, found 8", weights | {name: np.full(8, np.nan, np.float32)}),
         (r"expected float32 .*, found int32", weights | {name: np.zeros(8, np.int32)}),
     ]:
         resave(path, spec, broken)
         with pytest.raises(dm.WeightsError, match=problem) as caught:
             dm.load_weights(path)
         assert str(caught.value).startswith(f"{path}: weights do not fit the network, 1 problem(s)")
+
+
+def test_a_short_file_cannot_ask_for_a_huge_network(path, spec, weights):
+    config = {**json.loads(spec.to_json())["config"], "block_config": [10**9]}
+    parts = {n: ("F32", a.shape, a.tobytes()) for n, a in weights.items()}
+    text = json.dumps({"schema_version": 1, "config": config})
+    write(path, parts, {"densenet_multi": text})
+    assert refusal(path).startswith("expected tensors for 1000000000 dense layers, found ")
+    write(path, parts, {"densenet_multi": "[" * 100_000})
+    assert refusal(path).startswith("configuration: not JSON")
+
+
+def test_a_spec_that_was_changed_after_it_was_resolved_is_not_saved(path, spec, weights):
+    changed = replace(spec, classifier=replace(spec.classifier, out_features=99))
+    with pytest.raises(dm.WeightsError, match="expected a spec as its config resolves to"):
+        dm.save_weights(path, changed, weights)
+    assert not path.exists()
+
+
+def test_writers_of_one_file_at_once_leave_one_of_them(path):
+    contents = [bytes([i]) * 100_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda content: replace_file(path, content), contents * 8))
+    assert path.read_bytes() in contents
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    replace_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+    replace_file("/dev/null", b"new")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        replace_file(tmp_path, b"new")
 
 
 def test_a_spec_that_is_none_is_refused(path, spec, weights):

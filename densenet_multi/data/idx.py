@@ -14,13 +14,14 @@ import gzip
 import io
 import math
 import os
-import secrets
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from densenet_multi._files import replace_file
 
 UNSIGNED_BYTE = 0x08
 GZIP_MAGIC = b"\x1f\x8b"
@@ -82,16 +83,8 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         )
     content = struct.pack(f">HBB{array.ndim}I", 0, UNSIGNED_BYTE, array.ndim, *array.shape)
     content += array.tobytes()
-    path = Path(path)
-    if path.suffix == ".gz":
-        content = _compress(content)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    compressed = Path(path).suffix == ".gz"
+    replace_file(path, _compress(content) if compressed else content)
 
 
 def _parse(file: io.BufferedIOBase, path: Path, max_bytes: int) -> NDArray[np.uint8]:

@@ -13,14 +13,16 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
     Arguments:
         n: the number of examples.
-        seed: of the run, not negative.
-        epoch: counted from 0.
+        seed: of the run, from 0 to 2**32 - 1.
+        epoch: counted from 0, up to 2**32 - 1.
 
     Returns:
         int64 of shape (n,), each index once.
 
     Raises:
-        ValueError: an argument is negative.
+        ValueError: an argument is outside its range.
     """
+    if not (0 <= seed < 2**32 and 0 <= epoch < 2**32):  # each is one word of the entropy
+        raise ValueError(f"seed, epoch: expected 0 to 2**32 - 1, found {seed} and {epoch}")
     bits = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(n)
     return np.argsort(bits, kind="stable").astype(np.int64, copy=False)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
+from ..backends import check_dtype
 from ..manifest import ParameterCount, tensors
 from ..spec import DenseNetSpec
 from ..weights import Weights, check_weights
@@ -48,7 +49,7 @@ def count_parameters(model: DenseNet) -> ParameterCount:
 
 
 def dtype_of(model: DenseNet) -> str:
-    return str(model.features.conv0.kernel.dtype)
+    return check_dtype(str(model.features.conv0.kernel.dtype))
 
 
 def precision(dtype: str) -> Any:
@@ -69,7 +70,7 @@ def to_native(spec: DenseNetSpec, values: Weights) -> dict[str, Any]:
         branch = tree
         for layer in layers:
             branch = branch.setdefault(layer, {})
-        branch[leaf] = jnp.asarray(values[name].transpose(axes))
+        branch[leaf] = jnp.array(values[name].transpose(axes))  # asarray may share the memory
     return tree
 
 

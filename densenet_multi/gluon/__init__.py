@@ -11,7 +11,9 @@ from ..inputs import check_images
 from ..spec import DenseNetSpec
 from ..weights import init_weights
 
-with framework("gluon", "mxnet"):
+WHEELS = " (MXNet 1.9.1 has wheels for Linux and for macOS on Intel)"
+
+with framework("gluon", "mxnet", note=WHEELS):
     # MXNet 1.9.1 reads numpy.bool, now and whenever it runs; NumPy 1.24 removed it. Nothing else
     # in this package relies on it. https://github.com/apache/mxnet/issues/21165
     if "bool" not in np.__dict__:
@@ -60,11 +62,15 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
-    return model(_native_images(model, images)).asnumpy()
+    x = _native_images(model, images)
+    with mx.autograd.pause(train_mode=False):  # also inside the caller's record()
+        return model(x).asnumpy()
 
 
 def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
-    maps = model.features.stages(mx.nd, _native_images(model, images))
+    x = _native_images(model, images)
+    with mx.autograd.pause(train_mode=False):
+        maps = model.features.stages(mx.nd, x)
     return {stage: x.asnumpy() for stage, x in maps.items()}
 
 

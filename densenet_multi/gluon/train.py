@@ -22,15 +22,14 @@ def loss_and_gradients(
     x = check_images(model.spec, images, dtype_of(model))
     y = check_labels(labels, len(x), model.spec.config.num_classes)
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
+    parameters = {n: p for n, p in native_parameters(model).items() if p.grad_req != "null"}
     with autograd.record():
         loss = cross_entropy(model(to_native(x)), to_native(y)).mean()
-    loss.backward()
-    gradients = {
-        name: parameter.grad().asnumpy()
-        for name, parameter in native_parameters(model).items()
-        if parameter.grad_req != "null"
+    # autograd.grad leaves the parameters' own gradients alone
+    gradients = autograd.grad(loss, [parameter.data() for parameter in parameters.values()])
+    return loss.asscalar().item(), {
+        name: gradient.asnumpy() for name, gradient in zip(parameters, gradients, strict=True)
     }
-    return loss.asscalar().item(), gradients
 
 
 def fit(
@@ -50,7 +49,8 @@ def fit(
     model.hybridize(static_alloc=True)
 
     def logits(x: Any) -> npt.NDArray[np.floating]:
-        return model(to_native(x)).asnumpy()
+        with autograd.pause(train_mode=False):
+            return model(to_native(x)).asnumpy()
 
     with run:
         for _ in range(recipe.epochs):

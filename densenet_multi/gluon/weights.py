@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from mxnet import gluon
 
+from ..backends import BackendError, check_dtype
 from ..manifest import ParameterCount, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
@@ -37,13 +38,20 @@ def export_weights(model: DenseNet) -> Weights:
 
 
 def count_parameters(model: DenseNet) -> ParameterCount:
-    parameters = model.collect_params().values()
-    trainable = sum(math.prod(p.shape) for p in parameters if p.grad_req != "null")
-    return ParameterCount(trainable, sum(math.prod(p.shape) for p in parameters) - trainable)
+    sizes = {name: math.prod(p.shape) for name, p in model.collect_params().items()}
+    statistics = sum(size for name, size in sizes.items() if "_running_" in name)
+    return ParameterCount(sum(sizes.values()) - statistics, statistics)
 
 
 def dtype_of(model: DenseNet) -> str:
-    return np.dtype(model.features.conv0.weight.dtype).name
+    weight = model.features.conv0.weight
+    try:
+        weight.list_ctx()
+    except RuntimeError:
+        raise BackendError(
+            "model: expected initialized parameters, found none; type model.initialize() first"
+        ) from None
+    return check_dtype(np.dtype(weight.dtype).name)
 
 
 def native_parameters(model: DenseNet) -> dict[str, gluon.Parameter]:

@@ -24,7 +24,6 @@ with framework("keras", "tensorflow"):
             "KERAS_BACKEND, or set it (or ~/.keras/keras.json) to tensorflow, and start again"
         )
 
-    from .layers import dtype_policy
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
     from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights
@@ -55,8 +54,7 @@ __all__ = [
 
 
 def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
-    with dtype_policy(check_dtype(dtype)):
-        model = DenseNet(spec)
+    model = DenseNet(spec, dtype=check_dtype(dtype))
     model.build((None, None, None, spec.config.in_channels))
     import_weights(model, init_weights(spec, seed))
     return model

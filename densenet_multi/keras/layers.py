@@ -6,6 +6,7 @@ start. ``tf.keras`` is Keras 3 on its TensorFlow engine.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import tensorflow as tf
@@ -20,6 +21,7 @@ def conv(spec: ConvSpec) -> keras.layers.Layer:
         spec.kernel_size,
         strides=spec.stride,
         explicit_padding=spec.padding,
+        data_format="channels_last",  # ~/.keras/keras.json may say otherwise
         use_bias=spec.bias,
     )
     layer.build((None, None, None, spec.in_channels))
@@ -34,12 +36,14 @@ def batch_norm(spec: BatchNormSpec) -> keras.layers.Layer:
 
 def max_pool(spec: PoolSpec) -> keras.layers.Layer:
     # zeros around the map do no harm, because a ReLU comes first
-    padding = keras.layers.ZeroPadding2D(spec.padding)
-    return keras.Sequential([padding, keras.layers.MaxPooling2D(spec.kernel_size, spec.stride)])
+    last = {"data_format": "channels_last"}
+    padding = keras.layers.ZeroPadding2D(spec.padding, **last)
+    pool = keras.layers.MaxPooling2D(spec.kernel_size, spec.stride, **last)
+    return keras.Sequential([padding, pool])
 
 
 def avg_pool(spec: PoolSpec) -> keras.layers.Layer:
-    return keras.layers.AveragePooling2D(spec.kernel_size, spec.stride)
+    return keras.layers.AveragePooling2D(spec.kernel_size, spec.stride, data_format="channels_last")
 
 
 def linear(spec: LinearSpec) -> keras.layers.Layer:
@@ -90,11 +94,14 @@ class Conv2D(keras.layers.Conv2D):
 
 
 class Block(keras.layers.Layer):
-    """A layer that is made from, and saved as, a piece of the spec."""
+    """A layer that is made from, and saved as, a piece of the spec. Its dtype is that of the layers
+    inside too, which would else take the global policy."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         keras.utils.register_keras_serializable("densenet_multi")(cls)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _in_its_dtype(cls.__init__)  # type: ignore[method-assign]
 
     def build(self, input_shape: Any) -> None:
         """Nothing is left to make: the layers inside made their variables when they were made."""
@@ -105,8 +112,16 @@ class Block(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         policy = keras.dtype_policies.get(config["dtype"])
-        with dtype_policy(policy):  # the layers inside take the policy that is current
-            return cls(**{**config, "spec": from_dict(config["spec"]), "dtype": policy})
+        return cls(**{**config, "spec": from_dict(config["spec"]), "dtype": policy})
+
+
+def _in_its_dtype(make: Any) -> Any:
+    @wraps(make)
+    def init(self: Any, spec: Any, **kwargs: Any) -> None:
+        with dtype_policy(kwargs.get("dtype") or keras.config.dtype_policy()):
+            make(self, spec, **kwargs)
+
+    return init
 
 
 class Network(Block, keras.Model):

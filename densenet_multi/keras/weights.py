@@ -1,5 +1,6 @@
 """Canonical weights in and out of a Keras model: other leaf names, and other axes."""
 
+import math
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..backends import check_dtype
 from ..manifest import ParameterCount, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
@@ -36,12 +38,13 @@ def export_weights(model: DenseNet) -> Weights:
 
 
 def count_parameters(model: DenseNet) -> ParameterCount:
-    trainable = sum(variable.shape.num_elements() for variable in model.trainable_variables)
-    return ParameterCount(trainable, model.count_params() - trainable)
+    sizes = [(w.name, math.prod(w.shape)) for w in model.weights]  # frozen ones are weights too
+    statistics = sum(size for name, size in sizes if name.startswith("moving_"))
+    return ParameterCount(sum(size for _, size in sizes) - statistics, statistics)
 
 
 def dtype_of(model: DenseNet) -> str:
-    return model.variable_dtype
+    return check_dtype(model.features.conv0.kernel.dtype)
 
 
 def native_variables(model: DenseNet) -> dict[str, tuple[Any, tuple[int, ...]]]:

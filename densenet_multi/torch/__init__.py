@@ -15,7 +15,7 @@ with framework("torch", "torch"):
     import torch
 
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
-    from .train import fit, loss_and_gradients
+    from .train import fit, in_mode, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights, to_numpy
 
 NAME = "torch"
@@ -63,10 +63,5 @@ def _evaluate(
     model: DenseNet, function: Callable[[torch.Tensor], Any], images: npt.ArrayLike
 ) -> Any:
     x = check_images(model.spec, images, dtype_of(model))
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            return function(torch.tensor(x, device=model.features.conv0.weight.device))
-    finally:
-        model.train(was_training)
+    with in_mode(model, training=False), torch.inference_mode():
+        return function(torch.tensor(x, device=model.features.conv0.weight.device))

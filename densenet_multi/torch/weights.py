@@ -1,18 +1,20 @@
 """Canonical weights in and out of a PyTorch model: its names and layouts are the canonical ones."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..backends import check_dtype
 from ..manifest import ParameterCount, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
 
 def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floating]]) -> None:
-    native = _native(model)
+    native = native_tensors(model)
     checked = check_weights(model.spec, weights, dtype_of(model))
     with torch.no_grad():
         for name, array in checked.items():
@@ -20,7 +22,7 @@ def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floatin
 
 
 def export_weights(model: DenseNet) -> Weights:
-    return {name: to_numpy(tensor) for name, tensor in _native(model).items()}
+    return {name: to_numpy(tensor) for name, tensor in native_tensors(model).items()}
 
 
 def count_parameters(model: DenseNet) -> ParameterCount:
@@ -31,13 +33,13 @@ def count_parameters(model: DenseNet) -> ParameterCount:
 
 
 def dtype_of(model: DenseNet) -> str:
-    return str(model.features.conv0.weight.dtype).removeprefix("torch.")
+    return check_dtype(str(model.features.conv0.weight.dtype).removeprefix("torch."))
 
 
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.floating]:
     return np.array(tensor.detach().cpu().numpy())  # a copy: the model trains on
 
 
-def _native(model: DenseNet) -> dict[str, torch.Tensor]:
-    state = model.state_dict()
-    return {name: state[name] for name in tensors(model.spec)}
+def native_tensors(model: DenseNet) -> dict[str, torch.Tensor]:
+    # attributes, because torch.compile puts "_orig_mod." before the names in a state_dict
+    return {name: attrgetter(name)(model) for name in tensors(model.spec)}
