@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import fields
+from functools import wraps
 from numbers import Real
 from operator import index
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -74,6 +78,20 @@ def floor_of_decimal(factor: float, count: int) -> int:
     from fractions import Fraction  # imported when a network is resolved: it costs milliseconds
 
     return math.floor(Fraction(repr(factor)) * count)
+
+
+def refuse_unknown_fields(cls: type[T]) -> type[T]:
+    """Around a dataclass: a field that does not exist is refused with the nearest that does."""
+    make: Any = cls.__init__
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+
+    @wraps(make)
+    def init(self: T, **given: Any) -> None:
+        check_names("field", given, names)
+        make(self, **given)
+
+    cls.__init__ = init  # type: ignore[method-assign]
+    return cls
 
 
 def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ._checks import bad, check_names
+from ._checks import ConfigError, bad, check_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,6 +110,10 @@ def load_backend(name: str) -> Backend:
     absent; a framework that is present but broken raises its own error.
     """
     registered = _registered()
+    if not registered:
+        raise ConfigError(
+            "no backend is registered; in a clone, install the package: pip install ."
+        )
     check_names("backend", [name], registered)
     return cast("Backend", registered[name].load())
 

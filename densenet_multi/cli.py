@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,8 +43,19 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
+        # the same as Ctrl-C: processes that were started end, temporary folders go
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             code = command(*args, **kwargs)
+        except KeyboardInterrupt:
+            click.echo("densenet-multi: interrupted", err=True)
+            code = 128 + signal.SIGINT
+        except MemoryError as error:
+            click.echo(
+                f"densenet-multi: not enough memory; try smaller images or batches ({error})",
+                err=True,
+            )
+            code = 1
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
@@ -88,7 +100,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(epilog=f"Variants: {', '.join(VARIANTS)}.")
 @click.argument("variant", default="d2l")
 @click.option(
     "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
@@ -142,7 +154,7 @@ def summary(
 
 @main.command()
 @click.option("--variant", help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
-@click.option("--backends", help="Comma-separated, such as torch,flax.  [default: all installed]")
+@click.option("--backends", help="Comma-separated, such as torch,flax.  [default: all]")
 @click.option(
     "--batch-size", type=AT_LEAST_1, default=64, show_default=True, help="Number of images."
 )
@@ -184,10 +196,11 @@ def compare(  # noqa: PLR0917  # click passes options by name
     from . import compare as comparison
     from .weights import init_weights, load_weights
 
-    asked = [name.strip() for name in backends.split(",")] if backends else []
+    asked = [] if backends is None else [name.strip() for name in backends.split(",")]
+    asked = list(dict.fromkeys(asked))
     check_names("backend", asked, backend_names())
-    if output and not output.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
+    if output and not (output.name and os.access(output.parent, os.W_OK)):
+        raise click.BadParameter(f"no folder to write to: {output.parent}", param_hint="--output")
     if weights:
         if variant or seed is not None:
             raise click.UsageError("--weights decides the network: leave --variant and --seed out")
@@ -259,7 +272,7 @@ def _print(
     else:
         from rich.console import Console
 
-        wide = sys.stdout.isatty() and path is None
+        wide = sys.stdout is not None and sys.stdout.isatty() and path is None
         width = max(Console().width, NARROWEST) if wide else NARROWEST
         console = Console(width=width, no_color=not wide, highlight=False)
         with console.capture() as capture:

@@ -89,6 +89,7 @@ class StageProfile:
 
 def layers(spec: DenseNetSpec) -> Iterator[tuple[str, LayerSpec]]:
     """Every layer that holds tensors, as (canonical name, spec), in torchvision's order."""
+    _expect_spec(spec)
     yield from _inside("features", spec.stem)
     for block, transition in spec.stages:
         yield from _inside(f"features.{block.name}", block)
@@ -118,6 +119,7 @@ def profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
     Raises ``ImageSizeError`` where a stage would be left without pixels, and names the smallest
     square size that works.
     """
+    _expect_spec(spec)
     try:
         return _profile(spec, height, width)
     except ImageSizeError as error:
@@ -141,6 +143,12 @@ def min_image_size(spec: DenseNetSpec) -> int:
         if piece:  # the smallest input from which at least `size` pixels come out
             size = (size - 1) * piece.stride + max(1, piece.kernel_size - 2 * piece.padding)
     return size
+
+
+def _expect_spec(spec: object) -> None:
+    if not isinstance(spec, DenseNetSpec):
+        expected = "a DenseNetSpec, such as get_spec('d2l') or config.resolve()"
+        raise ConfigError(f"spec: expected {expected}; found {type(spec).__name__} {spec!r:.60}")
 
 
 # --- One walk for names and counts -------------------------------------------------------------

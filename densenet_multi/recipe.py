@@ -15,16 +15,17 @@ acts apart from the momentum. Standard library only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from struct import pack, unpack
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
-from ._checks import ConfigError, bad, check_names, integer, number, truth
+from ._checks import ConfigError, bad, integer, number, refuse_unknown_fields, truth
 
 NUMBERS = ("learning_rate", "momentum", "weight_decay", "learning_rate_factor")
 
 
+@refuse_unknown_fields
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The hyper-parameters of a training run; fields are checked, ``ConfigError`` names the wrong.
@@ -50,11 +51,6 @@ class Recipe:
     milestones: tuple[float, ...] = ()
     learning_rate_factor: float = 0.1
     seed: int = 0
-
-    def __new__(cls, **given: Any) -> Self:
-        """Refuse a field that does not exist, and name the nearest one that does."""
-        check_names("field", given, [f.name for f in fields(cls)])
-        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {name: number(name, getattr(self, name)) for name in NUMBERS}

@@ -11,7 +11,7 @@ backend translates and never calculates. Standard library only.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, Self
+from typing import Any
 
 from ._checks import (
     LEAST,
@@ -23,6 +23,7 @@ from ._checks import (
     integers,
     is_bool,
     number,
+    refuse_unknown_fields,
     truth,
 )
 
@@ -210,6 +211,7 @@ def transition(
 # --- The configuration -------------------------------------------------------------------------
 
 
+@refuse_unknown_fields
 @dataclass(frozen=True, kw_only=True)
 class DenseNetConfig:
     """The hyper-parameters of a DenseNet; frozen, hashable, checked on creation.
@@ -244,11 +246,6 @@ class DenseNetConfig:
     conv_bias: bool = False
     bn_eps: float = 1e-5
     bn_decay: float = 0.9
-
-    def __new__(cls, **given: Any) -> Self:
-        """Refuse a field that does not exist, and name the nearest one that does."""
-        check_names("field", given, [f.name for f in fields(cls)])
-        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         def check(name: str, checked: Any) -> None:

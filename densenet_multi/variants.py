@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from ._checks import bad, check_names, integer
+from ._checks import bad, check_names, integer, truth
 from .spec import DenseNetConfig, DenseNetSpec
 
 
@@ -27,6 +27,7 @@ def cifar_config(
         near = f"{4 + step * layers} or {4 + step * (layers + 1)}"
         raise bad("depth", depth, f"4 plus a multiple of {step}, such as {near}")
     growth_rate = integer("growth_rate", growth_rate, 1)
+    truth("bottleneck", bottleneck)
     chosen: dict[str, Any] = {
         "growth_rate": growth_rate,
         "block_config": (layers,) * 3,
@@ -71,5 +72,4 @@ def get_spec(variant: str, **overrides: Any) -> DenseNetSpec:
     field, with the nearest name that exists.
     """
     check_names("variant", [variant], VARIANTS)
-    check_names("field", overrides, [f.name for f in fields(DenseNetConfig)])
     return replace(VARIANTS[variant], **overrides).resolve()

@@ -56,7 +56,9 @@ def check_weights(
     not-a-number, infinity and negative variances are refused. Raises ``WeightsError``.
     """
     expected = tensors(spec)
-    problems = [f"{name}: unexpected" for name in weights if name not in expected]
+    if not isinstance(weights, Mapping):
+        raise WeightsError(f"weights: expected {{name: array}}, found {type(weights).__name__}")
+    problems = [f"{name}: unexpected{_hint(name)}" for name in weights if name not in expected]
     for name, info in expected.items():
         if name not in weights:
             problems.append(f"{name}: missing, expected shape {info.shape}")
@@ -77,6 +79,11 @@ def check_weights(
             f"weights do not fit the network, {len(problems)} problem(s):\n  {lines}"
         )
     return {name: np.asarray(weights[name]).astype(dtype, copy=False) for name in expected}
+
+
+def _hint(name: str) -> str:
+    counter = name.endswith("num_batches_tracked")
+    return " (PyTorch's counter is no weight: leave it out)" if counter else ""
 
 
 def save_weights(
@@ -113,7 +120,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("densenet_multi")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError) as error:  # KeyError, TypeError: unknown dtypes
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:  # unknown dtypes
         expected = "expected a safetensors file of floats, found another or a damaged one"
         raise WeightsError(f"{path}: {expected} ({error})") from None
     if text is None:

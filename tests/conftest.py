@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before any framework is imported. Threads that spin while they wait for work starve the other
 # frameworks on a small machine; XLA's optimiser takes longer than these small networks do.
@@ -26,6 +27,9 @@ DEVIATIONS = pytest.StashKey[Deviations]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backends", help="comma-separated, or 'none'; default: those installed")
+
+
+settings.register_profile("thorough", max_examples=100)  # see test_parity_generated.py
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -27,7 +27,7 @@ def configs() -> st.SearchStrategy[dm.DenseNetConfig]:
     ).filter(_keeps_channels)
 
 
-def small_configs() -> st.SearchStrategy[dm.DenseNetConfig]:
+def small_configs(least_classes: int = 1) -> st.SearchStrategy[dm.DenseNetConfig]:
     """Nets of every kind with a few thousand parameters, without dropout: quick to run."""
     return st.builds(
         dm.DenseNetConfig,
@@ -36,7 +36,7 @@ def small_configs() -> st.SearchStrategy[dm.DenseNetConfig]:
         num_init_features=st.integers(1, 8),
         bn_size=st.none() | st.integers(1, 3),
         compression=decimals,
-        num_classes=st.integers(1, 5),
+        num_classes=st.integers(least_classes, 5),
         in_channels=st.integers(1, 3),
         stem=st.sampled_from(["imagenet", "cifar"]),
         conv_bias=st.booleans(),

@@ -3,6 +3,7 @@
 Everything runs in a Python of its own with made-up packages, so that no framework is needed.
 """
 
+import importlib.resources
 import json
 import os
 import shutil
@@ -275,3 +276,10 @@ result = [dm.__file__, dm.backend_names(), logits.shape]
         folders=[folder],
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+
+
+def test_the_package_says_that_it_is_typed_and_brings_its_sample_and_licence():
+    files = importlib.resources.files("densenet_multi")
+    assert files.joinpath("py.typed").is_file()
+    assert "MIT" in files.joinpath("data/sample/LICENSE").read_text()
+    assert len([f for f in files.joinpath("data/sample").iterdir() if f.name.endswith(".gz")]) == 4

@@ -411,3 +411,14 @@ def _calls_to_describe(layers: int) -> int:
 def test_sizes_are_exact_integers_however_large():
     assert dm.TensorInfo((3**30, 3**30), "trainable", "linear.weight").size == 3**60
     assert manifest._multiply_adds(ConvSpec(3**30, 3**30, 3), 1) == 3**62
+
+
+@pytest.mark.parametrize("given", ["d2l", dm.VARIANTS["d2l"], None], ids=repr)
+def test_something_else_than_a_spec_is_refused_with_what_to_type(given):
+    for function in (dm.count_parameters, dm.tensors, dm.init_weights):
+        with pytest.raises(
+            dm.ConfigError, match=r"spec: expected a DenseNetSpec.*get_spec\('d2l'\)"
+        ):
+            function(given)
+    with pytest.raises(dm.ConfigError, match="spec: expected a DenseNetSpec"):
+        dm.shape_trace(given, 96, 96)

@@ -1,4 +1,8 @@
-"""The same promises for networks that nobody chose: Hypothesis draws the specification."""
+"""The same promises for networks that nobody chose: Hypothesis draws the specification.
+
+By default few, the same in every run; ``pytest --hypothesis-profile=thorough`` draws 100 new ones
+per promise.
+"""
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -6,25 +10,27 @@ from hypothesis import strategies as st
 
 import densenet_multi as dm
 from cases import as_float32, images, random_weights
-from parity import check_forward, check_training
+from parity import amplification, check_forward, check_training, training_batch
 from strategies import small_configs
 
-few = settings(
-    max_examples=8,
-    derandomize=True,  # the same networks in every run, here as in CI
-    deadline=None,  # frameworks compile
+THOROUGH = settings.get_current_profile_name() == "thorough"
+drawn = settings(  # frameworks compile: a network takes seconds
+    max_examples=100 if THOROUGH else 8,
+    derandomize=not THOROUGH,
+    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
 
-@few
-@given(config=small_configs(), beyond=st.integers(0, 5), wider=st.integers(0, 3))
+@drawn
+@given(config=small_configs(least_classes=0), beyond=st.integers(0, 5), wider=st.integers(0, 3))
 def test_shapes_counts_weights_and_logits(backend, deviations, config, beyond, wider):
     spec = config.resolve()
     height = dm.min_image_size(spec) + beyond
     weights, x = random_weights(spec), images(spec, height, height + wider)
-    check_forward(backend, spec, weights, x, deviations)
-    check_forward(backend, spec, as_float32(weights), x.astype(np.float32), deviations)
+    amplified = amplification(spec, weights, x)
+    check_forward(backend, spec, weights, x, deviations, amplified)
+    check_forward(backend, spec, as_float32(weights), x.astype(np.float32), deviations, amplified)
     model = backend.build(spec)
     assert backend.count_parameters(model) == dm.count_parameters(spec)
     backend.import_weights(model, as_float32(weights))
@@ -32,8 +38,11 @@ def test_shapes_counts_weights_and_logits(backend, deviations, config, beyond, w
         np.testing.assert_array_equal(exported, as_float32(weights)[name])
 
 
-@few
+@drawn
 @given(config=small_configs())
 def test_loss_statistics_and_gradients(backend, deviations, config):
     spec = config.resolve()
-    check_training(backend, spec, random_weights(spec), deviations)
+    weights = random_weights(spec)
+    amplified = amplification(spec, weights, *training_batch(spec))
+    check_training(backend, spec, weights, deviations, amplified)
+    check_training(backend, spec, as_float32(weights), deviations, amplified)

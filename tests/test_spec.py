@@ -1,6 +1,7 @@
 """The configuration refuses what is impossible, and resolves to a network with every number."""
 
 import copy
+import inspect
 import json
 import math
 import pickle
@@ -577,3 +578,9 @@ def test_plain_data_with_missing_or_unknown_fields_is_refused(data):
 def test_a_specification_comes_from_text():
     with pytest.raises(dm.ConfigError, match="not JSON"):
         dm.DenseNetSpec.from_json(None)
+
+
+def test_the_signature_names_every_field_with_its_default():
+    signature = inspect.signature(dm.DenseNetConfig)
+    assert list(signature.parameters) == [f.name for f in fields(dm.DenseNetConfig)]
+    assert signature.parameters["growth_rate"].default == 32

@@ -135,7 +135,7 @@ def test_one_example_left_over_is_skipped():
 
 def test_a_run_uses_the_rounded_recipe_and_remembers_the_given_one():
     run = training(learning_rate=0.1)
-    assert run.recipe.learning_rate == run.rates[0] == np.float32(0.1) != 0.1
+    assert run.recipe.learning_rate == run.rates[0] == float(np.float32(0.1)) != 0.1
     assert run.history.recipe.learning_rate == 0.1
 
 

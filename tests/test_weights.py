@@ -184,7 +184,7 @@ def test_one_error_lists_every_problem_by_name():
     title, *problems = str(caught.value).splitlines()
     assert title == "weights do not fit the network, 9 problem(s):"
     assert [problem.strip() for problem in problems] == [
-        "features.norm5.num_batches_tracked: unexpected",
+        "features.norm5.num_batches_tracked: unexpected (PyTorch's counter is no weight: leave it out)",
         "conv0: unexpected",
         "features.conv0.weight: expected shape (8, 3, 7, 7), found (7, 7, 3, 8)",
         "features.norm0.weight: expected float64 (or narrower floats), found int64",

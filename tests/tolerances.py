@@ -3,6 +3,11 @@
 A deviation is the largest absolute difference, divided by the largest absolute value expected (for
 gradients: of any gradient; for scalars: of the scalar). ``measured`` is the largest of the four
 backends in the environment of constraints.txt; ``pytest`` prints it anew at the end of each run.
+
+For networks that Hypothesis draws (``amplified``), a deviation is divided by how much more than
+twice the network itself amplifies a relative change of its weights and pixels: one class whose
+logit happens to be near 0, or a BatchNorm over values that are almost equal, loses digits in any
+implementation, however exact.
 """
 
 from dataclasses import dataclass, field
@@ -38,7 +43,7 @@ TIERS = {
     "gradients float64": Tier(
         1e-11,
         2.2e-15,
-        "against the exact (complex-step) derivative; generated nets of one channel reach 1e-12",
+        "against the exact (complex-step) derivative; a drawn net may amplify rounding by 1e4",
     ),
     "gradients differences": Tier(
         1e-7, 5.9e-10, "central differences with h = 1e-6 lose half of the digits"
@@ -56,7 +61,10 @@ class Deviations:
 
     largest: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def check(self, tier: str, backend: str, value: float, what: str) -> None:
+    def check(
+        self, tier: str, backend: str, value: float, what: str, *, amplified: float = 0.0
+    ) -> None:
+        value /= max(1.0, amplified / 2)
         key = tier, backend
         self.largest[key] = max(value, self.largest.get(key, 0.0))
         limit = TIERS[tier].tolerance

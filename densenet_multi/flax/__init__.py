@@ -55,12 +55,14 @@ __all__ = [
 
 
 def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
+    weights = init_weights(spec, seed)
+
     def native() -> DenseNet:
         return DenseNet(spec, rngs=nnx.Rngs(seed))
 
     with precision(check_dtype(dtype)):
         model = nnx.eval_shape(native)  # running it would compile one initialiser for every shape
-        values = {name: array.astype(dtype) for name, array in init_weights(spec, seed).items()}
+        values = {name: array.astype(dtype) for name, array in weights.items()}
         nnx.update(model, to_native(spec, values))
         if spec.config.drop_rate:  # dropout's random state is not among the weights
             nnx.update(model, jax.jit(lambda: nnx.state(native(), nnx.RngState))())

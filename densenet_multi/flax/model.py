@@ -1,4 +1,7 @@
-"""The translation into Flax NNX: modules are pytrees of arrays, called on NHWC images."""
+"""The translation into Flax NNX: modules are pytrees of arrays, called on NHWC images.
+
+spec.py says what each class is; the other three model.py are the same text.
+"""
 
 from typing import Any
 
@@ -48,7 +51,7 @@ class DenseLayer(nnx.Module):
         x = self.conv1(relu(self.norm1(x)))
         if self.norm2 is not None:
             x = self.conv2(relu(self.norm2(x)))
-        return self.dropout(x)  # N, k, H, W
+        return self.dropout(x)  # N, H, W, k
 
 
 class DenseBlock(nnx.Module):

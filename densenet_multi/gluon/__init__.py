@@ -53,11 +53,12 @@ __all__ = [
 
 
 def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
+    weights = init_weights(spec, seed)
     with mx.name.NameManager():  # names, and so exported files, independent of earlier models
         model = DenseNet(spec)
     model.cast(check_dtype(dtype))
     model.initialize(mx.init.Zero())  # every tensor is about to be overwritten
-    import_weights(model, init_weights(spec, seed))
+    import_weights(model, weights)
     return model
 
 

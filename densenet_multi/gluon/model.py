@@ -1,6 +1,7 @@
 """The translation into Gluon: HybridBlocks, imperative until ``hybridize()``.
 
-``F`` goes unused: see layers.py.
+spec.py says what each class is; the other three model.py are the same text. ``F`` goes unused: see
+layers.py.
 """
 
 from typing import Any

@@ -54,9 +54,10 @@ __all__ = [
 
 
 def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
+    weights = init_weights(spec, seed)
     model = DenseNet(spec, dtype=check_dtype(dtype))
     model.build((None, None, None, spec.config.in_channels))
-    import_weights(model, init_weights(spec, seed))
+    import_weights(model, weights)
     return model
 
 

@@ -1,4 +1,7 @@
-"""The translation into Keras: layers that hold layers, called on NHWC images."""
+"""The translation into Keras: layers that hold layers, called on NHWC images.
+
+spec.py says what each class is; the other three model.py are the same text.
+"""
 
 from typing import Any
 
@@ -49,7 +52,7 @@ class DenseLayer(Block):
         x = self.conv1(relu(self.norm1(x)))
         if self.norm2 is not None:
             x = self.conv2(relu(self.norm2(x)))
-        return self.dropout(x)  # N, k, H, W
+        return self.dropout(x)  # N, H, W, k
 
 
 class DenseBlock(Block):

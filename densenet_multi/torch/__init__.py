@@ -45,8 +45,9 @@ __all__ = [
 
 def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
     check_dtype(dtype)
+    weights = init_weights(spec, seed)
     model = DenseNet(spec).to(getattr(torch, dtype))
-    import_weights(model, init_weights(spec, seed))
+    import_weights(model, weights)
     return model
 
 

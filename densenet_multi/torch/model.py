@@ -1,4 +1,7 @@
-"""The translation into PyTorch: a plain nn.Module whose state_dict has torchvision's keys."""
+"""The translation into PyTorch: a plain nn.Module whose state_dict has torchvision's keys.
+
+spec.py says what each class is; the other three model.py are the same text.
+"""
 
 from typing import Any
 
