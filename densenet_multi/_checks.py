@@ -85,12 +85,12 @@ def refuse_unknown_fields(cls: type[T]) -> type[T]:
     make: Any = cls.__init__
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
 
-    @wraps(make)
     def init(self: T, **given: Any) -> None:
         check_names("field", given, names)
         make(self, **given)
 
-    cls.__init__ = init  # type: ignore[method-assign]
+    checked: Any = wraps(make)(init)
+    cls.__init__ = checked  # type: ignore[method-assign]
     return cls
 
 

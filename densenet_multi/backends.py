@@ -112,7 +112,7 @@ def load_backend(name: str) -> Backend:
     registered = _registered()
     if not registered:
         raise ConfigError(
-            "no backend is registered; in a clone, install the package: pip install ."
+            f"backend {name!r} does not exist: none is registered; in a clone, type: pip install ."
         )
     check_names("backend", [name], registered)
     return cast("Backend", registered[name].load())

@@ -182,9 +182,10 @@ def test_one_error_lists_every_problem_by_name():
     with pytest.raises(dm.WeightsError) as caught:
         dm.check_weights(spec, weights)
     title, *problems = str(caught.value).splitlines()
+    counter = " (PyTorch's counter is no weight: leave it out)"
     assert title == "weights do not fit the network, 9 problem(s):"
     assert [problem.strip() for problem in problems] == [
-        "features.norm5.num_batches_tracked: unexpected (PyTorch's counter is no weight: leave it out)",
+        f"features.norm5.num_batches_tracked: unexpected{counter}",
         "conv0: unexpected",
         "features.conv0.weight: expected shape (8, 3, 7, 7), found (7, 7, 3, 8)",
         "features.norm0.weight: expected float64 (or narrower floats), found int64",
@@ -486,6 +487,13 @@ def test_writers_of_one_file_at_once_leave_one_of_them(path):
         list(threads.map(lambda content: replace_file(path, content), contents * 8))
     assert path.read_bytes() in contents
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path):
+    path = tmp_path / "nowhere" / "file"
+    with pytest.raises(FileNotFoundError) as caught:
+        replace_file(path, b"new")
+    assert caught.value.filename == str(path)
 
 
 def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):
