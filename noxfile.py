@@ -49,7 +49,7 @@ def tests_of(backend: str) -> None:
 
     @nox.session(name=f"tests-{backend}", default=False)
     def run(session: nox.Session) -> None:
-        """The tests with one backend alone, in its newest versions."""
+        """The tests with one backend alone, in its newest versions (torch: as constrained)."""
         install_wheel(session, backend, *TORCH)
         session.run("pytest", "--backends", backend, *session.posargs, env=INSTALLED)
 

@@ -25,7 +25,15 @@ def test_the_snippet_that_all_backends_share_runs(backend, tmp_path, monkeypatch
     names: dict[str, object] = {}
     exec(one, names)  # noqa: S102  # README's own code
     assert names["logits"].shape == (8, 10)
-    assert (tmp_path / "d2l.safetensors").stat().st_size > 3_000_000
+    assert (tmp_path / f"d2l-{backend.NAME}.safetensors").stat().st_size > 3_000_000
+
+
+def test_the_snippet_that_trains_learns(backend):
+    (snippet,) = (code for code in SNIPPETS if "b.fit(" in code)
+    names: dict[str, object] = {}
+    exec(snippet.replace('"torch"', repr(backend.NAME), 1), names)  # noqa: S102  # README's own code
+    first, last = names["history"].epochs
+    assert last.loss < first.loss
 
 
 def test_the_table_of_promises_is_that_of_the_mutants():
