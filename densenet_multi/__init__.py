@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from . import reference
     from .history import History
     from .inputs import ImageError
+    from .portable import Checkpoint, Usage, load_checkpoint, load_weights, save_weights
     from .training import TrainingError
-    from .weights import WeightsError, check_weights, init_weights, load_weights, save_weights
+    from .weights import WeightsError, check_weights, init_weights
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "VARIANTS",
     "BackendError",
     "BackendNotInstalledError",
+    "Checkpoint",
     "ConfigError",
     "DenseNetConfig",
     "DenseNetSpec",
@@ -51,6 +53,7 @@ __all__ = [
     "StageProfile",
     "TensorInfo",
     "TrainingError",
+    "Usage",
     "WeightsError",
     "backend_names",
     "check_weights",
@@ -60,6 +63,7 @@ __all__ = [
     "get_spec",
     "init_weights",
     "load_backend",
+    "load_checkpoint",
     "load_weights",
     "min_image_size",
     "profile",
@@ -77,8 +81,11 @@ _LAZY = {  # public name -> module; most of these import NumPy
     "WeightsError": "weights",
     "check_weights": "weights",
     "init_weights": "weights",
-    "load_weights": "weights",
-    "save_weights": "weights",
+    "Checkpoint": "portable",
+    "Usage": "portable",
+    "load_checkpoint": "portable",
+    "load_weights": "portable",
+    "save_weights": "portable",
 }
 
 

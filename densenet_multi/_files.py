@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write to a temporary name beside ``path``, then rename: readers see the old or the new file.
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary name beside ``path`` to write to; then it is renamed, if nothing failed.
 
-    A symbolic link stays one, and a device or a pipe is written to. Raises ``OSError``.
+    Readers see the old file or the new one. A symbolic link stays one, and a device or a pipe is
+    written to directly. Raises ``OSError``, with the name that was asked for.
     """
     target = Path(path).resolve()
     if target.exists() and not target.is_file():
-        target.write_bytes(content)  # a folder raises an error that names it
+        with target.open("ab"):  # a folder raises an error that names it
+            pass
+        yield target
         return
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
+        with temporary.open("xb"):
+            pass
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        if error.filename == str(temporary):  # name what the caller knows
+        if error.filename == str(temporary):
             raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write ``content`` to ``path``, as ``replacing`` does. Raises ``OSError``."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -194,7 +194,8 @@ def compare(  # noqa: PLR0917  # click passes options by name
     NumPy reference in float64. A variant is built with one input channel and 10 classes.
     """
     from . import compare as comparison
-    from .weights import init_weights, load_weights
+    from .portable import load_weights
+    from .weights import init_weights
 
     asked = [] if backends is None else [name.strip() for name in backends.split(",")]
     asked = list(dict.fromkeys(asked))

@@ -16,9 +16,10 @@ import numpy as np
 from . import reference
 from .data import load_sample, to_input
 from .inputs import ImageError
+from .portable import save_weights
 from .report import TOLERANCES
 from .spec import DenseNetSpec
-from .weights import Weights, save_weights
+from .weights import Weights
 
 if TYPE_CHECKING:
     from rich.table import Table

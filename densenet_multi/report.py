@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Backend, BackendNotInstalledError, framework_versions, load_backend
-from .weights import load_weights
+from .portable import load_weights
 
 # Largest deviation that counts as the same function: rounding, with room for the deepest variants.
 # tests/tolerances.py asks for more of the small networks there.

@@ -1,4 +1,4 @@
-"""Seeded initial weights, the strict check of any weights, and the portable file.
+"""Seeded initial weights, and the strict check of any weights.
 
 Weights are ``{canonical name: array}``; names and shapes are those of ``manifest.tensors``.
 """
@@ -6,17 +6,14 @@ Weights are ``{canonical name: array}``; names and shapes are those of ``manifes
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import bad, integer
-from ._files import replace_file
 from .manifest import TensorInfo, tensors
-from .spec import DenseNetConfig, DenseNetSpec
+from .spec import DenseNetSpec
 
 Weights = dict[str, npt.NDArray[np.floating]]
 
@@ -24,7 +21,7 @@ INITIALIZATIONS = ("he_fan_out", "he_fan_in")
 
 
 class WeightsError(ValueError):
-    """Weights or a weights file do not fit; the message lists every problem by tensor name."""
+    """Weights or a file of weights do not fit; the message lists every problem by tensor name."""
 
 
 def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fan_out") -> Weights:
@@ -84,59 +81,6 @@ def check_weights(
 def _hint(name: str) -> str:
     counter = name.endswith("num_batches_tracked")
     return " (PyTorch's counter is no weight: leave it out)" if counter else ""
-
-
-def save_weights(
-    path: str | os.PathLike[str], spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]]
-) -> None:
-    """Write the portable ``.safetensors`` file: checked float32 or float64 tensors under their
-    canonical names, the spec as metadata. The file is complete or absent, never partial, and the
-    same weights give the same bytes. Raises ``WeightsError``, ``OSError``.
-    """
-    from safetensors.numpy import save
-
-    if spec != spec.config.resolve():
-        raise WeightsError(
-            f"{path}: expected a spec as its config resolves to, found a changed one"
-        )
-    dtypes = {np.asarray(array).dtype for array in weights.values()}
-    dtype = "float32" if dtypes == {np.dtype("float32")} else "float64"
-    checked = check_weights(spec, weights, dtype)
-    # safetensors writes an array's memory as it lies, so each must lie in C order
-    contiguous = {name: np.ascontiguousarray(array) for name, array in checked.items()}
-    replace_file(path, save(contiguous, metadata={"densenet_multi": spec.to_json()}))
-
-
-def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
-    """The spec and the weights of a file that ``save_weights`` wrote, checked against each other.
-
-    Raises ``WeightsError`` for anything else, ``OSError`` where it cannot be read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    with Path(path).open("rb"):  # a missing or unreadable file is an OSError that names it
-        pass
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get("densenet_multi")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, AttributeError) as error:  # unknown dtypes
-        expected = "expected a safetensors file of floats, found another or a damaged one"
-        raise WeightsError(f"{path}: {expected} ({error})") from None
-    if text is None:
-        raise WeightsError(
-            f"{path}: expected a file of save_weights, found no spec in its metadata"
-        )
-    try:
-        config = DenseNetConfig.from_json(text)
-        if sum(config.block_config) > len(weights):  # before a short file makes a huge network
-            expected = f"tensors for {sum(config.block_config)} dense layers"
-            raise WeightsError(f"expected {expected}, found {len(weights)} tensors")
-        spec = config.resolve()
-        wide = any(array.dtype == np.float64 for array in weights.values())
-        return spec, check_weights(spec, weights, "float64" if wide else "float32")
-    except ValueError as error:
-        raise WeightsError(f"{path}: {error}") from None
 
 
 # --- Drawing ------------------------------------------------------------------------------------

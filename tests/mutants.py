@@ -225,7 +225,7 @@ MUTANTS = [
     ),
     Mutant(
         "non-contiguous arrays are saved correctly",
-        "weights.py",
+        "portable.py",
         "np.ascontiguousarray(array) for",
         "array for",
         "test_weights.py ",
