@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -153,31 +154,47 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise WeightsError(f"{path}: {error}") from None
 
 
-def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], Weights]:
-    """Metadata and float tensors of any safetensors file; float16 and bfloat16 become float32.
+@contextmanager
+def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Safetensors' own reader, which checks the header and every offset.
 
-    Raises ``WeightsError`` for another kind of file, one that is damaged or larger than 4 GiB, and
-    for tensors that are not floating point, but for PyTorch's counters, which are left out.
+    Raises ``WeightsError`` for another kind of file, one that is damaged or larger than 4 GiB;
+    ``OSError``.
     """
     from safetensors import SafetensorError, safe_open
 
-    with Path(path).open("rb") as file:  # a missing or unreadable file is an OSError that names it
-        size = os.fstat(file.fileno()).st_size
-        if size > LARGEST_FILE:
-            raise WeightsError(f"{path}: expected at most {LARGEST_FILE:,} bytes, found {size:,}")
+    check_size(path)
     try:
-        with safe_open(path, framework="numpy") as opened:  # checks the header and every offset
-            metadata = dict(opened.metadata() or {})
-            kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
-            others = [f"{n}: found {k}" for n, k in kinds.items() if not _is_readable(n, k)]
-            if others:
-                listed = "\n  ".join(others)
-                raise WeightsError(f"{path}: expected {', '.join(FLOATS)}\n  {listed}")
-            kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS}
-            arrays = {n: opened.get_tensor(n) for n, kind in kinds.items() if kind != "BF16"}
+        with safe_open(path, framework="numpy") as opened:
+            yield opened
     except SafetensorError as error:
         expected = "expected a safetensors file, found another or a damaged one"
         raise WeightsError(f"{path}: {expected} ({error})") from None
+
+
+def check_size(path: str | os.PathLike[str]) -> None:
+    """Raise ``WeightsError`` if the file is larger than 4 GiB, ``OSError`` if it cannot be read."""
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+    if size > LARGEST_FILE:
+        raise WeightsError(f"{path}: expected at most {LARGEST_FILE:,} bytes, found {size:,}")
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], Weights]:
+    """Metadata and float tensors of any safetensors file; float16 and bfloat16 become float32.
+
+    PyTorch's counters are left out. Raises ``WeightsError`` as ``open_safetensors``, and for other
+    tensors that are not floating point.
+    """
+    with open_safetensors(path) as file:
+        metadata = dict(file.metadata() or {})
+        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        others = [f"{n}: found {kind}" for n, kind in kinds.items() if not _is_readable(n, kind)]
+        if others:
+            listed = "\n  ".join(others)
+            raise WeightsError(f"{path}: expected {', '.join(FLOATS)}\n  {listed}")
+        kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS}
+        arrays = {n: file.get_tensor(n) for n, kind in kinds.items() if kind != "BF16"}
     if "BF16" in kinds.values():
         arrays |= _read_bfloat16(Path(path))
     return metadata, {name: to_float(arrays[name]) for name in kinds}

@@ -1,0 +1,145 @@
+"""Checkpoints of other projects, read into canonical names and written back.
+
+One module per ecosystem. Each has ``looks_like(path, head)``, ``read(path)`` and
+``write(path, checkpoint)``, and imports its libraries when called. Nothing in a file is ever
+executed: pickles are read by PyTorch with ``weights_only=True`` only.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .._checks import ConfigError, check_names, integer
+from ..portable import KEY, Checkpoint, load_checkpoint, open_safetensors, save_weights
+from ..weights import WeightsError, check_weights, init_weights
+
+FORMATS = {  # name -> (module, what it is); content is tried in this order
+    "portable": ("", "the portable .safetensors file of densenet_multi"),
+    "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
+    "gluon": ("gluon_zoo", "the MXNet Gluon zoo's .params"),
+}
+
+
+def read(
+    path: str | os.PathLike[str], file_format: str | None = None, **overrides: Any
+) -> Checkpoint:
+    """A checkpoint of any known format, in canonical names and layout.
+
+    Arguments:
+        path: a file, or an Orbax folder.
+        file_format: one of ``FORMATS``; by default the content decides.
+        overrides: fields of ``DenseNetConfig`` that no tensor shows (``bn_eps``, ``drop_rate``).
+
+    Raises:
+        WeightsError: it is none, is damaged, or is another network's; every problem is listed.
+        ConfigError: an unknown format or field.
+        OSError: it cannot be read.
+        BackendNotInstalledError: the library that reads it is missing.
+    """
+    path = Path(path)
+    name = file_format or guess(path)
+    check_names("format", [name], FORMATS)
+    try:
+        checkpoint = load_checkpoint(path) if name == "portable" else _module(name).read(path)
+    except ValueError as error:
+        named = str(error).startswith(f"{path}: ")
+        raise WeightsError(str(error) if named else f"{path}: {error}") from None
+    if not overrides:
+        return checkpoint
+    spec = replace(checkpoint.spec.config, **overrides).resolve()
+    check_weights(spec, checkpoint.weights, "float64")
+    return replace(checkpoint, spec=spec)
+
+
+def write(
+    path: str | os.PathLike[str], checkpoint: Checkpoint, file_format: str | None = None
+) -> tuple[str, ...]:
+    """Write a checkpoint in a format, by default the one that the name suggests.
+
+    Returns what the file cannot say, or says differently: sentences for the user. The file is
+    complete or absent. Raises as ``read``.
+    """
+    path = Path(path)
+    name = file_format or guess_from_name(path)
+    check_names("format", [name], FORMATS)
+    if name != "portable":
+        notes: tuple[str, ...] = _module(name).write(path, checkpoint)
+        return notes
+    save_weights(path, checkpoint.spec, checkpoint.weights, checkpoint.usage)
+    return ()
+
+
+def guess(path: Path) -> str:
+    """The format of a file or folder, from its content. Raises ``WeightsError``, ``OSError``."""
+    if path.is_dir():
+        return "nnx"
+    with path.open("rb") as file:
+        head = file.read(512)
+    if is_safetensors(head):
+        return _kind_of_safetensors(path)
+    for name, (module, _) in FORMATS.items():
+        if module and _module(name).looks_like(path, head):
+            return name
+    found = "an empty file" if not head else f"a file that starts with {head[:8].hex(' ')}"
+    raise WeightsError(
+        f"{path}: expected a DenseNet checkpoint ({', '.join(FORMATS)}), found {found}; if you "
+        "know what it is: --from FORMAT"
+    )
+
+
+def guess_from_name(path: Path) -> str:
+    """The format that a new file's name suggests. Raises ``ConfigError``."""
+    endings = {
+        ".safetensors": "portable",
+        ".pth": "torchvision",
+        ".weights.h5": "keras",
+        ".params": "gluon",
+    }
+    for ending, name in endings.items():
+        if path.name.endswith(ending):
+            return name
+    raise ConfigError(
+        f"{path}: expected a name ending in {', '.join(endings)}, or --to FORMAT; "
+        f"known: {', '.join(FORMATS)}"
+    )
+
+
+def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Checkpoint:
+    """The same body with a new classifier, drawn as ``init_weights`` does (0: none).
+
+    For transfer learning. Class names are dropped. Raises ``ConfigError``.
+    """
+    num_classes = integer("num_classes", num_classes, 0)
+    spec = replace(checkpoint.spec.config, num_classes=num_classes).resolve()
+    head = {n: a for n, a in init_weights(spec, seed).items() if n.startswith("classifier.")}
+    dtype = checkpoint.weights["features.conv0.weight"].dtype
+    weights = {n: a for n, a in checkpoint.weights.items() if not n.startswith("classifier.")}
+    weights |= {name: array.astype(dtype) for name, array in head.items()}
+    was = f"the classifier for {checkpoint.spec.config.num_classes} classes"
+    note = f"{was} was replaced by a new one for {num_classes} (seed {seed})"
+    return Checkpoint(
+        spec,
+        check_weights(spec, weights, dtype.name),
+        replace(checkpoint.usage, class_names=None),
+        (*checkpoint.notes, note),
+    )
+
+
+def _module(name: str) -> Any:
+    return import_module(f".{FORMATS[name][0]}", __name__)
+
+
+def _kind_of_safetensors(path: Path) -> str:
+    with open_safetensors(path) as file:
+        if KEY in (file.metadata() or {}):
+            return "portable"
+        return "nnx" if any(name.endswith("kernel") for name in file.keys()) else "torchvision"  # noqa: SIM118
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file starts as safetensors do: the header's length, then its JSON."""
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27

@@ -1,0 +1,238 @@
+"""The MXNet Gluon zoo's ``.params``, read and written without MXNet.
+
+MXNet is retired, and its reader trusts what it reads; the format is a page of C structs: a list of
+arrays, then their names. Names are structural (``features.0.weight``, from ``save_parameters``) or
+prefixed (``densenet0_conv0_weight``, from older files and the zoo's own downloads).
+Source: https://github.com/apache/mxnet/blob/1.9.1/src/ndarray/ndarray.cc (NDArray::Save) and
+https://github.com/apache/mxnet/blob/1.9.1/python/mxnet/gluon/model_zoo/vision/densenet.py
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .._files import replacing
+from ..manifest import tensors
+from ..portable import Checkpoint, check_size
+from ..spec import DenseNetSpec
+from ..weights import WeightsError
+from .recognize import checkpoint_of
+
+LIST_MAGIC = 0x112
+ARRAY_MAGIC = {0xF993FAC8: "V1", 0xF993FAC9: "V2", 0xF993FACA: "V3"}
+DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
+MOST_ARRAYS = 100_000
+LEAF = {  # canonical leaf -> Gluon's, by kind of layer
+    "norm.weight": "gamma",
+    "norm.bias": "beta",
+    "norm.running_mean": "running_mean",
+    "norm.running_var": "running_var",
+}
+INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 5}  # a layer's place in its Sequential
+
+
+def looks_like(path: Path, head: bytes) -> bool:  # noqa: ARG001  # the head says it all
+    """Whether it is MXNet's list of arrays."""
+    return head[:8] == struct.pack("<Q", LIST_MAGIC)
+
+
+def read(path: Path) -> Checkpoint:
+    """The checkpoint; its running variances are biased, as MXNet's on the CPU are."""
+    check_size(path)
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        arrays = dict(_arrays(file, size))
+    notes = []
+    if any(name.startswith(("arg:", "aux:")) for name in arrays):
+        notes.append("the prefixes arg: and aux: of an exported model were taken off")
+        arrays = {name.partition(":")[2]: array for name, array in arrays.items()}
+    names = list(arrays)
+    found = _from_structure(names) if any("." in name for name in names) else _from_prefixes(names)
+    weights = {found.get(name, name): array for name, array in arrays.items()}
+    return checkpoint_of(weights, "biased", f"MXNet Gluon zoo: {path.name}", notes)
+
+
+def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What ``load_parameters`` of the zoo's model of the same size reads."""
+    config = checkpoint.spec.config
+    if config.stem != "imagenet" or config.bn_size is None or config.conv_bias:
+        raise WeightsError(
+            f"{path}: expected a network of the zoo's kind (7x7 stem, bottlenecks, no biases on "
+            f"convolutions), found {config}"
+        )
+    structural = structural_names(checkpoint.spec)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<QQQ", LIST_MAGIC, 0, len(structural)))
+        for canonical in structural:
+            array = checkpoint.weights[canonical]
+            kind = {"float32": 0, "float64": 1}[array.dtype.name]
+            file.write(struct.pack("<IiI", 0xF993FAC9, 0, array.ndim))  # V2, dense
+            file.write(struct.pack(f"<{array.ndim}q", *array.shape))
+            file.write(struct.pack("<iii", 1, 0, kind))  # CPU 0, type
+            file.write(np.ascontiguousarray(array, DTYPES[kind]).tobytes())
+        file.write(struct.pack("<Q", len(structural)))
+        for name in structural.values():
+            file.write(struct.pack("<Q", len(name)) + name.encode())
+    notes = []
+    if config.bn_eps != 1e-5:
+        notes.append(f"the zoo's models have an epsilon of 1e-05, these weights {config.bn_eps:g}")
+    if checkpoint.usage.running_variance == "unbiased":
+        notes.append("the running variances are unbiased ones; MXNet's own are biased on the CPU")
+    notes.append(
+        "the zoo's models end in a fixed 7x7 pooling: they take images of 221 to 252 pixels"
+    )
+    return tuple(notes)
+
+
+def structural_names(spec: DenseNetSpec) -> dict[str, str]:
+    """{canonical name: the zoo's structural name} of every tensor, in the zoo's order."""
+    blocks = len(spec.stages)
+    found = {}
+    for name, info in tensors(spec).items():
+        *layer, leaf = name.split(".")
+        leaf = LEAF.get(info.kind, leaf)
+        if layer == ["classifier"]:
+            place = "output"
+        elif layer[-1] in ("conv0", "norm0"):
+            place = f"features.{0 if layer[-1] == 'conv0' else 1}"
+        elif layer[-1] == "norm5":
+            place = f"features.{4 + 2 * blocks - 1}"
+        elif layer[1].startswith("transition"):
+            at = 5 + 2 * (int(layer[1].removeprefix("transition")) - 1)
+            place = f"features.{at}.{0 if layer[-1] == 'norm' else 2}"
+        else:
+            at = 4 + 2 * (int(layer[1].removeprefix("denseblock")) - 1)
+            number = int(layer[2].removeprefix("denselayer")) - 1
+            place = f"features.{at}.{number}.1.{INSIDE[layer[3]]}"
+        found[name] = f"{place}.{leaf}"
+    return found
+
+
+# --- Names --------------------------------------------------------------------------------------
+
+BACK = {place: layer for layer, place in INSIDE.items()}
+CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
+
+
+def _from_structure(names: list[str]) -> dict[str, str]:
+    """{structural name: canonical name}; what fits no pattern is left out."""
+    top = [int(m[1]) for name in names if (m := re.match(r"features\.(\d+)\.(?:gamma|beta)", name))]
+    last = max(top, default=0)
+    found = {}
+    for name in names:
+        *place, leaf = name.split(".")
+        leaf = CANONICAL_LEAF.get(leaf, leaf)
+        numbers = [int(part) for part in place[1:] if part.isdigit()]
+        if place == ["output"]:
+            layer = "classifier"
+        elif numbers in ([0], [1]):
+            layer = f"features.{'conv0' if numbers == [0] else 'norm0'}"
+        elif numbers == [last]:
+            layer = "features.norm5"
+        elif len(numbers) == 2 and numbers[1] in (0, 2) and numbers[0] % 2:
+            layer = f"features.transition{(numbers[0] - 3) // 2}.{'conv' if numbers[1] else 'norm'}"
+        elif len(numbers) == 4 and numbers[3] in BACK and numbers[0] % 2 == 0:
+            block = f"features.denseblock{(numbers[0] - 2) // 2}"
+            layer = f"{block}.denselayer{numbers[1] + 1}.{BACK[numbers[3]]}"
+        else:
+            continue
+        found[name] = f"{layer}.{leaf}"
+    return found
+
+
+def _from_prefixes(names: list[str]) -> dict[str, str]:
+    """The same for prefixed names: layers are counted, batch norms and convolutions each apart.
+
+    Inside ``densenet0_stage1_`` layer i has batchnorm 2i and 2i + 1 and conv 2i and 2i + 1. Outside
+    the stages, conv0 and batchnorm0 are the stem's; then come the transitions' and the last one.
+    """
+    pattern = re.compile(r"\w*?(?:stage(\d+)_)?(batchnorm|conv|dense)(\d+)_(\w+)$")
+    matches = {name: match for name in names if (match := pattern.match(name))}
+    outside = [int(m[3]) for m in matches.values() if m[1] is None and m[2] == "batchnorm"]
+    last = max(outside, default=0)
+    found = {}
+    for name, match in matches.items():
+        stage, kind, number = match[1], match[2], int(match[3])
+        leaf = CANONICAL_LEAF.get(match[4], match[4])
+        which = "norm" if kind == "batchnorm" else "conv"
+        if kind == "dense":
+            layer = "classifier"
+        elif stage:
+            inside = f"denselayer{number // 2 + 1}.{which}{number % 2 + 1}"
+            layer = f"features.denseblock{stage}.{inside}"
+        elif number == 0:
+            layer = f"features.{which}0"
+        elif which == "norm" and number == last:
+            layer = "features.norm5"
+        else:
+            layer = f"features.transition{number}.{which}"
+        found[name] = f"{layer}.{leaf}"
+    return found
+
+
+# --- Bytes --------------------------------------------------------------------------------------
+
+
+def _arrays(file: BinaryIO, size: int) -> Iterator[tuple[str, Any]]:
+    _, _, count = _unpack(file, "<QQQ")
+    if count > MOST_ARRAYS:
+        raise WeightsError(f"expected at most {MOST_ARRAYS:,} arrays, found a header for {count:,}")
+    arrays = [_array(file, size) for _ in range(count)]
+    (named,) = _unpack(file, "<Q")
+    if named != count:
+        raise WeightsError(f"expected a name for each of the {count} arrays, found {named}")
+    seen = set()
+    for array in arrays:
+        (length,) = _unpack(file, "<Q")
+        if length > 1000:
+            raise WeightsError(f"expected a name of at most 1,000 bytes, found one of {length:,}")
+        name = _take(file, length).decode("ascii", "replace")
+        if name in seen:
+            raise WeightsError(f"{name}: found twice")
+        seen.add(name)
+        yield name, array
+    if file.read(1):
+        raise WeightsError("expected the end of the file after the names, found more")
+
+
+def _array(file: BinaryIO, size: int) -> Any:
+    (magic,) = _unpack(file, "<I")
+    version = ARRAY_MAGIC.get(magic)
+    if version is None:
+        raise WeightsError(f"expected the magic number of an MXNet array, found {magic:#010x}")
+    if version != "V1":
+        (storage,) = _unpack(file, "<i")
+        if storage != 0:
+            raise WeightsError(f"expected dense arrays (storage type 0), found type {storage}")
+    (ndim,) = _unpack(file, "<I")
+    if not 1 <= ndim <= 4:
+        raise WeightsError(f"expected arrays of 1 to 4 dimensions, found {ndim}")
+    shape = _unpack(file, f"<{ndim}q")
+    _, _, kind = _unpack(file, "<iii")
+    if kind not in (0, 1, 2):
+        known = DTYPES.get(kind, f"type {kind}")
+        raise WeightsError(f"expected float16, float32 or float64, found {known}")
+    dtype = np.dtype(DTYPES[kind])
+    count = math.prod(shape)
+    if min(shape) < 0 or count * dtype.itemsize > size:
+        raise WeightsError(f"expected an array that fits in the file, found shape {tuple(shape)}")
+    array = np.frombuffer(_take(file, count * dtype.itemsize), dtype).reshape(shape)
+    return array.astype(np.float32) if kind == 2 else array
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
+    return struct.unpack(layout, _take(file, struct.calcsize(layout)))
+
+
+def _take(file: BinaryIO, count: int) -> bytes:
+    content = file.read(count)
+    if len(content) != count:
+        raise WeightsError(f"expected {count:,} more bytes, found the end of the file")
+    return content

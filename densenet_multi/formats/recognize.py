@@ -1,0 +1,98 @@
+"""Which DenseNet a set of canonical tensors belongs to, from names and shapes alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from .._checks import floor_of_decimal
+from ..portable import IMAGENET, IMAGENET_MEAN, Checkpoint, Usage, widest
+from ..spec import DenseNetConfig
+from ..variants import VARIANTS
+from ..weights import Weights, WeightsError, check_weights
+
+LAYER = re.compile(r"features\.denseblock(\d+)\.denselayer(\d+)\.")
+
+
+def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetConfig:
+    """The configuration whose manifest has these names and shapes, as far as they tell.
+
+    Arguments:
+        shapes: {canonical name: canonical shape}.
+        known: what no shape tells: ``bn_eps``, ``bn_decay``, ``drop_rate``.
+
+    Raises ``WeightsError`` where no DenseNet can have these tensors. A returned configuration
+    still has to be resolved and compared: this looks at a few tensors only.
+    """
+    blocks: dict[int, int] = {}
+    for name in shapes:
+        if match := LAYER.match(name):
+            block, layer = int(match[1]), int(match[2])
+            blocks[block] = max(layer, blocks.get(block, 0))
+    first = "features.denseblock1.denselayer1"
+    needed = ["features.conv0.weight", f"{first}.conv1.weight"]
+    missing = [name for name in needed if len(shapes.get(name, ())) != 4]
+    if missing or sorted(blocks) != list(range(1, len(blocks) + 1)):
+        some = ", ".join(list(shapes)[:3]) or "no tensors"
+        raise WeightsError(
+            f"expected a DenseNet's tensors, such as {needed[0]}, {needed[1]}; found "
+            f"{len(shapes)} tensors: {some}, ..."
+        )
+    stem = shapes["features.conv0.weight"]
+    bottleneck = f"{first}.conv2.weight" in shapes
+    growth_rate = shapes[f"{first}.{'conv2' if bottleneck else 'conv1'}.weight"][0]
+    classes = shapes.get("classifier.weight", (0, 0))
+    return DenseNetConfig(
+        growth_rate=growth_rate,
+        block_config=tuple(blocks[block] for block in sorted(blocks)),
+        num_init_features=stem[0],
+        bn_size=shapes[f"{first}.conv1.weight"][0] // growth_rate if bottleneck else None,
+        compression=_compression(shapes, len(blocks)),
+        num_classes=classes[0] if len(classes) == 2 else 0,
+        in_channels=stem[1],
+        stem="imagenet" if stem[2] == 7 else "cifar",
+        conv_bias="features.conv0.bias" in shapes,
+        **known,
+    )
+
+
+def checkpoint_of(
+    weights: Weights, running_variance: str, source: str, notes: Iterable[str] = (), **known: Any
+) -> Checkpoint:
+    """The checkpoint that these canonical tensors are, every one of them checked.
+
+    A variant for ImageNet with 3 channels gets ImageNet's preprocessing. ``known`` as in
+    ``recognize``. Raises ``WeightsError``, ``ConfigError``.
+    """
+    config = recognize({name: array.shape for name, array in weights.items()}, **known)
+    checked = check_weights(config.resolve(), weights, widest(weights))
+    for_imagenet = (variant_name(config) or "").startswith("densenet") and config.stem == "imagenet"
+    usage = IMAGENET if for_imagenet and config.in_channels == len(IMAGENET_MEAN) else Usage()
+    usage = replace(usage, running_variance=running_variance, source=source)
+    return Checkpoint(config.resolve(), checked, usage, tuple(notes))
+
+
+def variant_name(config: DenseNetConfig) -> str | None:
+    """The variant that this is, apart from its head, channels, epsilon, decay and dropout."""
+    free = ("num_classes", "in_channels", "bn_eps", "bn_decay", "drop_rate")
+    for name, known in VARIANTS.items():
+        if replace(known, **{field: getattr(config, field) for field in free}) == config:
+            return name
+    return None
+
+
+def _compression(shapes: Mapping[str, tuple[int, ...]], blocks: int) -> float:
+    widths = []  # (after, before) each transition
+    for i in range(1, blocks):
+        shape = shapes.get(f"features.transition{i}.conv.weight", ())
+        if len(shape) != 4:
+            raise WeightsError(f"features.transition{i}.conv.weight: missing")
+        widths.append((shape[0], shape[1]))
+    for guess in [0.5, 1.0, *(n / 100 for n in range(1, 100))]:
+        if all(floor_of_decimal(guess, before) == after for after, before in widths):
+            return guess
+    after, before = max(widths, key=lambda pair: pair[1])
+    return math.ceil(after / before * 10**6) / 10**6  # the shortest decimal that may fit
