@@ -230,6 +230,65 @@ def compare(  # noqa: PLR0917  # click passes options by name
 
 
 @main.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option("--from", "source_format", help="Format of SOURCE.  [default: by its content]")
+@click.option("--to", "dest_format", help="Format of DEST.  [default: by its name]")
+@click.option("--variant", help="Where names and shapes shall not decide.")
+@click.option("--num-classes", type=click.IntRange(min=0), help="A new classifier; 0 for none.")
+@click.option("--verify", is_flag=True, help="Run both models on real images before writing DEST.")
+@format_option
+@errors_as_exit_codes
+def convert(  # noqa: PLR0917  # click passes options by name
+    source: Path,
+    dest: Path,
+    source_format: str | None,
+    dest_format: str | None,
+    variant: str | None,
+    num_classes: int | None,
+    verify: bool,  # click passes options by name
+    output_format: str,
+) -> None:
+    """Turn the checkpoint SOURCE into DEST: torchvision, timm, Keras, the Gluon zoo, Flax NNX, or
+    the portable file that all commands here read.
+
+    Known formats: see --help of inspect. A file is written whole or not at all.
+    """
+    from . import convert as conversion
+    from .formats import FORMATS
+
+    check_names("format", [f for f in (source_format, dest_format) if f], FORMATS)
+    if dest.exists() and source.resolve() == dest.resolve():
+        raise click.UsageError("SOURCE and DEST are the same file")
+    done = conversion.convert(
+        source,
+        dest,
+        source_format,
+        dest_format,
+        variant=variant,
+        num_classes=num_classes,
+        verify=verify,
+    )
+    _print({"source": str(source), "dest": str(dest), **done}, output_format, lambda: _facts(done))
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.option("--from", "file_format", help="Its format.  [default: by its content]")
+@format_option
+@errors_as_exit_codes
+def inspect(file: Path, file_format: str | None, output_format: str) -> None:
+    """What the checkpoint FILE is: format, variant, counts, how to use it, what is unusual.
+
+    Formats: portable, torchvision (also timm), keras, kerashub, gluon (the MXNet zoo), nnx.
+    """
+    from . import convert as conversion
+
+    result = conversion.inspect(file, file_format)
+    _print(result, output_format, lambda: _facts(result))
+
+
+@main.command()
 @format_option
 @errors_as_exit_codes
 def info(output_format: str) -> None:
@@ -339,6 +398,24 @@ def _info_table(result: dict[str, Any]) -> Any:
         else:
             table.add_row(name, str(value))
     return table
+
+
+def _facts(result: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in result.items():
+        entries = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else [value]
+        entries = value if isinstance(value, list) else entries
+        text = "\n".join(_shortened(entry) for entry in entries) or "none"
+        table.add_row(name.replace("_", " "), text)
+    return table
+
+
+def _shortened(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.1e}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _versions(entry: Any) -> str:

@@ -98,17 +98,18 @@ def table(result: dict[str, Any]) -> Table:
         padding=(0, 0, 0, 1),
         title=f"{count} {result['images']}, {size}x{size}{gray}, {result['dtype']}",
         caption="deviation: largest difference from the float64 NumPy reference, over its largest "
-        f"output; the same up to {result['tolerance']:.0e}. Calls take the whole batch.",
+        f"output; the same up to {result['tolerance']:.0e}. agreeing: images with the same largest "
+        "logit. Calls take the whole batch. memory: the peak of the process.",
         title_justify="left",
         caption_justify="left",
     )
     for heading in (
         "backend",
         "output\ntrainable\n+statistics",
-        "deviation\nverdict\nsame classes",
+        "deviation\nverdict\nagreeing",
     ):
         drawn.add_column(heading, no_wrap=True)
-    for heading in ("first call\nlater call", "images/s\npeak memory", "model.py"):
+    for heading in ("first call\nlater call", "images/s\nmemory", "model.py"):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for name, report in result["backends"].items():
         drawn.add_row(*_row(name, report, count), end_section=True)

@@ -1,37 +1,51 @@
 """Checkpoints of other projects, read into canonical names and written back.
 
-One module per ecosystem. Each has ``looks_like(path, head)``, ``read(path)`` and
-``write(path, checkpoint)``, and imports its libraries when called. Nothing in a file is ever
-executed: pickles are read by PyTorch with ``weights_only=True`` only.
+One module per ecosystem. Each has ``read(path)`` and ``write(path, checkpoint)``; most have
+``looks_like(path, head)`` and ``peer_logits(path, checkpoint, images)`` too. Libraries are imported
+when they are needed. Nothing in a file is ever executed: pickles are read by PyTorch with
+``weights_only=True`` only.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .._checks import ConfigError, check_names, integer
-from ..portable import KEY, Checkpoint, load_checkpoint, open_safetensors, save_weights
+from ..backends import load_backend
+from ..portable import KEY, Checkpoint, load_checkpoint, open_safetensors, save_weights, widest
+from ..reference import predict
+from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights
 
 FORMATS = {  # name -> (module, what it is); content is tried in this order
     "portable": ("", "the portable .safetensors file of densenet_multi"),
     "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
+    "nnx": ("nnx", "Flax NNX: .safetensors with its names, or an Orbax folder"),
     "gluon": ("gluon_zoo", "the MXNet Gluon zoo's .params"),
 }
 
 
 def read(
-    path: str | os.PathLike[str], file_format: str | None = None, **overrides: Any
+    path: str | os.PathLike[str],
+    file_format: str | None = None,
+    *,
+    variant: str | None = None,
+    **overrides: Any,
 ) -> Checkpoint:
     """A checkpoint of any known format, in canonical names and layout.
 
     Arguments:
         path: a file, or an Orbax folder.
         file_format: one of ``FORMATS``; by default the content decides.
+        variant: one of ``VARIANTS``, where names and shapes shall not decide; they must fit it.
         overrides: fields of ``DenseNetConfig`` that no tensor shows (``bn_eps``, ``drop_rate``).
 
     Raises:
@@ -48,10 +62,16 @@ def read(
     except ValueError as error:
         named = str(error).startswith(f"{path}: ")
         raise WeightsError(str(error) if named else f"{path}: {error}") from None
-    if not overrides:
-        return checkpoint
-    spec = replace(checkpoint.spec.config, **overrides).resolve()
-    check_weights(spec, checkpoint.weights, "float64")
+    config = checkpoint.spec.config
+    if variant:
+        check_names("variant", [variant], VARIANTS)
+        kept = {f: getattr(config, f) for f in ("num_classes", "in_channels", "bn_eps", "bn_decay")}
+        config = replace(VARIANTS[variant], **kept)
+    spec = replace(config, **overrides).resolve()
+    try:
+        check_weights(spec, checkpoint.weights)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     return replace(checkpoint, spec=spec)
 
 
@@ -82,7 +102,7 @@ def guess(path: Path) -> str:
     if is_safetensors(head):
         return _kind_of_safetensors(path)
     for name, (module, _) in FORMATS.items():
-        if module and _module(name).looks_like(path, head):
+        if module and hasattr(_module(name), "looks_like") and _module(name).looks_like(path, head):
             return name
     found = "an empty file" if not head else f"a file that starts with {head[:8].hex(' ')}"
     raise WeightsError(
@@ -143,3 +163,27 @@ def _kind_of_safetensors(path: Path) -> str:
 def is_safetensors(head: bytes) -> bool:
     """Whether a file starts as safetensors do: the header's length, then its JSON."""
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
+
+
+def logits(
+    path: Path, file_format: str, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.floating], str]:
+    """What the model in a file answers, (N, classes), and who calculated it.
+
+    The ecosystem's own model where it is installed and can hold the network; otherwise this
+    project's model in that framework; otherwise the NumPy reference.
+    """
+    module: Any = _module(file_format) if file_format != "portable" else None
+    if hasattr(module, "peer_logits"):
+        with suppress(ImportError, LookupError):
+            peers: tuple[npt.NDArray[np.floating], str] = module.peer_logits(
+                path, checkpoint, images
+            )
+            return peers
+    if module:
+        with suppress(ImportError):
+            backend = load_backend(module.BACKEND)
+            model = backend.build(checkpoint.spec, dtype=widest(checkpoint.weights))
+            backend.import_weights(model, checkpoint.weights)
+            return backend.predict(model, images), f"densenet_multi.{backend.NAME}"
+    return predict(checkpoint.spec, checkpoint.weights, images), "the NumPy reference"

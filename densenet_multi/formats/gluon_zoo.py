@@ -12,19 +12,23 @@ from __future__ import annotations
 import math
 import re
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from .._files import replacing
-from ..manifest import tensors
+from ..backends import load_backend
+from ..manifest import shape_trace, tensors
 from ..portable import Checkpoint, check_size
-from ..spec import DenseNetSpec
+from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import WeightsError
 from .recognize import checkpoint_of
 
+BACKEND = "gluon"
 LIST_MAGIC = 0x112
 ARRAY_MAGIC = {0xF993FAC8: "V1", 0xF993FAC9: "V2", 0xF993FACA: "V3"}
 DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
@@ -38,7 +42,7 @@ LEAF = {  # canonical leaf -> Gluon's, by kind of layer
 INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 5}  # a layer's place in its Sequential
 
 
-def looks_like(path: Path, head: bytes) -> bool:  # noqa: ARG001  # the head says it all
+def looks_like(path: Path, head: bytes) -> bool:  # the head says it all
     """Whether it is MXNet's list of arrays."""
     return head[:8] == struct.pack("<Q", LIST_MAGIC)
 
@@ -62,7 +66,7 @@ def read(path: Path) -> Checkpoint:
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     """What ``load_parameters`` of the zoo's model of the same size reads."""
     config = checkpoint.spec.config
-    if config.stem != "imagenet" or config.bn_size is None or config.conv_bias:
+    if _is_no_zoo_network(config):
         raise WeightsError(
             f"{path}: expected a network of the zoo's kind (7x7 stem, bottlenecks, no biases on "
             f"convolutions), found {config}"
@@ -91,6 +95,35 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def peer_logits(
+    path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], str]:
+    """Of the zoo's own model. ``LookupError`` where that cannot be this network, or its fixed
+    pooling these images."""
+    load_backend("gluon")  # makes mxnet importable on current NumPys
+    import mxnet as mx
+    from mxnet.gluon.model_zoo import vision
+
+    config = checkpoint.spec.config
+    shape = dict(shape_trace(checkpoint.spec, *images.shape[2:]))["norm5"]
+    if _is_no_zoo_network(config) or not config.num_classes or shape[1:] != (7, 7):
+        raise LookupError
+    with mx.name.NameManager():
+        model = vision.DenseNet(
+            config.num_init_features,
+            config.growth_rate,
+            config.block_config,
+            config.bn_size,
+            classes=config.num_classes,
+        )
+    model.cast(checkpoint.weights["classifier.weight"].dtype)
+    with tempfile.TemporaryDirectory() as folder:  # whatever the file's names are
+        write(Path(folder, "zoo.params"), checkpoint)
+        model.load_parameters(str(Path(folder, "zoo.params")))
+    x = mx.nd.from_numpy(images.astype(checkpoint.weights["classifier.weight"].dtype), False)
+    return model(x).asnumpy(), f"the Gluon zoo of MXNet {mx.__version__}"
+
+
 def structural_names(spec: DenseNetSpec) -> dict[str, str]:
     """{canonical name: the zoo's structural name} of every tensor, in the zoo's order."""
     blocks = len(spec.stages)
@@ -113,6 +146,10 @@ def structural_names(spec: DenseNetSpec) -> dict[str, str]:
             place = f"features.{at}.{number}.1.{INSIDE[layer[3]]}"
         found[name] = f"{place}.{leaf}"
     return found
+
+
+def _is_no_zoo_network(config: DenseNetConfig) -> bool:
+    return config.stem != "imagenet" or config.bn_size is None or config.conv_bias
 
 
 # --- Names --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._files import replacing
 from ..backends import framework
@@ -22,6 +23,7 @@ from ..weights import WeightsError
 from . import is_safetensors
 from .recognize import checkpoint_of
 
+BACKEND = "torch"
 OLD_NAME = re.compile(r"(\.denselayer\d+\.(?:norm|relu|conv))\.(\d\.)")
 AROUND = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
@@ -47,16 +49,8 @@ def _names_in_zip(path: Path) -> list[str]:
 
 def read(path: Path) -> Checkpoint:
     """The checkpoint; its running variances are PyTorch's unbiased ones."""
-    check_size(path)
-    with path.open("rb") as file:
-        head = file.read(512)
     notes: list[str] = []
-    if is_safetensors(head):
-        _, state = read_safetensors(path)
-    elif looks_like(path, head):
-        state = _unpickle(path, notes)
-    else:
-        raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
+    state = _state(path, notes)
     weights = canonical(state, notes)
     return checkpoint_of(weights, "unbiased", f"torchvision or timm: {path.name}", notes)
 
@@ -88,6 +82,34 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def peer_logits(
+    path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], str]:
+    """Of torchvision's own model. ``LookupError`` where that cannot be this network."""
+    import torch
+    import torchvision
+
+    config = checkpoint.spec.config
+    fields = {"in_channels": 3, "stem": "imagenet", "conv_bias": False, "compression": 0.5}
+    if any(getattr(config, f) != value for f, value in fields.items()) or not config.bn_size:
+        raise LookupError
+    if not config.num_classes:
+        raise LookupError
+    model = torchvision.models.DenseNet(
+        growth_rate=config.growth_rate,
+        block_config=config.block_config,
+        num_init_features=config.num_init_features,
+        bn_size=config.bn_size,
+        num_classes=config.num_classes,
+    )
+    state = canonical(_state(path, []), [])
+    counters = {n: t for n, t in model.state_dict().items() if "num_batches_tracked" in n}
+    model.load_state_dict({n: torch.tensor(array) for n, array in state.items()} | counters)
+    with torch.inference_mode():
+        answer: npt.NDArray[np.float32] = model.eval()(torch.tensor(images)).numpy()
+    return answer, f"torchvision {torchvision.__version__}"
+
+
 def canonical(state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """The tensors of a ``state_dict`` under canonical names, without counters."""
     prefix = ""
@@ -113,6 +135,17 @@ def canonical(state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     if old:
         notes.append(f"{old} names of before 2018 (norm.1) became today's (norm1)")
     return weights
+
+
+def _state(path: Path, notes: list[str]) -> dict[str, Any]:
+    check_size(path)
+    with path.open("rb") as file:
+        head = file.read(512)
+    if is_safetensors(head):
+        return read_safetensors(path)[1]
+    if looks_like(path, head):
+        return _unpickle(path, notes)
+    raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
 
 
 def _unpickle(path: Path, notes: list[str]) -> dict[str, Any]:

@@ -1,0 +1,118 @@
+"""Flax NNX: a ``.safetensors`` file with its names and layouts, or an Orbax folder.
+
+Names are a model's attribute paths, joined by dots (or slashes): ``features.conv0.kernel``. Kernels
+are HWIO, the classifier's is (in, out).
+Source: https://flax.readthedocs.io/en/latest/guides/checkpointing.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._files import replacing
+from ..backends import framework
+from ..manifest import tensors
+from ..portable import Checkpoint, read_safetensors, to_float
+from ..spec import DenseNetSpec
+from ..weights import WeightsError
+from .recognize import checkpoint_of
+
+BACKEND = "flax"
+LEAVES = {  # kind of tensor -> NNX' leaf, and the canonical axis that each of its axes shows
+    "conv.weight": ("kernel", (2, 3, 1, 0)),
+    "conv.bias": ("bias", (0,)),
+    "norm.weight": ("scale", (0,)),
+    "norm.bias": ("bias", (0,)),
+    "norm.running_mean": ("mean", (0,)),
+    "norm.running_var": ("var", (0,)),
+    "linear.weight": ("kernel", (1, 0)),
+    "linear.bias": ("bias", (0,)),
+}
+CANONICAL = {leaf: kind.partition(".")[2] for kind, (leaf, _) in LEAVES.items()}
+BY_DIMENSIONS = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, (in, out) -> (out, in)
+
+
+def read(path: Path) -> Checkpoint:
+    """The checkpoint; its running variances are biased, as Flax' are."""
+    found = _read_orbax(path) if path.is_dir() else read_safetensors(path)[1]
+    weights: dict[str, Any] = {}
+    left_out = []
+    for full, value in found.items():
+        layer, _, leaf = full.replace("/", ".").removesuffix(".value").rpartition(".")
+        if leaf not in CANONICAL or value.ndim not in BY_DIMENSIONS:
+            left_out.append(full)  # an optimizer's, or dropout's random state
+            continue
+        array = to_float(np.asarray(value)).transpose(BY_DIMENSIONS[value.ndim])
+        weights[f"{layer}.{CANONICAL[leaf]}"] = np.ascontiguousarray(array)
+    notes = [f"left out, because no DenseNet has them: {', '.join(left_out)}"] if left_out else []
+    return checkpoint_of(weights, "biased", f"Flax NNX: {path.name}", notes)
+
+
+def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """``.safetensors`` by that name, otherwise an Orbax folder."""
+    native = to_nnx(checkpoint.spec, checkpoint.weights)
+    if path.name.endswith(".safetensors"):
+        from safetensors.numpy import save_file
+
+        with replacing(path) as temporary:
+            save_file(native, temporary)
+    else:
+        _write_orbax(path, native)
+    if checkpoint.usage.running_variance == "unbiased":
+        return ("the running variances are unbiased ones; Flax' own are biased",)
+    return ()
+
+
+def to_nnx(spec: DenseNetSpec, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """{NNX name: array in NNX' layout} of every tensor."""
+    native = {}
+    for name, info in tensors(spec).items():
+        leaf, axes = LEAVES[info.kind]
+        array = np.ascontiguousarray(weights[name].transpose(axes))
+        native[f"{name.rpartition('.')[0]}.{leaf}"] = array
+    return native
+
+
+# --- Orbax --------------------------------------------------------------------------------------
+
+
+def _read_orbax(path: Path) -> dict[str, Any]:
+    with framework("flax", "orbax"):
+        import orbax.checkpoint as ocp
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.restore(path.resolve())
+    except Exception as error:  # noqa: BLE001  # whatever Orbax meets in a folder that is none
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"expected an Orbax checkpoint, found another folder ({first})"
+        ) from None
+    return {".".join(keys): value for keys, value in _leaves(tree)}
+
+
+def _leaves(tree: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _leaves(value, (*keys, str(key)))
+    elif hasattr(tree, "ndim"):
+        yield keys, tree
+
+
+def _write_orbax(path: Path, native: Mapping[str, Any]) -> None:
+    with framework("flax", "orbax"):
+        import orbax.checkpoint as ocp
+    tree: dict[str, Any] = {}
+    for name, array in native.items():
+        *layers, leaf = name.split(".")
+        branch = tree
+        for layer in layers:
+            branch = branch.setdefault(layer, {})
+        branch[leaf] = array
+    if path.exists():
+        raise FileExistsError(f"{path}: expected a folder that does not exist yet")
+    with ocp.StandardCheckpointer() as checkpointer:  # writes beside it, then renames
+        checkpointer.save(path.resolve(), tree)
