@@ -28,8 +28,11 @@ class Mutant:
 
     @property
     def backends(self) -> str:
-        folder = self.file.split("/")[0]
-        return folder if (PACKAGE / folder).is_dir() and folder != "data" else "none"
+        """The one whose file is broken or whose test it is."""
+        for word in (self.file.split("/")[0], self.test.removeprefix("test_native_").split("_")[0]):
+            if (PACKAGE / word / "model.py").is_file():
+                return word
+        return "none"
 
 
 FORWARD = "test_parity.py logits_in_float64"
@@ -320,7 +323,7 @@ MUTANTS = [
         "every module gets its own mode back",
         "torch/train.py",
         "            module.training = mode",
-        "            module.train(mode)",
+        "            model.train(mode)",
         "test_native_torch.py own_mode",
     ),
     Mutant(
@@ -399,6 +402,48 @@ MUTANTS = [
         '"same": measured <= TOLERANCES[dtype],',
         '"same": True,',
         "test_cli.py another_function",
+    ),
+    Mutant(
+        "names of before 2018 are understood",
+        "formats/torchvision.py",
+        'renamed = OLD_NAME.sub(r"\\1\\2", name)',
+        "renamed = name",
+        "test_formats.py old_names",
+    ),
+    Mutant(
+        "a pickle is never run",
+        "formats/torchvision.py",
+        "weights_only=True)",
+        "weights_only=False)",
+        "test_native_torch_formats.py run_code",
+    ),
+    Mutant(
+        "kernels are transposed for NNX",
+        "formats/nnx.py",
+        "4: (3, 2, 0, 1)",
+        "4: (3, 2, 1, 0)",
+        "test_formats.py bit_by_bit",
+    ),
+    Mutant(
+        "the zoo's own reader reads what is written",
+        "formats/gluon_zoo.py",
+        'INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 5}',
+        'INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 4}',
+        "test_native_gluon_formats.py loads",
+    ),
+    Mutant(
+        "a conversion that changes the answers leaves no file",
+        "convert.py",
+        "        if value > tolerance:",
+        "        if False:",
+        "test_formats.py changes_the_answers",
+    ),
+    Mutant(
+        "half precision is read without loss",
+        "portable.py",
+        "(halves << 16)",
+        "(halves << 15)",
+        "test_weights.py narrow",
     ),
     Mutant(
         "the reference's variance is that of the batch",

@@ -6,10 +6,13 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import densenet_multi as dm
 from cases import SMALL, images, labels, random_weights, small
 from parity import gradient_scale
+from strategies import small_configs
 
 pytestmark = pytest.mark.together
 
@@ -46,3 +49,34 @@ def test_frameworks_import_in_any_order(order):
     code = "; ".join(f"import densenet_multi.{name}" for name in order)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def check_any_to_any(spec, folder, dtype="float32"):
+    """From file to backend to file, through all in a row and back: always the same bytes."""
+    weights = {name: a.astype(dtype) for name, a in random_weights(spec).items()}
+    dm.save_weights(folder / "first", spec, weights)
+    expected = (folder / "first").read_bytes()
+    names = dm.backend_names()
+    for name in [*names, *reversed(names)]:
+        backend = dm.load_backend(name)
+        model = backend.build(spec, dtype=dtype)
+        backend.import_weights(model, dm.load_weights(folder / "first")[1])
+        dm.save_weights(folder / "first", spec, backend.export_weights(model))
+        assert (folder / "first").read_bytes() == expected, name
+
+
+# the larger variants: test_parity.py, every tensor in and out of every backend
+@pytest.mark.parametrize("variant", ["d2l", "densenet_bc100_k12"])
+def test_a_variant_goes_from_any_backend_to_any_other_bit_by_bit(variant, tmp_path):
+    check_any_to_any(dm.get_spec(variant), tmp_path)
+
+
+@settings(
+    max_examples=8,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(config=small_configs(least_classes=0), dtype=st.sampled_from(["float32", "float64"]))
+def test_a_drawn_network_goes_from_any_backend_to_any_other_bit_by_bit(config, dtype, tmp_path):
+    check_any_to_any(config.resolve(), tmp_path, dtype)

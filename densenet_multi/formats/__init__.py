@@ -102,8 +102,12 @@ def guess(path: Path) -> str:
     if is_safetensors(head):
         return _kind_of_safetensors(path)
     for name, (module, _) in FORMATS.items():
-        if module and hasattr(_module(name), "looks_like") and _module(name).looks_like(path, head):
-            return name
+        looks_like = getattr(_module(name), "looks_like", None) if module else None
+        try:
+            if looks_like and looks_like(path, head):
+                return name
+        except WeightsError as error:  # it is of that kind, and damaged
+            raise WeightsError(f"{path}: {error}") from None
     found = "an empty file" if not head else f"a file that starts with {head[:8].hex(' ')}"
     raise WeightsError(
         f"{path}: expected a DenseNet checkpoint ({', '.join(FORMATS)}), found {found}; if you "

@@ -169,6 +169,8 @@ def _from_structure(names: list[str]) -> dict[str, str]:
         numbers = [int(part) for part in place[1:] if part.isdigit()]
         if place == ["output"]:
             layer = "classifier"
+        elif place[:1] != ["features"]:
+            continue
         elif numbers in ([0], [1]):
             layer = f"features.{'conv0' if numbers == [0] else 'norm0'}"
         elif numbers == [last]:
