@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(backend):
         backend.fit(
             backend.build(spec),
             examples(spec),
-            dm.Recipe(epochs=1, batch_size=2, learning_rate=1e38),
+            dm.Recipe(epochs=1, batch_size=2, learning_rate=1e38, weight_decay=1e10),
             callbacks=[heard.append],
         )
     assert all(np.isfinite(event.loss) for event in heard)
