@@ -72,6 +72,25 @@ def tests(session: nox.Session) -> None:
     pytest("--backends", ",".join(BACKENDS), "-m", "together")
 
 
+def peers(session: nox.Session, test: str, *packages: str) -> None:
+    """Run the tests against another project's own models, with all four backends beside them."""
+    install_wheel(session, "all", *packages)
+    files = f"tests/peers/test_{test}.py"
+    session.run("pytest", files, "--backends", ",".join(BACKENDS), *session.posargs, env=INSTALLED)
+
+
+@nox.session(name="peers-torchvision", default=False)
+def peers_torchvision(session: nox.Session) -> None:
+    """Torchvision's and timm's DenseNets (5.6 GB: PyPI's torchvision needs the CUDA build)."""
+    peers(session, "torchvision", "torch==2.14.1", "torchvision==0.29.1", "timm")
+
+
+@nox.session(name="peers-gluon", default=False)
+def peers_gluon(session: nox.Session) -> None:
+    """The MXNet Gluon zoo's DenseNets."""
+    peers(session, "gluon_zoo", *TRIED)
+
+
 @nox.session(default=False)
 def mutants(session: nox.Session) -> None:
     """Break the code in known ways, one at a time: the tests must notice each."""

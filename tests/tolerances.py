@@ -51,6 +51,10 @@ TIERS = {
     "trajectory float64": Tier(
         1e-11, 0, "the weights after eight steps, against the rule of recipe.py in NumPy"
     ),
+    "peer float64": Tier(
+        1e-13, 1.4e-15, "another project's model of up to 201 layers, in another order of additions"
+    ),
+    "peer float32": Tier(2e-6, 6.0e-7, "the same in float32"),
     "gradients together": Tier(1e-11, 0, "backend against backend, by name, in one process"),
 }
 
