@@ -28,6 +28,8 @@ from .variants import VARIANTS, cifar_config, get_spec
 
 if TYPE_CHECKING:
     from . import reference
+    from ._download import DownloadError
+    from .formats.pretrained import from_pretrained
     from .history import History
     from .inputs import ImageError
     from .portable import Checkpoint, Usage, load_checkpoint, load_weights, save_weights
@@ -45,6 +47,7 @@ __all__ = [
     "ConfigError",
     "DenseNetConfig",
     "DenseNetSpec",
+    "DownloadError",
     "History",
     "ImageError",
     "ImageSizeError",
@@ -60,6 +63,7 @@ __all__ = [
     "cifar_config",
     "count_parameters",
     "dense_block",
+    "from_pretrained",
     "get_spec",
     "init_weights",
     "load_backend",
@@ -75,6 +79,7 @@ __all__ = [
 ]
 
 _LAZY = {  # public name -> module; most of these import NumPy
+    "DownloadError": "_download",
     "History": "history",
     "ImageError": "inputs",
     "TrainingError": "training",
@@ -83,6 +88,7 @@ _LAZY = {  # public name -> module; most of these import NumPy
     "init_weights": "weights",
     "Checkpoint": "portable",
     "Usage": "portable",
+    "from_pretrained": "formats.pretrained",
     "load_checkpoint": "portable",
     "load_weights": "portable",
     "save_weights": "portable",

@@ -32,6 +32,7 @@ EVERY_FRAMEWORK = set().union(*FRAMEWORKS.values())
 BESIDE_THE_STANDARD_LIBRARY = {  # module -> what it may import; others: anything but a framework
     "__init__": set(),
     "_checks": set(),
+    "_download": {"rich"},
     "_files": set(),
     "backends": set(),
     "history": set(),
