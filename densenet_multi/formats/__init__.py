@@ -62,6 +62,8 @@ def read(
     except ValueError as error:
         named = str(error).startswith(f"{path}: ")
         raise WeightsError(str(error) if named else f"{path}: {error}") from None
+    if not variant and not overrides:
+        return checkpoint
     config = checkpoint.spec.config
     if variant:
         check_names("variant", [variant], VARIANTS)
@@ -69,7 +71,7 @@ def read(
         config = replace(VARIANTS[variant], **kept)
     spec = replace(config, **overrides).resolve()
     try:
-        check_weights(spec, checkpoint.weights)
+        check_weights(spec, checkpoint.weights, widest(checkpoint.weights))
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     return replace(checkpoint, spec=spec)
