@@ -58,7 +58,10 @@ def forward(
     Evaluation normalises with the running statistics, training with those of the batch, and then
     ``running = decay * running + (1 - decay) * batch``. ``variance`` says which batch variance goes
     into the running one: ``"biased"`` (divided by n = N*H*W; Keras, Gluon, Flax) or ``"unbiased"``
-    (by n - 1; PyTorch). Dropout is not modelled: a training pass with ``drop_rate`` is refused.
+    (by n - 1; PyTorch).
+
+    Raises ``ImageError`` or ``WeightsError`` where something does not fit the spec; ``ValueError``
+    for another ``variance``, and for training with a ``drop_rate``: dropout is not modelled.
     """
     if training and spec.config.drop_rate:
         raise ValueError(
