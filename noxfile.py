@@ -85,6 +85,12 @@ def peers_torchvision(session: nox.Session) -> None:
     peers(session, "torchvision", "torch==2.14.1", "torchvision==0.29.1", "timm")
 
 
+@nox.session(name="peers-kerashub", default=False)
+def peers_kerashub(session: nox.Session) -> None:
+    """KerasHub's DenseNets, which pad SAME. keras.applications' are in tests-keras."""
+    peers(session, "kerashub", "keras-hub", *TRIED)
+
+
 @nox.session(name="peers-gluon", default=False)
 def peers_gluon(session: nox.Session) -> None:
     """The MXNet Gluon zoo's DenseNets."""

@@ -61,6 +61,18 @@ def test_any_network_is_recognised_as_one_with_the_same_tensors(config):
     assert shapes(recognize(shapes(spec), **known).resolve()) == shapes(spec)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("features.denseblock1.denselayer999999999.norm1.weight", (3,)),
+        ("features.denseblock2.denselayer1.conv2.weight", (0, 4, 3, 3)),
+    ],
+)
+def test_tensors_that_promise_a_huge_or_an_empty_network_are_refused(name, shape):
+    with pytest.raises(dm.WeightsError, match=r"expected tensors with values for \d+ dense layers"):
+        recognize({**shapes(BOTTLENECK), name: shape})
+
+
 def test_a_networks_tensors_that_are_no_densenets_are_refused():
     resnet = {"conv1.weight": (64, 3, 7, 7), "layer1.0.bn1.weight": (64,), "fc.weight": (1000, 512)}
     with pytest.raises(dm.WeightsError, match=r"expected a DenseNet's tensors.*conv1\.weight"):

@@ -28,6 +28,8 @@ from ..weights import WeightsError, check_weights, init_weights
 FORMATS = {  # name -> (module, what it is); content is tried in this order
     "portable": ("", "the portable .safetensors file of densenet_multi"),
     "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
+    "keras": ("keras_applications", "keras.applications' .weights.h5, .h5 and .keras"),
+    "kerashub": ("kerashub", "KerasHub's .weights.h5, .keras and presets"),
     "nnx": ("nnx", "Flax NNX: .safetensors with its names, or an Orbax folder"),
     "gluon": ("gluon_zoo", "the MXNet Gluon zoo's .params"),
 }
@@ -98,7 +100,7 @@ def write(
 def guess(path: Path) -> str:
     """The format of a file or folder, from its content. Raises ``WeightsError``, ``OSError``."""
     if path.is_dir():
-        return "nnx"
+        return "kerashub" if (path / "model.weights.h5").exists() else "nnx"
     with path.open("rb") as file:
         head = file.read(512)
     if is_safetensors(head):

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from .._checks import floor_of_decimal
@@ -40,6 +41,11 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
         raise WeightsError(
             f"expected a DenseNet's tensors, such as {needed[0]}, {needed[1]}; found "
             f"{len(shapes)} tensors: {some}, ..."
+        )
+    layers = sum(blocks.values())
+    if layers > len(shapes) or 0 in chain.from_iterable(shapes.values()):
+        raise WeightsError(
+            f"expected tensors with values for {layers} dense layers, found {len(shapes)} tensors"
         )
     stem = shapes["features.conv0.weight"]
     bottleneck = f"{first}.conv2.weight" in shapes

@@ -1,0 +1,143 @@
+"""KerasHub's DenseNets: ``.weights.h5`` and ``.keras`` of a backbone or a classifier, and the
+folder of a preset, which has one file for each.
+
+The layers' names differ from keras.applications', and so does the function: KerasHub pads SAME. A
+classifier's file has the backbone as a model inside the model.
+Source: https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/densenet/densenet_backbone.py
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..backends import framework, load_backend
+from ..portable import Checkpoint
+from ..spec import DenseNetConfig, DenseNetSpec
+from ..weights import Weights, WeightsError
+from .keras_applications import (
+    DECAY,
+    EPSILON,
+    KERASHUB,
+    different_conventions,
+    in_dtype_of,
+    names_in,
+    nchw_answer,
+    read_weights,
+    write_weights,
+)
+from .recognize import checkpoint_of
+
+BACKEND = "keras"
+BACKBONE = "dense_net_backbone"
+PRESET = ("model.weights.h5", "task.weights.h5")  # the backbone's, and what a task adds
+OPTIMIZER = {  # a new classifier has Adam with these variables, and expects them in a file
+    "optimizer/vars/0": np.array(0, np.int64),  # iterations
+    "optimizer/vars/1": np.array(5e-5, np.float32),  # learning rate
+}
+SAME = (
+    "KerasHub pads SAME, torchvision and this package as the paper does: the same weights are the "
+    "same function only for images whose sides are 1 modulo 4 (225, not 224)"
+)
+
+
+def looks_like(path: Path, head: bytes) -> bool:
+    """Whether it is Keras' and has KerasHub's names."""
+    return bool(names_in(path, head, KERASHUB))
+
+
+def read(path: Path) -> Checkpoint:
+    """The checkpoint; its running variances are biased, as Keras' are."""
+    notes = [SAME]
+    files = [path / name for name in PRESET if (path / name).exists()] if path.is_dir() else [path]
+    if not files:
+        raise WeightsError(f"expected a preset's folder, found one without {PRESET[0]}")
+    weights: Weights = {}
+    for file in files:
+        weights |= read_weights(file)
+    source = f"KerasHub: {path.name}"
+    return checkpoint_of(weights, "biased", source, notes, bn_eps=EPSILON, bn_decay=DECAY)
+
+
+def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A ``.weights.h5`` for a ``DenseNetImageClassifier``, or, without a classifier, for a
+    ``DenseNetBackbone``."""
+    config = checkpoint.spec.config
+    if _is_not_kerashubs(checkpoint.spec):
+        raise WeightsError(
+            f"{path}: expected a network of KerasHub's kind (7x7 stem of 64 channels, bottlenecks "
+            f"of 4 times the growth rate, no biases on convolutions), found {config}"
+        )
+    if config.num_classes:
+        write_weights(path, checkpoint, native_layer, f"layers/{BACKBONE}/", OPTIMIZER)
+    else:
+        write_weights(path, checkpoint, native_layer)
+    return (SAME, *different_conventions(checkpoint, "KerasHub's models"))
+
+
+def peer_logits(
+    path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.floating], str]:
+    """Of KerasHub's own model. ``LookupError`` where that cannot be this network."""
+    if _is_not_kerashubs(checkpoint.spec) or path.is_dir():
+        raise LookupError
+    load_backend("keras")  # refuses an engine that is not TensorFlow
+    with framework("keras", "keras_hub"):
+        import keras_hub
+
+    with in_dtype_of(checkpoint), tempfile.TemporaryDirectory() as folder:
+        model = _peer(checkpoint.spec.config)
+        write(Path(folder, "peer.weights.h5"), checkpoint)  # whatever the file's name is
+        model.load_weights(str(Path(folder, "peer.weights.h5")))
+        answer = nchw_answer(model, images)
+    pooled = answer if answer.ndim == 2 else answer.mean(axis=(1, 2))
+    return pooled, f"KerasHub {keras_hub.__version__}"
+
+
+def _peer(config: DenseNetConfig) -> Any:
+    from keras_hub.models import DenseNetBackbone, DenseNetImageClassifier
+
+    backbone = DenseNetBackbone(
+        stackwise_num_repeats=list(config.block_config),
+        image_shape=(None, None, config.in_channels),
+        compression_ratio=config.compression,
+        growth_rate=config.growth_rate,
+    )
+    if not config.num_classes:
+        return backbone
+    return DenseNetImageClassifier(backbone, config.num_classes)
+
+
+def _is_not_kerashubs(spec: DenseNetSpec) -> bool:
+    config = spec.config
+    fixed = {"num_init_features": 64, "bn_size": 4, "stem": "imagenet", "conv_bias": False}
+    widths = [t.conv for _, t in spec.stages if t]
+    rounded = all(
+        conv.out_channels == int(conv.in_channels * config.compression) for conv in widths
+    )  # in binary, where this package floors the decimal number
+    return not rounded or any(getattr(config, f) != value for f, value in fixed.items())
+
+
+# --- Names --------------------------------------------------------------------------------------
+
+INSIDE = {"norm1": "1_bn", "conv1": "1_conv", "norm2": "2_bn", "conv2": "2_conv"}
+FIXED = {
+    "features.conv0": "conv1_conv",
+    "features.norm0": "conv1_bn",
+    "features.norm5": "bn",
+    "classifier": "predictions",
+}
+
+
+def native_layer(name: str) -> str:
+    """``stack1_block2_1_conv`` for ``features.denseblock1.denselayer2.conv1``."""
+    if match := re.fullmatch(r"features\.denseblock(\d+)\.denselayer(\d+)\.(\w+)", name):
+        return f"stack{match[1]}_block{match[2]}_{INSIDE[match[3]]}"
+    if match := re.fullmatch(r"features\.transition(\d+)\.(norm|conv)", name):
+        return f"transition{match[1]}_{'bn' if match[2] == 'norm' else 'conv'}"
+    return FIXED[name]
