@@ -27,8 +27,8 @@ def amplification(spec, weights, x, y=None):
 
 
 def loss_deviation(logits):
-    """Over the loss, the largest logit, or 1 nat: the loss is a difference of numbers of the size of
-    the logits, exactly 0 with one class; an error in nats is a relative one of the likelihood."""
+    """Over the loss, the largest logit, or 1 nat: the loss is a difference of numbers of the size
+    of logits, exactly 0 with one class; an error in nats is a relative one of the likelihood."""
     largest = max(1.0, np.abs(logits).max())
     return lambda actual, expected: abs(actual - expected) / max(expected, largest)
 

@@ -4,8 +4,8 @@ A deviation is the largest absolute difference, divided by the largest absolute 
 gradients: of any gradient; for scalars: of the scalar). ``measured`` is the largest of the four
 backends in the environment of constraints.txt; ``pytest`` prints it anew at the end of each run.
 
-For networks that Hypothesis draws (``amplified``), a deviation is divided by how much more than
-twice the network itself amplifies a relative change of its weights and pixels: one class whose
+For networks that Hypothesis draws, a deviation is divided by how much the network itself amplifies
+a relative change of its weights and pixels (``amplified``, where it is above 1): one class whose
 logit happens to be near 0, or a BatchNorm over values that are almost equal, loses digits in any
 implementation, however exact.
 """
@@ -68,7 +68,7 @@ class Deviations:
     def check(
         self, tier: str, backend: str, value: float, what: str, *, amplified: float = 0.0
     ) -> None:
-        value /= max(1.0, amplified / 2)
+        value /= max(1.0, amplified)
         key = tier, backend
         self.largest[key] = max(value, self.largest.get(key, 0.0))
         limit = TIERS[tier].tolerance
