@@ -85,9 +85,15 @@ def peers_torchvision(session: nox.Session) -> None:
     peers(session, "torchvision", "torch==2.14.1", "torchvision==0.29.1", "timm")
 
 
+@nox.session(name="peers-keras", default=False)
+def peers_keras(session: nox.Session) -> None:
+    """The DenseNets of keras.applications."""
+    peers(session, "keras_applications", *TRIED)
+
+
 @nox.session(name="peers-kerashub", default=False)
 def peers_kerashub(session: nox.Session) -> None:
-    """KerasHub's DenseNets, which pad SAME. keras.applications' are in tests-keras."""
+    """KerasHub's DenseNets, which pad SAME."""
     peers(session, "kerashub", "keras-hub", *TRIED)
 
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ from ._checks import bad, check_names
 from ._files import replacing
 from .spec import DenseNetConfig, DenseNetSpec
 from .weights import Weights, WeightsError, check_weights
+
+if version("safetensors") == "0.8.0":
+    raise ImportError(
+        "safetensors 0.8.0 saves arrays that are not contiguous with other values "
+        "(https://github.com/huggingface/safetensors/issues/825); type: "
+        "pip install 'safetensors!=0.8.0'"
+    )
 
 KEY = "densenet_multi"
 LARGEST_FILE = 2**32  # bytes; densenet264 in float64 has 0.3 * 10**9

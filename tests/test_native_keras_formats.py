@@ -14,7 +14,7 @@ from tensorflow import keras
 import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import as_float32, images, random_weights
-from densenet_multi.formats import keras_applications, kerashub
+from densenet_multi.formats import keras_applications, keras_files, kerashub
 from densenet_multi.report import deviation
 
 BLOCKS = (1, 2, 1, 1)
@@ -147,7 +147,7 @@ def test_peer_logits_are_what_keras_makes_of_the_file(tmp_path):
 def test_kerass_defaults_are_left_as_they_were():
     spec = small_spec()
     checkpoint = dm.Checkpoint(spec, random_weights(spec))
-    with keras_applications.in_dtype_of(checkpoint):
+    with keras_files.in_dtype_of(checkpoint):
         assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float64",) * 2
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float32",) * 2
 
@@ -299,7 +299,7 @@ def test_other_conventions_are_told(tmp_path):
 def test_the_same_weights_give_the_same_bytes(tmp_path):
     spec = small_spec()
     for name in ("a", "b"):
-        keras_applications.write_weights(
+        keras_files.write_weights(
             tmp_path / name, dm.Checkpoint(spec, dm.init_weights(spec)), NATIVE
         )
         time.sleep(1.1)  # HDF5 could note the time, in seconds
@@ -324,7 +324,7 @@ def path(tmp_path):
     """A whole file of a small network, with names."""
     spec = small_spec()
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
-    keras_applications.write_weights(tmp_path / "x.weights.h5", checkpoint, NATIVE)
+    keras_files.write_weights(tmp_path / "x.weights.h5", checkpoint, NATIVE)
     return tmp_path / "x.weights.h5"
 
 
@@ -525,8 +525,8 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_at_once(path, damage):
 
 def test_a_file_of_very_many_groups_is_refused(path, monkeypatch):
     with h5py.File(path) as file:
-        objects = sum(1 for _ in keras_applications._walk(file))
-    monkeypatch.setattr(keras_applications, "MOST_OBJECTS", objects)
+        objects = sum(1 for _ in keras_files._walk(file))
+    monkeypatch.setattr(keras_files, "MOST_OBJECTS", objects)
     keras_applications.read(path)
     with h5py.File(path, "r+") as file:
         file.create_group("layers/one_more")

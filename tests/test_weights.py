@@ -2,10 +2,12 @@
 
 import errno
 import hashlib
+import importlib
 import json
 import math
 import os
 import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -295,6 +297,13 @@ def test_the_file_is_plain_safetensors_with_the_spec_in_its_metadata(saved, spec
     assert header.keys() == dm.tensors(spec).keys()
     assert header["features.conv0.weight"]["dtype"] == "F32"
     assert header["features.conv0.weight"]["shape"] == [8, 3, 7, 7]
+
+
+def test_the_version_of_safetensors_that_corrupts_is_refused_with_the_reason(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.8.0")
+    monkeypatch.delitem(sys.modules, "densenet_multi.portable")
+    with pytest.raises(ImportError, match=r"0\.8\.0 saves arrays that are not contiguous"):
+        importlib.import_module("densenet_multi.portable")
 
 
 def test_a_transposed_kernel_is_saved_as_it_looks_not_as_it_lies_in_memory(path):

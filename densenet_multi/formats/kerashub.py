@@ -20,10 +20,10 @@ from ..backends import framework, load_backend
 from ..portable import Checkpoint
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError
-from .keras_applications import (
+from .keras_applications import KERASHUB
+from .keras_files import (
     DECAY,
     EPSILON,
-    KERASHUB,
     different_conventions,
     in_dtype_of,
     names_in,
