@@ -22,7 +22,6 @@ from .manifest import (
     shape_trace,
     tensors,
 )
-from .recipe import RECIPES, Recipe
 from .spec import DenseNetConfig, DenseNetSpec, dense_block, transition
 from .variants import VARIANTS, cifar_config, get_spec
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from .history import History
     from .inputs import ImageError
     from .portable import Checkpoint, Usage, load_checkpoint, load_weights, save_weights
+    from .recipe import RECIPES, Recipe
     from .training import TrainingError
     from .weights import WeightsError, check_weights, init_weights
 
@@ -79,16 +79,18 @@ __all__ = [
 ]
 
 _LAZY = {  # public name -> module; most of these import NumPy
+    "RECIPES": "recipe",
+    "Checkpoint": "portable",
     "DownloadError": "_download",
     "History": "history",
     "ImageError": "inputs",
+    "Recipe": "recipe",
     "TrainingError": "training",
+    "Usage": "portable",
     "WeightsError": "weights",
     "check_weights": "weights",
-    "init_weights": "weights",
-    "Checkpoint": "portable",
-    "Usage": "portable",
     "from_pretrained": "formats.pretrained",
+    "init_weights": "weights",
     "load_checkpoint": "portable",
     "load_weights": "portable",
     "save_weights": "portable",

@@ -13,6 +13,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from ._progress import progress
+
 TIMEOUT = 30.0  # seconds without a byte
 PIECE = 2**20
 
@@ -96,17 +98,10 @@ def _pieces(answer: Any) -> Iterator[bytes]:
 
 
 def _bar() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    text = TextColumn("{task.description}")
+    return progress(text, BarColumn(), DownloadColumn(), TransferSpeedColumn())
 
 
 def _digest(path: Path, checksum: str) -> str:

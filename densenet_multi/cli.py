@@ -246,7 +246,7 @@ def convert(  # noqa: PLR0917  # click passes options by name
     dest_format: str | None,
     variant: str | None,
     num_classes: int | None,
-    verify: bool,  # click passes options by name
+    verify: bool,
     output_format: str,
 ) -> None:
     """Turn the checkpoint SOURCE into DEST: torchvision, timm, Keras, the Gluon zoo, Flax NNX, or
@@ -255,9 +255,7 @@ def convert(  # noqa: PLR0917  # click passes options by name
     Known formats: see --help of inspect. A file is written whole or not at all.
     """
     from . import convert as conversion
-    from .formats import FORMATS
 
-    check_names("format", [f for f in (source_format, dest_format) if f], FORMATS)
     if dest.exists() and source.resolve() == dest.resolve():
         raise click.UsageError("SOURCE and DEST are the same file")
     done = conversion.convert(
@@ -347,18 +345,16 @@ def _print(
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str], None]]:
     """A bar on stderr, on a terminal only; yields the function that takes the next step."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from ._progress import progress
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
+    with progress() as bar:
+        task = bar.add_task("", total=total)
         begun = -1
 
         def step(text: str) -> None:
             nonlocal begun
             begun += 1
-            progress.update(task, description=text, completed=begun)
+            bar.update(task, description=text, completed=begun)
 
         yield step
 

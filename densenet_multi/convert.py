@@ -65,16 +65,14 @@ def convert(
     if not verify:
         notes = formats.write(destination, checkpoint, destination_format)
         return {**done, "notes": [*checkpoint.notes, *notes]}
-    replaced = num_classes is not None
+    # a source whose classifier was replaced has none like the new one to ask
+    asked_as = source_format if num_classes is None else "portable"
     where = destination.resolve().parent
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=where) as folder:
         written = Path(folder, destination.name)
         notes = formats.write(written, checkpoint, destination_format)
         images = verification_images(checkpoint)
-        if replaced:  # the source has no such classifier to ask
-            expected, asked = formats.logits(source, "portable", checkpoint, images)
-        else:
-            expected, asked = formats.logits(source, source_format, checkpoint, images)
+        expected, asked = formats.logits(source, asked_as, checkpoint, images)
         back = formats.read(written, destination_format, bn_eps=checkpoint.spec.config.bn_eps)
         actual, answered = formats.logits(written, destination_format, back, images)
         value = deviation(actual, expected)

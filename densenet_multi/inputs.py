@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .manifest import shape_trace
+from .manifest import min_image_size, shape_trace
 from .spec import DenseNetSpec
 
 
@@ -37,7 +37,8 @@ def check_images(
     if array.dtype.kind != "f":
         hint = "scale pixels first, e.g. images.astype('float32') / 255"
         raise ImageError(f"images: expected floating point, found {array.dtype}; {hint}")
-    *_, (_, (_, height, width)) = shape_trace(spec, *array.shape[2:])
+    if several_values or min(array.shape[2:]) < min_image_size(spec):
+        *_, (_, (_, height, width)) = shape_trace(spec, *array.shape[2:])
     if several_values and len(array) * height * width == 1:
         raise ImageError(
             "images: expected more than one value per channel, found one image that becomes 1x1: "

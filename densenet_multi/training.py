@@ -13,10 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ._checks import ConfigError
+from ._progress import progress
 from .data import Arrays, Examples, epoch_order
 from .history import Epoch, History, Step
 from .inputs import ImageError, check_images, check_labels
@@ -81,17 +80,7 @@ class Training:
         self._order = lru_cache(maxsize=2)(partial(epoch_order, count, recipe.seed))
         self.steps_per_epoch = count // size + (count % size > 1)  # a batch of one is skipped
         self.rates = self.recipe.learning_rates(recipe.epochs * self.steps_per_epoch)
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._progress = _bar()
         self._bar = self._progress.add_task("training", total=len(self.rates), status="")
 
     def __enter__(self) -> Self:
@@ -191,3 +180,10 @@ class Training:
     def _call_back(self, event: Step | Epoch) -> None:
         for callback in self._callbacks:
             callback(event)
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    text, status = TextColumn("{task.description}"), TextColumn("{task.fields[status]}")
+    return progress(text, BarColumn(), MofNCompleteColumn(), status, TimeRemainingColumn())

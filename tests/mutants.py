@@ -418,8 +418,8 @@ MUTANTS = [
         "test_native_torch_formats.py run_code",
     ),
     Mutant(
-        "kernels are transposed for NNX",
-        "formats/nnx.py",
+        "kernels are transposed from Keras' and NNX' layout",
+        "formats/__init__.py",
         "4: (3, 2, 0, 1)",
         "4: (3, 2, 1, 0)",
         "test_formats.py bit_by_bit",
@@ -441,8 +441,8 @@ MUTANTS = [
     Mutant(
         "half precision is read without loss",
         "portable.py",
-        "(halves << 16)",
-        "(halves << 15)",
+        "<< 16)",
+        "<< 15)",
         "test_weights.py narrow",
     ),
     Mutant(

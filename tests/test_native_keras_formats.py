@@ -16,6 +16,7 @@ import densenet_multi.keras as dk
 from cases import as_float32, images, random_weights
 from densenet_multi.formats import keras_applications, keras_files, kerashub
 from densenet_multi.report import deviation
+from keras_peer import filled, in_dtype
 
 BLOCKS = (1, 2, 1, 1)
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
@@ -23,31 +24,14 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
-    keras.config.set_floatx(request.param)
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
+    with in_dtype(request.param) as name:
+        yield name
 
 
 def peer(size=32, channels=3, seed=0, **arguments):
     """A model of keras.applications in which nothing is trivial, with logits."""
     given = {"weights": None, "classes": 5, "classifier_activation": None, **arguments}
     return filled(DenseNet(list(BLOCKS), input_shape=(size, size, channels), **given), seed)
-
-
-def filled(model, seed=0):
-    rng = np.random.default_rng(seed)
-    for variable in model.variables:
-        shape, name = tuple(variable.shape), variable.name
-        if name == "moving_variance":
-            values = rng.uniform(0.5, 2, shape)
-        elif name == "kernel":
-            values = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
-        else:
-            values = rng.normal(name == "gamma", 0.2, shape)
-        variable.assign(values)
-    return model
 
 
 def answer(model, x):

@@ -33,6 +33,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module -> what it may import; others: anythin
     "__init__": set(),
     "_checks": set(),
     "_download": {"rich"},
+    "_progress": {"rich"},
     "_files": set(),
     "backends": set(),
     "history": set(),

@@ -1,7 +1,6 @@
 """DenseNet in Flax NNX: ``import densenet_multi.flax as df``."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ with framework("flax", "flax", "jax", "optax"):
     from flax import nnx
 
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
-    from .train import fit, loss_and_gradients
+    from .train import evaluate, fit, loss_and_gradients
     from .weights import (
         count_parameters,
         dtype_of,
@@ -84,15 +83,9 @@ def _evaluate(
 ) -> Any:
     x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
     with precision(dtype_of(model)):
-        return jax.tree.map(np.array, _compiled(function, *nnx.split(model), jnp.asarray(x)))
+        graphdef, state = nnx.split(model)
+        return jax.tree.map(np.array, evaluate(function, graphdef, jnp.asarray(x), state))
 
 
 def _stages(model: DenseNet, x: jax.Array) -> dict[str, jax.Array]:
     return model.features.stages(x)
-
-
-@partial(jax.jit, static_argnums=(0, 1))  # eager JAX would be several times slower
-def _compiled(function: Callable[..., Any], graphdef: Any, state: Any, x: jax.Array) -> Any:
-    model = nnx.merge(graphdef, state)
-    model.eval()  # of the copy; the caller's model stays in its mode
-    return function(model, x)

@@ -34,6 +34,10 @@ FORMATS = {  # name -> (module, what it is); content is tried in this order
     "gluon": ("gluon_zoo", "the MXNet Gluon zoo's .params"),
 }
 
+# layouts of Keras and Flax, by the number of dimensions: HWIO and (in, out), for OIHW and (out, in)
+TO_CHANNELS_LAST = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+FROM_CHANNELS_LAST = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+
 
 def read(
     path: str | os.PathLike[str],
@@ -166,6 +170,30 @@ def _kind_of_safetensors(path: Path) -> str:
         if KEY in (file.metadata() or {}):
             return "portable"
         return "nnx" if any(name.endswith("kernel") for name in file.keys()) else "torchvision"  # noqa: SIM118
+
+
+def differences(
+    checkpoint: Checkpoint,
+    models: str,
+    epsilon: float | None,
+    framework: str,
+    variance: str,
+    *,
+    where: str = "",
+) -> list[str]:
+    """A sentence for each convention of a format's models that is not these weights'.
+
+    ``epsilon`` is None where they have whatever epsilon they are made with.
+    """
+    notes = []
+    if epsilon is not None and (eps := checkpoint.spec.config.bn_eps) != epsilon:
+        notes.append(f"{models} have an epsilon of {epsilon:g}, these weights {eps:g}")
+    if checkpoint.usage.running_variance not in (None, variance):
+        given = checkpoint.usage.running_variance
+        notes.append(
+            f"the running variances are {given} ones; {framework} own are {variance}{where}"
+        )
+    return notes
 
 
 def is_safetensors(head: bytes) -> bool:

@@ -26,6 +26,7 @@ from ..manifest import shape_trace, tensors
 from ..portable import Checkpoint, check_size
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import WeightsError
+from . import differences
 from .recognize import checkpoint_of
 
 BACKEND = "gluon"
@@ -42,7 +43,7 @@ LEAF = {  # canonical leaf -> Gluon's, by kind of layer
 INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 5}  # a layer's place in its Sequential
 
 
-def looks_like(path: Path, head: bytes) -> bool:  # the head says it all
+def looks_like(path: Path, head: bytes) -> bool:
     """Whether it is MXNet's list of arrays."""
     return head[:8] == struct.pack("<Q", LIST_MAGIC)
 
@@ -84,15 +85,12 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         file.write(struct.pack("<Q", len(structural)))
         for name in structural.values():
             file.write(struct.pack("<Q", len(name)) + name.encode())
-    notes = []
-    if config.bn_eps != 1e-5:
-        notes.append(f"the zoo's models have an epsilon of 1e-05, these weights {config.bn_eps:g}")
-    if checkpoint.usage.running_variance == "unbiased":
-        notes.append("the running variances are unbiased ones; MXNet's own are biased on the CPU")
-    notes.append(
-        "the zoo's models end in a fixed 7x7 pooling: they take images of 221 to 252 pixels"
+    return (
+        *differences(
+            checkpoint, "the zoo's models", 1e-5, "MXNet's", "biased", where=" on the CPU"
+        ),
+        "the zoo's models end in a fixed 7x7 pooling: they take images of 221 to 252 pixels",
     )
-    return tuple(notes)
 
 
 def peer_logits(

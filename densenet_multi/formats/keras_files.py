@@ -27,9 +27,10 @@ import numpy.typing as npt
 from .._files import replacing
 from ..backends import framework
 from ..manifest import layers
-from ..portable import LARGEST_FILE, Checkpoint, check_size, to_float
+from ..portable import LARGEST_FILE, Checkpoint, check_size, from_bfloat16, to_float
 from ..spec import BatchNormSpec, ConvSpec
 from ..weights import Weights, WeightsError
+from . import FROM_CHANNELS_LAST, TO_CHANNELS_LAST, differences
 
 EPSILON, DECAY = 1.001e-5, 0.99
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # inside a .keras file
@@ -46,8 +47,6 @@ OLD_LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-FROM_KERAS = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, (in, out) -> (out, in)
-TO_KERAS = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 
 
 def read_weights(path: Path, canonical: Callable[[str], str | None] = lambda _: None) -> Weights:
@@ -92,20 +91,14 @@ def write_weights(
             group.attrs["name"] = native(layer)
             for i, leaf in enumerate(LEAVES[kind]):
                 if (array := checkpoint.weights.get(f"{layer}.{leaf}")) is not None:
-                    group[str(i)] = array.transpose(TO_KERAS[array.ndim])
+                    group[str(i)] = array.transpose(TO_CHANNELS_LAST[array.ndim])
         for place, value in (more or {}).items():
             file[place] = value
 
 
-def different_conventions(checkpoint: Checkpoint, theirs: str) -> list[str]:
+def different_conventions(checkpoint: Checkpoint, models: str) -> list[str]:
     """A sentence for each convention of Keras' models that is not these weights'."""
-    notes = []
-    if checkpoint.spec.config.bn_eps != EPSILON:
-        eps = checkpoint.spec.config.bn_eps
-        notes.append(f"{theirs} have an epsilon of {EPSILON:g}, these weights {eps:g}")
-    if checkpoint.usage.running_variance == "unbiased":
-        notes.append("the running variances are unbiased ones; Keras' own are biased")
-    return notes
+    return differences(checkpoint, models, EPSILON, "Keras'", "biased")
 
 
 @contextmanager
@@ -305,7 +298,7 @@ def _bytes_in(place: str, dataset: Any, size: int) -> int:
         raise WeightsError(
             f"{place}: expected float64, float32, float16 or bfloat16, found {dtype}"
         )
-    if dataset.shape is None or dataset.ndim not in FROM_KERAS or 0 in dataset.shape:
+    if dataset.shape is None or dataset.ndim not in FROM_CHANNELS_LAST or 0 in dataset.shape:
         raise WeightsError(f"{place}: expected 1, 2 or 4 dimensions, found shape {dataset.shape}")
     needed = int(math.prod(dataset.shape) * dtype.itemsize)
     stored = dataset.id.get_storage_size()
@@ -320,9 +313,9 @@ def _bytes_in(place: str, dataset: Any, size: int) -> int:
 def _array(dataset: Any) -> npt.NDArray[np.floating]:
     """In canonical layout and native byte order; float16 and bfloat16 as float32."""
     array = dataset[()]
-    if array.dtype == BFLOAT16:  # NumPy has none: it is the upper half of a float32
-        array = (array.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    array = to_float(array.transpose(FROM_KERAS[array.ndim]))
+    if array.dtype == BFLOAT16:
+        array = from_bfloat16(array.view("<u2"))
+    array = to_float(array.transpose(FROM_CHANNELS_LAST[array.ndim]))
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 

@@ -19,21 +19,21 @@ from ..manifest import tensors
 from ..portable import Checkpoint, read_safetensors, to_float
 from ..spec import DenseNetSpec
 from ..weights import WeightsError
+from . import FROM_CHANNELS_LAST, TO_CHANNELS_LAST, differences
 from .recognize import checkpoint_of
 
 BACKEND = "flax"
-LEAVES = {  # kind of tensor -> NNX' leaf, and the canonical axis that each of its axes shows
-    "conv.weight": ("kernel", (2, 3, 1, 0)),
-    "conv.bias": ("bias", (0,)),
-    "norm.weight": ("scale", (0,)),
-    "norm.bias": ("bias", (0,)),
-    "norm.running_mean": ("mean", (0,)),
-    "norm.running_var": ("var", (0,)),
-    "linear.weight": ("kernel", (1, 0)),
-    "linear.bias": ("bias", (0,)),
+LEAVES = {  # kind of tensor -> NNX' leaf
+    "conv.weight": "kernel",
+    "conv.bias": "bias",
+    "norm.weight": "scale",
+    "norm.bias": "bias",
+    "norm.running_mean": "mean",
+    "norm.running_var": "var",
+    "linear.weight": "kernel",
+    "linear.bias": "bias",
 }
-CANONICAL = {leaf: kind.partition(".")[2] for kind, (leaf, _) in LEAVES.items()}
-BY_DIMENSIONS = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # HWIO -> OIHW, (in, out) -> (out, in)
+CANONICAL = {leaf: kind.partition(".")[2] for kind, leaf in LEAVES.items()}
 
 
 def read(path: Path) -> Checkpoint:
@@ -43,10 +43,10 @@ def read(path: Path) -> Checkpoint:
     left_out = []
     for full, value in found.items():
         layer, _, leaf = full.replace("/", ".").removesuffix(".value").rpartition(".")
-        if leaf not in CANONICAL or value.ndim not in BY_DIMENSIONS:
+        if leaf not in CANONICAL or value.ndim not in FROM_CHANNELS_LAST:
             left_out.append(full)  # an optimizer's, or dropout's random state
             continue
-        array = to_float(np.asarray(value)).transpose(BY_DIMENSIONS[value.ndim])
+        array = to_float(np.asarray(value)).transpose(FROM_CHANNELS_LAST[value.ndim])
         weights[f"{layer}.{CANONICAL[leaf]}"] = np.ascontiguousarray(array)
     notes = [f"left out, because no DenseNet has them: {', '.join(left_out)}"] if left_out else []
     return checkpoint_of(weights, "biased", f"Flax NNX: {path.name}", notes)
@@ -62,18 +62,15 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             save_file(native, temporary)
     else:
         _write_orbax(path, native)
-    if checkpoint.usage.running_variance == "unbiased":
-        return ("the running variances are unbiased ones; Flax' own are biased",)
-    return ()
+    return tuple(differences(checkpoint, "Flax' models", None, "Flax'", "biased"))
 
 
 def to_nnx(spec: DenseNetSpec, weights: Mapping[str, Any]) -> dict[str, Any]:
     """{NNX name: array in NNX' layout} of every tensor."""
     native = {}
     for name, info in tensors(spec).items():
-        leaf, axes = LEAVES[info.kind]
-        array = np.ascontiguousarray(weights[name].transpose(axes))
-        native[f"{name.rpartition('.')[0]}.{leaf}"] = array
+        array = weights[name].transpose(TO_CHANNELS_LAST[weights[name].ndim])
+        native[f"{name.rpartition('.')[0]}.{LEAVES[info.kind]}"] = np.ascontiguousarray(array)
     return native
 
 

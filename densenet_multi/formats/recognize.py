@@ -74,11 +74,12 @@ def checkpoint_of(
     ``recognize``. Raises ``WeightsError``, ``ConfigError``.
     """
     config = recognize({name: array.shape for name, array in weights.items()}, **known)
-    checked = check_weights(config.resolve(), weights, widest(weights))
+    spec = config.resolve()
+    checked = check_weights(spec, weights, widest(weights))
     for_imagenet = (variant_name(config) or "").startswith("densenet") and config.stem == "imagenet"
     usage = IMAGENET if for_imagenet and config.in_channels == len(IMAGENET_MEAN) else Usage()
     usage = replace(usage, running_variance=running_variance, source=source)
-    return Checkpoint(config.resolve(), checked, usage, tuple(notes))
+    return Checkpoint(spec, checked, usage, tuple(notes))
 
 
 def variant_name(config: DenseNetConfig) -> str | None:

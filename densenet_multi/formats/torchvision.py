@@ -20,7 +20,7 @@ from .._files import replacing
 from ..backends import framework
 from ..portable import Checkpoint, check_size, read_safetensors, to_float
 from ..weights import WeightsError
-from . import is_safetensors
+from . import differences, is_safetensors
 from .recognize import checkpoint_of
 
 BACKEND = "torch"
@@ -50,8 +50,7 @@ def _names_in_zip(path: Path) -> list[str]:
 def read(path: Path) -> Checkpoint:
     """The checkpoint; its running variances are PyTorch's unbiased ones."""
     notes: list[str] = []
-    state = _state(path, notes)
-    weights = canonical(state, notes)
+    weights = canonical(_state(path, notes), notes)
     return checkpoint_of(weights, "unbiased", f"torchvision or timm: {path.name}", notes)
 
 
@@ -72,14 +71,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             import torch
         with replacing(path) as temporary:
             torch.save({name: torch.from_numpy(array) for name, array in state.items()}, temporary)
-    config, notes = checkpoint.spec.config, []
-    if config.bn_eps != 1e-5:
-        notes.append(
-            f"torchvision's models have an epsilon of 1e-05, these weights {config.bn_eps:g}"
-        )
-    if checkpoint.usage.running_variance == "biased":
-        notes.append("the running variances are biased ones; PyTorch's own are unbiased")
-    return tuple(notes)
+    return tuple(differences(checkpoint, "torchvision's models", 1e-5, "PyTorch's", "unbiased"))
 
 
 def peer_logits(
@@ -91,9 +83,8 @@ def peer_logits(
 
     config = checkpoint.spec.config
     fields = {"in_channels": 3, "stem": "imagenet", "conv_bias": False, "compression": 0.5}
-    if any(getattr(config, f) != value for f, value in fields.items()) or not config.bn_size:
-        raise LookupError
-    if not config.num_classes:
+    unlike = any(getattr(config, f) != value for f, value in fields.items())
+    if unlike or not config.bn_size or not config.num_classes:
         raise LookupError
     model = torchvision.models.DenseNet(
         growth_rate=config.growth_rate,
@@ -102,9 +93,9 @@ def peer_logits(
         bn_size=config.bn_size,
         num_classes=config.num_classes,
     )
-    state = canonical(_state(path, []), [])
     counters = {n: t for n, t in model.state_dict().items() if "num_batches_tracked" in n}
-    model.load_state_dict({n: torch.tensor(array) for n, array in state.items()} | counters)
+    state = {n: torch.tensor(array) for n, array in checkpoint.weights.items()}
+    model.load_state_dict(state | counters)
     with torch.inference_mode():
         answer: npt.NDArray[np.float32] = model.eval()(torch.tensor(images)).numpy()
     return answer, f"torchvision {torchvision.__version__}"
@@ -121,10 +112,9 @@ def canonical(state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     if prefix:
         notes.append(f"the prefix {prefix!r} was taken off every name")
     weights = {}
-    old = counters = 0
+    old = 0
     for full, array in state.items():
         name = full.removeprefix(prefix)
-        counters += name.endswith("num_batches_tracked")
         if name.endswith("num_batches_tracked"):
             continue
         renamed = OLD_NAME.sub(r"\1\2", name)

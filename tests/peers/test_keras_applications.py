@@ -5,43 +5,16 @@ import pytest
 from tensorflow import keras
 
 import densenet_multi as dm
-from cases import images, random_weights
+from cases import images
 from densenet_multi import formats
-from densenet_multi.formats.keras_applications import native_layer
-from densenet_multi.formats.keras_files import TO_KERAS
+from keras_peer import filled, in_dtype
 from peers.peer import check_answers
-
-LEAF = {
-    "conv.weight": "kernel",
-    "norm.weight": "gamma",
-    "norm.bias": "beta",
-    "norm.running_mean": "moving_mean",
-    "norm.running_var": "moving_variance",
-    "linear.weight": "kernel",
-    "linear.bias": "bias",
-}
 
 
 @pytest.fixture(params=["float64", "float32"])
 def dtype(request):
-    keras.config.set_floatx(request.param)
-    keras.config.set_dtype_policy(request.param)
-    yield request.param
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-
-
-def filled(name, size, spec):
-    """A model of keras.applications in which no weight and no statistic is trivial."""
-    build = getattr(keras.applications, name)
-    model = build(weights=None, input_shape=(size, size, 3), classifier_activation=None)
-    weights = random_weights(spec)
-    for tensor, info in dm.tensors(spec).items():
-        variable = getattr(
-            model.get_layer(native_layer(tensor.rpartition(".")[0])), LEAF[info.kind]
-        )
-        variable.assign(weights[tensor].transpose(TO_KERAS[weights[tensor].ndim]))
-    return model
+    with in_dtype(request.param) as name:
+        yield name
 
 
 @pytest.mark.parametrize(
@@ -52,7 +25,9 @@ def test_all_backends_answer_as_keras_applications(tmp_path, deviations, dtype, 
     spec = dm.get_spec(name.lower(), bn_eps=1.001e-5, bn_decay=0.99)
     answers = {}
     for size in sizes:
-        model = filled(name, size, spec)
+        build = getattr(keras.applications, name)
+        shape = (size, size, 3)
+        model = filled(build(weights=None, input_shape=shape, classifier_activation=None))
         x = images(spec, size).astype(dtype)
         answers[size] = x, model(x.transpose(0, 2, 3, 1), training=False).numpy()
     path = tmp_path / f"{name}.weights.h5"

@@ -3,7 +3,6 @@
 Run in an environment of its own, with keras-hub: its models pad SAME.
 """
 
-import keras
 import numpy as np
 import pytest
 from keras_hub.models import DenseNetBackbone, DenseNetImageClassifier
@@ -12,6 +11,7 @@ import densenet_multi as dm
 from cases import as_float32, images, random_weights
 from densenet_multi.formats import keras_applications, kerashub
 from densenet_multi.report import deviation
+from keras_peer import filled, in_dtype
 
 BLOCKS = (1, 2, 1)
 AGREE = {225: True, 65: True, 97: True, 224: False, 96: False, 99: False}  # 1 modulo 4
@@ -19,20 +19,6 @@ AGREE = {225: True, 65: True, 97: True, 224: False, 96: False, 99: False}  # 1 m
 
 def backbone(blocks=BLOCKS, **overrides):
     return DenseNetBackbone(stackwise_num_repeats=list(blocks), **overrides)
-
-
-def filled(model, seed=0):
-    rng = np.random.default_rng(seed)
-    for variable in model.variables:
-        shape, name = tuple(variable.shape), variable.name
-        if name == "moving_variance":
-            values = rng.uniform(0.5, 2, shape)
-        elif name == "kernel":
-            values = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
-        else:
-            values = rng.normal(name == "gamma", 0.2, shape)
-        variable.assign(values)
-    return model
 
 
 def answer(model, x):
@@ -50,11 +36,8 @@ def read(path):
 
 @pytest.fixture
 def double():
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
+    with in_dtype("float64"):
+        yield
 
 
 @pytest.mark.usefixtures("double")
