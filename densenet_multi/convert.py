@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import formats
-from .data import load_sample, to_input
+from .data import Preparation, load_sample, to_input
 from .formats.recognize import variant_name
 from .manifest import count_parameters, min_image_size
 from .portable import Checkpoint
@@ -99,15 +99,8 @@ def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
     config, usage = checkpoint.spec.config, checkpoint.usage
     size = usage.image_size or (224 if config.stem == "imagenet" else 32)
     size = max(size, min_image_size(checkpoint.spec))
-    images = to_input(load_sample("test")[0][:VERIFIED_IMAGES], size)
-    images = images.repeat(config.in_channels, axis=1)
-    if usage.value_range:
-        low, high = usage.value_range
-        images = images * np.float32(high - low) + np.float32(low)
-    if usage.mean and usage.std:
-        mean, std = (np.array(v, np.float32)[:, None, None] for v in (usage.mean, usage.std))
-        images = (images - mean) / std
-    return np.ascontiguousarray(images, np.float32)
+    prepare = Preparation(size, config.in_channels, usage)
+    return prepare(to_input(load_sample("test")[0][:VERIFIED_IMAGES]))
 
 
 def inspect(path: Path, file_format: str | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet_multi.data.fashion_mnist import to_input
+from densenet_multi.data.images import Preparation, from_bytes
 
 
 class Examples(Protocol):
@@ -65,3 +66,25 @@ class FashionMNIST:
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """The images of these examples, float32 from 0 to 1."""
         return to_input(self.pixels[indices], self.image_size)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Bytes of grey or colour images, prepared when taken.
+
+    Attributes:
+        pixels: uint8 of shape (N, 1 or 3, H, W).
+        labels: uint8 of shape (N,).
+        prepare: what happens to images.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    prepare: Preparation
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """The images of these examples, float32 of shape (n, C, S, S)."""
+        return self.prepare(from_bytes(self.pixels[indices]))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densenet_multi.data.idx import read_idx
+from densenet_multi.data.images import DataError, from_bytes
 from densenet_multi.data.resize import resize
 
 CLASSES = (
@@ -36,10 +37,6 @@ IMAGE_SIZE = 28
 Examples = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-class DataError(OSError):
-    """The files are there and are IDX, but they are not Fashion-MNIST."""
-
-
 def load_sample(split: str) -> Examples:
     """Load the sample that is part of this package: 100 examples of each class, shuffled.
 
@@ -58,7 +55,7 @@ def load_sample(split: str) -> Examples:
     sample = files("densenet_multi.data") / "sample"
     images, labels = (sample / f"{name}.gz" for name in _names(split))
     with as_file(images) as images_path, as_file(labels) as labels_path:
-        return _read(images_path, labels_path)
+        return read_pair(images_path, labels_path)
 
 
 def load_directory(path: str | os.PathLike[str], split: str) -> Examples:
@@ -78,7 +75,7 @@ def load_directory(path: str | os.PathLike[str], split: str) -> Examples:
         DataError: the files do not fit together, or are another data set.
     """
     images, labels = (_find(Path(path), name) for name in _names(split))
-    return _read(images, labels)
+    return read_pair(images, labels)
 
 
 def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.float32]:
@@ -101,7 +98,7 @@ def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.
             f"to_input: expected uint8 images of shape (N, {IMAGE_SIZE}, {IMAGE_SIZE}), "
             f"found {images.dtype} of shape {images.shape}"
         )
-    scaled = images[:, np.newaxis].astype(np.float32) / np.float32(255)
+    scaled = from_bytes(images[:, np.newaxis])
     return scaled if image_size is None else resize(scaled, image_size, image_size)
 
 
@@ -121,7 +118,8 @@ def _find(folder: Path, name: str) -> Path:
     )
 
 
-def _read(images_path: Path, labels_path: Path) -> Examples:
+def read_pair(images_path: Path, labels_path: Path) -> Examples:
+    """One file of images and one of labels that fit together; raises as `load_directory`."""
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
         raise DataError(

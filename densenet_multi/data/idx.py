@@ -81,10 +81,14 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
             f"{path}: expected a uint8 array with 1 or 3 dimensions to write, "
             f"found {array.dtype} with {array.ndim}"
         )
-    content = struct.pack(f">HBB{array.ndim}I", 0, UNSIGNED_BYTE, array.ndim, *array.shape)
-    content += array.tobytes()
+    content = header(array) + array.tobytes()
     compressed = Path(path).suffix == ".gz"
     replace_file(path, _compress(content) if compressed else content)
+
+
+def header(array: NDArray[np.uint8]) -> bytes:
+    """What comes before the values of this array in a file."""
+    return struct.pack(f">HBB{array.ndim}I", 0, UNSIGNED_BYTE, array.ndim, *array.shape)
 
 
 def _parse(file: io.BufferedIOBase, path: Path, max_bytes: int) -> NDArray[np.uint8]:

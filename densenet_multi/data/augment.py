@@ -1,0 +1,100 @@
+"""Random changes of images, the same for every backend, worker and resumed run."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+
+from densenet_multi._checks import bad, integer, truth
+
+Floating = TypeVar("Floating", bound=np.floating[Any])
+
+
+def augment(
+    images: NDArray[Floating],
+    seed: int,
+    epoch: int,
+    indices: npt.ArrayLike,
+    *,
+    flip: bool,
+    shift: int,
+    fill: npt.ArrayLike = 0.0,
+) -> NDArray[Floating]:
+    """Flip each image left to right with probability 1/2, and shift it in both directions.
+
+    What happens to an example follows from (seed, epoch, its index) alone.
+
+    Arguments:
+        images: floating point of shape (n, C, H, W).
+        seed: of the run, from 0 to 2**32 - 1.
+        epoch: counted from 0, up to 2**32 - 1.
+        indices: integers of shape (n,), each image's index in its data set.
+        flip: whether images are flipped.
+        shift: at most so many pixels up, down, left or right, below H and W; each whole number
+            from -shift to shift is equally probable.
+        fill: the value of pixels that nothing was shifted to, or C of them.
+
+    Returns:
+        A new array of the shape and type of `images`.
+
+    Raises:
+        ValueError: an argument is outside its range or has another shape (mostly ConfigError).
+    """
+    n, channels, height, width = _shape(images)
+    where = np.asarray(indices)
+    if where.shape != (n,) or where.dtype.kind not in "iu" or (where < 0).any():
+        found = f"{where.dtype} of shape {where.shape}"
+        raise bad("indices", found, f"{n} integers of at least 0, one for each image")
+    truth("flip", flip)
+    if integer("shift", shift, 0) >= min(height, width):
+        raise bad("shift", shift, f"fewer pixels than an image of {height} x {width} has")
+    colour = np.asarray(fill, images.dtype)
+    if colour.shape not in ((), (1,), (channels,)):
+        raise bad("fill", fill, f"a number, or {channels} of them")
+
+    words = _words(seed, epoch, where)
+    flipped = words[:, 0] >> np.uint64(63) if flip else np.zeros(n, np.uint64)
+    moves = (words[:, 1:] % np.uint64(2 * shift + 1)).astype(np.int64) - shift
+    result = np.empty(images.shape, images.dtype)
+    result[:] = colour.reshape(-1, 1, 1)
+    for target, image, mirrored, (down, right) in zip(result, images, flipped, moves, strict=True):
+        source = image[:, :, ::-1] if mirrored else image
+        target[:, _slice(down, height), _slice(right, width)] = source[
+            :, _slice(-down, height), _slice(-right, width)
+        ]
+    return result
+
+
+def _shape(images: NDArray[Any]) -> tuple[int, ...]:
+    if images.ndim != 4 or images.dtype.kind != "f":
+        found = f"{images.dtype} of shape {images.shape}"
+        raise bad("images", found, "floating point of shape (n, C, H, W)")
+    return images.shape
+
+
+def _slice(move: int, size: int) -> slice:
+    """Where in a row of this size its pixels arrive when they move so far."""
+    return slice(max(move, 0), size + min(move, 0))
+
+
+def _words(seed: int, epoch: int, indices: NDArray[Any]) -> NDArray[np.uint64]:
+    """Three random 64-bit numbers for each index, shape (n, 3).
+
+    The generator is SplitMix64, whose k-th number is a function of k, with k = 3 * index, ...:
+    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014,
+    https://doi.org/10.1145/2660193.2660195. `SeedSequence` makes its start; the third word keeps
+    it apart from `epoch_order`.
+    """
+    if not (0 <= seed < 2**32 and 0 <= epoch < 2**32):
+        raise ValueError(f"seed, epoch: expected 0 to 2**32 - 1, found {seed} and {epoch}")
+    (start,) = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)
+    k = np.uint64(3) * indices.astype(np.uint64)[:, np.newaxis] + np.arange(1, 4, dtype=np.uint64)
+    z: NDArray[np.uint64] = np.uint64(start) + k * np.uint64(
+        0x9E3779B97F4A7C15
+    )  # arrays of integers wrap around
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

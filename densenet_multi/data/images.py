@@ -1,0 +1,199 @@
+"""Images as files and as values: read, in the channels, the size and the range of a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet_multi._checks import bad, integer
+from densenet_multi.data.resize import resize
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from densenet_multi.portable import Usage
+
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
+
+
+class DataError(OSError):
+    """Data are missing, damaged or another set; the message has the place and what to do."""
+
+
+def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float32]:
+    """Read a PNG or JPEG file of any size and mode, as it is meant to be looked at.
+
+    A photograph is turned upright, as its EXIF orientation says. Transparency is left out, the
+    colour below it stays, as in torchvision's ImageFolder. Of 16 bits, grey images keep all,
+    colour images the upper eight.
+
+    Arguments:
+        path: the file; its content decides what it is, not its name.
+        channels: of the result: see `to_channels`.
+
+    Returns:
+        float32 of shape (channels, H, W), from 0 to 1.
+
+    Raises:
+        DataError: the file is no PNG or JPEG image, is damaged, or has more pixels than Pillow's
+            `Image.MAX_IMAGE_PIXELS`.
+        OSError: it cannot be opened.
+        ConfigError: a colour image has no form with so many channels.
+    """
+    from PIL import ImageOps
+
+    with open_image(path) as image:
+        values = _values(ImageOps.exif_transpose(image))
+    converted: NDArray[np.float32] = to_channels(values[np.newaxis], channels)[0]
+    return converted
+
+
+def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+    """Grey images with their channel repeated; colour images as they are, or as luminance.
+
+    Arguments:
+        images: float32 of shape (N, 1, H, W), or of red, green, blue: (N, 3, H, W).
+        channels: of the result; for colour 1 or 3.
+
+    Returns:
+        float32 of shape (N, channels, H, W); `images` itself if they have that shape.
+
+    Raises:
+        ConfigError: there is no such form of these images.
+    """
+    found = images.shape[1]
+    if found == channels:
+        return images
+    if found == 1:
+        return images.repeat(channels, axis=1)
+    if channels != 1 or found != 3:
+        raise bad("in_channels", channels, f"1 or {found} for images of {found} channels")
+    red, green, blue = (np.float32(w) * images[:, i] for i, w in enumerate(LUMINANCE))
+    grey: NDArray[np.float32] = (red + green + blue)[:, np.newaxis]
+    return grey
+
+
+def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.float32]:
+    """Put pixels into the range that a network is used with, then ``(pixels - mean) / std``.
+
+    Arguments:
+        images: float32 of shape (N, C, H, W), from 0 to 1.
+        usage: of the network; what it does not say is not done, and mean needs std.
+
+    Returns:
+        float32 of shape (N, C, H, W).
+
+    Raises:
+        ConfigError: the usage has another number of channels, an empty range, or a std that is
+            not above 0.
+    """
+    if usage is None:
+        return images
+    check_usage(usage, images.shape[1])
+    if usage.value_range:
+        low, high = usage.value_range
+        images = images * np.float32(high - low) + np.float32(low)
+    if usage.mean and usage.std:
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (usage.mean, usage.std))
+        images = (images - mean) / std
+    return images
+
+
+def check_usage(usage: Usage, channels: int) -> None:
+    """Raise ``ConfigError`` if images of so many channels cannot be normalised by it."""
+    for name in ("mean", "std"):
+        values = getattr(usage, name)
+        if values is not None and not (len(values) == channels and np.isfinite(values).all()):
+            raise bad(name, values, f"{channels} numbers, one for each channel (in_channels)")
+    if usage.std is not None and not all(value > 0 for value in usage.std):
+        raise bad("std", usage.std, "numbers above 0")
+    ends = np.array(usage.value_range or (0, 1))
+    if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] >= ends[1]:
+        raise bad("value_range", usage.value_range, "two finite numbers, the lower first")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What happens to pixels before a network reads them: its channels, its size, its values.
+
+    Attributes:
+        image_size: S, pixels per side of the result; another shape is stretched.
+        channels: C of the result.
+        usage: the values, as `normalise` makes them; None leaves 0 to 1.
+    """
+
+    image_size: int
+    channels: int
+    usage: Usage | None = None
+
+    def __post_init__(self) -> None:
+        integer("image_size", self.image_size, 1)
+        integer("in_channels", self.channels, 1)
+        if self.usage is not None:
+            check_usage(self.usage, self.channels)
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 of shape (N, 1 or 3, H, W), from 0 to 1 -> float32 of shape (N, C, S, S)."""
+        fewer = to_channels(images, min(images.shape[1], self.channels))  # resized before repeated
+        resized = resize(fewer, self.image_size, self.image_size)
+        return normalise(to_channels(resized, self.channels), self.usage)
+
+
+def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """0 … 255 as 0 … 1."""
+    scaled: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(255)
+    return scaled
+
+
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
+    """Pillow's image, of which no more than the header is read; errors as in `read_image`."""
+    from PIL import Image, JpegImagePlugin, PngImagePlugin
+
+    with Path(path).open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        kind: Any = {
+            b"\x89PN": PngImagePlugin.PngImageFile,
+            b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+        }.get(start[:3])
+        if kind is None:
+            found = start.hex(" ") or "an empty file"
+            raise DataError(
+                f"{path}: expected a PNG or JPEG image, found {found}; convert it, or take it away"
+            )
+        try:
+            with kind(file) as image:  # Image.open would only warn of up to twice the limit
+                _check_size(path, image, Image.MAX_IMAGE_PIXELS)
+                yield image
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # Pillow raises nearly anything on a damaged file
+            raise DataError(
+                f"{path}: expected a PNG or JPEG image, found a damaged one ({error}); "
+                "replace it, or take it away"
+            ) from error
+
+
+def _check_size(path: str | os.PathLike[str], image: Image, limit: int | None) -> None:
+    if limit is not None and image.width * image.height > limit:
+        found = f"{image.width} x {image.height}; make it smaller"
+        raise DataError(f"{path}: expected at most {limit:,} pixels, found {found}")
+
+
+def _values(image: Image) -> NDArray[np.float32]:
+    """The image as float32 of shape (1 or 3, H, W), from 0 to 1."""
+    if image.mode.startswith("I"):  # grey of 16 bits: Pillow would cut off what is above 255
+        return np.asarray(image).astype(np.float32)[np.newaxis] / np.float32(65535)
+    if image.mode in ("1", "L", "LA"):
+        return from_bytes(np.asarray(image.convert("L")))[np.newaxis]
+    if image.mode == "P":
+        image = image.convert("RGBA")  # from a palette with transparency, it warns of less
+    return from_bytes(np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1)))

@@ -1,0 +1,199 @@
+"""Data by name, for the command line and for Python: found, checked, ready for a network."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densenet_multi._checks import bad, check_names
+from densenet_multi.data import cifar10, fashion_mnist
+from densenet_multi.data.examples import Examples, Pixels
+from densenet_multi.data.folder import load_folder
+from densenet_multi.data.idx import IdxError, header
+from densenet_multi.data.images import DataError, Preparation, normalise
+
+if TYPE_CHECKING:
+    from densenet_multi.portable import Usage
+
+NAMES = {
+    "fashion-mnist": "fashion-mnist",
+    "sample": "sample",
+    "folder": "folder:PATH",
+    "cifar10": "cifar10:PATH",
+}
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+CHECKSUMS = {  # SHA256 of the official .gz, and of its content, which is what distributions keep
+    "train-images-idx3-ubyte": (
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    ),
+    "train-labels-idx1-ubyte": (
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
+    "t10k-images-idx3-ubyte": (
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
+    "t10k-labels-idx1-ubyte": (
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+
+Bytes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Examples to train on and to test with.
+
+    Attributes:
+        name: "fashion-mnist", "sample", "folder" or "cifar10".
+        train: to train on; images are taken as float32 of shape (n, C, S, S).
+        test: to test with.
+        class_names: one for each label, in order.
+        where: they were found, for the user.
+        black: what a black pixel has become, C values: `augment` may fill with it.
+    """
+
+    name: str
+    train: Examples
+    test: Examples
+    class_names: tuple[str, ...]
+    where: str
+    black: tuple[float, ...] = (0.0,)
+
+
+def load_data(
+    name: str,
+    *,
+    image_size: int,
+    in_channels: int | None = None,
+    usage: Usage | None = None,
+    data_dir: Path | None = None,
+    seed: int = 0,
+) -> DataSet:
+    """Find data by name, and prepare them for a network.
+
+    Arguments:
+        name: "fashion-mnist"; "sample", 1,000 + 1,000 of it that are part of this package;
+            "folder:PATH", one's own images (see `load_folder`); "cifar10:PATH", the folder of the
+            binary files (see `load_cifar10`).
+        image_size: S, pixels per side.
+        in_channels: C; None is what the data have: 1 for Fashion-MNIST, else 3. Grey is repeated,
+            colour becomes luminance.
+        usage: of the network's weights, whose range, mean and std pixels get; None is 0 to 1.
+        data_dir: where Fashion-MNIST is, and nowhere else; None looks for it in the cache, in
+            Debian's place and on its server.
+        seed: of what is random: the split of a folder into train and test.
+
+    Raises:
+        ConfigError: there are no such data, or they have no such form.
+        DataError, IdxError: they are not there, or not what they should be.
+        OSError: a file cannot be read.
+    """
+    kind, colon, path = name.partition(":")
+    if kind not in NAMES:
+        check_names("data", [name], NAMES.values())
+    if bool(colon and path) != NAMES[kind].endswith(":PATH") or (colon and not path):
+        raise bad("data", name, repr(NAMES[kind]))
+    if data_dir is not None and kind != "fashion-mnist":
+        raise bad("data_dir", str(data_dir), f"none for {NAMES[kind]!r}: only fashion-mnist has it")
+    colour = kind in ("folder", "cifar10")
+    if colour and in_channels not in (None, 1, 3):
+        raise bad("in_channels", in_channels, f"1 or 3 for {NAMES[kind]!r}")
+    channels = (3 if colour else 1) if in_channels is None else in_channels
+    prepare = Preparation(image_size, channels, usage)
+    black = normalise(np.zeros((1, channels, 1, 1), np.float32), usage).ravel().tolist()
+
+    root = Path(path).expanduser()
+    if kind == "folder":
+        train, test, classes = load_folder(root, prepare, seed)
+        return DataSet(kind, train, test, classes, str(root), tuple(black))
+    if kind == "cifar10":
+        splits = [cifar10.load_cifar10(root, split) for split in cifar10.FILES]
+        classes, where = cifar10.CLASSES, str(root)
+    else:
+        splits, where = _sample() if kind == "sample" else _fashion_mnist(data_dir)
+        classes = fashion_mnist.CLASSES
+        splits = [(images[:, np.newaxis], labels) for images, labels in splits]
+    train_pixels, test_pixels = (Pixels(images, labels, prepare) for images, labels in splits)
+    return DataSet(kind, train_pixels, test_pixels, classes, where, tuple(black))
+
+
+def _sample() -> tuple[list[Bytes], str]:
+    splits = [fashion_mnist.load_sample(split) for split in fashion_mnist.FILES]
+    return splits, "the sample in this package"
+
+
+def _fashion_mnist(data_dir: Path | None) -> tuple[list[Bytes], str]:
+    """Both splits, and where they were found."""
+    if data_dir is not None:
+        try:
+            return _read(Path(data_dir).expanduser()), str(data_dir)
+        except FileNotFoundError as error:
+            raise DataError(f"{error}; without a data_dir, it is looked for elsewhere") from None
+
+    from densenet_multi import _download
+
+    cache = _download.cache_folder() / "fashion-mnist"
+    missed = ["data_dir (--data-dir): not given"]
+    for place in (cache, DEBIAN):
+        try:
+            return _official(_read(place)), str(place)
+        except FileNotFoundError:
+            missed.append(f"{place}: not there, or not all four files")
+        except (OSError, IdxError) as error:
+            missed.append(f"{place}: {error}")
+    try:
+        return _fetch(cache), str(cache)
+    except (OSError, IdxError) as error:
+        missed.append(f"{ADDRESS}: {error}")
+    raise DataError(
+        "Fashion-MNIST is in none of four places:\n  "
+        + "\n  ".join(missed)
+        + "\nOn Debian and Ubuntu, type 'apt-get install dataset-fashion-mnist'; elsewhere, put "
+        "its four files into a folder and type '--data-dir FOLDER'; or take '--data sample'"
+    )
+
+
+def _read(folder: Path) -> list[Bytes]:
+    return [fashion_mnist.load_directory(folder, split) for split in fashion_mnist.FILES]
+
+
+def _official(splits: list[Bytes]) -> list[Bytes]:
+    """The same, if they have the content of the official release; else ``DataError``."""
+    for names, arrays in zip(fashion_mnist.FILES.values(), splits, strict=True):
+        for name, array in zip(names, arrays, strict=True):
+            found, expected = hashlib.sha256(header(array)), CHECKSUMS[name][1]
+            found.update(array.data)
+            if found.hexdigest() != expected:
+                raise DataError(
+                    f"{name}: expected content of SHA256 {expected}, found {found.hexdigest()}"
+                )
+    return splits
+
+
+def _fetch(folder: Path) -> list[Bytes]:
+    from densenet_multi._download import download
+
+    splits = []
+    for names in fashion_mnist.FILES.values():
+        images, labels = (
+            download(
+                f"{ADDRESS}{name}.gz",
+                folder / f"{name}.gz",
+                f"sha256:{CHECKSUMS[name][0]}",
+                largest=2**26,
+            )
+            for name in names
+        )
+        splits.append(fashion_mnist.read_pair(images, labels))
+    return splits
