@@ -91,10 +91,8 @@ def _words(seed: int, epoch: int, indices: NDArray[Any]) -> NDArray[np.uint64]:
     if not (0 <= seed < 2**32 and 0 <= epoch < 2**32):
         raise ValueError(f"seed, epoch: expected 0 to 2**32 - 1, found {seed} and {epoch}")
     (start,) = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)
-    k = np.uint64(3) * indices.astype(np.uint64)[:, np.newaxis] + np.arange(1, 4, dtype=np.uint64)
-    z: NDArray[np.uint64] = np.uint64(start) + k * np.uint64(
-        0x9E3779B97F4A7C15
-    )  # arrays of integers wrap around
+    k = 3 * indices.astype(np.uint64)[:, np.newaxis] + np.arange(1, 4).astype(np.uint64)
+    z: NDArray[np.uint64] = start + k * np.uint64(0x9E3779B97F4A7C15)  # modulo 2**64
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
