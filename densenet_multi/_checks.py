@@ -29,6 +29,8 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "momentum": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
     "weight_decay": ("a finite number of at least 0", lambda x: 0 <= x < math.inf),
     "milestones": ("fractions between 0 and 1", lambda x: 0 < x < 1),
+    "warmup": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
+    "label_smoothing": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
 }
 
 

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from .checkpoint import TrainingState
     from .history import History
     from .manifest import ParameterCount
     from .recipe import Recipe
     from .spec import DenseNetSpec
-    from .training import Callback, Data
+    from .training import Callback, Data, Keep
 
     Array = npt.NDArray[np.floating]
     Images = npt.ArrayLike
@@ -89,12 +90,16 @@ class Backend(Protocol):
         *,
         validation: Data | None = None,
         callbacks: Iterable[Callback] = (),
+        checkpoint: Keep | None = None,
+        resume: TrainingState | None = None,
     ) -> History:
         """Train the model in place, by the rule of recipe.py, in this framework's own loop.
 
         ``data`` and ``validation`` are pairs of images (N, C, H, W) and labels (N,), or objects
-        such as ``data.FashionMNIST``. Each callback is called with every ``Step`` and ``Epoch``.
-        Afterwards the model is in the mode that it was in before.
+        such as ``data.FashionMNIST``. Each callback is called with every ``Step`` and ``Epoch``;
+        then ``checkpoint``, with a function that returns the ``TrainingState`` of that moment,
+        from which ``resume`` goes on, in this framework or another. Afterwards the model is in
+        the mode that it was in before.
         """
 
 

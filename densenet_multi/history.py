@@ -24,6 +24,7 @@ class Epoch:
     """One epoch, counted from 1.
 
     Attributes:
+        steps: taken since the beginning of the run.
         loss, accuracy: means over the examples as they were trained on, in training mode.
         validation_loss, validation_accuracy: after the epoch, in evaluation mode; None without
             validation examples.
@@ -32,6 +33,7 @@ class Epoch:
     """
 
     number: int
+    steps: int
     loss: float
     accuracy: float
     validation_loss: float | None

@@ -8,24 +8,32 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import ConfigError
+from ._checks import ConfigError, bad
 from ._progress import progress
+from .checkpoint import TrainingState
 from .data import Arrays, Examples, epoch_order
+from .data.augment import augment
 from .history import Epoch, History, Step
 from .inputs import ImageError, check_images, check_labels
+from .manifest import tensors
 from .recipe import Recipe
 from .reference import cross_entropy
 from .spec import DenseNetSpec
+from .weights import Weights
 
-Batch = tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.int64]]
+Array = npt.NDArray[np.floating[Any]]
+Batch = tuple[Array, Array]
 Data = Examples | tuple[Any, Any]
 Callback = Callable[[Step | Epoch], object]
+Keep = Callable[[Callable[[], TrainingState]], object]
 
 
 class TrainingError(ValueError):
@@ -35,21 +43,25 @@ class TrainingError(ValueError):
 class Training:
     """One run of a recipe. A backend's ``fit`` takes batches from it and reports every step::
 
-        with Training(model.spec, "float32", recipe, data) as run:
-            for _ in range(run.recipe.epochs):
-                for x, y, rate in run.batches():
+        run = Training(model.spec, "float32", recipe, data)
+        with run.started(logits, snapshot):
+            for _ in run.epochs_left:
+                for x, targets, rate in run.batches():
                     ...
                     run.record(loss, accuracy)
-                run.finish_epoch(logits)
+                run.finish_epoch()
         return run.history
 
     Arguments:
         spec: of the network, which must have a classifier.
-        dtype: of the images that ``batches`` gives.
+        dtype: of the images and targets that ``batches`` gives.
         recipe: its numbers are rounded once (``Recipe.rounded``).
         data: examples to train on, or a pair (images (N, C, H, W), labels (N,)).
         validation: the same to test with after every epoch, or None.
         callbacks: called with every ``Step`` and every ``Epoch``.
+        checkpoint: called after them with a function that returns the ``TrainingState`` of that
+            moment; it decides whether to ask for it, which costs a copy of the weights.
+        resume: the ``TrainingState`` to go on from.
 
     Raises ``ConfigError``, ``ImageError`` or ``ImageSizeError`` where these do not fit together.
     """
@@ -63,6 +75,8 @@ class Training:
         *,
         validation: Data | None = None,
         callbacks: Iterable[Callback] = (),
+        checkpoint: Keep | None = None,
+        resume: TrainingState | None = None,
     ) -> None:
         if not isinstance(recipe, Recipe):
             raise ConfigError(
@@ -73,68 +87,112 @@ class Training:
         self._spec, self._dtype = spec, dtype
         self._data = self._checked("data", data)
         self._validation = None if validation is None else self._checked("validation", validation)
-        self._callbacks = list(callbacks)
+        self._check_recipe(recipe)
+        self._callbacks, self._checkpoint = list(callbacks), checkpoint
         count, size = len(self._data), recipe.batch_size
         if size > count:
             raise ConfigError(f"batch_size: expected at most the {count} examples, found {size}")
         self._order = lru_cache(maxsize=2)(partial(epoch_order, count, recipe.seed))
         self.steps_per_epoch = count // size + (count % size > 1)  # a batch of one is skipped
         self.rates = self.recipe.learning_rates(recipe.epochs * self.steps_per_epoch)
-        self._progress = _bar()
-        self._bar = self._progress.add_task("training", total=len(self.rates), status="")
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        self._start = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self.steps, self._seconds = 0, 0.0
+        self._resume = resume
+        if resume is not None:
+            self._go_on_from(resume)
 
     @property
     def epoch(self) -> int:
         """The epoch that is under way, from 0."""
         return len(self.history.epochs)
 
+    @property
+    def epochs_left(self) -> range:
+        """The epochs to train, the one that is under way first."""
+        return range(self.epoch, self.recipe.epochs)
+
+    @property
+    def velocity(self) -> Weights:
+        """v of the rule to begin with, for what is trained: zeros, or the checkpoint's."""
+        if self._resume is not None:
+            return self._resume.velocity
+        trained = ("",) if self.recipe.train_features else ("classifier.",)
+        return {
+            name: np.zeros(info.shape, self._dtype)
+            for name, info in tensors(self._spec).items()
+            if info.role == "trainable" and name.startswith(trained)
+        }
+
+    @contextmanager
+    def started(
+        self, logits: Callable[[Any], Any], snapshot: Callable[[], tuple[Weights, Weights]]
+    ) -> Iterator[None]:
+        """Around the steps, with a progress bar.
+
+        ``logits`` takes images (n, C, H, W) to NumPy logits (n, classes) in evaluation mode;
+        ``snapshot`` returns copies of the weights and of the velocity, by canonical name.
+        """
+        self._logits, self._snapshot = logits, snapshot
+        self._progress = _bar()
+        self._bar = self._progress.add_task(
+            "training", total=len(self.rates), completed=self.steps, status=""
+        )
+        self._first, self._begun = self.steps, time.perf_counter()
+        self._start = self._begun - self._seconds
+        with self._progress:
+            yield
+
     def batch(self, epoch: int, index: int) -> Batch:
-        """Images (n, C, H, W) in the run's dtype and labels (n,) of one step of an epoch.
+        """Images (n, C, H, W) and targets (n, classes) of one step of an epoch.
 
         Both are counted from 0; the same arguments give the same batch.
         """
-        size = self.recipe.batch_size
+        recipe, size = self.recipe, self.recipe.batch_size
         indices = self._order(epoch)[index * size : (index + 1) * size]
         x = check_images(self._spec, self._data.take(indices), self._dtype)
-        return x, np.asarray(self._data.labels)[indices].astype(np.int64)
+        if recipe.flip or recipe.shift:
+            drawn = recipe.seed, epoch, indices
+            x = augment(x, *drawn, flip=recipe.flip, shift=recipe.shift)
+        classes, smooth = self._spec.config.num_classes, recipe.label_smoothing
+        one_hot = np.eye(classes)[np.asarray(self._data.labels)[indices]]
+        targets = (1 - smooth) * one_hot + smooth / classes
+        return x, targets.astype(self._dtype)
 
-    def batches(
-        self,
-    ) -> Iterator[tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.int64], float]]:
-        """The batches of the epoch that is under way, each with its learning rate."""
-        for index in range(self.steps_per_epoch):
-            yield *self.batch(self.epoch, index), self.rates[len(self.history.steps)]
+    def batches(self) -> Iterator[tuple[Array, Array, float]]:
+        """The batches that are left of the epoch that is under way, with their learning rates.
+
+        A thread prepares the next one meanwhile.
+        """
+        epoch = self.epoch
+        indices = range(self.steps - epoch * self.steps_per_epoch, self.steps_per_epoch)
+        with ThreadPoolExecutor(1) as thread:
+            coming = [thread.submit(self.batch, epoch, index) for index in indices[:1]]
+            for index in indices:
+                batch = coming.pop().result()
+                if index + 1 < self.steps_per_epoch:
+                    coming.append(thread.submit(self.batch, epoch, index + 1))
+                yield *batch, self.rates[self.steps]
 
     def record(self, loss: float, accuracy: float) -> None:
         """Write down a step. Raises ``TrainingError`` if the loss is not finite."""
-        number = len(self.history.steps) + 1
-        rate = self.rates[number - 1]
+        rate = self.rates[self.steps]
         if not math.isfinite(loss):
             raise TrainingError(
-                f"step {number} (epoch {self.epoch + 1}): expected a finite loss, found {loss}; "
-                f"try a learning rate below {rate:g}"
+                f"step {self.steps + 1} (epoch {self.epoch + 1}): expected a finite loss, found "
+                f"{loss}; try a learning rate below {rate:g}"
             )
-        step = Step(number, self.epoch + 1, loss, accuracy, rate)
+        self.steps += 1
+        step = Step(self.steps, self.epoch + 1, loss, accuracy, rate)
         self.history.steps.append(step)
-        self._progress.update(self._bar, advance=1, status=f"loss {loss:.3f}")
-        self._call_back(step)
+        self._show(step)
+        self._call_back(step, keep=self.steps % self.steps_per_epoch != 0)
 
-    def finish_epoch(self, logits: Callable[[Any], Any]) -> None:
-        """Write down an epoch. ``logits`` takes images (n, C, H, W) to NumPy logits (n, classes),
-        in evaluation mode."""
+    def finish_epoch(self) -> None:
+        """Test, and write down an epoch."""
         seconds = time.perf_counter() - self._start
         steps = self.history.steps[-self.steps_per_epoch :]
         size, count = self.recipe.batch_size, len(self._data)
         sizes = np.diff([*range(0, count, size), count])[: len(steps)]
-        tested = self._test(logits)
+        tested = self._test(self._logits)
         epoch = Epoch(
             self.epoch + 1,
             float(np.average([step.loss for step in steps], weights=sizes)),
@@ -144,20 +202,55 @@ class Training:
             int(sizes.sum()) / seconds,
         )
         self.history.epochs.append(epoch)
-        self._call_back(epoch)
         self._start = time.perf_counter()
+        self._call_back(epoch, keep=True)
+
+    def _now(self) -> TrainingState:
+        weights, velocity = self._snapshot()
+        unfinished = self.steps - self.epoch * self.steps_per_epoch
+        return TrainingState(
+            weights,
+            velocity,
+            self.steps,
+            tuple(self.history.epochs),
+            tuple(self.history.steps[len(self.history.steps) - unfinished :]),
+            time.perf_counter() - self._start,
+        )
+
+    def _go_on_from(self, resume: TrainingState) -> None:
+        epochs, unfinished = len(resume.epochs), len(resume.unfinished)
+        expected = epochs * self.steps_per_epoch + unfinished
+        if resume.steps != expected or epochs > self.recipe.epochs:
+            raise bad(
+                "resume",
+                f"{resume.steps} steps and {epochs} epochs",
+                f"a checkpoint of this run, which has {self.steps_per_epoch} steps an epoch "
+                f"and {self.recipe.epochs} epochs",
+            )
+        self.history.epochs.extend(resume.epochs)
+        self.history.steps.extend(resume.unfinished)
+        self.steps, self._seconds = resume.steps, resume.seconds
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        if recipe.bfloat16 and self._dtype != "float32":
+            raise bad("bfloat16", True, f"False for a network in {self._dtype}")
+        if not recipe.train_features and self._spec.config.drop_rate:
+            raise bad("train_features", False, "True for a network with a drop_rate")
 
     def _test(self, logits: Callable[[Any], Any]) -> tuple[float | None, float | None]:
         data, size = self._validation, self.recipe.batch_size
         if data is None:
             return None, None
         loss = right = 0.0
+        task = self._progress.add_task("testing", total=len(data), status="")
         for start in range(0, len(data), size):
             indices = np.arange(start, min(start + size, len(data)))
             labels = np.asarray(data.labels)[indices]
             scores = logits(check_images(self._spec, data.take(indices), self._dtype))
             loss += cross_entropy(scores, labels) * len(indices)
             right += int((scores.argmax(axis=1) == labels).sum())
+            self._progress.update(task, advance=len(indices))
+        self._progress.remove_task(task)
         return loss / len(data), right / len(data)
 
     def _checked(self, what: str, data: Data) -> Examples:
@@ -177,9 +270,18 @@ class Training:
         checked: Examples = examples
         return checked
 
-    def _call_back(self, event: Step | Epoch) -> None:
+    def _call_back(self, event: Step | Epoch, *, keep: bool) -> None:
         for callback in self._callbacks:
             callback(event)
+        if keep and self._checkpoint is not None:
+            self._checkpoint(self._now)
+
+    def _show(self, step: Step) -> None:
+        seconds = time.perf_counter() - self._begun
+        speed = (self.steps - self._first) * self.recipe.batch_size / seconds
+        status = f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {speed:,.0f} images/s"
+        text = f"epoch {step.epoch}/{self.recipe.epochs}"
+        self._progress.update(self._bar, description=text, completed=self.steps, status=status)
 
 
 def _bar() -> Any:

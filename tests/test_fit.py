@@ -40,8 +40,8 @@ def rule(backend, spec, weights, recipe, data):
     w, v, losses = weights, dict.fromkeys(weights, 0.0), []
     for step, rate in enumerate(run.rates):
         backend.import_weights(model, w)
-        x, y = run.batch(*divmod(step, run.steps_per_epoch))
-        loss, gradients = backend.loss_and_gradients(model, x, y)
+        x, targets = run.batch(*divmod(step, run.steps_per_epoch))
+        loss, gradients = backend.loss_and_gradients(model, x, targets.argmax(axis=1))
         losses.append(loss)
         w = backend.export_weights(model)  # with the new running statistics
         for name, gradient in gradients.items():

@@ -41,7 +41,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module -> what it may import; others: anythin
     "recipe": set(),
     "spec": set(),
     "variants": set(),
-    "data": {"numpy"},
+    "data": {"numpy", "PIL"},
     "inputs": {"numpy"},
     "reference": {"numpy"},
     "training": {"numpy", "rich"},

@@ -11,12 +11,21 @@ import numpy.typing as npt
 import optax
 from flax import nnx
 
+from ..checkpoint import TrainingState
 from ..history import History
 from ..inputs import check_images, check_labels
 from ..recipe import Recipe
-from ..training import Callback, Data, Training
+from ..training import Callback, Data, Keep, Training
+from ..weights import Weights
 from .model import DenseNet
-from .weights import dtype_of, precision, to_canonical
+from .weights import (
+    dtype_of,
+    export_weights,
+    import_weights,
+    precision,
+    to_canonical,
+    to_native,
+)
 
 
 def loss_and_gradients(
@@ -24,23 +33,44 @@ def loss_and_gradients(
 ) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
     x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
     y = check_labels(labels, len(x), model.spec.config.num_classes)
+    targets = np.eye(model.spec.config.num_classes, dtype=x.dtype)[y]
     with precision(dtype_of(model)):
         graphdef, parameters, rest = nnx.split(model, nnx.Param, ...)
         (loss, (rest, _)), gradients = _step(
-            graphdef, parameters, rest, jnp.asarray(x), jnp.asarray(y)
+            graphdef, Recipe(), parameters, rest, jnp.asarray(x), jnp.asarray(targets)
         )
         nnx.update(model, rest)  # running statistics and dropout's counters
     return loss.item(), to_canonical(model.spec, gradients)
 
 
-@partial(jax.jit, static_argnums=0)
-@partial(jax.value_and_grad, argnums=1, has_aux=True)
-def _step(graphdef: Any, parameters: Any, rest: Any, x: jax.Array, y: jax.Array) -> Any:
+@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.value_and_grad, argnums=2, has_aux=True)
+def _step(
+    graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, x: jax.Array, targets: jax.Array
+) -> Any:
     model = nnx.merge(graphdef, parameters, rest, copy=True)
-    model.train()
-    scores = model(x)
-    loss = optax.softmax_cross_entropy_with_integer_labels(scores, y).mean()
-    return loss, (nnx.state(model, nnx.Not(nnx.Param)), scores)
+    if recipe.train_features:
+        model.train()
+    else:
+        model.eval()
+    if recipe.bfloat16:
+        multiply_in_bfloat16(model)
+    scores = model(x).astype(targets.dtype)
+    loss = optax.softmax_cross_entropy(scores, targets).mean()
+    return loss, (nnx.state(model, nnx.Not(trained(recipe))), scores)
+
+
+def trained(recipe: Recipe) -> Any:
+    """The filter of the variables that have a gradient."""
+    if recipe.train_features:
+        return nnx.Param
+    return nnx.All(nnx.Param, nnx.PathContains("classifier"))
+
+
+def multiply_in_bfloat16(model: DenseNet) -> None:
+    for _, module in nnx.iter_modules(model):
+        if hasattr(module, "param_dtype"):  # a convolution, a BatchNorm, or the classifier
+            module.dtype = jnp.bfloat16
 
 
 def fit(
@@ -50,38 +80,59 @@ def fit(
     *,
     validation: Data | None = None,
     callbacks: Iterable[Callback] = (),
+    checkpoint: Keep | None = None,
+    resume: TrainingState | None = None,
 ) -> History:
     run = Training(
-        model.spec, dtype_of(model), recipe, data, validation=validation, callbacks=callbacks
+        model.spec,
+        dtype_of(model),
+        recipe,
+        data,
+        validation=validation,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=resume,
     )
-    with run, precision(dtype_of(model)):
-        graphdef, parameters, rest = nnx.split(model, nnx.Param, ...)
+    if resume is not None:
+        import_weights(model, resume.weights)
+    with precision(dtype_of(model)):
+        graphdef, parameters, rest = nnx.split(model, trained(recipe), ...)
+        velocity = nnx.clone(parameters)
+        nnx.update(velocity, to_native(model.spec, run.velocity))
+        optimizer = _optimizer(run.recipe).init(parameters)
+        optimizer = optax.tree.set(optimizer, trace=velocity)
         # copies, because each step gives its buffers to the next
-        state = jax.tree.map(jnp.copy, (parameters, rest, _optimizer(run.recipe).init(parameters)))
+        state = jax.tree.map(jnp.copy, (parameters, rest, optimizer))
 
         def logits(x: Any) -> npt.NDArray[np.floating]:
             x = jnp.asarray(x.transpose(0, 2, 3, 1))
             return np.asarray(evaluate(DenseNet.__call__, graphdef, x, *state[:2]))
 
-        try:
-            for _ in range(recipe.epochs):
-                for x, y, rate in run.batches():
-                    batch = jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray(y)
-                    state, loss, right = _update(graphdef, run.recipe, state, batch, rate)
-                    run.record(loss.item(), right.item())
-                run.finish_epoch(logits)
-        finally:
+        def snapshot() -> tuple[Weights, Weights]:
             nnx.update(model, *state[:2])
+            velocity = optax.tree.get(state[2], "trace")
+            return export_weights(model), to_canonical(model.spec, velocity)
+
+        with run.started(logits, snapshot):
+            try:
+                for _ in run.epochs_left:
+                    for x, y, rate in run.batches():
+                        batch = jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray(y)
+                        state, loss, right = _update(graphdef, run.recipe, state, batch, rate)
+                        run.record(loss.item(), right.item())
+                    run.finish_epoch()
+            finally:
+                nnx.update(model, *state[:2])
     return run.history
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def _update(graphdef: Any, recipe: Recipe, state: Any, batch: Any, rate: Any) -> Any:
     parameters, rest, optimizer = state
-    (loss, (rest, scores)), gradients = _step(graphdef, parameters, rest, *batch)
+    (loss, (rest, scores)), gradients = _step(graphdef, recipe, parameters, rest, *batch)
     steps, optimizer = _optimizer(recipe).update(gradients, optimizer, parameters)
     parameters = jax.tree.map(lambda w, step: w - rate * step, parameters, steps)
-    return (parameters, rest, optimizer), loss, jnp.mean(scores.argmax(axis=1) == batch[1])
+    return (parameters, rest, optimizer), loss, jnp.mean(scores.argmax(axis=1) == batch[1].argmax(axis=1))
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:

@@ -64,8 +64,8 @@ def precision(dtype: str) -> Any:
 def to_native(spec: DenseNetSpec, values: Weights) -> dict[str, Any]:
     """The same weights as NNX nests them: {"features": {"conv0": {"kernel": ...}, ...}, ...}."""
     tree: dict[str, Any] = {}
-    for name, info in tensors(spec).items():
-        leaf, axes = NATIVE[info.kind]
+    for name in values:
+        leaf, axes = NATIVE[tensors(spec)[name].kind]
         *layers, _ = name.split(".")
         branch = tree
         for layer in layers:

@@ -1,6 +1,7 @@
 """Training in Gluon's own idiom."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import mxnet as mx
@@ -8,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from mxnet import autograd, gluon
 
+from .._checks import bad
+from ..checkpoint import TrainingState
 from ..history import History
 from ..inputs import check_images, check_labels
 from ..recipe import Recipe
-from ..training import Callback, Data, Training
+from ..training import Callback, Data, Keep, Training
+from ..weights import Weights
 from .model import DenseNet
-from .weights import dtype_of, native_parameters, to_native
+from .weights import dtype_of, export_weights, import_weights, native_parameters, to_native
 
 
 def loss_and_gradients(
@@ -39,43 +43,73 @@ def fit(
     *,
     validation: Data | None = None,
     callbacks: Iterable[Callback] = (),
+    checkpoint: Keep | None = None,
+    resume: TrainingState | None = None,
 ) -> History:
     run = Training(
-        model.spec, dtype_of(model), recipe, data, validation=validation, callbacks=callbacks
+        model.spec,
+        dtype_of(model),
+        recipe,
+        data,
+        validation=validation,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=resume,
     )
-    cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
-    optimizer = SGD(run.recipe)
-    trainer = gluon.Trainer(model.collect_params(), optimizer)
+    if resume is not None:
+        import_weights(model, resume.weights)
+    if recipe.bfloat16:
+        raise bad("bfloat16", True, "False: MXNet 1.9.1 does not train in bfloat16")
+    cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
+    velocity = {name: to_native(array) for name, array in run.velocity.items()}
+    native = native_parameters(model)
+    trainer = gluon.Trainer([native[name] for name in velocity], SGD(run.recipe, velocity))
     model.hybridize(static_alloc=True)
 
     def logits(x: Any) -> npt.NDArray[np.floating]:
         with autograd.pause(train_mode=False):
             return model(to_native(x)).asnumpy()
 
-    with run:
-        for _ in range(recipe.epochs):
+    def snapshot() -> tuple[Weights, Weights]:
+        return export_weights(model), {name: v.asnumpy() for name, v in velocity.items()}
+
+    with run.started(logits, snapshot), frozen(native, velocity):
+        for _ in run.epochs_left:
             for x, y, rate in run.batches():
                 trainer.set_learning_rate(rate)
-                with autograd.record():
+                with autograd.record(train_mode=recipe.train_features):
                     scores = model(to_native(x))
                     loss = cross_entropy(scores, to_native(y)).mean()
                 loss.backward()
                 trainer.step(batch_size=1)  # the loss is a mean already
-                right = scores.asnumpy().argmax(axis=1) == y
+                right = scores.asnumpy().argmax(axis=1) == y.argmax(axis=1)
                 run.record(loss.asscalar().item(), right.mean().item())
-            run.finish_epoch(logits)
+            run.finish_epoch()
     return run.history
+
+
+@contextmanager
+def frozen(native: Mapping[str, Any], trained: Iterable[str]) -> Iterator[None]:
+    """Inside, no gradients are calculated but those of ``trained``."""
+    before = {name: parameter.grad_req for name, parameter in native.items()}
+    for name in before.keys() - set(trained):
+        native[name].grad_req = "null"
+    try:
+        yield
+    finally:
+        for name, request in before.items():
+            native[name].grad_req = request
 
 
 class SGD(mx.optimizer.Optimizer):
     """The rule of recipe.py: MXNet's own puts the learning rate into the velocity."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, velocity: dict[str, Any]) -> None:
         super().__init__(learning_rate=recipe.learning_rate)
-        self.recipe = recipe
+        self.recipe, self.velocity = recipe, list(velocity.values())
 
     def create_state(self, index: int, weight: Any) -> Any:
-        return mx.nd.zeros_like(weight)
+        return self.velocity[index]
 
     def update(self, index: int, weight: Any, grad: Any, state: Any) -> None:
         recipe, velocity = self.recipe, state

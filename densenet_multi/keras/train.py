@@ -9,13 +9,15 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow import keras
 
+from ..checkpoint import TrainingState
 from ..history import History
 from ..inputs import check_images, check_labels
 from ..recipe import Recipe
-from ..training import Callback, Data, Training
+from ..training import Callback, Data, Keep, Training
 from .layers import dtype_policy
+from ..weights import Weights
 from .model import DenseNet
-from .weights import dtype_of, native_variables, to_canonical
+from .weights import dtype_of, export_weights, import_weights, native_variables, to_canonical
 
 
 def loss_and_gradients(
@@ -44,25 +46,72 @@ def fit(
     *,
     validation: Data | None = None,
     callbacks: Iterable[Callback] = (),
+    checkpoint: Keep | None = None,
+    resume: TrainingState | None = None,
 ) -> History:
     run = Training(
-        model.spec, dtype_of(model), recipe, data, validation=validation, callbacks=callbacks
+        model.spec,
+        dtype_of(model),
+        recipe,
+        data,
+        validation=validation,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=resume,
     )
-    with dtype_policy(dtype_of(model)), floatx(dtype_of(model)):
+    if resume is not None:
+        import_weights(model, resume.weights)
+    def logits(x: Any) -> npt.NDArray[np.floating]:
+        return model.predict_on_batch(x.transpose(0, 2, 3, 1))
+
+    def snapshot() -> tuple[Weights, Weights]:
+        return export_weights(model), {
+            name: to_canonical(optimizer.velocity_of(variable).numpy(), axes)
+            for name, (variable, axes) in parameters.items()
+        }
+
+    with dtype_policy(dtype_of(model)), floatx(dtype_of(model)), changed(model, recipe):
+        optimizer = SGD(run.recipe, run.rates)
         model.compile(
-            SGD(run.recipe, run.rates),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=dtype_of(model)),
+            optimizer,
+            keras.losses.CategoricalCrossentropy(from_logits=True, dtype=dtype_of(model)),
             metrics=["accuracy"],
         )
-        with run:
-            model.fit(
-                Batches(run),
-                epochs=recipe.epochs,
-                shuffle=False,  # Training has done it
-                callbacks=[Report(run)],
-                verbose=0,
-            )
+        optimizer.build(model.trainable_variables)
+        optimizer.iterations.assign(run.steps)
+        native = native_variables(model)
+        parameters = {name: native[name] for name in run.velocity if native[name][0].trainable}
+        for name, (variable, axes) in parameters.items():
+            optimizer.velocity_of(variable).assign(run.velocity[name].transpose(axes))
+        with run.started(logits, snapshot):
+            for epoch in run.epochs_left:
+                model.fit(
+                    Batches(run),
+                    initial_epoch=epoch,
+                    epochs=epoch + 1,
+                    shuffle=False,  # Training has done it
+                    callbacks=[Report(run)],
+                    verbose=0,
+                )
     return run.history
+
+
+@contextmanager
+def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
+    """Inside, the model is frozen and multiplies as the recipe says: BatchNorm in frozen layers
+    uses its running statistics and leaves them as they are."""
+    layers = [layer for layer in model._flatten_layers() if layer.dtype_policy]
+    trainable, policies = model.features.trainable, [layer.dtype_policy for layer in layers]
+    model.features.trainable = trainable and recipe.train_features
+    try:
+        if recipe.bfloat16:
+            for layer in layers:
+                layer.dtype_policy = "mixed_bfloat16"
+        yield
+    finally:
+        model.features.trainable = trainable
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
 
 
 @contextmanager
@@ -79,13 +128,14 @@ def floatx(dtype: str) -> Iterator[None]:
 class Batches(keras.utils.PyDataset):
     def __init__(self, run: Training) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.epoch = run, run.epoch
+        self.first = run.steps - run.epoch * run.steps_per_epoch
 
     def __len__(self) -> int:
-        return self.run.steps_per_epoch
+        return self.run.steps_per_epoch - self.first
 
     def __getitem__(self, index: int) -> Any:
-        x, y = self.run.batch(self.run.epoch, index)
+        x, y = self.run.batch(self.epoch, self.first + index)
         return x.transpose(0, 2, 3, 1), y
 
 
@@ -101,7 +151,7 @@ class Report(keras.callbacks.Callback):
         self.run.record(float(logs["loss"]), float(logs["accuracy"]))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.run.finish_epoch(lambda x: self.model.predict_on_batch(x.transpose(0, 2, 3, 1)))
+        self.run.finish_epoch()
 
 
 class SGD(keras.optimizers.Optimizer):
@@ -115,8 +165,11 @@ class SGD(keras.optimizers.Optimizer):
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
 
+    def velocity_of(self, variable: Any) -> Any:
+        return self.velocities[self._get_variable_index(variable)]
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        recipe, velocity = self.recipe, self.velocities[self._get_variable_index(variable)]
+        recipe, velocity = self.recipe, self.velocity_of(variable)
         gradient = gradient + recipe.weight_decay * variable
         self.assign(velocity, recipe.momentum * velocity + gradient)
         step = gradient + recipe.momentum * velocity if recipe.nesterov else velocity

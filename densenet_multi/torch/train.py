@@ -9,12 +9,14 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from ..checkpoint import TrainingState
 from ..history import History
 from ..inputs import check_images, check_labels
 from ..recipe import Recipe
-from ..training import Callback, Data, Training
+from ..training import Callback, Data, Keep, Training
+from ..weights import Weights
 from .model import DenseNet
-from .weights import dtype_of, native_tensors, to_numpy
+from .weights import dtype_of, export_weights, import_weights, native_tensors, to_numpy
 
 
 def loss_and_gradients(
@@ -39,36 +41,62 @@ def fit(
     *,
     validation: Data | None = None,
     callbacks: Iterable[Callback] = (),
+    checkpoint: Keep | None = None,
+    resume: TrainingState | None = None,
 ) -> History:
     run = Training(
-        model.spec, dtype_of(model), recipe, data, validation=validation, callbacks=callbacks
+        model.spec,
+        dtype_of(model),
+        recipe,
+        data,
+        validation=validation,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=resume,
     )
+    if resume is not None:
+        import_weights(model, resume.weights)
     device = model.features.conv0.weight.device
+    model.to(memory_format=torch.channels_last)
+    native = native_tensors(model)
+    parameters = {name: native[name] for name in run.velocity}
     optimizer = torch.optim.SGD(
-        model.parameters(),
+        parameters.values(),
         lr=run.rates[0],
         momentum=run.recipe.momentum,
         weight_decay=run.recipe.weight_decay,
         nesterov=run.recipe.nesterov,
     )
+    for name, array in run.velocity.items():
+        velocity = torch.tensor(array, device=device)
+        optimizer.state[parameters[name]]["momentum_buffer"] = velocity
+
+    def multiplied() -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16)
 
     def logits(x: Any) -> npt.NDArray[np.floating]:
-        with in_mode(model, training=False), torch.inference_mode():
-            return to_numpy(model(torch.tensor(x, device=device)))
+        with in_mode(model, training=False), torch.inference_mode(), multiplied():
+            return to_numpy(model(torch.tensor(x, device=device)).to(native["classifier.bias"]))
 
-    with run, in_mode(model, training=True):
-        for _ in range(recipe.epochs):
+    def snapshot() -> tuple[Weights, Weights]:
+        velocities = {n: optimizer.state[p]["momentum_buffer"] for n, p in parameters.items()}
+        return export_weights(model), {n: to_numpy(v) for n, v in velocities.items()}
+
+    with run.started(logits, snapshot), in_mode(model, training=recipe.train_features):
+        for _ in run.epochs_left:
             for x, y, rate in run.batches():
                 optimizer.param_groups[0]["lr"] = rate
+                images = torch.tensor(x, device=device).to(memory_format=torch.channels_last)
                 targets = torch.tensor(y, device=device)
-                scores = model(torch.tensor(x, device=device))
-                loss = F.cross_entropy(scores, targets)
+                with multiplied():
+                    scores = model(images)
+                    loss = F.cross_entropy(scores, targets)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward(inputs=[p for p in parameters.values() if p.requires_grad])
                 optimizer.step()
-                right = scores.argmax(dim=1) == targets
+                right = scores.argmax(dim=1) == targets.argmax(dim=1)
                 run.record(loss.item(), right.double().mean().item())
-            run.finish_epoch(logits)
+            run.finish_epoch()
     optimizer.zero_grad()
     return run.history
 

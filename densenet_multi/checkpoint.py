@@ -1,0 +1,111 @@
+"""Where a training run stands: all that any backend's ``fit`` needs to go on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ._files import replacing
+from .history import Epoch, Step
+from .manifest import tensors
+from .portable import read_safetensors
+from .spec import DenseNetConfig, DenseNetSpec
+from .weights import Weights, WeightsError, check_weights
+
+KEY = "densenet_multi_run"
+VELOCITY = "velocity."  # before the canonical name of the weight it belongs to
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A run between two steps.
+
+    Attributes:
+        weights: every tensor, {canonical name: array}.
+        velocity: v of the rule in recipe.py, for the trainable tensors (all, or the classifier's).
+        steps: how many were taken.
+        epochs: those that are complete.
+        unfinished: the steps of the epoch that is under way.
+        seconds: that these took.
+    """
+
+    weights: Weights
+    velocity: Weights
+    steps: int
+    epochs: tuple[Epoch, ...]
+    unfinished: tuple[Step, ...]
+    seconds: float
+
+
+def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
+    """Write a checkpoint as one safetensors file, complete or not at all.
+
+    Raises ``WeightsError`` where a tensor does not fit the spec or is not finite, ``OSError``.
+    """
+    from safetensors.numpy import save_file
+
+    dtype = state.weights["features.conv0.weight"].dtype.name
+    arrays = dict(check_weights(spec, state.weights, dtype))
+    arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
+    position = {
+        "config": json.loads(spec.to_json()),
+        "steps": state.steps,
+        "epochs": [asdict(epoch) for epoch in state.epochs],
+        "unfinished": [asdict(step) for step in state.unfinished],
+        "seconds": state.seconds,
+    }
+    with replacing(path) as temporary:
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            temporary,
+            metadata={KEY: json.dumps(position, sort_keys=True)},
+        )
+
+
+def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
+    """What ``save_state`` wrote, checked. Raises ``WeightsError``, ``OSError``."""
+    metadata, arrays = read_safetensors(path)
+    if KEY not in metadata:
+        raise WeightsError(
+            f"{path}: expected a checkpoint of a training run, found no position in its metadata; "
+            "weights alone are given with --weights"
+        )
+    try:
+        position = json.loads(metadata[KEY])
+        spec = DenseNetConfig.from_json(json.dumps(position["config"])).resolve()
+        weights = {n: array for n, array in arrays.items() if not n.startswith(VELOCITY)}
+        velocity = {
+            name.removeprefix(VELOCITY): array
+            for name, array in arrays.items()
+            if name.startswith(VELOCITY)
+        }
+        dtype = weights["features.conv0.weight"].dtype.name
+        checked = check_weights(spec, weights, dtype)
+        _check_velocity(spec, velocity)
+        return spec, TrainingState(
+            checked,
+            velocity,
+            int(position["steps"]),
+            tuple(Epoch(**epoch) for epoch in position["epochs"]),
+            tuple(Step(**step) for step in position["unfinished"]),
+            float(position["seconds"]),
+        )
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: expected a whole checkpoint, found {error!r}") from None
+
+
+def _check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:
+    known = tensors(spec)
+    for name, array in velocity.items():
+        expected = known[name].shape if name in known else None
+        if array.shape != expected or not np.isfinite(array).all():
+            raise WeightsError(
+                f"{VELOCITY}{name}: expected finite values of shape {expected}, found {array.shape}"
+            )

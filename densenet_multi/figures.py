@@ -1,0 +1,73 @@
+"""Pictures, as SVG: the same data give the same bytes."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def training_curve(lines: list[dict[str, Any]]) -> bytes:
+    """Training loss and accuracy and test accuracy over the epochs, as in the chapter's figure.
+
+    Arguments:
+        lines: of ``history.jsonl``; those of single steps give the thin line of the loss.
+    """
+    steps = [line for line in lines if line["kind"] == "step"]
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    figure, axes = _figure(5, 3.5)
+    if epochs:
+        in_epochs = [step["number"] / epochs[0]["steps"] for step in steps]
+        axes.plot(in_epochs, [s["loss"] for s in steps], color="C0", alpha=0.3, linewidth=0.8)
+    x = [line["number"] for line in epochs]
+    axes.plot(x, [line["loss"] for line in epochs], "C0.-", label="train loss")
+    axes.plot(x, [line["accuracy"] for line in epochs], "C4.--", label="train accuracy")
+    tested = [line["validation_accuracy"] for line in epochs]
+    if None not in tested:
+        axes.plot(x, tested, "C2.-.", label="test accuracy")
+    axes.set_xlabel("epoch")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _svg(figure)
+
+
+def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[str, ...]) -> bytes:
+    """A matrix of how often the class of a row was called the class of a column.
+
+    Arguments:
+        counts: integers of shape (classes, classes); rows are the true classes.
+        class_names: one for each class.
+    """
+    classes = len(counts)
+    figure, axes = _figure(2.5 + 0.45 * classes, 2 + 0.45 * classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=7)
+    axes.set_xticks(range(classes), class_names, rotation=45, ha="right")
+    axes.set_yticks(range(classes), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _svg(figure: Any) -> bytes:
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "densenet_multi", "svg.fonttype": "none"}):
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
