@@ -29,6 +29,7 @@ from . import (
 )
 from ._checks import check_names
 from .backends import framework_versions
+from .variants import default_image_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -197,11 +198,8 @@ def compare(  # noqa: PLR0917  # click passes options by name
     from .portable import load_weights
     from .weights import init_weights
 
-    asked = [] if backends is None else [name.strip() for name in backends.split(",")]
-    asked = list(dict.fromkeys(asked))
-    check_names("backend", asked, backend_names())
-    if output and not (output.name and os.access(output.parent, os.W_OK)):
-        raise click.BadParameter(f"no folder to write to: {output.parent}", param_hint="--output")
+    asked = _asked(backends)
+    _check_output(output)
     if weights:
         if variant or seed is not None:
             raise click.UsageError("--weights decides the network: leave --variant and --seed out")
@@ -223,10 +221,172 @@ def compare(  # noqa: PLR0917  # click passes options by name
         )
     result = {"weights": str(weights) if weights else f"{variant}, seed {seed}", **result}
     _print(result, output_format, lambda: comparison.table(result), output)
-    for name, report in result["backends"].items():
-        if report["status"] != "ok":
-            click.echo(f"{name}: {report['error']}", err=True)
+    _print_errors(result)
     return comparison.exit_code(result, asked)
+
+
+@main.command()
+@click.option("--variant", help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
+@click.option("--backends", help="Comma-separated, such as torch,flax.  [default: all]")
+@click.option("--steps", type=AT_LEAST_1, default=50, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option(
+    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
+)
+@click.option(
+    "--data",
+    default="sample",
+    show_default=True,
+    help="Or fashion-mnist, folder:PATH, cifar10:PATH.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the files of fashion-mnist are.",
+)
+@click.option(
+    "--recipe", default="chapter", show_default=True, help="Learning rate, momentum and the rest."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the initial weights and of the order of the images.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Start from a portable .safetensors file, not from a variant's initial weights.",
+)
+@format_option
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write there instead of to stdout.",
+)
+@errors_as_exit_codes
+def lockstep(  # noqa: PLR0917  # click passes options by name
+    variant: str | None,
+    backends: str | None,
+    steps: int,
+    batch_size: int,
+    image_size: int | None,
+    data: str,
+    data_dir: Path | None,
+    recipe: str,
+    seed: int,
+    weights: Path | None,
+    output_format: str,
+    output: Path | None,
+) -> int:
+    """Train the backends from the same weights on the same batches: in float64 they stay together.
+
+    Each backend trains in a process of its own, once in float64 and once in float32, and is
+    compared step by step: in float64 with the others, in float32 with itself in float64.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    from . import lockstep as training
+    from .data import load_data
+    from .portable import load_checkpoint
+    from .recipe import RECIPES
+    from .weights import init_weights
+
+    asked = _asked(backends)
+    _check_output(output)
+    check_names("recipe", [recipe], RECIPES)
+    if weights and variant:
+        raise click.UsageError("--weights decides the network: leave --variant out")
+    variant = variant or "d2l"
+    checkpoint = load_checkpoint(weights) if weights else None
+    spec = checkpoint.spec if checkpoint else get_spec(variant)
+    size = image_size if image_size is not None else default_image_size(spec)
+    examples = load_data(
+        data,
+        image_size=size,
+        in_channels=spec.config.in_channels if checkpoint else None,
+        usage=checkpoint.usage if checkpoint else None,
+        data_dir=data_dir,
+        seed=seed,
+    )
+    if checkpoint:
+        values = checkpoint.weights
+    else:
+        channels = examples.train.take(np.arange(1)).shape[1]
+        spec = get_spec(variant, in_channels=channels, num_classes=len(examples.class_names))
+        values = init_weights(spec, seed)
+    chosen = asked or backend_names()
+    with _progress(training.parts(chosen, steps)) as step:
+        result = training.lockstep(
+            spec,
+            values,
+            examples.train,
+            replace(RECIPES[recipe], batch_size=batch_size, seed=seed),
+            backends=chosen,
+            steps=steps,
+            step=step,
+        )
+    start = str(weights) if weights else f"{variant}, seed {seed}"
+    result = {"weights": start, "data": data, "recipe_name": recipe, "image_size": size, **result}
+    _print(result, output_format, lambda: training.table(result), output)
+    _print_errors(result)
+    return training.exit_code(result, asked)
+
+
+@main.command()
+@click.option("--backend", help="Which one trains.  [default: the first that is installed]")
+@click.option("--recipe", help="chapter, paper or modern.  [default: chapter]")
+@click.option("--variant", help="Another network than the recipe's.")
+@click.option("--data", help="fashion-mnist, sample, folder:PATH or cifar10:PATH.")
+@click.option("--data-dir", help="Where Fashion-MNIST's files are.", type=click.Path())
+@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.")
+@click.option("--epochs", type=AT_LEAST_1)
+@click.option("--batch-size", type=AT_LEAST_1)
+@click.option("--learning-rate", type=float)
+@click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights and the order.")
+@click.option("--bfloat16", is_flag=True, default=None, help="Multiply in bfloat16.")
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="A portable file to begin with; other classes get a new classifier.",
+)
+@click.option("--freeze", "frozen", is_flag=True, default=None, help="Train the classifier alone.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The run's folder: checkpoints, history, curve, report.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --output, in any backend.")
+@format_option
+@errors_as_exit_codes
+def train(
+    output: Path | None, resume: bool, frozen: bool | None, output_format: str, **given: Any
+) -> None:
+    """Train a network on real images and show what came out.
+
+    Without other options, it is the chapter's network and recipe on Fashion-MNIST. The data order,
+    the augmentation and the initial weights are the same in every backend.
+    """
+    from . import train as training
+    from .recipe import RECIPES
+    from .runs import read_config
+
+    if resume and output is None:
+        raise click.UsageError("--resume needs --output, the folder of the run")
+    check_names("backend", [given["backend"]] if given["backend"] else [], backend_names())
+    check_names("recipe", [given["recipe"]] if given["recipe"] else [], RECIPES)
+    given["train_features"] = None if frozen is None else False
+    found = read_config(output) if output is not None and resume else None
+    report = training.train(
+        training.options_from(given, found),
+        output=output,
+        resume=resume,
+        say=lambda text: click.echo(f"densenet-multi: {text}", err=True),
+    )
+    _print(report, output_format, lambda: training.table(report))
 
 
 @main.command()
@@ -309,12 +469,26 @@ def info(output_format: str) -> None:
     _print(result, output_format, lambda: _info_table(result))
 
 
-def default_image_size(spec: DenseNetSpec) -> int:
-    """Pixels per side: the chapter's 96, or CIFAR's 32."""
-    return 96 if spec.config.stem == "imagenet" else 32
+def _asked(backends: str | None) -> list[str]:
+    """The backends that were asked for, each once; none if that was left out."""
+    asked = [] if backends is None else [name.strip() for name in backends.split(",")]
+    check_names("backend", asked, backend_names())
+    return list(dict.fromkeys(asked))
 
 
 # --- Output -------------------------------------------------------------------------------------
+
+
+def _check_output(path: Path | None) -> None:
+    """Before the work, not after it."""
+    if path and not (path.name and os.access(path.parent, os.W_OK)):
+        raise click.BadParameter(f"no folder to write to: {path.parent}", param_hint="--output")
+
+
+def _print_errors(result: dict[str, Any]) -> None:
+    for name, report in result["backends"].items():
+        if report["status"] != "ok":
+            click.echo(f"{name}: {report['error']}", err=True)
 
 
 def _print(

@@ -195,6 +195,7 @@ class Training:
         tested = self._test(self._logits)
         epoch = Epoch(
             self.epoch + 1,
+            self.steps,
             float(np.average([step.loss for step in steps], weights=sizes)),
             float(np.average([step.accuracy for step in steps], weights=sizes)),
             *tested,

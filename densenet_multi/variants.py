@@ -73,3 +73,8 @@ def get_spec(variant: str, **overrides: Any) -> DenseNetSpec:
     """
     check_names("variant", [variant], VARIANTS)
     return replace(VARIANTS[variant], **overrides).resolve()
+
+
+def default_image_size(spec: DenseNetSpec) -> int:
+    """Pixels per side: the chapter's 96, or CIFAR's 32."""
+    return 96 if spec.config.stem == "imagenet" else 32

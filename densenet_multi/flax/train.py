@@ -132,7 +132,11 @@ def _update(graphdef: Any, recipe: Recipe, state: Any, batch: Any, rate: Any) ->
     (loss, (rest, scores)), gradients = _step(graphdef, recipe, parameters, rest, *batch)
     steps, optimizer = _optimizer(recipe).update(gradients, optimizer, parameters)
     parameters = jax.tree.map(lambda w, step: w - rate * step, parameters, steps)
-    return (parameters, rest, optimizer), loss, jnp.mean(scores.argmax(axis=1) == batch[1].argmax(axis=1))
+    return (
+        (parameters, rest, optimizer),
+        loss,
+        jnp.mean(scores.argmax(axis=1) == batch[1].argmax(axis=1)),
+    )
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:

@@ -61,6 +61,7 @@ def fit(
     )
     if resume is not None:
         import_weights(model, resume.weights)
+
     def logits(x: Any) -> npt.NDArray[np.floating]:
         return model.predict_on_batch(x.transpose(0, 2, 3, 1))
 

@@ -1,0 +1,330 @@
+"""``densenet-multi train``: one backend, one recipe, real data, and a folder that keeps it all."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._checks import ConfigError
+from .backends import (
+    Backend,
+    BackendNotInstalledError,
+    backend_names,
+    framework_versions,
+    load_backend,
+)
+from .data.sources import DataSet, load_data
+from .formats import with_classes
+from .history import Epoch, History
+from .manifest import count_parameters
+from .portable import Checkpoint, load_checkpoint
+from .recipe import RECIPES, Recipe
+from .runs import (
+    CHECKPOINT,
+    CONFIG,
+    REPORT,
+    Recorder,
+    RunError,
+    best_epoch,
+    claimed,
+    write_json,
+)
+from .training import Callback
+from .variants import default_image_size, get_spec
+from .weights import init_weights
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a run is; ``config.json`` holds it.
+
+    Attributes:
+        backend: which trains.
+        data, data_dir: see ``data.load_data``.
+        weights: a portable file to begin with, instead of the recipe's variant; its classifier is
+            replaced where the data have other classes.
+        recipe: with the variant and the image size of this run.
+    """
+
+    backend: str
+    data: str = "fashion-mnist"
+    data_dir: str | None = None
+    weights: str | None = None
+    recipe: Recipe = RECIPES["chapter"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> Options:
+        """What ``to_dict`` gave. Raises ``RunError``, ``ConfigError``."""
+        if given.get("schema") != SCHEMA or not isinstance(given.get("recipe"), dict):
+            raise RunError(
+                f"{CONFIG}: expected schema {SCHEMA} and a recipe, found {given.get('schema')!r}"
+            )
+        known = {field.name: given.get(field.name) for field in fields(cls)}
+        return cls(**{**known, "recipe": Recipe.from_json(json.dumps(given["recipe"]))})
+
+
+def train(
+    options: Options,
+    *,
+    output: Path | None = None,
+    resume: bool = False,
+    callbacks: tuple[Callback, ...] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Train, and return the report that ``report.json`` holds.
+
+    Arguments:
+        options: what is trained, on what, how.
+        output: the folder of the run; None keeps nothing.
+        resume: go on where the run in ``output`` stands.
+        callbacks: as for ``fit``.
+        say: called with sentences for the user.
+
+    Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run;
+    ``TrainingError`` where it cannot go on; and as ``load_data``, ``load_backend`` and
+    ``load_checkpoint``. On Ctrl-C (and SIGTERM) a run with a folder saves after the step that is
+    under way, and raises ``KeyboardInterrupt`` (``SystemExit``).
+    """
+    if output is None:
+        return _train(options, None, callbacks, say)
+    with claimed(output):
+        begun = any((output / name).exists() for name in (CONFIG, CHECKPOINT))
+        if begun and not resume:
+            raise RunError(
+                f"{output}: expected a new or empty folder, found a run; type --resume to go on "
+                "with it, or choose another --output"
+            )
+        if not (output / CONFIG).exists():
+            write_json(output / CONFIG, options.to_dict())
+        report = output / REPORT
+        if report.exists():
+            say(f"{output}: this run is complete")
+            done: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+            return done
+        return _train(options, output, callbacks, say, resume=resume)
+
+
+def _train(
+    options: Options,
+    output: Path | None,
+    callbacks: tuple[Callback, ...],
+    say: Callable[[str], None],
+    *,
+    resume: bool = False,
+) -> dict[str, Any]:
+    backend = load_backend(options.backend)
+    start, data = _prepare(options, say)
+    usage = replace(
+        start.usage,
+        image_size=options.recipe.image_size,
+        value_range=start.usage.value_range or (0.0, 1.0),
+        class_names=data.class_names,
+        running_variance=backend.RUNNING_VARIANCE,
+        source=f"densenet_multi, {options.backend}, {options.data}",
+    )
+    model = backend.build(start.spec)
+    backend.import_weights(model, start.weights)
+    arguments: dict[str, Any] = {"validation": data.test, "callbacks": callbacks}
+    guard: Any = nullcontext()
+    if output is not None:
+        recorder = Recorder(output, start.spec, usage)
+        state = recorder.resume()
+        if resume:
+            say(_where(output, state and state.steps))
+        arguments["callbacks"] = (recorder.record, *callbacks)
+        arguments |= {"checkpoint": recorder.keep, "resume": state}
+        guard = saving_on_signals(recorder, say)
+    with guard:
+        history = backend.fit(model, data.train, options.recipe, **arguments)
+    report = _report(options, backend, start, data, history)
+    if output is not None:
+        write_json(output / REPORT, report)
+    return report
+
+
+def _prepare(options: Options, say: Callable[[str], None]) -> tuple[Checkpoint, DataSet]:
+    """The network with its first weights, and the data made ready for it."""
+    recipe = options.recipe
+    given = None if options.weights is None else load_checkpoint(options.weights)
+    data = load_data(
+        options.data,
+        image_size=recipe.image_size,
+        in_channels=given and given.spec.config.in_channels,
+        usage=given and given.usage,
+        data_dir=None if options.data_dir is None else Path(options.data_dir),
+        seed=recipe.seed,
+    )
+    classes = len(data.class_names)
+    if given is None:
+        channels = data.train.take(np.arange(1)).shape[1]
+        spec = get_spec(recipe.variant, in_channels=channels, num_classes=classes)
+        return Checkpoint(spec, init_weights(spec, recipe.seed)), data
+    if given.spec.config.num_classes != classes or (
+        given.usage.class_names not in (None, data.class_names)
+    ):
+        say(f"{options.weights}: a new classifier for the {classes} classes of {options.data}")
+        given = with_classes(given, classes)
+    weights = {name: array.astype(np.float32) for name, array in given.weights.items()}
+    return replace(given, weights=weights), data
+
+
+@contextmanager
+def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterator[None]:
+    """Inside, the first Ctrl-C or SIGTERM asks the recorder to stop; the second stops at once."""
+    received = []
+
+    def handle(number: int, frame: Any) -> None:
+        if received:
+            before[number](number, frame)
+        received.append(number)
+        recorder.stop = True
+        say("saving after this step; once more stops at once")
+
+    before: dict[int, Any] = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"saved; go on with: --output {recorder.path} --resume")
+        if received[:1] == [signal.SIGTERM]:
+            sys.exit(128 + signal.SIGTERM)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _where(output: Path, steps: int | None) -> str:
+    if not steps:
+        return f"{output}: no checkpoint yet; starting from the beginning"
+    return f"{output}: going on after step {steps:,}"
+
+
+def _report(
+    options: Options, backend: Backend, start: Checkpoint, data: DataSet, history: History
+) -> dict[str, Any]:
+    last, best = history.epochs[-1], best_epoch(history.epochs)
+    counts = count_parameters(start.spec)
+    return {
+        **options.to_dict(),
+        "framework": backend.FRAMEWORK,
+        "versions": framework_versions(options.backend),
+        "platform": platform.platform(),
+        "trainable": counts.trainable,
+        "data_from": data.where,
+        "train_examples": len(data.train),
+        "test_examples": len(data.test),
+        "epochs": [asdict(epoch) for epoch in history.epochs],
+        "test_accuracy": last.validation_accuracy,
+        "best_epoch": best.number,
+        "best_test_accuracy": best.validation_accuracy,
+        "training_seconds": sum(epoch.seconds for epoch in history.epochs),
+    }
+
+
+def table(report: dict[str, Any]) -> Any:
+    """The report as a table for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    recipe = report["recipe"]
+    drawn = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{report['weights'] or recipe['variant']} in {report['framework']}, "
+        f"{report['train_examples']:,} images of {report['data']}, "
+        f"{recipe['image_size']}x{recipe['image_size']}",
+        title_justify="left",
+    )
+    for heading in ("epoch", "train loss", "train accuracy", "test loss", "test accuracy"):
+        drawn.add_column(heading, justify="right")
+    drawn.add_column("images/s", justify="right")
+    for line in report["epochs"]:
+        epoch = Epoch(**line)
+        drawn.add_row(
+            str(epoch.number),
+            f"{epoch.loss:.4f}",
+            f"{epoch.accuracy:.4f}",
+            f"{epoch.validation_loss:.4f}",
+            f"{epoch.validation_accuracy:.4f}",
+            f"{epoch.images_per_second:,.0f}",
+        )
+    return drawn
+
+
+def options_from(given: dict[str, Any], found: dict[str, Any] | None) -> Options:
+    """Options from what the user typed and, on ``--resume``, from ``config.json``.
+
+    Arguments:
+        given: what was typed; None is what was not. ``recipe`` is a name, ``variant`` and the
+            fields of ``Recipe`` change it.
+        found: the run that goes on; what is typed must agree, except the backend and where the
+            data are.
+
+    Raises ``ConfigError`` where they do not, ``RunError``.
+    """
+    typed = {name: value for name, value in given.items() if value is not None}
+    if found is None:
+        return _new(typed)
+    options = Options.from_dict(found)
+    free = {name: str(typed.pop(name)) for name in ("backend", "data_dir") if name in typed}
+    recipe = asdict(options.recipe)
+    named = typed.pop("recipe", None)
+    if named is not None:
+        check = _new({**typed, "recipe": named, "backend": options.backend}).recipe
+        typed = {**asdict(check), **typed}
+    for name, value in typed.items():
+        before = recipe[name] if name in recipe else getattr(options, name)
+        if before != value:
+            flag = name.replace("_", "-")
+            raise ConfigError(
+                f"--{flag}: expected {before!r}, as this run began, found {value!r}; leave it out, "
+                "or start another run with another --output"
+            )
+    return replace(options, **free)
+
+
+def _new(typed: dict[str, Any]) -> Options:
+    if "variant" in typed and "weights" in typed:
+        raise ConfigError("--weights decides the network: leave --variant out")
+    changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
+    name = typed.get("recipe", "chapter")
+    recipe = RECIPES[name]
+    if "image_size" not in changes and ("variant" in changes or "weights" in typed):
+        changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))
+    own = {n: typed[n] for n in ("data", "data_dir", "weights") if n in typed}
+    return Options(
+        backend=typed.get("backend") or _first_installed(),
+        **own,
+        recipe=replace(recipe, **changes),
+    )
+
+
+def _first_installed() -> str:
+    for name in backend_names():
+        if None not in framework_versions(name).values():
+            return name
+    raise BackendNotInstalledError(
+        f"backend: expected one of {', '.join(backend_names())}, found none; in a clone of "
+        "densenet_multi, install one with: pip install '.[torch]'"
+    )
+
+
+def _usual_image_size(variant: str | None, weights: str | None) -> int:
+    if weights is None:
+        return default_image_size(get_spec(variant or "d2l"))
+    checkpoint = load_checkpoint(weights)
+    return checkpoint.usage.image_size or default_image_size(checkpoint.spec)
