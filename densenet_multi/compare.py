@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import reference
+from ._process import in_its_own_process
 from .data import load_sample, to_input
 from .inputs import ImageError
 from .portable import save_weights
@@ -142,17 +140,4 @@ def _images(spec: DenseNetSpec, image_size: int, batch_size: int, dtype: str) ->
 
 
 def _in_its_own_process(backend: str, folder: Path) -> dict[str, Any]:
-    # -P: a folder called torch where the user stands is not PyTorch
-    command = [sys.executable, "-P", "-m", "densenet_multi.report", str(folder), backend]
-    # OpenMP threads that spin while they wait take the cores from whoever has work
-    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
-    done = subprocess.run(  # noqa: S603  # this interpreter, this package
-        command, capture_output=True, text=True, check=False, env=environment
-    )
-    written = folder / f"{backend}.json"
-    if done.returncode == 0 and written.exists():
-        report: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
-        return report
-    last = "\n".join(done.stderr.strip().splitlines()[-5:])
-    error = f"its process ended with {done.returncode} and no report: {last}"
-    return {"status": "failed", "error": error, "versions": {}}
+    return in_its_own_process("densenet_multi.report", backend, folder)

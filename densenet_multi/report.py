@@ -5,7 +5,6 @@
 compare.py starts one such process per backend.
 """
 
-import json
 import resource
 import sys
 import time
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Backend, BackendNotInstalledError, framework_versions, load_backend
+from ._process import report_of, write_report
+from .backends import Backend
 from .portable import load_weights
 
 # Largest deviation that counts as the same function: rounding, with room for the deepest variants.
@@ -40,14 +40,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
 
     Times are seconds for the whole batch; ``peak_memory_bytes`` is that of the whole process.
     """
-    report: dict[str, Any] = {"versions": framework_versions(name), "status": "ok"}
-    try:
-        report.update(_measure(load_backend(name), folder))
-    except BackendNotInstalledError as error:
-        report.update(status="not installed", error=str(error))
-    except Exception as error:  # noqa: BLE001  # whatever a framework raises is that backend's row
-        report.update(status="failed", error=f"{type(error).__name__}: {error}")
-    return report
+    return report_of(name, lambda backend: _measure(backend, folder))
 
 
 def _measure(backend: Backend, folder: Path) -> dict[str, Any]:
@@ -100,6 +93,4 @@ def _code_lines(module: ModuleType) -> int:
 
 
 if __name__ == "__main__":
-    target, backend_name = Path(sys.argv[1]), sys.argv[2]
-    content = json.dumps(run(backend_name, target), allow_nan=False)
-    (target / f"{backend_name}.json").write_text(content, encoding="utf-8")
+    write_report(run)
