@@ -204,19 +204,19 @@ def _deviations(actual: Trajectory, expected: Trajectory, spec: DenseNetSpec) ->
 
 def _l2(names: Iterable[str], actual: Weights, expected: Weights) -> float:
     """The L2 norm of the difference of these tensors, all in one, over that of the expected."""
-    difference = total = float(np.finfo(np.float64).tiny)
+    difference = total = 0.0
     for name in names:
         wanted = expected[name].astype(np.float64)
         difference += float(np.square(actual[name] - wanted).sum())
         total += float(np.square(wanted).sum())
-    return float(np.sqrt(difference / total))
+    return float(np.sqrt(difference / max(total, np.finfo(np.float64).tiny)))
 
 
 def _save_examples(folder: Path, spec: DenseNetSpec, data: Examples, count: int) -> None:
     labels = check_labels(data.labels, len(data), spec.config.num_classes)
     needed = min(count, len(data))
     first = check_images(spec, data.take(np.arange(1)))
-    images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+    images = np.lib.format.open_memmap(
         folder / "images.npy", "w+", np.float32, (needed, *first.shape[1:])
     )
     for start in range(0, needed, CHUNK):
@@ -286,6 +286,7 @@ def _losses(result: dict[str, Any]) -> Table:
         "float32: the relative deviation of each loss from the same backend's in float64. Once "
         "a rounding error carries a value across a ReLU's kink, its gradient is another one and "
         "the two runs part; so only the first float32 step is judged.",
+        padding=0,  # nine columns
     )
     drawn.add_column("\nstep", justify="right", no_wrap=True)
     for name in names:
@@ -310,8 +311,9 @@ def _summary(result: dict[str, Any]) -> Table:
         f"{TOLERANCES['float64 running means']:.0e}), a first float32 step up to "
         f"{TOLERANCES['float32 first step']:.0e}. weights, running means: L2 of the difference "
         "after the last step, all tensors in one, over L2 of the other run.",
+        padding=1,
     )
-    for heading in ("run", "first step", "loss", "weights", "running\nmeans", "verdict"):
+    for heading in ("run", "first\nstep", "loss", "weights", "running\nmeans", "verdict"):
         drawn.add_column(heading, no_wrap=True)
     among = result["float64"]
     if among["between"]:
@@ -331,13 +333,13 @@ def _row(found: dict[str, Any]) -> list[str]:
     return [*(f"{value:.1e}" for value in measured), "same" if found["same"] else "DIFFERS"]
 
 
-def _drawn(title: str, caption: str) -> Table:
+def _drawn(title: str, caption: str, *, padding: int) -> Table:
     from rich import box
     from rich.table import Table
 
     return Table(
         box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
+        padding=(0, 0, 0, padding),
         title=title,
         caption=caption,
         title_justify="left",
