@@ -481,6 +481,12 @@ def test_a_damaged_image_is_read_or_a_data_error(tmp_path_factory, position, val
         assert read_image(path, 3).shape[0] == 3
 
 
+def test_errors_of_pillow_that_are_no_os_errors_name_the_image_too(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"short"))
+    with pytest.raises(DataError, match=r"x\.png: .*damaged one"):  # from a ValueError
+        read_image(tmp_path / "x.png", 3)
+
+
 def test_a_missing_image_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         read_image(tmp_path / "absent", 3)
@@ -491,6 +497,11 @@ def test_resizing_before_repeating_changes_no_bit():
     prepared = Preparation(12, 3)(images)
     np.testing.assert_array_equal(prepared, resize(to_channels(images, 3), 12, 12))
     np.testing.assert_array_equal(normalise(prepared, None), prepared)
+
+
+def test_a_usage_for_other_channels_is_refused_before_there_are_images():
+    with pytest.raises(dm.ConfigError, match="mean: expected 1 numbers"):
+        Preparation(12, 1, dm.Usage(mean=(0, 0, 0), std=(1, 1, 1)))
 
 
 def test_verification_images_are_prepared_like_everything_else():
