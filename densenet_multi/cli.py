@@ -34,8 +34,6 @@ from .variants import default_image_size
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .spec import DenseNetSpec
-
 NARROWEST = 80  # columns, also where stdout is no terminal
 
 
@@ -303,7 +301,8 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
     variant = variant or "d2l"
     checkpoint = load_checkpoint(weights) if weights else None
     spec = checkpoint.spec if checkpoint else get_spec(variant)
-    size = image_size if image_size is not None else default_image_size(spec)
+    meant_for = checkpoint.usage.image_size if checkpoint else None
+    size = image_size or meant_for or default_image_size(spec)
     examples = load_data(
         data,
         image_size=size,
