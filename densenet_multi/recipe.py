@@ -13,7 +13,8 @@ acts apart from the momentum. The cross entropy is taken against ``targets`` (se
 
     targets = (1 - label_smoothing) * one_hot(label) + label_smoothing / num_classes
 
-Step i of n, counted from 0, has the learning rate (w = warmup * n steps, p = max(0, i - w) / (n - w))::
+Step i of n, counted from 0, has this learning rate, where w = floor(warmup * n) and
+p = max(0, i - w) / (n - w)::
 
     constant    learning_rate * learning_rate_factor ** (number of milestones m with i >= m * n)
     cosine      learning_rate * (1 + cos(pi * p)) / 2

@@ -2,8 +2,8 @@
 
 The folder holds ``config.json`` (what was asked for), ``checkpoint.safetensors`` (where the run
 stands: see checkpoint.py), ``last.safetensors`` and ``best.safetensors`` (portable weights),
-``history.jsonl`` (a line for every epoch and for every ``LOG_EVERY``-th step), ``curve.svg`` and, at
-the end, ``report.json``. Each file is whole at any moment; what follows from the checkpoint is
+``history.jsonl`` (a line for every epoch and for every ``LOG_EVERY``-th step), ``curve.svg`` and,
+at the end, ``report.json``. Each file is whole at any moment; what follows from the checkpoint is
 written after it, and made to agree with it at the next start.
 """
 
@@ -59,7 +59,7 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """What ``config.json`` in the folder holds, or None where there is none. Raises ``RunError``."""
+    """What ``config.json`` in the folder holds; None where there is none. Raises ``RunError``."""
     file = path / CONFIG
     if not file.exists():
         return None

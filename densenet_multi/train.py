@@ -74,7 +74,7 @@ class Options:
             raise RunError(
                 f"{CONFIG}: expected schema {SCHEMA} and a recipe, found {given.get('schema')!r}"
             )
-        known = {field.name: given.get(field.name) for field in fields(cls)}
+        known: dict[str, Any] = {field.name: given.get(field.name) for field in fields(cls)}
         return cls(**{**known, "recipe": Recipe.from_json(json.dumps(given["recipe"]))})
 
 
@@ -145,7 +145,7 @@ def _train(
         recorder = Recorder(output, start.spec, usage)
         state = recorder.resume()
         if resume:
-            say(_where(output, state and state.steps))
+            say(_where(output, state.steps if state else 0))
         arguments["callbacks"] = (recorder.record, *callbacks)
         arguments |= {"checkpoint": recorder.keep, "resume": state}
         guard = saving_on_signals(recorder, say)
@@ -164,8 +164,8 @@ def _prepare(options: Options, say: Callable[[str], None]) -> tuple[Checkpoint, 
     data = load_data(
         options.data,
         image_size=recipe.image_size,
-        in_channels=given and given.spec.config.in_channels,
-        usage=given and given.usage,
+        in_channels=given.spec.config.in_channels if given else None,
+        usage=given.usage if given else None,
         data_dir=None if options.data_dir is None else Path(options.data_dir),
         seed=recipe.seed,
     )
@@ -178,7 +178,7 @@ def _prepare(options: Options, say: Callable[[str], None]) -> tuple[Checkpoint, 
         given.usage.class_names not in (None, data.class_names)
     ):
         say(f"{options.weights}: a new classifier for the {classes} classes of {options.data}")
-        given = with_classes(given, classes)
+        given = with_classes(given, classes, recipe.seed)
     weights = {name: array.astype(np.float32) for name, array in given.weights.items()}
     return replace(given, weights=weights), data
 
@@ -186,7 +186,7 @@ def _prepare(options: Options, say: Callable[[str], None]) -> tuple[Checkpoint, 
 @contextmanager
 def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterator[None]:
     """Inside, the first Ctrl-C or SIGTERM asks the recorder to stop; the second stops at once."""
-    received = []
+    received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
         if received:
@@ -208,7 +208,7 @@ def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterato
             signal.signal(number, handler)
 
 
-def _where(output: Path, steps: int | None) -> str:
+def _where(output: Path, steps: int) -> str:
     if not steps:
         return f"{output}: no checkpoint yet; starting from the beginning"
     return f"{output}: going on after step {steps:,}"
@@ -280,7 +280,9 @@ def options_from(given: dict[str, Any], found: dict[str, Any] | None) -> Options
     if found is None:
         return _new(typed)
     options = Options.from_dict(found)
-    free = {name: str(typed.pop(name)) for name in ("backend", "data_dir") if name in typed}
+    free: dict[str, Any] = {
+        name: str(typed.pop(name)) for name in ("backend", "data_dir") if name in typed
+    }
     recipe = asdict(options.recipe)
     named = typed.pop("recipe", None)
     if named is not None:

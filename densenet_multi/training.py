@@ -112,7 +112,7 @@ class Training:
 
     @property
     def velocity(self) -> Weights:
-        """v of the rule to begin with, for what is trained: zeros, or the checkpoint's."""
+        """The rule's v to begin with, for what is trained: zeros, or the checkpoint's."""
         if self._resume is not None:
             return self._resume.velocity
         trained = ("",) if self.recipe.train_features else ("classifier.",)

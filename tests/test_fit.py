@@ -1,5 +1,7 @@
 """Every backend's own training loop takes the steps that recipe.py writes down."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,9 +14,6 @@ from densenet_multi.training import Training
 
 RECIPES = {  # eight steps each, of which the fourth and the last have a smaller batch
     "plain": dm.Recipe(epochs=2, batch_size=3, learning_rate=0.05),
-    "momentum": dm.Recipe(
-        epochs=2, batch_size=3, learning_rate=0.05, momentum=0.9, milestones=(0.4, 0.8)
-    ),
     "nesterov": dm.Recipe(
         epochs=2,
         batch_size=3,
@@ -24,6 +23,17 @@ RECIPES = {  # eight steps each, of which the fourth and the last have a smaller
         weight_decay=1e-2,
         milestones=(0.4, 0.8),
     ),
+    "smooth": dm.Recipe(
+        epochs=2,
+        batch_size=3,
+        learning_rate=0.05,
+        momentum=0.9,
+        label_smoothing=0.3,
+        schedule="cosine",
+        warmup=0.25,
+        flip=True,
+        shift=3,
+    ),
 }
 
 
@@ -32,43 +42,163 @@ def examples(spec, count=11):
 
 
 def rule(backend, spec, weights, recipe, data):
-    """The weights and losses of the same run, by the rule of recipe.py in NumPy; gradients and
-    statistics come from ``loss_and_gradients``, which other tests compare with the reference."""
+    """The weights, velocities and losses of the same run, by the rule of recipe.py in NumPy;
+    gradients and statistics come from ``loss_and_gradients``, which other tests compare with the
+    reference."""
     run = Training(spec, "float64", recipe, data)
     recipe = recipe.rounded()
     model = backend.build(spec, dtype="float64")
     w, v, losses = weights, dict.fromkeys(weights, 0.0), []
     for step, rate in enumerate(run.rates):
-        backend.import_weights(model, w)
         x, targets = run.batch(*divmod(step, run.steps_per_epoch))
-        loss, gradients = backend.loss_and_gradients(model, x, targets.argmax(axis=1))
+        loss, gradients, w = smoothed(backend, model, w, x, targets, recipe.label_smoothing)
         losses.append(loss)
-        w = backend.export_weights(model)  # with the new running statistics
         for name, gradient in gradients.items():
             g = gradient + recipe.weight_decay * w[name]
             v[name] = recipe.momentum * v[name] + g
             w[name] = w[name] - rate * (
                 g + recipe.momentum * v[name] if recipe.nesterov else v[name]
             )
-    return w, losses
+    return w, v, losses
+
+
+def smoothed(backend, model, weights, x, targets, smoothing):
+    """Loss, gradients, and weights with the new running statistics. Cross entropy is linear in the
+    targets: its share that is spread over all classes is a mean over runs with one class each."""
+    classes = targets.shape[1]
+    right = targets.argmax(axis=1)
+    parts = [(right, 1 - smoothing)]
+    if smoothing:
+        parts += [(np.full_like(right, label), smoothing / classes) for label in range(classes)]
+    total, gradients = 0.0, {}
+    for y, share in parts:
+        backend.import_weights(model, weights)
+        loss, found = backend.loss_and_gradients(model, x, y)
+        total += share * loss
+        gradients = {n: gradients.get(n, 0.0) + share * g for n, g in found.items()}
+    return total, gradients, backend.export_weights(model)
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [*(("bottleneck", kind) for kind in RECIPES), ("cubic", "nesterov")]
+    ("name", "kind"), [("bottleneck", "plain"), ("bottleneck", "smooth"), ("cubic", "nesterov")]
 )
 def test_eight_steps_follow_the_rule(backend, name, kind, deviations):
     spec = small(name, bn_decay=0.875)
     data, weights = examples(spec), random_weights(spec)
     model = backend.build(spec, dtype="float64")
     backend.import_weights(model, weights)
-    history = backend.fit(model, data, RECIPES[kind])
-    expected, losses = rule(backend, spec, weights, RECIPES[kind], data)
+    states = []
+    history = backend.fit(model, data, RECIPES[kind], checkpoint=lambda now: states.append(now()))
+    expected, velocity, losses = rule(backend, spec, weights, RECIPES[kind], data)
     value = deviation([step.loss for step in history.steps], losses)
     deviations.check("trajectory float64", backend.NAME, value, "the loss")
     largest = max(np.abs(array).max() for array in expected.values())
     for tensor, actual in backend.export_weights(model).items():
         value = np.abs(actual - expected[tensor]).max() / largest
         deviations.check("trajectory float64", backend.NAME, value, tensor)
+        np.testing.assert_array_equal(states[-1].weights[tensor], actual)
+    if RECIPES[kind].momentum:
+        largest = max(np.abs(array).max() for array in velocity.values())
+        assert states[-1].velocity.keys() == {n for n, v in velocity.items() if np.any(v)}
+        for tensor, actual in states[-1].velocity.items():
+            value = np.abs(actual - velocity[tensor]).max() / largest
+            deviations.check("trajectory float64", backend.NAME, value, f"velocity of {tensor}")
+
+
+def test_a_run_goes_on_bit_for_bit(backend):
+    spec = small("bottleneck", in_channels=1)
+    data, recipe = as_float32(examples(spec)), RECIPES["smooth"]
+    states, arguments = {}, {"validation": data}
+    whole = backend.build(spec)
+    history = backend.fit(
+        whole, data, recipe, **arguments, checkpoint=lambda now: states.update({now().steps: now()})
+    )
+    assert list(states) == [1, 2, 3, 4, 5, 6, 7, 8]
+    expected = backend.export_weights(whole)
+    for steps in (2, 4):  # within an epoch, and at its end
+        resumed, heard = backend.build(spec, seed=7), []
+        again = backend.fit(
+            resumed, data, recipe, **arguments, resume=states[steps], callbacks=[heard.append]
+        )
+        for name, array in backend.export_weights(resumed).items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+        assert [e for e in heard if isinstance(e, Step)] == history.steps[steps:]
+        assert [untimed(epoch) for epoch in again.epochs] == [untimed(e) for e in history.epochs]
+
+
+def as_float32(data):
+    return data[0].astype(np.float32), data[1]
+
+
+def untimed(epoch):
+    return replace(epoch, seconds=0.0, images_per_second=0.0)
+
+
+def test_a_state_of_another_run_is_refused(backend):
+    spec = small("plain")
+    states, model = [], backend.build(spec)
+    recipe = dm.Recipe(epochs=1, batch_size=3)
+    backend.fit(model, examples(spec), recipe, checkpoint=lambda now: states.append(now()))
+    before = backend.export_weights(model)
+    with pytest.raises(dm.ConfigError, match=r"resume: expected a checkpoint of this run"):
+        backend.fit(model, examples(spec, 30), recipe, resume=states[-1])
+    for name, array in backend.export_weights(model).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_frozen_features_stay_and_the_classifier_learns(backend, deviations):
+    spec = small("bottleneck")
+    data, weights = examples(spec), random_weights(spec)
+    recipe = dm.Recipe(
+        epochs=2, batch_size=3, learning_rate=0.5, momentum=0.9, train_features=False
+    )
+    model = backend.build(spec, dtype="float64")
+    backend.import_weights(model, weights)
+    states = []
+    backend.fit(model, data, recipe, checkpoint=lambda now: states.append(now()))
+    trained = backend.export_weights(model)
+    assert set(states[-1].velocity) == {"classifier.weight", "classifier.bias"}
+    for name, array in trained.items():
+        if not name.startswith("classifier."):
+            np.testing.assert_array_equal(array, weights[name], err_msg=name)
+
+    run = Training(spec, "float64", recipe, data)
+    w, b = weights["classifier.weight"], weights["classifier.bias"]
+    vw, vb = 0.0, 0.0
+    for step, rate in enumerate(run.rates):
+        x, targets = run.batch(*divmod(step, run.steps_per_epoch))
+        maps = backend.features(model, x)["norm5"]
+        pooled = np.maximum(maps, 0).mean(axis=(2, 3))
+        scores = pooled @ w.T + b
+        shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        vw = run.recipe.momentum * vw + (shares - targets).T @ pooled / len(x)
+        vb = run.recipe.momentum * vb + (shares - targets).mean(axis=0)
+        w, b = w - rate * vw, b - rate * vb
+    for name, expected in ("classifier.weight", w), ("classifier.bias", b):
+        value = np.abs(trained[name] - expected).max() / np.abs(w).max()
+        deviations.check("trajectory float64", backend.NAME, value, name)
+    _, gradients = backend.loss_and_gradients(model, *data)  # nothing stays frozen
+    assert np.abs(gradients["features.conv0.weight"]).max() > 0
+
+
+def test_bfloat16_is_close_to_float32_or_refused_by_name(backend):
+    spec = small("bottleneck")
+    data = as_float32(examples(spec))
+    losses = {}
+    for bfloat16 in (False, True):
+        model = backend.build(spec)
+        recipe = dm.Recipe(epochs=1, batch_size=3, bfloat16=bfloat16)
+        if bfloat16 and backend.NAME == "gluon":
+            with pytest.raises(dm.ConfigError, match="bfloat16: expected False: MXNet"):
+                backend.fit(model, data, recipe)
+            return
+        history = backend.fit(model, data, recipe, validation=data)
+        losses[bfloat16] = [step.loss for step in history.steps]
+        exported = backend.export_weights(model)
+        assert {array.dtype.name for array in exported.values()} == {"float32"}
+    assert 0 < abs(losses[True][0] - losses[False][0]) < 0.01  # later steps add up
+    expected = dm.reference.predict(spec, exported, data[0])
+    assert deviation(backend.predict(model, data[0]), expected) < 1e-5  # float32 again
 
 
 def test_history_holds_every_step_and_epoch(backend):

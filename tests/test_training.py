@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import densenet_multi as dm
 from cases import images, labels, small
-from densenet_multi.data import Arrays, FashionMNIST, load_sample, to_input
+from densenet_multi.data import Arrays, FashionMNIST, augment, epoch_order, load_sample, to_input
 from densenet_multi.training import Training
 
 # --- Recipes ------------------------------------------------------------------------------------
@@ -36,6 +36,12 @@ from densenet_multi.training import Training
         ("milestones", (0.5, 1.0), "increasing fractions between 0 and 1"),
         ("milestones", (150, 225), "increasing fractions between 0 and 1"),
         ("nesterov", 1, "True or False"),
+        ("warmup", 1, "a number from 0 up to but not including 1"),
+        ("label_smoothing", 1.0, "a number from 0 up to but not including 1"),
+        ("shift", -1, "an integer of at least 0"),
+        ("flip", 1, "True or False"),
+        ("bfloat16", "yes", "True or False"),
+        ("image_size", 0, "an integer of at least 1"),
     ],
 )
 def test_an_impossible_value_is_refused_by_name(field, value, allowed):
@@ -85,6 +91,33 @@ def test_numbers_are_rounded_to_float32_once(rate, momentum, decay):
         if isinstance(value, float):
             assert value == np.float32(getattr(recipe, field.name))
     assert rounded.learning_rates(3) == [np.float32(rate)] * 3
+
+
+def test_cosine_and_linear_fall_to_zero_after_the_warmup():
+    cosine = dm.Recipe(learning_rate=1.0, schedule="cosine", warmup=0.2).learning_rates(10)
+    np.testing.assert_allclose(cosine[:3], [1 / 3, 2 / 3, 1], rtol=1e-6)
+    np.testing.assert_allclose(cosine[6], 0.5, rtol=1e-6)  # half of the way from step 2 to 10
+    assert cosine[2:] == sorted(cosine[2:], reverse=True)
+    linear = dm.Recipe(learning_rate=1.0, schedule="linear").learning_rates(4)
+    np.testing.assert_allclose(linear, [1, 0.75, 0.5, 0.25], rtol=1e-6)
+
+
+def test_an_unknown_schedule_and_milestones_without_steps_are_refused():
+    with pytest.raises(dm.ConfigError, match="did you mean 'cosine'"):
+        dm.Recipe(schedule="cosin")
+    with pytest.raises(dm.ConfigError, match="milestones: expected none with schedule='cosine'"):
+        dm.Recipe(schedule="cosine", milestones=(0.5,))
+
+
+@pytest.mark.parametrize("name", dm.RECIPES)
+def test_a_recipe_survives_json(name):
+    assert dm.Recipe.from_json(dm.RECIPES[name].to_json()) == dm.RECIPES[name]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"epoch": 3}', '{"epochs": "3"}'])
+def test_json_that_is_no_recipe_is_refused(text):
+    with pytest.raises(dm.ConfigError):
+        dm.Recipe.from_json(text)
 
 
 # --- Examples -----------------------------------------------------------------------------------
@@ -155,6 +188,50 @@ def test_batches_come_with_the_learning_rate_of_their_step():
                 run.record(1.0, 0.5)
             run.finish_epoch()
     assert rates == [0.5] * 4 + [0.25] * 4
+
+
+def test_targets_are_smoothed():
+    run = training(label_smoothing=0.25)
+    _, targets = run.batch(0, 0)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.unique(targets), [0.05, 0.8], rtol=1e-6)
+
+
+def test_augmentation_follows_from_the_seed_the_epoch_and_the_example():
+    run = training(flip=True, shift=2)
+    (first, _), (again, _), (later, _) = run.batch(0, 1), run.batch(0, 1), run.batch(1, 1)
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == later.shape
+    order = epoch_order(11, 0, 0)[3:6]
+    plain = training().batch(0, 1)[0]
+    np.testing.assert_array_equal(first, augment(plain, 0, 0, order, flip=True, shift=2))
+    assert not np.array_equal(first, plain)
+
+
+def test_what_a_network_cannot_is_refused_before_the_run():
+    spec = small("plain", drop_rate=0.2)
+    data = images(spec, 8, count=4), labels(spec, 4)
+    with pytest.raises(dm.ConfigError, match="train_features: expected True for a network with a"):
+        Training(spec, "float32", dm.Recipe(batch_size=2, train_features=False), data)
+    with pytest.raises(dm.ConfigError, match="bfloat16: expected False for a network in float64"):
+        Training(spec, "float64", dm.Recipe(batch_size=2, bfloat16=True), data)
+
+
+def test_a_checkpoint_is_offered_after_every_step_but_the_last_of_an_epoch_and_after_the_epoch():
+    offered = []
+    spec = small("plain")
+    data = images(spec, 8, count=6), labels(spec, 6)
+    recipe = dm.Recipe(batch_size=2, epochs=2)
+    run = Training(spec, "float32", recipe, data, checkpoint=lambda now: offered.append(now()))
+    with run.started(*idle()):
+        for _ in run.epochs_left:
+            for step, _ in enumerate(run.batches()):
+                run.record(float(step), 0.5)
+            run.finish_epoch()
+    positions = [(s.steps, len(s.epochs), [u.loss for u in s.unfinished]) for s in offered]
+    assert positions == [
+        (1, 0, [0.0]), (2, 0, [0.0, 1.0]), (3, 1, []), (4, 1, [0.0]), (5, 1, [0.0, 1.0]), (6, 2, [])
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

@@ -36,25 +36,23 @@ def loss_and_gradients(
     targets = np.eye(model.spec.config.num_classes, dtype=x.dtype)[y]
     with precision(dtype_of(model)):
         graphdef, parameters, rest = nnx.split(model, nnx.Param, ...)
-        (loss, (rest, _)), gradients = _step(
-            graphdef, Recipe(), parameters, rest, jnp.asarray(x), jnp.asarray(targets)
-        )
+        batch = jnp.asarray(x), jnp.asarray(targets)
+        (loss, (rest, _)), gradients = _step(graphdef, Recipe(), parameters, rest, batch)
         nnx.update(model, rest)  # running statistics and dropout's counters
     return loss.item(), to_canonical(model.spec, gradients)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 @partial(jax.value_and_grad, argnums=2, has_aux=True)
-def _step(
-    graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, x: jax.Array, targets: jax.Array
-) -> Any:
+def _step(graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, batch: Any) -> Any:
+    x, targets = batch
     model = nnx.merge(graphdef, parameters, rest, copy=True)
     if recipe.train_features:
         model.train()
     else:
         model.eval()
     if recipe.bfloat16:
-        multiply_in_bfloat16(model)
+        model.set_attributes(dtype=jnp.bfloat16)  # of what comes out; parameters keep theirs
     scores = model(x).astype(targets.dtype)
     loss = optax.softmax_cross_entropy(scores, targets).mean()
     return loss, (nnx.state(model, nnx.Not(trained(recipe))), scores)
@@ -65,12 +63,6 @@ def trained(recipe: Recipe) -> Any:
     if recipe.train_features:
         return nnx.Param
     return nnx.All(nnx.Param, nnx.PathContains("classifier"))
-
-
-def multiply_in_bfloat16(model: DenseNet) -> None:
-    for _, module in nnx.iter_modules(model):
-        if hasattr(module, "param_dtype"):  # a convolution, a BatchNorm, or the classifier
-            module.dtype = jnp.bfloat16
 
 
 def fit(
@@ -129,7 +121,7 @@ def fit(
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def _update(graphdef: Any, recipe: Recipe, state: Any, batch: Any, rate: Any) -> Any:
     parameters, rest, optimizer = state
-    (loss, (rest, scores)), gradients = _step(graphdef, recipe, parameters, rest, *batch)
+    (loss, (rest, scores)), gradients = _step(graphdef, recipe, parameters, rest, batch)
     steps, optimizer = _optimizer(recipe).update(gradients, optimizer, parameters)
     parameters = jax.tree.map(lambda w, step: w - rate * step, parameters, steps)
     return (

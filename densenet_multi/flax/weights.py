@@ -79,8 +79,10 @@ def to_canonical(spec: DenseNetSpec, tree: Any) -> Weights:
     found = {}
     for name, info in tensors(spec).items():
         leaf, axes = NATIVE[info.kind]
-        layer = attrgetter(name.rpartition(".")[0])(tree)
-        if hasattr(layer, leaf):
-            array = np.asarray(getattr(layer, leaf)[...]).transpose(np.argsort(axes))
-            found[name] = np.array(array, order="C")  # a copy: the model trains on
+        try:
+            value = attrgetter(f"{name.rpartition('.')[0]}.{leaf}")(tree)
+        except AttributeError:  # a state of trainable, or of the classifier's, variables
+            continue
+        array = np.asarray(value[...]).transpose(np.argsort(axes))
+        found[name] = np.array(array, order="C")  # a copy: the model trains on
     return found

@@ -14,8 +14,8 @@ from ..history import History
 from ..inputs import check_images, check_labels
 from ..recipe import Recipe
 from ..training import Callback, Data, Keep, Training
-from .layers import dtype_policy
 from ..weights import Weights
+from .layers import dtype_policy
 from .model import DenseNet
 from .weights import dtype_of, export_weights, import_weights, native_variables, to_canonical
 
@@ -101,7 +101,8 @@ def fit(
 def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
     """Inside, the model is frozen and multiplies as the recipe says: BatchNorm in frozen layers
     uses its running statistics and leaves them as they are."""
-    layers = [layer for layer in model._flatten_layers() if layer.dtype_policy]
+    layers = model._flatten_layers()  # noqa: SLF001  # Keras has no public name for it
+    layers = [layer for layer in layers if layer.dtype_policy]
     trainable, policies = model.features.trainable, [layer.dtype_policy for layer in layers]
     model.features.trainable = trainable and recipe.train_features
     try:
