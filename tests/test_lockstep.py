@@ -13,11 +13,11 @@ from click.testing import CliRunner
 import densenet_multi as dm
 from cases import random_weights, small
 from densenet_multi import _process, cli, lockstep
-from densenet_multi.data import Arrays
+from densenet_multi.data import Arrays, load_data
 from densenet_multi.lockstep import TOLERANCES, Trajectory
 
 SPEC = small("bottleneck", in_channels=1, num_classes=10)
-STEPS = 3
+STEPS, BATCH = 3, 8
 DEVIATIONS = ("max_relative_deviation", "loss", "weights", "running_means")
 
 
@@ -26,7 +26,7 @@ def arguments(folder, *names: str) -> list[str]:
     dm.save_weights(folder / "small.safetensors", SPEC, dm.init_weights(SPEC))
     given = {
         "--backends": ",".join(names), "--weights": folder / "small.safetensors",
-        "--steps": STEPS, "--batch-size": 8, "--image-size": 32,
+        "--steps": STEPS, "--batch-size": BATCH, "--image-size": 32,
         "--format": "json", "--output": folder / "result.json",
     }  # fmt: skip
     return ["lockstep", *(str(text) for pair in given.items() for text in pair)]
@@ -40,7 +40,7 @@ def in_a_process(*given: str) -> subprocess.CompletedProcess[str]:
 # --- With the real backends ---------------------------------------------------------------------
 
 
-def check_result(folder, *names: str) -> None:
+def check_result(folder, *names: str) -> dict[str, object]:
     done = in_a_process(*arguments(folder, *names))
     assert done.returncode == 0, done.stderr
     result = json.loads((folder / "result.json").read_text())
@@ -61,12 +61,20 @@ def check_result(folder, *names: str) -> None:
     for run in result["float32"].values():
         assert 0 < run["first_step"] == run["losses"][0] <= TOLERANCES["float32 first step"]
         assert 0 < run["weights"] <= run["max_relative_deviation"]
+    return result
 
 
-def test_a_backend_alone_keeps_step_with_itself(backend, tmp_path):
-    check_result(tmp_path, backend.NAME)
-    among = json.loads((tmp_path / "result.json").read_text())["float64"]
-    assert [among[key] for key in DEVIATIONS] == [0, 0, 0, 0]
+def test_a_backend_alone_takes_the_steps_of_its_fit(backend, tmp_path):
+    result = check_result(tmp_path, backend.NAME)
+    assert [result["float64"][key] for key in DEVIATIONS] == [0, 0, 0, 0]
+    images = load_data("sample", image_size=32).train
+    count = STEPS * BATCH
+    first = images.take(np.arange(count)), images.labels[:count]
+    recipe = replace(dm.RECIPES["chapter"], epochs=1, batch_size=BATCH)
+    for dtype, measured in result["backends"][backend.NAME]["losses"].items():
+        history = backend.fit(backend.build(SPEC, dtype=dtype), first, recipe)
+        losses = [step.loss for step in history.steps]
+        np.testing.assert_allclose(measured, losses, rtol=1e-12 if dtype == "float64" else 1e-3)
 
 
 @pytest.mark.together
@@ -74,27 +82,6 @@ def test_all_backends_keep_step(tmp_path):
     check_result(tmp_path, *dm.backend_names())
     # another order of additions is all that parts them
     assert json.loads((tmp_path / "result.json").read_text())["float64"]["loss"] > 0
-
-
-def test_a_backend_starts_from_the_weights_and_takes_the_batches(backend):
-    """The losses are those of ``fit`` on the data that the folder holds."""
-    recipe = dm.Recipe(epochs=1, batch_size=4, learning_rate=0.05, momentum=0.9, seed=5)
-    images = np.random.default_rng(1).random((5, 1, 32, 32), np.float32)  # fewer than 3 * 4
-    data = Arrays(images, np.arange(5))
-    found = lockstep.lockstep(
-        SPEC, random_weights(SPEC), data, recipe, backends=[backend.NAME], steps=3
-    )
-    assert found["backends"][backend.NAME]["status"] == "ok", found["backends"]
-    repeated = np.arange(12) % 5
-    start = {name: array.astype(np.float32) for name, array in random_weights(SPEC).items()}
-    for dtype in lockstep.DTYPES:
-        model = backend.build(SPEC, dtype=dtype)
-        backend.import_weights(model, {name: a.astype(dtype) for name, a in start.items()})
-        history = backend.fit(model, (images[repeated], repeated), recipe)
-        losses = [step.loss for step in history.steps]
-        measured = found["backends"][backend.NAME]["losses"][dtype]
-        assert len(measured) == 3
-        np.testing.assert_allclose(measured, losses, rtol=1e-12 if dtype == "float64" else 1e-4)
 
 
 # --- What is measured and judged ----------------------------------------------------------------
@@ -313,6 +300,16 @@ def test_every_process_gets_the_same_float32_weights_and_examples(pretend, tmp_p
     repeated = lockstep.Repeated(seen["images"], seen["labels"])
     np.testing.assert_array_equal(repeated.take(np.array([1001])), seen["images"][1:2])
     assert len(repeated) == 1200
+
+
+def test_images_are_as_the_weights_are_meant_to_be_used(pretend, tmp_path):
+    pretended = pretend()
+    usage = dm.Usage(image_size=40, mean=(1.0,), std=(0.5,))
+    dm.save_weights(tmp_path / "w.safetensors", SPEC, dm.init_weights(SPEC), usage)
+    assert invoke(*FAST[:4], "--weights", str(tmp_path / "w.safetensors")).exit_code == 0
+    images = pretended.seen[0]["images"]
+    assert images.shape == (8, 1, 40, 40)
+    assert -2 == images.min() < images.max() <= 0
 
 
 def test_a_recipe_in_bfloat16_is_trained_without(pretend):
