@@ -69,12 +69,13 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
 def _exit_code(error: Exception) -> int:
     from .data import DataError, IdxError
     from .inputs import ImageError
+    from .runs import RunError
 
     if isinstance(error, BackendNotInstalledError):
         return 3
     if isinstance(error, (DataError, IdxError)):
         return 4
-    return 2 if isinstance(error, (ConfigError, ImageError)) else 1
+    return 2 if isinstance(error, (ConfigError, ImageError, RunError)) else 1
 
 
 format_option = click.option(
@@ -358,11 +359,23 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
     type=click.Path(file_okay=False, path_type=Path),
     help="The run's folder: checkpoints, history, curve, report.",
 )
+@click.option(
+    "--save-every",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds between checkpoints within an epoch.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --output, in any backend.")
 @format_option
 @errors_as_exit_codes
 def train(
-    output: Path | None, resume: bool, frozen: bool | None, output_format: str, **given: Any
+    output: Path | None,
+    resume: bool,
+    save_every: float,
+    frozen: bool | None,
+    output_format: str,
+    **given: Any,
 ) -> None:
     """Train a network on real images and show what came out.
 
@@ -383,6 +396,7 @@ def train(
         training.options_from(given, found),
         output=output,
         resume=resume,
+        save_every=save_every,
         say=lambda text: click.echo(f"densenet-multi: {text}", err=True),
     )
     _print(report, output_format, lambda: training.table(report))

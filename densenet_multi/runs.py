@@ -93,12 +93,19 @@ class Recorder:
 
     ``record`` is a callback of ``fit``, ``keep`` its ``checkpoint``.
 
+    Arguments:
+        path: the folder.
+        spec, usage: of the network that is trained.
+        save_every: seconds after which ``keep`` saves within an epoch.
+
     Attributes:
         stop: set it, in a signal handler for example, to save after this step and stop.
     """
 
-    def __init__(self, path: Path, spec: DenseNetSpec, usage: Usage) -> None:
-        self.path, self._spec, self._usage = path, spec, usage
+    def __init__(
+        self, path: Path, spec: DenseNetSpec, usage: Usage, save_every: float = SAVE_EVERY
+    ) -> None:
+        self.path, self._spec, self._usage, self._save_every = path, spec, usage, save_every
         self._saved, self._epoch_ended = time.monotonic(), False
         self.stop = False
 
@@ -133,11 +140,11 @@ class Recorder:
             os.fsync(file.fileno())
 
     def keep(self, now: Callable[[], TrainingState]) -> None:
-        """Save after every epoch, every ``SAVE_EVERY`` seconds, and when it is to stop.
+        """Save after every epoch, every ``save_every`` seconds, and when it is to stop.
 
         Raises ``KeyboardInterrupt`` once it has saved and is to stop.
         """
-        if self._epoch_ended or self.stop or time.monotonic() - self._saved > SAVE_EVERY:
+        if self._epoch_ended or self.stop or time.monotonic() - self._saved > self._save_every:
             self.save(now())
         if self.stop:
             raise KeyboardInterrupt

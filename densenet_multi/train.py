@@ -32,13 +32,14 @@ from .runs import (
     CHECKPOINT,
     CONFIG,
     REPORT,
+    SAVE_EVERY,
     Recorder,
     RunError,
     best_epoch,
     claimed,
     write_json,
 )
-from .training import Callback
+from .training import Callback, TrainingError
 from .variants import default_image_size, get_spec
 from .weights import init_weights
 
@@ -84,6 +85,7 @@ def train(
     output: Path | None = None,
     resume: bool = False,
     callbacks: tuple[Callback, ...] = (),
+    save_every: float = SAVE_EVERY,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train, and return the report that ``report.json`` holds.
@@ -93,6 +95,7 @@ def train(
         output: the folder of the run; None keeps nothing.
         resume: go on where the run in ``output`` stands.
         callbacks: as for ``fit``.
+        save_every: seconds after which a checkpoint is written within an epoch.
         say: called with sentences for the user.
 
     Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run;
@@ -116,7 +119,7 @@ def train(
             say(f"{output}: this run is complete")
             done: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
             return done
-        return _train(options, output, callbacks, say, resume=resume)
+        return _train(options, output, callbacks, say, resume=resume, save_every=save_every)
 
 
 def _train(
@@ -126,6 +129,7 @@ def _train(
     say: Callable[[str], None],
     *,
     resume: bool = False,
+    save_every: float = SAVE_EVERY,
 ) -> dict[str, Any]:
     backend = load_backend(options.backend)
     start, data = _prepare(options, say)
@@ -142,15 +146,20 @@ def _train(
     arguments: dict[str, Any] = {"validation": data.test, "callbacks": callbacks}
     guard: Any = nullcontext()
     if output is not None:
-        recorder = Recorder(output, start.spec, usage)
+        recorder = Recorder(output, start.spec, usage, save_every)
         state = recorder.resume()
         if resume:
             say(_where(output, state.steps if state else 0))
         arguments["callbacks"] = (recorder.record, *callbacks)
         arguments |= {"checkpoint": recorder.keep, "resume": state}
         guard = saving_on_signals(recorder, say)
-    with guard:
-        history = backend.fit(model, data.train, options.recipe, **arguments)
+    try:
+        with guard:
+            history = backend.fit(model, data.train, options.recipe, **arguments)
+    except TrainingError as error:
+        if output is None or not (output / CHECKPOINT).exists():
+            raise
+        raise TrainingError(f"{error}; the last good state is in {output}") from None
     report = _report(options, backend, start, data, history)
     if output is not None:
         write_json(output / REPORT, report)

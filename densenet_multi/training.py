@@ -193,6 +193,11 @@ class Training:
         size, count = self.recipe.batch_size, len(self._data)
         sizes = np.diff([*range(0, count, size), count])[: len(steps)]
         tested = self._test(self._logits)
+        if tested[0] is not None and not math.isfinite(tested[0]):
+            raise TrainingError(
+                f"epoch {self.epoch + 1}: expected a finite test loss, found {tested[0]}; "
+                f"try a learning rate below {self.rates[self.steps - 1]:g}"
+            )
         epoch = Epoch(
             self.epoch + 1,
             self.steps,
