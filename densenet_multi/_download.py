@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -50,7 +51,7 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
         _fetch(url, part, largest)
     except HTTPError as error:
         raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from None
-    except (URLError, TimeoutError, ConnectionError) as error:
+    except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise DownloadError(
             f"{url}: could not be fetched ({reason}); the next attempt goes on where this one "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import formats
+from ._checks import check_names
 from .data import Preparation, load_sample, to_input
 from .formats.recognize import variant_name
 from .manifest import count_parameters, min_image_size
@@ -39,7 +41,7 @@ def convert(
 
     Arguments:
         source: a file, or an Orbax folder.
-        destination: the same; replaced if it exists.
+        destination: the same; a file that exists is replaced, a folder never.
         source_format: by default the content decides.
         destination_format: by default the name decides.
         variant: where names and shapes shall not decide.
@@ -54,6 +56,7 @@ def convert(
     """
     source_format = source_format or formats.guess(source)
     destination_format = destination_format or formats.guess_from_name(destination)
+    _check_is_free(destination, destination_format)
     checkpoint = formats.read(source, source_format, variant=variant)
     if num_classes is not None:
         checkpoint = formats.with_classes(checkpoint, num_classes)
@@ -67,9 +70,7 @@ def convert(
         return {**done, "notes": [*checkpoint.notes, *notes]}
     # a source whose classifier was replaced has none like the new one to ask
     asked_as = source_format if num_classes is None else "portable"
-    where = destination.resolve().parent
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=where) as folder:
-        written = Path(folder, destination.name)
+    with _named_at_last(destination) as written:
         notes = formats.write(written, checkpoint, destination_format)
         images = verification_images(checkpoint)
         expected, asked = formats.logits(source, asked_as, checkpoint, images)
@@ -83,12 +84,51 @@ def convert(
                 f"deviation of {value:.1e} ({asked} against {answered}); not written. "
                 + " ".join(f"Note: {note}." for note in (*checkpoint.notes, *notes))
             )
-        if destination.is_dir() and written.is_dir():
-            shutil.rmtree(destination)
-        written.replace(destination)
+    if np.ptp(expected, axis=0).max() <= tolerance * np.abs(expected).max():
+        notes = (*notes, "all images get the same answer, so the verification shows little")
     verified = {"max_deviation": value, "source_model": asked, "destination_model": answered}
     size = f"{images.shape[2]}x{images.shape[3]}"
     return {**done, "notes": [*checkpoint.notes, *notes], **verified, "image_size": size}
+
+
+def _check_is_free(destination: Path, file_format: str) -> None:
+    check_names("format", [file_format], formats.FORMATS)
+    becomes_folder = file_format == "nnx" and not destination.name.endswith(".safetensors")
+    if destination.is_dir() or (becomes_folder and destination.exists()):
+        found = "folder" if destination.is_dir() else "file"
+        raise FileExistsError(f"{destination}: expected another name, found a {found} of this one")
+
+
+PREFIX = ".densenet_multi."
+
+
+@contextmanager
+def _named_at_last(destination: Path) -> Iterator[Path]:
+    """Yield a name for a file or folder, which then becomes ``destination``, if nothing failed.
+
+    A symbolic link stays one, and a device or a pipe is written to. Errors name ``destination``.
+    """
+    target = destination.resolve()
+    is_special = target.exists() and not target.is_file()
+    written = Path()
+    try:
+        where = None if is_special else target.parent
+        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=where) as folder:
+            written = Path(folder, destination.name)
+            yield written
+            if is_special:
+                target.write_bytes(written.read_bytes())
+            else:
+                written.replace(target)
+    except OSError as error:
+        if PREFIX not in str(error):
+            raise
+        if error.errno is None:
+            raise type(error)(str(error).replace(str(written), str(destination))) from None
+        raise type(error)(error.errno, error.strerror, str(destination)) from None
+    except ValueError as error:
+        text = str(error).replace(str(written), str(destination))
+        raise (type(error)(text) if text != str(error) else error) from None
 
 
 def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:

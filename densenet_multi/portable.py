@@ -9,6 +9,7 @@ configuration, and the usage.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import bad, check_names
+from ._checks import bad, check_names, integer
 from ._files import replacing
 from .spec import DenseNetConfig, DenseNetSpec
 from .weights import Weights, WeightsError, check_weights
@@ -59,6 +60,10 @@ class Usage:
     source: str | None = None
 
     def __post_init__(self) -> None:
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", integer("image_size", self.image_size, 1))
+        if not isinstance(self.source, str | None):
+            raise bad("source", self.source, "a text or None")
         for name in ("value_range", "mean", "std", "class_names"):
             value = getattr(self, name)
             if value is not None:
@@ -66,6 +71,10 @@ class Usage:
                 listed = isinstance(value, (tuple, list))
                 if not listed or not all(isinstance(item, kind) for item in value):
                     raise bad(name, value, f"a list of {what}")
+                if kind is not str and not all(math.isfinite(item) for item in value):
+                    raise bad(name, value, "finite numbers")
+                if name == "std" and 0 in value:
+                    raise bad(name, value, "numbers other than 0, because they divide")
                 object.__setattr__(self, name, tuple(value))
         if self.running_variance not in (None, "biased", "unbiased"):
             raise bad("running_variance", self.running_variance, "'biased', 'unbiased' or None")
@@ -115,8 +124,6 @@ def save_weights(
     The file is complete or absent, never partial, and the same weights give the same bytes.
     Raises ``WeightsError``, ``ConfigError``, ``OSError``.
     """
-    from safetensors.numpy import save_file
-
     if spec != spec.config.resolve():
         expected = "expected a spec as its config resolves to, found a changed one"
         raise WeightsError(f"{path}: {expected}")
@@ -125,11 +132,8 @@ def save_weights(
         raise WeightsError(f"weights: expected {{name: array}}, found {type(weights).__name__}")
     arrays = {name: to_float(array) for name, array in weights.items()}
     checked = check_weights(spec, arrays, widest(arrays))
-    # safetensors writes an array's memory as it lies, so each must lie in C order
-    contiguous = {name: np.ascontiguousarray(array) for name, array in checked.items()}
     header = {**json.loads(spec.to_json()), "usage": asdict(usage)}
-    with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
+    write_safetensors(path, checked, {KEY: json.dumps(header, sort_keys=True)})
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
@@ -160,6 +164,24 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         return Checkpoint(spec, check_weights(spec, weights, widest(weights)), usage.fits(spec))
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from None
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Any arrays, whole or not at all. Raises ``OSError``."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    # an array's memory is written as it lies, so each must lie in C order
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata=metadata)
+        except SafetensorError as error:  # which is no OSError, not even on a full disk
+            raise OSError(f"{path}: could not be written ({error})") from None
 
 
 @contextmanager

@@ -36,11 +36,14 @@ class Server(BaseHTTPRequestHandler):
                 self.send_error(416)
                 return
         self.send_response(206 if start else 200)
-        if self.manner != "no length":
+        if self.manner == "broken chunks":
+            self.send_header("Transfer-Encoding", "chunked")
+        elif self.manner != "no length":
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         end = start + 1_000_000 if self.manner == "stops" else len(content)
-        self.wfile.write(content[start:end])
+        begin = b"100000\r\n" if self.manner == "broken chunks" else b""  # 1 MiB follows, it says
+        self.wfile.write(begin + content[start:end][: 1000 if begin else None])
 
     def log_message(self, *arguments):
         """Keep quiet."""
@@ -88,6 +91,13 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
     _download.download(server.url, path, SHA256)
     assert path.read_bytes() == CONTENT
     assert server.asked == [None, "bytes=1000000-", "bytes=2000000-"]
+
+
+def test_an_answer_that_breaks_its_protocol_is_a_download_error(server, tmp_path):
+    server.manner, server.protocol_version = "broken chunks", "HTTP/1.1"
+    server.close_connection = True
+    with pytest.raises(dm.DownloadError, match="could not be fetched"):
+        _download.download(server.url, tmp_path / "file", SHA256)
 
 
 def test_a_complete_part_is_only_checked(server, tmp_path):
@@ -195,6 +205,18 @@ def test_weights_in_an_archive_are_checked_by_their_own_sum(
     assert [path.name for path in (cache / "gluon").iterdir()] == ["x.params"]
     dm.from_pretrained("densenet121", "gluon")
     assert len(server.asked) == 1
+
+
+def test_a_damaged_archive_is_refused_and_thrown_away(server, tmp_path, monkeypatch, cache):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.params", CONTENT[:1000] * 9)
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[60:200] = bytes(140)  # zlib's own error
+    server.files["/file"] = bytes(content)
+    publish(monkeypatch, "gluon", server.url, "sha1:00", "gluon", "x.params")
+    with pytest.raises(dm.WeightsError, match=r"expected a zip archive with x\.params"):
+        dm.from_pretrained("densenet121", "gluon")
+    assert not list((cache / "gluon").iterdir())
 
 
 def test_names_that_do_not_exist_are_refused_with_the_nearest():

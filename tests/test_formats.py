@@ -5,6 +5,8 @@ import re
 import struct
 import time
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from cases import SMALL, as_float32, images, random_weights, small
 from densenet_multi import cli, convert, formats
 from densenet_multi.formats import gluon_zoo
 from densenet_multi.formats.recognize import recognize, variant_name
+from densenet_multi.portable import IMAGENET
 from strategies import configs
 
 BOTTLENECK = small("bottleneck", bn_eps=1e-5, bn_decay=0.9)
@@ -73,6 +76,15 @@ def test_tensors_that_promise_a_huge_or_an_empty_network_are_refused(name, shape
         recognize({**shapes(BOTTLENECK), name: shape})
 
 
+def test_what_is_missing_is_what_the_message_expects():
+    found = {"features.conv0.weight": (64, 3, 7, 7), "features.norm0.weight": (64,)}
+    with pytest.raises(dm.WeightsError) as caught:
+        recognize(found)
+    expected, _, others = str(caught.value).partition("; found 2 others: ")
+    assert "features.conv0.weight" not in expected
+    assert others == "features.conv0.weight, features.norm0.weight"
+
+
 def test_a_networks_tensors_that_are_no_densenets_are_refused():
     resnet = {"conv1.weight": (64, 3, 7, 7), "layer1.0.bn1.weight": (64,), "fc.weight": (1000, 512)}
     with pytest.raises(dm.WeightsError, match=r"expected a DenseNet's tensors.*conv1\.weight"):
@@ -116,6 +128,32 @@ def test_what_a_source_says_about_its_use_is_carried_along(tmp_path):
     assert (usage.image_size, usage.value_range) == (224, (0.0, 1.0))
     assert usage.running_variance == "biased"
     assert "file.params" in usage.source
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_a_file_cannot_say_is_told(tmp_path, checkpoint, name):
+    def notes(usage=None, **overrides):
+        made = dm.Checkpoint(
+            small("bottleneck", **overrides), checkpoint.weights, usage or dm.Usage()
+        )
+        return " ".join(formats.write(tmp_path / f"file{FREE[name]}", made, name))
+
+    plain = notes(bn_eps=1e-5, bn_decay=0.9)
+    for word in ("epsilon", "decay", "class names", "image size", "drop rate"):
+        assert word not in plain
+    assert "epsilon of 1e-05, these weights 0.001" in notes(bn_eps=1e-3)
+    assert "decay of 0.9, these weights 0.99" in notes(bn_decay=0.99)
+    assert "portable file can say their drop rate" in notes(drop_rate=0.1)
+    usage = dm.Usage(image_size=33, class_names=("a", "b", "c", "d"))
+    assert "their image size, class names" in notes(usage)
+
+
+def test_what_a_reader_infers_is_not_called_lost(tmp_path):
+    spec = dm.get_spec("densenet121", num_classes=3)
+    for usage, lost in ((IMAGENET, False), (replace(IMAGENET, image_size=288), True)):
+        made = dm.Checkpoint(spec, dm.init_weights(spec), usage)
+        notes = formats.write(tmp_path / "x.params", made)
+        assert any("image size" in note for note in notes) == lost
 
 
 def test_the_zoo_refuses_what_its_models_cannot_be(tmp_path):
@@ -424,6 +462,71 @@ def test_a_conversion_that_changes_the_answers_is_refused_and_leaves_no_file(
     assert done.exit_code == 1
     assert "expected the logits of the source" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """No framework answers in a verification: the NumPy reference does."""
+    monkeypatch.setattr(formats, "load_backend", lambda _: exec("raise ImportError"))  # noqa: S102
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("verify", [(), ("--verify",)])
+@pytest.mark.parametrize("to", ["nnx", "portable"])
+def test_a_folder_that_exists_is_never_replaced(tmp_path, checkpoint, verify, to):
+    formats.write(tmp_path / "a.safetensors", checkpoint)
+    thesis = tmp_path / "folder" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    done = run("convert", tmp_path / "a.safetensors", thesis.parent, "--to", to, *verify)
+    assert done.exit_code == 1
+    assert f"{thesis.parent}: expected another name, found a folder" in done.stderr
+    assert thesis.read_text() == "years of work"
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("verify", [(), ("--verify",)])
+def test_a_link_stays_a_link_and_a_device_a_device(tmp_path, checkpoint, verify):
+    formats.write(tmp_path / "a.safetensors", checkpoint)
+    for name, target in (("file", tmp_path / "b.safetensors"), ("device", Path("/dev/null"))):
+        target.touch()
+        link = tmp_path / name
+        link.symlink_to(target)
+        done = run("convert", tmp_path / "a.safetensors", link, "--to", "portable", *verify)
+        assert done.exit_code == 0, done.output
+        assert link.is_symlink()
+    same(formats.read(tmp_path / "b.safetensors").weights, checkpoint.weights)
+    assert Path("/dev/null").is_char_device()
+    names = ["a.safetensors", "b.safetensors", "device", "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("dest", ["no/folder/b.params", "b.params"])
+def test_errors_while_verifying_name_the_destination(tmp_path, dest):
+    spec = small("plain")  # the zoo has no such network
+    dm.save_weights(tmp_path / "a.safetensors", spec, dm.init_weights(spec))
+    done = run("convert", tmp_path / "a.safetensors", tmp_path / dest, "--verify")
+    assert done.exit_code == 1
+    assert f"{tmp_path / dest}" in done.stderr
+    assert convert.PREFIX not in done.stderr
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_verification_that_cannot_tell_networks_apart_says_so(tmp_path, checkpoint):
+    weights = {n: 0 * a if "classifier" in n else a for n, a in checkpoint.weights.items()}
+    formats.write(tmp_path / "a.safetensors", dm.Checkpoint(BOTTLENECK, weights))
+    done = convert.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", verify=True)
+    assert "all images get the same answer" in done["notes"][-1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+@pytest.mark.parametrize("name", ["portable", *FREE])
+def test_a_full_disk_is_an_oserror(tmp_path, checkpoint, name):
+    path = tmp_path / f"file{FREE.get(name, '.safetensors')}"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        formats.write(path, checkpoint, name)
 
 
 def test_convert_replaces_the_classifier_and_says_so(tmp_path, checkpoint):

@@ -8,7 +8,7 @@ from flax import nnx
 import densenet_multi as dm
 import densenet_multi.flax as df
 from cases import as_float32, random_weights, small
-from densenet_multi import formats
+from densenet_multi import convert, formats
 
 SPEC = small("bottleneck", bn_eps=1e-5, bn_decay=0.9)
 
@@ -43,6 +43,39 @@ def test_the_state_of_a_model_is_read_without_its_random_numbers(tmp_path, weigh
         np.testing.assert_array_equal(back.weights[name], array)
     assert "rngs" in back.notes[0]
     assert back.spec.config.drop_rate == 0.1
+
+
+def test_arrays_that_are_packed_too_well_are_not_unpacked(tmp_path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "bomb", {"kernel": np.zeros(2**25, np.float32)})
+    with pytest.raises(dm.WeightsError, match="expected arrays of the folder's size, found 134,21"):
+        formats.read(tmp_path / "bomb")
+
+
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch, weights):
+    def fails(*arguments):
+        arguments[1].mkdir()
+        raise ValueError("no space")
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "save", fails)
+    with pytest.raises(ValueError, match="no space"):
+        formats.write(tmp_path / "folder", dm.Checkpoint(SPEC, weights), "nnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_verified_folder_replaces_nothing(tmp_path, weights):
+    formats.write(tmp_path / "a.safetensors", dm.Checkpoint(SPEC, weights))
+    for name in ("folder", "file"):
+        (tmp_path / name).mkdir() if name == "folder" else (tmp_path / name).touch()
+        with pytest.raises(FileExistsError, match=f"found a {name} of this one"):
+            convert.convert(
+                tmp_path / "a.safetensors", tmp_path / name, destination_format="nnx", verify=True
+            )
+    done = convert.convert(
+        tmp_path / "a.safetensors", tmp_path / "new", destination_format="nnx", verify=True
+    )
+    assert done["destination_model"] == "densenet_multi.flax"
+    assert formats.read(tmp_path / "new").spec == SPEC
 
 
 def test_another_folder_is_refused(tmp_path):

@@ -88,3 +88,16 @@ def test_peer_logits_are_the_zoos_own(tmp_path):
     assert deviation(answer, dm.reference.predict(spec, weights, x)) < 1e-5
     _, who = formats.logits(path, "gluon", checkpoint, images(spec, 65).astype(np.float32))
     assert who == "densenet_multi.gluon"  # the zoo's pooling is fixed
+
+
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_the_zoo_reads_the_file_itself_and_not_what_was_read_here(tmp_path, prefixed):
+    model, spec, weights = zoo()
+    fill(model, spec, weights)
+    path = tmp_path / "x.params"
+    model.collect_params().save(str(path)) if prefixed else model.save_parameters(str(path))
+    misread = dm.Checkpoint(spec, {name: array * 0.9 for name, array in weights.items()})
+    x = images(spec, 224).astype(np.float32)
+    answer, who = formats.logits(path, "gluon", misread, x)
+    assert "Gluon zoo" in who
+    assert deviation(answer, dm.reference.predict(spec, weights, x)) < 1e-5

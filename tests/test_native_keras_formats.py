@@ -2,6 +2,7 @@
 
 import re
 import time
+import warnings
 import zipfile
 
 import h5py
@@ -14,6 +15,7 @@ from tensorflow import keras
 import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import as_float32, images, random_weights
+from densenet_multi import formats
 from densenet_multi.formats import keras_applications, keras_files, kerashub
 from densenet_multi.report import deviation
 from keras_peer import filled, in_dtype
@@ -116,7 +118,10 @@ def test_peer_logits_are_what_keras_makes_of_the_file(tmp_path):
     spec = dm.get_spec("densenet121", num_classes=3, bn_eps=1.001e-5, bn_decay=0.99)
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
     path = tmp_path / "named.as.you.like"
-    keras_applications.write(path, checkpoint)
+    with pytest.raises(dm.ConfigError, match=r"ends in \.weights\.h5, because Keras goes by it"):
+        keras_applications.write(path, checkpoint)
+    keras_applications.write(tmp_path / "x.weights.h5", checkpoint)
+    (tmp_path / "x.weights.h5").rename(path)
     x = images(spec, 65, count=1).astype(np.float32)
     found, who = keras_applications.peer_logits(path, checkpoint, x)
     assert who == f"keras.applications of Keras {keras.__version__}"
@@ -224,6 +229,10 @@ def test_a_new_head_on_a_body_is_the_classifier(tmp_path):
     x = images(checkpoint.spec, 32).astype(np.float32)
     logits = dm.reference.predict(checkpoint.spec, checkpoint.weights, x)
     assert deviation(logits, answer(model, x)) < 1e-5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Keras tells on every layer that it misses
+        _, who = formats.logits(tmp_path / "x.weights.h5", "keras", checkpoint, x)
+    assert who == "densenet_multi.keras"
     twice = filled(keras.Sequential([body, keras.layers.Dense(4), keras.layers.Dense(3)]))
     twice.save_weights(tmp_path / "x.weights.h5")
     assert "15 batch normalisations and 2 linear layers in 1 model(s)" in refused(
@@ -275,6 +284,7 @@ def test_other_conventions_are_told(tmp_path):
     notes = keras_applications.write(tmp_path / "x.weights.h5", checkpoint)
     assert [note.split(",")[0] for note in notes] == [
         "keras.applications' models have an epsilon of 1.001e-05",
+        "keras.applications' models have a decay of 0.99",
         "the running variances are unbiased ones; Keras' own are biased",
         "keras.applications has DenseNet121",
     ]
@@ -282,12 +292,11 @@ def test_other_conventions_are_told(tmp_path):
 
 def test_the_same_weights_give_the_same_bytes(tmp_path):
     spec = small_spec()
-    for name in ("a", "b"):
-        keras_files.write_weights(
-            tmp_path / name, dm.Checkpoint(spec, dm.init_weights(spec)), NATIVE
-        )
+    first, second = tmp_path / "a.weights.h5", tmp_path / "b.weights.h5"
+    for path in (first, second):
+        keras_files.write_weights(path, dm.Checkpoint(spec, dm.init_weights(spec)), NATIVE)
         time.sleep(1.1)  # HDF5 could note the time, in seconds
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert first.read_bytes() == second.read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -67,6 +67,35 @@ def test_other_floats_are_read_without_loss(tmp_path, weights, dtype):
     same(tmp_path / "x.pth", {n: t.to(wide).numpy() for n, t in state.items()})
 
 
+def test_the_content_decides_and_not_the_name(tmp_path, weights):
+    torch.save(state_dict(weights), tmp_path / "x.safetensors")
+    same(tmp_path / "x.safetensors", weights)
+
+
+def test_weights_beside_the_chosen_ones_are_told(tmp_path, weights):
+    saved = {"net": {"model_ema": {}, "state_dict": state_dict(weights)}}
+    torch.save(saved, tmp_path / "x.pth")
+    notes = " ".join(same(tmp_path / "x.pth", weights).notes)
+    assert "the entry 'state_dict'" in notes
+    assert "its entry 'model_ema' was left out" in notes
+
+
+def test_few_numbers_that_look_like_many_take_no_memory(tmp_path, weights):
+    state = state_dict(weights)
+    state["classifier.weight"] = torch.zeros(1).expand(10**9, 18)
+    state["classifier.bias"] = torch.zeros(1).expand(10**9)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(dm.WeightsError, match="expected tensors that fit in the file together"):
+        formats.read(tmp_path / "x.pth")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")  # noqa: PTH110
+def test_a_full_disk_is_an_oserror(tmp_path, weights):
+    (tmp_path / "x.pth").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"x\.pth: could not be written"):
+        formats.write(tmp_path / "x.pth", dm.Checkpoint(SPEC, weights))
+
+
 def test_views_and_transposed_tensors_are_read_as_they_look(tmp_path, weights):
     state = state_dict(weights)
     name = "features.conv0.weight"
@@ -93,8 +122,10 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, weig
     else:
         saved = Attack(trap) if where == "alone" else attack
         torch.save(saved, path, _use_new_zipfile_serialization=where != "legacy")
-    with pytest.raises(dm.WeightsError, match="does not read with weights_only=True"):
+    with pytest.raises(dm.WeightsError, match="does not read with weights_only=True") as caught:
         formats.read(path, "torchvision")
+    assert "because it holds " in str(caught.value)
+    assert "weights_only=False" not in str(caught.value)
     assert not os.path.exists(trap)  # noqa: PTH110  # as the attack would have made it
     pickle.loads(pickle.dumps(Attack(trap)))  # noqa: S301  # the trap itself works
     assert os.path.exists(trap)  # noqa: PTH110

@@ -20,10 +20,19 @@ import numpy.typing as npt
 
 from .._checks import ConfigError, check_names, integer
 from ..backends import load_backend
-from ..portable import KEY, Checkpoint, load_checkpoint, open_safetensors, save_weights, widest
+from ..portable import (
+    KEY,
+    LARGEST_FILE,
+    Checkpoint,
+    load_checkpoint,
+    open_safetensors,
+    save_weights,
+    widest,
+)
 from ..reference import predict
 from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights
+from .recognize import implied_usage
 
 FORMATS = {  # name -> (module, what it is); content is tried in this order
     "portable": ("", "the portable .safetensors file of densenet_multi"),
@@ -95,8 +104,7 @@ def write(
     name = file_format or guess_from_name(path)
     check_names("format", [name], FORMATS)
     if name != "portable":
-        notes: tuple[str, ...] = _module(name).write(path, checkpoint)
-        return notes
+        return (*_module(name).write(path, checkpoint), *_unsaid(checkpoint))
     save_weights(path, checkpoint.spec, checkpoint.weights, checkpoint.usage)
     return ()
 
@@ -128,6 +136,7 @@ def guess_from_name(path: Path) -> str:
     endings = {
         ".safetensors": "portable",
         ".pth": "torchvision",
+        ".pt": "torchvision",
         ".weights.h5": "keras",
         ".params": "gluon",
     }
@@ -175,7 +184,7 @@ def _kind_of_safetensors(path: Path) -> str:
 def differences(
     checkpoint: Checkpoint,
     models: str,
-    epsilon: float | None,
+    conventions: tuple[float, float],
     framework: str,
     variance: str,
     *,
@@ -183,17 +192,42 @@ def differences(
 ) -> list[str]:
     """A sentence for each convention of a format's models that is not these weights'.
 
-    ``epsilon`` is None where they have whatever epsilon they are made with.
+    ``conventions`` are the models' epsilon and decay.
     """
+    epsilon, decay = conventions
+    config = checkpoint.spec.config
     notes = []
-    if epsilon is not None and (eps := checkpoint.spec.config.bn_eps) != epsilon:
-        notes.append(f"{models} have an epsilon of {epsilon:g}, these weights {eps:g}")
+    if config.bn_eps != epsilon:
+        notes.append(f"{models} have an epsilon of {epsilon:g}, these weights {config.bn_eps:g}")
+    if config.bn_decay != decay:
+        notes.append(f"{models} have a decay of {decay:g}, these weights {config.bn_decay:g}")
     if checkpoint.usage.running_variance not in (None, variance):
         given = checkpoint.usage.running_variance
         notes.append(
             f"the running variances are {given} ones; {framework} own are {variance}{where}"
         )
     return notes
+
+
+def _unsaid(checkpoint: Checkpoint) -> list[str]:
+    """A sentence on what of these weights' use is lost outside a portable file."""
+    implied = implied_usage(checkpoint.spec.config)
+    lost = [
+        field.replace("_", " ")
+        for field in ("image_size", "value_range", "mean", "std", "class_names")
+        if getattr(checkpoint.usage, field) not in (None, getattr(implied, field))
+    ]
+    if checkpoint.spec.config.drop_rate:
+        lost.append("drop rate")
+    return [f"only a portable file can say their {', '.join(lost)}"] if lost else []
+
+
+HARMLESS = 2**26  # bytes: so much may come out of anything
+
+
+def is_bomb(unpacked: int, packed: int) -> bool:
+    """Whether that many bytes come out of that few that nobody packed weights."""
+    return unpacked > min(LARGEST_FILE, max(HARMLESS, 20 * packed))
 
 
 def is_safetensors(head: bytes) -> bool:

@@ -8,7 +8,6 @@ Source: https://github.com/keras-team/keras/blob/master/keras/src/applications/d
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,8 @@ from .keras_files import (
     DECAY,
     EPSILON,
     different_conventions,
-    ending,
     in_dtype_of,
+    loaded,
     names_in,
     nchw_answer,
     read_weights,
@@ -110,9 +109,7 @@ def peer_logits(
     build = getattr(keras.applications, SIZES[config.block_config])
     size = (*images.shape[2:], config.in_channels)
     head = {"classes": config.num_classes} if config.num_classes else {"pooling": "avg"}
-    with in_dtype_of(checkpoint), tempfile.TemporaryDirectory() as folder:
-        link = Path(folder, f"peer{ending(path)}")  # Keras goes by the name
-        link.symlink_to(path.resolve())
+    with in_dtype_of(checkpoint):
         try:
             model = build(
                 include_top=bool(config.num_classes),
@@ -121,10 +118,10 @@ def peer_logits(
                 classifier_activation=None,
                 **head,
             )
-            model.load_weights(link)
-        except ValueError as error:  # images below 32 pixels, a model inside another one
+        except ValueError as error:  # images below 32 pixels
             raise LookupError(str(error)) from None
-        return nchw_answer(model, images), f"keras.applications of Keras {keras.__version__}"
+        answer = nchw_answer(loaded(model, path), images)
+        return answer, f"keras.applications of Keras {keras.__version__}"
 
 
 # --- Names --------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import io
 import math
 import mmap
 import re
+import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,13 +26,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._checks import bad
 from .._files import replacing
 from ..backends import framework
 from ..manifest import layers
 from ..portable import LARGEST_FILE, Checkpoint, check_size, from_bfloat16, to_float
 from ..spec import BatchNormSpec, ConvSpec
 from ..weights import Weights, WeightsError
-from . import FROM_CHANNELS_LAST, TO_CHANNELS_LAST, differences
+from . import FROM_CHANNELS_LAST, TO_CHANNELS_LAST, differences, is_bomb
 
 EPSILON, DECAY = 1.001e-5, 0.99
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # inside a .keras file
@@ -77,8 +80,10 @@ def write_weights(
     """What ``save_weights`` of Keras 3 writes, without the groups that would be empty.
 
     ``native`` gives a layer's name in Keras; ``within`` is the group of a model inside the model;
-    ``more`` is written too.
+    ``more`` is written too. Raises ``ConfigError`` for a name that Keras would not read it by.
     """
+    if not path.name.endswith(".weights.h5"):
+        raise bad("name", str(path), "one that ends in .weights.h5, because Keras goes by it")
     with framework("keras", "h5py"):
         import h5py
     numbers: dict[str, Iterator[int]] = {name: count() for name in LEAVES}
@@ -98,7 +103,7 @@ def write_weights(
 
 def different_conventions(checkpoint: Checkpoint, models: str) -> list[str]:
     """A sentence for each convention of Keras' models that is not these weights'."""
-    return differences(checkpoint, models, EPSILON, "Keras'", "biased")
+    return differences(checkpoint, models, (EPSILON, DECAY), "Keras'", "biased")
 
 
 @contextmanager
@@ -117,7 +122,20 @@ def in_dtype_of(checkpoint: Checkpoint) -> Iterator[None]:
         keras.config.set_dtype_policy(before[1])
 
 
-def ending(path: Path) -> str:
+def loaded(model: Any, path: Path) -> Any:
+    """The model with a file's weights, read by Keras itself. ``LookupError`` where it cannot."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pages of them before the error
+        link = Path(folder, f"peer{_ending(path)}")  # Keras goes by the name
+        link.symlink_to(path.resolve())
+        try:
+            model.load_weights(link)
+        except ValueError as error:  # a model inside another one
+            raise LookupError(str(error)) from None
+    return model
+
+
+def _ending(path: Path) -> str:
     """What Keras wants a file of this content to be called."""
     with path.open("rb") as file:
         if file.read(4) == b"PK\x03\x04":
@@ -145,7 +163,6 @@ MOST_OBJECTS = 20_000  # densenet264's full model has 5,000 groups and datasets
 DEEPEST = 12
 MAGIC = b"\x89HDF\r\n\x1a\n"
 BFLOAT16 = "|V2"  # what h5py makes of it
-HARMLESS = 2**26  # bytes: so much may come out of anything
 LEFT_OUT = ("optimizer/", "optimizer_weights/")
 
 
@@ -227,7 +244,7 @@ def _check_packing(info: zipfile.ZipInfo, size: int) -> None:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise WeightsError(f"{info.filename}: expected it stored or deflated in the zip")
     packed = min(info.compress_size, size)
-    if info.file_size > min(LARGEST_FILE, max(HARMLESS, 20 * packed)):
+    if is_bomb(info.file_size, packed):
         raise WeightsError(
             f"{info.filename}: expected at most {LARGEST_FILE:,} bytes and 20 times those that "
             f"they are packed in, found {info.file_size:,} packed in {packed:,}"

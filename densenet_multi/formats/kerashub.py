@@ -9,7 +9,6 @@ Source: https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/model
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from .keras_files import (
     EPSILON,
     different_conventions,
     in_dtype_of,
+    loaded,
     names_in,
     nchw_answer,
     read_weights,
@@ -90,11 +90,8 @@ def peer_logits(
     with framework("keras", "keras_hub"):
         import keras_hub
 
-    with in_dtype_of(checkpoint), tempfile.TemporaryDirectory() as folder:
-        model = _peer(checkpoint.spec.config)
-        write(Path(folder, "peer.weights.h5"), checkpoint)  # whatever the file's name is
-        model.load_weights(str(Path(folder, "peer.weights.h5")))
-        answer = nchw_answer(model, images)
+    with in_dtype_of(checkpoint):
+        answer = nchw_answer(loaded(_peer(checkpoint.spec.config), path), images)
     pooled = answer if answer.ndim == 2 else answer.mean(axis=(1, 2))
     return pooled, f"KerasHub {keras_hub.__version__}"
 

@@ -9,6 +9,7 @@ the SHA256, Keras lists MD5, MXNet SHA1 of the file inside its archive.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +109,12 @@ def _from_archive(published: Published, member: str, folder: Path) -> Path:
             if opened.getinfo(member).file_size > LARGEST_FILE:
                 raise WeightsError(f"{archive}: expected {member} of at most 4 GiB, found more")
             replace_file(path, opened.read(member))
-    except (zipfile.BadZipFile, KeyError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        RuntimeError,
+    ) as error:  # a password, a method
         raise WeightsError(f"{archive}: expected a zip archive with {member} ({error})") from None
     finally:
         archive.unlink()

@@ -37,10 +37,10 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
     needed = ["features.conv0.weight", f"{first}.conv1.weight"]
     missing = [name for name in needed if len(shapes.get(name, ())) != 4]
     if missing or sorted(blocks) != list(range(1, len(blocks) + 1)):
-        some = ", ".join(list(shapes)[:3]) or "no tensors"
+        some = ", ".join([*list(shapes)[:3], *(["..."] if len(shapes) > 3 else [])]) or "none"
         raise WeightsError(
-            f"expected a DenseNet's tensors, such as {needed[0]}, {needed[1]}; found "
-            f"{len(shapes)} tensors: {some}, ..."
+            f"expected a DenseNet's tensors, such as {' and '.join(missing or needed)}; found "
+            f"{len(shapes)} others: {some}"
         )
     layers = sum(blocks.values())
     if layers > len(shapes) or 0 in chain.from_iterable(shapes.values()):
@@ -76,10 +76,14 @@ def checkpoint_of(
     config = recognize({name: array.shape for name, array in weights.items()}, **known)
     spec = config.resolve()
     checked = check_weights(spec, weights, widest(weights))
-    for_imagenet = (variant_name(config) or "").startswith("densenet") and config.stem == "imagenet"
-    usage = IMAGENET if for_imagenet and config.in_channels == len(IMAGENET_MEAN) else Usage()
-    usage = replace(usage, running_variance=running_variance, source=source)
+    usage = replace(implied_usage(config), running_variance=running_variance, source=source)
     return Checkpoint(spec, checked, usage, tuple(notes))
+
+
+def implied_usage(config: DenseNetConfig) -> Usage:
+    """ImageNet's, for a variant made for it with 3 channels; otherwise nothing is known."""
+    for_imagenet = (variant_name(config) or "").startswith("densenet") and config.stem == "imagenet"
+    return IMAGENET if for_imagenet and config.in_channels == len(IMAGENET_MEAN) else Usage()
 
 
 def variant_name(config: DenseNetConfig) -> str | None:

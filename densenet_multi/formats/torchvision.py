@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .._files import replacing
 from ..backends import framework
-from ..portable import Checkpoint, check_size, read_safetensors, to_float
+from ..portable import Checkpoint, check_size, read_safetensors, to_float, write_safetensors
 from ..weights import WeightsError
 from . import differences, is_safetensors
 from .recognize import checkpoint_of
@@ -62,16 +62,19 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         if name.endswith(".running_var"):  # torchvision's order has the counter here
             state[name.replace("running_var", "num_batches_tracked")] = np.array(0, np.int64)
     if path.name.endswith(".safetensors"):
-        from safetensors.numpy import save_file
-
-        with replacing(path) as temporary:
-            save_file(state, temporary, metadata={"format": "pt"})
+        write_safetensors(path, state, {"format": "pt"})
     else:
         with framework("torch", "torch"):
             import torch
+        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
         with replacing(path) as temporary:
-            torch.save({name: torch.from_numpy(array) for name, array in state.items()}, temporary)
-    return tuple(differences(checkpoint, "torchvision's models", 1e-5, "PyTorch's", "unbiased"))
+            try:
+                torch.save(tensors, temporary)
+            except RuntimeError as error:  # which is no OSError, not even on a full disk
+                raise OSError(f"{path}: could not be written ({_first_line(error)})") from None
+    return tuple(
+        differences(checkpoint, "torchvision's models", (1e-5, 0.9), "PyTorch's", "unbiased")
+    )
 
 
 def peer_logits(
@@ -142,26 +145,43 @@ def _unpickle(path: Path, notes: list[str]) -> dict[str, Any]:
     with framework("torch", "torch"):
         import torch
     try:
-        # weights_only: an unpickler that knows tensors and containers, and runs nothing
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # of a path, PyTorch looks at the name too
+            # weights_only: an unpickler that knows tensors and containers, and runs nothing
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever the unpickler meets in a damaged file
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"expected a checkpoint of tensors, found one that PyTorch does not read with "
-            f"weights_only=True ({first})"
-        ) from None
-    for name in AROUND:
-        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
-            loaded = loaded[name]
-            notes.append(f"the weights were in the entry {name!r} of a training checkpoint")
+        text = "expected a checkpoint of tensors, found one that PyTorch does not read with"
+        if name := re.search(r"\bGLOBAL ([\w.]+)", str(error)):
+            raise WeightsError(
+                f"{text} weights_only=True, because it holds {name[1]}, and to make that could run "
+                "any code; if you trust it: torch.save(model.state_dict(), 'NEW.pth')"
+            ) from None
+        raise WeightsError(f"{text} weights_only=True ({_first_line(error)})") from None
+    for _ in AROUND:
+        inside = [n for n in AROUND if isinstance(loaded, dict) and isinstance(loaded.get(n), dict)]
+        if inside:
+            loaded = loaded[inside[0]]
+            notes.append(f"the weights were in the entry {inside[0]!r} of a training checkpoint")
+            notes.extend(f"its entry {name!r} was left out" for name in inside[1:])
     if not isinstance(loaded, dict):
         raise WeightsError(f"expected a state_dict, found {type(loaded).__name__}")
     state = {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
     if len(state) < len(loaded):
         notes.append(f"{len(loaded) - len(state)} entries that are no tensors were left out")
+    needed, size = sum(t.numel() * t.element_size() for t in state.values()), path.stat().st_size
+    if needed > size:  # few numbers in the file may be seen as many
+        raise WeightsError(
+            f"expected tensors that fit in the file together, found {needed:,} bytes of them in "
+            f"{size:,}"
+        )
     return {name: _to_numpy(name, tensor) for name, tensor in state.items()}
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line.startswith("WeightsUnpickler error:")]
+    return next(iter(told or lines), type(error).__name__)
 
 
 def _to_numpy(name: str, tensor: Any) -> Any:
