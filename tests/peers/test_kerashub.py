@@ -3,15 +3,19 @@
 Run in an environment of its own, with keras-hub: its models pad SAME.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from keras_hub.models import DenseNetBackbone, DenseNetImageClassifier
 
 import densenet_multi as dm
 from cases import as_float32, images, random_weights
+from densenet_multi import formats
 from densenet_multi.formats import keras_applications, kerashub
 from densenet_multi.report import deviation
 from keras_peer import filled, in_dtype
+from peers.peer import check_answers
 
 BLOCKS = (1, 2, 1)
 AGREE = {225: True, 65: True, 97: True, 224: False, 96: False, 99: False}  # 1 modulo 4
@@ -40,6 +44,34 @@ def double():
         yield
 
 
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    with in_dtype(request.param) as name:
+        yield name
+
+
+@pytest.mark.parametrize(
+    ("blocks", "sizes"),  # it has no 161
+    [((6, 12, 24, 16), (225, 97)), ((6, 12, 32, 32), (97,)), ((6, 12, 48, 32), (65,))],
+)
+def test_all_backends_answer_as_kerashub_at_sizes_that_are_1_modulo_4(
+    tmp_path, deviations, dtype, blocks, sizes
+):
+    spec = dm.get_spec("densenet121", block_config=blocks, bn_eps=1.001e-5, bn_decay=0.99)
+    model = filled(DenseNetImageClassifier(backbone(blocks), 1000))
+    xs = {size: images(spec, size).astype(dtype) for size in sizes}
+    answers = {size: (x, answer(model, x)) for size, x in xs.items()}
+    path = tmp_path / "x.weights.h5"
+    model.save_weights(path)
+    checkpoint = check_answers(path, spec, answers, deviations, dtype)
+
+    formats.write(tmp_path / "back.weights.h5", checkpoint, "kerashub")
+    other = filled(DenseNetImageClassifier(backbone(blocks), 1000), seed=1)
+    other.load_weights(tmp_path / "back.weights.h5")
+    for mine, theirs in zip(other.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("size", AGREE)
 def test_the_function_is_the_same_at_sizes_that_are_1_modulo_4_only(tmp_path, size):
@@ -50,9 +82,16 @@ def test_the_function_is_the_same_at_sizes_that_are_1_modulo_4_only(tmp_path, si
         "densenet121", block_config=BLOCKS, num_classes=5, bn_eps=1.001e-5, bn_decay=0.99
     )
     x = images(checkpoint.spec, size)
-    found = dm.reference.predict(checkpoint.spec, checkpoint.weights, x)
-    apart = deviation(found, answer(model, x))
-    assert apart < 1e-12 if AGREE[size] else 1e-3 < apart < 1, apart
+    expected = answer(model, x)
+    found = {"reference": dm.reference.predict(checkpoint.spec, checkpoint.weights, x)}
+    for name in dm.backend_names():
+        backend = dm.load_backend(name)
+        ours = backend.build(checkpoint.spec, dtype="float64")
+        backend.import_weights(ours, checkpoint.weights)
+        found[name] = backend.predict(ours, x)
+    for name, logits in found.items():
+        apart = deviation(logits, expected)
+        assert apart < 1e-12 if AGREE[size] else 1e-3 < apart < 1, (name, apart)
 
 
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
@@ -108,8 +147,10 @@ def test_densenet121_in_full(tmp_path):
 def test_without_a_classifier_the_peer_gives_pooled_features(tmp_path):
     spec = dm.get_spec("densenet121", block_config=BLOCKS, num_classes=0, bn_eps=1.001e-5)
     checkpoint = dm.Checkpoint(spec, random_weights(spec))
+    kerashub.write(tmp_path / "x.weights.h5", checkpoint)
     x = images(spec, 65)
-    found, _ = kerashub.peer_logits(tmp_path / "x", checkpoint, x)
+    misread = replace(checkpoint, weights={n: 2 * a for n, a in checkpoint.weights.items()})
+    found, _ = kerashub.peer_logits(tmp_path / "x.weights.h5", misread, x)  # reads the file itself
     assert found.dtype == np.float64
     assert deviation(found, dm.reference.predict(spec, checkpoint.weights, x)) < 1e-12
     cifar = dm.Checkpoint(dm.get_spec("densenet121", stem="cifar"), {})
