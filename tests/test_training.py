@@ -198,14 +198,14 @@ def test_targets_are_smoothed():
 
 
 def test_augmentation_follows_from_the_seed_the_epoch_and_the_example():
-    run = training(flip=True, shift=2)
-    (first, _), (again, _), (later, _) = run.batch(0, 1), run.batch(0, 1), run.batch(1, 1)
-    np.testing.assert_array_equal(first, again)
-    assert first.shape == later.shape
-    order = epoch_order(11, 0, 0)[3:6]
-    plain = training().batch(0, 1)[0]
-    np.testing.assert_array_equal(first, augment(plain, 0, 0, order, flip=True, shift=2))
-    assert not np.array_equal(first, plain)
+    run = training(flip=True, shift=2, seed=3)
+    for epoch in range(2):
+        plain = training(seed=3).batch(epoch, 1)[0]
+        order = epoch_order(11, 3, epoch)[3:6]
+        expected = augment(plain, 3, epoch, order, flip=True, shift=2)
+        for _ in range(2):
+            np.testing.assert_array_equal(run.batch(epoch, 1)[0], expected)
+        assert not np.array_equal(expected, plain)
 
 
 def test_what_a_network_cannot_is_refused_before_the_run():
