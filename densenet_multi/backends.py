@@ -59,6 +59,9 @@ class Backend(Protocol):
     def build(self, spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Any:
         """A native model with the weights of ``init_weights(spec, seed)``."""
 
+    def use_gpu(self, model: Any) -> bool:
+        """Move the model to the GPU, unless it is there; False where this framework sees none."""
+
     def import_weights(self, model: Any, weights: Mapping[str, Array]) -> None:
         """Overwrite every tensor, or raise ``WeightsError`` and leave the model as it was."""
 
@@ -142,6 +145,20 @@ def framework_versions(name: str) -> dict[str, str | None]:
             except PackageNotFoundError:
                 versions[distribution] = None
     return versions
+
+
+def first_installed() -> str:
+    """The first backend whose framework is installed, in any version.
+
+    Raises ``BackendNotInstalledError`` where there is none.
+    """
+    for name in backend_names():
+        if None not in framework_versions(name).values():
+            return name
+    raise BackendNotInstalledError(
+        f"backend: expected one of {', '.join(backend_names())}, found none; in a clone of "
+        "densenet_multi, install one with: pip install '.[torch]'"
+    )
 
 
 @contextmanager

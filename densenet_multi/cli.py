@@ -347,6 +347,11 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 @click.option("--batch-size", type=AT_LEAST_1)
 @click.option("--learning-rate", type=float)
 @click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights and the order.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu"]),
+    help="Where it computes.  [default: a GPU where there is one]",
+)
 @click.option("--bfloat16", is_flag=True, default=None, help="Multiply in bfloat16.")
 @click.option(
     "--weights",
@@ -373,6 +378,7 @@ def train(
     output: Path | None,
     resume: bool,
     save_every: float,
+    device: str | None,
     frozen: bool | None,
     output_format: str,
     **given: Any,
@@ -397,9 +403,89 @@ def train(
         output=output,
         resume=resume,
         save_every=save_every,
+        device=device,
         say=lambda text: click.echo(f"densenet-multi: {text}", err=True),
     )
     _print(report, output_format, lambda: training.table(report))
+
+
+@main.command()
+@click.argument("weights", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--backend", help="Which one predicts.  [default: the first that is installed]")
+@click.option(
+    "--data",
+    default="fashion-mnist",
+    show_default=True,
+    help="Or sample, folder:PATH, cifar10:PATH.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the files of fashion-mnist are.",
+)
+@click.option(
+    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: as WEIGHTS say, or usual]"
+)
+@click.option("--batch-size", type=AT_LEAST_1, default=64, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the training run: it decides which images of a folder are for the test.",
+)
+@format_option
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="FILE.svg for a picture of the confusion matrix.",
+)
+@errors_as_exit_codes
+def evaluate(weights: Path, output_format: str, output: Path | None, **given: Any) -> None:
+    """Accuracy, loss, accuracy per class and confusions of WEIGHTS, a portable file, on test
+    images.
+    """
+    from . import evaluate as evaluation
+    from ._files import replace_file
+
+    _check_output(output)
+    if output and output.suffix != ".svg":
+        raise click.BadParameter(
+            f"expected a name that ends in .svg, found {output.name}; for numbers: --format json",
+            param_hint="--output",
+        )
+    result = evaluation.evaluate(weights, **given, say=_say)
+    if output:
+        replace_file(output, evaluation.picture(result))
+    _print(result, output_format, lambda: evaluation.table(result))
+
+
+@main.command()
+@click.argument("weights", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "images",
+    metavar="IMAGE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--backend", help="Which one predicts.  [default: the first that is installed]")
+@click.option("--top", type=AT_LEAST_1, default=5, show_default=True, help="Classes per image.")
+@click.option(
+    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: as WEIGHTS say, or usual]"
+)
+@click.option("--batch-size", type=AT_LEAST_1, default=64, show_default=True)
+@format_option
+@errors_as_exit_codes
+def predict(weights: Path, images: tuple[Path, ...], output_format: str, **given: Any) -> None:
+    """The most probable classes of each IMAGE, in the eyes of WEIGHTS, a portable file.
+
+    An IMAGE is a PNG or JPEG file of any size and mode. It is resized to a square, not cropped.
+    """
+    from . import evaluate as evaluation
+
+    found = evaluation.predict(weights, images, **given, say=_say)
+    _print(found, output_format, lambda: evaluation.predictions(found))
 
 
 @main.command()
@@ -504,8 +590,12 @@ def _print_errors(result: dict[str, Any]) -> None:
             click.echo(f"{name}: {report['error']}", err=True)
 
 
+def _say(text: str) -> None:
+    click.echo(f"densenet-multi: {text}", err=True)
+
+
 def _print(
-    result: dict[str, Any],
+    result: dict[str, Any] | list[dict[str, Any]],
     output_format: str,
     table: Callable[[], RenderableType],
     path: Path | None = None,
@@ -519,7 +609,10 @@ def _print(
 
         wide = sys.stdout is not None and sys.stdout.isatty() and path is None
         width = max(Console().width, NARROWEST) if wide else NARROWEST
-        console = Console(width=width, no_color=not wide, highlight=False)
+        # names of files and classes may look like markup
+        console = Console(
+            width=width, no_color=not wide, highlight=False, markup=False, emoji=False
+        )
         with console.capture() as capture:
             console.print(table())
         text = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())

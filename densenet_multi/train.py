@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import signal
 import sys
@@ -17,8 +18,8 @@ import numpy as np
 from ._checks import ConfigError
 from .backends import (
     Backend,
-    BackendNotInstalledError,
-    backend_names,
+    BackendError,
+    first_installed,
     framework_versions,
     load_backend,
 )
@@ -86,6 +87,7 @@ def train(
     resume: bool = False,
     callbacks: tuple[Callback, ...] = (),
     save_every: float = SAVE_EVERY,
+    device: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train, and return the report that ``report.json`` holds.
@@ -96,6 +98,7 @@ def train(
         resume: go on where the run in ``output`` stands.
         callbacks: as for ``fit``.
         save_every: seconds after which a checkpoint is written within an epoch.
+        device: "gpu" must be there, "cpu" hides one; None takes a GPU where there is one.
         say: called with sentences for the user.
 
     Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run;
@@ -103,8 +106,10 @@ def train(
     ``load_checkpoint``. On Ctrl-C (and SIGTERM) a run with a folder saves after the step that is
     under way, and raises ``KeyboardInterrupt`` (``SystemExit``).
     """
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when a framework is imported
     if output is None:
-        return _train(options, None, callbacks, say)
+        return _train(options, None, callbacks, say, device=device)
     with claimed(output):
         begun = any((output / name).exists() for name in (CONFIG, CHECKPOINT))
         if begun and not resume:
@@ -112,14 +117,14 @@ def train(
                 f"{output}: expected a new or empty folder, found a run; type --resume to go on "
                 "with it, or choose another --output"
             )
-        if not (output / CONFIG).exists():
-            write_json(output / CONFIG, options.to_dict())
         report = output / REPORT
         if report.exists():
             say(f"{output}: this run is complete")
             done: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
             return done
-        return _train(options, output, callbacks, say, resume=resume, save_every=save_every)
+        return _train(
+            options, output, callbacks, say, resume=resume, save_every=save_every, device=device
+        )
 
 
 def _train(
@@ -130,6 +135,7 @@ def _train(
     *,
     resume: bool = False,
     save_every: float = SAVE_EVERY,
+    device: str | None = None,
 ) -> dict[str, Any]:
     backend = load_backend(options.backend)
     start, data = _prepare(options, say)
@@ -143,6 +149,10 @@ def _train(
     )
     model = backend.build(start.spec)
     backend.import_weights(model, start.weights)
+    if device != "cpu" and not backend.use_gpu(model) and device == "gpu":
+        raise BackendError(
+            f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none; type --device cpu"
+        )
     arguments: dict[str, Any] = {"validation": data.test, "callbacks": callbacks}
     guard: Any = nullcontext()
     if output is not None:
@@ -150,6 +160,8 @@ def _train(
         state = recorder.resume()
         if resume:
             say(_where(output, state.steps if state else 0))
+        if not (output / CONFIG).exists():  # now that nothing can be wrong with it
+            write_json(output / CONFIG, options.to_dict())
         arguments["callbacks"] = (recorder.record, *callbacks)
         arguments |= {"checkpoint": recorder.keep, "resume": state}
         guard = saving_on_signals(recorder, say)
@@ -318,19 +330,9 @@ def _new(typed: dict[str, Any]) -> Options:
         changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))
     own = {n: typed[n] for n in ("data", "data_dir", "weights") if n in typed}
     return Options(
-        backend=typed.get("backend") or _first_installed(),
+        backend=typed.get("backend") or first_installed(),
         **own,
         recipe=replace(recipe, **changes),
-    )
-
-
-def _first_installed() -> str:
-    for name in backend_names():
-        if None not in framework_versions(name).values():
-            return name
-    raise BackendNotInstalledError(
-        f"backend: expected one of {', '.join(backend_names())}, found none; in a clone of "
-        "densenet_multi, install one with: pip install '.[torch]'"
     )
 
 

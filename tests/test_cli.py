@@ -47,6 +47,18 @@ def test_summary_as_json_has_every_stage():
     assert sum(stage["trainable"] for stage in result["stages"]) == 758_226
 
 
+def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path):
+    spec = dm.get_spec("densenet40_k12", num_classes=2)
+    usage = dm.Usage(class_names=("[red]", ":cat:"))
+    path = tmp_path / "x[" / "b].safetensors"  # "x[/b].safetensors"
+    path.parent.mkdir()
+    dm.save_weights(path, spec, dm.init_weights(spec), usage)
+    done = run("inspect", str(path))
+    assert done.returncode == 0, done.stderr
+    for text in ("[red]", ":cat:"):
+        assert text in done.stdout
+
+
 def test_info_names_every_backend():
     result = json.loads(run("info", "--format", "json").stdout)
     assert list(result["backends"]) == dm.backend_names()

@@ -304,3 +304,15 @@ def test_data_that_do_not_fit_are_refused_by_name(backend, change, error, messag
         backend.fit(model, change(*examples(spec)), dm.Recipe(epochs=1, batch_size=3))
     for name, array in backend.export_weights(model).items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_model_on_the_gpu_where_there_is_one_is_the_same_function(backend):
+    spec = small("bottleneck")
+    weights, x = random_weights(spec), images(spec, 32)
+    model = backend.build(spec, dtype="float64")
+    assert backend.use_gpu(model) in {True, False}
+    backend.import_weights(model, weights)
+    expected = dm.reference.predict(spec, weights, x)
+    assert deviation(backend.predict(model, x), expected) < 1e-12
+    for name, array in backend.export_weights(model).items():
+        np.testing.assert_array_equal(array, weights[name])

@@ -362,6 +362,10 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_pa
 
     again = called(backend, weights, output, "--resume")
     assert (again.exit_code, "this run is complete" in again.stderr) == (0, True)
+    hidden = called(backend, weights, tmp_path / "gpu", "--device", "gpu")
+    if hidden.exit_code:  # no GPU here
+        assert (hidden.exit_code, "type --device cpu" in hidden.stderr) == (1, True)
+        assert not (tmp_path / "gpu" / "config.json").exists()  # one may try again
     refused = called(backend, weights, output)
     assert (refused.exit_code, "type --resume to go on" in refused.stderr) == (2, True)
 

@@ -50,6 +50,7 @@ __all__ = [
     "import_weights",
     "loss_and_gradients",
     "predict",
+    "use_gpu",
 ]
 
 
@@ -66,6 +67,10 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
         if spec.config.drop_rate:  # dropout's random state is not among the weights
             nnx.update(model, jax.jit(lambda: nnx.state(native(), nnx.RngState))())
     return model
+
+
+def use_gpu(model: DenseNet) -> bool:
+    return jax.default_backend() == "gpu"  # arrays are made there
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:

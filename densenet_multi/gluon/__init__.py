@@ -49,6 +49,7 @@ __all__ = [
     "import_weights",
     "loss_and_gradients",
     "predict",
+    "use_gpu",
 ]
 
 
@@ -60,6 +61,10 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
     model.initialize(mx.init.Zero())  # every tensor is about to be overwritten
     import_weights(model, weights)
     return model
+
+
+def use_gpu(model: DenseNet) -> bool:
+    return False  # MXNet's wheels are builds for the CPU
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:

@@ -50,6 +50,7 @@ __all__ = [
     "import_weights",
     "loss_and_gradients",
     "predict",
+    "use_gpu",
 ]
 
 
@@ -59,6 +60,12 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
     model.build((None, None, None, spec.config.in_channels))
     import_weights(model, weights)
     return model
+
+
+def use_gpu(model: DenseNet) -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))  # variables are made there
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:

@@ -40,6 +40,7 @@ __all__ = [
     "import_weights",
     "loss_and_gradients",
     "predict",
+    "use_gpu",
 ]
 
 
@@ -49,6 +50,12 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
     model = DenseNet(spec).to(getattr(torch, dtype))
     import_weights(model, weights)
     return model
+
+
+def use_gpu(model: DenseNet) -> bool:
+    if torch.cuda.is_available():
+        model.to("cuda")
+    return torch.cuda.is_available()
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
