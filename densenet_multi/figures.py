@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+MOST_NAMED = 40  # classes, with names and numbers in a confusion matrix
+
 
 def training_curve(lines: list[dict[str, Any]]) -> bytes:
     """Training loss and accuracy and test accuracy over the epochs, as in the chapter's figure.
@@ -40,18 +42,25 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[st
 
     Arguments:
         counts: integers of shape (classes, classes); rows are the true classes.
-        class_names: one for each class.
+        class_names: one for each class; shown, as the counts are, for up to 40 of them.
     """
-    classes = len(counts)
-    figure, axes = _figure(2.5 + 0.45 * classes, 2 + 0.45 * classes)
+    classes, longest = len(counts), max(map(len, class_names))
+    readable = classes <= MOST_NAMED
+    side = 0.45 * min(classes, MOST_NAMED)
+    beside = 0.09 * longest if readable else 0.5
+    figure, axes = _figure(side + beside + 0.6, side + 0.7 * beside + 0.7)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=7)
-    axes.set_xticks(range(classes), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(classes), class_names)
+    if readable:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                centre = {"ha": "center", "va": "center"}
+                axes.text(column, row, f"{count:,}", **centre, color=colour, fontsize=7)
+        # a dollar sign in a name begins no formula
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(classes), class_names, **slanted, parse_math=False)
+        axes.set_yticks(range(classes), class_names, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     return _svg(figure)
