@@ -61,6 +61,10 @@ VARIANTS: Mapping[str, DenseNetConfig] = MappingProxyType(
         "densenet_bc100_k12": cifar_config(100, 12, bottleneck=True),
         "densenet_bc250_k24": cifar_config(250, 24, bottleneck=True),
         "densenet_bc190_k40": cifar_config(190, 40, bottleneck=True),
+        # Ours, for the recipe "modern": few layers where maps are large, for small computers.
+        "densenet_bc32_k32": DenseNetConfig(
+            block_config=(2, 4, 8), num_classes=10, in_channels=1, stem="cifar"
+        ),
     }
 )
 

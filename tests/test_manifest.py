@@ -65,8 +65,13 @@ def test_the_chapters_net_has_758226_parameters_and_6608_statistics():
     assert dm.count_parameters(dm.get_spec("d2l")) == dm.ParameterCount(758_226, 6_608)
 
 
+def test_our_own_variant_has_847114_parameters_and_9472_statistics():
+    count = dm.count_parameters(dm.get_spec("densenet_bc32_k32"))
+    assert count == dm.ParameterCount(847_114, 9_472)
+
+
 def test_every_variant_has_a_count_on_this_page():
-    assert {*IMAGENET_COUNTS, *CIFAR_COUNTS, "d2l"} == set(dm.VARIANTS)
+    assert {*IMAGENET_COUNTS, *CIFAR_COUNTS, "d2l", "densenet_bc32_k32"} == set(dm.VARIANTS)
 
 
 def test_the_bottleneck_net_of_fashion_mnist_has_768730_parameters():

@@ -106,6 +106,18 @@ def test_the_contract_takes_a_compiled_model():
     assert list(compiled_gradients) == list(gradients)
 
 
+def test_fit_takes_a_model_that_compiles_itself():
+    spec = small("bottleneck")
+    data = images(spec, 32, count=4).astype(np.float32), labels(spec, 4)
+    recipe = dm.Recipe(epochs=2, batch_size=2, momentum=0.9)
+    eager, compiled = dt.build(spec), dt.build(spec)
+    compiled.compile(backend="aot_eager")
+    expected = dt.fit(eager, data, recipe, validation=data)
+    history = dt.fit(compiled, data, recipe, validation=data)
+    losses = [[step.loss for step in h.steps] for h in (history, expected)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
 def test_frozen_parameters_count_but_have_no_gradient():
     spec = small("plain")
     model = dt.build(spec)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mutants
@@ -34,6 +35,17 @@ def test_the_snippet_that_trains_learns(backend):
     exec(snippet.replace('"torch"', repr(backend.NAME), 1), names)  # noqa: S102  # README's own code
     first, last = names["history"].epochs
     assert last.loss < first.loss
+
+
+def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend, capsys):
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(snippet.replace('"torch"', repr(backend.NAME), 1), names)  # noqa: S102  # the page's own code
+    assert capsys.readouterr().out.count("Step(") == 20
+    expected = backend.export_weights(names["model"])
+    for name, array in backend.export_weights(names["again"]).items():
+        np.testing.assert_array_equal(array, expected[name])
 
 
 def test_the_table_of_promises_is_that_of_the_mutants():
