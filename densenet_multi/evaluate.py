@@ -43,9 +43,11 @@ def evaluate(
     Arguments:
         path: the portable file.
         backend: which predicts; None is the first that is installed.
-        data, data_dir, seed: see ``data.load_data``; the seed parts a folder into train and test.
+        data: see ``data.load_data``.
+        data_dir: the same.
         image_size: pixels per side; None is what the file says, else the usual one.
         batch_size: images at a time.
+        seed: of the training run: it parts a folder into train and test.
         say: called with sentences for the user.
 
     Returns:
@@ -111,7 +113,10 @@ def predict(
         path: the portable file.
         images: PNG or JPEG files, of any size and mode; each is stretched to a square.
         top: how many classes, or all if there are fewer.
-        backend, image_size, batch_size, say: as for ``evaluate``.
+        backend: which predicts; None is the first that is installed.
+        image_size: pixels per side.
+        batch_size: images at a time.
+        say: called with sentences for the user.
 
     Returns:
         For each image, plain values: ``image`` and ``top``, the most probable first: a list of
@@ -148,7 +153,9 @@ def confusion_counts(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: i
     """How often the class of a row was called the class of a column, (classes, classes).
 
     Arguments:
-        labels, predicted: integers of shape (N,), from 0 to classes - 1.
+        labels: integers of shape (N,), from 0 to classes - 1: the true classes.
+        predicted: the same for the answers.
+        classes: how many there are.
     """
     pairs = np.asarray(labels).astype(np.int64) * classes + np.asarray(predicted)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -271,14 +278,13 @@ def table(result: dict[str, Any]) -> Any:
     """What ``evaluate`` returns, for a terminal."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     names, confusion = result["class_names"], np.array(result["confusion"])
     size = f"{result['image_size']}x{result['image_size']}"
     where = f"test images of {result['data']}, {size}, in {result['backend']}"
     drawn = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(f"{result['weights']}\n{where}"),
+        title=f"{result['weights']}\n{where}",
         title_justify="left",
         caption=f"mean cross entropy {result['loss']:.4f}",
         caption_justify="left",
@@ -291,10 +297,10 @@ def table(result: dict[str, Any]) -> Any:
     rows = zip(confusion, result["per_class"].items(), confused_with(confusion), strict=True)
     for counts, (name, accuracy), worst in rows:
         drawn.add_row(
-            Text(name),
+            name,
             f"{counts.sum():,}",
             "" if accuracy is None else f"{accuracy:.4f}",
-            Text(f"{names[worst[0]]} ({worst[1]:,})" if worst else ""),
+            f"{names[worst[0]]} ({worst[1]:,})" if worst else "",
         )
     return drawn
 
@@ -304,13 +310,12 @@ def predictions(found: list[dict[str, Any]]) -> Any:
     from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table
-    from rich.text import Text
 
     blocks: list[Any] = []
     for entry in found:
         drawn = Table.grid(padding=(0, 2))
         drawn.add_column(justify="right")
         for row in entry["top"]:
-            drawn.add_row(f"{row['probability']:.4f}", Text(row["class"]))
-        blocks += [Text(entry["image"]), Padding(drawn, (0, 0, 0, 2)), ""]
+            drawn.add_row(f"{row['probability']:.4f}", row["class"])
+        blocks += [entry["image"], Padding(drawn, (0, 0, 0, 2)), ""]
     return Group(*blocks[:-1])
