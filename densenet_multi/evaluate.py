@@ -198,7 +198,7 @@ def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Intege
         raise ConfigError(f"expected {len(class_names)} classes as in the data, found {classes}")
     if own is None or own == class_names:
         return np.arange(classes)
-    if sorted(own) != sorted(class_names):
+    if set(own) != set(class_names):
         missing = [name for name in class_names if name not in own]
         others = [name for name in own if name not in class_names]
         raise ConfigError(

@@ -25,8 +25,9 @@ RGB = ("red", "green", "blue")
 SHADES = {"red": (204, 51, 0), "green": (51, 204, 0), "blue": (0, 51, 204)}
 
 
-def saved(path, spec=GREY, **usage):
-    dm.save_weights(path, spec, random_weights(spec), dm.Usage(image_size=32, **usage))
+def saved(path, spec=GREY, image_size=32, **usage):
+    usage = dm.Usage(image_size=image_size, **usage)
+    dm.save_weights(path, spec, random_weights(spec), usage)
     return path
 
 
@@ -384,6 +385,20 @@ MODES = {  # mode -> an image of it, and the mean of its red, green, blue
     "I;16": (Image.new("I;16", (33, 31), 13107), (0.2, 0.2, 0.2)),
     "1": (Image.new("1", (1, 1), 1), (1.0, 1.0, 1.0)),
 }
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "expected"), [(40, None, 40), (None, None, 32), (40, 48, 48)]
+)
+def test_the_image_size_is_as_asked_or_that_of_the_weights_or_the_usual(
+    fake, tmp_path, picture, own, asked, expected
+):
+    fake.logits = lambda images: np.zeros((len(images), 10))
+    path = saved(tmp_path / "w.safetensors", image_size=own, **PIXELS)
+    evaluate.predict(path, [picture], backend=NAME, image_size=asked)
+    result = evaluate.evaluate(path, backend=NAME, data="sample", image_size=asked)
+    assert result["image_size"] == expected
+    assert {images.shape[2:] for images in fake.seen} == {(expected, expected)}
 
 
 @pytest.mark.parametrize("mode", MODES)
