@@ -73,8 +73,10 @@ class Usage:
                     raise bad(name, value, f"a list of {what}")
                 if kind is not str and not all(math.isfinite(item) for item in value):
                     raise bad(name, value, "finite numbers")
-                if name == "std" and 0 in value:
-                    raise bad(name, value, "numbers other than 0, because they divide")
+                if name == "std" and not all(item > 0 for item in value):
+                    raise bad(name, value, "numbers above 0")
+                if name == "value_range" and not (len(value) == 2 and value[0] < value[1]):
+                    raise bad(name, value, "two numbers, the lower first")
                 object.__setattr__(self, name, tuple(value))
         if self.running_variance not in (None, "biased", "unbiased"):
             raise bad("running_variance", self.running_variance, "'biased', 'unbiased' or None")
@@ -82,7 +84,7 @@ class Usage:
     def fits(self, spec: DenseNetSpec) -> Usage:
         """The same, if every list has the length that the network needs; else ``ConfigError``."""
         config = spec.config
-        lengths = {"mean": config.in_channels, "std": config.in_channels, "value_range": 2}
+        lengths = {"mean": config.in_channels, "std": config.in_channels}
         if config.num_classes:
             lengths["class_names"] = config.num_classes
         for name, length in lengths.items():
