@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ._files import replacing
 from .history import Epoch, Step
 from .manifest import tensors
-from .portable import read_safetensors
+from .portable import RUN_KEY, read_safetensors, write_safetensors
 from .spec import DenseNetConfig, DenseNetSpec
 from .weights import Weights, WeightsError, check_weights
 
-KEY = "densenet_multi_run"
 VELOCITY = "velocity."  # before the canonical name of the weight it belongs to
 
 
@@ -47,8 +45,6 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
 
     Raises ``WeightsError`` where a tensor does not fit the spec or is not finite, ``OSError``.
     """
-    from safetensors.numpy import save_file
-
     dtype = state.weights["features.conv0.weight"].dtype.name
     arrays = dict(check_weights(spec, state.weights, dtype))
     arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
@@ -59,24 +55,19 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
         "unfinished": [asdict(step) for step in state.unfinished],
         "seconds": state.seconds,
     }
-    with replacing(path) as temporary:
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            temporary,
-            metadata={KEY: json.dumps(position, sort_keys=True)},
-        )
+    write_safetensors(path, arrays, {RUN_KEY: json.dumps(position, sort_keys=True)})
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
     """What ``save_state`` wrote, checked. Raises ``WeightsError``, ``OSError``."""
     metadata, arrays = read_safetensors(path)
-    if KEY not in metadata:
+    if RUN_KEY not in metadata:
         raise WeightsError(
             f"{path}: expected a checkpoint of a training run, found no position in its metadata; "
             "weights alone are given with --weights"
         )
     try:
-        position = json.loads(metadata[KEY])
+        position = json.loads(metadata[RUN_KEY])
         spec = DenseNetConfig.from_json(json.dumps(position["config"])).resolve()
         weights = {n: array for n, array in arrays.items() if not n.startswith(VELOCITY)}
         velocity = {

@@ -374,7 +374,7 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 @click.option("--resume", is_flag=True, help="Go on with the run in --output, in any backend.")
 @format_option
 @errors_as_exit_codes
-def train(
+def train(  # noqa: PLR0917  # click passes options by name
     output: Path | None,
     resume: bool,
     save_every: float,

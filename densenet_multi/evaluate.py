@@ -247,6 +247,7 @@ def _answers(
     module = load_backend(backend)
     model = module.build(checkpoint.spec, dtype=widest(checkpoint.weights))
     module.import_weights(model, checkpoint.weights)
+    module.use_gpu(model)
     with progress() as bar:
         task = bar.add_task(f"predicting in {module.FRAMEWORK}", total=len(examples))
         for start in range(0, len(examples), batch_size):

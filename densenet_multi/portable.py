@@ -33,7 +33,7 @@ if version("safetensors") == "0.8.0":
         "pip install 'safetensors!=0.8.0'"
     )
 
-KEY = "densenet_multi"
+KEY, RUN_KEY = "densenet_multi", "densenet_multi_run"  # RUN_KEY: of checkpoint.py
 LARGEST_FILE = 2**32  # bytes; densenet264 in float64 has 0.3 * 10**9
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -149,11 +149,19 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The same with the usage. Raises ``WeightsError``, ``OSError``."""
-    metadata, weights = read_safetensors(path)
+    other = f"for another project's checkpoint: densenet-multi convert {path} NEW.safetensors"
+    try:
+        metadata, weights = read_safetensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; {other}") from None
+    if RUN_KEY in metadata:
+        raise WeightsError(
+            f"{path}: expected weights alone, found where a training run stands; its weights are "
+            "in last.safetensors beside it"
+        )
     if KEY not in metadata:
         raise WeightsError(
-            f"{path}: expected a file of save_weights, found no spec in its metadata; for a "
-            f"checkpoint of another project: densenet-multi convert {path} NEW.safetensors"
+            f"{path}: expected a file of save_weights, found no spec in its metadata; {other}"
         )
     try:
         config, usage = _from_header(metadata[KEY])

@@ -47,7 +47,7 @@ class Fake:
 
     def __init__(self, monkeypatch, logits):
         self.logits, self.seen = logits, []
-        self.build, self.import_weights = Mock(), Mock()
+        self.build, self.import_weights, self.use_gpu = Mock(), Mock(), Mock()
         self.load = Mock(return_value=self)
         monkeypatch.setattr(evaluate, "load_backend", self.load)
 
@@ -295,12 +295,14 @@ def test_wrong_options_are_one_message(fake, weights, arguments, code, message):
 def test_a_checkpoint_of_another_project_is_named_with_the_command_that_converts_it(tmp_path):
     from safetensors.numpy import save_file
 
-    path = tmp_path / "theirs.safetensors"
+    path, pickled = tmp_path / "theirs.safetensors", tmp_path / "theirs.pth"
     save_file({"features.conv0.weight": np.zeros((2, 2), np.float32)}, path)
-    for command in ["evaluate", path], ["predict", path, path]:
-        done = invoke(*command, "--backend", NAME)
-        assert done.exit_code == 1
-        assert f"densenet-multi convert {path}" in done.stderr
+    pickled.write_bytes(b"PK\x03\x04" + bytes(99))
+    for file in (path, pickled):
+        for command in ["evaluate", file], ["predict", file, file]:
+            done = invoke(*command, "--backend", NAME)
+            assert done.exit_code == 1
+            assert f"densenet-multi convert {file}" in done.stderr
 
 
 def test_a_backend_that_is_not_installed_is_exit_code_3(fake, weights, picture):

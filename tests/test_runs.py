@@ -72,6 +72,8 @@ def test_other_files_are_no_state(tmp_path):
     with pytest.raises(dm.WeightsError, match="weights: expected a checkpoint of a training run"):
         load_state(tmp_path / "weights")
     save_state(tmp_path / "state", SPEC, state())
+    with pytest.raises(dm.WeightsError, match=r"its weights are in last\.safetensors"):
+        dm.load_weights(tmp_path / "state")
     whole = (tmp_path / "state").read_bytes()
     for end in (0, 7, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "state").write_bytes(whole[:end])
