@@ -283,7 +283,7 @@ def test_no_kill_loses_a_completed_checkpoint_nor_needs_cleaning(tmp_path):
     rng = np.random.default_rng(0)
     command = [sys.executable, "-c", LOOP, str(tmp_path / "run"), str(Path(__file__).parent)]
     completed = 0
-    for _ in range(10):
+    for _ in range(20):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             word, steps = process.stdout.readline().split()
             assert word == "resumed"
