@@ -143,10 +143,11 @@ def test_a_checkpoint_within_an_epoch_is_written_when_it_is_time_and_when_it_is_
 def test_weights_that_are_not_finite_leave_the_last_good_checkpoint(tmp_path):
     writer = recorder(tmp_path / "run")
     writer.save(state(3, seed=3))
-    bad = state(4, seed=4)
-    bad.weights["classifier.bias"][0] = np.inf
-    with pytest.raises(dm.TrainingError, match=r"(?s)step 4: .*classifier\.bias"):
-        writer.save(bad)
+    for part in ("weights", "velocity"):
+        bad = state(4, seed=4)
+        getattr(bad, part)["classifier.bias"][0] = np.inf
+        with pytest.raises(dm.TrainingError, match=r"step 4: expected finite .* classifier\.bias"):
+            writer.save(bad)
     assert load_state(tmp_path / "run" / "checkpoint.safetensors")[1].steps == 3
 
 
@@ -389,9 +390,8 @@ def wait_for_another_step(output, process):
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(backend, weights, tmp_path):
     recipe = dm.Recipe(epochs=2, batch_size=100, image_size=32, learning_rate=1e30)
     options = Options(backend=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
-    with pytest.raises(dm.TrainingError) as caught:
+    with pytest.raises(dm.TrainingError, match=r"expected .*finite") as caught:
         train(options, output=tmp_path / "run", save_every=0)
-    assert "expected a finite" in str(caught.value) or "found nan" in str(caught.value)
     path = tmp_path / "run" / "checkpoint.safetensors"
     if path.exists():
         assert all(np.isfinite(a).all() for a in load_state(path)[1].weights.values())
