@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,10 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 def _svg(figure: Any) -> bytes:
     import matplotlib as mpl
 
-    with mpl.rc_context({"svg.hashsalt": "densenet_multi", "svg.fonttype": "none"}):
-        file = io.BytesIO()
+    file = io.BytesIO()
+    settings = {"svg.hashsalt": "densenet_multi", "svg.fonttype": "none"}
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # text stays text, which the viewer's fonts draw
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

@@ -10,6 +10,7 @@ such process per backend.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -232,8 +233,11 @@ def _save_examples(folder: Path, spec: DenseNetSpec, data: Examples, count: int)
 def run(name: str, folder: Path) -> dict[str, Any]:
     """One backend's report: ``losses`` and ``seconds`` of each dtype; see ``_process.report_of``.
 
-    The seconds are those of ``fit``, with the compilation that some frameworks begin with.
+    The seconds are those of ``fit``, with the compilation that some frameworks begin with. All
+    train on the CPU: on a GPU, float32 may be a narrower type, and not all would find it.
     """
+    # read when a framework is imported; JAX for GPUs would not start without one
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     return report_of(name, lambda backend: _train(backend, folder))
 
 

@@ -338,7 +338,9 @@ def test_the_picture_is_whole_xml_and_the_same_bytes_every_time(weights, tmp_pat
     assert sorted(path.name for path in tmp_path.glob("*svg*")) == ["a.svg", "b.svg"]
 
 
-@pytest.mark.parametrize("names", [("$\\x{$", "<&>"), ("a" * 80, "b"), ("$a$", "$b$")])
+@pytest.mark.parametrize(
+    "names", [("$\\x{$", "<&>"), ("a" * 80, "b"), ("$a$", "$b$"), ("猫", "犬")]
+)
 def test_any_class_name_is_shown_as_it_is(names):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -379,6 +379,14 @@ def test_a_network_that_cannot_keep_step_is_refused(pretend, tmp_path, changes, 
     assert not pretended.seen
 
 
+def test_every_backend_trains_on_the_cpu(tmp_path, monkeypatch):
+    hiding = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    for name in hiding:
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(lockstep, "report_of", lambda *_: {n: os.environ[n] for n in hiding})
+    assert lockstep.run("it", tmp_path) == hiding
+
+
 # --- A process of its own -----------------------------------------------------------------------
 
 
