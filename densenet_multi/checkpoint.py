@@ -47,6 +47,7 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
     """
     dtype = state.weights["features.conv0.weight"].dtype.name
     arrays = dict(check_weights(spec, state.weights, dtype))
+    _check_velocity(spec, state.velocity)
     arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
     position = {
         "config": json.loads(spec.to_json()),

@@ -61,8 +61,8 @@ class Recipe:
         label_smoothing: the share of the target that is spread over all classes.
         flip: mirror each example with probability 1/2.
         shift: move each example by up to that many pixels up or down and left or right.
-        bfloat16: multiply in bfloat16; weights, BatchNorm's statistics, the loss and the update
-            stay float32. MXNet 1.9.1 cannot.
+        bfloat16: multiply in bfloat16, also when testing after an epoch; weights, BatchNorm's
+            statistics, the loss and the update stay float32. MXNet 1.9.1 cannot.
         train_features: False trains the classifier alone; everything before it stays as it is, its
             running statistics too.
         seed: of the order of the examples, of flips and shifts; it does not draw initial weights.

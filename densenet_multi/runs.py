@@ -9,7 +9,6 @@ written after it, and made to agree with it at the next start.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -38,12 +37,18 @@ class RunError(ValueError):
     """A folder cannot be used for this run; the message says why, and what to type."""
 
 
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop, and is saved."""
+
+
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:
     """The folder, made if need be, for this process alone. Raises ``RunError``, ``OSError``.
 
     A killed process leaves no claim behind, and what it was writing goes now.
     """
+    import fcntl  # where the system has it
+
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("w", encoding="utf-8") as lock:
         try:
@@ -143,12 +148,13 @@ class Recorder:
     def keep(self, now: Callable[[], TrainingState]) -> None:
         """Save after every epoch, every ``save_every`` seconds, and when it is to stop.
 
-        Raises ``KeyboardInterrupt`` once it has saved and is to stop.
+        Raises ``Stopped`` once it has saved and is to stop.
         """
-        if self._epoch_ended or self.stop or time.monotonic() - self._saved > self._save_every:
+        stop = self.stop  # a signal may come at any moment
+        if self._epoch_ended or stop or time.monotonic() - self._saved > self._save_every:
             self.save(now())
-        if self.stop:
-            raise KeyboardInterrupt
+        if stop:
+            raise Stopped
 
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint, then what follows from it.

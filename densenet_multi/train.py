@@ -36,6 +36,7 @@ from .runs import (
     SAVE_EVERY,
     Recorder,
     RunError,
+    Stopped,
     best_epoch,
     claimed,
     write_json,
@@ -57,6 +58,7 @@ class Options:
         weights: a portable file to begin with, instead of the recipe's variant; its classifier is
             replaced where the data have other classes.
         recipe: with the variant and the image size of this run.
+        recipe_name: of the recipe in ``RECIPES`` that it was made from.
     """
 
     backend: str
@@ -64,6 +66,7 @@ class Options:
     data_dir: str | None = None
     weights: str | None = None
     recipe: Recipe = RECIPES["chapter"]
+    recipe_name: str = "chapter"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -107,7 +110,7 @@ def train(
     under way, and raises ``KeyboardInterrupt`` (``SystemExit``).
     """
     if device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when a framework is imported
+        os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}  # read at import
     if output is None:
         return _train(options, None, callbacks, say, device=device)
     with claimed(output):
@@ -122,9 +125,17 @@ def train(
             say(f"{output}: this run is complete")
             done: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
             return done
-        return _train(
-            options, output, callbacks, say, resume=resume, save_every=save_every, device=device
-        )
+        fresh = not (output / CONFIG).exists()
+        if fresh:
+            write_json(output / CONFIG, options.to_dict())
+        try:
+            return _train(
+                options, output, callbacks, say, resume=resume, save_every=save_every, device=device
+            )
+        except (ImportError, OSError, ValueError):
+            if fresh and not (output / CHECKPOINT).exists():  # it never began
+                (output / CONFIG).unlink()
+            raise
 
 
 def _train(
@@ -160,8 +171,6 @@ def _train(
         state = recorder.resume()
         if resume:
             say(_where(output, state.steps if state else 0))
-        if not (output / CONFIG).exists():  # now that nothing can be wrong with it
-            write_json(output / CONFIG, options.to_dict())
         arguments["callbacks"] = (recorder.record, *callbacks)
         arguments |= {"checkpoint": recorder.keep, "resume": state}
         guard = saving_on_signals(recorder, say)
@@ -209,24 +218,26 @@ def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterato
     """Inside, the first Ctrl-C or SIGTERM asks the recorder to stop; the second stops at once."""
     received: list[int] = []
 
-    def handle(number: int, frame: Any) -> None:
-        if received:
-            before[number](number, frame)
+    def handle(number: int, _: Any) -> None:
         received.append(number)
+        restore()
         recorder.stop = True
         say("saving after this step; once more stops at once")
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     before: dict[int, Any] = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except KeyboardInterrupt:
+    except Stopped:
         say(f"saved; go on with: --output {recorder.path} --resume")
-        if received[:1] == [signal.SIGTERM]:
+        if received == [signal.SIGTERM]:
             sys.exit(128 + signal.SIGTERM)
         raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
 
 
 def _where(output: Path, steps: int) -> str:
@@ -305,14 +316,12 @@ def options_from(given: dict[str, Any], found: dict[str, Any] | None) -> Options
         name: str(typed.pop(name)) for name in ("backend", "data_dir") if name in typed
     }
     recipe = asdict(options.recipe)
-    named = typed.pop("recipe", None)
-    if named is not None:
-        check = _new({**typed, "recipe": named, "backend": options.backend}).recipe
-        typed = {**asdict(check), **typed}
+    if "recipe" in typed:
+        typed["recipe_name"] = typed.pop("recipe")
     for name, value in typed.items():
         before = recipe[name] if name in recipe else getattr(options, name)
         if before != value:
-            flag = name.replace("_", "-")
+            flag = name.removesuffix("_name").replace("_", "-")
             raise ConfigError(
                 f"--{flag}: expected {before!r}, as this run began, found {value!r}; leave it out, "
                 "or start another run with another --output"
@@ -333,6 +342,7 @@ def _new(typed: dict[str, Any]) -> Options:
         backend=typed.get("backend") or first_installed(),
         **own,
         recipe=replace(recipe, **changes),
+        recipe_name=name,
     )
 
 

@@ -96,7 +96,12 @@ class Training:
         self.steps_per_epoch = count // size + (count % size > 1)  # a batch of one is skipped
         self.rates = self.recipe.learning_rates(recipe.epochs * self.steps_per_epoch)
         self.steps, self._seconds = 0, 0.0
-        self._resume = resume
+        trained = ("",) if recipe.train_features else ("classifier.",)
+        self.velocity = {  # v of the rule, to begin with
+            name: np.zeros(info.shape, dtype)
+            for name, info in tensors(spec).items()
+            if info.role == "trainable" and name.startswith(trained)
+        }
         if resume is not None:
             self._go_on_from(resume)
 
@@ -109,18 +114,6 @@ class Training:
     def epochs_left(self) -> range:
         """The epochs to train, the one that is under way first."""
         return range(self.epoch, self.recipe.epochs)
-
-    @property
-    def velocity(self) -> Weights:
-        """The rule's v to begin with, for what is trained: zeros, or the checkpoint's."""
-        if self._resume is not None:
-            return self._resume.velocity
-        trained = ("",) if self.recipe.train_features else ("classifier.",)
-        return {
-            name: np.zeros(info.shape, self._dtype)
-            for name, info in tensors(self._spec).items()
-            if info.role == "trainable" and name.startswith(trained)
-        }
 
     @contextmanager
     def started(
@@ -233,6 +226,13 @@ class Training:
                 f"a checkpoint of this run, which has {self.steps_per_epoch} steps an epoch "
                 f"and {self.recipe.epochs} epochs",
             )
+        if resume.velocity.keys() != self.velocity.keys():
+            raise bad(
+                "resume",
+                f"a velocity for {len(resume.velocity)} tensors",
+                f"a checkpoint of this run, which trains {len(self.velocity)} tensors",
+            )
+        self.velocity = {name: v.astype(self._dtype) for name, v in resume.velocity.items()}
         self.history.epochs.extend(resume.epochs)
         self.history.steps.extend(resume.unfinished)
         self.steps, self._seconds = resume.steps, resume.seconds

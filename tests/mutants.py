@@ -250,8 +250,8 @@ MUTANTS = [
     Mutant(
         "the learning rate is outside the velocity",
         "keras/train.py",
-        "recipe.momentum * velocity + gradient)",
-        "recipe.momentum * velocity + gradient * keras.ops.cast(learning_rate, variable.dtype))",
+        "self.momentum * velocity + gradient)",
+        "self.momentum * velocity + gradient * keras.ops.cast(learning_rate, variable.dtype))",
         FIT,
     ),
     Mutant(
@@ -294,8 +294,8 @@ MUTANTS = [
     Mutant(
         "a run goes on with its learning rate",
         "keras/train.py",
-        "        optimizer.iterations.assign(run.steps)\n",
-        "",
+        "        self.model.optimizer.learning_rate = self.run.rates[self.run.steps]\n",
+        "        self.model.optimizer.learning_rate = self.run.rates[batch]\n",
         "test_fit.py bit_for_bit",
     ),
     Mutant(

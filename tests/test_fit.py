@@ -7,7 +7,7 @@ import pytest
 
 import densenet_multi as dm
 from cases import images, labels, random_weights, small
-from densenet_multi.data import FashionMNIST, load_sample
+from densenet_multi.data import FashionMNIST, epoch_order, load_sample
 from densenet_multi.history import Epoch, Step
 from densenet_multi.report import deviation
 from densenet_multi.training import Training
@@ -144,6 +144,38 @@ def test_a_state_of_another_run_is_refused(backend):
         backend.fit(model, examples(spec, 30), recipe, resume=states[-1])
     for name, array in backend.export_weights(model).items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_state_of_a_run_that_trains_other_tensors_is_refused(backend):
+    spec = small("plain")
+    model, recipe = backend.build(spec), dm.Recipe(epochs=1, batch_size=3)
+    for first in (False, True):
+        states = []
+        one, other = (replace(recipe, train_features=f) for f in (first, not first))
+        backend.fit(model, examples(spec), one, checkpoint=lambda now: states.append(now()))  # noqa: B023  # called at once
+        with pytest.raises(dm.ConfigError, match=r"resume: expected .* which trains \d+ tensors"):
+            backend.fit(model, examples(spec), other, resume=states[0])
+
+
+def test_what_is_wrong_with_a_later_batch_is_said_as_it_is(backend):
+    spec = small("plain")
+    x, y = examples(spec)
+    x[epoch_order(11, 0, 0)[7], 0, 3, 3] = np.nan
+    with pytest.raises(dm.ImageError, match="images: expected finite pixels, found 1"):
+        backend.fit(backend.build(spec), (x, y), dm.Recipe(epochs=1, batch_size=3))
+
+
+def test_a_callback_may_use_the_model_after_it_asked_for_the_state(backend):
+    spec = small("plain")
+    data, model = examples(spec), backend.build(spec)
+    seen = []
+
+    def look(now):
+        now()
+        seen.append(backend.predict(model, data[0][:1]))
+
+    backend.fit(model, data, dm.Recipe(epochs=2, batch_size=4), checkpoint=look)
+    assert np.isfinite(seen).all()
 
 
 def test_frozen_features_stay_and_the_classifier_learns(backend, deviations):

@@ -120,3 +120,24 @@ def test_the_layout_is_ours_whatever_kerass_configuration_says(spec):
     finally:
         keras.config.set_image_data_format("channels_last")
     np.testing.assert_array_equal(actual, expected)
+
+
+def test_what_its_user_froze_stays_frozen_after_fit():
+    spec = small("bottleneck")
+    model = dk.build(spec)
+    model.features.denseblock1.trainable = False
+    data = images(spec, 32, count=4).astype(np.float32), labels(spec, 4)
+    dk.fit(model, data, dm.Recipe(epochs=1, batch_size=2, train_features=False))
+    assert not model.features.denseblock1.trainable
+    assert model.features.denseblock2.trainable
+
+
+def test_a_model_that_was_fitted_is_saved_with_its_optimizer(tmp_path):
+    spec = small("bottleneck")
+    model = dk.build(spec)
+    data = images(spec, 32, count=4).astype(np.float32), labels(spec, 4)
+    dk.fit(model, data, dm.Recipe(epochs=1, batch_size=2, momentum=0.9))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    np.testing.assert_array_equal(dk.predict(loaded, data[0]), dk.predict(model, data[0]))

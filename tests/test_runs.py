@@ -231,10 +231,10 @@ def test_what_is_typed_with_resume_must_agree_except_the_backend_and_the_place_o
     found = options_from({"backend": "b", "epochs": 3}, None).to_dict()
     assert options_from({"backend": None, "epochs": 3}, found).backend == "b"
     assert options_from({"backend": "c", "data_dir": "d"}, found).backend == "c"
-    assert options_from({"recipe": "chapter", "epochs": 3}, found).recipe.epochs == 3
+    assert options_from({"recipe": "chapter"}, found).recipe.epochs == 3
     for typed, flag in (
         ({"epochs": 4}, "--epochs: expected 3"),
-        ({"recipe": "paper"}, "--variant: expected 'd2l'"),
+        ({"recipe": "paper"}, "--recipe: expected 'chapter'"),
         ({"data": "sample"}, "--data: expected 'fashion-mnist'"),
         ({"seed": 1}, "--seed: expected 0"),
     ):

@@ -20,7 +20,6 @@ from ..weights import Weights
 from .model import DenseNet
 from .weights import (
     dtype_of,
-    export_weights,
     import_weights,
     precision,
     to_canonical,
@@ -51,11 +50,14 @@ def _step(graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, batch: Any)
         model.train()
     else:
         model.eval()
-    if recipe.bfloat16:
-        model.set_attributes(dtype=jnp.bfloat16)  # of what comes out; parameters keep theirs
-    scores = model(x).astype(targets.dtype)
+    scores = in_bfloat16(model, x) if recipe.bfloat16 else model(x)
     loss = optax.softmax_cross_entropy(scores, targets).mean()
     return loss, (nnx.state(model, nnx.Not(trained(recipe))), scores)
+
+
+def in_bfloat16(model: DenseNet, x: jax.Array) -> jax.Array:
+    model.set_attributes(dtype=jnp.bfloat16)  # of what comes out; parameters keep theirs
+    return model(x).astype(jnp.float32)
 
 
 def trained(recipe: Recipe) -> Any:
@@ -98,12 +100,13 @@ def fit(
 
         def logits(x: Any) -> npt.NDArray[np.floating]:
             x = jnp.asarray(x.transpose(0, 2, 3, 1))
-            return np.asarray(evaluate(DenseNet.__call__, graphdef, x, *state[:2]))
+            forward = in_bfloat16 if recipe.bfloat16 else DenseNet.__call__
+            return np.asarray(evaluate(forward, graphdef, x, *state[:2]))
 
         def snapshot() -> tuple[Weights, Weights]:
-            nnx.update(model, *state[:2])
+            weights = nnx.merge_state(*state[:2])  # the next step takes the buffers of state
             velocity = optax.tree.get(state[2], "trace")
-            return export_weights(model), to_canonical(model.spec, velocity)
+            return to_canonical(model.spec, weights), to_canonical(model.spec, velocity)
 
         with run.started(logits, snapshot):
             try:

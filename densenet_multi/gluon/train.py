@@ -56,10 +56,10 @@ def fit(
         checkpoint=checkpoint,
         resume=resume,
     )
-    if resume is not None:
-        import_weights(model, resume.weights)
     if recipe.bfloat16:
         raise bad("bfloat16", True, "False: MXNet 1.9.1 does not train in bfloat16")
+    if resume is not None:
+        import_weights(model, resume.weights)
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
     velocity = {name: to_native(array) for name, array in run.velocity.items()}
     native = native_parameters(model)

@@ -1,5 +1,6 @@
 """Training in Keras' own idiom: a step on TensorFlow's tape, and ``compile`` and ``fit``."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,34 +67,43 @@ def fit(
         return model.predict_on_batch(x.transpose(0, 2, 3, 1))
 
     def snapshot() -> tuple[Weights, Weights]:
-        return export_weights(model), {
+        velocity = {
             name: to_canonical(optimizer.velocity_of(variable).numpy(), axes)
             for name, (variable, axes) in parameters.items()
         }
+        return export_weights(model), {**run.velocity, **velocity}
 
     with dtype_policy(dtype_of(model)), floatx(dtype_of(model)), changed(model, recipe):
-        optimizer = SGD(run.recipe, run.rates)
+        optimizer = SGD(
+            run.rates[0],
+            momentum=run.recipe.momentum,
+            nesterov=run.recipe.nesterov,
+            decay=run.recipe.weight_decay,
+        )
         model.compile(
             optimizer,
             keras.losses.CategoricalCrossentropy(from_logits=True, dtype=dtype_of(model)),
             metrics=["accuracy"],
         )
         optimizer.build(model.trainable_variables)
-        optimizer.iterations.assign(run.steps)
         native = native_variables(model)
         parameters = {name: native[name] for name in run.velocity if native[name][0].trainable}
         for name, (variable, axes) in parameters.items():
             optimizer.velocity_of(variable).assign(run.velocity[name].transpose(axes))
         with run.started(logits, snapshot):
             for epoch in run.epochs_left:
-                model.fit(
-                    Batches(run),
-                    initial_epoch=epoch,
-                    epochs=epoch + 1,
-                    shuffle=False,  # Training has done it
-                    callbacks=[Report(run)],
-                    verbose=0,
-                )
+                batches = Batches(run)
+                try:
+                    model.fit(
+                        batches,
+                        initial_epoch=epoch,
+                        epochs=epoch + 1,
+                        shuffle=False,  # Training has done it
+                        callbacks=[Report(run)],
+                        verbose=0,
+                    )
+                except tf.errors.OpError:
+                    raise batches.error or sys.exception() from None
     return run.history
 
 
@@ -103,17 +113,19 @@ def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
     uses its running statistics and leaves them as they are."""
     layers = model._flatten_layers()  # noqa: SLF001  # Keras has no public name for it
     layers = [layer for layer in layers if layer.dtype_policy]
-    trainable, policies = model.features.trainable, [layer.dtype_policy for layer in layers]
-    model.features.trainable = trainable and recipe.train_features
+    before = [(layer, layer.trainable, layer.dtype_policy) for layer in layers]
     try:
+        if not recipe.train_features:
+            model.features.trainable = False
         if recipe.bfloat16:
             for layer in layers:
                 layer.dtype_policy = "mixed_bfloat16"
         yield
     finally:
-        model.features.trainable = trainable
-        for layer, policy in zip(layers, policies, strict=True):
-            layer.dtype_policy = policy
+        for layer, trainable, policy in before:  # the outer before the inner
+            layer.trainable, layer.dtype_policy = trainable, policy
+        if recipe.bfloat16:
+            model.make_predict_function(force=True)
 
 
 @contextmanager
@@ -132,12 +144,17 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.run, self.epoch = run, run.epoch
         self.first = run.steps - run.epoch * run.steps_per_epoch
+        self.error: Exception | None = None  # TensorFlow makes another one of it
 
     def __len__(self) -> int:
         return self.run.steps_per_epoch - self.first
 
     def __getitem__(self, index: int) -> Any:
-        x, y = self.run.batch(self.epoch, self.first + index)
+        try:
+            x, y = self.run.batch(self.epoch, self.first + index)
+        except Exception as error:
+            self.error = error
+            raise
         return x.transpose(0, 2, 3, 1), y
 
 
@@ -148,6 +165,7 @@ class Report(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.model.reset_metrics()  # Keras reports means since the last reset
+        self.model.optimizer.learning_rate = self.run.rates[self.run.steps]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.run.record(float(logs["loss"]), float(logs["accuracy"]))
@@ -156,12 +174,25 @@ class Report(keras.callbacks.Callback):
         self.run.finish_epoch()
 
 
+@keras.utils.register_keras_serializable("densenet_multi")
 class SGD(keras.optimizers.Optimizer):
     """The rule of recipe.py: Keras' own puts the learning rate into the velocity."""
 
-    def __init__(self, recipe: Recipe, rates: list[float]) -> None:
-        super().__init__(learning_rate=Rates(rates))
-        self.recipe = recipe
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        momentum: float,
+        nesterov: bool,
+        decay: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self.momentum, self.nesterov, self.decay = momentum, nesterov, decay
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"momentum": self.momentum, "nesterov": self.nesterov, "decay": self.decay}
+        return {**super().get_config(), **own}
 
     def build(self, variables: Any) -> None:
         super().build(variables)
@@ -171,16 +202,8 @@ class SGD(keras.optimizers.Optimizer):
         return self.velocities[self._get_variable_index(variable)]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        recipe, velocity = self.recipe, self.velocity_of(variable)
-        gradient = gradient + recipe.weight_decay * variable
-        self.assign(velocity, recipe.momentum * velocity + gradient)
-        step = gradient + recipe.momentum * velocity if recipe.nesterov else velocity
+        velocity = self.velocity_of(variable)
+        gradient = gradient + self.decay * variable
+        self.assign(velocity, self.momentum * velocity + gradient)
+        step = gradient + self.momentum * velocity if self.nesterov else velocity
         self.assign_sub(variable, keras.ops.cast(learning_rate, variable.dtype) * step)
-
-
-class Rates(keras.optimizers.schedules.LearningRateSchedule):
-    def __init__(self, rates: list[float]) -> None:
-        self.rates = rates
-
-    def __call__(self, step: Any) -> Any:
-        return tf.gather(self.rates, step)

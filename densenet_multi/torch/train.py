@@ -57,7 +57,6 @@ def fit(
     if resume is not None:
         import_weights(model, resume.weights)
     device = model.features.conv0.weight.device
-    model.to(memory_format=torch.channels_last)
     native = native_tensors(model)
     parameters = {name: native[name] for name in run.velocity}
     optimizer = torch.optim.SGD(
@@ -82,7 +81,8 @@ def fit(
         velocities = {n: optimizer.state[p]["momentum_buffer"] for n, p in parameters.items()}
         return export_weights(model), {n: to_numpy(v) for n, v in velocities.items()}
 
-    with run.started(logits, snapshot), in_mode(model, training=recipe.train_features):
+    mode = in_mode(model, training=recipe.train_features)
+    with run.started(logits, snapshot), mode, channels_last(model):
         for _ in run.epochs_left:
             for x, y, rate in run.batches():
                 optimizer.param_groups[0]["lr"] = rate
@@ -99,6 +99,18 @@ def fit(
             run.finish_epoch()
     optimizer.zero_grad()
     return run.history
+
+
+@contextmanager
+def channels_last(model: DenseNet) -> Iterator[None]:
+    """Inside, kernels lie in memory as oneDNN and cuDNN like them."""
+    contiguous = all(parameter.is_contiguous() for parameter in model.parameters())
+    model.to(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        if contiguous:
+            model.to(memory_format=torch.contiguous_format)
 
 
 @contextmanager
