@@ -320,7 +320,7 @@ def _summary(result: dict[str, Any]) -> Table:
     for heading in ("run", "first\nstep", "loss", "weights", "running\nmeans", "verdict"):
         drawn.add_column(heading, no_wrap=True)
     among = result["float64"]
-    if among["between"]:
+    if len(result["float32"]) > 1:
         drawn.add_row("float64, between backends", *_row(among), end_section=True)
     for name, report in result["backends"].items():
         if report["status"] != "ok":

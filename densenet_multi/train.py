@@ -30,8 +30,11 @@ from .manifest import count_parameters
 from .portable import Checkpoint, load_checkpoint
 from .recipe import RECIPES, Recipe
 from .runs import (
+    BEST,
     CHECKPOINT,
     CONFIG,
+    HISTORY,
+    LAST,
     REPORT,
     SAVE_EVERY,
     Recorder,
@@ -39,6 +42,7 @@ from .runs import (
     Stopped,
     best_epoch,
     claimed,
+    read_config,
     write_json,
 )
 from .training import Callback, TrainingError
@@ -80,6 +84,9 @@ class Options:
                 f"{CONFIG}: expected schema {SCHEMA} and a recipe, found {given.get('schema')!r}"
             )
         known: dict[str, Any] = {field.name: given.get(field.name) for field in fields(cls)}
+        for name in ("backend", "data", "recipe_name"):
+            if not isinstance(known[name], str):
+                raise RunError(f"{CONFIG}: expected a name for {name}, found {known[name]!r}")
         return cls(**{**known, "recipe": Recipe.from_json(json.dumps(given["recipe"]))})
 
 
@@ -114,27 +121,32 @@ def train(
     if output is None:
         return _train(options, None, callbacks, say, device=device)
     with claimed(output):
-        begun = any((output / name).exists() for name in (CONFIG, CHECKPOINT))
-        if begun and not resume:
+        found = [name for name in (CONFIG, CHECKPOINT, REPORT) if (output / name).exists()]
+        if found and not resume:
             raise RunError(
                 f"{output}: expected a new or empty folder, found a run; type --resume to go on "
                 "with it, or choose another --output"
+            )
+        if found and CONFIG not in found:
+            raise RunError(
+                f"{output}: expected {CONFIG}, which says how this run began, found {found[0]} "
+                "without it; start another run with --weights last.safetensors"
             )
         report = output / REPORT
         if report.exists():
             say(f"{output}: this run is complete")
             done: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
             return done
-        fresh = not (output / CONFIG).exists()
-        if fresh:
+        if not found:
             write_json(output / CONFIG, options.to_dict())
         try:
             return _train(
                 options, output, callbacks, say, resume=resume, save_every=save_every, device=device
             )
         except (ImportError, OSError, ValueError):
-            if fresh and not (output / CHECKPOINT).exists():  # it never began
-                (output / CONFIG).unlink()
+            if not found and not (output / CHECKPOINT).exists():  # it never began
+                for name in (CONFIG, HISTORY):
+                    (output / name).unlink(missing_ok=True)
             raise
 
 
@@ -168,6 +180,7 @@ def _train(
     guard: Any = nullcontext()
     if output is not None:
         recorder = Recorder(output, start.spec, usage, save_every)
+        _check_data(output, data)
         state = recorder.resume()
         if resume:
             say(_where(output, state.steps if state else 0))
@@ -184,7 +197,25 @@ def _train(
     report = _report(options, backend, start, data, history)
     if output is not None:
         write_json(output / REPORT, report)
+        say(f"{output}: {LAST}, {BEST} (epoch {report['best_epoch']}), curve.svg")
     return report
+
+
+def _check_data(output: Path, data: DataSet) -> None:
+    """Write down what the data are, when the run begins; compare, when it goes on."""
+    found = {
+        "class_names": list(data.class_names),
+        "train_examples": len(data.train),
+        "test_examples": len(data.test),
+    }
+    config = read_config(output) or {}
+    began = config.setdefault("found", found)
+    if began != found:
+        raise RunError(
+            f"{output}: expected the data that this run began with, {began}, found {found}; bring "
+            "them back, or start another run with --weights last.safetensors"
+        )
+    write_json(output / CONFIG, config)
 
 
 def _prepare(options: Options, say: Callable[[str], None]) -> tuple[Checkpoint, DataSet]:
@@ -309,6 +340,11 @@ def options_from(given: dict[str, Any], found: dict[str, Any] | None) -> Options
     Raises ``ConfigError`` where they do not, ``RunError``.
     """
     typed = {name: value for name, value in given.items() if value is not None}
+    kind, colon, path = typed.get("data", "").partition(":")
+    if colon and path:  # the run may go on from another folder
+        typed["data"] = f"{kind}:{Path(path).expanduser().resolve()}"
+    if "data_dir" in typed:
+        typed["data_dir"] = str(Path(typed["data_dir"]).resolve())
     if found is None:
         return _new(typed)
     options = Options.from_dict(found)
@@ -321,7 +357,8 @@ def options_from(given: dict[str, Any], found: dict[str, Any] | None) -> Options
     for name, value in typed.items():
         before = recipe[name] if name in recipe else getattr(options, name)
         if before != value:
-            flag = name.removesuffix("_name").replace("_", "-")
+            flag = "freeze" if name == "train_features" else name.removesuffix("_name")
+            flag = flag.replace("_", "-")
             raise ConfigError(
                 f"--{flag}: expected {before!r}, as this run began, found {value!r}; leave it out, "
                 "or start another run with another --output"

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import densenet_multi as dm
 from cases import random_weights, small
@@ -254,6 +255,27 @@ def test_weights_decide_the_network():
         options_from({"weights": "file", "variant": "d2l"}, None)
 
 
+def test_a_folder_with_anything_of_a_run_is_refused_without_resume(tmp_path):
+    options = options_from({"backend": "b"}, None)
+    for name in ("config.json", "checkpoint.safetensors", "report.json"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        with pytest.raises(RunError, match="type --resume to go on"):
+            train(options, output=folder)
+        if name != "config.json":
+            with pytest.raises(RunError, match=rf"expected config\.json.*found {name} without it"):
+                train(options, output=folder, resume=True)
+        assert (folder / name).read_text() == "{}"
+
+
+def test_paths_are_kept_so_that_a_run_may_go_on_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = options_from({"backend": "b", "data": "folder:own"}, None)
+    assert options.data == f"folder:{tmp_path.resolve() / 'own'}"
+    assert options_from({"data": "folder:own"}, options.to_dict()) == options
+
+
 # --- Killed -------------------------------------------------------------------------------------
 
 LOOP = """
@@ -396,6 +418,29 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(backend, weigh
     if path.exists():
         assert all(np.isfinite(a).all() for a in load_state(path)[1].weights.values())
         assert str(tmp_path / "run") in str(caught.value)
+
+
+def test_a_start_that_fails_leaves_no_run_behind(backend, weights, tmp_path):
+    recipe = dm.Recipe(image_size=32, batch_size=5000)
+    options = Options(backend=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
+    with pytest.raises(dm.ConfigError, match="batch_size: expected at most the 1000 examples"):
+        train(options, output=tmp_path / "run")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
+    for name in ("a", "b"):
+        for number in range(4):
+            (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (32, 32), 40 * number).save(tmp_path / "own" / name / f"{number}.png")
+    recipe = dm.Recipe(image_size=32, batch_size=3, epochs=1)
+    data = f"folder:{tmp_path / 'own'}"
+    options = Options(backend=backend.NAME, data=data, weights=str(weights), recipe=recipe)
+    train(options, output=tmp_path / "run")
+    (tmp_path / "run" / "report.json").unlink()
+    (tmp_path / "own" / "b").rename(tmp_path / "own" / "A")
+    with pytest.raises(RunError, match=r"expected the data that this run began with.*'a', 'b'"):
+        train(options, output=tmp_path / "run", resume=True)
 
 
 @pytest.mark.together
