@@ -20,7 +20,6 @@ from cases import random_weights, small
 from densenet_multi import cli, runs
 from densenet_multi.checkpoint import TrainingState, load_state, save_state
 from densenet_multi.history import Epoch, Step
-from densenet_multi.report import deviation
 from densenet_multi.runs import Recorder, RunError, claimed
 from densenet_multi.train import Options, options_from, train
 
@@ -460,7 +459,9 @@ def test_a_run_goes_on_in_every_other_framework(deviations):
         backend = dm.load_backend(after)
         model = backend.build(spec, dtype="float64", seed=9)
         backend.fit(model, data, recipe, resume=states[before])
+        # of the largest weight: a bias before a BatchNorm has no gradient but rounding errors
+        largest = max(np.abs(array).max() for array in finals[before].values())
         for tensor, array in backend.export_weights(model).items():
             if not tensor.endswith("running_var"):  # each framework's own estimate
-                value = deviation(array, finals[before][tensor])
+                value = np.abs(array - finals[before][tensor]).max() / largest
                 deviations.check("trajectory float64", after, value, f"{tensor} from {before}")
