@@ -6,6 +6,7 @@ A backend is a subpackage registered as an entry point of the group ``densenet_m
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -145,6 +146,12 @@ def framework_versions(name: str) -> dict[str, str | None]:
             except PackageNotFoundError:
                 versions[distribution] = None
     return versions
+
+
+def hide_gpus() -> None:
+    """Let every framework that is imported from now on compute on the CPU, in this process."""
+    # JAX for GPUs would not start without one
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 
 
 def first_installed() -> str:

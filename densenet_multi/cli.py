@@ -90,6 +90,16 @@ format_option = click.option(
 
 AT_LEAST_1 = click.IntRange(min=1)
 
+image_size_option = click.option(
+    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
+)
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the files of fashion-mnist are.",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="densenet-multi")
@@ -102,9 +112,7 @@ def main() -> None:
 
 @main.command(epilog=f"Variants: {', '.join(VARIANTS)}.")
 @click.argument("variant", default="d2l")
-@click.option(
-    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
-)
+@image_size_option
 @click.option("--num-classes", type=int, help="Another classifier; 0 for none.")
 @click.option("--in-channels", type=int, help="Another number of image channels.")
 @format_option
@@ -158,9 +166,7 @@ def summary(
 @click.option(
     "--batch-size", type=AT_LEAST_1, default=64, show_default=True, help="Number of images."
 )
-@click.option(
-    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
-)
+@image_size_option
 @click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights.  [default: 0]")
 @click.option(
     "--weights",
@@ -229,20 +235,14 @@ def compare(  # noqa: PLR0917  # click passes options by name
 @click.option("--backends", help="Comma-separated, such as torch,flax.  [default: all]")
 @click.option("--steps", type=AT_LEAST_1, default=50, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
-@click.option(
-    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
-)
+@image_size_option
 @click.option(
     "--data",
     default="sample",
     show_default=True,
     help="Or fashion-mnist, folder:PATH, cifar10:PATH.",
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the files of fashion-mnist are.",
-)
+@data_dir_option
 @click.option(
     "--recipe", default="chapter", show_default=True, help="Learning rate, momentum and the rest."
 )
@@ -404,7 +404,7 @@ def train(  # noqa: PLR0917  # click passes options by name
         resume=resume,
         save_every=save_every,
         device=device,
-        say=lambda text: click.echo(f"densenet-multi: {text}", err=True),
+        say=_say,
     )
     _print(report, output_format, lambda: training.table(report))
 
@@ -418,11 +418,7 @@ def train(  # noqa: PLR0917  # click passes options by name
     show_default=True,
     help="Or sample, folder:PATH, cifar10:PATH.",
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the files of fashion-mnist are.",
-)
+@data_dir_option
 @click.option(
     "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: as WEIGHTS say, or usual]"
 )

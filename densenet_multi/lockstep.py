@@ -10,7 +10,6 @@ such process per backend.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +24,7 @@ import numpy.typing as npt
 from . import compare as comparison
 from ._checks import bad
 from ._process import in_its_own_process, report_of, write_report
-from .backends import Backend
+from .backends import Backend, hide_gpus
 from .data import Examples
 from .history import Epoch, Step
 from .inputs import check_images, check_labels
@@ -236,8 +235,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     The seconds are those of ``fit``, with the compilation that some frameworks begin with. All
     train on the CPU: on a GPU, float32 may be a narrower type, and not all would find it.
     """
-    # read when a framework is imported; JAX for GPUs would not start without one
-    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    hide_gpus()
     return report_of(name, lambda backend: _train(backend, folder))
 
 

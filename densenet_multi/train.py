@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import signal
 import sys
@@ -21,6 +20,7 @@ from .backends import (
     BackendError,
     first_installed,
     framework_versions,
+    hide_gpus,
     load_backend,
 )
 from .data.sources import DataSet, load_data
@@ -117,7 +117,7 @@ def train(
     under way, and raises ``KeyboardInterrupt`` (``SystemExit``).
     """
     if device == "cpu":
-        os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}  # read at import
+        hide_gpus()
     if output is None:
         return _train(options, None, callbacks, say, device=device)
     with claimed(output):
@@ -132,10 +132,9 @@ def train(
                 f"{output}: expected {CONFIG}, which says how this run began, found {found[0]} "
                 "without it; start another run with --weights last.safetensors"
             )
-        report = output / REPORT
-        if report.exists():
+        if REPORT in found:
             say(f"{output}: this run is complete")
-            done: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+            done: dict[str, Any] = json.loads((output / REPORT).read_text(encoding="utf-8"))
             return done
         if not found:
             write_json(output / CONFIG, options.to_dict())
