@@ -21,6 +21,9 @@ TORCH = ("-c", "constraints-torch.txt")
 TRIED = ("-c", "constraints.txt")
 # Python then ignores the folder it runs in: what is tested is never ./densenet_multi
 INSTALLED = {"PYTHONSAFEPATH": "1"}
+# Most tests trace and compile small networks on one core: two at a time take half as long.
+# With more cores: nox -s tests -- -n 4 (each process holds a framework, up to 3 GB)
+PYTEST = ("pytest", "-n", "2", "--dist", "worksteal")
 
 
 def group(name: str) -> list[str]:
@@ -51,7 +54,7 @@ def tests_of(backend: str) -> None:
     def run(session: nox.Session) -> None:
         """The tests with one backend alone, in its newest versions (torch: as constrained)."""
         install_wheel(session, backend, *TORCH)
-        session.run("pytest", "--backends", backend, *session.posargs, env=INSTALLED)
+        session.run(*PYTEST, "--backends", backend, *session.posargs, env=INSTALLED)
 
 
 for name in BACKENDS:
@@ -64,7 +67,7 @@ def tests(session: nox.Session) -> None:
     all_in_one(session)
 
     def pytest(*arguments: str) -> None:
-        session.run("pytest", *arguments, *session.posargs, env=INSTALLED)
+        session.run(*PYTEST, *arguments, *session.posargs, env=INSTALLED)
 
     pytest("--backends", "none")
     for backend in BACKENDS:

@@ -6,6 +6,7 @@ cannot be imported then fails; ``--backends none`` the framework-free part only.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -88,6 +89,19 @@ def backend(request: pytest.FixtureRequest) -> dm.backends.Backend:
 @pytest.fixture
 def deviations(request: pytest.FixtureRequest) -> Deviations:
     return request.config.stash[DEVIATIONS]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if hasattr(config, "workeroutput"):  # one of the processes of `-n 2`
+        largest = config.stash[DEVIATIONS].largest
+        config.workeroutput["deviations"] = [[*key, value] for key, value in largest.items()]
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_testnodedown(node: Any) -> None:
+    for tier, name, value in getattr(node, "workeroutput", {}).get("deviations", ()):
+        node.config.stash[DEVIATIONS].note(tier, name, value)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

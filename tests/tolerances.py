@@ -65,11 +65,13 @@ class Deviations:
 
     largest: dict[tuple[str, str], float] = field(default_factory=dict)
 
+    def note(self, tier: str, backend: str, value: float) -> None:
+        self.largest[tier, backend] = max(value, self.largest.get((tier, backend), 0.0))
+
     def check(
         self, tier: str, backend: str, value: float, what: str, *, amplified: float = 0.0
     ) -> None:
-        value /= max(1.0, amplified)
-        key = tier, backend
-        self.largest[key] = max(value, self.largest.get(key, 0.0))
+        value = float(value) / max(1.0, amplified)
+        self.note(tier, backend, value)
         limit = TIERS[tier].tolerance
         assert value <= limit, f"{backend}: {what} deviates by {value:.2e}, {tier} allows {limit}"
