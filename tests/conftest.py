@@ -5,6 +5,7 @@ cannot be imported then fails; ``--backends none`` the framework-free part only.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ settings.register_profile("thorough", max_examples=100)  # see test_parity_gener
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[DEVIATIONS] = Deviations()
+    if (
+        len(selected(config)) > 1
+    ):  # as densenet_multi/keras/__init__.py does, before the tests' imports
+        with suppress(ImportError):
+            import triton  # noqa: F401
 
 
 def selected(config: pytest.Config) -> list[str]:

@@ -1,5 +1,9 @@
 """Keras' model is an ordinary keras.Model."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from tensorflow import keras
@@ -7,6 +11,22 @@ from tensorflow import keras
 import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import images, labels, small
+
+
+def test_triton_is_loaded_before_tensorflow_and_never_after(tmp_path):
+    # what comes with PyTorch for CUDA crashes the process when it is loaded after TensorFlow
+    (tmp_path / "triton.py").write_text("import sys\nprint('tensorflow' in sys.modules)")
+    command = [sys.executable, "-c"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    for first, printed in {"": "False\n", "import tensorflow; ": ""}.items():
+        done = subprocess.run(
+            [*command, f"{first}import densenet_multi.keras"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == printed
 
 
 def nhwc(x):

@@ -1,7 +1,9 @@
 """DenseNet in tf.keras (Keras 3 on TensorFlow): ``import densenet_multi.keras as dk``."""
 
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,10 @@ from ..weights import init_weights
 with framework("keras", "tensorflow"):
     engine = os.environ.get("KERAS_BACKEND", "tensorflow")
     if engine == "tensorflow":
+        if "tensorflow" not in sys.modules:
+            # PyTorch for CUDA loads triton when it first trains: after TensorFlow, that would crash
+            with suppress(ImportError):
+                import triton  # noqa: F401
         from tensorflow import keras
 
         engine = keras.config.backend()  # ~/.keras/keras.json can choose one too
