@@ -23,7 +23,7 @@ FILES = ["layers.py", "model.py", "weights.py", "train.py", "__init__.py"]  # in
 
 FRAMEWORKS = {  # backend -> the packages that are its framework
     "torch": {"torch"},
-    "keras": {"keras", "tensorflow"},
+    "keras": {"keras", "tensorflow", "triton"},  # triton: only to have it loaded first
     "gluon": {"mxnet"},
     "flax": {"flax", "jax", "optax"},
 }
