@@ -685,6 +685,8 @@ def _facts(result: dict[str, Any]) -> Any:
 
 
 def _shortened(value: Any) -> str:
+    if value is None:
+        return "none of those with a name"
     if isinstance(value, float):
         return f"{value:.1e}"
     return f"{value:,}" if isinstance(value, int) else str(value)

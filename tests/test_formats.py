@@ -573,6 +573,58 @@ def test_inspect_says_what_a_checkpoint_is(tmp_path):
     assert "densenet121" in run("inspect", path).stdout
 
 
+@pytest.mark.parametrize(
+    ("changes", "dtype", "note"),
+    [
+        ({}, "float32", None),
+        ({"num_classes": 0}, "float32", "no classifier"),
+        ({"num_classes": 7}, "float32", "usually has 1,000 classes"),
+        ({"in_channels": 1}, "float32", "usually takes images of 3 channels"),
+        ({}, "float16", "every weight is a float16 number"),
+        ({}, "bfloat16", "every weight is a bfloat16 number"),
+    ],
+)
+def test_inspect_says_what_is_unusual(tmp_path, changes, dtype, note):
+    spec = dm.get_spec("densenet121", **changes)
+    weights = dm.init_weights(spec)
+    if dtype == "float16":
+        weights = {name: a.astype(np.float16).astype(np.float32) for name, a in weights.items()}
+    elif dtype == "bfloat16":
+        weights = {
+            name: (a.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+            for name, a in weights.items()
+        }
+    dm.save_weights(tmp_path / "x.safetensors", spec, weights)
+    notes = json.loads(run("inspect", tmp_path / "x.safetensors", "--format", "json").stdout)[
+        "notes"
+    ]
+    assert len(notes) == (note is not None)
+    assert note is None or note in notes[0]
+
+
+def test_a_replaced_classifier_is_verified_on_both_sides(tmp_path, checkpoint, monkeypatch):
+    source, dest = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    formats.write(source, checkpoint)
+    done = run("convert", source, dest, "--num-classes", 2, "--verify", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    assert "with its own classifier" in json.loads(done.stdout)["source_model"]
+    asked = formats.logits
+
+    def wrong(path, file_format, of, images):  # as if the source had been read wrongly
+        logits, who = asked(path, file_format, of, images)
+        own = path == source and of.spec == checkpoint.spec and not seen
+        seen.append(own)
+        return logits * (1.001 if own else 1), who
+
+    seen: list[bool] = []
+    monkeypatch.setattr(formats, "logits", wrong)
+    dest.unlink()
+    done = run("convert", source, dest, "--num-classes", 2, "--verify")
+    assert done.exit_code == 1
+    assert "deviation of 1.0e-03" in " ".join(done.stderr.split())
+    assert not dest.exists()
+
+
 def test_verification_images_are_normalised_as_the_usage_says(checkpoint):
     usage = dm.Usage(image_size=40, value_range=(0, 255), mean=(100, 0, 0), std=(50, 1, 2))
     x = convert.verification_images(dm.Checkpoint(BOTTLENECK, checkpoint.weights, usage))
