@@ -160,7 +160,7 @@ def _train(
     device: str | None = None,
 ) -> dict[str, Any]:
     backend = load_backend(options.backend)
-    start, data = _prepare(options, say)
+    start, data = _prepare(options, output if resume else None, say)
     usage = replace(
         start.usage,
         image_size=options.recipe.image_size,
@@ -217,10 +217,18 @@ def _check_data(output: Path, data: DataSet) -> None:
     write_json(output / CONFIG, config)
 
 
-def _prepare(options: Options, say: Callable[[str], None]) -> tuple[Checkpoint, DataSet]:
-    """The network with its first weights, and the data made ready for it."""
+def _prepare(
+    options: Options, run: Path | None, say: Callable[[str], None]
+) -> tuple[Checkpoint, DataSet]:
+    """The network with its first weights, and the data made ready for it.
+
+    A ``run`` that goes on has the network in its folder, and needs the weights it began with no
+    longer.
+    """
     recipe = options.recipe
-    given = None if options.weights is None else load_checkpoint(options.weights)
+    began = options.weights is not None and run is not None and (run / LAST).exists()
+    path = run / LAST if began and run else options.weights
+    given = None if path is None else load_checkpoint(path)
     data = load_data(
         options.data,
         image_size=recipe.image_size,

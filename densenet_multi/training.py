@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -129,8 +131,8 @@ class Training:
         self._bar = self._progress.add_task(
             "training", total=len(self.rates), completed=self.steps, status=""
         )
-        self._first, self._begun = self.steps, time.perf_counter()
-        self._start = self._begun - self._seconds
+        self._ended, self._durations = time.perf_counter(), deque[float](maxlen=50)
+        self._start = self._ended - self._seconds
         with self._progress:
             yield
 
@@ -144,7 +146,8 @@ class Training:
         x = check_images(self._spec, self._data.take(indices), self._dtype)
         if recipe.flip or recipe.shift:
             drawn = recipe.seed, epoch, indices
-            x = augment(x, *drawn, flip=recipe.flip, shift=recipe.shift)
+            fill = getattr(self._data, "black", 0.0)
+            x = augment(x, *drawn, flip=recipe.flip, shift=recipe.shift, fill=fill)
         classes, smooth = self._spec.config.num_classes, recipe.label_smoothing
         one_hot = np.eye(classes)[np.asarray(self._data.labels)[indices]]
         targets = (1 - smooth) * one_hot + smooth / classes
@@ -159,6 +162,7 @@ class Training:
         indices = range(self.steps - epoch * self.steps_per_epoch, self.steps_per_epoch)
         with ThreadPoolExecutor(1) as thread:
             coming = [thread.submit(self.batch, epoch, index) for index in indices[:1]]
+            self._ended = time.perf_counter()
             for index in indices:
                 batch = coming.pop().result()
                 if index + 1 < self.steps_per_epoch:
@@ -174,10 +178,12 @@ class Training:
                 f"{loss}; try a learning rate below {rate:g}"
             )
         self.steps += 1
+        self._durations.append(time.perf_counter() - self._ended)
         step = Step(self.steps, self.epoch + 1, loss, accuracy, rate)
         self.history.steps.append(step)
         self._show(step)
         self._call_back(step, keep=self.steps % self.steps_per_epoch != 0)
+        self._ended = time.perf_counter()
 
     def finish_epoch(self) -> None:
         """Test, and write down an epoch."""
@@ -283,8 +289,8 @@ class Training:
             self._checkpoint(self._now)
 
     def _show(self, step: Step) -> None:
-        seconds = time.perf_counter() - self._begun
-        speed = (self.steps - self._first) * self.recipe.batch_size / seconds
+        # of the last steps alone: without compilation, tests and what is written between them
+        speed = self.recipe.batch_size / median(self._durations)
         status = f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {speed:,.0f} images/s"
         text = f"epoch {step.epoch}/{self.recipe.epochs}"
         self._progress.update(self._bar, description=text, completed=self.steps, status=status)

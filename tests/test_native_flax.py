@@ -111,3 +111,20 @@ def test_arrays_taken_from_a_model_outlive_its_training():
     df.fit(model, data, dm.Recipe(epochs=1, batch_size=2))
     np.testing.assert_array_equal(np.asarray(kernel), before)
     assert np.abs(np.asarray(model.classifier.kernel[...]) - before).max() > 0
+
+
+def test_an_interrupt_inside_a_step_leaves_a_model_that_works(spec, monkeypatch):
+    step = df.train._update
+
+    def interrupted(*given):
+        step(*given)
+        raise KeyboardInterrupt  # the old state's buffers are gone, the new one is not kept yet
+
+    monkeypatch.setattr(df.train, "_update", interrupted)
+    model = df.build(spec)
+    before = df.export_weights(model)
+    with pytest.raises(KeyboardInterrupt):
+        df.fit(model, (images(spec, 32), labels(spec, 3)), dm.Recipe(batch_size=3))
+    after = df.export_weights(model)
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)

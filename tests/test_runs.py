@@ -437,6 +437,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
     options = Options(backend=backend.NAME, data=data, weights=str(weights), recipe=recipe)
     train(options, output=tmp_path / "run")
     (tmp_path / "run" / "report.json").unlink()
+    weights.unlink()  # a run that has begun needs them no longer
     (tmp_path / "own" / "b").rename(tmp_path / "own" / "A")
     with pytest.raises(RunError, match=r"expected the data that this run began with.*'a', 'b'"):
         train(options, output=tmp_path / "run", resume=True)

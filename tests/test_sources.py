@@ -229,7 +229,7 @@ def test_the_last_error_names_all_four_places_and_what_to_type(world):
 
 def test_the_sample_in_another_form():
     plain = load_data("sample", image_size=28)
-    assert (len(plain.train), len(plain.test), plain.black) == (1000, 1000, (0.0,))
+    assert (len(plain.train), len(plain.test), plain.train.black) == (1000, 1000, [0])
     usage = dm.Usage(value_range=(-1, 1), mean=(0, 0.5, 0), std=(1, 2, 4))
     data = load_data("sample", image_size=40, in_channels=3, usage=usage)
     grey = resize(plain.test.take(np.array([7, 3])), 40, 40)[:, 0] * 2 - 1
@@ -237,7 +237,7 @@ def test_the_sample_in_another_form():
     assert (taken.shape, taken.dtype) == ((2, 3, 40, 40), np.float32)
     for channel, (mean, std) in enumerate([(0, 1), (0.5, 2), (0, 4)]):
         np.testing.assert_allclose(taken[:, channel], (grey - mean) / std, atol=1e-6)
-    assert data.black == (-1.0, -0.75, -0.25)
+    assert data.train.black.tolist() == [-1.0, -0.75, -0.25]
 
 
 @pytest.mark.parametrize(
@@ -527,7 +527,7 @@ def cifar(tmp_path, monkeypatch):
 def test_cifar10_is_read_in_the_order_of_its_files(cifar):
     data = load_data(f"cifar10:{cifar}", image_size=32)
     assert (data.name, data.where, data.class_names[9]) == ("cifar10", str(cifar), "truck")
-    assert (len(data.train), len(data.test), data.black) == (20, 4, (0.0, 0.0, 0.0))
+    assert (len(data.train), len(data.test), *data.train.black) == (20, 4, 0, 0, 0)
     np.testing.assert_array_equal(data.train.labels[:9], [9, 0, 0, 3, 9, 0, 1, 3, 9])
     image = data.train.take(np.array([6]))[0] * 255
     np.testing.assert_allclose(image[:2, 0, 1], [1, 2], rtol=1e-6)

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 import densenet_multi as dm
 from cases import images, labels, small
-from densenet_multi.data import Arrays, FashionMNIST, augment, epoch_order, load_sample, to_input
+from densenet_multi.data import (
+    Arrays,
+    FashionMNIST,
+    Pixels,
+    Preparation,
+    augment,
+    epoch_order,
+    load_sample,
+    to_input,
+)
 from densenet_multi.training import Training
 
 # --- Recipes ------------------------------------------------------------------------------------
@@ -206,6 +215,15 @@ def test_augmentation_follows_from_the_seed_the_epoch_and_the_example():
         for _ in range(2):
             np.testing.assert_array_equal(run.batch(epoch, 1)[0], expected)
         assert not np.array_equal(expected, plain)
+
+
+def test_what_nothing_was_shifted_to_is_black():
+    usage = dm.Usage(value_range=(0, 1), mean=(0.5,), std=(0.25,))
+    pixels = np.full((8, 1, 28, 28), 255, np.uint8)
+    data = Pixels(pixels, np.arange(8) % 5, Preparation(28, 1, usage))
+    spec = small("plain", in_channels=1)
+    run = Training(spec, "float32", dm.Recipe(batch_size=8, shift=4), data)
+    assert np.unique(run.batch(0, 0)[0]).tolist() == [-2, 2]  # black and white, normalised
 
 
 def test_what_a_network_cannot_is_refused_before_the_run():

@@ -85,6 +85,11 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def black(self) -> NDArray[np.float32]:
+        """What a black pixel becomes."""
+        return self.prepare.black
+
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """The images of these examples, float32 of shape (n, C, S, S)."""
         return self.prepare(from_bytes(self.pixels[indices]))

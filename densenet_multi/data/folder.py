@@ -42,6 +42,11 @@ class ImageFiles:
             image[:] = self.prepare(read_image(self.paths[index], channels)[np.newaxis])[0]
         return images
 
+    @property
+    def black(self) -> NDArray[np.float32]:
+        """What a black pixel becomes."""
+        return self.prepare.black
+
 
 def load_folder(
     path: str | os.PathLike[str], prepare: Preparation, seed: int = 0

@@ -139,6 +139,11 @@ class Preparation:
         resized = resize(fewer, self.image_size, self.image_size)
         return normalise(to_channels(resized, self.channels), self.usage)
 
+    @property
+    def black(self) -> NDArray[np.float32]:
+        """What a black pixel becomes, of shape (C,)."""
+        return normalise(np.zeros((1, self.channels, 1, 1), np.float32), self.usage).ravel()
+
 
 def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """0 … 255 as 0 … 1."""

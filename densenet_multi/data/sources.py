@@ -15,7 +15,7 @@ from densenet_multi.data import cifar10, fashion_mnist
 from densenet_multi.data.examples import Examples, Pixels
 from densenet_multi.data.folder import load_folder
 from densenet_multi.data.idx import IdxError, header
-from densenet_multi.data.images import DataError, Preparation, normalise
+from densenet_multi.data.images import DataError, Preparation
 
 if TYPE_CHECKING:
     from densenet_multi.portable import Usage
@@ -60,7 +60,6 @@ class DataSet:
         test: to test with.
         class_names: one for each label, in order.
         where: they were found, for the user.
-        black: what a black pixel has become, C values: `augment` may fill with it.
     """
 
     name: str
@@ -68,7 +67,6 @@ class DataSet:
     test: Examples
     class_names: tuple[str, ...]
     where: str
-    black: tuple[float, ...] = (0.0,)
 
 
 def load_data(
@@ -111,12 +109,11 @@ def load_data(
         raise bad("in_channels", in_channels, f"1 or 3 for {NAMES[kind]!r}")
     channels = (3 if colour else 1) if in_channels is None else in_channels
     prepare = Preparation(image_size, channels, usage)
-    black = normalise(np.zeros((1, channels, 1, 1), np.float32), usage).ravel().tolist()
 
     root = Path(path).expanduser()
     if kind == "folder":
         train, test, classes = load_folder(root, prepare, seed)
-        return DataSet(kind, train, test, classes, str(root), tuple(black))
+        return DataSet(kind, train, test, classes, str(root))
     if kind == "cifar10":
         splits = [cifar10.load_cifar10(root, split) for split in cifar10.FILES]
         classes, where = cifar10.CLASSES, str(root)
@@ -125,7 +122,7 @@ def load_data(
         classes = fashion_mnist.CLASSES
         splits = [(images[:, np.newaxis], labels) for images, labels in splits]
     train_pixels, test_pixels = (Pixels(images, labels, prepare) for images, labels in splits)
-    return DataSet(kind, train_pixels, test_pixels, classes, where, tuple(black))
+    return DataSet(kind, train_pixels, test_pixels, classes, where)
 
 
 def _sample() -> tuple[list[Bytes], str]:

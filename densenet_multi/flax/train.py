@@ -117,7 +117,9 @@ def fit(
                         run.record(loss.item(), right.item())
                     run.finish_epoch()
             finally:
-                nnx.update(model, *state[:2])
+                # interrupted inside a step, what it was given is gone: the model stays as it was
+                if not any(array.is_deleted() for array in jax.tree.leaves(state)):
+                    nnx.update(model, *state[:2])
     return run.history
 
 
