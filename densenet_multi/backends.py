@@ -154,6 +154,17 @@ def hide_gpus() -> None:
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 
 
+def place(backend: Backend, model: Any, device: str | None) -> None:
+    """Let a model compute on "gpu", which must be there, or "cpu"; None is a GPU if there is one.
+
+    For "cpu", ``hide_gpus`` comes before the framework. Raises ``BackendError``.
+    """
+    if device != "cpu" and not backend.use_gpu(model) and device == "gpu":
+        raise BackendError(
+            f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none; type --device cpu"
+        )
+
+
 def first_installed() -> str:
     """The first backend whose framework is installed, in any version.
 

@@ -94,6 +94,11 @@ image_size_option = click.option(
     "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
 )
 
+device_option = click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu"]),
+    help="Where it computes.  [default: a GPU where there is one]",
+)
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -347,11 +352,7 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 @click.option("--batch-size", type=AT_LEAST_1)
 @click.option("--learning-rate", type=float)
 @click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights and the order.")
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "gpu"]),
-    help="Where it computes.  [default: a GPU where there is one]",
-)
+@device_option
 @click.option("--bfloat16", is_flag=True, default=None, help="Multiply in bfloat16.")
 @click.option(
     "--weights",
@@ -423,6 +424,7 @@ def train(  # noqa: PLR0917  # click passes options by name
     "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: as WEIGHTS say, or usual]"
 )
 @click.option("--batch-size", type=AT_LEAST_1, default=64, show_default=True)
+@device_option
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -471,6 +473,7 @@ def evaluate(weights: Path, output_format: str, output: Path | None, **given: An
     "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: as WEIGHTS say, or usual]"
 )
 @click.option("--batch-size", type=AT_LEAST_1, default=64, show_default=True)
+@device_option
 @format_option
 @errors_as_exit_codes
 def predict(weights: Path, images: tuple[Path, ...], output_format: str, **given: Any) -> None:

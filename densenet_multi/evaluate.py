@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from ._checks import ConfigError, check_names, integer
 from ._progress import progress
-from .backends import backend_names, first_installed, framework_versions, load_backend
+from .backends import (
+    backend_names,
+    first_installed,
+    framework_versions,
+    hide_gpus,
+    load_backend,
+    place,
+)
 from .data import Examples, ImageFiles, Preparation, load_data
 from .data.images import open_image
 from .figures import confusion_matrix
@@ -36,6 +43,7 @@ def evaluate(
     image_size: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    device: str | None = None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """How well the network of a portable file names the test images of some data.
@@ -48,6 +56,7 @@ def evaluate(
         image_size: pixels per side; None is what the file says, else the usual one.
         batch_size: images at a time.
         seed: of the training run: it parts a folder into train and test.
+        device: see ``train.train``.
         say: called with sentences for the user.
 
     Returns:
@@ -77,7 +86,7 @@ def evaluate(
     _say_what_is_assumed(path, checkpoint, say)
     labels = np.asarray(test.labels).astype(np.int64)
     confusion, loss = np.zeros((len(names),) * 2, np.int64), 0.0
-    for indices, logits in _answers(path, checkpoint, backend, test, batch_size):
+    for indices, logits in _answers(path, checkpoint, backend, test, batch_size, device=device):
         scores = logits[:, order]
         loss += cross_entropy(scores, labels[indices]) * len(indices)
         confusion += confusion_counts(labels[indices], scores.argmax(axis=1), len(names))
@@ -105,6 +114,7 @@ def predict(
     top: int = 5,
     image_size: int | None = None,
     batch_size: int = 64,
+    device: str | None = None,
     say: Say = lambda _: None,
 ) -> list[dict[str, Any]]:
     """What the network of a portable file takes images for.
@@ -116,6 +126,7 @@ def predict(
         backend: which predicts; None is the first that is installed.
         image_size: pixels per side.
         batch_size: images at a time.
+        device: see ``train.train``.
         say: called with sentences for the user.
 
     Returns:
@@ -136,7 +147,7 @@ def predict(
     _say_what_is_assumed(path, checkpoint, say)
     files = ImageFiles(tuple(images), np.zeros(len(images), np.int64), prepare)
     found = []
-    for indices, logits in _answers(path, checkpoint, backend, files, batch_size):
+    for indices, logits in _answers(path, checkpoint, backend, files, batch_size, device=device):
         for index, probabilities in zip(indices, softmax(logits), strict=True):
             rows = [
                 {"class": names[i], "index": int(i), "probability": float(probabilities[i])}
@@ -241,13 +252,21 @@ def _say_what_is_assumed(path: Path, checkpoint: Checkpoint, say: Say) -> None:
 
 
 def _answers(
-    path: Path, checkpoint: Checkpoint, backend: str, examples: Examples, batch_size: int
+    path: Path,
+    checkpoint: Checkpoint,
+    backend: str,
+    examples: Examples,
+    batch_size: int,
+    *,
+    device: str | None,
 ) -> Iterator[tuple[Integers, Floats]]:
     """Batch by batch: the indices of the examples (n,), and their logits (n, num_classes)."""
+    if device == "cpu":
+        hide_gpus()
     module = load_backend(backend)
     model = module.build(checkpoint.spec, dtype=widest(checkpoint.weights))
     module.import_weights(model, checkpoint.weights)
-    module.use_gpu(model)
+    place(module, model, device)
     with progress() as bar:
         task = bar.add_task(f"predicting in {module.FRAMEWORK}", total=len(examples))
         for start in range(0, len(examples), batch_size):

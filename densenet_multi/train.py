@@ -17,11 +17,11 @@ import numpy as np
 from ._checks import ConfigError
 from .backends import (
     Backend,
-    BackendError,
     first_installed,
     framework_versions,
     hide_gpus,
     load_backend,
+    place,
 )
 from .data.sources import DataSet, load_data
 from .formats import with_classes
@@ -171,10 +171,7 @@ def _train(
     )
     model = backend.build(start.spec)
     backend.import_weights(model, start.weights)
-    if device != "cpu" and not backend.use_gpu(model) and device == "gpu":
-        raise BackendError(
-            f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none; type --device cpu"
-        )
+    place(backend, model, device)
     arguments: dict[str, Any] = {"validation": data.test, "callbacks": callbacks}
     guard: Any = nullcontext()
     if output is not None:

@@ -538,3 +538,21 @@ def test_a_backends_numbers_are_those_of_its_own_logits(backend, tmp_path, pictu
     (exact,) = evaluate.softmax(backend.predict(model, prepared))
     for row in entry["top"]:
         assert row["probability"] == pytest.approx(exact[row["index"]], rel=1e-9)
+
+
+# --- Device -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_the_device_that_was_asked_for(weights, picture, fake, monkeypatch, command):
+    monkeypatch.setattr(evaluate, "hide_gpus", hide := Mock())
+    what = ["--data", "sample"] if command == "evaluate" else [picture]
+    fake.use_gpu.return_value = False  # there is none
+    refused = invoke(command, weights, *what, "--device", "gpu")
+    assert (refused.exit_code, "found none; type --device cpu" in refused.stderr) == (1, True)
+    assert not hide.called
+    fake.use_gpu.reset_mock()
+    assert invoke(command, weights, *what, "--device", "cpu").exit_code == 0
+    assert (hide.call_count, fake.use_gpu.called) == (1, False)
+    assert invoke(command, weights, *what).exit_code == 0
+    assert fake.use_gpu.called
