@@ -94,6 +94,9 @@ image_size_option = click.option(
     "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
 )
 
+backends_option = click.option(
+    "--backends", help="Comma-separated, such as torch,flax.  [default: all]"
+)
 device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "gpu"]),
@@ -167,7 +170,7 @@ def summary(
 
 @main.command()
 @click.option("--variant", help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
-@click.option("--backends", help="Comma-separated, such as torch,flax.  [default: all]")
+@backends_option
 @click.option(
     "--batch-size", type=AT_LEAST_1, default=64, show_default=True, help="Number of images."
 )
@@ -237,7 +240,7 @@ def compare(  # noqa: PLR0917  # click passes options by name
 
 @main.command()
 @click.option("--variant", help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
-@click.option("--backends", help="Comma-separated, such as torch,flax.  [default: all]")
+@backends_option
 @click.option("--steps", type=AT_LEAST_1, default=50, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
 @image_size_option
@@ -411,6 +414,44 @@ def train(  # noqa: PLR0917  # click passes options by name
 
 
 @main.command()
+@backends_option
+@click.option("--image-size", type=click.IntRange(min=32), default=96, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=2), default=256, show_default=True)
+@click.option("--rounds", type=AT_LEAST_1, default=5, show_default=True, help="Turns of each case.")
+@click.option("--steps", type=AT_LEAST_1, default=2, show_default=True, help="In each round.")
+@click.option("--threads", type=AT_LEAST_1, help="CPUs of each case.  [default: all]")
+@format_option
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="FILE.svg for a picture.",
+)
+@errors_as_exit_codes
+def bench(
+    backends: str | None, output_format: str, output: Path | None, rounds: int, **given: Any
+) -> int:
+    """How fast each backend trains the chapter's network, with the chapter's own code beside it.
+
+    Both train on the CPU in a process of their own, and take turns, so that what else the machine
+    does meets both; the ratio is what counts.
+    """
+    from . import bench as benchmark
+    from ._files import replace_file
+    from .compare import exit_code
+
+    asked = _asked(backends)
+    _check_svg(output)
+    chosen = asked or backend_names()
+    with _progress(benchmark.parts(chosen, rounds)) as step:
+        result = benchmark.bench(backends=chosen, rounds=rounds, **given, step=step)
+    if output:
+        replace_file(output, benchmark.picture(result))
+    _print(result, output_format, lambda: benchmark.table(result))
+    _print_errors(result)
+    return exit_code(result, asked)
+
+
+@main.command()
 @click.argument("weights", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--backend", help="Which one predicts.  [default: the first that is installed]")
 @click.option(
@@ -446,12 +487,7 @@ def evaluate(weights: Path, output_format: str, output: Path | None, **given: An
     from . import evaluate as evaluation
     from ._files import replace_file
 
-    _check_output(output)
-    if output and output.suffix != ".svg":
-        raise click.BadParameter(
-            f"expected a name that ends in .svg, found {output.name}; for numbers: --format json",
-            param_hint="--output",
-        )
+    _check_svg(output)
     result = evaluation.evaluate(weights, **given, say=_say)
     if output:
         replace_file(output, evaluation.picture(result))
@@ -575,6 +611,15 @@ def _asked(backends: str | None) -> list[str]:
 
 
 # --- Output -------------------------------------------------------------------------------------
+
+
+def _check_svg(output: Path | None) -> None:
+    _check_output(output)
+    if output and output.suffix != ".svg":
+        raise click.BadParameter(
+            f"expected a name that ends in .svg, found {output.name}; for numbers: --format json",
+            param_hint="--output",
+        )
 
 
 def _check_output(path: Path | None) -> None:

@@ -67,6 +67,30 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[st
     return _svg(figure)
 
 
+def bars(
+    values: dict[str, list[tuple[float, float, float]]], names: tuple[str, ...], label: str
+) -> bytes:
+    """Groups of horizontal bars, with the spread of each.
+
+    Arguments:
+        values: for each bar of a group, its (length, lowest, highest) in every group.
+        names: of the groups, from the top.
+        label: of the axis.
+    """
+    figure, axes = _figure(5, 0.6 + 0.25 * len(values) * len(names) + 0.5)
+    height = 0.8 / len(values)
+    for index, (name, lengths) in enumerate(values.items()):
+        y = np.arange(len(names)) + height * (index - (len(values) - 1) / 2)
+        middle, lowest, highest = np.array(lengths, np.float64).reshape(-1, 3).T
+        axes.barh(y, middle, height, label=name)
+        axes.hlines(y, lowest, highest, color="black", linewidth=0.8)
+    axes.set_yticks(np.arange(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    axes.legend()
+    return _svg(figure)
+
+
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 

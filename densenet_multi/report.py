@@ -71,13 +71,16 @@ def _measure(backend: Backend, folder: Path) -> dict[str, Any]:
         "first_call_seconds": first,
         "later_call_seconds": median(later),
         "images_per_second": len(images) / median(later),
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak_memory(),
         "model_lines": _code_lines(sys.modules[backend.DenseNet.__module__]),
     }
 
 
-def _peak_memory() -> int:
-    """Bytes. Linux's ru_maxrss would include what the parent held when it started this process."""
+def peak_memory() -> int:
+    """Of this process, in bytes.
+
+    Linux's ru_maxrss would include what the parent held when it started this process.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines())

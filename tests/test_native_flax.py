@@ -10,6 +10,7 @@ from flax import nnx
 import densenet_multi as dm
 import densenet_multi.flax as df
 from cases import images, labels, small
+from densenet_multi.flax.chapter import chapter_net
 from densenet_multi.report import deviation
 
 
@@ -128,3 +129,10 @@ def test_an_interrupt_inside_a_step_leaves_a_model_that_works(spec, monkeypatch)
     after = df.export_weights(model)
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
+
+
+def test_the_chapters_network_has_as_many_parameters():
+    net, counts = chapter_net(), dm.count_parameters(dm.get_spec("d2l"))
+    arrays = jax.tree.leaves(nnx.state(net, nnx.Param))
+    assert sum(array.size for array in arrays) == counts.trainable
+    assert sum(a.size for a in jax.tree.leaves(nnx.state(net, nnx.BatchStat))) == counts.statistics

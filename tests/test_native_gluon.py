@@ -8,6 +8,7 @@ import densenet_multi.gluon as dg  # before mxnet: it makes mxnet importable on 
 
 import mxnet as mx  # isort: skip
 from cases import images, labels, random_weights, small
+from densenet_multi.gluon.chapter import chapter_net
 
 
 @pytest.mark.parametrize("static", [False, True])
@@ -132,3 +133,12 @@ def test_a_model_that_is_not_initialized_says_what_to_type():
     ):
         with pytest.raises(dm.BackendError, match=r"type model\.initialize\(\) first"):
             use()
+
+
+@mx.util.use_np
+def test_the_chapters_network_has_as_many_parameters():
+    net = chapter_net()
+    net.initialize()
+    net(mx.np.zeros((1, 1, 96, 96)))
+    found = sum(parameter.data().size for parameter in net.collect_params().values())
+    assert found == dm.count_parameters(dm.get_spec("d2l")).total

@@ -10,7 +10,9 @@ import torch
 
 import densenet_multi as dm
 import densenet_multi.torch as dt
-from cases import images, labels, small
+from cases import images, labels, random_weights, small
+from densenet_multi.report import deviation
+from densenet_multi.torch.chapter import chapter_net
 
 # sha256 of "\n".join(torchvision.models.densenet121().state_dict()), torchvision 0.29.1
 TORCHVISION_KEYS = "366ea3ff24f18b7cc9996c31900a69ed5d2966aadbf7f96b444bce8a1825123e"
@@ -144,3 +146,22 @@ def test_another_dtype_is_refused_by_name():
     ):
         with pytest.raises(dm.ConfigError, match="dtype: expected 'float32' or 'float64'; found"):
             use()
+
+
+def test_the_chapters_own_network_is_the_same_function():
+    net, spec = chapter_net(), dm.get_spec("d2l")
+    names = iter(dm.tensors(spec))
+    weights = random_weights(spec)
+    with torch.no_grad():
+        for module in net.modules():
+            own = dict(module.named_parameters(recurse=False))
+            own |= {n: b for n, b in module.named_buffers(recurse=False) if n.startswith("running")}
+            for name, tensor in own.items():
+                ours = next(names)
+                assert ours.endswith(f".{name}")
+                tensor.copy_(torch.tensor(weights[ours]))
+    assert next(names, None) is None
+    x = images(spec, 96)
+    with torch.inference_mode():
+        found = net.eval()(torch.tensor(x, dtype=torch.float32)).numpy()
+    assert deviation(found, dm.reference.predict(spec, weights, x)) < 1e-5

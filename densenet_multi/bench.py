@@ -1,0 +1,241 @@
+"""``densenet-multi bench``: how fast ``fit`` trains, with the chapter's own code beside it.
+
+Every case is a process of its own. Those of one backend take turns, one round of steps each, so
+that what else a machine does meets all of them; what is compared is the ratio within a round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from typing import IO, TYPE_CHECKING, Any
+
+from ._checks import integer
+from .backends import BackendNotInstalledError, framework_versions
+from .bench_case import CASES, MARK
+from .figures import bars
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WARMUP = 2  # steps; the first one compiles
+
+
+class CaseError(RuntimeError):
+    """A case's process has ended too early; the message has its last lines."""
+
+
+def bench(
+    *,
+    backends: list[str],
+    image_size: int = 96,
+    batch_size: int = 256,
+    rounds: int = 5,
+    steps: int = 2,
+    threads: int | None = None,
+    step: Callable[[str], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Images per second of ``fit`` and of the chapter's own code, in each backend.
+
+    Arguments:
+        backends: which; one after the other.
+        image_size: pixels per side.
+        batch_size: images per step, from 2.
+        rounds: how often the cases of a backend take turns.
+        steps: in each round.
+        threads: CPUs that a process may use; None is all that this one may.
+        step: called with a line of text before each part of the work (``parts`` of them).
+
+    Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and,
+    where it is "ok", ``ratio``: of images per second, median over the rounds; ``fit`` and
+    ``chapter``: see ``summary_of``}. Raises ``ConfigError``.
+    """
+    cpus = _cpus(threads)
+    settings: dict[str, Any] = {
+        "image_size": integer("image_size", image_size, 32),
+        "batch_size": integer("batch_size", batch_size, 2),
+        "rounds": integer("rounds", rounds, 1),
+        "steps": integer("steps", steps, 1),
+        "warmup": WARMUP,
+        "cpus": cpus,
+    }
+    reports = {}
+    for backend in backends:
+        reports[backend] = {
+            "versions": framework_versions(backend),
+            **_turns({**settings, "backend": backend}, step),
+        }
+    return {
+        "variant": "d2l",
+        **settings,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "backends": reports,
+    }
+
+
+def parts(backends: list[str], rounds: int) -> int:
+    """How often ``bench`` will call its ``step``."""
+    return len(backends) * len(CASES) * (1 + rounds)
+
+
+def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) -> dict[str, Any]:
+    """What is reported of one case.
+
+    Arguments:
+        warmup: what its process printed at first: ``seconds`` of each step, ``peak_memory_bytes``.
+        rounds: the same of each round.
+        size: images per step.
+
+    Returns ``images_per_second`` (median of the rounds), ``lowest``, ``highest``, ``rounds`` (of
+    each), ``first_step_seconds`` (tracing and compilation are in it), ``peak_memory_bytes``.
+    """
+    speeds = [size * len(r["seconds"]) / sum(r["seconds"]) for r in rounds]
+    return {
+        "images_per_second": median(speeds),
+        "lowest": min(speeds),
+        "highest": max(speeds),
+        "rounds": speeds,
+        "first_step_seconds": warmup["seconds"][0],
+        "peak_memory_bytes": rounds[-1]["peak_memory_bytes"],
+    }
+
+
+def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str, Any]:
+    """One backend's cases, round by round, each first in every other one."""
+    try:
+        with ExitStack() as stack:
+            processes, heard = {}, {}
+            for case in CASES:
+                step(f"{settings['backend']}, {case}: warming up")
+                processes[case] = stack.enter_context(_started({**settings, "case": case}))
+                heard[case] = [_answer(*processes[case])]
+            for number in range(settings["rounds"]):
+                for case in CASES[:: 1 if number % 2 else -1]:
+                    step(f"{settings['backend']}, {case}: round {number + 1}")
+                    heard[case].append(_answer(*processes[case], go=True))
+    except CaseError as error:
+        _, missing, text = str(error).partition(f"{BackendNotInstalledError.__name__}: ")
+        return {"status": "not installed" if missing else "failed", "error": text or str(error)}
+    size = settings["batch_size"]
+    reports = {case: summary_of(first, rest, size) for case, (first, *rest) in heard.items()}
+    pairs = zip(reports["fit"]["rounds"], reports["chapter"]["rounds"], strict=True)
+    return {"status": "ok", "ratio": median(ours / theirs for ours, theirs in pairs), **reports}
+
+
+@contextmanager
+def _started(settings: dict[str, Any]) -> Iterator[tuple[Any, IO[str]]]:
+    count = str(len(settings["cpus"]))
+    environment = {
+        "OMP_WAIT_POLICY": "passive",
+        "OMP_NUM_THREADS": count,
+        "TF_NUM_INTRAOP_THREADS": count,
+        **os.environ,
+    }
+    command = [sys.executable, "-P", "-m", "densenet_multi.bench_case", json.dumps(settings)]
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        subprocess.Popen(  # noqa: S603  # this interpreter, this package
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            errors="replace",
+            env=environment,
+        ) as process,
+    ):
+        try:
+            yield process, errors
+        finally:
+            process.kill()  # it waits for its turn, or has failed
+
+
+def _answer(process: Any, errors: IO[str], *, go: bool = False) -> Any:
+    """The next line of JSON that a case prints, after it was told to go on."""
+    with suppress(BrokenPipeError):
+        if go:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for line in process.stdout:
+            if line.startswith(MARK):
+                return json.loads(line.removeprefix(MARK))
+    process.wait()
+    errors.seek(0)
+    last = "".join(errors.read().strip().splitlines()[-1:])
+    raise CaseError(f"its process ended with {process.returncode}: {last}")
+
+
+def _cpus(threads: int | None) -> list[int]:
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    usable = usable or list(range(os.cpu_count() or 1))
+    count = len(usable) if threads is None else integer("threads", threads, 1)
+    return usable[:count]
+
+
+def _processor() -> str:
+    lines = []
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The result as a table for a terminal, ratios first."""
+    from rich import box
+    from rich.table import Table
+
+    size = f"{result['image_size']}x{result['image_size']}"
+    drawn = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"training d2l, {result['batch_size']} images of {size}, float32, "
+        f"{len(result['cpus'])} CPUs",
+        caption="ratio: images per second of fit over those of the chapter's own code, median over "
+        f"{result['rounds']} rounds in turn. In brackets, the slowest and the fastest round. The "
+        "first step compiles. memory: the peak of the process.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("backend", "ratio", "case", "images/s", "first step", "memory"):
+        drawn.add_column(heading, justify="left" if heading in ("backend", "case") else "right")
+    for name, report in result["backends"].items():
+        if report["status"] != "ok":
+            drawn.add_row(name, "", report["status"], end_section=True)
+            continue
+        for case in CASES:
+            found = report[case]
+            first = case == CASES[0]
+            drawn.add_row(
+                name if first else "",
+                f"{report['ratio']:.2f}" if first else "",
+                case,
+                f"{found['images_per_second']:.0f} ({found['lowest']:.0f}-{found['highest']:.0f})",
+                f"{found['first_step_seconds']:.1f} s",
+                f"{found['peak_memory_bytes'] / 2**20:,.0f} MiB",
+                end_section=not first,
+            )
+    return drawn
+
+
+def picture(result: dict[str, Any]) -> bytes:
+    """The images per second of what ``bench`` returns, as SVG."""
+    ran = {name: report for name, report in result["backends"].items() if report["status"] == "ok"}
+    speeds = {case: {name: report[case] for name, report in ran.items()} for case in CASES}
+    return bars(
+        {
+            case: [(r["images_per_second"], r["lowest"], r["highest"]) for r in found.values()]
+            for case, found in speeds.items()
+        },
+        tuple(ran),
+        "training, images per second",
+    )
