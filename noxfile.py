@@ -120,6 +120,13 @@ def compare(session: nox.Session) -> None:
     session.run("densenet-multi", "compare", *session.posargs)
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """How fast each backend trains, in turn with the chapter's own code."""
+    all_in_one(session)
+    session.run("densenet-multi", "bench", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, import rules, and the habits of a scientific Python project."""

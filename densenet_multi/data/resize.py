@@ -38,10 +38,11 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
         raise ValueError(f"resize: expected a size of at least 1 x 1, found {height} x {width}")
     rows = _interpolation(images.shape[-2], height)
     columns = _interpolation(images.shape[-1], width)
-    # of a large photograph, most pixels are between those that count
-    row_counts, column_counts = rows.any(axis=0), columns.any(axis=0)
-    counting = images[..., row_counts, :][..., column_counts].astype(np.float32, copy=False)
-    resized: NDArray[np.float32] = rows[:, row_counts] @ counting @ columns[:, column_counts].T
+    # of a large photograph, most pixels are between those that are used
+    used_rows, used_columns = rows.any(axis=0), columns.any(axis=0)
+    used = images[..., used_rows, :][..., used_columns].astype(np.float32, copy=False)
+    taller: NDArray[np.float32] = np.matmul(rows[:, used_rows], used)
+    resized: NDArray[np.float32] = np.matmul(taller, columns[:, used_columns].T)
     return resized
 
 
