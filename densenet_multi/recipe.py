@@ -37,6 +37,7 @@ from ._checks import ConfigError, bad, check_names, integer, number, refuse_unkn
 
 NUMBERS = ("learning_rate", "momentum", "weight_decay", "learning_rate_factor")
 FRACTIONS = ("warmup", "label_smoothing")
+INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 SCHEDULES = ("constant", "cosine", "linear")
 
 
@@ -46,8 +47,8 @@ class Recipe:
     """The hyper-parameters of a training run; fields are checked, ``ConfigError`` names the wrong.
 
     Attributes:
-        variant, image_size: what the command line trains unless told otherwise; ``fit`` takes the
-            network and the images as they are.
+        variant, image_size, initialization: what the command line trains unless told otherwise;
+            ``fit`` takes the network, its weights and the images as they are.
         epochs: passes over the training examples, at least 1.
         batch_size: examples per step, at least 2. The last batch of an epoch may be smaller; one
             example left over is skipped, since BatchNorm learns nothing from a single value.
@@ -70,6 +71,7 @@ class Recipe:
 
     variant: str = "d2l"
     image_size: int = 96
+    initialization: str = "he_fan_out"
     epochs: int = 10
     batch_size: int = 256
     learning_rate: float = 0.1
@@ -99,6 +101,7 @@ class Recipe:
             checked[name] = truth(name, getattr(self, name))
         checked["milestones"] = _increasing_fractions(self.milestones)
         check_names("schedule", [self.schedule], SCHEDULES)
+        check_names("initialization", [self.initialization], INITIALIZATIONS)
         if self.schedule != "constant" and checked["milestones"]:
             raise bad("milestones", self.milestones, f"none with schedule={self.schedule!r}")
         if checked["nesterov"] and checked["momentum"] == 0:
@@ -167,7 +170,7 @@ def _float32(value: float) -> float:
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         # Dive into Deep Learning, chapter 7.7.
-        "chapter": Recipe(),
+        "chapter": Recipe(initialization="xavier"),
         # Paper, section 4.2, CIFAR and SVHN: "initial learning rate 0.1, divided by 10 at 50% and
         # 75% of the total number of training epochs"; C10+ is mirrored and shifted.
         "paper": Recipe(

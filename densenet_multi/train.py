@@ -238,7 +238,7 @@ def _prepare(
     if given is None:
         channels = data.train.take(np.arange(1)).shape[1]
         spec = get_spec(recipe.variant, in_channels=channels, num_classes=classes)
-        return Checkpoint(spec, init_weights(spec, recipe.seed)), data
+        return Checkpoint(spec, init_weights(spec, recipe.seed, recipe.initialization)), data
     if given.spec.config.num_classes != classes or (
         given.usage.class_names not in (None, data.class_names)
     ):

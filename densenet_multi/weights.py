@@ -11,13 +11,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import bad, integer
+from ._checks import check_names, integer
 from .manifest import TensorInfo, tensors
+from .recipe import INITIALIZATIONS
 from .spec import DenseNetSpec
 
 Weights = dict[str, npt.NDArray[np.floating]]
 
-INITIALIZATIONS = ("he_fan_out", "he_fan_in")
 
 
 class WeightsError(ValueError):
@@ -29,15 +29,16 @@ def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fa
 
     Convolutions are normal with variance 2 / fan; ``"he_fan_out"`` (the paper's) takes fan = k * k
     * out_channels, ``"he_fan_in"`` (torchvision's and timm's) k * k * in_channels. The classifier
-    is uniform within 1 / sqrt(in_features). BatchNorm starts as the identity; biases are 0. Each
-    tensor has its own stream, from the seed and its name: another head or another growth in depth
-    leaves the rest as it was.
+    is uniform within 1 / sqrt(in_features). With ``"xavier"`` (the chapter's, and Keras' "glorot
+    uniform") both are uniform within sqrt(6 / (fan in + fan out)). BatchNorm starts as the
+    identity; biases are 0. Each tensor has its own stream, from the seed and its name: another head
+    or another growth in depth leaves the rest as it was.
 
-    Raises ``ConfigError``. Source: https://arxiv.org/abs/1502.01852; the paper, section 4.2.
+    Raises ``ConfigError``. Source: https://arxiv.org/abs/1502.01852; the paper, section 4.2;
+    https://proceedings.mlr.press/v9/glorot10a.html, equation 16.
     """
     seed = integer("seed", seed, 0)
-    if initialization not in INITIALIZATIONS:
-        raise bad("initialization", initialization, " or ".join(map(repr, INITIALIZATIONS)))
+    check_names("initialization", [initialization], INITIALIZATIONS)
     return {
         name: _initial(info, [seed, *name.encode()], initialization)
         for name, info in tensors(spec).items()
@@ -87,7 +88,10 @@ def _hint(name: str) -> str:
 
 
 def _initial(info: TensorInfo, entropy: list[int], initialization: str) -> npt.NDArray[np.float32]:
-    if info.kind == "conv.weight":
+    if initialization == "xavier" and info.kind in ("conv.weight", "linear.weight"):
+        fans = info.size // info.shape[0] + info.size // info.shape[1]
+        values = (2 * _uniform(entropy, info.size) - 1) * math.sqrt(6 / fans)
+    elif info.kind == "conv.weight":
         fan = info.size // info.shape[1 if initialization == "he_fan_out" else 0]
         values = math.sqrt(2 / fan) * _normal(entropy, info.size)
     elif info.kind == "linear.weight":

@@ -80,7 +80,8 @@ def test_a_recipe_is_a_value():
 
 
 def test_the_chapters_recipe_is_the_chapters():
-    assert dm.RECIPES["chapter"] == dm.Recipe(epochs=10, batch_size=256, learning_rate=0.1)
+    recipe = dm.Recipe(initialization="xavier", epochs=10, batch_size=256, learning_rate=0.1)
+    assert dm.RECIPES["chapter"] == recipe
 
 
 def test_the_papers_learning_rate_falls_at_half_and_at_three_quarters():

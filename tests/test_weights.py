@@ -121,6 +121,19 @@ def test_convolutions_are_normal_with_variance_two_by_the_fan(initialization):
         assert abs((standard > 2).mean() - 0.02275) < 5 * math.sqrt(0.025 / n), name
 
 
+def test_xavier_is_uniform_up_to_six_by_the_sum_of_the_fans():
+    for name, array in drawn(D2L, initialization="xavier").items():
+        if array.ndim < 2:
+            continue
+        k = math.prod(array.shape[2:])
+        bound = math.sqrt(6 / (k * (array.shape[0] + array.shape[1])))
+        standard, n = array.astype(np.float64).ravel() / bound, array.size
+        assert 1 - 20 / n < np.abs(standard).max() <= 1 + 1e-6, name
+        # each within 5 standard errors of what a uniform distribution from -1 to 1 has
+        assert abs(standard.mean()) < 5 * math.sqrt(1 / 3 / n), name
+        assert abs((standard**2).mean() - 1 / 3) < 5 * math.sqrt(4 / 45 / n), name
+
+
 def test_neighbouring_values_of_a_draw_are_independent():
     values = dm.init_weights(D2L)["features.denseblock4.denselayer4.conv1.weight"].ravel()
     half = values.size // 2
@@ -156,11 +169,11 @@ def test_a_seed_is_an_integer_from_zero(seed):
     assert dm.init_weights(small("plain"), 2**100)  # however large
 
 
-def test_an_unknown_initialization_is_refused_with_the_two_known():
+def test_an_unknown_initialization_is_refused_with_the_known():
     with pytest.raises(dm.ConfigError) as caught:
         dm.init_weights(D2L, initialization="glorot")
     assert str(caught.value) == (
-        "initialization: expected 'he_fan_out' or 'he_fan_in'; found 'glorot'"
+        "initialization 'glorot' does not exist; known: he_fan_out, he_fan_in, xavier"
     )
 
 
