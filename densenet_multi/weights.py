@@ -19,7 +19,6 @@ from .spec import DenseNetSpec
 Weights = dict[str, npt.NDArray[np.floating]]
 
 
-
 class WeightsError(ValueError):
     """Weights or a file of weights do not fit; the message lists every problem by tensor name."""
 

@@ -81,7 +81,10 @@ class Conv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         pad = [self.explicit_padding] * 2
-        return tf.nn.conv2d(inputs, kernel, self.strides, [[0, 0], pad, pad, [0, 0]])
+        padding: Any = [[0, 0], pad, pad, [0, 0]]
+        if self.strides == (1, 1) and self.kernel_size == (2 * self.explicit_padding + 1,) * 2:
+            padding = "SAME"  # the same numbers then, and a faster gradient
+        return tf.nn.conv2d(inputs, kernel, self.strides, padding)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, height, width, channels = input_shape
