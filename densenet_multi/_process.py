@@ -7,11 +7,52 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import IO, Any
 
 from .backends import Backend, BackendNotInstalledError, framework_versions, load_backend
+
+
+@contextmanager
+def started(
+    module: str,
+    *arguments: str,
+    stdin: int | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """``python -m module arguments``, and the file of its stderr; it does not outlive the block.
+
+    ``stdin`` is that of ``Popen``, ``environment`` changes this process' own.
+    """
+    # -P: a folder called torch where the user stands is not PyTorch
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    # OpenMP threads that spin while they wait take the cores from whoever has work
+    environment = {"OMP_WAIT_POLICY": "passive", **os.environ, **environment}
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        subprocess.Popen(  # noqa: S603  # this interpreter, this package
+            command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            errors="replace",
+            env=environment,
+        ) as process,
+    ):
+        try:
+            yield process, errors
+        finally:  # an interruption ends it too
+            process.kill()
+
+
+def last_lines(errors: IO[str], count: int) -> str:
+    """The end of what a process that has ended wrote to stderr."""
+    errors.seek(0)
+    return "\n".join(errors.read().strip().splitlines()[-count:])
 
 
 def in_its_own_process(
@@ -21,30 +62,11 @@ def in_its_own_process(
 
     A process that dies reports too: its ``status`` is "failed".
     """
-    # -P: a folder called torch where the user stands is not PyTorch
-    command = [sys.executable, "-P", "-m", module, str(folder), backend]
-    # OpenMP threads that spin while they wait take the cores from whoever has work
-    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as errors,
-        subprocess.Popen(  # noqa: S603  # this interpreter, this package
-            command,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            errors="replace",
-            env=environment,
-        ) as process,
-    ):
-        try:
-            for line in process.stdout or ():
-                hear(line.rstrip("\n"))
-            process.wait()
-        except BaseException:  # an interruption ends it too
-            process.kill()
-            raise
-        errors.seek(0)
-        last = "\n".join(errors.read().strip().splitlines()[-5:])
+    with started(module, str(folder), backend) as (process, errors):
+        for line in process.stdout or ():
+            hear(line.rstrip("\n"))
+        process.wait()
+        last = last_lines(errors, 5)
     written = folder / f"{backend}.json"
     if process.returncode == 0 and written.exists():
         report: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))

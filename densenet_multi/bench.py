@@ -10,15 +10,14 @@ import json
 import os
 import platform
 import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from statistics import median
 from typing import IO, TYPE_CHECKING, Any
 
 from ._checks import integer
+from ._process import last_lines, started
 from .backends import BackendNotInstalledError, framework_versions
 from .bench_case import CASES, MARK
 from .figures import bars
@@ -30,7 +29,7 @@ WARMUP = 2  # steps; the first one compiles
 
 
 class CaseError(RuntimeError):
-    """A case's process has ended too early; the message has its last lines."""
+    """A case's process has ended too early; the message has its last line."""
 
 
 def bench(
@@ -132,32 +131,14 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
     return {"status": "ok", "ratio": median(ours / theirs for ours, theirs in pairs), **reports}
 
 
-@contextmanager
-def _started(settings: dict[str, Any]) -> Iterator[tuple[Any, IO[str]]]:
+def _started(settings: dict[str, Any]) -> AbstractContextManager[Any]:
     count = str(len(settings["cpus"]))
-    environment = {
-        "OMP_WAIT_POLICY": "passive",
-        "OMP_NUM_THREADS": count,
-        "TF_NUM_INTRAOP_THREADS": count,
-        **os.environ,
-    }
-    command = [sys.executable, "-P", "-m", "densenet_multi.bench_case", json.dumps(settings)]
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as errors,
-        subprocess.Popen(  # noqa: S603  # this interpreter, this package
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            errors="replace",
-            env=environment,
-        ) as process,
-    ):
-        try:
-            yield process, errors
-        finally:
-            process.kill()  # it waits for its turn, or has failed
+    return started(
+        "densenet_multi.bench_case",
+        json.dumps(settings),
+        stdin=subprocess.PIPE,
+        environment={"OMP_NUM_THREADS": count, "TF_NUM_INTRAOP_THREADS": count},
+    )
 
 
 def _answer(process: Any, errors: IO[str], *, go: bool = False) -> Any:
@@ -170,9 +151,7 @@ def _answer(process: Any, errors: IO[str], *, go: bool = False) -> Any:
             if line.startswith(MARK):
                 return json.loads(line.removeprefix(MARK))
     process.wait()
-    errors.seek(0)
-    last = "".join(errors.read().strip().splitlines()[-1:])
-    raise CaseError(f"its process ended with {process.returncode}: {last}")
+    raise CaseError(f"its process ended with {process.returncode}: {last_lines(errors, 1)}")
 
 
 def _cpus(threads: int | None) -> list[int]:
@@ -230,11 +209,13 @@ def table(result: dict[str, Any]) -> Table:
 def picture(result: dict[str, Any]) -> bytes:
     """The images per second of what ``bench`` returns, as SVG."""
     ran = {name: report for name, report in result["backends"].items() if report["status"] == "ok"}
-    speeds = {case: {name: report[case] for name, report in ran.items()} for case in CASES}
     return bars(
         {
-            case: [(r["images_per_second"], r["lowest"], r["highest"]) for r in found.values()]
-            for case, found in speeds.items()
+            case: [
+                (found[case]["images_per_second"], found[case]["lowest"], found[case]["highest"])
+                for found in ran.values()
+            ]
+            for case in CASES
         },
         tuple(ran),
         "training, images per second",

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import densenet_multi as dm
-from densenet_multi import bench, bench_case, cli
+from densenet_multi import _process, bench, bench_case, cli
 from densenet_multi.data import Pixels, Preparation, load_sample
 from densenet_multi.history import Step
 
@@ -104,6 +104,15 @@ def test_threads_are_cpus_that_this_process_may_use():
     assert bench._cpus(1) == usable[:1]
     with pytest.raises(dm.ConfigError, match="threads: expected an integer of at least 1"):
         bench._cpus(0)
+
+
+def test_the_threads_of_a_case_are_those_that_are_reported(monkeypatch, tmp_path):
+    (tmp_path / "own.py").write_text("import os\nprint(os.environ['OMP_NUM_THREADS'])")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # the user's, for other programs
+    monkeypatch.setattr(bench, "started", lambda _, *a, **k: _process.started("own", *a, **k))
+    with bench._started({"cpus": [0, 1, 2]}) as (process, _):
+        assert process.stdout.read() == "3\n"
 
 
 def test_the_table_begins_with_ratios_and_the_picture_is_whole_xml(monkeypatch, tmp_path):
