@@ -728,14 +728,12 @@ def _facts(result: dict[str, Any]) -> Any:
     for name, value in result.items():
         entries = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else [value]
         entries = value if isinstance(value, list) else entries
-        text = "\n".join(_shortened(entry) for entry in entries) or "none"
+        text = "\n".join(_shortened(entry) for entry in entries if entry is not None) or "none"
         table.add_row(name.replace("_", " "), text)
     return table
 
 
 def _shortened(value: Any) -> str:
-    if value is None:
-        return "none of those with a name"
     if isinstance(value, float):
         return f"{value:.1e}"
     return f"{value:,}" if isinstance(value, int) else str(value)

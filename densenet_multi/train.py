@@ -223,8 +223,9 @@ def _prepare(
     longer.
     """
     recipe = options.recipe
-    began = options.weights is not None and run is not None and (run / LAST).exists()
-    path = run / LAST if began and run else options.weights
+    path: str | Path | None = options.weights
+    if path is not None and run is not None and (run / LAST).exists():
+        path = run / LAST
     given = None if path is None else load_checkpoint(path)
     data = load_data(
         options.data,

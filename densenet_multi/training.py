@@ -162,7 +162,6 @@ class Training:
         indices = range(self.steps - epoch * self.steps_per_epoch, self.steps_per_epoch)
         with ThreadPoolExecutor(1) as thread:
             coming = [thread.submit(self.batch, epoch, index) for index in indices[:1]]
-            self._ended = time.perf_counter()
             for index in indices:
                 batch = coming.pop().result()
                 if index + 1 < self.steps_per_epoch:
@@ -183,7 +182,6 @@ class Training:
         self.history.steps.append(step)
         self._show(step)
         self._call_back(step, keep=self.steps % self.steps_per_epoch != 0)
-        self._ended = time.perf_counter()
 
     def finish_epoch(self) -> None:
         """Test, and write down an epoch."""
@@ -287,6 +285,7 @@ class Training:
             callback(event)
         if keep and self._checkpoint is not None:
             self._checkpoint(self._now)
+        self._ended = time.perf_counter()  # the next step begins
 
     def _show(self, step: Step) -> None:
         # of the last steps alone: without compilation, tests and what is written between them

@@ -36,9 +36,8 @@ settings.register_profile("thorough", max_examples=100)  # see test_parity_gener
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[DEVIATIONS] = Deviations()
-    if (
-        len(selected(config)) > 1
-    ):  # as densenet_multi/keras/__init__.py does, before the tests' imports
+    if len(selected(config)) > 1:
+        # as densenet_multi/keras/__init__.py does, before the tests import TensorFlow
         with suppress(ImportError):
             import triton  # noqa: F401
 

@@ -21,7 +21,7 @@ from densenet_multi import cli, runs
 from densenet_multi.checkpoint import TrainingState, load_state, save_state
 from densenet_multi.history import Epoch, Step
 from densenet_multi.runs import Recorder, RunError, claimed
-from densenet_multi.train import Options, options_from, train
+from densenet_multi.train import Options, _prepare, options_from, train
 
 SPEC = small("cubic", in_channels=1, num_classes=10)
 
@@ -247,6 +247,14 @@ def test_a_damaged_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(RunError, match=r"config\.json: expected"):
         options_from({}, runs.read_config(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["he_fan_in", "xavier"])
+def test_a_run_begins_with_the_weights_of_its_recipe(name):
+    given = {"backend": "torch", "data": "sample", "initialization": name, "seed": 3}
+    start, _ = _prepare(options_from(given, None), None, lambda _: None)
+    for tensor, array in dm.init_weights(start.spec, 3, name).items():
+        np.testing.assert_array_equal(start.weights[tensor], array)
 
 
 def test_weights_decide_the_network():
