@@ -470,9 +470,7 @@ def bench(
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the training run: it decides which images of a folder are for the test.",
+    help="Decides which images of a folder are for the test.  [default: as in training]",
 )
 @format_option
 @click.option(

@@ -42,7 +42,7 @@ def evaluate(
     data_dir: Path | None = None,
     image_size: int | None = None,
     batch_size: int = 64,
-    seed: int = 0,
+    seed: int | None = None,
     device: str | None = None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def evaluate(
         data_dir: the same.
         image_size: pixels per side; None is what the file says, else the usual one.
         batch_size: images at a time.
-        seed: of the training run: it parts a folder into train and test.
+        seed: parts a folder into train and test; None is what the file says, else 0.
         device: see ``train.train``.
         say: called with sentences for the user.
 
@@ -70,6 +70,13 @@ def evaluate(
     batch_size = integer("batch_size", batch_size, 1)
     backend = _backend(backend)
     checkpoint, size = _load(path, image_size, data)
+    trained_with = checkpoint.usage.split_seed
+    seed = (trained_with or 0) if seed is None else seed
+    if data.startswith("folder:") and trained_with not in (None, seed):
+        say(
+            f"{path}: was trained on a folder that seed {trained_with} had split; with seed {seed} "
+            "some of the same folder's test images are those it was trained on"
+        )
     examples = load_data(
         data,
         image_size=size,

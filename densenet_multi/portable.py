@@ -48,6 +48,7 @@ class Usage:
         mean, std: per channel; the network gets ``(pixels - mean) / std``.
         class_names: one for each output, in order.
         running_variance: ``"biased"`` or ``"unbiased"``, the convention behind the statistics.
+        split_seed: of the split of a folder of images into those they were trained on and the rest.
         source: where the weights come from, in words.
     """
 
@@ -57,11 +58,14 @@ class Usage:
     std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
     running_variance: str | None = None
+    split_seed: int | None = None
     source: str | None = None
 
     def __post_init__(self) -> None:
-        if self.image_size is not None:
-            object.__setattr__(self, "image_size", integer("image_size", self.image_size, 1))
+        for name, minimum in (("image_size", 1), ("split_seed", 0)):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, integer(name, value, minimum))
         if not isinstance(self.source, str | None):
             raise bad("source", self.source, "a text or None")
         for name in ("value_range", "mean", "std", "class_names"):

@@ -167,6 +167,7 @@ def _train(
         value_range=start.usage.value_range or (0.0, 1.0),
         class_names=data.class_names,
         running_variance=backend.RUNNING_VARIANCE,
+        split_seed=options.recipe.seed if data.name == "folder" else None,
         source=f"densenet_multi, {options.backend}, {options.data}",
     )
     model = backend.build(start.spec)

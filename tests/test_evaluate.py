@@ -250,6 +250,19 @@ def test_the_seed_decides_which_images_of_a_folder_are_for_the_test(colours, fol
     assert len({images[0, 0, 0, 0] for images in colours.seen}) > 1
 
 
+def test_a_folder_is_split_as_it_was_when_the_weights_were_trained(colours, folder, tmp_path):
+    path = saved(tmp_path / "w.safetensors", COLOUR, split_seed=4, **PIXELS)
+    for i in range(5):
+        Image.new("RGB", (9, 9), (10 * i, 0, 200)).save(folder / "blue" / f"{i}.png")
+    said = []
+    evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}", say=said.append)
+    test = load_data(f"folder:{folder}", image_size=32, seed=4).test
+    np.testing.assert_array_equal(colours.seen[-1], test.take(np.arange(3)))
+    assert said == []
+    evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}", seed=5, say=said.append)
+    assert "seed 4 had split; with seed 5 some of" in said[0]
+
+
 @pytest.mark.parametrize(
     ("spec", "usage", "message"),
     [

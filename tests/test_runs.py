@@ -440,10 +440,11 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
         for number in range(4):
             (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
             Image.new("L", (32, 32), 40 * number).save(tmp_path / "own" / name / f"{number}.png")
-    recipe = dm.Recipe(image_size=32, batch_size=3, epochs=1)
+    recipe = dm.Recipe(image_size=32, batch_size=3, epochs=1, seed=6)
     data = f"folder:{tmp_path / 'own'}"
     options = Options(backend=backend.NAME, data=data, weights=str(weights), recipe=recipe)
     train(options, output=tmp_path / "run")
+    assert dm.load_checkpoint(tmp_path / "run" / "last.safetensors").usage.split_seed == 6
     (tmp_path / "run" / "report.json").unlink()
     weights.unlink()  # a run that has begun needs them no longer
     (tmp_path / "own" / "b").rename(tmp_path / "own" / "A")

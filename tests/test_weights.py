@@ -508,6 +508,7 @@ def test_usage_is_kept(path, spec, weights):
     [
         ({"mean": [0.5]}, "mean: expected 3 values for this network"),
         ({"class_names": ["a"]}, "class_names: expected 4 values"),
+        ({"split_seed": -1}, "split_seed: expected an integer of at least 0"),
         ({"class_names": "abcd"}, "class_names: expected a list of names"),
         ({"std": [1, 1, "1"]}, "std: expected a list of numbers"),
         ({"std": [1, 0, 1]}, "std: expected numbers above 0"),
