@@ -60,6 +60,14 @@ class Backend(Protocol):
     def build(self, spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Any:
         """A native model with the weights of ``init_weights(spec, seed)``."""
 
+    def optimize(self, model: Any) -> Any:
+        """Another model for evaluation alone: the same logits up to rounding, sooner.
+
+        BatchNorms are folded (see fold.py), layout and compilation chosen for this framework. It
+        has copies of the weights as they are now. ``predict`` and ``features`` take it; training
+        refuses it with ``ConfigError``.
+        """
+
     def use_gpu(self, model: Any) -> bool:
         """Move the model to the GPU, unless it is there; False where this framework sees none."""
 

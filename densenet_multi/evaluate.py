@@ -23,10 +23,10 @@ from .data import Examples, ImageFiles, Preparation, load_data
 from .data.images import open_image
 from .figures import confusion_matrix
 from .manifest import shape_trace
-from .portable import Checkpoint, load_checkpoint, widest
+from .portable import Checkpoint, load_checkpoint
 from .reference import cross_entropy
 from .variants import default_image_size
-from .weights import WeightsError
+from .weights import WeightsError, widest
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]

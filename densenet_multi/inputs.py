@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ._checks import ConfigError
 from .manifest import min_image_size, shape_trace
 from .spec import DenseNetSpec
 
@@ -52,6 +53,29 @@ def check_images(
             f"images: expected finite pixels, found {bad} that are not in {cast.dtype}"
         )
     return cast
+
+
+def check_trainable(spec: DenseNetSpec) -> None:
+    """Raises ``ConfigError`` for what ``fold`` made: it has lost BatchNorms."""
+    if spec != spec.config.resolve():
+        raise ConfigError(
+            "model: expected a network with all its BatchNorms, found one that optimize() made for "
+            "evaluation; train the one that was given to optimize()"
+        )
+
+
+def check_batch(
+    spec: DenseNetSpec,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    dtype: str,
+    *,
+    several_values: bool = False,
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]:
+    """What a training step takes: see ``check_images``, ``check_labels``, ``check_trainable``."""
+    check_trainable(spec)
+    x = check_images(spec, images, dtype, several_values=several_values)
+    return x, check_labels(labels, len(x), spec.config.num_classes)
 
 
 def check_labels(labels: npt.ArrayLike, count: int, num_classes: int) -> npt.NDArray[np.int64]:

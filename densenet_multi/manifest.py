@@ -167,7 +167,7 @@ def _inside(name: str, group: Group) -> Iterator[tuple[str, LayerSpec]]:
         leaves = ("norm", "conv")
     for leaf in leaves:
         piece = getattr(group, leaf)
-        if piece:
+        if isinstance(piece, LayerSpec):
             yield f"{name}.{leaf}", piece
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ._checks import bad, check_names, integer
 from ._files import replacing
 from .spec import DenseNetConfig, DenseNetSpec
-from .weights import Weights, WeightsError, check_weights
+from .weights import Weights, WeightsError, check_weights, widest
 
 if version("safetensors") == "0.8.0":
     raise ImportError(
@@ -258,11 +258,6 @@ def from_bfloat16(halves: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """As float32, of which the 16 bits of a bfloat16 are the upper half."""
     wide: npt.NDArray[np.float32] = (halves.astype(np.uint32) << 16).view(np.float32)
     return wide
-
-
-def widest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    """float64 if any array has it, else float32."""
-    return "float64" if any(a.dtype == np.float64 for a in arrays.values()) else "float32"
 
 
 def _is_readable(name: str, kind: str) -> bool:

@@ -13,8 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .inputs import ImageError, check_images, check_labels
-from .spec import BatchNormSpec, ConvSpec, DenseBlockSpec, DenseNetSpec, PoolSpec, TransitionSpec
+from .inputs import ImageError, check_images, check_labels, check_trainable
+from .spec import (
+    BatchNormSpec,
+    ConvSpec,
+    DenseBlockSpec,
+    DenseNetSpec,
+    FoldedNormSpec,
+    PoolSpec,
+    TransitionSpec,
+)
 from .weights import Weights, check_weights
 
 Array = npt.NDArray[np.float64]
@@ -63,6 +71,8 @@ def forward(
     Raises ``ImageError`` or ``WeightsError`` where something does not fit the spec; ``ValueError``
     for another ``variance``, and for training with a ``drop_rate``: dropout is not modelled.
     """
+    if training:
+        check_trainable(spec)
     if training and spec.config.drop_rate:
         raise ValueError(
             f"reference.forward: expected drop_rate 0 in training, found {spec.config.drop_rate}: "
@@ -134,7 +144,9 @@ class _Network:
         y = convolve(x, self.w[f"{name}.weight"], conv.stride, conv.padding)
         return y + _per_channel(self.w[f"{name}.bias"]) if conv.bias else y
 
-    def batch_norm(self, name: str, norm: BatchNormSpec, x: Array) -> Array:
+    def batch_norm(self, name: str, norm: BatchNormSpec | FoldedNormSpec, x: Array) -> Array:
+        if isinstance(norm, FoldedNormSpec):
+            return x
         mean, var = self.w[f"{name}.running_mean"], self.w[f"{name}.running_var"]
         if self.training:
             n = x[:, 0].size

@@ -57,6 +57,13 @@ class BatchNormSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldedNormSpec:
+    """Left of a batch normalisation that is part of the convolution before it: see fold.py."""
+
+    num_features: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSpec:
     """A square pooling window; a window that does not fit is dropped (floor)."""
 
@@ -81,7 +88,7 @@ class StemSpec:
     """Before the first dense block: ``conv0``, and in the ImageNet stem ``norm0`` and ``pool0``."""
 
     conv0: ConvSpec
-    norm0: BatchNormSpec | None = None
+    norm0: BatchNormSpec | FoldedNormSpec | None = None
     pool0: PoolSpec | None = None
 
 
@@ -92,7 +99,7 @@ class DenseLayerSpec:
     name: str
     norm1: BatchNormSpec
     conv1: ConvSpec
-    norm2: BatchNormSpec | None = None
+    norm2: BatchNormSpec | FoldedNormSpec | None = None
     conv2: ConvSpec | None = None
     drop_rate: float = 0.0
 
@@ -109,7 +116,10 @@ class DenseBlockSpec:
 
 @dataclass(frozen=True, slots=True)
 class TransitionSpec:
-    """Between two dense blocks: BN-ReLU-Conv1x1, then 2x2 average pooling with stride 2."""
+    """Between two dense blocks: BN-ReLU-Conv1x1, then 2x2 average pooling with stride 2.
+
+    Both are linear and commute: a backend pools first, which leaves a quarter of the convolution.
+    """
 
     name: str
     norm: BatchNormSpec
@@ -357,4 +367,4 @@ def from_dict(data: Any) -> Any:
 
 
 _PIECES = (ConvSpec, BatchNormSpec, PoolSpec, LinearSpec, StemSpec, DenseLayerSpec, DenseBlockSpec)
-_PIECES += (TransitionSpec, DenseNetSpec, DenseNetConfig)  # type: ignore[assignment]
+_PIECES += (TransitionSpec, DenseNetSpec, DenseNetConfig, FoldedNormSpec)  # type: ignore[assignment]

@@ -24,7 +24,7 @@ from .checkpoint import TrainingState
 from .data import Arrays, Examples, epoch_order
 from .data.augment import augment
 from .history import Epoch, History, Step
-from .inputs import ImageError, check_images, check_labels
+from .inputs import ImageError, check_images, check_labels, check_trainable
 from .manifest import tensors
 from .recipe import Recipe
 from .reference import cross_entropy
@@ -84,6 +84,7 @@ class Training:
             raise ConfigError(
                 f"recipe: expected a Recipe, such as Recipe(epochs=3), found {recipe!r}"
             )
+        check_trainable(spec)
         self.recipe = recipe.rounded()
         self.history = History(recipe)
         self._spec, self._dtype = spec, dtype

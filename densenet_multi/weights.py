@@ -78,6 +78,11 @@ def check_weights(
     return {name: np.asarray(weights[name]).astype(dtype, copy=False) for name in expected}
 
 
+def widest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
+    """float64 if any array has it, else float32."""
+    return "float64" if any(a.dtype == np.float64 for a in arrays.values()) else "float32"
+
+
 def _hint(name: str) -> str:
     counter = name.endswith("num_batches_tracked")
     return " (PyTorch's counter is no weight: leave it out)" if counter else ""

@@ -43,12 +43,14 @@ def _outputs(spec, weights, x, y):
     return {**done.stages, "logits": done.logits, **done.statistics, **loss}
 
 
-def check_forward(backend, spec, weights, x, deviations, amplified=None):
+def check_forward(backend, spec, weights, x, deviations, amplified=None, *, optimized=False):
     """Features in order, so that a failure names the first stage that differs; then logits."""
     amplified = amplified or {}
     dtype = x.dtype.name
     model = backend.build(spec, dtype=dtype)
     backend.import_weights(model, weights)
+    if optimized:
+        model = backend.optimize(model)
     expected = dm.reference.forward(spec, weights, x)
     actual = backend.features(model, x)
     trace = dm.shape_trace(spec, *x.shape[2:])

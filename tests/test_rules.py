@@ -43,6 +43,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module -> what it may import; others: anythin
     "spec": set(),
     "variants": set(),
     "data": {"numpy", "PIL"},
+    "fold": {"numpy"},
     "inputs": {"numpy"},
     "reference": {"numpy"},
     "training": {"numpy", "rich"},

@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import check_dtype, framework
+from ..fold import fold
 from ..inputs import check_images
 from ..manifest import shape_trace
 from ..spec import DenseNetSpec
-from ..weights import init_weights
+from ..weights import Weights, init_weights
 
 with framework("flax", "flax", "jax", "optax"):
     import jax
@@ -49,18 +50,27 @@ __all__ = [
     "fit",
     "import_weights",
     "loss_and_gradients",
+    "optimize",
     "predict",
     "use_gpu",
 ]
 
 
 def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
-    weights = init_weights(spec, seed)
+    return _made(spec, init_weights(spec, seed), check_dtype(dtype), seed)
 
+
+def optimize(model: DenseNet) -> DenseNet:
+    folded = _made(*fold(model.spec, export_weights(model)), dtype_of(model))
+    folded.eval()
+    return folded
+
+
+def _made(spec: DenseNetSpec, weights: Weights, dtype: str, seed: int = 0) -> DenseNet:
     def native() -> DenseNet:
         return DenseNet(spec, rngs=nnx.Rngs(seed))
 
-    with precision(check_dtype(dtype)):
+    with precision(dtype):
         model = nnx.eval_shape(native)  # running it would compile one initialiser for every shape
         values = {name: array.astype(dtype) for name, array in weights.items()}
         nnx.update(model, to_native(spec, values))

@@ -1,10 +1,12 @@
 """The glossary: what each word of the spec is called in Flax NNX. Layout NHWC, kernels HWIO."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec
+from ..spec import BatchNormSpec, ConvSpec, FoldedNormSpec, LinearSpec, PoolSpec
 
 
 def conv(spec: ConvSpec, rngs: nnx.Rngs) -> nnx.Conv:
@@ -19,7 +21,9 @@ def conv(spec: ConvSpec, rngs: nnx.Rngs) -> nnx.Conv:
     )
 
 
-def batch_norm(spec: BatchNormSpec, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def batch_norm(spec: BatchNormSpec | FoldedNormSpec, rngs: nnx.Rngs) -> Any:
+    if isinstance(spec, FoldedNormSpec):
+        return nnx.identity
     return nnx.BatchNorm(
         spec.num_features,
         momentum=spec.decay,

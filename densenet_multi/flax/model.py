@@ -74,7 +74,7 @@ class Transition(nnx.Module):
         self.pool = avg_pool(spec.pool)
 
     def __call__(self, x: Array) -> Array:
-        return self.pool(self.conv(relu(self.norm(x))))
+        return self.conv(self.pool(relu(self.norm(x))))
 
 
 class Features(Stem):

@@ -13,7 +13,7 @@ from flax import nnx
 
 from ..checkpoint import TrainingState
 from ..history import History
-from ..inputs import check_images, check_labels
+from ..inputs import check_batch
 from ..recipe import Recipe
 from ..training import Callback, Data, Keep, Training
 from ..weights import Weights
@@ -30,12 +30,11 @@ from .weights import (
 def loss_and_gradients(
     model: DenseNet, images: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
-    x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
-    y = check_labels(labels, len(x), model.spec.config.num_classes)
+    x, y = check_batch(model.spec, images, labels, dtype_of(model))
     targets = np.eye(model.spec.config.num_classes, dtype=x.dtype)[y]
     with precision(dtype_of(model)):
         graphdef, parameters, rest = nnx.split(model, nnx.Param, ...)
-        batch = jnp.asarray(x), jnp.asarray(targets)
+        batch = jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray(targets)
         (loss, (rest, _)), gradients = _step(graphdef, Recipe(), parameters, rest, batch)
         nnx.update(model, rest)  # running statistics and dropout's counters
     return loss.item(), to_canonical(model.spec, gradients)

@@ -27,11 +27,10 @@ from ..portable import (
     load_checkpoint,
     open_safetensors,
     save_weights,
-    widest,
 )
 from ..reference import predict
 from ..variants import VARIANTS
-from ..weights import WeightsError, check_weights, init_weights
+from ..weights import WeightsError, check_weights, init_weights, widest
 from .recognize import implied_usage
 
 FORMATS = {  # name -> (module, what it is); content is tried in this order

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import check_dtype, framework
+from ..fold import fold
 from ..inputs import check_images
 from ..spec import DenseNetSpec
-from ..weights import init_weights
+from ..weights import Weights, init_weights
 
 WHEELS = " (MXNet 1.9.1 has wheels for Linux and for macOS on Intel)"
 
@@ -48,16 +49,27 @@ __all__ = [
     "fit",
     "import_weights",
     "loss_and_gradients",
+    "optimize",
     "predict",
     "use_gpu",
 ]
 
 
 def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
-    weights = init_weights(spec, seed)
+    return _made(spec, init_weights(spec, seed), check_dtype(dtype))
+
+
+def optimize(model: DenseNet) -> DenseNet:
+    folded = _made(*fold(model.spec, export_weights(model)), dtype_of(model))
+    folded.collect_params().setattr("grad_req", "null")
+    folded.hybridize(static_alloc=True, static_shape=True)
+    return folded
+
+
+def _made(spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
     with mx.name.NameManager():  # names, and so exported files, independent of earlier models
         model = DenseNet(spec)
-    model.cast(check_dtype(dtype))
+    model.cast(dtype)
     model.initialize(mx.init.Zero())  # every tensor is about to be overwritten
     import_weights(model, weights)
     return model

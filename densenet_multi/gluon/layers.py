@@ -7,9 +7,9 @@ the methods used here.
 from typing import Any
 
 import mxnet as mx
-from mxnet.gluon import nn
+from mxnet.gluon import contrib, nn
 
-from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec
+from ..spec import BatchNormSpec, ConvSpec, FoldedNormSpec, LinearSpec, PoolSpec
 
 
 def conv(spec: ConvSpec) -> nn.HybridBlock:
@@ -23,7 +23,9 @@ def conv(spec: ConvSpec) -> nn.HybridBlock:
     )
 
 
-def batch_norm(spec: BatchNormSpec) -> nn.HybridBlock:
+def batch_norm(spec: BatchNormSpec | FoldedNormSpec) -> nn.HybridBlock:
+    if isinstance(spec, FoldedNormSpec):
+        return contrib.nn.Identity()
     # the running statistics move in the backward pass, not in the forward pass
     return nn.BatchNorm(epsilon=spec.eps, momentum=spec.decay, in_channels=spec.num_features)
 

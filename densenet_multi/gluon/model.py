@@ -78,7 +78,7 @@ class Transition(HybridBlock):
         self.pool = avg_pool(spec.pool)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return self.pool(self.conv(relu(self.norm(x))))
+        return self.conv(self.pool(relu(self.norm(x))))
 
 
 class Features(Stem):

@@ -12,7 +12,7 @@ from mxnet import autograd, gluon
 from .._checks import bad
 from ..checkpoint import TrainingState
 from ..history import History
-from ..inputs import check_images, check_labels
+from ..inputs import check_batch
 from ..recipe import Recipe
 from ..training import Callback, Data, Keep, Training
 from ..weights import Weights
@@ -23,8 +23,7 @@ from .weights import dtype_of, export_weights, import_weights, native_parameters
 def loss_and_gradients(
     model: DenseNet, images: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
-    x = check_images(model.spec, images, dtype_of(model))
-    y = check_labels(labels, len(x), model.spec.config.num_classes)
+    x, y = check_batch(model.spec, images, labels, dtype_of(model))
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
     parameters = {n: p for n, p in native_parameters(model).items() if p.grad_req != "null"}
     with autograd.record():

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import BackendError, check_dtype, framework
+from ..fold import fold
 from ..inputs import check_images
 from ..spec import DenseNetSpec
-from ..weights import init_weights
+from ..weights import Weights, init_weights
 
 with framework("keras", "tensorflow"):
     engine = os.environ.get("KERAS_BACKEND", "tensorflow")
@@ -21,6 +22,7 @@ with framework("keras", "tensorflow"):
             # PyTorch for CUDA loads triton when it first trains: after TensorFlow, that would crash
             with suppress(ImportError):
                 import triton  # noqa: F401
+        import tensorflow as tf
         from tensorflow import keras
 
         engine = keras.config.backend()  # ~/.keras/keras.json can choose one too
@@ -55,22 +57,31 @@ __all__ = [
     "fit",
     "import_weights",
     "loss_and_gradients",
+    "optimize",
     "predict",
     "use_gpu",
 ]
 
 
 def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
-    weights = init_weights(spec, seed)
-    model = DenseNet(spec, dtype=check_dtype(dtype))
+    return _made(spec, init_weights(spec, seed), check_dtype(dtype))
+
+
+def optimize(model: DenseNet) -> DenseNet:
+    folded = _made(*fold(model.spec, export_weights(model)), dtype_of(model))
+    folded.trainable = False
+    folded.call = tf.function(folded.call)  # type: ignore[method-assign]
+    return folded
+
+
+def _made(spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
+    model = DenseNet(spec, dtype=dtype)
     model.build((None, None, None, spec.config.in_channels))
     import_weights(model, weights)
     return model
 
 
 def use_gpu(model: DenseNet) -> bool:
-    import tensorflow as tf
-
     return bool(tf.config.list_physical_devices("GPU"))  # variables are made there
 
 

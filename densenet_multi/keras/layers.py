@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
-from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec, from_dict, to_dict
+from ..spec import BatchNormSpec, ConvSpec, FoldedNormSpec, LinearSpec, PoolSpec, from_dict, to_dict
 
 
 def conv(spec: ConvSpec) -> keras.layers.Layer:
@@ -28,7 +28,9 @@ def conv(spec: ConvSpec) -> keras.layers.Layer:
     return layer
 
 
-def batch_norm(spec: BatchNormSpec) -> keras.layers.Layer:
+def batch_norm(spec: BatchNormSpec | FoldedNormSpec) -> keras.layers.Layer:
+    if isinstance(spec, FoldedNormSpec):
+        return keras.layers.Identity()
     layer = keras.layers.BatchNormalization(momentum=spec.decay, epsilon=spec.eps)
     layer.build((None, None, None, spec.num_features))
     return layer

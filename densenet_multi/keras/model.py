@@ -77,7 +77,7 @@ class Transition(Block):
         self.pool = avg_pool(spec.pool)
 
     def call(self, x: Any) -> Any:
-        return self.pool(self.conv(relu(self.norm(x))))
+        return self.conv(self.pool(relu(self.norm(x))))
 
 
 class Features(Stem):

@@ -12,7 +12,7 @@ from tensorflow import keras
 
 from ..checkpoint import TrainingState
 from ..history import History
-from ..inputs import check_images, check_labels
+from ..inputs import check_batch
 from ..recipe import Recipe
 from ..training import Callback, Data, Keep, Training
 from ..weights import Weights
@@ -24,15 +24,14 @@ from .weights import dtype_of, export_weights, import_weights, native_variables,
 def loss_and_gradients(
     model: DenseNet, images: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
-    x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
-    y = check_labels(labels, len(x), model.spec.config.num_classes)
+    x, y = check_batch(model.spec, images, labels, dtype_of(model))
     variables = {name: v for name, v in native_variables(model).items() if v[0].trainable}
     # without a dtype the loss would be float32 whatever the model is
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, dtype=dtype_of(model)
     )
     with tf.GradientTape() as tape:
-        loss = cross_entropy(y, model(x, training=True))
+        loss = cross_entropy(y, model(x.transpose(0, 2, 3, 1), training=True))
     gradients = tape.gradient(loss, [variable.value for variable, _ in variables.values()])
     return float(loss), {
         name: to_canonical(gradient.numpy(), axes)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import check_dtype, framework
+from ..fold import fold
 from ..inputs import check_images
 from ..spec import DenseNetSpec
 from ..weights import init_weights
@@ -39,6 +40,7 @@ __all__ = [
     "fit",
     "import_weights",
     "loss_and_gradients",
+    "optimize",
     "predict",
     "use_gpu",
 ]
@@ -50,6 +52,14 @@ def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Dense
     model = DenseNet(spec).to(getattr(torch, dtype))
     import_weights(model, weights)
     return model
+
+
+def optimize(model: DenseNet) -> DenseNet:
+    spec, weights = fold(model.spec, export_weights(model))
+    folded = DenseNet(spec).to(model.features.conv0.weight)  # its device and dtype
+    import_weights(folded, weights)
+    # kernels lie in memory as oneDNN and cuDNN like them; maps follow
+    return folded.to(memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
 def use_gpu(model: DenseNet) -> bool:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec
+from ..spec import BatchNormSpec, ConvSpec, FoldedNormSpec, LinearSpec, PoolSpec
 
 
 def conv(spec: ConvSpec) -> nn.Conv2d:
@@ -18,7 +18,9 @@ def conv(spec: ConvSpec) -> nn.Conv2d:
     )
 
 
-def batch_norm(spec: BatchNormSpec) -> nn.BatchNorm2d:
+def batch_norm(spec: BatchNormSpec | FoldedNormSpec) -> nn.BatchNorm2d:
+    if isinstance(spec, FoldedNormSpec):
+        return nn.Identity()
     # PyTorch's momentum is the weight of the new value: 0.1 where the spec says decay 0.9
     return nn.BatchNorm2d(spec.num_features, eps=spec.eps, momentum=round(1 - spec.decay, 15))
 

@@ -77,7 +77,7 @@ class Transition(nn.Module):
         self.pool = avg_pool(spec.pool)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.conv(relu(self.norm(x))))
+        return self.conv(self.pool(relu(self.norm(x))))
 
 
 class Features(Stem):

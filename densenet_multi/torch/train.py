@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..checkpoint import TrainingState
 from ..history import History
-from ..inputs import check_images, check_labels
+from ..inputs import check_batch
 from ..recipe import Recipe
 from ..training import Callback, Data, Keep, Training
 from ..weights import Weights
@@ -22,8 +22,7 @@ from .weights import dtype_of, export_weights, import_weights, native_tensors, t
 def loss_and_gradients(
     model: DenseNet, images: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
-    x = check_images(model.spec, images, dtype_of(model), several_values=True)
-    y = check_labels(labels, len(x), model.spec.config.num_classes)
+    x, y = check_batch(model.spec, images, labels, dtype_of(model), several_values=True)
     device = model.features.conv0.weight.device
     parameters = {n: tensor for n, tensor in native_tensors(model).items() if tensor.requires_grad}
     with in_mode(model, training=True):
