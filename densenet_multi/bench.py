@@ -1,7 +1,8 @@
-"""``densenet-multi bench``: how fast ``fit`` trains, with the chapter's own code beside it.
+"""``densenet-multi bench``: how fast each backend trains and predicts, and other code beside it.
 
 Every case is a process of its own. Those of one backend take turns, one round of steps each, so
-that what else a machine does meets all of them; what is compared is the ratio within a round.
+that what else a machine does meets all of them; what is compared is the ratio within a round. The
+``limit`` is the network's matrix products alone.
 """
 
 from __future__ import annotations
@@ -16,16 +17,25 @@ from pathlib import Path
 from statistics import median
 from typing import IO, TYPE_CHECKING, Any
 
-from ._checks import integer
+from ._checks import bad, check_names, integer
 from ._process import last_lines, started
 from .backends import BackendNotInstalledError, framework_versions
 from .bench_case import CASES, MARK
 from .figures import bars
+from .manifest import min_image_size
+from .variants import get_spec
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 WARMUP = 2  # steps; the first one compiles
+USUAL = {  # work -> its network, pixels per side, images per step
+    "training": ("d2l", 96, 256),
+    "inference": ("densenet121", 224, 8),
+}
+
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
 class CaseError(RuntimeError):
@@ -35,32 +45,50 @@ class CaseError(RuntimeError):
 def bench(
     *,
     backends: list[str],
-    image_size: int = 96,
-    batch_size: int = 256,
+    work: str = "training",
+    variant: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
     rounds: int = 5,
     steps: int = 2,
     threads: int | None = None,
     step: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Images per second of ``fit`` and of the chapter's own code, in each backend.
+    """Images per second of each case (see ``CASES`` of bench_case.py), in each backend.
 
     Arguments:
         backends: which; one after the other.
+        work: "training": ``fit`` and the chapter's own code; "inference": ``predict`` with
+            ``optimize(model)`` and with the model as it is, and the framework's own DenseNet.
+        variant: the network; the chapter's code trains "d2l" alone. None, as in what follows, is
+            the usual one (``USUAL``).
         image_size: pixels per side.
-        batch_size: images per step, from 2.
+        batch_size: images per step; for training, from 2.
         rounds: how often the cases of a backend take turns.
         steps: in each round.
         threads: CPUs that a process may use; None is all that this one may.
         step: called with a line of text before each part of the work (``parts`` of them).
 
     Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and,
-    where it is "ok", ``ratio``: of images per second, median over the rounds; ``fit`` and
-    ``chapter``: see ``summary_of``}. Raises ``ConfigError``.
+    where it is "ok", ``cases``: {name: see ``summary_of``, and, but for the first, ``ratio``: the
+    first one's images per second over this one's, median over the rounds}}.
+    Raises ``ConfigError``.
     """
     cpus = _cpus(threads)
+    check_names("work", [work], CASES)
+    usual = USUAL[work]
+    variant = usual[0] if variant is None else variant
+    spec = get_spec(variant)
+    if work == "training" and variant != "d2l":
+        raise bad("variant", variant, "'d2l' for training, which the chapter's code trains")
+    size = usual[1] if image_size is None else image_size
+    size = integer("image_size", size, min_image_size(spec))
+    count = usual[2] if batch_size is None else batch_size
     settings: dict[str, Any] = {
-        "image_size": integer("image_size", image_size, 32),
-        "batch_size": integer("batch_size", batch_size, 2),
+        "work": work,
+        "variant": variant,
+        "image_size": size,
+        "batch_size": integer("batch_size", count, 2 if work == "training" else 1),
         "rounds": integer("rounds", rounds, 1),
         "steps": integer("steps", steps, 1),
         "warmup": WARMUP,
@@ -73,7 +101,6 @@ def bench(
             **_turns({**settings, "backend": backend}, step),
         }
     return {
-        "variant": "d2l",
         **settings,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -82,9 +109,9 @@ def bench(
     }
 
 
-def parts(backends: list[str], rounds: int) -> int:
-    """How often ``bench`` will call its ``step``."""
-    return len(backends) * len(CASES) * (1 + rounds)
+def parts(backends: list[str], work: str, rounds: int) -> int:
+    """How often ``bench`` will call its ``step``, at most."""
+    return len(backends) * len(CASES[work]) * (1 + rounds)
 
 
 def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) -> dict[str, Any]:
@@ -114,21 +141,26 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
     try:
         with ExitStack() as stack:
             processes, heard = {}, {}
-            for case in CASES:
+            for case in CASES[settings["work"]]:
                 step(f"{settings['backend']}, {case}: warming up")
-                processes[case] = stack.enter_context(_started({**settings, "case": case}))
-                heard[case] = [_answer(*processes[case])]
+                process = stack.enter_context(_started({**settings, "case": case}))
+                answer = _answer(*process)
+                if "absent" not in answer:
+                    processes[case], heard[case] = process, [answer]
             for number in range(settings["rounds"]):
-                for case in CASES[:: 1 if number % 2 else -1]:
+                for case in list(heard)[:: 1 if number % 2 else -1]:
                     step(f"{settings['backend']}, {case}: round {number + 1}")
                     heard[case].append(_answer(*processes[case], go=True))
     except CaseError as error:
         _, missing, text = str(error).partition(f"{BackendNotInstalledError.__name__}: ")
         return {"status": "not installed" if missing else "failed", "error": text or str(error)}
     size = settings["batch_size"]
-    reports = {case: summary_of(first, rest, size) for case, (first, *rest) in heard.items()}
-    pairs = zip(reports["fit"]["rounds"], reports["chapter"]["rounds"], strict=True)
-    return {"status": "ok", "ratio": median(ours / theirs for ours, theirs in pairs), **reports}
+    cases = {case: summary_of(first, rest, size) for case, (first, *rest) in heard.items()}
+    ours, *others = cases.values()
+    for other in others:
+        pairs = zip(ours["rounds"], other["rounds"], strict=True)
+        other["ratio"] = median(mine / theirs for mine, theirs in pairs)
+    return {"status": "ok", "cases": cases}
 
 
 def _started(settings: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -137,7 +169,7 @@ def _started(settings: dict[str, Any]) -> AbstractContextManager[Any]:
         "densenet_multi.bench_case",
         json.dumps(settings),
         stdin=subprocess.PIPE,
-        environment={"OMP_NUM_THREADS": count, "TF_NUM_INTRAOP_THREADS": count},
+        environment=dict.fromkeys(THREADS, count),
     )
 
 
@@ -177,46 +209,46 @@ def table(result: dict[str, Any]) -> Table:
     size = f"{result['image_size']}x{result['image_size']}"
     drawn = Table(
         box=box.SIMPLE_HEAD,
-        title=f"training d2l, {result['batch_size']} images of {size}, float32, "
-        f"{len(result['cpus'])} CPUs",
-        caption="ratio: images per second of fit over those of the chapter's own code, median over "
+        title=f"{result['work']}, {result['variant']}, {result['batch_size']} images of {size}, "
+        f"float32, {len(result['cpus'])} CPUs",
+        caption="ratio: images per second of a backend's first case over this one's, median over "
         f"{result['rounds']} rounds in turn. In brackets, the slowest and the fastest round. The "
-        "first step compiles. memory: the peak of the process.",
+        "first step compiles. memory: the peak of the process. limit: the network's matrix "
+        "products alone, in NumPy.",
         title_justify="left",
         caption_justify="left",
     )
-    for heading in ("backend", "ratio", "case", "images/s", "first step", "memory"):
+    for heading in ("backend", "case", "ratio", "images/s", "first step", "memory"):
         drawn.add_column(heading, justify="left" if heading in ("backend", "case") else "right")
     for name, report in result["backends"].items():
         if report["status"] != "ok":
-            drawn.add_row(name, "", report["status"], end_section=True)
+            drawn.add_row(name, report["status"], end_section=True)
             continue
-        for case in CASES:
-            found = report[case]
-            first = case == CASES[0]
+        for number, (case, found) in enumerate(report["cases"].items(), 1):
             drawn.add_row(
-                name if first else "",
-                f"{report['ratio']:.2f}" if first else "",
+                "" if number > 1 else name,
                 case,
+                f"{found['ratio']:.2f}" if "ratio" in found else "",
                 f"{found['images_per_second']:.0f} ({found['lowest']:.0f}-{found['highest']:.0f})",
                 f"{found['first_step_seconds']:.1f} s",
                 f"{found['peak_memory_bytes'] / 2**20:,.0f} MiB",
-                end_section=not first,
+                end_section=number == len(report["cases"]),
             )
     return drawn
 
 
 def picture(result: dict[str, Any]) -> bytes:
     """The images per second of what ``bench`` returns, as SVG."""
-    ran = {name: report for name, report in result["backends"].items() if report["status"] == "ok"}
+    reports = result["backends"].items()
+    ran = {name: report["cases"] for name, report in reports if report["status"] == "ok"}
+    nothing = dict.fromkeys(("images_per_second", "lowest", "highest"), float("nan"))
     return bars(
         {
             case: [
-                (found[case]["images_per_second"], found[case]["lowest"], found[case]["highest"])
-                for found in ran.values()
+                tuple(cases.get(case, nothing)[key] for key in nothing) for cases in ran.values()
             ]
-            for case in CASES
+            for case in CASES[result["work"]]
         },
         tuple(ran),
-        "training, images per second",
+        f"{result['work']}, images per second",
     )

@@ -1,8 +1,8 @@
 """One case of ``densenet-multi bench``, in a process of its own that computes when told to.
 
-``python -m densenet_multi.bench_case SETTINGS`` (JSON) trains the chapter's network with one
-backend, by its ``fit`` or by the chapter's own code. After every round of steps it prints a line of
-JSON, and waits until a line comes in; it ends when none does.
+``python -m densenet_multi.bench_case SETTINGS`` (JSON) trains a network or predicts with it, with
+one backend or with other people's code in its framework. After every round of steps it prints a
+line of JSON, and waits until a line comes in; it ends when none does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from itertools import cycle, islice
 from typing import Any
@@ -21,12 +24,17 @@ import numpy as np
 from .backends import Backend, hide_gpus, load_backend
 from .data import Pixels, Preparation, load_sample
 from .history import Step
+from .manifest import shape_trace
 from .recipe import RECIPES
 from .report import peak_memory
+from .spec import DenseNetSpec
 from .variants import get_spec
 
 MARK = "densenet-multi bench: "  # frameworks print too
-CASES = ("fit", "chapter")
+CASES = {  # work -> what is compared: the first with each of the others
+    "training": ("fit", "chapter", "limit"),
+    "inference": ("optimized", "model", "framework", "limit"),
+}
 DIFFERENT = 4  # batches for the chapter's code
 
 
@@ -48,8 +56,7 @@ class Rounds:
             return
         self._seconds.append(time.perf_counter() - self._last)
         if len(self._seconds) == self._wanted:
-            report = {"seconds": self._seconds, "peak_memory_bytes": peak_memory()}
-            print(MARK + json.dumps(report), flush=True)  # noqa: T201  # the other end reads it
+            _say({"seconds": self._seconds, "peak_memory_bytes": peak_memory()})
             if not sys.stdin.readline():
                 raise FinishedError
             self._seconds, self._wanted = [], self._steps
@@ -57,25 +64,92 @@ class Rounds:
 
 
 def run(settings: dict[str, Any]) -> None:
-    """Train until nobody asks for another round."""
+    """Work until nobody asks for another round."""
     hide_gpus()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, settings["cpus"])
-    size, batch_size = settings["image_size"], settings["batch_size"]
-    steps, warmup = settings["steps"], settings["warmup"]
+    with suppress(FinishedError):
+        if settings["case"] == "limit":
+            _limit(settings)
+        elif settings["work"] == "training":
+            _train(settings)
+        else:
+            _predict(settings)
+
+
+def products(
+    spec: DenseNetSpec, image_size: int, batch_size: int
+) -> Iterator[tuple[int, int, int]]:
+    """(m, k, n) of each matrix product (m, k) x (k, n) that a convolution of the network is.
+
+    A transition's convolution comes after its pooling, as in the backends.
+    """
+    sizes = {name: h * w for name, (_, h, w) in shape_trace(spec, image_size, image_size)}
+    conv0 = spec.stem.conv0
+    side = (image_size + 2 * conv0.padding - conv0.kernel_size) // conv0.stride + 1
+    convolutions = [(conv0, side**2)]
+    for block, transition in spec.stages:
+        for layer in block.layers:
+            convolutions += [(c, sizes[block.name]) for c in (layer.conv1, layer.conv2) if c]
+        if transition:
+            convolutions.append((transition.conv, sizes[transition.name]))
+    for conv, area in convolutions:
+        yield batch_size * area, conv.in_channels * conv.kernel_size**2, conv.out_channels
+
+
+def _limit(settings: dict[str, Any]) -> None:
+    """The network's matrix products alone, in NumPy; training multiplies three times as much."""
+    spec = get_spec(settings["variant"])
+    shapes = list(products(spec, settings["image_size"], settings["batch_size"]))
+    left, right, out = (
+        np.random.default_rng(0).random(max(map(size, shapes)), np.float32)
+        for size in (lambda s: s[0] * s[1], lambda s: s[1] * s[2], lambda s: s[0] * s[2])
+    )
+    rounds = Rounds(settings["steps"], settings["warmup"])
+    while True:
+        for _ in range(3 if settings["work"] == "training" else 1):
+            for m, k, n in shapes:
+                a, b = left[: m * k].reshape(m, k), right[: k * n].reshape(k, n)
+                np.matmul(a, b, out=out[: m * n].reshape(m, n))
+        rounds()
+
+
+def _predict(settings: dict[str, Any]) -> None:
+    backend = load_backend(settings["backend"])
+    spec = get_spec(settings["variant"])
+    size = settings["image_size"]
+    shape = settings["batch_size"], spec.config.in_channels, size, size
+    images = np.random.default_rng(0).random(shape, np.float32)
+    if settings["case"] == "framework":
+        peer = import_module(f"{backend.__name__}.peer")  # type: ignore[attr-defined]
+        logits = peer.peer(settings["variant"], size)
+        if logits is None:
+            _say({"absent": f"{backend.FRAMEWORK} has no {settings['variant']} of this size here"})
+            return
+    else:
+        model = backend.build(spec)
+        if settings["case"] == "optimized":
+            model = backend.optimize(model)
+        logits = partial(backend.predict, model)
+    rounds = Rounds(settings["steps"], settings["warmup"])
+    while True:
+        logits(images)
+        rounds()
+
+
+def _train(settings: dict[str, Any]) -> None:
+    batch_size, steps, warmup = settings["batch_size"], settings["steps"], settings["warmup"]
     pixels, labels = load_sample("train")
     needed = (warmup + steps * settings["rounds"]) * batch_size
     order = np.arange(needed) % len(labels)
-    data = Pixels(pixels[order, np.newaxis], labels[order], Preparation(size, 1))
+    prepare = Preparation(settings["image_size"], 1)
+    data = Pixels(pixels[order, np.newaxis], labels[order], prepare)
     backend = load_backend(settings["backend"])
     rounds = Rounds(steps, warmup)
-    try:
-        if settings["case"] == "fit":
-            _fit(backend, data, batch_size, rounds)
-        else:
-            _chapter(backend, data, batch_size, rounds)
-    except FinishedError:
-        return
+    if settings["case"] == "fit":
+        _fit(backend, data, batch_size, rounds)
+    else:
+        _chapter(backend, data, batch_size, rounds)
 
 
 def _fit(backend: Backend, data: Pixels, batch_size: int, rounds: Rounds) -> None:
@@ -92,6 +166,10 @@ def _chapter(backend: Any, data: Pixels, batch_size: int, rounds: Rounds) -> Non
     chapter = import_module(f"{backend.__name__}.chapter")
     endless = islice(cycle(batches), len(data) // batch_size)
     chapter.train_chapter(endless, RECIPES["chapter"].learning_rate, rounds)
+
+
+def _say(report: dict[str, Any]) -> None:
+    print(MARK + json.dumps(report), flush=True)  # noqa: T201  # the other end reads it
 
 
 if __name__ == "__main__":

@@ -416,8 +416,15 @@ def train(  # noqa: PLR0917  # click passes options by name
 
 @main.command()
 @backends_option
-@click.option("--image-size", type=click.IntRange(min=32), default=96, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=2), default=256, show_default=True)
+@click.option(
+    "--work",
+    type=click.Choice(["training", "inference"]),
+    default="training",
+    show_default=True,
+)
+@click.option("--variant", help="For inference.  [default: densenet121]")
+@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; 224]")
+@click.option("--batch-size", type=AT_LEAST_1, help="Images per step.  [default: 256; 8]")
 @click.option("--rounds", type=AT_LEAST_1, default=5, show_default=True, help="Turns of each case.")
 @click.option("--steps", type=AT_LEAST_1, default=2, show_default=True, help="In each round.")
 @click.option("--threads", type=AT_LEAST_1, help="CPUs of each case.  [default: all]")
@@ -429,12 +436,18 @@ def train(  # noqa: PLR0917  # click passes options by name
 )
 @errors_as_exit_codes
 def bench(
-    backends: str | None, output_format: str, output: Path | None, rounds: int, **given: Any
+    backends: str | None,
+    output_format: str,
+    output: Path | None,
+    work: str,
+    rounds: int,
+    **given: Any,
 ) -> int:
-    """How fast each backend trains the chapter's network, with the chapter's own code beside it.
+    """How fast each backend trains the chapter's network, with the chapter's own code beside it; or
+    how fast it predicts, with the framework's own DenseNet beside it.
 
-    Both train on the CPU in a process of their own, and take turns, so that what else the machine
-    does meets both; the ratio is what counts.
+    Each case is a process of its own, on the CPU; they take turns, so that what else the machine
+    does meets all of them. The ratio is what counts.
     """
     from . import bench as benchmark
     from ._files import replace_file
@@ -443,8 +456,8 @@ def bench(
     asked = _asked(backends)
     _check_svg(output)
     chosen = asked or backend_names()
-    with _progress(benchmark.parts(chosen, rounds)) as step:
-        result = benchmark.bench(backends=chosen, rounds=rounds, **given, step=step)
+    with _progress(benchmark.parts(chosen, work, rounds)) as step:
+        result = benchmark.bench(backends=chosen, work=work, rounds=rounds, **given, step=step)
     if output:
         replace_file(output, benchmark.picture(result))
     _print(result, output_format, lambda: benchmark.table(result))

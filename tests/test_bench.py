@@ -19,14 +19,15 @@ from densenet_multi.history import Step
 FEW = {"image_size": 32, "batch_size": 4, "rounds": 2, "steps": 2}
 
 
-def report(ratio=2.0):
+def report(**ratios):
     speeds = {"images_per_second": 10.0, "lowest": 9.0, "highest": 12.0, "rounds": [9.0, 12.0]}
     case = {**speeds, "first_step_seconds": 1.5, "peak_memory_bytes": 2**30}
-    return {"status": "ok", "versions": {}, "ratio": ratio, "fit": case, "chapter": case}
+    others = {name: {**case, "ratio": ratio} for name, ratio in ratios.items()}
+    return {"status": "ok", "versions": {}, "cases": {"fit": case, **others}}
 
 
 def result(**reports):
-    return {**FEW, "cpus": [0], "backends": reports}
+    return {**FEW, "work": "training", "variant": "d2l", "cpus": [0], "backends": reports}
 
 
 # --- Without a framework ------------------------------------------------------------------------
@@ -57,23 +58,29 @@ def test_cases_take_turns_and_each_is_first_as_often(monkeypatch):
 
     def answer(case, _, *, go=False):
         turns.append(f"{case.case}{' go' if go else ''}")
+        if case.case == "limit":
+            return {"absent": "no such thing"}
         return {"seconds": [next(seconds)], "peak_memory_bytes": 1}
 
     monkeypatch.setattr(bench, "_started", Case)
     monkeypatch.setattr(bench, "_answer", answer)
     said = []
-    found = bench._turns({"backend": "any", "rounds": 3, "batch_size": 60}, said.append)
+    settings = {"backend": "any", "work": "training", "rounds": 3, "batch_size": 60}
+    found = bench._turns(settings, said.append)
     assert turns == [
-        *("fit", "chapter", "chapter go", "fit go", "fit go", "chapter go", "chapter go", "fit go"),
-        *("end chapter", "end fit"),
+        *("fit", "chapter", "limit", "chapter go", "fit go", "fit go", "chapter go"),
+        *("chapter go", "fit go", "end limit", "end chapter", "end fit"),
     ]
-    assert len(said) == bench.parts(["any"], 3) == 8
+    assert len(said) == 9 < bench.parts(["any"], "training", 3) == 12
+    assert found["cases"].keys() == {"fit", "chapter"}  # the limit was absent
     # rounds of fit took 4, 5, 8 seconds, those of the chapter's code 3, 6, 7
-    assert found["ratio"] == pytest.approx(7 / 8)
+    assert found["cases"]["chapter"]["ratio"] == pytest.approx(7 / 8)
+    assert "ratio" not in found["cases"]["fit"]
 
 
 def test_a_process_that_ends_too_early_is_a_row_with_its_last_words():
-    settings = {**FEW, "warmup": 1, "cpus": sorted(os.sched_getaffinity(0)), "backend": "nothing"}
+    settings = {**FEW, "work": "training", "warmup": 1, "cpus": sorted(os.sched_getaffinity(0))}
+    settings["backend"] = "nothing"
     found = bench._turns(settings, lambda _: None)
     assert found["status"] == "failed"
     assert found["error"].startswith("its process ended with 1: densenet_multi._checks.ConfigError")
@@ -116,12 +123,16 @@ def test_the_threads_of_a_case_are_those_that_are_reported(monkeypatch, tmp_path
 
 
 def test_the_table_begins_with_ratios_and_the_picture_is_whole_xml(monkeypatch, tmp_path):
-    given = result(torch=report(1.25), gluon={"status": "not installed", "error": "pip"})
+    given = result(
+        torch=report(chapter=1.25),
+        keras=report(),
+        gluon={"status": "not installed", "error": "pip"},
+    )
     monkeypatch.setattr(bench, "bench", lambda **_: given)
     done = CliRunner().invoke(cli.main, ["bench", "--output", str(tmp_path / "bench.svg")])
     assert done.exit_code == 0, done.stderr
     words = done.stdout.split()
-    assert words.index("1.25") < words.index("(9-12)")
+    assert words.index("chapter", words.index("fit")) < words.index("1.25")
     assert "not installed" in done.stdout
     root = ET.fromstring((tmp_path / "bench.svg").read_bytes())  # noqa: S314  # our own
     assert root.tag.endswith("svg")
@@ -135,8 +146,34 @@ def test_a_backend_without_its_framework_is_not_installed(monkeypatch):
 
     monkeypatch.setattr(bench, "_answer", missing)
     monkeypatch.setattr(bench, "_started", lambda _: nullcontext((None, None)))
-    found = bench._turns({"backend": "torch"}, lambda _: None)
+    found = bench._turns({"backend": "torch", "work": "training"}, lambda _: None)
     assert found == {"status": "not installed", "error": "type pip install this"}
+
+
+def test_the_limit_multiplies_as_often_as_the_network():
+    spec = dm.get_spec("densenet121", num_classes=0)
+    found = list(bench_case.products(spec, 64, 2))
+    assert found[0] == (2 * 32 * 32, 7 * 7 * 3, 64)
+    convolutions = [name for name, info in dm.tensors(spec).items() if info.kind == "conv.weight"]
+    assert len(found) == len(convolutions) == 120
+    # after pooling, a transition has a quarter of the work that the profile counts
+    work = {stage.name: stage.multiply_adds for stage in dm.profile(spec, 64, 64)}
+    saved = sum(3 * count // 4 for name, count in work.items() if name.startswith("transition"))
+    assert sum(m * k * n for m, k, n in found) == 2 * (sum(work.values()) - saved)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"work": "play"}, "work 'play' does not exist"),
+        ({"variant": "densenet121"}, "variant: expected 'd2l' for training"),
+        ({"batch_size": 1}, "batch_size: expected an integer of at least 2"),
+        ({"work": "inference", "image_size": 8}, "image_size: expected an integer of at least 29"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(given, message):
+    with pytest.raises(dm.ConfigError, match=message):
+        bench.bench(backends=[], **given)
 
 
 # --- With one -----------------------------------------------------------------------------------
@@ -157,16 +194,36 @@ def test_the_chapters_code_trains_until_it_is_stopped(backend):
         chapter.train_chapter(repeat(batch), 0.1, hear)
 
 
-def test_bench_measures_fit_and_the_chapters_code(backend):
+@pytest.mark.parametrize("work", bench_case.CASES)
+def test_bench_measures_each_case(backend, work):
     arguments = ["bench", "--backends", backend.NAME, "--image-size", "32", "--batch-size", "4"]
     arguments += ["--rounds", "2", "--steps", "1", "--threads", "1", "--format", "json"]
+    arguments += ["--work", work, "--variant", "d2l"]
     done = CliRunner().invoke(cli.main, arguments)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert len(found["cpus"]) == 1
     measured = found["backends"][backend.NAME]
-    pairs = zip(measured["fit"]["rounds"], measured["chapter"]["rounds"], strict=True)
-    assert measured["ratio"] == pytest.approx(np.median([ours / theirs for ours, theirs in pairs]))
-    for case in bench.CASES:
-        assert measured[case]["first_step_seconds"] > 0
-        assert measured[case]["lowest"] <= measured[case]["images_per_second"]
+    assert measured["status"] == "ok"
+    first, *others = (name for name in bench_case.CASES[work] if name != "framework")  # has no d2l
+    cases = measured["cases"]
+    assert list(cases) == [first, *others]
+    for name in others:
+        pairs = zip(cases[first]["rounds"], cases[name]["rounds"], strict=True)
+        expected = np.median([ours / theirs for ours, theirs in pairs])
+        assert cases[name]["ratio"] == pytest.approx(expected)
+    for case in cases.values():
+        assert case["first_step_seconds"] > 0
+        assert case["lowest"] <= case["images_per_second"]
+
+
+def test_the_frameworks_own_network_answers_as_ours_does(backend):
+    peer = import_module(f"{backend.__name__}.peer").peer
+    logits = peer("densenet121", 224)
+    if logits is None:
+        assert backend.NAME in {"torch", "flax"}  # torchvision is not installed here; Flax has none
+        return
+    x = np.random.default_rng(0).random((2, 3, 224, 224), np.float32)
+    model = backend.build(dm.get_spec("densenet121"))
+    assert logits(x).shape == backend.predict(model, x).shape == (2, 1000)
+    assert peer("d2l", 224) is None

@@ -20,10 +20,10 @@ import densenet_multi as dm
 PACKAGE = Path(dm.__file__).parent
 BACKENDS = sorted(path.parent.name for path in PACKAGE.glob("*/model.py"))
 FILES = ["layers.py", "model.py", "weights.py", "train.py", "__init__.py"]  # in order of import
-BESIDE = ["chapter.py"]  # other people's code, which nothing of ours imports
+BESIDE = ["chapter.py", "peer.py"]  # other people's code, which nothing of ours imports
 
 FRAMEWORKS = {  # backend -> the packages that are its framework
-    "torch": {"torch"},
+    "torch": {"torch", "torchvision"},  # torchvision: only to compare speeds with
     "keras": {"keras", "tensorflow", "triton"},  # triton: only to have it loaded first
     "gluon": {"mxnet"},
     "flax": {"flax", "jax", "optax"},
