@@ -57,8 +57,19 @@ class Backend(Protocol):
     Features: Any
     DenseNet: Any
 
-    def build(self, spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> Any:
-        """A native model with the weights of ``init_weights(spec, seed)``."""
+    def build(
+        self,
+        spec: DenseNetSpec,
+        *,
+        seed: int = 0,
+        dtype: str = "float32",
+        memory_efficient: bool = False,
+    ) -> Any:
+        """A native model with the weights of ``init_weights(spec, seed)``.
+
+        ``memory_efficient`` trains the same: in the backward pass, concatenations, BatchNorms and
+        ReLUs inside dense blocks are calculated again instead of being kept.
+        """
 
     def optimize(self, model: Any) -> Any:
         """Another model for evaluation alone: the same logits up to rounding, sooner.

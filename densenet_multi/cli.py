@@ -370,6 +370,11 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
     help="The run's folder: checkpoints, history, curve, report.",
 )
 @click.option(
+    "--memory-efficient",
+    is_flag=True,
+    help="Calculate part of each dense block again in the backward pass, and do not keep it.",
+)
+@click.option(
     "--save-every",
     type=click.FloatRange(min=0),
     default=60.0,
@@ -386,6 +391,7 @@ def train(  # noqa: PLR0917  # click passes options by name
     device: str | None,
     frozen: bool | None,
     output_format: str,
+    memory_efficient: bool,  # click passes options by name
     **given: Any,
 ) -> None:
     """Train a network on real images and show what came out.
@@ -409,6 +415,7 @@ def train(  # noqa: PLR0917  # click passes options by name
         resume=resume,
         save_every=save_every,
         device=device,
+        memory_efficient=memory_efficient,
         say=_say,
     )
     _print(report, output_format, lambda: training.table(report))

@@ -98,6 +98,7 @@ def train(
     callbacks: tuple[Callback, ...] = (),
     save_every: float = SAVE_EVERY,
     device: str | None = None,
+    memory_efficient: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train, and return the report that ``report.json`` holds.
@@ -109,6 +110,7 @@ def train(
         callbacks: as for ``fit``.
         save_every: seconds after which a checkpoint is written within an epoch.
         device: "gpu" must be there, "cpu" hides one; None takes a GPU where there is one.
+        memory_efficient: as for a backend's ``build``; a run may go on with or without it.
         say: called with sentences for the user.
 
     Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run;
@@ -118,8 +120,9 @@ def train(
     """
     if device == "cpu":
         hide_gpus()
+    how: dict[str, Any] = {"device": device, "memory_efficient": memory_efficient}
     if output is None:
-        return _train(options, None, callbacks, say, device=device)
+        return _train(options, None, callbacks, say, **how)
     with claimed(output):
         found = [name for name in (CONFIG, CHECKPOINT, REPORT) if (output / name).exists()]
         if found and not resume:
@@ -140,7 +143,7 @@ def train(
             write_json(output / CONFIG, options.to_dict())
         try:
             return _train(
-                options, output, callbacks, say, resume=resume, save_every=save_every, device=device
+                options, output, callbacks, say, resume=resume, save_every=save_every, **how
             )
         except (ImportError, OSError, ValueError):
             if not found and not (output / CHECKPOINT).exists():  # it never began
@@ -158,6 +161,7 @@ def _train(
     resume: bool = False,
     save_every: float = SAVE_EVERY,
     device: str | None = None,
+    memory_efficient: bool = False,
 ) -> dict[str, Any]:
     backend = load_backend(options.backend)
     start, data = _prepare(options, output if resume else None, say)
@@ -170,7 +174,7 @@ def _train(
         split_seed=options.recipe.seed if data.name == "folder" else None,
         source=f"densenet_multi, {options.backend}, {options.data}",
     )
-    model = backend.build(start.spec)
+    model = backend.build(start.spec, memory_efficient=memory_efficient)
     backend.import_weights(model, start.weights)
     place(backend, model, device)
     arguments: dict[str, Any] = {"validation": data.test, "callbacks": callbacks}

@@ -50,3 +50,19 @@ def _first_last(x: np.ndarray) -> np.ndarray:
 
 def _last_first(x: np.ndarray) -> np.ndarray:
     return x.transpose(0, 3, 1, 2)
+
+
+def seed(name: str, number: int) -> None:
+    """Let that framework's dropout draw the same again, for models made from now on."""
+    if name == "torch":
+        import torch
+
+        torch.manual_seed(number)
+    if name == "keras":
+        from tensorflow import keras
+
+        keras.utils.set_random_seed(number)
+    if name == "gluon":
+        import mxnet as mx
+
+        mx.random.seed(number)  # Flax' is part of the model

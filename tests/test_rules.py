@@ -19,7 +19,14 @@ import densenet_multi as dm
 
 PACKAGE = Path(dm.__file__).parent
 BACKENDS = sorted(path.parent.name for path in PACKAGE.glob("*/model.py"))
-FILES = ["layers.py", "model.py", "weights.py", "train.py", "__init__.py"]  # in order of import
+FILES = [
+    "layers.py",
+    "model.py",
+    "memory.py",
+    "weights.py",
+    "train.py",
+    "__init__.py",
+]  # in order of import
 BESIDE = ["chapter.py", "peer.py"]  # other people's code, which nothing of ours imports
 
 FRAMEWORKS = {  # backend -> the packages that are its framework
@@ -493,7 +500,7 @@ GLOSSARY = {
     "linear": "spec",
     "dropout": "rate",
     "relu": "x",
-    "concat": "old, new",
+    "concat": "*maps",
     "global_avg_pool": "x",
 }
 

@@ -18,6 +18,7 @@ with framework("flax", "flax", "jax", "optax"):
     import jax.numpy as jnp
     from flax import nnx
 
+    from .memory import RecomputingDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
     from .train import evaluate, fit, loss_and_gradients
     from .weights import (
@@ -56,19 +57,24 @@ __all__ = [
 ]
 
 
-def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
-    return _made(spec, init_weights(spec, seed), check_dtype(dtype), seed)
+def build(
+    spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32", memory_efficient: bool = False
+) -> DenseNet:
+    kind = RecomputingDenseNet if memory_efficient else DenseNet
+    return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype), seed)
 
 
 def optimize(model: DenseNet) -> DenseNet:
-    folded = _made(*fold(model.spec, export_weights(model)), dtype_of(model))
+    folded = _made(DenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
     folded.eval()
     return folded
 
 
-def _made(spec: DenseNetSpec, weights: Weights, dtype: str, seed: int = 0) -> DenseNet:
+def _made(
+    kind: type[DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str, seed: int = 0
+) -> DenseNet:
     def native() -> DenseNet:
-        return DenseNet(spec, rngs=nnx.Rngs(seed))
+        return kind(spec, rngs=nnx.Rngs(seed))
 
     with precision(dtype):
         model = nnx.eval_shape(native)  # running it would compile one initialiser for every shape

@@ -54,8 +54,8 @@ def relu(x: jax.Array) -> jax.Array:
     return nnx.relu(x)
 
 
-def concat(old: jax.Array, new: jax.Array) -> jax.Array:
-    return jnp.concatenate([old, new], axis=-1)
+def concat(*maps: jax.Array) -> jax.Array:
+    return jnp.concatenate(maps, axis=-1)
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:

@@ -55,10 +55,12 @@ class DenseLayer(nnx.Module):
 
 
 class DenseBlock(nnx.Module):
+    layer = DenseLayer
+
     def __init__(self, spec: DenseBlockSpec, *, rngs: nnx.Rngs) -> None:
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, DenseLayer(layer, rngs=rngs))
+            setattr(self, layer.name, self.layer(layer, rngs=rngs))
 
     def __call__(self, x: Array) -> Array:
         for layer in self.spec.layers:
@@ -78,11 +80,13 @@ class Transition(nnx.Module):
 
 
 class Features(Stem):
+    block = DenseBlock
+
     def __init__(self, spec: DenseNetSpec, *, rngs: nnx.Rngs) -> None:
         super().__init__(spec.stem, rngs=rngs)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, DenseBlock(block, rngs=rngs))
+            setattr(self, block.name, self.block(block, rngs=rngs))
             if transition:
                 setattr(self, transition.name, Transition(transition, rngs=rngs))
         self.norm5 = batch_norm(spec.norm5, rngs=rngs)
@@ -102,10 +106,12 @@ class Features(Stem):
 
 
 class DenseNet(nnx.Module):
+    features_of = Features
+
     def __init__(self, spec: DenseNetSpec, *, rngs: nnx.Rngs | None = None) -> None:
         rngs = rngs or nnx.Rngs(0)
         self.spec = spec
-        self.features = Features(spec, rngs=rngs)
+        self.features = self.features_of(spec, rngs=rngs)
         self.classifier = linear(spec.classifier, rngs=rngs) if spec.classifier else None
 
     def __call__(self, x: Array) -> Array:

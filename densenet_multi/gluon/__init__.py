@@ -24,6 +24,7 @@ with framework("gluon", "mxnet", note=WHEELS):
         warnings.simplefilter("ignore")  # it imports through deprecated names of NumPy
         import mxnet as mx
 
+    from .memory import RecomputingDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
     from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights, to_native
@@ -55,20 +56,23 @@ __all__ = [
 ]
 
 
-def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
-    return _made(spec, init_weights(spec, seed), check_dtype(dtype))
+def build(
+    spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32", memory_efficient: bool = False
+) -> DenseNet:
+    kind = RecomputingDenseNet if memory_efficient else DenseNet
+    return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 
 def optimize(model: DenseNet) -> DenseNet:
-    folded = _made(*fold(model.spec, export_weights(model)), dtype_of(model))
+    folded = _made(DenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
     folded.collect_params().setattr("grad_req", "null")
     folded.hybridize(static_alloc=True, static_shape=True)
     return folded
 
 
-def _made(spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
+def _made(kind: type[DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
     with mx.name.NameManager():  # names, and so exported files, independent of earlier models
-        model = DenseNet(spec)
+        model = kind(spec)
     model.cast(dtype)
     model.initialize(mx.init.Zero())  # every tensor is about to be overwritten
     import_weights(model, weights)

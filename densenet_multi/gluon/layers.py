@@ -50,11 +50,11 @@ def relu(x: Any) -> Any:
     return x.relu()
 
 
-def concat(old: Any, new: Any) -> Any:
-    ops = mx.nd if isinstance(old, mx.nd.NDArray) else mx.sym
+def concat(*maps: Any) -> Any:
+    ops = mx.nd if isinstance(maps[0], mx.nd.NDArray) else mx.sym
     # the slice takes everything: without it, oneDNN's gradient of a concatenation stops with "could
     # not construct a sub-memory" for some widths in float32, the paper's CIFAR nets among them
-    return ops.concat(old, new, dim=1).slice_axis(axis=0, begin=0, end=None)
+    return ops.concat(*maps, dim=1).slice_axis(axis=0, begin=0, end=None)
 
 
 def global_avg_pool(x: Any) -> Any:

@@ -57,11 +57,13 @@ class DenseLayer(HybridBlock):
 
 
 class DenseBlock(HybridBlock):
+    layer = DenseLayer
+
     def __init__(self, spec: DenseBlockSpec) -> None:
         super().__init__()
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, DenseLayer(layer))
+            setattr(self, layer.name, self.layer(layer))
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         for layer in self.spec.layers:
@@ -82,11 +84,13 @@ class Transition(HybridBlock):
 
 
 class Features(Stem):
+    block = DenseBlock
+
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__(spec.stem)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, DenseBlock(block))
+            setattr(self, block.name, self.block(block))
             if transition:
                 setattr(self, transition.name, Transition(transition))
         self.norm5 = batch_norm(spec.norm5)
@@ -106,10 +110,12 @@ class Features(Stem):
 
 
 class DenseNet(HybridBlock):
+    features_of = Features
+
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.features = Features(spec)
+        self.features = self.features_of(spec)
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:

@@ -32,6 +32,7 @@ with framework("keras", "tensorflow"):
             "KERAS_BACKEND, or set it (or ~/.keras/keras.json) to tensorflow, and start again"
         )
 
+    from .memory import RecomputingDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
     from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights
@@ -63,19 +64,22 @@ __all__ = [
 ]
 
 
-def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
-    return _made(spec, init_weights(spec, seed), check_dtype(dtype))
+def build(
+    spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32", memory_efficient: bool = False
+) -> DenseNet:
+    kind = RecomputingDenseNet if memory_efficient else DenseNet
+    return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 
 def optimize(model: DenseNet) -> DenseNet:
-    folded = _made(*fold(model.spec, export_weights(model)), dtype_of(model))
+    folded = _made(DenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
     folded.trainable = False
     folded.call = tf.function(folded.call)  # type: ignore[method-assign]
     return folded
 
 
-def _made(spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
-    model = DenseNet(spec, dtype=dtype)
+def _made(kind: type[DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
+    model = kind(spec, dtype=dtype)
     model.build((None, None, None, spec.config.in_channels))
     import_weights(model, weights)
     return model

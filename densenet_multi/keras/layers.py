@@ -62,8 +62,8 @@ def relu(x: Any) -> Any:
     return keras.ops.relu(x)
 
 
-def concat(old: Any, new: Any) -> Any:
-    return keras.ops.concatenate([old, new], axis=-1)
+def concat(*maps: Any) -> Any:
+    return keras.ops.concatenate(maps, axis=-1)
 
 
 def global_avg_pool(x: Any) -> Any:

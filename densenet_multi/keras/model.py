@@ -56,11 +56,13 @@ class DenseLayer(Block):
 
 
 class DenseBlock(Block):
+    layer = DenseLayer
+
     def __init__(self, spec: DenseBlockSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, DenseLayer(layer))
+            setattr(self, layer.name, self.layer(layer))
 
     def call(self, x: Any) -> Any:
         for layer in self.spec.layers:
@@ -81,11 +83,13 @@ class Transition(Block):
 
 
 class Features(Stem):
+    block = DenseBlock
+
     def __init__(self, spec: DenseNetSpec, **kwargs: Any) -> None:
         super().__init__(spec.stem, **kwargs)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, DenseBlock(block))
+            setattr(self, block.name, self.block(block))
             if transition:
                 setattr(self, transition.name, Transition(transition))
         self.norm5 = batch_norm(spec.norm5)
@@ -105,10 +109,12 @@ class Features(Stem):
 
 
 class DenseNet(Network):
+    features_of = Features
+
     def __init__(self, spec: DenseNetSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spec = spec
-        self.features = Features(spec)
+        self.features = self.features_of(spec)
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def call(self, x: Any, training: Any = None) -> Any:

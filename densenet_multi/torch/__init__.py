@@ -10,11 +10,12 @@ from ..backends import check_dtype, framework
 from ..fold import fold
 from ..inputs import check_images
 from ..spec import DenseNetSpec
-from ..weights import init_weights
+from ..weights import Weights, init_weights
 
 with framework("torch", "torch"):
     import torch
 
+    from .memory import RecomputingDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
     from .train import fit, in_mode, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights, to_numpy
@@ -46,20 +47,24 @@ __all__ = [
 ]
 
 
-def build(spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32") -> DenseNet:
-    check_dtype(dtype)
-    weights = init_weights(spec, seed)
-    model = DenseNet(spec).to(getattr(torch, dtype))
-    import_weights(model, weights)
-    return model
+def build(
+    spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32", memory_efficient: bool = False
+) -> DenseNet:
+    kind = RecomputingDenseNet if memory_efficient else DenseNet
+    return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 
 def optimize(model: DenseNet) -> DenseNet:
-    spec, weights = fold(model.spec, export_weights(model))
-    folded = DenseNet(spec).to(model.features.conv0.weight)  # its device and dtype
-    import_weights(folded, weights)
+    folded = _made(DenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
+    folded.to(model.features.conv0.weight.device)
     # kernels lie in memory as oneDNN and cuDNN like them; maps follow
     return folded.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+
+
+def _made(kind: type[DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
+    model = kind(spec).to(getattr(torch, dtype))
+    import_weights(model, weights)
+    return model
 
 
 def use_gpu(model: DenseNet) -> bool:

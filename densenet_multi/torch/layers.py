@@ -45,8 +45,8 @@ def relu(x: Tensor) -> Tensor:
     return F.relu(x)
 
 
-def concat(old: Tensor, new: Tensor) -> Tensor:
-    return torch.cat([old, new], dim=1)
+def concat(*maps: Tensor) -> Tensor:
+    return torch.cat(maps, dim=1)
 
 
 def global_avg_pool(x: Tensor) -> Tensor:

@@ -56,11 +56,13 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
+    layer = DenseLayer
+
     def __init__(self, spec: DenseBlockSpec) -> None:
         super().__init__()
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, DenseLayer(layer))
+            setattr(self, layer.name, self.layer(layer))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.spec.layers:
@@ -81,11 +83,13 @@ class Transition(nn.Module):
 
 
 class Features(Stem):
+    block = DenseBlock
+
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__(spec.stem)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, DenseBlock(block))
+            setattr(self, block.name, self.block(block))
             if transition:
                 setattr(self, transition.name, Transition(transition))
         self.norm5 = batch_norm(spec.norm5)
@@ -105,10 +109,12 @@ class Features(Stem):
 
 
 class DenseNet(nn.Module):
+    features_of = Features
+
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.features = Features(spec)
+        self.features = self.features_of(spec)
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,112 @@
+"""Memory-efficient training: the same numbers, in less memory."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import densenet_multi as dm
+import native
+from cases import SMALL, images, labels, random_weights, small
+
+STEP = """
+import json, sys
+import numpy as np
+import densenet_multi as dm
+from densenet_multi.report import peak_memory
+
+name, efficient = json.loads(sys.argv[1])
+backend = dm.load_backend(name)
+spec = dm.cifar_config(40, 12, bottleneck=True, num_classes=10).resolve()
+model = backend.build(spec, memory_efficient=efficient)
+data = np.zeros((256, 3, 32, 32), np.float32), np.arange(256) % 10
+before = peak_memory()
+backend.fit(model, data, dm.Recipe(epochs=1, batch_size=128))
+print(json.dumps(peak_memory() - before))
+"""
+
+
+def pair(backend, spec, weights):
+    """The same model twice: as it is, and memory-efficient."""
+    for memory_efficient in (False, True):
+        native.seed(backend.NAME, 5)
+        model = backend.build(spec, dtype="float64", memory_efficient=memory_efficient)
+        backend.import_weights(model, weights)
+        yield model
+
+
+def assert_equal_step(backend, spec, x, y):
+    results = []
+    for model in pair(backend, spec, random_weights(spec)):
+        loss, gradients = backend.loss_and_gradients(model, x, y)
+        results.append((loss, gradients, backend.export_weights(model)))
+    (loss, gradients, after), (same_loss, same_gradients, same_after) = results
+    assert list(same_gradients) == list(gradients)
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    for name, gradient in gradients.items():  # sums of gradients come in another order
+        assert np.abs(same_gradients[name] - gradient).max() <= 1e-14 * largest
+    # XLA merges other operations; elsewhere these are the same bits
+    exact = {"rtol": 1e-14 if backend.NAME == "flax" else 0, "atol": 0}
+    np.testing.assert_allclose(same_loss, loss, **exact)
+    for name, array in after.items():  # running statistics move, and once
+        np.testing.assert_allclose(same_after[name], array, **exact)
+
+
+@pytest.mark.parametrize("drop_rate", [0.0, 0.4])
+@pytest.mark.parametrize("name", SMALL)
+def test_a_step_is_the_same(backend, name, drop_rate):
+    spec = small(name, drop_rate=drop_rate)
+    assert_equal_step(backend, spec, images(spec, 35, count=3), labels(spec, 3))
+
+
+def test_training_is_the_same(backend):
+    spec = small("bottleneck")
+    data = images(spec, 32, count=10), labels(spec, 10)
+    recipe = dm.Recipe(epochs=2, batch_size=4, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    ends = []
+    for model in pair(backend, spec, random_weights(spec)):
+        history = backend.fit(model, data, recipe, validation=data)
+        ends.append((history.epochs[-1].validation_loss, backend.export_weights(model)))
+    (loss, weights), (same_loss, same_weights) = ends
+    assert same_loss == pytest.approx(loss, rel=1e-12)
+    for name, array in weights.items():
+        np.testing.assert_allclose(same_weights[name], array, rtol=1e-10, atol=1e-12)
+
+
+def test_frozen_features_stay_as_they_are(backend):
+    spec = small("bottleneck")
+    data = images(spec, 32, count=8), labels(spec, 8)
+    before = random_weights(spec)
+    for model in pair(backend, spec, before):
+        backend.fit(model, data, dm.Recipe(epochs=1, batch_size=4, train_features=False))
+        for name, array in backend.export_weights(model).items():
+            assert np.array_equal(array, before[name]) != name.startswith("classifier.")
+
+
+def test_evaluation_is_the_same(backend):
+    spec = small("bottleneck", drop_rate=0.3)
+    x = images(spec, 33)
+    plain, efficient = pair(backend, spec, random_weights(spec))
+    np.testing.assert_array_equal(backend.predict(efficient, x), backend.predict(plain, x))
+    np.testing.assert_equal(backend.features(efficient, x), backend.features(plain, x))
+    optimized = backend.predict(backend.optimize(efficient), x)
+    np.testing.assert_array_equal(optimized, backend.predict(backend.optimize(plain), x))
+    assert backend.count_parameters(efficient) == dm.count_parameters(spec)
+    assert isinstance(efficient, backend.DenseNet)
+
+
+def test_a_step_takes_less_memory(backend):
+    grown = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", STEP, json.dumps([backend.NAME, efficient])],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.splitlines()[-1]
+        )
+        for efficient in (False, True)
+    ]
+    assert grown[1] < 0.75 * grown[0], grown
