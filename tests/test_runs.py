@@ -427,6 +427,22 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(backend, weigh
         assert str(tmp_path / "run") in str(caught.value)
 
 
+def test_a_run_goes_on_in_less_memory(backend, weights, tmp_path, monkeypatch):
+    built, build = [], backend.build
+
+    def listening(spec, **given):
+        built.append(given["memory_efficient"])
+        return build(spec, **given)
+
+    monkeypatch.setattr(backend, "build", listening)
+    common = ["--epochs", "1", "--batch-size", "500"]
+    assert called(backend, weights, tmp_path / "run", *common).exit_code == 0
+    (tmp_path / "run" / "report.json").unlink()
+    done = called(backend, weights, tmp_path / "run", *common, "--resume", "--memory-efficient")
+    assert done.exit_code == 0, done.output
+    assert built == [False, True]
+
+
 def test_a_start_that_fails_leaves_no_run_behind(backend, weights, tmp_path):
     recipe = dm.Recipe(image_size=32, batch_size=5000)
     options = Options(backend=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
