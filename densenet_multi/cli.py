@@ -492,6 +492,13 @@ def bench(
     type=click.IntRange(min=0),
     help="Decides which images of a folder are for the test.  [default: as in training]",
 )
+@click.option(
+    "--recalibrate",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Measure the running statistics anew, on N batches of 256 training images.",
+    metavar="N",
+)
 @format_option
 @click.option(
     "--output",

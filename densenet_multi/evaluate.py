@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from ._checks import ConfigError, check_names, integer
 from ._progress import progress
 from .backends import (
+    Backend,
     backend_names,
     first_installed,
     framework_versions,
@@ -19,14 +21,14 @@ from .backends import (
     load_backend,
     place,
 )
-from .data import Examples, ImageFiles, Preparation, load_data
+from .data import Examples, ImageFiles, Preparation, epoch_order, load_data
 from .data.images import open_image
 from .figures import confusion_matrix
-from .manifest import shape_trace
+from .manifest import shape_trace, tensors
 from .portable import Checkpoint, load_checkpoint
 from .reference import cross_entropy
 from .variants import default_image_size
-from .weights import WeightsError, widest
+from .weights import Weights, WeightsError, widest
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
@@ -43,6 +45,7 @@ def evaluate(
     image_size: int | None = None,
     batch_size: int = 64,
     seed: int | None = None,
+    recalibrate: int = 0,
     device: str | None = None,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
@@ -56,6 +59,8 @@ def evaluate(
         image_size: pixels per side; None is what the file says, else the usual one.
         batch_size: images at a time.
         seed: parts a folder into train and test; None is what the file says, else 0.
+        recalibrate: measure the running statistics anew, on that many batches of 256 training
+            images: see ``recalibrated``.
         device: see ``train.train``.
         say: called with sentences for the user.
 
@@ -92,6 +97,9 @@ def evaluate(
         raise ConfigError(f"{path}: {error}; {_new_classifier(path, data)}") from None
     _say_what_is_assumed(path, checkpoint, say)
     labels = np.asarray(test.labels).astype(np.int64)
+    if integer("recalibrate", recalibrate, 0):
+        weights = recalibrated(backend, checkpoint, examples.train, recalibrate, device=device)
+        checkpoint = replace(checkpoint, weights=weights)
     confusion, loss = np.zeros((len(names),) * 2, np.int64), 0.0
     for indices, logits in _answers(path, checkpoint, backend, test, batch_size, device=device):
         scores = logits[:, order]
@@ -102,6 +110,7 @@ def evaluate(
         "data": data,
         "data_from": examples.where,
         "image_size": size,
+        "recalibrate": recalibrate,
         "examples": len(test),
         "accuracy": int(confusion.trace()) / len(test),
         "loss": loss / len(test),
@@ -162,6 +171,49 @@ def predict(
             ]
             found.append({"image": str(images[index]), "top": rows})
     return found
+
+
+def recalibrated(
+    backend: str,
+    checkpoint: Checkpoint,
+    examples: Examples,
+    batches: int,
+    *,
+    batch_size: int = 256,
+    device: str | None = None,
+) -> Weights:
+    """The weights with running statistics that are means over batches, drawn anew.
+
+    While training, a running statistic is a weighted mean over the last ten or so batches, each
+    with other weights: at a high learning rate it lags behind. This is what the weights deserve.
+
+    Arguments:
+        backend: which calculates.
+        checkpoint: the network.
+        examples: to draw from; in the order of the first epoch with seed 0.
+        batches: how many, at most as many as there are.
+        batch_size: images in each.
+        device: see ``train.train``.
+
+    Source: Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576, section 3.
+    """
+    module, model = _model(checkpoint, backend, device)
+    decay = checkpoint.spec.config.bn_decay
+    statistics = [n for n, t in tensors(checkpoint.spec).items() if t.role == "statistic"]
+    nothing = {name: np.zeros_like(checkpoint.weights[name]) for name in statistics}
+    sums = {name: np.zeros(array.shape) for name, array in nothing.items()}
+    order, labels = epoch_order(len(examples), 0, 0), np.asarray(examples.labels)
+    batches = min(batches, max(len(order) // batch_size, 1))
+    with progress() as bar:
+        for number in bar.track(range(batches), description="measuring running statistics"):
+            module.import_weights(model, {**checkpoint.weights, **nothing})
+            indices = order[number * batch_size : (number + 1) * batch_size]
+            module.loss_and_gradients(model, examples.take(indices), labels[indices])
+            after = module.export_weights(model)  # (1 - decay) of this batch's statistics
+            for name in statistics:
+                sums[name] += after[name].astype(np.float64) / (1 - decay) / batches
+    dtype = widest(checkpoint.weights)
+    return {**checkpoint.weights, **{name: array.astype(dtype) for name, array in sums.items()}}
 
 
 # --- The numbers --------------------------------------------------------------------------------
@@ -258,6 +310,16 @@ def _say_what_is_assumed(path: Path, checkpoint: Checkpoint, say: Say) -> None:
         say(f"{path}: does not say which pixel values the network wants; 0 to 1 is assumed")
 
 
+def _model(checkpoint: Checkpoint, backend: str, device: str | None) -> tuple[Backend, Any]:
+    if device == "cpu":
+        hide_gpus()
+    module = load_backend(backend)
+    model = module.build(checkpoint.spec, dtype=widest(checkpoint.weights))
+    module.import_weights(model, checkpoint.weights)
+    place(module, model, device)
+    return module, model
+
+
 def _answers(
     path: Path,
     checkpoint: Checkpoint,
@@ -268,12 +330,7 @@ def _answers(
     device: str | None,
 ) -> Iterator[tuple[Integers, Floats]]:
     """Batch by batch: the indices of the examples (n,), and their logits (n, num_classes)."""
-    if device == "cpu":
-        hide_gpus()
-    module = load_backend(backend)
-    model = module.build(checkpoint.spec, dtype=widest(checkpoint.weights))
-    module.import_weights(model, checkpoint.weights)
-    place(module, model, device)
+    module, model = _model(checkpoint, backend, device)
     with progress() as bar:
         task = bar.add_task(f"predicting in {module.FRAMEWORK}", total=len(examples))
         for start in range(0, len(examples), batch_size):

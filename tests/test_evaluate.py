@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from unittest.mock import Mock
 from xml.etree import ElementTree as ET
 
@@ -11,9 +12,17 @@ from click.testing import CliRunner
 from PIL import Image
 
 import densenet_multi as dm
-from cases import random_weights, small
+from cases import images, labels, random_weights, small
 from densenet_multi import backends, cli, evaluate, figures
-from densenet_multi.data import CLASSES, load_data, load_sample, read_image, to_input
+from densenet_multi.data import (
+    CLASSES,
+    Arrays,
+    epoch_order,
+    load_data,
+    load_sample,
+    read_image,
+    to_input,
+)
 from densenet_multi.portable import Checkpoint
 
 FASHION = {"in_channels": 1, "num_classes": 10}  # what suits Fashion-MNIST
@@ -569,3 +578,39 @@ def test_the_device_that_was_asked_for(weights, picture, fake, monkeypatch, comm
     assert (hide.call_count, fake.use_gpu.called) == (1, False)
     assert invoke(command, weights, *what).exit_code == 0
     assert fake.use_gpu.called
+
+
+def test_recalibrated_statistics_are_means_over_batches(backend):
+    spec = small("bottleneck", num_classes=3)
+    weights = random_weights(spec)
+    examples = Arrays(images(spec, 32, count=10), labels(spec, 10))
+    found = evaluate.recalibrated(
+        backend.NAME, Checkpoint(spec, weights), examples, 2, batch_size=4
+    )
+    assert list(found) == list(weights)
+    batches = [
+        dm.reference.forward(
+            replace(spec.config, bn_decay=0.0).resolve(),
+            weights,
+            examples.take(epoch_order(10, 0, 0)[start : start + 4]),
+            training=True,
+            variance=backend.RUNNING_VARIANCE,
+        ).statistics
+        for start in (0, 4)
+    ]
+    for name, array in weights.items():
+        expected = np.mean([b[name] for b in batches], axis=0) if name in batches[0] else array
+        np.testing.assert_allclose(found[name], expected, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("fake")
+def test_evaluation_with_statistics_measured_anew(weights, monkeypatch):
+    anew = Mock(side_effect=lambda _, checkpoint, *__, **___: checkpoint.weights)
+    monkeypatch.setattr(evaluate, "recalibrated", anew)
+    common = ["evaluate", weights, "--backend", NAME, "--data", "sample", "--format", "json"]
+    plain, again = invoke(*common), invoke(*common, "--recalibrate", 7)
+    assert (plain.exit_code, again.exit_code) == (0, 0)
+    (backend, _, examples, batches), given = anew.call_args
+    assert (backend, len(examples), batches, given) == (NAME, 1000, 7, {"device": None})
+    assert json.loads(again.stdout)["recalibrate"] == 7
+    assert json.loads(plain.stdout)["recalibrate"] == anew.call_count - 1 == 0
