@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -46,6 +47,14 @@ def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend
     expected = backend.export_weights(names["model"])
     for name, array in backend.export_weights(names["again"]).items():
         np.testing.assert_array_equal(array, expected[name])
+
+
+def test_the_tables_of_results_are_made_from_the_files_beside_them():
+    folder = ROOT / "docs" / "results"
+    for name, tables in run_path(str(folder / "tables.py"))["tables"]().items():
+        page = (folder / f"{name}.md").read_text("utf-8")
+        assert [table for table in tables if table not in page] == []
+        assert page.count("|---|") == len(tables)
 
 
 def test_the_table_of_promises_is_that_of_the_mutants():

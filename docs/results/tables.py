@@ -1,0 +1,91 @@
+"""The tables of the pages in this folder, from the JSON files beside this one.
+
+    python docs/results/tables.py
+
+prints them; a test compares them with the pages beside it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+BACKENDS = ("torch", "keras", "gluon", "flax")
+
+
+def read(name: str) -> Any:
+    """What a JSON file of this folder holds."""
+    return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def rows(heading: str, *lines: str) -> str:
+    """A Markdown table: a heading, numbers to the right of the first column, lines."""
+    return "\n".join([f"| {heading} |", "|---" + "|--:" * heading.count("|") + "|", *lines, ""])
+
+
+def run(report: dict[str, Any]) -> str:
+    """Epoch by epoch, what ``report.json`` of a run says."""
+    lines = []
+    for epoch in report["epochs"]:
+        seconds = sum(e["seconds"] for e in report["epochs"][: epoch["number"]])
+        lines.append(
+            f"| {epoch['number']} | {epoch['loss']:.3f} | {epoch['accuracy']:.4f} "
+            f"| {epoch['validation_loss']:.3f} | {epoch['validation_accuracy']:.4f} "
+            f"| {seconds / 60:.0f} min |"
+        )
+    return rows("epoch | loss | accuracy | test loss | test accuracy | time", *lines)
+
+
+def first_epochs(reports: list[dict[str, Any]]) -> str:
+    """The first epoch of several runs."""
+    lines = []
+    for report in reports:
+        epoch = report["epochs"][0]
+        dtype = "bfloat16" if report["recipe"]["bfloat16"] else "float32"
+        versions = ", ".join(f"{name} {found}" for name, found in report["versions"].items())
+        lines.append(
+            f"| {report['framework']} ({versions}), {dtype} | {epoch['loss']:.3f} "
+            f"| {epoch['accuracy']:.4f} | {epoch['validation_loss']:.3f} "
+            f"| {epoch['validation_accuracy']:.4f} |"
+        )
+    return rows("framework | loss | accuracy | test loss | test accuracy", *lines)
+
+
+def anew(reports: dict[str, dict[str, Any]]) -> str:
+    """Test accuracies of what ``evaluate --recalibrate`` says, by epoch."""
+    measured = {epoch["number"]: epoch for epoch in read("chapter-torch")["epochs"]}
+    lines = []
+    for name, number in (("best", read("chapter-torch")["best_epoch"]), ("last", 10)):
+        before, after = measured[number]["validation_accuracy"], reports[name]["accuracy"]
+        lines.append(f"| {name} ({number}) | {before:.4f} | {after:.4f} |")
+    return rows("weights (epoch) | as trained | measured anew", *lines)
+
+
+def speed(result: dict[str, Any]) -> str:
+    """What ``densenet-multi bench --format json`` printed."""
+    lines = []
+    for name, found in result["backends"].items():
+        for case, measured in found["cases"].items():
+            ratio = f"{measured['ratio']:.2f}" if "ratio" in measured else ""
+            spread = f"{measured['lowest']:.0f}-{measured['highest']:.0f}"
+            speed = f"{measured['images_per_second']:.0f} ({spread})"
+            lines.append(f"| {name}, {case} | {ratio} | {speed} |")
+    return rows("backend, case | ratio | images/s", *lines)
+
+
+def tables() -> dict[str, list[str]]:
+    """All of each page, in its order."""
+    epochs = [read("chapter-torch"), *(read(f"epoch-{name}") for name in BACKENDS[1:])]
+    return {
+        "training": [
+            run(read("chapter-torch")),
+            anew({name: read(f"recalibrated-{name}") for name in ("best", "last")}),
+            first_epochs(epochs),
+            speed(read("bench-training")),
+        ],
+    }
+
+
+if __name__ == "__main__":
+    for page, found in tables().items():
+        print(f"{page}.md\n", *found, sep="\n")
