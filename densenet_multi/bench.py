@@ -33,8 +33,6 @@ USUAL = {  # work -> its network, pixels per side, images per step
     "training": ("d2l", 96, 256),
     "inference": ("densenet121", 224, 8),
 }
-
-
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 

@@ -18,7 +18,7 @@ def conv(spec: ConvSpec) -> nn.Conv2d:
     )
 
 
-def batch_norm(spec: BatchNormSpec | FoldedNormSpec) -> nn.BatchNorm2d:
+def batch_norm(spec: BatchNormSpec | FoldedNormSpec) -> nn.Module:
     if isinstance(spec, FoldedNormSpec):
         return nn.Identity()
     # PyTorch's momentum is the weight of the new value: 0.1 where the spec says decay 0.9
