@@ -1,8 +1,8 @@
 """``densenet-multi bench``: how fast each backend trains and predicts, and other code beside it.
 
 Every case is a process of its own. Those of one backend take turns, one round of steps each, so
-that what else a machine does meets all of them; what is compared is the ratio within a round. The
-``limit`` is the network's matrix products alone.
+that what else a machine does meets all of them; what is compared is the ratio within a round.
+``products`` are the network's matrix products alone, in NumPy.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from typing import IO, TYPE_CHECKING, Any
 from ._checks import bad, check_names, integer
 from ._process import last_lines, started
 from .backends import BackendNotInstalledError, framework_versions
-from .bench_case import CASES, MARK
+from .bench_case import CASES, MARK, network
 from .figures import bars
 from .manifest import min_image_size
-from .variants import get_spec
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,8 +31,11 @@ WARMUP = 2  # steps; the first one compiles
 USUAL = {  # work -> its network, pixels per side, images per step
     "training": ("d2l", 96, 256),
     "inference": ("densenet121", 224, 8),
+    "memory": ("densenet_bc100_k12", 32, 64),
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+# glibc then gives an array back when it is freed: a process holds what is in use
+EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 class CaseError(RuntimeError):
@@ -47,6 +49,7 @@ def bench(
     variant: str | None = None,
     image_size: int | None = None,
     batch_size: int | None = None,
+    depth: int | None = None,
     rounds: int = 5,
     steps: int = 2,
     threads: int | None = None,
@@ -57,11 +60,14 @@ def bench(
     Arguments:
         backends: which; one after the other.
         work: "training": ``fit`` and the chapter's own code; "inference": ``predict`` with
-            ``optimize(model)`` and with the model as it is, and the framework's own DenseNet.
+            ``optimize(model)`` and with the model as it is, and the framework's own DenseNet;
+            "memory": ``fit`` with ``build(spec, memory_efficient=True)`` and with the model as it
+            is.
         variant: the network; the chapter's code trains "d2l" alone. None, as in what follows, is
             the usual one (``USUAL``).
         image_size: pixels per side.
-        batch_size: images per step; for training, from 2.
+        batch_size: images per step; to train, from 2.
+        depth: for memory, in place of a variant: the depth (L) of the paper's DenseNet-BC, k = 12.
         rounds: how often the cases of a backend take turns.
         steps: in each round.
         threads: CPUs that a process may use; None is all that this one may.
@@ -69,24 +75,28 @@ def bench(
 
     Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and,
     where it is "ok", ``cases``: {name: see ``summary_of``, and, but for the first, ``ratio``: the
-    first one's images per second over this one's, median over the rounds}}.
+    first one's images per second over this one's, median over the rounds; ``memory_ratio``: the
+    first one's ``grown_bytes`` over this one's}}.
     Raises ``ConfigError``.
     """
     cpus = _cpus(threads)
     check_names("work", [work], CASES)
     usual = USUAL[work]
     variant = usual[0] if variant is None else variant
-    spec = get_spec(variant)
     if work == "training" and variant != "d2l":
         raise bad("variant", variant, "'d2l' for training, which the chapter's code trains")
+    if work != "memory" and depth is not None:
+        raise bad("depth", depth, f"none for {work}, which takes a variant")
+    spec = network({"variant": variant, "depth": depth})
     size = usual[1] if image_size is None else image_size
     size = integer("image_size", size, min_image_size(spec))
     count = usual[2] if batch_size is None else batch_size
     settings: dict[str, Any] = {
         "work": work,
         "variant": variant,
+        "depth": depth,
         "image_size": size,
-        "batch_size": integer("batch_size", count, 2 if work == "training" else 1),
+        "batch_size": integer("batch_size", count, 1 if work == "inference" else 2),
         "rounds": integer("rounds", rounds, 1),
         "steps": integer("steps", steps, 1),
         "warmup": WARMUP,
@@ -117,11 +127,13 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
 
     Arguments:
         warmup: what its process printed at first: ``seconds`` of each step, ``peak_memory_bytes``.
-        rounds: the same of each round.
+        rounds: the same of each round, and ``grown_bytes``, the growth of that peak since before
+            the first step.
         size: images per step.
 
     Returns ``images_per_second`` (median of the rounds), ``lowest``, ``highest``, ``rounds`` (of
-    each), ``first_step_seconds`` (tracing and compilation are in it), ``peak_memory_bytes``.
+    each), ``first_step_seconds`` (tracing and compilation are in it), ``peak_memory_bytes``,
+    ``grown_bytes``.
     """
     speeds = [size * len(r["seconds"]) / sum(r["seconds"]) for r in rounds]
     return {
@@ -131,6 +143,7 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
         "rounds": speeds,
         "first_step_seconds": warmup["seconds"][0],
         "peak_memory_bytes": rounds[-1]["peak_memory_bytes"],
+        "grown_bytes": rounds[-1]["grown_bytes"],
     }
 
 
@@ -158,6 +171,7 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
     for other in others:
         pairs = zip(ours["rounds"], other["rounds"], strict=True)
         other["ratio"] = median(mine / theirs for mine, theirs in pairs)
+        other["memory_ratio"] = ours["grown_bytes"] / max(1, other["grown_bytes"])
     return {"status": "ok", "cases": cases}
 
 
@@ -167,7 +181,7 @@ def _started(settings: dict[str, Any]) -> AbstractContextManager[Any]:
         "densenet_multi.bench_case",
         json.dumps(settings),
         stdin=subprocess.PIPE,
-        environment=dict.fromkeys(THREADS, count),
+        environment=dict.fromkeys(THREADS, count) | (EXACT if settings["work"] == "memory" else {}),
     )
 
 
@@ -207,16 +221,16 @@ def table(result: dict[str, Any]) -> Table:
     size = f"{result['image_size']}x{result['image_size']}"
     drawn = Table(
         box=box.SIMPLE_HEAD,
-        title=f"{result['work']}, {result['variant']}, {result['batch_size']} images of {size}, "
+        title=f"{result['work']}, {name_of(result)}, {result['batch_size']} images of {size}, "
         f"float32, {len(result['cpus'])} CPUs",
         caption="ratio: images per second of a backend's first case over this one's, median over "
         f"{result['rounds']} rounds in turn. In brackets, the slowest and the fastest round. The "
-        "first step compiles. memory: the peak of the process. limit: the network's matrix "
-        "products alone, in NumPy.",
+        "first step compiles. memory: how much the process grew since before it, and the first "
+        "case's growth over this one's. products: the network's matrix products alone, in NumPy.",
         title_justify="left",
         caption_justify="left",
     )
-    for heading in ("backend", "case", "ratio", "images/s", "first step", "memory"):
+    for heading in ("backend", "case", "ratio", "images/s", "first step", "memory", "ratio"):
         drawn.add_column(heading, justify="left" if heading in ("backend", "case") else "right")
     for name, report in result["backends"].items():
         if report["status"] != "ok":
@@ -229,10 +243,16 @@ def table(result: dict[str, Any]) -> Table:
                 f"{found['ratio']:.2f}" if "ratio" in found else "",
                 f"{found['images_per_second']:.0f} ({found['lowest']:.0f}-{found['highest']:.0f})",
                 f"{found['first_step_seconds']:.1f} s",
-                f"{found['peak_memory_bytes'] / 2**20:,.0f} MiB",
+                f"{found['grown_bytes'] / 2**20:,.0f} MiB",
+                f"{found['memory_ratio']:.2f}" if "memory_ratio" in found else "",
                 end_section=number == len(report["cases"]),
             )
     return drawn
+
+
+def name_of(result: dict[str, Any]) -> str:
+    """The network that was measured, in words."""
+    return f"DenseNet-BC, L = {result['depth']}" if result["depth"] else result["variant"]
 
 
 def picture(result: dict[str, Any]) -> bytes:

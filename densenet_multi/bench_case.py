@@ -21,19 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from .backends import Backend, hide_gpus, load_backend
+from .backends import hide_gpus, load_backend
 from .data import Pixels, Preparation, load_sample
 from .history import Step
 from .manifest import shape_trace
 from .recipe import RECIPES
 from .report import peak_memory
 from .spec import DenseNetSpec
-from .variants import get_spec
+from .variants import cifar_config, get_spec
 
 MARK = "densenet-multi bench: "  # frameworks print too
 CASES = {  # work -> what is compared: the first with each of the others
-    "training": ("fit", "chapter", "limit"),
-    "inference": ("optimized", "model", "framework", "limit"),
+    "training": ("fit", "chapter", "products"),
+    "inference": ("optimized", "model", "framework", "products"),
+    "memory": ("efficient", "plain"),
 }
 DIFFERENT = 4  # batches for the chapter's code
 
@@ -48,6 +49,7 @@ class Rounds:
     def __init__(self, steps: int, warmup: int) -> None:
         self._steps, self._wanted = steps, warmup
         self._seconds: list[float] = []
+        self._before = peak_memory()
         self._last = time.perf_counter()
 
     def __call__(self, event: object = None) -> None:
@@ -56,7 +58,9 @@ class Rounds:
             return
         self._seconds.append(time.perf_counter() - self._last)
         if len(self._seconds) == self._wanted:
-            _say({"seconds": self._seconds, "peak_memory_bytes": peak_memory()})
+            peak = peak_memory()
+            grown = peak - self._before
+            _say({"seconds": self._seconds, "peak_memory_bytes": peak, "grown_bytes": grown})
             if not sys.stdin.readline():
                 raise FinishedError
             self._seconds, self._wanted = [], self._steps
@@ -69,12 +73,12 @@ def run(settings: dict[str, Any]) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, settings["cpus"])
     with suppress(FinishedError):
-        if settings["case"] == "limit":
-            _limit(settings)
-        elif settings["work"] == "training":
-            _train(settings)
-        else:
+        if settings["case"] == "products":
+            _multiply(settings)
+        elif settings["work"] == "inference":
             _predict(settings)
+        else:
+            _train(settings)
 
 
 def products(
@@ -97,7 +101,7 @@ def products(
         yield batch_size * area, conv.in_channels * conv.kernel_size**2, conv.out_channels
 
 
-def _limit(settings: dict[str, Any]) -> None:
+def _multiply(settings: dict[str, Any]) -> None:
     """The network's matrix products alone, in NumPy; training multiplies three times as much."""
     spec = get_spec(settings["variant"])
     shapes = list(products(spec, settings["image_size"], settings["batch_size"]))
@@ -139,33 +143,33 @@ def _predict(settings: dict[str, Any]) -> None:
 
 def _train(settings: dict[str, Any]) -> None:
     batch_size, steps, warmup = settings["batch_size"], settings["steps"], settings["warmup"]
+    spec = network(settings)
     pixels, labels = load_sample("train")
     needed = (warmup + steps * settings["rounds"]) * batch_size
     order = np.arange(needed) % len(labels)
-    prepare = Preparation(settings["image_size"], 1)
+    prepare = Preparation(settings["image_size"], spec.config.in_channels)
     data = Pixels(pixels[order, np.newaxis], labels[order], prepare)
-    backend = load_backend(settings["backend"])
-    rounds = Rounds(steps, warmup)
-    if settings["case"] == "fit":
-        _fit(backend, data, batch_size, rounds)
-    else:
-        _chapter(backend, data, batch_size, rounds)
-
-
-def _fit(backend: Backend, data: Pixels, batch_size: int, rounds: Rounds) -> None:
+    backend: Any = load_backend(settings["backend"])
     recipe = replace(RECIPES["chapter"], epochs=1, batch_size=batch_size)
-    backend.fit(backend.build(get_spec("d2l")), data, recipe, callbacks=[rounds])
+    if settings["case"] == "chapter":
+        # made beforehand: how the chapter reads its images is not measured
+        batches = [
+            (data.take(indices), data.labels[indices].astype(np.int64))
+            for indices in np.arange(min(len(data), DIFFERENT * batch_size)).reshape(-1, batch_size)
+        ]
+        chapter = import_module(f"{backend.__name__}.chapter")
+        endless = islice(cycle(batches), len(data) // batch_size)
+        chapter.train_chapter(endless, recipe.learning_rate, Rounds(steps, warmup))
+    else:
+        model = backend.build(spec, memory_efficient=settings["case"] == "efficient")
+        backend.fit(model, data, recipe, callbacks=[Rounds(steps, warmup)])
 
 
-def _chapter(backend: Any, data: Pixels, batch_size: int, rounds: Rounds) -> None:
-    # made beforehand: how the chapter reads its images is not measured
-    batches = [
-        (data.take(indices), data.labels[indices].astype(np.int64))
-        for indices in np.arange(min(len(data), DIFFERENT * batch_size)).reshape(-1, batch_size)
-    ]
-    chapter = import_module(f"{backend.__name__}.chapter")
-    endless = islice(cycle(batches), len(data) // batch_size)
-    chapter.train_chapter(endless, RECIPES["chapter"].learning_rate, rounds)
+def network(settings: dict[str, Any]) -> DenseNetSpec:
+    """The network that is measured: a variant, or the paper's DenseNet-BC (k = 12) of a depth."""
+    if settings["depth"]:
+        return cifar_config(settings["depth"], 12, bottleneck=True).resolve()
+    return get_spec(settings["variant"])
 
 
 def _say(report: dict[str, Any]) -> None:

@@ -425,13 +425,16 @@ def train(  # noqa: PLR0917  # click passes options by name
 @backends_option
 @click.option(
     "--work",
-    type=click.Choice(["training", "inference"]),
+    type=click.Choice(["training", "inference", "memory"]),
     default="training",
     show_default=True,
 )
-@click.option("--variant", help="For inference.  [default: densenet121]")
-@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; 224]")
-@click.option("--batch-size", type=AT_LEAST_1, help="Images per step.  [default: 256; 8]")
+@click.option(
+    "--variant", help="For inference and memory.  [default: densenet121; densenet_bc100_k12]"
+)
+@click.option("--depth", type=AT_LEAST_1, help="For memory: L of a DenseNet-BC, k = 12.")
+@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; 224; 32]")
+@click.option("--batch-size", type=AT_LEAST_1, help="Images per step.  [default: 256; 8; 64]")
 @click.option("--rounds", type=AT_LEAST_1, default=5, show_default=True, help="Turns of each case.")
 @click.option("--steps", type=AT_LEAST_1, default=2, show_default=True, help="In each round.")
 @click.option("--threads", type=AT_LEAST_1, help="CPUs of each case.  [default: all]")
@@ -450,8 +453,9 @@ def bench(
     rounds: int,
     **given: Any,
 ) -> int:
-    """How fast each backend trains the chapter's network, with the chapter's own code beside it; or
-    how fast it predicts, with the framework's own DenseNet beside it.
+    """How fast each backend trains the chapter's network, with the chapter's own code beside it;
+    how fast it predicts, with the framework's own DenseNet beside it; or what memory-efficient
+    training costs and saves.
 
     Each case is a process of its own, on the CPU; they take turns, so that what else the machine
     does meets all of them. The ratio is what counts.

@@ -21,13 +21,20 @@ FEW = {"image_size": 32, "batch_size": 4, "rounds": 2, "steps": 2}
 
 def report(**ratios):
     speeds = {"images_per_second": 10.0, "lowest": 9.0, "highest": 12.0, "rounds": [9.0, 12.0]}
-    case = {**speeds, "first_step_seconds": 1.5, "peak_memory_bytes": 2**30}
-    others = {name: {**case, "ratio": ratio} for name, ratio in ratios.items()}
+    case = {**speeds, "first_step_seconds": 1.5, "peak_memory_bytes": 2**30, "grown_bytes": 2**28}
+    others = {name: {**case, "ratio": ratio, "memory_ratio": 0.5} for name, ratio in ratios.items()}
     return {"status": "ok", "versions": {}, "cases": {"fit": case, **others}}
 
 
 def result(**reports):
-    return {**FEW, "work": "training", "variant": "d2l", "cpus": [0], "backends": reports}
+    return {
+        **FEW,
+        "work": "training",
+        "variant": "d2l",
+        "depth": None,
+        "cpus": [0],
+        "backends": reports,
+    }
 
 
 # --- Without a framework ------------------------------------------------------------------------
@@ -35,11 +42,14 @@ def result(**reports):
 
 def test_a_round_is_images_over_seconds():
     warmup = {"seconds": [3.0, 1.0], "peak_memory_bytes": 5}
-    rounds = [{"seconds": s, "peak_memory_bytes": 7} for s in ([1, 3], [1, 1], [2, 6])]
+    rounds = [
+        {"seconds": s, "peak_memory_bytes": 7, "grown_bytes": 6} for s in ([1, 3], [1, 1], [2, 6])
+    ]
     found = bench.summary_of(warmup, rounds, 10)
     assert found["rounds"] == [5, 10, 2.5]
     assert (found["images_per_second"], found["lowest"], found["highest"]) == (5, 2.5, 10)
     assert (found["first_step_seconds"], found["peak_memory_bytes"]) == (3, 7)
+    assert found["grown_bytes"] == 6
 
 
 def test_cases_take_turns_and_each_is_first_as_often(monkeypatch):
@@ -58,29 +68,31 @@ def test_cases_take_turns_and_each_is_first_as_often(monkeypatch):
 
     def answer(case, _, *, go=False):
         turns.append(f"{case.case}{' go' if go else ''}")
-        if case.case == "limit":
+        if case.case == "products":
             return {"absent": "no such thing"}
-        return {"seconds": [next(seconds)], "peak_memory_bytes": 1}
+        return {"seconds": [next(seconds)], "peak_memory_bytes": 1, "grown_bytes": grown[case.case]}
 
+    grown = {"fit": 30, "chapter": 40}
     monkeypatch.setattr(bench, "_started", Case)
     monkeypatch.setattr(bench, "_answer", answer)
     said = []
     settings = {"backend": "any", "work": "training", "rounds": 3, "batch_size": 60}
     found = bench._turns(settings, said.append)
     assert turns == [
-        *("fit", "chapter", "limit", "chapter go", "fit go", "fit go", "chapter go"),
-        *("chapter go", "fit go", "end limit", "end chapter", "end fit"),
+        *("fit", "chapter", "products", "chapter go", "fit go", "fit go", "chapter go"),
+        *("chapter go", "fit go", "end products", "end chapter", "end fit"),
     ]
     assert len(said) == 9 < bench.parts(["any"], "training", 3) == 12
-    assert found["cases"].keys() == {"fit", "chapter"}  # the limit was absent
+    assert found["cases"].keys() == {"fit", "chapter"}  # the products were absent
     # rounds of fit took 4, 5, 8 seconds, those of the chapter's code 3, 6, 7
     assert found["cases"]["chapter"]["ratio"] == pytest.approx(7 / 8)
+    assert found["cases"]["chapter"]["memory_ratio"] == pytest.approx(3 / 4)
     assert "ratio" not in found["cases"]["fit"]
 
 
 def test_a_process_that_ends_too_early_is_a_row_with_its_last_words():
-    settings = {**FEW, "work": "training", "warmup": 1, "cpus": sorted(os.sched_getaffinity(0))}
-    settings["backend"] = "nothing"
+    settings = {**FEW, "work": "training", "variant": "d2l", "depth": None, "warmup": 1}
+    settings |= {"backend": "nothing", "cpus": sorted(os.sched_getaffinity(0))}
     found = bench._turns(settings, lambda _: None)
     assert found["status"] == "failed"
     assert found["error"].startswith("its process ended with 1: densenet_multi._checks.ConfigError")
@@ -118,7 +130,7 @@ def test_the_threads_of_a_case_are_those_that_are_reported(monkeypatch, tmp_path
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # the user's, for other programs
     monkeypatch.setattr(bench, "started", lambda _, *a, **k: _process.started("own", *a, **k))
-    with bench._started({"cpus": [0, 1, 2]}) as (process, _):
+    with bench._started({"work": "training", "cpus": [0, 1, 2]}) as (process, _):
         assert process.stdout.read() == "3\n"
 
 
@@ -150,7 +162,7 @@ def test_a_backend_without_its_framework_is_not_installed(monkeypatch):
     assert found == {"status": "not installed", "error": "type pip install this"}
 
 
-def test_the_limit_multiplies_as_often_as_the_network():
+def test_the_products_multiply_as_often_as_the_network():
     spec = dm.get_spec("densenet121", num_classes=0)
     found = list(bench_case.products(spec, 64, 2))
     assert found[0] == (2 * 32 * 32, 7 * 7 * 3, 64)
@@ -167,6 +179,11 @@ def test_the_limit_multiplies_as_often_as_the_network():
     [
         ({"work": "play"}, "work 'play' does not exist"),
         ({"variant": "densenet121"}, "variant: expected 'd2l' for training"),
+        ({"depth": 40}, "depth: expected none for training"),
+        (
+            {"work": "memory", "depth": 41},
+            "depth: expected 4 plus a multiple of 6",
+        ),
         ({"batch_size": 1}, "batch_size: expected an integer of at least 2"),
         ({"work": "inference", "image_size": 8}, "image_size: expected an integer of at least 29"),
     ],
@@ -198,7 +215,11 @@ def test_the_chapters_code_trains_until_it_is_stopped(backend):
 def test_bench_measures_each_case(backend, work):
     arguments = ["bench", "--backends", backend.NAME, "--image-size", "32", "--batch-size", "4"]
     arguments += ["--rounds", "2", "--steps", "1", "--threads", "1", "--format", "json"]
-    arguments += ["--work", work, "--variant", "d2l"]
+    arguments += [
+        "--work",
+        work,
+        *(["--depth", "10"] if work == "memory" else ["--variant", "d2l"]),
+    ]
     done = CliRunner().invoke(cli.main, arguments)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)

@@ -95,6 +95,19 @@ def test_an_optimized_model_takes_other_sizes_and_keeps_its_weights(backend):
     np.testing.assert_array_equal(backend.predict(again, x), backend.predict(optimized, x))
 
 
+@pytest.mark.parametrize("name", ["bottleneck", "plain with bias"])
+def test_an_optimized_model_follows_weights_that_it_is_given(backend, name):
+    spec = small(name)
+    optimized = backend.optimize(backend.build(spec, dtype="float64"))
+    weights, x = random_weights(spec), images(spec, 32)
+    for gamma in (n for n in weights if ".norm1.weight" in n):
+        # no slope, hardly any, and falling: relu(a x + b) is then constant, or has its bound above
+        weights[gamma][:5] = 0.0, -0.0, 1e-310, -1e-9, -1.5
+    backend.import_weights(optimized, fold(spec, weights)[1])
+    expected = dm.reference.forward(spec, weights, x).logits
+    assert deviation(backend.predict(optimized, x), expected) < 1e-13
+
+
 def test_an_optimized_model_is_not_trained(backend):
     spec = small("bottleneck")
     optimized = backend.optimize(backend.build(spec))

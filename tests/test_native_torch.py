@@ -32,6 +32,19 @@ def test_state_dict_loads_strictly_into_another_model():
     np.testing.assert_array_equal(dt.predict(first, x), dt.predict(second, x))
 
 
+def test_an_optimized_model_loads_and_copies_and_compiles():
+    spec = small("bottleneck")
+    first, second = (dt.optimize(dt.build(spec, seed=seed)) for seed in (1, 2))
+    x = images(spec, 32)
+    expected = dt.predict(first, x)
+    assert not np.array_equal(dt.predict(second, x), expected)
+    second.load_state_dict(first.state_dict())
+    np.testing.assert_array_equal(dt.predict(second, x), expected)
+    np.testing.assert_array_equal(dt.predict(copy.deepcopy(second), x), expected)
+    second.compile(backend="aot_eager")
+    np.testing.assert_allclose(dt.predict(second, x), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_prediction_and_gradients_leave_mode_and_grad_alone():
     spec = small("bottleneck")
     model = dt.build(spec)

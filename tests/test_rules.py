@@ -23,6 +23,7 @@ FILES = [
     "layers.py",
     "model.py",
     "memory.py",
+    "optimized.py",
     "weights.py",
     "train.py",
     "__init__.py",

@@ -20,6 +20,7 @@ with framework("flax", "flax", "jax", "optax"):
 
     from .memory import RecomputingDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
+    from .optimized import OptimizedDenseNet
     from .train import evaluate, fit, loss_and_gradients
     from .weights import (
         count_parameters,
@@ -65,7 +66,7 @@ def build(
 
 
 def optimize(model: DenseNet) -> DenseNet:
-    folded = _made(DenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
+    folded = _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
     folded.eval()
     return folded
 

@@ -26,6 +26,7 @@ with framework("gluon", "mxnet", note=WHEELS):
 
     from .memory import RecomputingDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
+    from .optimized import OptimizedDenseNet
     from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights, to_native
 
@@ -64,7 +65,7 @@ def build(
 
 
 def optimize(model: DenseNet) -> DenseNet:
-    folded = _made(DenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
+    folded = _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
     folded.collect_params().setattr("grad_req", "null")
     folded.hybridize(static_alloc=True, static_shape=True)
     return folded

@@ -47,15 +47,18 @@ def dropout(rate: float) -> nn.HybridBlock:
 
 
 def relu(x: Any) -> Any:
-    return x.relu()
+    return operators(x).Activation(x, act_type="relu")  # oneDNN's, unlike x.relu()
 
 
 def concat(*maps: Any) -> Any:
-    ops = mx.nd if isinstance(maps[0], mx.nd.NDArray) else mx.sym
     # the slice takes everything: without it, oneDNN's gradient of a concatenation stops with "could
     # not construct a sub-memory" for some widths in float32, the paper's CIFAR nets among them
-    return ops.concat(*maps, dim=1).slice_axis(axis=0, begin=0, end=None)
+    return operators(maps[0]).concat(*maps, dim=1).slice_axis(axis=0, begin=0, end=None)
 
 
 def global_avg_pool(x: Any) -> Any:
     return x.mean(axis=(2, 3))
+
+
+def operators(x: Any) -> Any:
+    return mx.nd if isinstance(x, mx.nd.NDArray) else mx.sym

@@ -34,6 +34,7 @@ with framework("keras", "tensorflow"):
 
     from .memory import RecomputingDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
+    from .optimized import OptimizedDenseNet
     from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights
 
@@ -72,10 +73,7 @@ def build(
 
 
 def optimize(model: DenseNet) -> DenseNet:
-    folded = _made(DenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
-    folded.trainable = False
-    folded.call = tf.function(folded.call)  # type: ignore[method-assign]
-    return folded
+    return _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
 
 
 def _made(kind: type[DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:

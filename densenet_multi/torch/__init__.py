@@ -17,6 +17,7 @@ with framework("torch", "torch"):
 
     from .memory import RecomputingDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
+    from .optimized import OptimizedDenseNet
     from .train import fit, in_mode, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights, to_numpy
 
@@ -55,7 +56,7 @@ def build(
 
 
 def optimize(model: DenseNet) -> DenseNet:
-    folded = _made(DenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
+    folded = _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
     folded.to(model.features.conv0.weight.device)
     # kernels lie in memory as oneDNN and cuDNN like them; maps follow
     return folded.to(memory_format=torch.channels_last).requires_grad_(False).eval()

@@ -11,6 +11,7 @@ from ..backends import check_dtype
 from ..manifest import ParameterCount, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
+from .optimized import prepare
 
 
 def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floating]]) -> None:
@@ -19,6 +20,7 @@ def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floatin
     with torch.no_grad():
         for name, array in checked.items():
             native[name].copy_(torch.tensor(np.ascontiguousarray(array)))
+    prepare(model)
 
 
 def export_weights(model: DenseNet) -> Weights:
@@ -27,8 +29,9 @@ def export_weights(model: DenseNet) -> Weights:
 
 def count_parameters(model: DenseNet) -> ParameterCount:
     trainable = sum(parameter.numel() for parameter in model.parameters())
-    # num_batches_tracked is a counter, the only buffer that is not floating point
-    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    # without a counter in every BatchNorm, and what an optimized layer makes of its weights
+    kept = model.state_dict().keys()
+    buffers = [b for name, b in model.named_buffers() if name in kept and b.is_floating_point()]
     return ParameterCount(trainable, sum(buffer.numel() for buffer in buffers))
 
 
