@@ -34,8 +34,9 @@ USUAL = {  # work -> its network, pixels per side, images per step
     "memory": ("densenet_bc100_k12", 32, 64),
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-# glibc then gives an array back when it is freed: a process holds what is in use
-EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+# glibc then gives an array back when it is freed: a process holds what is in use. Large pages
+# make up for the time that takes.
+EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class CaseError(RuntimeError):

@@ -91,6 +91,31 @@ def bars(
     return _svg(figure)
 
 
+def powers(lines: dict[str, tuple[list[float], list[float]]], x_label: str, y_label: str) -> bytes:
+    """Lines on logarithmic axes, where a power is straight and its exponent the slope.
+
+    Arguments:
+        lines: for each name, (x, y), both positive. Names in pairs take one colour, the second of
+            them dashed.
+        x_label: of the axis, which is marked at every x of the first line.
+        y_label: of the other axis.
+    """
+    figure, axes = _figure(5, 3.5)
+    for index, (name, (x, y)) in enumerate(lines.items()):
+        style = "--" if index % 2 else "-"
+        axes.plot(x, y, style, marker=".", color=f"C{index // 2}", label=name)
+    first = next(iter(lines.values()))[0]
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(first, [f"{x:g}" for x in first])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=7)
+    return _svg(figure)
+
+
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 

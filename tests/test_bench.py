@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import densenet_multi as dm
-from densenet_multi import _process, bench, bench_case, cli
+from densenet_multi import _process, bench, bench_case, cli, figures
 from densenet_multi.data import Pixels, Preparation, load_sample
 from densenet_multi.history import Step
 
@@ -150,6 +150,14 @@ def test_the_table_begins_with_ratios_and_the_picture_is_whole_xml(monkeypatch, 
     assert root.tag.endswith("svg")
     refused = CliRunner().invoke(cli.main, ["bench", "--output", str(tmp_path / "bench.png")])
     assert (refused.exit_code, ".svg" in refused.stderr) == (2, True)
+
+
+def test_powers_are_drawn_with_their_names_and_places():
+    lines = {"plain": ([40.0, 100.0], [1.0, 6.0]), "efficient": ([40.0, 100.0], [1.0, 2.5])}
+    drawn = figures.powers(lines, "depth (L)", "memory (MiB)")
+    texts = {element.text for element in ET.fromstring(drawn).iter() if element.text}  # noqa: S314
+    assert texts >= {"plain", "efficient", "40", "100", "depth (L)", "memory (MiB)"}
+    assert drawn == figures.powers(lines, "depth (L)", "memory (MiB)")
 
 
 def test_a_backend_without_its_framework_is_not_installed(monkeypatch):

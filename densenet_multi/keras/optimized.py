@@ -1,7 +1,4 @@
-"""The network for evaluation alone, which XLA compiles: once for every shape of images.
-
-It merges a BatchNorm and the ReLU after it into one pass over the maps.
-"""
+"""The network for evaluation alone, traced: TensorFlow then merges operations."""
 
 from typing import Any
 
@@ -15,6 +12,6 @@ class OptimizedDenseNet(DenseNet):
         super().__init__(spec, **kwargs)
         self.trainable = False
 
-    @tf.function(jit_compile=True)
+    @tf.function
     def call(self, x: Any, training: Any = None) -> Any:
         return super().call(x, training)

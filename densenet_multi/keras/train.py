@@ -83,6 +83,8 @@ def fit(
             optimizer,
             keras.losses.CategoricalCrossentropy(from_logits=True, dtype=dtype_of(model)),
             metrics=["accuracy"],
+            # on the CPU, XLA's convolutions are slower than oneDNN's
+            jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
         )
         optimizer.build(model.trainable_variables)
         native = native_variables(model)

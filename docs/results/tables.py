@@ -2,13 +2,18 @@
 
     python docs/results/tables.py
 
-prints them; a test compares them with the pages beside it.
+prints them, and draws growth.svg; a test compares them with the pages beside it.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from densenet_multi.figures import powers
+
+DEPTHS = (40, 100, 190, 250)
 HERE = Path(__file__).parent
 BACKENDS = ("torch", "keras", "gluon", "flax")
 
@@ -67,10 +72,66 @@ def speed(result: dict[str, Any]) -> str:
     for name, found in result["backends"].items():
         for case, measured in found["cases"].items():
             ratio = f"{measured['ratio']:.2f}" if "ratio" in measured else ""
-            spread = f"{measured['lowest']:.0f}-{measured['highest']:.0f}"
-            speed = f"{measured['images_per_second']:.0f} ({spread})"
-            lines.append(f"| {name}, {case} | {ratio} | {speed} |")
-    return rows("backend, case | ratio | images/s", *lines)
+            spread = f"{measured['lowest']:.1f}-{measured['highest']:.1f}"
+            speed = f"{measured['images_per_second']:.1f} ({spread})"
+            first = f"{measured['first_step_seconds']:.1f} s"
+            lines.append(f"| {name}, {case} | {ratio} | {speed} | {first} |")
+    return rows("backend, case | ratio | images/s | first step", *lines)
+
+
+def steps() -> str:
+    """What ``steps.py`` printed, step by step: images per second, and the gain so far."""
+    lines = []
+    for name in BACKENDS:
+        found = read(f"steps-{name}")
+        plain = found["as built"]
+        lines += [f"| {name}, {k} | {v:.1f} | {v / plain:.2f} |" for k, v in found.items()]
+    return rows("backend, step | images/s | gain", *lines)
+
+
+def memory(result: dict[str, Any]) -> str:
+    """What ``densenet-multi bench --work memory --format json`` printed."""
+    lines = []
+    for name, found in result["backends"].items():
+        efficient, plain = found["cases"]["efficient"], found["cases"]["plain"]
+        lines.append(
+            f"| {name} | {plain['grown_bytes'] / 2**20:,.0f} MiB "
+            f"| {efficient['grown_bytes'] / 2**20:,.0f} MiB | {plain['memory_ratio']:.2f} "
+            f"| {1 / plain['ratio']:.2f} |"
+        )
+    return rows("backend | plain | efficient | memory ratio | time ratio", *lines)
+
+
+def grown(name: str, case: str, what: str) -> list[float]:
+    """One number of a case at every depth."""
+    found = (read(f"growth-{depth}")["backends"][name]["cases"][case] for depth in DEPTHS)
+    return [measured[what] for measured in found]
+
+
+def growth(what: str, unit: str, scale: float) -> str:
+    """A number of each case at every depth, and the exponent of the power through them."""
+    lines = []
+    for name in BACKENDS:
+        for case in ("plain", "efficient"):
+            values = grown(name, case, what)
+            exponent = np.polyfit(np.log(DEPTHS), np.log(values), 1)[0]
+            cells = " | ".join(f"{value / scale:,.3g} {unit}" for value in values)
+            lines.append(f"| {name}, {case} | {cells} | {exponent:.2f} |")
+    depths = " | ".join(f"L = {depth}" for depth in DEPTHS)
+    return rows(f"backend, case | {depths} | exponent", *lines)
+
+
+def picture() -> bytes:
+    """Memory against depth."""
+    lines = {
+        f"{name}, {case}": (
+            list(map(float, DEPTHS)),
+            [value / 2**20 for value in grown(name, case, "grown_bytes")],
+        )
+        for name in BACKENDS
+        for case in ("plain", "efficient")
+    }
+    return powers(lines, "depth (L)", "memory (MiB)")
 
 
 def tables() -> dict[str, list[str]]:
@@ -81,7 +142,14 @@ def tables() -> dict[str, list[str]]:
             run(read("chapter-torch")),
             anew({name: read(f"recalibrated-{name}") for name in ("best", "last")}),
             first_epochs(epochs),
+        ],
+        "speed": [
+            speed(read("bench-inference")),
+            steps(),
             speed(read("bench-training")),
+            memory(read("bench-memory")),
+            growth("grown_bytes", "GiB", 2**30),
+            growth("first_step_seconds", "s", 1),
         ],
     }
 
@@ -89,3 +157,4 @@ def tables() -> dict[str, list[str]]:
 if __name__ == "__main__":
     for page, found in tables().items():
         print(f"{page}.md\n", *found, sep="\n")
+    (HERE / "growth.svg").write_bytes(picture())
