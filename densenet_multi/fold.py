@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from .spec import BatchNormSpec, DenseNetSpec, FoldedNormSpec
+from .spec import BatchNormSpec, DenseLayerSpec, DenseNetSpec, FoldedNormSpec
 from .weights import Weights, check_weights, widest
 
 
@@ -65,22 +65,14 @@ def _without(spec: DenseNetSpec) -> DenseNetSpec:
         norm0 = FoldedNormSpec(stem.norm0.num_features)
         stem = replace(stem, conv0=replace(stem.conv0, bias=True), norm0=norm0)
     stages = tuple(
-        (
-            replace(
-                block,
-                layers=tuple(
-                    replace(
-                        layer,
-                        conv1=replace(layer.conv1, bias=True),
-                        norm2=FoldedNormSpec(layer.norm2.num_features),
-                    )
-                    if layer.norm2
-                    else layer
-                    for layer in block.layers
-                ),
-            ),
-            transition,
-        )
+        (replace(block, layers=tuple(map(_layer_without, block.layers))), transition)
         for block, transition in spec.stages
     )
     return replace(spec, stem=stem, stages=stages)
+
+
+def _layer_without(layer: DenseLayerSpec) -> DenseLayerSpec:
+    if not layer.norm2:
+        return layer
+    norm2 = FoldedNormSpec(layer.norm2.num_features)
+    return replace(layer, conv1=replace(layer.conv1, bias=True), norm2=norm2)
