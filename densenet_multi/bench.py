@@ -1,4 +1,5 @@
-"""``densenet-multi bench``: how fast each backend trains and predicts, and other code beside it.
+"""``densenet-multi bench``: how fast each backend trains and predicts, and other code beside it;
+what memory-efficient training costs and saves.
 
 Every case is a process of its own. Those of one backend take turns, one round of steps each, so
 that what else a machine does meets all of them; what is compared is the ratio within a round.
@@ -63,7 +64,7 @@ def bench(
         work: "training": ``fit`` and the chapter's own code; "inference": ``predict`` with
             ``optimize(model)`` and with the model as it is, and the framework's own DenseNet;
             "memory": ``fit`` with ``build(spec, memory_efficient=True)`` and with the model as it
-            is.
+            is, in an environment (``EXACT``) in which memory can be told.
         variant: the network; the chapter's code trains "d2l" alone. None, as in what follows, is
             the usual one (``USUAL``).
         image_size: pixels per side.
@@ -76,25 +77,27 @@ def bench(
 
     Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and,
     where it is "ok", ``cases``: {name: see ``summary_of``, and, but for the first, ``ratio``: the
-    first one's images per second over this one's, median over the rounds; ``memory_ratio``: the
-    first one's ``grown_bytes`` over this one's}}.
+    first one's images per second over this one's, median over the rounds; for memory, also
+    ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}.
     Raises ``ConfigError``.
     """
     cpus = _cpus(threads)
     check_names("work", [work], CASES)
     usual = USUAL[work]
-    variant = usual[0] if variant is None else variant
+    given, variant = variant, usual[0] if variant is None else variant
     if work == "training" and variant != "d2l":
         raise bad("variant", variant, "'d2l' for training, which the chapter's code trains")
-    if work != "memory" and depth is not None:
-        raise bad("depth", depth, f"none for {work}, which takes a variant")
+    if depth is not None and work != "memory":
+        raise bad("depth", depth, f"none for {work}; it goes with work 'memory'")
+    if depth is not None and given is not None:
+        raise bad("depth", depth, f"none beside variant {given!r}")
     spec = network({"variant": variant, "depth": depth})
     size = usual[1] if image_size is None else image_size
     size = integer("image_size", size, min_image_size(spec))
     count = usual[2] if batch_size is None else batch_size
     settings: dict[str, Any] = {
         "work": work,
-        "variant": variant,
+        "variant": variant if depth is None else None,
         "depth": depth,
         "image_size": size,
         "batch_size": integer("batch_size", count, 1 if work == "inference" else 2),
@@ -172,7 +175,8 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
     for other in others:
         pairs = zip(ours["rounds"], other["rounds"], strict=True)
         other["ratio"] = median(mine / theirs for mine, theirs in pairs)
-        other["memory_ratio"] = ours["grown_bytes"] / max(1, other["grown_bytes"])
+        if settings["work"] == "memory":
+            other["memory_ratio"] = ours["grown_bytes"] / other["grown_bytes"]
     return {"status": "ok", "cases": cases}
 
 
@@ -226,12 +230,13 @@ def table(result: dict[str, Any]) -> Table:
         f"float32, {len(result['cpus'])} CPUs",
         caption="ratio: images per second of a backend's first case over this one's, median over "
         f"{result['rounds']} rounds in turn. In brackets, the slowest and the fastest round. The "
-        "first step compiles. memory: how much the process grew since before it, and the first "
-        "case's growth over this one's. products: the network's matrix products alone, in NumPy.",
+        "first step compiles. memory: how much the process grew since before it (ratio: the first "
+        "case's over this one's). products: the network's matrix products alone, in NumPy.",
         title_justify="left",
         caption_justify="left",
     )
-    for heading in ("backend", "case", "ratio", "images/s", "first step", "memory", "ratio"):
+    headings = ["backend", "case", "ratio", "images/s", "first step", "memory"]
+    for heading in headings + ["memory ratio"] * (result["work"] == "memory"):
         drawn.add_column(heading, justify="left" if heading in ("backend", "case") else "right")
     for name, report in result["backends"].items():
         if report["status"] != "ok":
@@ -245,7 +250,7 @@ def table(result: dict[str, Any]) -> Table:
                 f"{found['images_per_second']:.0f} ({found['lowest']:.0f}-{found['highest']:.0f})",
                 f"{found['first_step_seconds']:.1f} s",
                 f"{found['grown_bytes'] / 2**20:,.0f} MiB",
-                f"{found['memory_ratio']:.2f}" if "memory_ratio" in found else "",
+                *([f"{found['memory_ratio']:.2f}"] if "memory_ratio" in found else []),
                 end_section=number == len(report["cases"]),
             )
     return drawn
@@ -253,7 +258,7 @@ def table(result: dict[str, Any]) -> Table:
 
 def name_of(result: dict[str, Any]) -> str:
     """The network that was measured, in words."""
-    return f"DenseNet-BC, L = {result['depth']}" if result["depth"] else result["variant"]
+    return result["variant"] or f"DenseNet-BC, L = {result['depth']}"
 
 
 def picture(result: dict[str, Any]) -> bytes:

@@ -167,7 +167,7 @@ def _train(settings: dict[str, Any]) -> None:
 
 def network(settings: dict[str, Any]) -> DenseNetSpec:
     """The network that is measured: a variant, or the paper's DenseNet-BC (k = 12) of a depth."""
-    if settings["depth"]:
+    if settings["depth"] is not None:
         return cifar_config(settings["depth"], 12, bottleneck=True).resolve()
     return get_spec(settings["variant"])
 

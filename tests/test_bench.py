@@ -86,8 +86,22 @@ def test_cases_take_turns_and_each_is_first_as_often(monkeypatch):
     assert found["cases"].keys() == {"fit", "chapter"}  # the products were absent
     # rounds of fit took 4, 5, 8 seconds, those of the chapter's code 3, 6, 7
     assert found["cases"]["chapter"]["ratio"] == pytest.approx(7 / 8)
-    assert found["cases"]["chapter"]["memory_ratio"] == pytest.approx(3 / 4)
     assert "ratio" not in found["cases"]["fit"]
+    assert "memory_ratio" not in found["cases"]["chapter"]
+
+
+def test_memory_has_a_ratio_of_its_own(monkeypatch):
+    grown = {"efficient": 30, "plain": 40}
+    monkeypatch.setattr(bench, "_started", lambda settings: nullcontext((settings["case"], None)))
+
+    def answer(case, _, *, go=False):
+        return {"seconds": [1 + go], "peak_memory_bytes": 1, "grown_bytes": grown[case]}
+
+    monkeypatch.setattr(bench, "_answer", answer)
+    settings = {"backend": "any", "work": "memory", "rounds": 2, "batch_size": 60}
+    found = bench._turns(settings, lambda _: None)
+    assert found["cases"]["plain"]["memory_ratio"] == pytest.approx(3 / 4)
+    assert "memory_ratio" not in found["cases"]["efficient"]
 
 
 def test_a_process_that_ends_too_early_is_a_row_with_its_last_words():
@@ -132,6 +146,38 @@ def test_the_threads_of_a_case_are_those_that_are_reported(monkeypatch, tmp_path
     monkeypatch.setattr(bench, "started", lambda _, *a, **k: _process.started("own", *a, **k))
     with bench._started({"work": "training", "cpus": [0, 1, 2]}) as (process, _):
         assert process.stdout.read() == "3\n"
+
+
+def test_memory_is_counted_where_what_is_freed_is_given_back(monkeypatch):
+    found = {}
+    monkeypatch.setattr(bench, "started", lambda *_, **given: found.update(given))
+    bench._started({"work": "memory", "cpus": [0]})
+    assert found["environment"].items() > bench.EXACT.items()
+    bench._started({"work": "training", "cpus": [0]})
+    assert not found["environment"].keys() & bench.EXACT.keys()
+
+
+@pytest.mark.parametrize(("case", "efficient"), [("efficient", True), ("plain", False)])
+def test_memory_compares_two_ways_to_train_one_network(monkeypatch, case, efficient):
+    built = []
+
+    class Backend:
+        @staticmethod
+        def build(spec, *, memory_efficient):
+            built.append((dm.count_parameters(spec), memory_efficient))
+            return "model"
+
+        @staticmethod
+        def fit(model, data, recipe, callbacks):
+            assert (model, len(data), recipe.batch_size) == ("model", 12, 2)
+            assert data.take(np.arange(2)).shape == (2, 3, 32, 32)
+            assert callbacks
+
+    monkeypatch.setattr(bench_case, "load_backend", lambda _: Backend)
+    settings = {**FEW, "work": "memory", "case": case, "backend": "any", "variant": None}
+    bench_case._train({**settings, "depth": 40, "warmup": 2, "batch_size": 2})
+    expected = dm.cifar_config(40, 12, bottleneck=True).resolve()
+    assert built == [(dm.count_parameters(expected), efficient)]
 
 
 def test_the_table_begins_with_ratios_and_the_picture_is_whole_xml(monkeypatch, tmp_path):
@@ -187,7 +233,9 @@ def test_the_products_multiply_as_often_as_the_network():
     [
         ({"work": "play"}, "work 'play' does not exist"),
         ({"variant": "densenet121"}, "variant: expected 'd2l' for training"),
-        ({"depth": 40}, "depth: expected none for training"),
+        ({"depth": 40}, "depth: expected none for training; it goes with work 'memory'"),
+        ({"work": "memory", "depth": 0}, "depth: expected an integer of at least 10"),
+        ({"work": "memory", "depth": 40, "variant": "d2l"}, "depth: expected none beside variant"),
         (
             {"work": "memory", "depth": 41},
             "depth: expected 4 plus a multiple of 6",

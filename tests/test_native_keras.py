@@ -30,6 +30,15 @@ def test_triton_is_loaded_before_tensorflow_and_never_after(tmp_path):
         assert done.stdout == printed
 
 
+@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
+def test_onednn_is_used_unless_it_is_forbidden(given, expected):
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"} | given
+    code = "import os, densenet_multi.keras; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{expected}\n"
+
+
 def nhwc(x):
     return x.transpose(0, 2, 3, 1)
 
@@ -76,6 +85,18 @@ def test_save_and_reload_gives_the_same_model(spec, dtype, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     other.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(dk.predict(other, x), dk.predict(model, x))
+
+
+def test_an_optimized_model_is_saved_and_summed_up(tmp_path):
+    spec = small("bottleneck")
+    model, x = dk.optimize(dk.build(spec)), images(spec, 32)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(dk.predict(loaded, x), dk.predict(model, x))
+    assert not loaded.trainable_variables
+    lines = []
+    loaded.summary(print_fn=lines.append)
+    assert f"Non-trainable params: {model.count_params():,}" in "".join(lines)
 
 
 def test_functional_use_and_its_reload(spec, tmp_path):

@@ -41,8 +41,33 @@ def test_an_optimized_model_loads_and_copies_and_compiles():
     second.load_state_dict(first.state_dict())
     np.testing.assert_array_equal(dt.predict(second, x), expected)
     np.testing.assert_array_equal(dt.predict(copy.deepcopy(second), x), expected)
+    third = dt.optimize(dt.build(spec, seed=3))
+    third.classifier.load_state_dict(first.classifier.state_dict())
+    third.features.load_state_dict(first.features.state_dict())
+    np.testing.assert_array_equal(dt.predict(third, x), expected)
     second.compile(backend="aot_eager")
     np.testing.assert_allclose(dt.predict(second, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_optimized_model_is_as_exact_in_another_dtype():
+    spec = small("bottleneck")
+    plain, x = dt.build(spec), images(spec, 32)
+    optimized = dt.optimize(plain).double()
+    assert deviation(dt.predict(optimized, x), dt.predict(plain.double(), x)) < 1e-6
+    expected = dm.reference.forward(optimized.spec, dt.export_weights(optimized), x).logits
+    assert deviation(dt.predict(optimized, x), expected) < 1e-13
+
+
+def test_an_optimized_model_has_gradients_of_its_input():
+    spec = small("bottleneck")
+    model = dt.build(spec, dtype="float64")
+    dt.import_weights(model, random_weights(spec))
+    found = []
+    for network in (model.eval(), dt.optimize(model)):
+        x = torch.tensor(images(spec, 32), requires_grad=True)
+        network(x).square().sum().backward()
+        found.append(x.grad.numpy())
+    assert deviation(found[1], found[0]) < 1e-12
 
 
 def test_prediction_and_gradients_leave_mode_and_grad_alone():

@@ -1,6 +1,6 @@
 """The network for evaluation alone: a block's maps lie in one array, which its layers fill.
 
-XLA writes each layer's new maps where they belong; a concatenation copies all the others too.
+Under jit, XLA writes a layer's maps where they belong; a concatenation copies all others too.
 """
 
 import jax.numpy as jnp

@@ -47,18 +47,25 @@ def dropout(rate: float) -> nn.HybridBlock:
 
 
 def relu(x: Any) -> Any:
-    return operators(x).Activation(x, act_type="relu")  # oneDNN's, unlike x.relu()
+    return _operators(x).Activation(
+        x, act_type="relu"
+    )  # oneDNN's, unlike x.relu(); it makes 0 of NaN
 
 
 def concat(*maps: Any) -> Any:
     # the slice takes everything: without it, oneDNN's gradient of a concatenation stops with "could
     # not construct a sub-memory" for some widths in float32, the paper's CIFAR nets among them
-    return operators(maps[0]).concat(*maps, dim=1).slice_axis(axis=0, begin=0, end=None)
+    return join(*maps).slice_axis(axis=0, begin=0, end=None)
 
 
 def global_avg_pool(x: Any) -> Any:
     return x.mean(axis=(2, 3))
 
 
-def operators(x: Any) -> Any:
+def join(*maps: Any) -> Any:
+    """A concatenation without a gradient, and without a copy."""
+    return _operators(maps[0]).concat(*maps, dim=1)
+
+
+def _operators(x: Any) -> Any:
     return mx.nd if isinstance(x, mx.nd.NDArray) else mx.sym

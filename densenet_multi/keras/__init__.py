@@ -18,10 +18,10 @@ from ..weights import Weights, init_weights
 with framework("keras", "tensorflow"):
     engine = os.environ.get("KERAS_BACKEND", "tensorflow")
     if engine == "tensorflow":
-        # by itself, TensorFlow takes oneDNN's operations only where it finds AVX512-VNNI or AMX;
-        # with AVX2, a step of training takes 2.6 times as long without them
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         if "tensorflow" not in sys.modules:
+            # by itself, TensorFlow takes oneDNN's operations only on some processors: without them,
+            # training takes 2.6 times as long on one that has AVX2 alone
+            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
             # PyTorch for CUDA loads triton when it first trains: after TensorFlow, that would crash
             with suppress(ImportError):
                 import triton  # noqa: F401

@@ -1,17 +1,18 @@
 """The network for evaluation alone: a block's maps lie in one array, which its layers fill.
 
-A BatchNorm, a ReLU and a 1x1 convolution are here a clamp and a convolution, one pass over the maps
-instead of two: relu(a x + b) is a clamp(x) + b with one bound at -b / a, the lower one where a > 0,
-the upper one where a < 0. The kernel takes a, the bias takes b.
+In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution are here a clamp and a
+convolution, one pass over the maps instead of two: relu(a x + b) is a clamp(x) + b with one bound
+at -b / a, the lower one where a > 0, the upper one where a < 0. The kernel takes a, the bias b.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..spec import DenseLayerSpec, DenseNetSpec
+from ..spec import DenseLayerSpec
 from .layers import relu
 from .model import DenseBlock, DenseLayer, DenseNet, Features
 
@@ -23,8 +24,11 @@ class OptimizedLayer(DenseLayer):
         self.clamps = not spec.conv1.padding
         for name in ("lower", "upper", "kernel", "bias"):
             self.register_buffer(name, None, persistent=False)
+        self.register_load_state_dict_post_hook(prepare)
 
+    @torch.no_grad()
     def prepare(self) -> None:
+        """What the forward pass takes, of the weights as they are now."""
         norm, conv = self.norm1, self.conv1
         a = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
         b = norm.bias.double() - norm.running_mean.double() * a
@@ -41,8 +45,14 @@ class OptimizedLayer(DenseLayer):
         kernel = (kernel * a[:, None, None]).to(dtype)
         self.kernel = kernel.to(memory_format=torch.channels_last)
 
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: FBT002  # PyTorch's signature
+        super()._apply(function, recurse)  # behind every .to(), .double(), .cuda()
+        prepare(self)
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.clamps:
+        # a GPU's convolutions round what they read (TF32), which is then better normalised before
+        if self.clamps and x.device.type == "cpu":
             x = F.conv2d(torch.clamp(x, self.lower, self.upper), self.kernel, self.bias)
         else:
             x = self.conv1(relu(self.norm1(x)))
@@ -55,6 +65,8 @@ class OptimizedBlock(DenseBlock):
     layer = OptimizedLayer
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:  # gradients need every layer's input as it was
+            return super().forward(x)
         count, end, height, width = x.shape
         maps = x.new_empty((count, height, width, self.spec.out_channels)).permute(0, 3, 1, 2)
         maps[:, :end] = x
@@ -72,14 +84,9 @@ class OptimizedFeatures(Features):
 class OptimizedDenseNet(DenseNet):
     features_of = OptimizedFeatures
 
-    def __init__(self, spec: DenseNetSpec) -> None:
-        super().__init__(spec)
-        self.register_load_state_dict_post_hook(prepare)
 
-
-@torch.no_grad()
-def prepare(model: DenseNet, _: Any = None) -> None:
-    """After weights have changed: bounds and kernels follow them."""
-    for layer in model.modules():
-        if isinstance(layer, OptimizedLayer) and layer.clamps:
+def prepare(module: nn.Module, _: Any = None) -> None:
+    """After the weights of a module have changed."""
+    for layer in module.modules():
+        if isinstance(layer, OptimizedLayer) and layer.clamps and layer.conv1.weight.is_cpu:
             layer.prepare()

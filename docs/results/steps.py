@@ -40,17 +40,12 @@ def models(b: Any) -> dict[str, Any]:
         import torch
 
         steps["channels last"] = folded().to(memory_format=torch.channels_last)
-    elif b.NAME == "keras":
-        import tensorflow as tf
-
-        steps["tf.function"] = folded()
-        steps["tf.function"].call = tf.function(steps["tf.function"].call)
     elif b.NAME == "gluon":
         steps["hybridized"] = folded()
         steps["hybridized"].hybridize(static_alloc=True, static_shape=True)
     last = {
         "torch": "clamped, one array per block",
-        "keras": "XLA",
+        "keras": "traced (tf.function)",
         "gluon": "joined without a slice",
         "flax": "one array per block",
     }

@@ -2,7 +2,7 @@
 
     python docs/results/tables.py
 
-prints them, and draws growth.svg; a test compares them with the pages beside it.
+prints them, which a test compares with the pages beside it, and draws growth.svg.
 """
 
 import json
@@ -102,7 +102,7 @@ def memory(result: dict[str, Any]) -> str:
     return rows("backend | plain | efficient | memory ratio | time ratio", *lines)
 
 
-def grown(name: str, case: str, what: str) -> list[float]:
+def at_depths(name: str, case: str, what: str) -> list[float]:
     """One number of a case at every depth."""
     found = (read(f"growth-{depth}")["backends"][name]["cases"][case] for depth in DEPTHS)
     return [measured[what] for measured in found]
@@ -113,7 +113,7 @@ def growth(what: str, unit: str, scale: float) -> str:
     lines = []
     for name in BACKENDS:
         for case in ("plain", "efficient"):
-            values = grown(name, case, what)
+            values = at_depths(name, case, what)
             exponent = np.polyfit(np.log(DEPTHS), np.log(values), 1)[0]
             cells = " | ".join(f"{value / scale:,.3g} {unit}" for value in values)
             lines.append(f"| {name}, {case} | {cells} | {exponent:.2f} |")
@@ -126,7 +126,7 @@ def picture() -> bytes:
     lines = {
         f"{name}, {case}": (
             list(map(float, DEPTHS)),
-            [value / 2**20 for value in grown(name, case, "grown_bytes")],
+            [value / 2**20 for value in at_depths(name, case, "grown_bytes")],
         )
         for name in BACKENDS
         for case in ("plain", "efficient")
