@@ -102,10 +102,10 @@ def memory(result: dict[str, Any]) -> str:
     return rows("backend | plain | efficient | memory ratio | time ratio", *lines)
 
 
-def at_depths(name: str, case: str, what: str) -> list[float]:
-    """One number of a case at every depth."""
-    found = (read(f"growth-{depth}")["backends"][name]["cases"][case] for depth in DEPTHS)
-    return [measured[what] for measured in found]
+def at_depths(name: str, case: str, what: str) -> dict[int, float]:
+    """One number of a case at every depth that was measured."""
+    found = {depth: read(f"growth-{depth}")["backends"].get(name) for depth in DEPTHS}
+    return {depth: got["cases"][case][what] for depth, got in found.items() if got}
 
 
 def growth(what: str, unit: str, scale: float) -> str:
@@ -114,8 +114,9 @@ def growth(what: str, unit: str, scale: float) -> str:
     for name in BACKENDS:
         for case in ("plain", "efficient"):
             values = at_depths(name, case, what)
-            exponent = np.polyfit(np.log(DEPTHS), np.log(values), 1)[0]
-            cells = " | ".join(f"{value / scale:,.3g} {unit}" for value in values)
+            exponent = np.polyfit(np.log(list(values)), np.log(list(values.values())), 1)[0]
+            cells = " | ".join(f"{values[d] / scale:,.3g} {unit}" for d in DEPTHS if d in values)
+            cells += " | " * (len(DEPTHS) - len(values))
             lines.append(f"| {name}, {case} | {cells} | {exponent:.2f} |")
     depths = " | ".join(f"L = {depth}" for depth in DEPTHS)
     return rows(f"backend, case | {depths} | exponent", *lines)
@@ -123,14 +124,12 @@ def growth(what: str, unit: str, scale: float) -> str:
 
 def picture() -> bytes:
     """Memory against depth."""
-    lines = {
-        f"{name}, {case}": (
-            list(map(float, DEPTHS)),
-            [value / 2**20 for value in at_depths(name, case, "grown_bytes")],
-        )
-        for name in BACKENDS
-        for case in ("plain", "efficient")
-    }
+    lines = {}
+    for name in BACKENDS:
+        for case in ("plain", "efficient"):
+            values = at_depths(name, case, "grown_bytes")
+            depths = [float(depth) for depth in values]
+            lines[f"{name}, {case}"] = depths, [value / 2**20 for value in values.values()]
     return powers(lines, "depth (L)", "memory (MiB)")
 
 
