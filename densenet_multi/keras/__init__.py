@@ -19,8 +19,8 @@ with framework("keras", "tensorflow"):
     engine = os.environ.get("KERAS_BACKEND", "tensorflow")
     if engine == "tensorflow":
         if "tensorflow" not in sys.modules:
-            # by itself, TensorFlow takes oneDNN's operations only on some processors: without them,
-            # training takes 2.6 times as long on one that has AVX2 alone
+            # by itself, TensorFlow takes oneDNN's operations only on some processors; on one that
+            # has AVX2 alone, training is much slower without them
             os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
             # PyTorch for CUDA loads triton when it first trains: after TensorFlow, that would crash
             with suppress(ImportError):

@@ -114,6 +114,8 @@ def growth(what: str, unit: str, scale: float) -> str:
     for name in BACKENDS:
         for case in ("plain", "efficient"):
             values = at_depths(name, case, what)
+            if not values:
+                continue
             exponent = np.polyfit(np.log(list(values)), np.log(list(values.values())), 1)[0]
             cells = " | ".join(f"{values[d] / scale:,.3g} {unit}" for d in DEPTHS if d in values)
             cells += " | " * (len(DEPTHS) - len(values))
@@ -128,8 +130,9 @@ def picture() -> bytes:
     for name in BACKENDS:
         for case in ("plain", "efficient"):
             values = at_depths(name, case, "grown_bytes")
-            depths = [float(depth) for depth in values]
-            lines[f"{name}, {case}"] = depths, [value / 2**20 for value in values.values()]
+            if values:
+                depths = [float(depth) for depth in values]
+                lines[f"{name}, {case}"] = depths, [value / 2**20 for value in values.values()]
     return powers(lines, "depth (L)", "memory (MiB)")
 
 
