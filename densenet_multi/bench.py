@@ -91,7 +91,7 @@ def bench(
         raise bad("depth", depth, f"none for {work}; it goes with work 'memory'")
     if depth is not None and given is not None:
         raise bad("depth", depth, f"none beside variant {given!r}")
-    spec = network({"variant": variant, "depth": depth})
+    spec = network(variant, depth)
     size = usual[1] if image_size is None else image_size
     size = integer("image_size", size, min_image_size(spec))
     count = usual[2] if batch_size is None else batch_size

@@ -143,7 +143,7 @@ def _predict(settings: dict[str, Any]) -> None:
 
 def _train(settings: dict[str, Any]) -> None:
     batch_size, steps, warmup = settings["batch_size"], settings["steps"], settings["warmup"]
-    spec = network(settings)
+    spec = network(settings["variant"], settings["depth"])
     pixels, labels = load_sample("train")
     needed = (warmup + steps * settings["rounds"]) * batch_size
     order = np.arange(needed) % len(labels)
@@ -165,11 +165,11 @@ def _train(settings: dict[str, Any]) -> None:
         backend.fit(model, data, recipe, callbacks=[Rounds(steps, warmup)])
 
 
-def network(settings: dict[str, Any]) -> DenseNetSpec:
+def network(variant: str, depth: int | None) -> DenseNetSpec:
     """The network that is measured: a variant, or the paper's DenseNet-BC (k = 12) of a depth."""
-    if settings["depth"] is not None:
-        return cifar_config(settings["depth"], 12, bottleneck=True).resolve()
-    return get_spec(settings["variant"])
+    if depth is not None:
+        return cifar_config(depth, 12, bottleneck=True).resolve()
+    return get_spec(variant)
 
 
 def _say(report: dict[str, Any]) -> None:

@@ -57,9 +57,9 @@ def build(
 
 def optimize(model: DenseNet) -> DenseNet:
     folded = _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
-    folded.to(model.features.conv0.weight.device)
+    device = model.features.conv0.weight.device
     # kernels lie in memory as oneDNN and cuDNN like them; maps follow
-    return folded.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+    return folded.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
 def _made(kind: type[DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:

@@ -27,13 +27,7 @@ def models(b: Any) -> dict[str, Any]:
     spec, weights = fold(plain.spec, b.export_weights(plain))
 
     def folded() -> Any:
-        model = b.DenseNet(spec, dtype="float32") if b.NAME == "keras" else b.DenseNet(spec)
-        if b.NAME == "keras":
-            model.build((None, None, None, 3))
-        if b.NAME == "gluon":
-            model.initialize()
-        b.import_weights(model, weights)
-        return model
+        return b._made(b.DenseNet, spec, weights, "float32")  # noqa: SLF001  # as optimize does
 
     steps = {"as built": plain, "BatchNorms folded": folded()}
     if b.NAME == "torch":
