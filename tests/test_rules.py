@@ -159,7 +159,7 @@ def test_a_backend_imports_its_own_framework_and_numpy_and_no_other_backend(fold
 @pytest.mark.parametrize("folder", BACKENDS)
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_of_a_backend_imports_only_the_files_before_it(folder, file):
-    """The order is layers <- model <- weights <- train <- __init__."""
+    """The order is layers <- model <- memory <- optimized <- weights <- train <- __init__."""
     earlier = {name.removesuffix(".py") for name in FILES[: FILES.index(file)]}
     own = [name.split(".") for name in imported_by(Path(folder, file))]
     assert {parts[2] for parts in own if parts[:2] == ["densenet_multi", folder]} <= earlier
