@@ -94,6 +94,20 @@ image_size_option = click.option(
     "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
 )
 
+
+class NewPath(click.Path):
+    """Where something will be written; an empty path would be the current folder."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(path_type=Path, **kwargs)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A ``Path``."""
+        if not str(value):
+            self.fail("expected a path, found an empty one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 backends_option = click.option(
     "--backends", help="Comma-separated, such as torch,flax.  [default: all]"
 )
@@ -187,7 +201,7 @@ def summary(
 @format_option
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=NewPath(dir_okay=False, writable=True),
     help="Write there instead of to stdout.",
 )
 @errors_as_exit_codes
@@ -269,7 +283,7 @@ def compare(  # noqa: PLR0917  # click passes options by name
 @format_option
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=NewPath(dir_okay=False, writable=True),
     help="Write there instead of to stdout.",
 )
 @errors_as_exit_codes
@@ -366,7 +380,7 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 @click.option("--freeze", "frozen", is_flag=True, default=None, help="Train the classifier alone.")
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NewPath(file_okay=False),
     help="The run's folder: checkpoints, history, curve, report.",
 )
 @click.option(
@@ -441,7 +455,7 @@ def train(  # noqa: PLR0917  # click passes options by name
 @format_option
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=NewPath(dir_okay=False, writable=True),
     help="FILE.svg for a picture.",
 )
 @errors_as_exit_codes
@@ -506,7 +520,7 @@ def bench(
 @format_option
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=NewPath(dir_okay=False, writable=True),
     help="FILE.svg for a picture of the confusion matrix.",
 )
 @errors_as_exit_codes
@@ -555,7 +569,7 @@ def predict(weights: Path, images: tuple[Path, ...], output_format: str, **given
 
 @main.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("dest", type=NewPath())
 @click.option("--from", "source_format", help="Format of SOURCE.  [default: by its content]")
 @click.option("--to", "dest_format", help="Format of DEST.  [default: by its name]")
 @click.option("--variant", help="Where names and shapes shall not decide.")
@@ -665,7 +679,8 @@ def _print_errors(result: dict[str, Any]) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(f"densenet-multi: {text}", err=True)
+    # not click.echo: a progress bar, while it is drawn, replaces sys.stderr to write above itself
+    print(f"densenet-multi: {text}", file=sys.stderr)  # noqa: T201
 
 
 def _print(

@@ -263,7 +263,7 @@ def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterato
         received.append(number)
         restore()
         recorder.stop = True
-        say("saving after this step; once more stops at once")
+        say("saving after this step, or the test under way; once more stops at once")
 
     def restore() -> None:
         for number, handler in before.items():
