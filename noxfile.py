@@ -79,7 +79,8 @@ def peers(session: nox.Session, test: str, *packages: str) -> None:
     """Run the tests against another project's own models, with all four backends beside them."""
     install_wheel(session, "all", *packages)
     files = f"tests/peers/test_{test}.py"
-    session.run("pytest", files, "--backends", ",".join(BACKENDS), *session.posargs, env=INSTALLED)
+    every = ",".join(BACKENDS)
+    session.run(*PYTEST, files, "--backends", every, *session.posargs, env=INSTALLED)
 
 
 @nox.session(name="peers-torchvision", default=False)

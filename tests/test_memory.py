@@ -50,10 +50,11 @@ def assert_equal_step(backend, spec, x, y):
     for name, gradient in gradients.items():  # sums of gradients come in another order
         assert np.abs(same_gradients[name] - gradient).max() <= 1e-14 * largest
     # XLA merges other operations; elsewhere these are the same bits
-    exact = {"rtol": 1e-14 if backend.NAME == "flax" else 0, "atol": 0}
-    np.testing.assert_allclose(same_loss, loss, **exact)
+    rounding = 1e-14 if backend.NAME == "flax" else 0
+    assert abs(same_loss - loss) <= rounding * loss
     for name, array in after.items():  # running statistics move, and once
-        np.testing.assert_allclose(same_after[name], array, **exact)
+        # a mean near 0 carries the rounding of what was added up
+        assert np.abs(same_after[name] - array).max() <= rounding * np.abs(array).max()
 
 
 @pytest.mark.parametrize("drop_rate", [0.0, 0.4])
