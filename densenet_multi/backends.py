@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ._checks import ConfigError, bad, check_names
+from ._checks import ConfigError, bad, check_names, truth
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,12 +71,13 @@ class Backend(Protocol):
         ReLUs inside dense blocks are calculated again instead of being kept.
         """
 
-    def optimize(self, model: Any) -> Any:
+    def optimize(self, model: Any, *, bfloat16: bool = False) -> Any:
         """Another model for evaluation alone: the same logits up to rounding, sooner.
 
         BatchNorms are folded (see fold.py), layout and compilation chosen for this framework. It
         has copies of the weights as they are now. ``predict`` and ``features`` take it; training
-        refuses it with ``ConfigError``.
+        refuses it with ``ConfigError``. With ``bfloat16``, the features are calculated in it, which
+        processors with instructions for it do sooner; weights, classifier and logits stay float32.
         """
 
     def use_gpu(self, model: Any) -> bool:
@@ -220,6 +221,13 @@ def check_dtype(dtype: str) -> str:
     """``dtype`` if it is one that every backend offers; otherwise ``ConfigError``."""
     if dtype not in DTYPES:
         raise bad("dtype", dtype, " or ".join(map(repr, DTYPES)))
+    return dtype
+
+
+def check_bfloat16(bfloat16: bool, dtype: str) -> str:
+    """The ``dtype`` of a network that may calculate in bfloat16; otherwise ``ConfigError``."""
+    if truth("bfloat16", bfloat16) and dtype != "float32":
+        raise bad("bfloat16", True, f"False for a network in {dtype}")
     return dtype
 
 

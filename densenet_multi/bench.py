@@ -62,7 +62,8 @@ def bench(
     Arguments:
         backends: which; one after the other.
         work: "training": ``fit`` and the chapter's own code; "inference": ``predict`` with
-            ``optimize(model)`` and with the model as it is, and the framework's own DenseNet;
+            ``optimize(model)``, with the model as it is, in bfloat16 where the processor has it,
+            and the framework's own DenseNet;
             "memory": ``fit`` with ``build(spec, memory_efficient=True)`` and with the model as it
             is, in an environment (``EXACT``) in which memory can be told.
         variant: the network; the chapter's code trains "d2l" alone. None, as in what follows, is
@@ -272,6 +273,7 @@ def picture(result: dict[str, Any]) -> bytes:
                 tuple(cases.get(case, nothing)[key] for key in nothing) for cases in ran.values()
             ]
             for case in CASES[result["work"]]
+            if any(case in cases for cases in ran.values())
         },
         tuple(ran),
         f"{result['work']}, images per second",

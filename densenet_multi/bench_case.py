@@ -17,10 +17,12 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ._checks import ConfigError
 from .backends import hide_gpus, load_backend
 from .data import Pixels, Preparation, load_sample
 from .history import Step
@@ -33,7 +35,7 @@ from .variants import cifar_config, get_spec
 MARK = "densenet-multi bench: "  # frameworks print too
 CASES = {  # work -> what is compared: the first with each of the others
     "training": ("fit", "chapter", "products"),
-    "inference": ("optimized", "model", "framework", "products"),
+    "inference": ("optimized", "model", "bfloat16", "framework", "products"),
     "memory": ("efficient", "plain"),
 }
 DIFFERENT = 4  # batches for the chapter's code
@@ -124,6 +126,9 @@ def _predict(settings: dict[str, Any]) -> None:
     size = settings["image_size"]
     shape = settings["batch_size"], spec.config.in_channels, size, size
     images = np.random.default_rng(0).random(shape, np.float32)
+    if settings["case"] == "bfloat16" and not multiplies_bfloat16():
+        _say({"absent": "this processor has no instructions for bfloat16"})
+        return
     if settings["case"] == "framework":
         peer = import_module(f"{backend.__name__}.peer")  # type: ignore[attr-defined]
         logits = peer.peer(settings["variant"], size)
@@ -134,6 +139,12 @@ def _predict(settings: dict[str, Any]) -> None:
         model = backend.build(spec)
         if settings["case"] == "optimized":
             model = backend.optimize(model)
+        elif settings["case"] == "bfloat16":
+            try:
+                model = backend.optimize(model, bfloat16=True)
+            except ConfigError as error:
+                _say({"absent": str(error)})
+                return
         logits = partial(backend.predict, model)
     rounds = Rounds(settings["steps"], settings["warmup"])
     while True:
@@ -170,6 +181,16 @@ def network(variant: str, depth: int | None) -> DenseNetSpec:
     if depth is not None:
         return cifar_config(depth, 12, bottleneck=True).resolve()
     return get_spec(variant)
+
+
+def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor has instructions for bfloat16, as far as Linux says so."""
+    flags: set[str] = set()
+    with suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.lower().startswith(("flags", "features")):
+                flags.update(line.split())
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def _say(report: dict[str, Any]) -> None:

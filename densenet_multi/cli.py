@@ -517,6 +517,7 @@ def bench(
     help="Measure the running statistics anew, on N batches of 256 training images.",
     metavar="N",
 )
+@click.option("--bfloat16", is_flag=True, help="Predict in bfloat16, with an optimized model.")
 @format_option
 @click.option(
     "--output",

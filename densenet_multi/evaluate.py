@@ -47,6 +47,7 @@ def evaluate(
     seed: int | None = None,
     recalibrate: int = 0,
     device: str | None = None,
+    bfloat16: bool = False,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """How well the network of a portable file names the test images of some data.
@@ -62,6 +63,7 @@ def evaluate(
         recalibrate: measure the running statistics anew, on that many batches of 256 training
             images: see ``recalibrated``.
         device: see ``train.train``.
+        bfloat16: predict with ``optimize(model, bfloat16=True)``.
         say: called with sentences for the user.
 
     Returns:
@@ -101,7 +103,8 @@ def evaluate(
         weights = recalibrated(backend, checkpoint, examples.train, recalibrate, device=device)
         checkpoint = replace(checkpoint, weights=weights)
     confusion, loss = np.zeros((len(names),) * 2, np.int64), 0.0
-    for indices, logits in _answers(path, checkpoint, backend, test, batch_size, device=device):
+    how: dict[str, Any] = {"device": device, "bfloat16": bfloat16}
+    for indices, logits in _answers(path, checkpoint, backend, test, batch_size, **how):
         scores = logits[:, order]
         loss += cross_entropy(scores, labels[indices]) * len(indices)
         confusion += confusion_counts(labels[indices], scores.argmax(axis=1), len(names))
@@ -111,6 +114,7 @@ def evaluate(
         "data_from": examples.where,
         "image_size": size,
         "recalibrate": recalibrate,
+        "bfloat16": bfloat16,
         "examples": len(test),
         "accuracy": int(confusion.trace()) / len(test),
         "loss": loss / len(test),
@@ -328,9 +332,12 @@ def _answers(
     batch_size: int,
     *,
     device: str | None,
+    bfloat16: bool = False,
 ) -> Iterator[tuple[Integers, Floats]]:
     """Batch by batch: the indices of the examples (n,), and their logits (n, num_classes)."""
     module, model = _model(checkpoint, backend, device)
+    if bfloat16:
+        model = module.optimize(model, bfloat16=True)
     with progress() as bar:
         task = bar.add_task(f"predicting in {module.FRAMEWORK}", total=len(examples))
         for start in range(0, len(examples), batch_size):
@@ -365,7 +372,10 @@ def table(result: dict[str, Any]) -> Any:
 
     names, confusion = result["class_names"], np.array(result["confusion"])
     size = f"{result['image_size']}x{result['image_size']}"
-    where = f"test images of {result['data']}, {size}, in {result['backend']}"
+    where = (
+        f"test images of {result['data']}, {size}, in {result['backend']}"
+        + ", bfloat16" * result["bfloat16"]
+    )
     drawn = Table(
         box=box.SIMPLE_HEAD,
         title=f"{result['weights']}\n{where}",

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ._checks import ConfigError, bad
 from ._progress import progress
+from .backends import check_bfloat16
 from .checkpoint import TrainingState
 from .data import Arrays, Examples, epoch_order
 from .data.augment import augment
@@ -243,8 +244,7 @@ class Training:
         self.steps, self._seconds = resume.steps, resume.seconds
 
     def _check_recipe(self, recipe: Recipe) -> None:
-        if recipe.bfloat16 and self._dtype != "float32":
-            raise bad("bfloat16", True, f"False for a network in {self._dtype}")
+        check_bfloat16(recipe.bfloat16, self._dtype)
         if not recipe.train_features and self._spec.config.drop_rate:
             raise bad("train_features", False, "True for a network with a drop_rate")
 

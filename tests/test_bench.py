@@ -214,6 +214,39 @@ def test_a_backend_without_its_framework_is_not_installed(monkeypatch):
     assert found == {"status": "not installed", "error": "type pip install this"}
 
 
+@pytest.mark.parametrize("machine", [False, True])
+def test_bfloat16_is_a_case_where_machine_and_backend_have_it(monkeypatch, capsys, machine):
+    class Backend:
+        __name__ = FRAMEWORK = "any"
+
+        @staticmethod
+        def build(_):
+            return "model"
+
+        @staticmethod
+        def optimize(_, *, bfloat16):
+            raise dm.ConfigError(f"bfloat16: expected False, found {bfloat16}")
+
+    monkeypatch.setattr(bench_case, "load_backend", lambda _: Backend)
+    monkeypatch.setattr(bench_case, "multiplies_bfloat16", lambda: machine)
+    settings = {**FEW, "case": "bfloat16", "backend": "any", "variant": "d2l", "warmup": 1}
+    bench_case._predict(settings)
+    answer = json.loads(capsys.readouterr().out.removeprefix(bench_case.MARK))
+    assert ("expected False, found True" in answer["absent"]) == machine
+
+
+def test_a_processor_says_whether_it_has_bfloat16(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    for text, expected in [
+        ("flags\t: fpu avx512_bf16\nbugs\t: bf16\n", True),
+        ("Features\t: asimd bf16\n", True),
+        ("flags\t: fpu avx2\nbugs\t: bf16\n", False),
+    ]:
+        cpuinfo.write_text(text)
+        assert bench_case.multiplies_bfloat16(cpuinfo) == expected
+    assert not bench_case.multiplies_bfloat16(tmp_path / "none")
+
+
 def test_the_products_multiply_as_often_as_the_network():
     spec = dm.get_spec("densenet121", num_classes=0)
     found = list(bench_case.products(spec, 64, 2))
@@ -265,7 +298,10 @@ def test_bench_measures_each_case(backend, work):
     assert len(found["cpus"]) == 1
     measured = found["backends"][backend.NAME]
     assert measured["status"] == "ok"
-    first, *others = (name for name in bench_case.CASES[work] if name != "framework")  # has no d2l
+    absent = {"framework"}  # has no d2l
+    if backend.NAME == "gluon" or not bench_case.multiplies_bfloat16():
+        absent.add("bfloat16")
+    first, *others = (name for name in bench_case.CASES[work] if name not in absent)
     cases = measured["cases"]
     assert list(cases) == [first, *others]
     for name in others:

@@ -614,3 +614,19 @@ def test_evaluation_with_statistics_measured_anew(weights, monkeypatch):
     assert (backend, len(examples), batches, given) == (NAME, 1000, 7, {"device": None})
     assert json.loads(again.stdout)["recalibrate"] == 7
     assert json.loads(plain.stdout)["recalibrate"] == anew.call_count - 1 == 0
+
+
+def test_evaluation_in_bfloat16_takes_an_optimized_model(weights, fake):
+    fake.optimize = Mock(return_value="optimized")
+    fake.predict = Mock(
+        side_effect=lambda model, images: projected(images) * (model == "optimized")
+    )
+    common = ["evaluate", weights, "--backend", NAME, "--data", "sample"]
+    done = invoke(*common, "--bfloat16", "--format", "json")
+    fake.optimize.assert_called_once_with(fake.build.return_value, bfloat16=True)
+    found = json.loads(done.stdout)
+    assert found["bfloat16"] is True
+    assert found["loss"] != pytest.approx(np.log(10))  # of equal logits, which the other model has
+    assert f"in {NAME}, bfloat16" in invoke(*common, "--bfloat16").stdout
+    assert json.loads(invoke(*common, "--format", "json").stdout)["bfloat16"] is False
+    assert fake.optimize.call_count == 2

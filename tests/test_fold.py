@@ -118,3 +118,23 @@ def test_an_optimized_model_is_not_trained(backend):
     with pytest.raises(dm.ConfigError, match="the one that was given to optimize"):
         backend.fit(optimized, (x, y), dm.Recipe(epochs=1, batch_size=2))
     np.testing.assert_equal(backend.export_weights(optimized), before)
+
+
+def test_bfloat16_is_close_or_refused_by_name(backend):
+    spec = small("bottleneck")
+    model, x = backend.build(spec), images(spec, 32, 35, count=4).astype(np.float32)
+    backend.import_weights(model, as_float32(random_weights(spec)))
+    if backend.NAME == "gluon":
+        with pytest.raises(dm.ConfigError, match="bfloat16: expected False: Gluon"):
+            backend.optimize(model, bfloat16=True)
+        return
+    exact, rounded = backend.optimize(model), backend.optimize(model, bfloat16=True)
+    assert 1e-4 < deviation(backend.predict(rounded, x), backend.predict(exact, x)) < 0.03
+    maps, expected = backend.features(rounded, x), backend.features(exact, x)
+    for stage, found in maps.items():
+        assert found.dtype == np.float32
+        assert 1e-4 < deviation(found, expected[stage]) < 0.03, stage
+    # weights are rounded where they are used
+    np.testing.assert_equal(backend.export_weights(rounded), backend.export_weights(exact))
+    with pytest.raises(dm.ConfigError, match="bfloat16: expected False for a network in float64"):
+        backend.optimize(backend.build(spec, dtype="float64"), bfloat16=True)

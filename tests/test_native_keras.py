@@ -87,9 +87,10 @@ def test_save_and_reload_gives_the_same_model(spec, dtype, tmp_path):
     np.testing.assert_array_equal(dk.predict(other, x), dk.predict(model, x))
 
 
-def test_an_optimized_model_is_saved_and_summed_up(tmp_path):
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_an_optimized_model_is_saved_and_summed_up(tmp_path, bfloat16):
     spec = small("bottleneck")
-    model, x = dk.optimize(dk.build(spec)), images(spec, 32)
+    model, x = dk.optimize(dk.build(spec), bfloat16=bfloat16), images(spec, 32)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(dk.predict(loaded, x), dk.predict(model, x))

@@ -1,12 +1,13 @@
 """DenseNet in Flax NNX: ``import densenet_multi.flax as df``."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import check_dtype, framework
+from ..backends import check_bfloat16, check_dtype, framework
 from ..fold import fold
 from ..inputs import check_images
 from ..manifest import shape_trace
@@ -65,8 +66,11 @@ def build(
     return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype), seed)
 
 
-def optimize(model: DenseNet) -> DenseNet:
-    folded = _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
+def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
+    dtype = check_bfloat16(bfloat16, dtype_of(model))
+    folded = _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype)
+    if bfloat16:
+        folded.features.set_attributes(dtype=jnp.bfloat16)  # of what comes out of each layer
     folded.eval()
     return folded
 
@@ -106,7 +110,8 @@ def _evaluate(
     x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
     with precision(dtype_of(model)):
         graphdef, state = nnx.split(model)
-        return jax.tree.map(np.array, evaluate(function, graphdef, jnp.asarray(x), state))
+        found = evaluate(function, graphdef, jnp.asarray(x), state)
+        return jax.tree.map(partial(np.array, dtype=dtype_of(model)), found)
 
 
 def _stages(model: DenseNet, x: jax.Array) -> dict[str, jax.Array]:

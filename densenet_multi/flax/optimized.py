@@ -24,6 +24,9 @@ class OptimizedBlock(DenseBlock):
 class OptimizedFeatures(Features):
     block = OptimizedBlock
 
+    def __call__(self, x: Array) -> Array:
+        return super().__call__(x).astype(x.dtype)
+
 
 class OptimizedDenseNet(DenseNet):
     features_of = OptimizedFeatures

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._checks import bad
 from ..backends import check_dtype, framework
 from ..fold import fold
 from ..inputs import check_images
@@ -64,7 +65,9 @@ def build(
     return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 
-def optimize(model: DenseNet) -> DenseNet:
+def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
+    if bfloat16:
+        raise bad("bfloat16", True, "False: Gluon's network computes in float32 or float64")
     folded = _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
     folded.collect_params().setattr("grad_req", "null")
     folded.hybridize(static_alloc=True, static_shape=True)

@@ -4,12 +4,13 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import BackendError, check_dtype, framework
+from ..backends import BackendError, check_bfloat16, check_dtype, framework
 from ..fold import fold
 from ..inputs import check_images
 from ..spec import DenseNetSpec
@@ -75,11 +76,15 @@ def build(
     return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 
-def optimize(model: DenseNet) -> DenseNet:
-    return _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
+def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
+    dtype = check_bfloat16(bfloat16, dtype_of(model))
+    kind = partial(OptimizedDenseNet, bfloat16=bfloat16)
+    return _made(kind, *fold(model.spec, export_weights(model)), dtype)
 
 
-def _made(kind: type[DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
+def _made(
+    kind: Callable[..., DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str
+) -> DenseNet:
     model = kind(spec, dtype=dtype)
     model.build((None, None, None, spec.config.in_channels))
     import_weights(model, weights)
@@ -96,7 +101,8 @@ def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
 
 def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
     maps = _evaluate(model, model.features.stages, images)
-    return {stage: x.numpy().transpose(0, 3, 1, 2) for stage, x in maps.items()}
+    dtype = dtype_of(model)
+    return {stage: x.numpy().transpose(0, 3, 1, 2).astype(dtype) for stage, x in maps.items()}
 
 
 def _evaluate(model: DenseNet, function: Callable[[Any], Any], images: npt.ArrayLike) -> Any:

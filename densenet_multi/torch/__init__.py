@@ -1,12 +1,13 @@
 """DenseNet in PyTorch: ``import densenet_multi.torch as dt``."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import check_dtype, framework
+from ..backends import check_bfloat16, check_dtype, framework
 from ..fold import fold
 from ..inputs import check_images
 from ..spec import DenseNetSpec
@@ -55,14 +56,18 @@ def build(
     return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 
-def optimize(model: DenseNet) -> DenseNet:
-    folded = _made(OptimizedDenseNet, *fold(model.spec, export_weights(model)), dtype_of(model))
+def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
+    dtype = check_bfloat16(bfloat16, dtype_of(model))
+    kind = partial(OptimizedDenseNet, bfloat16=bfloat16)
+    folded = _made(kind, *fold(model.spec, export_weights(model)), dtype)
     device = model.features.conv0.weight.device
     # kernels lie in memory as oneDNN and cuDNN like them; maps follow
     return folded.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
-def _made(kind: type[DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
+def _made(
+    kind: Callable[..., DenseNet], spec: DenseNetSpec, weights: Weights, dtype: str
+) -> DenseNet:
     model = kind(spec).to(getattr(torch, dtype))
     import_weights(model, weights)
     return model

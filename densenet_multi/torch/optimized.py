@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..spec import DenseLayerSpec
+from ..spec import DenseLayerSpec, DenseNetSpec
 from .layers import relu
 from .model import DenseBlock, DenseLayer, DenseNet, Features
 
@@ -22,6 +22,7 @@ class OptimizedLayer(DenseLayer):
         super().__init__(spec)
         # zeros around the map, which a wider kernel reads, are not to be clamped
         self.clamps = not spec.conv1.padding
+        self.bfloat16 = False
         for name in ("lower", "upper", "kernel", "bias"):
             self.register_buffer(name, None, persistent=False)
         self.register_load_state_dict_post_hook(prepare)
@@ -32,7 +33,7 @@ class OptimizedLayer(DenseLayer):
         norm, conv = self.norm1, self.conv1
         a = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
         b = norm.bias.double() - norm.running_mean.double() * a
-        dtype = conv.weight.dtype
+        dtype = torch.bfloat16 if self.bfloat16 else conv.weight.dtype
         bound = (-b / a).to(dtype)
         constant = ~torch.isfinite(bound)  # a is 0, or next to it
         a, b = a.masked_fill(constant, 0), torch.where(constant, relu(b), b)
@@ -79,10 +80,26 @@ class OptimizedBlock(DenseBlock):
 
 class OptimizedFeatures(Features):
     block = OptimizedBlock
+    bfloat16 = False
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        if not self.bfloat16:
+            return super().stages(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return super().stages(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(x.dtype)
 
 
 class OptimizedDenseNet(DenseNet):
     features_of = OptimizedFeatures
+
+    def __init__(self, spec: DenseNetSpec, *, bfloat16: bool = False) -> None:
+        super().__init__(spec)
+        for module in self.features.modules():
+            if isinstance(module, OptimizedFeatures | OptimizedLayer):
+                module.bfloat16 = bfloat16
 
 
 def prepare(module: nn.Module, _: Any = None) -> None:

@@ -40,6 +40,8 @@ def dtype_of(model: DenseNet) -> str:
 
 
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.floating]:
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()  # NumPy has no bfloat16
     return np.array(tensor.detach().cpu().numpy())  # a copy: the model trains on
 
 
