@@ -1,6 +1,6 @@
 """Training in NNX's own idiom: steps are pure functions of the model's state, compiled."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,7 @@ from ..inputs import check_batch
 from ..recipe import Recipe
 from ..training import Callback, Data, Keep, Training
 from ..weights import Weights
-from .layers import concat, relu
-from .model import DenseBlock, DenseLayer, DenseNet
+from .model import DenseNet
 from .weights import (
     dtype_of,
     import_weights,
@@ -48,7 +47,6 @@ def _step(graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, batch: Any)
     model = nnx.merge(graphdef, parameters, rest, copy=True)
     if recipe.train_features:
         model.train()
-        share_statistics(model)
     else:
         model.eval()
     scores = in_bfloat16(model, x) if recipe.bfloat16 else model(x)
@@ -150,59 +148,3 @@ def evaluate(function: Callable[..., Any], graphdef: Any, x: jax.Array, *states:
     model = nnx.merge(graphdef, *states)
     model.eval()  # of the copy; the caller's model stays in its mode
     return function(model, x)
-
-
-def share_statistics(model: DenseNet) -> None:
-    """Change a model that is traced: a map has its mean and variance taken once, where it is made.
-
-    Each later layer of a block normalises it, and XLA would take them anew for each. The fused
-    BatchNorms of the other frameworks cannot be given them.
-    """
-    for block, _ in model.spec.stages:
-        found = getattr(model.features, block.name)
-        if type(found) is DenseBlock:  # not one that calculates again
-            found.__class__ = SharingBlock
-            for layer in block.layers:
-                getattr(found, layer.name).__class__ = SharingLayer
-
-
-class SharingLayer(DenseLayer):
-    def __call__(self, maps: Sequence[jax.Array], moments: Sequence[Any]) -> jax.Array:  # type: ignore[override]
-        x = self.conv1(normalized(self.norm1, maps, moments))
-        if self.norm2 is not None:
-            x = self.conv2(relu(self.norm2(x)))
-        return self.dropout(x)
-
-
-class SharingBlock(DenseBlock):
-    def __call__(self, x: jax.Array) -> jax.Array:
-        maps, moments = [x], [moments_of(x)]
-        for layer in self.spec.layers:
-            x = getattr(self, layer.name)(maps, moments)
-            maps.append(x)
-            moments.append(moments_of(x))
-        return concat(*maps)
-
-
-def moments_of(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = x.mean(axis=(0, 1, 2))
-    return mean, jnp.square(x - mean).mean(axis=(0, 1, 2))
-
-
-def normalized(norm: nnx.BatchNorm, maps: Sequence[jax.Array], moments: Sequence[Any]) -> jax.Array:
-    """``relu(norm(concat(*maps)))``, which moves the running statistics too."""
-    means, variances = zip(*moments, strict=True)
-    for running, new in ((norm.mean, concat(*means)), (norm.var, concat(*variances))):
-        running[...] = norm.momentum * running[...] + (1 - norm.momentum) * new
-    ends = np.cumsum([x.shape[-1] for x in maps])[:-1]
-    scales, shifts = jnp.split(norm.scale[...], ends), jnp.split(norm.bias[...], ends)
-    pieces = zip(maps, means, variances, scales, shifts, strict=True)
-    return concat(
-        *(
-            relu((x - mean) * (jax.lax.rsqrt(variance + norm.epsilon) * scale) + shift).astype(
-                x.dtype
-            )
-            for x, mean, variance, scale, shift in pieces
-        )
-    )
