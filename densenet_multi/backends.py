@@ -76,8 +76,8 @@ class Backend(Protocol):
 
         BatchNorms are folded (see fold.py), layout and compilation chosen for this framework. It
         has copies of the weights as they are now. ``predict`` and ``features`` take it; training
-        refuses it with ``ConfigError``. With ``bfloat16``, the features are calculated in it, which
-        processors with instructions for it do sooner; weights, classifier and logits stay float32.
+        refuses it with ``ConfigError``. With ``bfloat16``, the features are calculated in it;
+        weights, classifier and logits stay float32.
         """
 
     def use_gpu(self, model: Any) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 from contextlib import nullcontext
 from importlib import import_module
+from itertools import repeat
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 import densenet_multi as dm
 from densenet_multi import _process, bench, bench_case, cli, figures
+from densenet_multi.data import Pixels, Preparation, load_sample
 from densenet_multi.history import Step
 
 FEW = {"image_size": 32, "batch_size": 4, "rounds": 2, "steps": 2}
@@ -283,6 +285,21 @@ def test_wrong_settings_are_refused_by_name(given, message):
 # --- With one -----------------------------------------------------------------------------------
 
 
+def test_the_chapters_code_trains_until_it_is_stopped(backend):
+    chapter = import_module(f"{backend.__name__}.chapter")
+    pixels, labels = load_sample("train")
+    data = Pixels(pixels[:32, np.newaxis], labels[:32], Preparation(32, 1))
+    batch = data.take(np.arange(32)), labels[:32].astype(np.int64)
+    rounds = iter([1, 2])
+
+    def hear(*_):
+        if next(rounds, None) is None:
+            raise bench_case.FinishedError
+
+    with pytest.raises(bench_case.FinishedError):
+        chapter.train_chapter(repeat(batch), 0.1, hear)
+
+
 @pytest.mark.parametrize("work", bench_case.CASES)
 def test_bench_measures_each_case(backend, work):
     arguments = ["bench", "--backends", backend.NAME, "--image-size", "32", "--batch-size", "4"]
@@ -313,11 +330,13 @@ def test_bench_measures_each_case(backend, work):
         assert case["lowest"] <= case["images_per_second"]
 
 
-def test_the_frameworks_own_network_answers_for_each_class(backend):
+def test_the_frameworks_own_network_answers_as_ours_does(backend):
     peer = import_module(f"{backend.__name__}.peer").peer
     logits = peer("densenet121", 224)
     if logits is None:
         assert backend.NAME in {"torch", "flax"}  # torchvision is not installed here; Flax has none
         return
-    assert logits(np.zeros((1, 3, 224, 224), np.float32)).shape == (1, 1000)
+    x = np.random.default_rng(0).random((2, 3, 224, 224), np.float32)
+    model = backend.build(dm.get_spec("densenet121"))
+    assert logits(x).shape == backend.predict(model, x).shape == (2, 1000)
     assert peer("d2l", 224) is None
