@@ -1,6 +1,7 @@
 """What README and tests/README print is what runs."""
 
 import re
+import sys
 from pathlib import Path
 from runpy import run_path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import mutants
+from densenet_multi.report import code_lines
 
 ROOT = Path(__file__).parents[1]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
@@ -47,6 +49,12 @@ def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend
     expected = backend.export_weights(names["model"])
     for name, array in backend.export_weights(names["again"]).items():
         np.testing.assert_array_equal(array, expected[name])
+
+
+def test_the_comparison_counts_the_lines_of_each_model_as_it_is(backend):
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (lines,) = re.findall(rf"^  {backend.NAME} .* (\d+) lines$", readme, re.MULTILINE)
+    assert int(lines) == code_lines(sys.modules[backend.DenseNet.__module__])
 
 
 def test_the_tables_of_results_are_made_from_the_files_beside_them():
