@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,12 @@ def started(
             process.kill()
 
 
+def ending(process: subprocess.Popen[str]) -> str:
+    """How a process has ended: its exit code, or the name of the signal."""
+    code = process.returncode
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
 def last_lines(errors: IO[str], count: int) -> str:
     """The end of what a process that has ended wrote to stderr."""
     errors.seek(0)
@@ -71,8 +78,10 @@ def in_its_own_process(
     if process.returncode == 0 and written.exists():
         report: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
         return report
-    error = f"its process ended with {process.returncode} and no report: {last}"
-    return {"status": "failed", "error": error, "versions": {}}
+    error = (
+        f"its process ended with {ending(process)} and no report: {last or 'it printed nothing'}"
+    )
+    return {"status": "failed", "error": error, "versions": framework_versions(backend)}
 
 
 def report_of(name: str, measure: Callable[[Backend], dict[str, Any]]) -> dict[str, Any]:

@@ -154,18 +154,17 @@ def framework_versions(name: str) -> dict[str, str | None]:
     imported, and a broken install shows its version.
     """
     import re
-    from importlib.metadata import PackageNotFoundError, version
 
-    versions: dict[str, str | None] = {}
     entry = _registered().get(name)
-    for requirement in (entry and entry.dist and entry.dist.requires) or []:
-        if re.search(rf"extra == ['\"]{name}['\"]", requirement):
-            distribution = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-            try:
-                versions[distribution] = version(distribution)
-            except PackageNotFoundError:
-                versions[distribution] = None
-    return versions
+    requirements = (entry and entry.dist and entry.dist.requires) or []
+    return _versions(r for r in requirements if re.search(rf"extra == ['\"]{name}['\"]", r))
+
+
+def package_versions() -> dict[str, str | None]:
+    """{distribution: installed version or None} for what this package needs without a backend."""
+    from importlib.metadata import requires
+
+    return _versions(r for r in requires("densenet_multi") or [] if "extra ==" not in r)
 
 
 def hide_gpus() -> None:
@@ -229,6 +228,20 @@ def check_bfloat16(bfloat16: bool, dtype: str) -> str:
     if truth("bfloat16", bfloat16) and dtype != "float32":
         raise bad("bfloat16", True, f"False for a network in {dtype}")
     return dtype
+
+
+def _versions(requirements: Iterable[str]) -> dict[str, str | None]:
+    import re
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions: dict[str, str | None] = {}
+    for requirement in requirements:
+        distribution = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        try:
+            versions[distribution] = version(distribution)
+        except PackageNotFoundError:
+            versions[distribution] = None
+    return versions
 
 
 def _registered() -> dict[str, Any]:

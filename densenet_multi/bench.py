@@ -19,7 +19,7 @@ from statistics import median
 from typing import IO, TYPE_CHECKING, Any
 
 from ._checks import bad, check_names, integer
-from ._process import last_lines, started
+from ._process import ending, last_lines, started
 from .backends import BackendNotInstalledError, framework_versions
 from .bench_case import CASES, MARK, network
 from .figures import bars
@@ -201,7 +201,7 @@ def _answer(process: Any, errors: IO[str], *, go: bool = False) -> Any:
             if line.startswith(MARK):
                 return json.loads(line.removeprefix(MARK))
     process.wait()
-    raise CaseError(f"its process ended with {process.returncode}: {last_lines(errors, 1)}")
+    raise CaseError(f"its process ended with {ending(process)}: {last_lines(errors, 1)}")
 
 
 def _cpus(threads: int | None) -> list[int]:

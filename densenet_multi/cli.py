@@ -28,7 +28,7 @@ from . import (
     profile,
 )
 from ._checks import check_names
-from .backends import framework_versions
+from .backends import framework_versions, package_versions
 from .variants import default_image_size
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def summary(
 ) -> None:
     """Stages, shapes, parameters and work of VARIANT (default: d2l).
 
+    Both are counted in the paper's order; the backends pool before a transition's convolution.
     Multiply-adds count the taps on zero padding too. Activations are what training keeps for the
     backward pass without recomputation, in float32, per image.
     """
@@ -631,7 +632,6 @@ def inspect(file: Path, file_format: str | None, output_format: str) -> None:
 def info(output_format: str) -> None:
     """Platform, versions, backends, threads: what a bug report needs."""
     import platform
-    from importlib.metadata import version
 
     settings = ("_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "XLA_FLAGS", "KERAS_BACKEND")
     usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
@@ -642,7 +642,7 @@ def info(output_format: str) -> None:
         "cpus": os.cpu_count(),
         "usable_cpus": len(usable),
         "settings": {k: os.environ[k] for k in sorted(os.environ) if k.endswith(settings)},
-        "packages": {name: version(name) for name in ("numpy", "safetensors", "click", "rich")},
+        "packages": package_versions(),
         "backends": {name: framework_versions(name) for name in backend_names()},
     }
     _print(result, output_format, lambda: _info_table(result))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ._checks import ConfigError
 from .manifest import min_image_size, shape_trace
-from .spec import DenseNetSpec
+from .spec import DenseNetSpec, check_spec
 
 
 class ImageError(ValueError):
@@ -29,7 +29,7 @@ def check_images(
     channel, as an unbiased variance needs.
     """
     array = np.asarray(images)
-    channels = spec.config.in_channels
+    channels = check_spec(spec).config.in_channels
     if array.ndim != 4 or array.shape[1] != channels or array.shape[0] == 0:
         expected = f"(N, {channels}, height, width) with N at least 1"
         last = array.ndim == 4 and array.shape[3] == channels
@@ -57,7 +57,7 @@ def check_images(
 
 def check_trainable(spec: DenseNetSpec) -> None:
     """Raises ``ConfigError`` for what ``fold`` made: it has lost BatchNorms."""
-    if spec != spec.config.resolve():
+    if check_spec(spec) != spec.config.resolve():
         raise ConfigError(
             "model: expected a network with all its BatchNorms, found one that optimize() made for "
             "evaluation; train the one that was given to optimize()"

@@ -21,6 +21,7 @@ from .spec import (
     PoolSpec,
     StemSpec,
     TransitionSpec,
+    check_spec,
 )
 
 LayerSpec = ConvSpec | BatchNormSpec | LinearSpec
@@ -64,7 +65,10 @@ class ParameterCount:
 
 @dataclass(frozen=True, slots=True)
 class StageProfile:
-    """One stage of one image's way through the network.
+    """One stage of one image's way through the network, in the paper's order of operations.
+
+    The backends pool before a transition's convolution, which leaves a quarter of the work that is
+    counted there: see docs/decisions/0004-pooling-first.md.
 
     Attributes:
         name: ``"stem"``, ``"denseblock1"``, ``"transition1"``, …, ``"norm5"``, ``"classifier"``.
@@ -89,7 +93,7 @@ class StageProfile:
 
 def layers(spec: DenseNetSpec) -> Iterator[tuple[str, LayerSpec]]:
     """Every layer that holds tensors, as (canonical name, spec), in torchvision's order."""
-    _expect_spec(spec)
+    check_spec(spec)
     yield from _inside("features", spec.stem)
     for block, transition in spec.stages:
         yield from _inside(f"features.{block.name}", block)
@@ -119,7 +123,7 @@ def profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
     Raises ``ImageSizeError`` where a stage would be left without pixels, and names the smallest
     square size that works.
     """
-    _expect_spec(spec)
+    check_spec(spec)
     try:
         return _profile(spec, height, width)
     except ImageSizeError as error:
@@ -136,6 +140,7 @@ def shape_trace(
 
 def min_image_size(spec: DenseNetSpec) -> int:
     """The smallest square image, in pixels per side, that leaves every stage at least one pixel."""
+    check_spec(spec)
     shrinking: list[ConvSpec | PoolSpec | None] = [spec.stem.conv0, spec.stem.pool0]
     shrinking += [transition.pool for _, transition in spec.stages if transition]
     size = 1
@@ -143,12 +148,6 @@ def min_image_size(spec: DenseNetSpec) -> int:
         if piece:  # the smallest input from which at least `size` pixels come out
             size = (size - 1) * piece.stride + max(1, piece.kernel_size - 2 * piece.padding)
     return size
-
-
-def _expect_spec(spec: object) -> None:
-    if not isinstance(spec, DenseNetSpec):
-        expected = "a DenseNetSpec, such as get_spec('d2l') or config.resolve()"
-        raise ConfigError(f"spec: expected {expected}; found {type(spec).__name__} {spec!r:.60}")
 
 
 # --- One walk for names and counts -------------------------------------------------------------

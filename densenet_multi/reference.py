@@ -88,8 +88,9 @@ def forward(
 def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Mean over N of ``-log softmax(logits)[label]``, in nats; logits (N, classes), labels (N,)."""
     scores = np.asarray(logits, np.float64)
-    if scores.ndim != 2:
-        raise ImageError(f"logits: expected shape (N, classes), found {scores.shape}")
+    if scores.ndim != 2 or not len(scores):
+        expected = "(N, classes) with N at least 1"
+        raise ImageError(f"logits: expected shape {expected}, found {scores.shape}")
     targets = check_labels(labels, *scores.shape)
     shifted = scores - scores.max(axis=1, keepdims=True)  # the same softmax, without overflow
     log_sum = np.log(np.exp(shifted).sum(axis=1))
@@ -137,6 +138,7 @@ class _Network:
 
     def transition(self, name: str, transition: TransitionSpec, x: Array) -> Array:
         x = relu(self.batch_norm(f"{name}.norm", transition.norm, x))
+        # the backends pool first: the two are linear and commute
         x = self.conv(f"{name}.conv", transition.conv, x)
         return average_pool(transition.pool, x)
 

@@ -10,14 +10,13 @@ backend translates and never calculates. Standard library only.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ._checks import (
     LEAST,
     ConfigError,
     bad,
-    check_names,
     floor_of_decimal,
     integer,
     integers,
@@ -145,6 +144,14 @@ class DenseNetSpec:
     def from_json(cls, text: str) -> DenseNetSpec:
         """The spec that ``to_json`` wrote. Raises ``ConfigError`` on anything else."""
         return DenseNetConfig.from_json(text).resolve()
+
+
+def check_spec(spec: Any) -> DenseNetSpec:
+    """The spec itself. Raises ``ConfigError`` for anything else, such as a configuration."""
+    if not isinstance(spec, DenseNetSpec):
+        expected = "a DenseNetSpec, such as get_spec('d2l') or config.resolve()"
+        raise ConfigError(f"spec: expected {expected}; found {type(spec).__name__} {spec!r:.60}")
+    return spec
 
 
 # --- Building blocks, with explicit widths -----------------------------------------------------
@@ -340,31 +347,3 @@ class DenseNetConfig:
         if not isinstance(data["config"], dict) or set(names) - data["config"].keys():
             raise bad("config", data["config"], f"an object with the fields {', '.join(names)}")
         return cls(**data["config"])
-
-
-# --- Pieces as plain data, for frameworks that save a layer as its arguments --------------------
-
-
-def to_dict(piece: object) -> Any:
-    """A spec, or a piece of one, as dictionaries, lists and plain values for JSON."""
-    if is_dataclass(piece):
-        values = {f.name: to_dict(getattr(piece, f.name)) for f in fields(piece)}
-        return {"spec": type(piece).__name__, **values}
-    return [to_dict(item) for item in piece] if isinstance(piece, tuple) else piece
-
-
-def from_dict(data: Any) -> Any:
-    """What ``to_dict`` was given. Raises ``ConfigError`` for a kind of spec that does not exist."""
-    if isinstance(data, dict):
-        kinds = {kind.__name__: kind for kind in _PIECES}
-        check_names("spec", [data.get("spec", "")], kinds)
-        values = {name: from_dict(value) for name, value in data.items() if name != "spec"}
-        try:
-            return kinds[data["spec"]](**values)
-        except TypeError as error:  # a field is missing or unknown
-            raise ConfigError(f"{data['spec']}: {error}") from None
-    return tuple(from_dict(item) for item in data) if isinstance(data, list) else data
-
-
-_PIECES = (ConvSpec, BatchNormSpec, PoolSpec, LinearSpec, StemSpec, DenseLayerSpec, DenseBlockSpec)
-_PIECES += (TransitionSpec, DenseNetSpec, DenseNetConfig, FoldedNormSpec)  # type: ignore[assignment]

@@ -83,8 +83,8 @@ def widest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
     return "float64" if any(a.dtype == np.float64 for a in arrays.values()) else "float32"
 
 
-def _hint(name: str) -> str:
-    counter = name.endswith("num_batches_tracked")
+def _hint(name: object) -> str:
+    counter = str(name).endswith("num_batches_tracked")
     return " (PyTorch's counter is no weight: leave it out)" if counter else ""
 
 

@@ -518,9 +518,16 @@ MUTANTS = [
     Mutant(
         "the loss is a mean over the batch",
         "gluon/train.py",
-        "        loss = cross_entropy(model(to_native(x)), to_native(y)).mean()",
-        "        loss = cross_entropy(model(to_native(x)), to_native(y)).sum()",
+        "        loss = cross_entropy(log_softmax(model(to_native(x))), to_native(y)).mean()",
+        "        loss = cross_entropy(log_softmax(model(to_native(x))), to_native(y)).sum()",
         TRAINING,
+    ),
+    Mutant(
+        "the loss of a sure answer is not below 0",
+        "gluon/train.py",
+        "return shifted - shifted.exp().sum(axis=1, keepdims=True).log()",
+        "return scores.log_softmax(axis=1)",
+        "test_parity.py sure_answer",
     ),
     Mutant(
         "without a classifier the pooled features come after the ReLU",
@@ -546,7 +553,7 @@ MUTANTS = [
     Mutant(
         "a folded network is not trained",
         "inputs.py",
-        "    if spec != spec.config.resolve():",
+        "    if check_spec(spec) != spec.config.resolve():",
         "    if False:",
         "test_fold.py does_not_train",
     ),

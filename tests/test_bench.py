@@ -109,7 +109,9 @@ def test_a_process_that_ends_too_early_is_a_row_with_its_last_words():
     settings |= {"backend": "nothing", "cpus": sorted(os.sched_getaffinity(0))}
     found = bench._turns(settings, lambda _: None)
     assert found["status"] == "failed"
-    assert found["error"].startswith("its process ended with 1: densenet_multi._checks.ConfigError")
+    assert found["error"].startswith(
+        "its process ended with exit code 1: densenet_multi._checks.ConfigError"
+    )
     assert "backend 'nothing' does not exist" in found["error"]
 
 

@@ -14,6 +14,8 @@ from rich.console import Console
 
 import densenet_multi as dm
 from densenet_multi import cli, compare, report
+from densenet_multi._process import in_its_own_process
+from densenet_multi.backends import framework_versions
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,8 +61,10 @@ def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path):
         assert text in done.stdout
 
 
-def test_info_names_every_backend():
+def test_info_names_every_backend_and_library():
     result = json.loads(run("info", "--format", "json").stdout)
+    assert result["packages"].keys() >= {"click", "matplotlib", "numpy", "pillow", "rich"}
+    assert result["packages"]["numpy"] == np.__version__
     assert list(result["backends"]) == dm.backend_names()
     assert result["densenet_multi"] == dm.__version__
 
@@ -219,3 +223,15 @@ def test_a_backend_whose_process_dies_is_a_row(tmp_path):
     row = compare._in_its_own_process("no-such-backend", tmp_path)
     assert row["status"] == "failed"
     assert "does not exist" in row["error"]
+
+
+def test_a_process_that_a_signal_ends_says_which_and_what_was_installed(tmp_path, monkeypatch):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    (tmp_path / "dies.py").write_text(code, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    name = dm.backend_names()[0]
+    assert in_its_own_process("dies", name, tmp_path) == {
+        "status": "failed",
+        "error": "its process ended with signal SIGKILL and no report: it printed nothing",
+        "versions": framework_versions(name),
+    }

@@ -7,8 +7,9 @@ from hypothesis import given
 import densenet_multi as dm
 from cases import SMALL, as_float32, images, labels, random_weights, small
 from densenet_multi.fold import fold
+from densenet_multi.pieces import from_dict, to_dict
 from densenet_multi.report import deviation
-from densenet_multi.spec import BatchNormSpec, from_dict, to_dict
+from densenet_multi.spec import BatchNormSpec
 from parity import check_forward
 from strategies import small_configs
 

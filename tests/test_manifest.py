@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -420,10 +421,13 @@ def test_sizes_are_exact_integers_however_large():
 
 @pytest.mark.parametrize("given", ["d2l", dm.VARIANTS["d2l"], None], ids=repr)
 def test_something_else_than_a_spec_is_refused_with_what_to_type(given):
-    for function in (dm.count_parameters, dm.tensors, dm.init_weights):
+    for function in (dm.count_parameters, dm.tensors, dm.init_weights, dm.min_image_size):
         with pytest.raises(
             dm.ConfigError, match=r"spec: expected a DenseNetSpec.*get_spec\('d2l'\)"
         ):
             function(given)
     with pytest.raises(dm.ConfigError, match="spec: expected a DenseNetSpec"):
         dm.shape_trace(given, 96, 96)
+    for training in (False, True):
+        with pytest.raises(dm.ConfigError, match="spec: expected a DenseNetSpec"):
+            dm.reference.forward(given, {}, np.zeros((1, 1, 96, 96)), training=training)

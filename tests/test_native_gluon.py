@@ -121,6 +121,10 @@ def test_frozen_parameters_count_but_have_no_gradient():
     assert set(dm.tensors(spec)) - set(gradients) == {"features.conv0.weight"} | {
         name for name in dm.tensors(spec) if "running" in name
     }
+    model.collect_params().setattr("grad_req", "null")
+    loss, gradients = dg.loss_and_gradients(model, images(spec, 8), labels(spec))
+    assert loss > 0
+    assert not gradients
 
 
 def test_a_model_that_is_not_initialized_says_what_to_type():

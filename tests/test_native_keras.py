@@ -153,6 +153,10 @@ def test_frozen_layers_count_but_have_no_gradient(spec):
     _, gradients = dk.loss_and_gradients(model, images(spec, 32), labels(spec))
     assert not {"features.conv0.weight", "features.conv0.bias"} & set(gradients)
     assert len(gradients) == sum(t.role == "trainable" for t in dm.tensors(spec).values()) - 2
+    model.trainable = False
+    loss, gradients = dk.loss_and_gradients(model, images(spec, 32), labels(spec))
+    assert loss > 0
+    assert not gradients
 
 
 def test_the_layout_is_ours_whatever_kerass_configuration_says(spec):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import densenet_multi as dm
 import densenet_multi.torch as dt
@@ -116,6 +117,17 @@ def test_is_an_ordinary_class_with_its_own_initialisation():
     assert model.features.norm5.momentum == 0.1  # PyTorch's word for a decay of 0.9
 
 
+@pytest.mark.parametrize("variant", ["d2l", "densenet_bc100_k12"])
+def test_pytorch_counts_our_multiply_adds(variant):
+    spec, size = dm.get_spec(variant), 96
+    with FlopCounterMode(display=False) as counter:
+        dt.predict(dt.build(spec), np.zeros((1, spec.config.in_channels, size, size), np.float32))
+    pooled_first = dm.profile(spec, size, size)
+    saved = sum(s.multiply_adds * 3 / 4 for s in pooled_first if s.name.startswith("transition"))
+    expected = sum(stage.multiply_adds for stage in pooled_first) - saved
+    assert counter.get_total_flops() / 2 == expected
+
+
 def test_every_module_gets_its_own_mode_back():
     spec = small("bottleneck")
     model = dt.build(spec)
@@ -167,6 +179,12 @@ def test_frozen_parameters_count_but_have_no_gradient():
     assert set(dm.tensors(spec)) - set(gradients) == {"features.conv0.weight"} | {
         name for name in dm.tensors(spec) if "running" in name
     }
+    model.requires_grad_(False)
+    loss, gradients = dt.loss_and_gradients(model, images(spec, 8), labels(spec))
+    assert loss > 0
+    assert not gradients
+    model = dt.build(spec)
+    model.features.conv0.weight.requires_grad = False
     data = images(spec, 8, count=4), labels(spec, 4)
     before = dt.export_weights(model)
     dt.fit(model, data, dm.Recipe(epochs=1, batch_size=2, weight_decay=0.1))

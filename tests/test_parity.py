@@ -286,6 +286,20 @@ def test_one_value_per_channel_has_no_unbiased_variance(backend):
         np.testing.assert_array_equal(array, before[name])
 
 
+def test_the_loss_of_a_sure_answer_is_not_below_zero(backend):
+    spec = small("plain", num_classes=1)
+    model, x = backend.build(spec), images(spec, 32)
+    loss, _ = backend.loss_and_gradients(model, x, labels(spec))
+    assert loss == 0
+    history = backend.fit(model, (x, labels(spec)), dm.Recipe(epochs=1, batch_size=2))
+    assert history.epochs[0].loss == 0
+
+
+def test_a_configuration_is_no_spec(backend):
+    with pytest.raises(dm.ConfigError, match=r"spec: expected a DenseNetSpec.*get_spec\('d2l'\)"):
+        backend.DenseNet(dm.VARIANTS["d2l"])
+
+
 def test_batch_variances_keep_their_digits_far_from_zero(backend):
     # E[x^2] - E[x]^2 would lose them; the first thing in a dense layer is its BatchNorm
     layer = native.make(backend.NAME, backend.DenseBlock, dm.dense_block(1, 3, growth_rate=4))

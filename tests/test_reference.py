@@ -410,3 +410,5 @@ def test_cross_entropy_refuses_labels_and_logits_that_do_not_fit():
     for logits in (np.zeros(3), np.zeros((2, 3, 4))):
         with pytest.raises(ValueError, match="logits"):
             reference.cross_entropy(logits, [0, 1])
+    with pytest.raises(dm.ImageError, match=r"logits: expected .* N at least 1, found"):
+        reference.cross_entropy(np.zeros((0, 3)), np.zeros(0, int))

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import densenet_multi as dm
+from densenet_multi import pieces
 from densenet_multi import spec as spec_module
 from densenet_multi._checks import floor_of_decimal
-from densenet_multi.spec import SCHEMA_VERSION, from_dict, to_dict
+from densenet_multi.pieces import from_dict, to_dict
+from densenet_multi.spec import SCHEMA_VERSION
 from strategies import configs, decimals
 
 FIELDS = [field.name for field in fields(dm.DenseNetConfig)]
@@ -342,7 +344,7 @@ def test_plain_data_of_an_unknown_kind_is_refused():
 def test_plain_data_has_every_kind_of_piece():
     kinds = {v for v in vars(spec_module).values() if isinstance(v, type) and v.__module__
              == spec_module.__name__}  # fmt: skip
-    assert set(spec_module._PIECES) == kinds
+    assert set(pieces.KINDS.values()) == kinds
 
 
 # --- What a configuration resolves to -----------------------------------------------------------

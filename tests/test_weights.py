@@ -192,16 +192,18 @@ def test_one_error_lists_every_problem_by_name():
         "features.norm5.bias": good["features.norm5.bias"].astype("complex128"),
         "features.norm5.num_batches_tracked": np.array(1),
         "conv0": np.zeros(3),
+        7: np.zeros(3),
     }
     del weights["classifier.bias"]
     with pytest.raises(dm.WeightsError) as caught:
         dm.check_weights(spec, weights)
     title, *problems = str(caught.value).splitlines()
     counter = " (PyTorch's counter is no weight: leave it out)"
-    assert title == "weights do not fit the network, 9 problem(s):"
+    assert title == "weights do not fit the network, 10 problem(s):"
     assert [problem.strip() for problem in problems] == [
         f"features.norm5.num_batches_tracked: unexpected{counter}",
         "conv0: unexpected",
+        "7: unexpected",
         "features.conv0.weight: expected shape (8, 3, 7, 7), found (7, 7, 3, 8)",
         "features.norm0.weight: expected float64 (or narrower floats), found int64",
         "features.norm0.bias: expected finite values, found 8 that are not",

@@ -25,7 +25,7 @@ class RecomputingLayer(DenseLayer):
 
 
 class RecomputingBlock(DenseBlock):
-    layer = RecomputingLayer
+    layer_class = RecomputingLayer
 
     def __call__(self, x: Array) -> Array:
         maps = [x]
@@ -35,11 +35,11 @@ class RecomputingBlock(DenseBlock):
 
 
 class RecomputingFeatures(Features):
-    block = RecomputingBlock
+    block_class = RecomputingBlock
 
 
 class RecomputingDenseNet(DenseNet):
-    features_of = RecomputingFeatures
+    features_class = RecomputingFeatures
 
 
 def recomputed(norm: nnx.BatchNorm, conv: nnx.Conv, maps: Sequence[Array]) -> Array:

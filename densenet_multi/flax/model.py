@@ -1,6 +1,7 @@
 """The translation into Flax NNX: modules are pytrees of arrays, called on NHWC images.
 
-spec.py says what each class is; the other three model.py are the same text.
+spec.py says what each class is; the other three model.py are the same text. memory.py and
+optimized.py put other classes into ``layer_class``, ``block_class`` and ``features_class``.
 """
 
 from typing import Any
@@ -8,7 +9,14 @@ from typing import Any
 from flax import nnx
 from jax import Array
 
-from ..spec import DenseBlockSpec, DenseLayerSpec, DenseNetSpec, StemSpec, TransitionSpec
+from ..spec import (
+    DenseBlockSpec,
+    DenseLayerSpec,
+    DenseNetSpec,
+    StemSpec,
+    TransitionSpec,
+    check_spec,
+)
 from .layers import (
     avg_pool,
     batch_norm,
@@ -55,12 +63,12 @@ class DenseLayer(nnx.Module):
 
 
 class DenseBlock(nnx.Module):
-    layer = DenseLayer
+    layer_class = DenseLayer
 
     def __init__(self, spec: DenseBlockSpec, *, rngs: nnx.Rngs) -> None:
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, self.layer(layer, rngs=rngs))
+            setattr(self, layer.name, self.layer_class(layer, rngs=rngs))
 
     def __call__(self, x: Array) -> Array:
         for layer in self.spec.layers:
@@ -80,13 +88,13 @@ class Transition(nnx.Module):
 
 
 class Features(Stem):
-    block = DenseBlock
+    block_class = DenseBlock
 
     def __init__(self, spec: DenseNetSpec, *, rngs: nnx.Rngs) -> None:
         super().__init__(spec.stem, rngs=rngs)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, self.block(block, rngs=rngs))
+            setattr(self, block.name, self.block_class(block, rngs=rngs))
             if transition:
                 setattr(self, transition.name, Transition(transition, rngs=rngs))
         self.norm5 = batch_norm(spec.norm5, rngs=rngs)
@@ -106,12 +114,12 @@ class Features(Stem):
 
 
 class DenseNet(nnx.Module):
-    features_of = Features
+    features_class = Features
 
     def __init__(self, spec: DenseNetSpec, *, rngs: nnx.Rngs | None = None) -> None:
         rngs = rngs or nnx.Rngs(0)
-        self.spec = spec
-        self.features = self.features_of(spec, rngs=rngs)
+        self.spec = check_spec(spec)
+        self.features = self.features_class(spec, rngs=rngs)
         self.classifier = linear(spec.classifier, rngs=rngs) if spec.classifier else None
 
     def __call__(self, x: Array) -> Array:

@@ -22,11 +22,11 @@ class OptimizedBlock(DenseBlock):
 
 
 class OptimizedFeatures(Features):
-    block = OptimizedBlock
+    block_class = OptimizedBlock
 
     def __call__(self, x: Array) -> Array:
         return super().__call__(x).astype(x.dtype)
 
 
 class OptimizedDenseNet(DenseNet):
-    features_of = OptimizedFeatures
+    features_class = OptimizedFeatures

@@ -29,7 +29,7 @@ class RecomputingLayer(DenseLayer):
 
 
 class RecomputingBlock(Imperative, DenseBlock):
-    layer = RecomputingLayer
+    layer_class = RecomputingLayer
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         layers = [getattr(self, layer.name) for layer in self.spec.layers]
@@ -41,11 +41,11 @@ class RecomputingBlock(Imperative, DenseBlock):
 
 
 class RecomputingFeatures(Imperative, Features):
-    block = RecomputingBlock
+    block_class = RecomputingBlock
 
 
 class RecomputingDenseNet(Imperative, DenseNet):
-    features_of = RecomputingFeatures
+    features_class = RecomputingFeatures
 
 
 def trained(layer: HybridBlock) -> list[mx.nd.NDArray]:

@@ -1,14 +1,22 @@
 """The translation into Gluon: HybridBlocks, imperative until ``hybridize()``.
 
-spec.py says what each class is; the other three model.py are the same text. ``F`` goes unused: see
-layers.py.
+spec.py says what each class is; the other three model.py are the same text. memory.py and
+optimized.py put other classes into ``layer_class``, ``block_class`` and ``features_class``. ``F``
+goes unused: see layers.py.
 """
 
 from typing import Any
 
 from mxnet.gluon import HybridBlock
 
-from ..spec import DenseBlockSpec, DenseLayerSpec, DenseNetSpec, StemSpec, TransitionSpec
+from ..spec import (
+    DenseBlockSpec,
+    DenseLayerSpec,
+    DenseNetSpec,
+    StemSpec,
+    TransitionSpec,
+    check_spec,
+)
 from .layers import (
     avg_pool,
     batch_norm,
@@ -57,13 +65,13 @@ class DenseLayer(HybridBlock):
 
 
 class DenseBlock(HybridBlock):
-    layer = DenseLayer
+    layer_class = DenseLayer
 
     def __init__(self, spec: DenseBlockSpec) -> None:
         super().__init__()
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, self.layer(layer))
+            setattr(self, layer.name, self.layer_class(layer))
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         for layer in self.spec.layers:
@@ -84,13 +92,13 @@ class Transition(HybridBlock):
 
 
 class Features(Stem):
-    block = DenseBlock
+    block_class = DenseBlock
 
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__(spec.stem)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, self.block(block))
+            setattr(self, block.name, self.block_class(block))
             if transition:
                 setattr(self, transition.name, Transition(transition))
         self.norm5 = batch_norm(spec.norm5)
@@ -110,12 +118,12 @@ class Features(Stem):
 
 
 class DenseNet(HybridBlock):
-    features_of = Features
+    features_class = Features
 
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__()
-        self.spec = spec
-        self.features = self.features_of(spec)
+        self.spec = check_spec(spec)
+        self.features = self.features_class(spec)
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:

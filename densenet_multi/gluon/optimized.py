@@ -14,8 +14,8 @@ class OptimizedBlock(DenseBlock):
 
 
 class OptimizedFeatures(Features):
-    block = OptimizedBlock
+    block_class = OptimizedBlock
 
 
 class OptimizedDenseNet(DenseNet):
-    features_of = OptimizedFeatures
+    features_class = OptimizedFeatures

@@ -12,7 +12,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
-from ..spec import BatchNormSpec, ConvSpec, FoldedNormSpec, LinearSpec, PoolSpec, from_dict, to_dict
+from ..pieces import from_dict, to_dict
+from ..spec import BatchNormSpec, ConvSpec, FoldedNormSpec, LinearSpec, PoolSpec
 
 
 def conv(spec: ConvSpec) -> keras.layers.Layer:

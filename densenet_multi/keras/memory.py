@@ -21,7 +21,7 @@ class RecomputingLayer(DenseLayer):
 
 
 class RecomputingBlock(DenseBlock):
-    layer = RecomputingLayer
+    layer_class = RecomputingLayer
 
     def call(self, x: Any) -> Any:
         maps = [x]
@@ -31,11 +31,11 @@ class RecomputingBlock(DenseBlock):
 
 
 class RecomputingFeatures(Features):
-    block = RecomputingBlock
+    block_class = RecomputingBlock
 
 
 class RecomputingDenseNet(DenseNet):
-    features_of = RecomputingFeatures
+    features_class = RecomputingFeatures
 
 
 def recomputed(norm: Any, conv: Any, maps: Sequence[Any], training: Any) -> Any:

@@ -14,7 +14,7 @@ class OptimizedFeatures(Features):
 
 
 class OptimizedDenseNet(DenseNet):
-    features_of = OptimizedFeatures
+    features_class = OptimizedFeatures
 
     def __init__(self, spec: DenseNetSpec, *, bfloat16: bool = False, **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)

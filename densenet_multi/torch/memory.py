@@ -23,7 +23,7 @@ class RecomputingLayer(DenseLayer):
 
 
 class RecomputingBlock(DenseBlock):
-    layer = RecomputingLayer
+    layer_class = RecomputingLayer
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
@@ -33,11 +33,11 @@ class RecomputingBlock(DenseBlock):
 
 
 class RecomputingFeatures(Features):
-    block = RecomputingBlock
+    block_class = RecomputingBlock
 
 
 class RecomputingDenseNet(DenseNet):
-    features_of = RecomputingFeatures
+    features_class = RecomputingFeatures
 
 
 def recomputed(norm: nn.BatchNorm2d, conv: nn.Conv2d, maps: Sequence[Tensor]) -> Tensor:

@@ -1,13 +1,21 @@
 """The translation into PyTorch: a plain nn.Module whose state_dict has torchvision's keys.
 
-spec.py says what each class is; the other three model.py are the same text.
+spec.py says what each class is; the other three model.py are the same text. memory.py and
+optimized.py put other classes into ``layer_class``, ``block_class`` and ``features_class``.
 """
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..spec import DenseBlockSpec, DenseLayerSpec, DenseNetSpec, StemSpec, TransitionSpec
+from ..spec import (
+    DenseBlockSpec,
+    DenseLayerSpec,
+    DenseNetSpec,
+    StemSpec,
+    TransitionSpec,
+    check_spec,
+)
 from .layers import (
     avg_pool,
     batch_norm,
@@ -56,13 +64,13 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    layer = DenseLayer
+    layer_class = DenseLayer
 
     def __init__(self, spec: DenseBlockSpec) -> None:
         super().__init__()
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, self.layer(layer))
+            setattr(self, layer.name, self.layer_class(layer))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.spec.layers:
@@ -83,13 +91,13 @@ class Transition(nn.Module):
 
 
 class Features(Stem):
-    block = DenseBlock
+    block_class = DenseBlock
 
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__(spec.stem)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, self.block(block))
+            setattr(self, block.name, self.block_class(block))
             if transition:
                 setattr(self, transition.name, Transition(transition))
         self.norm5 = batch_norm(spec.norm5)
@@ -109,12 +117,12 @@ class Features(Stem):
 
 
 class DenseNet(nn.Module):
-    features_of = Features
+    features_class = Features
 
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__()
-        self.spec = spec
-        self.features = self.features_of(spec)
+        self.spec = check_spec(spec)
+        self.features = self.features_class(spec)
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class OptimizedLayer(DenseLayer):
 
 
 class OptimizedBlock(DenseBlock):
-    layer = OptimizedLayer
+    layer_class = OptimizedLayer
 
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad:  # gradients need every layer's input as it was
@@ -79,7 +79,7 @@ class OptimizedBlock(DenseBlock):
 
 
 class OptimizedFeatures(Features):
-    block = OptimizedBlock
+    block_class = OptimizedBlock
     bfloat16 = False
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class OptimizedFeatures(Features):
 
 
 class OptimizedDenseNet(DenseNet):
-    features_of = OptimizedFeatures
+    features_class = OptimizedFeatures
 
     def __init__(self, spec: DenseNetSpec, *, bfloat16: bool = False) -> None:
         super().__init__(spec)

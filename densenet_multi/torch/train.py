@@ -29,7 +29,7 @@ def loss_and_gradients(
         scores = model(torch.tensor(x, device=device))
         loss = F.cross_entropy(scores, torch.tensor(y, device=device))
     # autograd.grad leaves the parameters' .grad alone
-    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    gradients = torch.autograd.grad(loss, list(parameters.values())) if parameters else ()
     return loss.item(), dict(zip(parameters, map(to_numpy, gradients), strict=True))
 
 
