@@ -288,11 +288,8 @@ def test_one_value_per_channel_has_no_unbiased_variance(backend):
 
 def test_the_loss_of_a_sure_answer_is_not_below_zero(backend):
     spec = small("plain", num_classes=1)
-    model, x = backend.build(spec), images(spec, 32)
-    loss, _ = backend.loss_and_gradients(model, x, labels(spec))
+    loss, _ = backend.loss_and_gradients(backend.build(spec), images(spec, 32), labels(spec))
     assert loss == 0
-    history = backend.fit(model, (x, labels(spec)), dm.Recipe(epochs=1, batch_size=2))
-    assert history.epochs[0].loss == 0
 
 
 def test_a_configuration_is_no_spec(backend):

@@ -1,0 +1,36 @@
+"""A spec, or a piece of one, as plain data, for frameworks that save a layer as its arguments.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from . import spec
+from ._checks import ConfigError, check_names
+
+KINDS = {
+    name: kind for name, kind in vars(spec).items() if is_dataclass(kind) and isinstance(kind, type)
+}
+
+
+def to_dict(piece: object) -> Any:
+    """A spec, or a piece of one, as dictionaries, lists and plain values for JSON."""
+    if is_dataclass(piece):
+        values = {f.name: to_dict(getattr(piece, f.name)) for f in fields(piece)}
+        return {"spec": type(piece).__name__, **values}
+    return [to_dict(item) for item in piece] if isinstance(piece, tuple) else piece
+
+
+def from_dict(data: Any) -> Any:
+    """What ``to_dict`` was given. Raises ``ConfigError`` for a kind of spec that does not exist."""
+    if isinstance(data, dict):
+        check_names("spec", [data.get("spec", "")], KINDS)
+        values = {name: from_dict(value) for name, value in data.items() if name != "spec"}
+        try:
+            return KINDS[data["spec"]](**values)
+        except TypeError as error:  # a field is missing or unknown
+            raise ConfigError(f"{data['spec']}: {error}") from None
+    return tuple(from_dict(item) for item in data) if isinstance(data, list) else data
