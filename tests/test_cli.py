@@ -106,7 +106,7 @@ def test_unreadable_data_are_exit_code_4(monkeypatch):
 
     monkeypatch.setattr(data, "load_sample", Mock(side_effect=data.DataError("damaged")))
     monkeypatch.setattr(compare, "load_sample", data.load_sample)
-    done = CliRunner().invoke(cli.main, ["compare", "--backends", "torch"])
+    done = CliRunner().invoke(cli.main, ["compare"])
     assert done.exit_code == 4
     assert "damaged" in done.stderr
 
