@@ -405,7 +405,7 @@ def test_what_a_process_prints_is_heard_and_its_end_without_a_report_is_a_failur
     report = _process.in_its_own_process(module, "it", tmp_path, heard.append)
     assert heard == ["one", "two"]
     assert report["status"] == "failed"
-    assert "ended with 1" in report["error"]
+    assert "ended with exit code 1" in report["error"]
     assert "out of order" in report["error"]
 
 
