@@ -1,4 +1,4 @@
-"""Break a copy of the installed package in one line, and see that a test goes red; for each break.
+"""Break a copy of the installed package, or of the tests, in one line; see a test go red; for each.
 
 ``nox -s mutants``, or ``python tests/mutants.py [WORD]`` for the breaks whose promise or file has
 WORD in it; ``--table`` prints the table of tests/README.md. Exit code 1 if a break goes unnoticed.
@@ -21,18 +21,26 @@ TESTS = Path(__file__).parent
 @dataclass(frozen=True)
 class Mutant:
     promise: str
-    file: str  # in the package
+    file: str  # in the package, or tests/...
     old: str  # occurs once
     new: str
     test: str  # goes red: a file, and a word for pytest -k
+    needs: str = ""  # --backends, where it is neither that of the file nor that of the test
 
     @property
     def backends(self) -> str:
-        """The one whose file is broken or whose test it is."""
+        """The one whose file is broken or whose test it is, unless the test needs others."""
+        if self.needs:
+            return self.needs
         for word in (self.file.split("/")[0], self.test.removeprefix("test_native_").split("_")[0]):
             if (PACKAGE / word / "model.py").is_file():
                 return word
         return "none"
+
+    def source(self, package: Path = PACKAGE, tests: Path = TESTS) -> Path:
+        """Where its file is."""
+        name = self.file.removeprefix("tests/")
+        return (package if name == self.file else tests) / name
 
 
 FORWARD = "test_parity.py logits_in_float64"
@@ -732,6 +740,79 @@ MUTANTS = [
         "+ 0.0",
         "test_data.py ",
     ),
+    Mutant(
+        "gradients equal central differences",
+        "torch/layers.py",
+        "torch.cat(maps, dim=1)",
+        "torch.cat((maps[0].detach(), *maps[1:]), dim=1)",
+        "test_parity.py central_differences",
+    ),
+    Mutant(
+        "gradients agree by name between backends, to 1e-11: a loss in float32 shows",
+        "keras/train.py",
+        "from_logits=True, dtype=dtype_of(model)\n    )\n    with tf.GradientTape",
+        "from_logits=True\n    )\n    with tf.GradientTape",
+        "test_together.py gradients_agree",
+        needs=",".join(densenet_multi.backend_names()),
+    ),
+    Mutant(
+        "drawn networks, too, are the same function: decays of many digits",
+        "torch/layers.py",
+        "round(1 - spec.decay, 15)",
+        "round(1 - spec.decay, 3)",
+        "test_parity_generated.py loss_statistics",
+    ),
+    Mutant(
+        "biased and unbiased running variances convert into each other over several steps",
+        "torch/__init__.py",
+        'RUNNING_VARIANCE = "unbiased"',
+        'RUNNING_VARIANCE = "biased"',
+        "test_parity.py over_five_steps",
+    ),
+    Mutant(
+        "a backend imports no other backend",
+        "flax/weights.py",
+        "from .model import DenseNet\n",
+        "from ..keras.weights import to_canonical as transposed\nfrom .model import DenseNet\n",
+        "test_rules.py no_other_backend",
+    ),
+    Mutant(
+        "a file of a backend imports only those before it",
+        "gluon/weights.py",
+        "from .model import DenseNet\n",
+        "from .train import DenseNet\n",
+        "test_rules.py files_before_it",
+    ),
+    Mutant(
+        "functions of the contract have the same parameters in every backend",
+        "keras/__init__.py",
+        "def optimize(model: DenseNet, *, bfloat16: bool = False)",
+        "def optimize(model: DenseNet, bfloat16: bool = False)",
+        "test_rules.py same_parameters",
+    ),
+    Mutant(
+        "every glossary has the same words in the same order",
+        "torch/layers.py",
+        "def relu(x: Tensor) -> Tensor:\n    return F.relu(x)\n\n\n"
+        "def concat(*maps: Tensor) -> Tensor:\n    return torch.cat(maps, dim=1)\n",
+        "def concat(*maps: Tensor) -> Tensor:\n    return torch.cat(maps, dim=1)\n\n\n"
+        "def relu(x: Tensor) -> Tensor:\n    return F.relu(x)\n",
+        "test_rules.py same_words",
+    ),
+    Mutant(
+        "a backend can be deleted",
+        "cli.py",
+        "framework_versions(name) for name in backend_names()}",
+        'framework_versions(name) for name in ("flax", "gluon", "keras", "torch")}',
+        "test_installs.py the_rest_works",
+    ),
+    Mutant(
+        "a failing forward pass names the first stage that differs",
+        "tests/parity.py",
+        "for stage, shape in trace:",
+        "for stage, shape in reversed(trace):",
+        "test_parity.py first_stage",
+    ),
 ]
 
 
@@ -745,19 +826,23 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def copy_package(folder: Path) -> Path:
-    """A fresh copy of the package, in a folder that then comes first on Python's path."""
-    copied = folder / "densenet_multi"
-    shutil.rmtree(copied, ignore_errors=True)
-    shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
-    return copied
+def make_copies(folder: Path) -> tuple[Path, Path]:
+    """Fresh copies of the package and the tests; this folder then comes first on Python's path."""
+    package, tests = folder / PACKAGE.name, folder / TESTS.name
+    for original, copied in ((PACKAGE, package), (TESTS, tests)):
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(original, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TESTS.parent / "pyproject.toml", folder)  # pytest's settings
+    return package, tests
 
 
 def is_green(mutant: Mutant, folder: Path) -> bool:
-    """Whether the mutant's test passes on the copy of the package in this folder."""
+    """Whether the mutant's test passes on the copies in this folder."""
     file, word = mutant.test.split(" ", 1)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "--no-header"]
-    command += ["-p", "no:cacheprovider", str(TESTS / file), "--backends", mutant.backends]
+    command += ["-p", "no:cacheprovider", "--backends", mutant.backends]
+    tests = folder / TESTS.name if mutant.file.startswith("tests/") else TESTS
+    command += [str(tests / file)]
     # the copy comes first, and a densenet_multi in the current folder does not count
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     command += ["-k", word] if word else []
@@ -768,8 +853,8 @@ def is_green(mutant: Mutant, folder: Path) -> bool:
 
 
 def survives(mutant: Mutant, folder: Path) -> bool:
-    """Whether the test stays green on a broken copy of the package."""
-    source = copy_package(folder) / mutant.file
+    """Whether the test stays green on broken copies."""
+    source = mutant.source(*make_copies(folder))
     text = source.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         raise SystemExit(f"{mutant.file}: {mutant.old!r} occurs {text.count(mutant.old)} times")
@@ -790,7 +875,7 @@ def main() -> int:
         folder = Path(name)
         for number, mutant in enumerate(chosen, 1):
             if (mutant.test, mutant.backends) not in green:
-                copy_package(folder)
+                make_copies(folder)
                 if not is_green(mutant, folder):
                     raise SystemExit(f"{mutant.test} ({mutant.backends}): red without any break")
                 green.add((mutant.test, mutant.backends))

@@ -1,6 +1,8 @@
 """Every backend is the same function as the NumPy reference: shapes, counts, logits, training."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from cases import (
 )
 from densenet_multi.report import deviation
 from parity import check_forward, check_training, gradient_scale
+from tolerances import Deviations
 
 VARIANT_SIZES = [("d2l", 96), ("d2l", 99), ("densenet_bc100_k12", 32), ("densenet121", 65)]
 NET_SIZES = [(name, size) for name in SMALL for size in (32, 33, 35)]
@@ -146,6 +149,32 @@ def test_variants_have_the_references_logits_in_float32(backend, deviations, var
 def test_small_nets_have_the_references_logits_in_float64(backend, deviations, name, size):
     spec = small(name)
     check_forward(backend, spec, random_weights(spec), images(spec, size, size + 2), deviations)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "named"),
+    [
+        ("features.conv0.weight", "stage 'stem'"),
+        ("features.denseblock1.denselayer1.conv2.weight", "stage 'denseblock1'"),
+        ("features.transition1.conv.weight", "stage 'transition1'"),
+        ("features.denseblock2.denselayer2.norm1.bias", "stage 'denseblock2'"),
+        ("features.norm5.running_mean", "stage 'norm5'"),
+        ("classifier.bias", "the output"),
+    ],
+)
+def test_a_failing_forward_pass_names_the_first_stage_that_differs(tensor, named):
+    spec = small("bottleneck")
+    weights = random_weights(spec)
+    wrong = {**weights, tensor: 1.001 * weights[tensor]}
+    backend = SimpleNamespace(
+        NAME="wrong",
+        build=Mock(),
+        import_weights=Mock(),
+        features=lambda _, x: dm.reference.forward(spec, wrong, x).stages,
+        predict=lambda _, x: dm.reference.predict(spec, wrong, x),
+    )
+    with pytest.raises(AssertionError, match=f"^wrong: {named} deviates by"):
+        check_forward(backend, spec, weights, images(spec, 32), Deviations())
 
 
 def test_a_network_without_a_classifier_gives_pooled_features(backend, deviations):
