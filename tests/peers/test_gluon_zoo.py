@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 import densenet_multi as dm
-import densenet_multi.gluon  # before mxnet: it makes mxnet importable on current NumPys
-
-import mxnet as mx  # isort: skip
-from mxnet.gluon.model_zoo import vision
-
 from cases import images, random_weights
 from densenet_multi import formats
 from densenet_multi.formats.gluon_zoo import structural_names
 from peers.peer import check_answers
+
+dm.load_backend("gluon")  # before mxnet: it makes mxnet importable on current NumPys
+import mxnet as mx  # noqa: E402
+from mxnet.gluon.model_zoo import vision  # noqa: E402
 
 
 @pytest.mark.parametrize(
