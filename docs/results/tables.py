@@ -144,6 +144,7 @@ def tables() -> dict[str, list[str]]:
             run(read("chapter-torch")),
             anew({name: read(f"recalibrated-{name}") for name in ("best", "last")}),
             first_epochs(epochs),
+            run(read("modern-torch")),
         ],
         "speed": [
             speed(read("bench-inference")),
