@@ -35,6 +35,7 @@ if version("safetensors") == "0.8.0":
 
 KEY, RUN_KEY = "densenet_multi", "densenet_multi_run"  # RUN_KEY: of checkpoint.py
 LARGEST_FILE = 2**32  # bytes; densenet264 in float64 has 0.3 * 10**9
+LARGEST_HEADER = 2**23  # bytes; densenet264's has 0.2 * 10**6, one of 10,000 layers 7 * 10**6
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -202,12 +203,19 @@ def write_safetensors(
 def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Safetensors' own reader, which checks the header and every offset.
 
-    Raises ``WeightsError`` for another kind of file, one that is damaged or larger than 4 GiB;
-    ``OSError``.
+    Raises ``WeightsError`` for another kind of file, one that is damaged or larger than 4 GiB, or
+    whose header is larger than 8 MiB; ``OSError``.
     """
     from safetensors import SafetensorError, safe_open
 
-    check_size(path)
+    size = check_size(path)
+    with Path(path).open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if LARGEST_HEADER < header < size:  # names of a million tensors take a gigabyte of memory
+        found = f"found one of {header:,} bytes"
+        raise WeightsError(
+            f"{path}: expected a header of at most {LARGEST_HEADER:,} bytes, {found}"
+        )
     try:
         with safe_open(path, framework="numpy") as opened:
             yield opened
@@ -216,12 +224,14 @@ def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise WeightsError(f"{path}: {expected} ({error})") from None
 
 
-def check_size(path: str | os.PathLike[str]) -> None:
-    """Raise ``WeightsError`` if the file is larger than 4 GiB, ``OSError`` if it cannot be read."""
+def check_size(path: str | os.PathLike[str]) -> int:
+    """The size of a file in bytes. Raises ``WeightsError`` if it is larger than 4 GiB, ``OSError``
+    if it cannot be read."""
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
     if size > LARGEST_FILE:
         raise WeightsError(f"{path}: expected at most {LARGEST_FILE:,} bytes, found {size:,}")
+    return size
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], Weights]:

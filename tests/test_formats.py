@@ -280,6 +280,15 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content):
         refusal(path, file_format="torchvision")
 
 
+def test_a_header_of_too_many_tensors_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "many.safetensors"
+    entry = b'"t%06d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = b"{" + b",".join(entry % i for i in range(150_000)) + b"}"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    with pytest.raises(dm.WeightsError, match="a header of at most 8,388,608 bytes, found one of"):
+        formats.read(path)
+
+
 @pytest.mark.parametrize("name", ["portable", *FREE])
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, checkpoint, name):
     path = tmp_path / f"file{FREE.get(name, '.safetensors')}"
