@@ -61,13 +61,14 @@ def bench(
 
     Arguments:
         backends: which; one after the other.
-        work: "training": ``fit`` and the chapter's own code; "inference": ``predict`` with
-            ``optimize(model)``, with the model as it is, in bfloat16 where the processor has it,
-            and the framework's own DenseNet;
+        work: "training": ``fit``, in float32 and in bfloat16 where the processor has it, and in a
+            loop as a framework's beginners write it: the chapter's own network, the model as it
+            is, the framework's own DenseNet; "inference": ``predict`` with ``optimize(model)``,
+            with the model as it is, in bfloat16, and the framework's own DenseNet;
             "memory": ``fit`` with ``build(spec, memory_efficient=True)`` and with the model as it
             is, in an environment (``EXACT``) in which memory can be told.
-        variant: the network; the chapter's code trains "d2l" alone. None, as in what follows, is
-            the usual one (``USUAL``).
+        variant: the network; the chapter's is "d2l", a framework's own are "densenet121" and its
+            like. None, as in what follows, is the usual one (``USUAL``).
         image_size: pixels per side.
         batch_size: images per step; to train, from 2.
         depth: for memory, in place of a variant: the depth (L) of the paper's DenseNet-BC, k = 12.
@@ -86,8 +87,6 @@ def bench(
     check_names("work", [work], CASES)
     usual = USUAL[work]
     given, variant = variant, usual[0] if variant is None else variant
-    if work == "training" and variant != "d2l":
-        raise bad("variant", variant, "'d2l' for training, which the chapter's code trains")
     if depth is not None and work != "memory":
         raise bad("depth", depth, f"none for {work}; it goes with work 'memory'")
     if depth is not None and given is not None:

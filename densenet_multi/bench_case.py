@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -34,7 +34,7 @@ from .variants import cifar_config, get_spec
 
 MARK = "densenet-multi bench: "  # frameworks print too
 CASES = {  # work -> what is compared: the first with each of the others
-    "training": ("fit", "chapter", "products"),
+    "training": ("fit", "bfloat16", "chapter", "model", "framework", "products"),
     "inference": ("optimized", "model", "bfloat16", "framework", "products"),
     "memory": ("efficient", "plain"),
 }
@@ -43,6 +43,10 @@ DIFFERENT = 4  # batches for the chapter's code
 
 class FinishedError(Exception):
     """No further round is wanted."""
+
+
+class AbsentError(Exception):
+    """There is no such case here; the message says why."""
 
 
 class Rounds:
@@ -74,13 +78,19 @@ def run(settings: dict[str, Any]) -> None:
     hide_gpus()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, settings["cpus"])
-    with suppress(FinishedError):
+    try:
+        if settings["case"] == "bfloat16" and not multiplies_bfloat16():
+            raise AbsentError("this processor has no instructions for bfloat16")  # noqa: TRY301
         if settings["case"] == "products":
             _multiply(settings)
         elif settings["work"] == "inference":
             _predict(settings)
         else:
             _train(settings)
+    except FinishedError:
+        pass
+    except AbsentError as error:
+        _say({"absent": str(error)})
 
 
 def products(
@@ -126,25 +136,16 @@ def _predict(settings: dict[str, Any]) -> None:
     size = settings["image_size"]
     shape = settings["batch_size"], spec.config.in_channels, size, size
     images = np.random.default_rng(0).random(shape, np.float32)
-    if settings["case"] == "bfloat16" and not multiplies_bfloat16():
-        _say({"absent": "this processor has no instructions for bfloat16"})
-        return
     if settings["case"] == "framework":
-        peer = import_module(f"{backend.__name__}.peer")  # type: ignore[attr-defined]
-        logits = peer.peer(settings["variant"], size)
-        if logits is None:
-            _say({"absent": f"{backend.FRAMEWORK} has no {settings['variant']} of this size here"})
-            return
+        net = _peer_net(backend, settings)
+        logits = partial(_beside(backend, "peer").logits, net)
     else:
         model = backend.build(spec)
         if settings["case"] == "optimized":
             model = backend.optimize(model)
         elif settings["case"] == "bfloat16":
-            try:
+            with _absent_if_refused():
                 model = backend.optimize(model, bfloat16=True)
-            except ConfigError as error:
-                _say({"absent": str(error)})
-                return
         logits = partial(backend.predict, model)
     rounds = Rounds(settings["steps"], settings["warmup"])
     while True:
@@ -162,18 +163,54 @@ def _train(settings: dict[str, Any]) -> None:
     data = Pixels(pixels[order, np.newaxis], labels[order], prepare)
     backend: Any = load_backend(settings["backend"])
     recipe = replace(RECIPES["chapter"], epochs=1, batch_size=batch_size)
-    if settings["case"] == "chapter":
-        # made beforehand: how the chapter reads its images is not measured
+    case = settings["case"]
+    if case in ("chapter", "model", "framework"):
+        loop = _beside(backend, "chapter" if case == "chapter" else "peer")
+        if case == "chapter":
+            net = _chapter_net(loop, settings)
+        else:
+            net = backend.build(spec) if case == "model" else _peer_net(backend, settings)
+        # made beforehand: how others read their images is not measured
         batches = [
             (data.take(indices), data.labels[indices].astype(np.int64))
             for indices in np.arange(min(len(data), DIFFERENT * batch_size)).reshape(-1, batch_size)
         ]
-        chapter = import_module(f"{backend.__name__}.chapter")
         endless = islice(cycle(batches), len(data) // batch_size)
-        chapter.train_chapter(endless, recipe.learning_rate, Rounds(steps, warmup))
+        loop.train(net, endless, recipe.learning_rate, Rounds(steps, warmup))
+        return
+    model = backend.build(spec, memory_efficient=case == "efficient")
+    rounds = [Rounds(steps, warmup)]
+    if case == "bfloat16":
+        with _absent_if_refused():
+            backend.fit(model, data, replace(recipe, bfloat16=True), callbacks=rounds)
     else:
-        model = backend.build(spec, memory_efficient=settings["case"] == "efficient")
-        backend.fit(model, data, recipe, callbacks=[Rounds(steps, warmup)])
+        backend.fit(model, data, recipe, callbacks=rounds)
+
+
+def _beside(backend: Any, module: str) -> Any:
+    """Other people's code in the backend's framework: its ``chapter`` or ``peer``."""
+    return import_module(f"{backend.__name__}.{module}")
+
+
+def _chapter_net(chapter: Any, settings: dict[str, Any]) -> Any:
+    if settings["variant"] != "d2l":
+        raise AbsentError(f"the chapter has no {settings['variant']}")
+    return chapter.chapter_net()
+
+
+def _peer_net(backend: Any, settings: dict[str, Any]) -> Any:
+    net = _beside(backend, "peer").peer_net(settings["variant"], settings["image_size"])
+    if net is None:
+        raise AbsentError(f"{backend.FRAMEWORK} has no {settings['variant']} of this size here")
+    return net
+
+
+@contextmanager
+def _absent_if_refused() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise AbsentError(str(error)) from None
 
 
 def network(variant: str, depth: int | None) -> DenseNetSpec:

@@ -468,9 +468,8 @@ def bench(
     rounds: int,
     **given: Any,
 ) -> int:
-    """How fast each backend trains the chapter's network, with the chapter's own code beside it;
-    how fast it predicts, with the framework's own DenseNet beside it; or what memory-efficient
-    training costs and saves.
+    """How fast each backend trains or predicts, with the chapter's own code and the framework's own
+    DenseNet beside it; or what memory-efficient training costs and saves.
 
     Each case is a process of its own, on the CPU; they take turns, so that what else the machine
     does meets all of them. The ratio is what counts.

@@ -81,8 +81,7 @@ def train_step(net: nnx.Module, optimizer: nnx.Optimizer, X: jax.Array, y: jax.A
     return l, right
 
 
-def train_chapter(batches: Iterable[Any], lr: float, hear: Callable[[], object]) -> None:
-    net = chapter_net()
+def train(net: Any, batches: Iterable[Any], lr: float, hear: Callable[[], object]) -> None:
     net.train()
     optimizer = nnx.Optimizer(net, optax.sgd(lr), wrt=nnx.Param)
     for images, labels in batches:

@@ -66,8 +66,7 @@ def chapter_net() -> nn.Sequential:
 
 
 @util.use_np
-def train_chapter(batches: Iterable[Any], lr: float, hear: Callable[[], object]) -> None:
-    net = chapter_net()
+def train(net: Any, batches: Iterable[Any], lr: float, hear: Callable[[], object]) -> None:
     net.initialize()
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": lr})

@@ -75,8 +75,7 @@ def chapter_net() -> keras.Sequential:
     return net
 
 
-def train_chapter(batches: Iterable[Any], lr: float, hear: Callable[[], object]) -> None:
-    net = chapter_net()
+def train(net: Any, batches: Iterable[Any], lr: float, hear: Callable[[], object]) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     net.compile(keras.optimizers.SGD(learning_rate=lr), loss, metrics=["accuracy"])
     channels_last = ((np.moveaxis(images, 1, -1), labels) for images, labels in batches)

@@ -1,20 +1,21 @@
 """The DenseNet of Keras' own project, keras.applications: ``bench`` compares with it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tensorflow import keras
 
+from .chapter import train
 
-def peer(variant: str, image_size: int) -> Callable[[Any], npt.NDArray[np.floating]] | None:
+__all__ = ["logits", "peer_net", "train"]
+
+
+def peer_net(variant: str, image_size: int) -> keras.Model | None:
     make = getattr(keras.applications, variant.replace("densenet", "DenseNet"), None)
-    if make is None:
-        return None
-    model = make(weights=None, input_shape=(image_size, image_size, 3), classifier_activation=None)
+    shape = (image_size, image_size, 3)
+    return make and make(weights=None, input_shape=shape, classifier_activation=None)
 
-    def logits(x: Any) -> npt.NDArray[np.floating]:
-        return model.predict_on_batch(x.transpose(0, 2, 3, 1))
 
-    return logits
+def logits(net: Any, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    return net.predict_on_batch(x.transpose(0, 2, 3, 1))

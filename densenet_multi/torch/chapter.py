@@ -68,8 +68,7 @@ def chapter_net() -> nn.Module:
     )
 
 
-def train_chapter(batches: Iterable[Any], lr: float, hear: Callable[[], object]) -> None:
-    net = chapter_net()
+def train(net: Any, batches: Iterable[Any], lr: float, hear: Callable[[], object]) -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
     loss = nn.CrossEntropyLoss()
     net.train()

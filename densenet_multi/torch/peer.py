@@ -1,25 +1,26 @@
 """The DenseNet of PyTorch's own project, torchvision: ``bench`` compares with it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from .chapter import train
 
-def peer(variant: str, image_size: int) -> Callable[[Any], npt.NDArray[np.floating]] | None:
+__all__ = ["logits", "peer_net", "train"]
+
+
+def peer_net(variant: str, image_size: int) -> torch.nn.Module | None:
     try:
         from torchvision import models
     except ImportError:
         return None
     make = getattr(models, variant, None)
-    if make is None:
-        return None
-    model = make(weights=None).eval()
+    return make and make(weights=None)
 
-    def logits(x: Any) -> npt.NDArray[np.floating]:
-        with torch.inference_mode():
-            return model(torch.tensor(x)).numpy()
 
-    return logits
+def logits(net: Any, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    net.eval()
+    with torch.inference_mode():
+        return net(torch.tensor(x)).numpy()
