@@ -179,6 +179,13 @@ MUTANTS = [
         TRAINING,
     ),
     Mutant(
+        "running statistics move by the decay also where layers share a map's",
+        "flax/memory.py",
+        "(1 - norm.momentum) * new",
+        "new",
+        TRAINING,
+    ),
+    Mutant(
         "prediction runs in evaluation mode",
         "torch/__init__.py",
         "in_mode(model, training=False)",
