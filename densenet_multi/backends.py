@@ -63,12 +63,14 @@ class Backend(Protocol):
         *,
         seed: int = 0,
         dtype: str = "float32",
-        memory_efficient: bool = False,
+        memory_efficient: bool | str = False,
     ) -> Any:
         """A native model with the weights of ``init_weights(spec, seed)``.
 
-        ``memory_efficient`` trains the same: in the backward pass, concatenations, BatchNorms and
-        ReLUs inside dense blocks are calculated again instead of being kept.
+        With ``memory_efficient``, it trains the same in less memory: True calculates the
+        concatenations, BatchNorms and ReLUs of dense blocks again in the backward pass, and keeps
+        what the convolutions made; ``"max"`` calculates these again too, and keeps a layer's new
+        maps alone (Gluon always does).
         """
 
     def optimize(self, model: Any, *, bfloat16: bool = False) -> Any:
@@ -221,6 +223,13 @@ def check_dtype(dtype: str) -> str:
     if dtype not in DTYPES:
         raise bad("dtype", dtype, " or ".join(map(repr, DTYPES)))
     return dtype
+
+
+def check_memory_efficient(level: bool | str) -> bool | str:
+    """``level`` if ``build`` knows it; otherwise ``ConfigError``."""
+    if level != "max" and not isinstance(level, bool):
+        raise bad("memory_efficient", level, "True, False or 'max'")
+    return level
 
 
 def check_bfloat16(bfloat16: bool, dtype: str) -> str:

@@ -65,8 +65,8 @@ def bench(
             loop as a framework's beginners write it: the chapter's own network, the model as it
             is, the framework's own DenseNet; "inference": ``predict`` with ``optimize(model)``,
             with the model as it is, in bfloat16, and the framework's own DenseNet;
-            "memory": ``fit`` with ``build(spec, memory_efficient=True)`` and with the model as it
-            is, in an environment (``EXACT``) in which memory can be told.
+            "memory": ``fit`` with ``build(spec, memory_efficient=True)``, with ``"max"``, and with
+            the model as it is, in an environment (``EXACT``) in which memory can be told.
         variant: the network; the chapter's is "d2l", a framework's own are "densenet121" and its
             like. None, as in what follows, is the usual one (``USUAL``).
         image_size: pixels per side.

@@ -386,8 +386,11 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 )
 @click.option(
     "--memory-efficient",
-    is_flag=True,
-    help="Calculate part of each dense block again in the backward pass, and do not keep it.",
+    type=click.Choice(["some", "max"]),
+    is_flag=False,
+    flag_value="some",
+    help="Calculate part of each dense block again in the backward pass, and do not keep it; max: "
+    "all but its maps.  [without a word: some]",
 )
 @click.option(
     "--save-every",
@@ -406,7 +409,7 @@ def train(  # noqa: PLR0917  # click passes options by name
     device: str | None,
     frozen: bool | None,
     output_format: str,
-    memory_efficient: bool,  # click passes options by name
+    memory_efficient: str | None,  # click passes options by name
     **given: Any,
 ) -> None:
     """Train a network on real images and show what came out.
@@ -430,7 +433,7 @@ def train(  # noqa: PLR0917  # click passes options by name
         resume=resume,
         save_every=save_every,
         device=device,
-        memory_efficient=memory_efficient,
+        memory_efficient={None: False, "some": True}.get(memory_efficient, "max"),
         say=_say,
     )
     _print(report, output_format, lambda: training.table(report))

@@ -98,7 +98,7 @@ def train(
     callbacks: tuple[Callback, ...] = (),
     save_every: float = SAVE_EVERY,
     device: str | None = None,
-    memory_efficient: bool = False,
+    memory_efficient: bool | str = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train, and return the report that ``report.json`` holds.
@@ -161,7 +161,7 @@ def _train(
     resume: bool = False,
     save_every: float = SAVE_EVERY,
     device: str | None = None,
-    memory_efficient: bool = False,
+    memory_efficient: bool | str = False,
 ) -> dict[str, Any]:
     backend = load_backend(options.backend)
     start, data = _prepare(options, output if resume else None, say)

@@ -624,8 +624,8 @@ MUTANTS = [
     Mutant(
         "what is calculated again moves running statistics once",
         "torch/memory.py",
-        "            momentum = 0.0",
-        "            pass",
+        "momentum=0.0 if again else norm.momentum,",
+        "momentum=norm.momentum,",
         "test_memory.py step_is_the_same",
     ),
     Mutant(
@@ -645,7 +645,7 @@ MUTANTS = [
     Mutant(
         "XLA calculates again instead of keeping",
         "flax/memory.py",
-        "jnp.minimum(jnp.abs(gradient.ravel()[0]), 0)",
+        "jnp.minimum(jnp.abs(gradients[0].ravel()[0]), 0)",
         "jnp.zeros(())",
         "test_memory.py less_memory",
     ),

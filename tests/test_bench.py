@@ -96,7 +96,7 @@ def test_cases_take_turns_and_each_is_first_as_often(monkeypatch):
 
 
 def test_memory_has_a_ratio_of_its_own(monkeypatch):
-    grown = {"efficient": 30, "plain": 40}
+    grown = {"efficient": 30, "max": 20, "plain": 40}
     monkeypatch.setattr(bench, "_started", lambda settings: nullcontext((settings["case"], None)))
 
     def answer(case, _, *, go=False):
@@ -106,6 +106,7 @@ def test_memory_has_a_ratio_of_its_own(monkeypatch):
     settings = {"backend": "any", "work": "memory", "rounds": 2, "batch_size": 60}
     found = bench._turns(settings, lambda _: None)
     assert found["cases"]["plain"]["memory_ratio"] == pytest.approx(3 / 4)
+    assert found["cases"]["max"]["memory_ratio"] == pytest.approx(3 / 2)
     assert "memory_ratio" not in found["cases"]["efficient"]
 
 
@@ -164,8 +165,10 @@ def test_memory_is_counted_where_what_is_freed_is_given_back(monkeypatch):
     assert not found["environment"].keys() & bench.EXACT.keys()
 
 
-@pytest.mark.parametrize(("case", "efficient"), [("efficient", True), ("plain", False)])
-def test_memory_compares_two_ways_to_train_one_network(monkeypatch, case, efficient):
+@pytest.mark.parametrize(
+    ("case", "efficient"), [("efficient", True), ("max", "max"), ("plain", False)]
+)
+def test_memory_compares_three_ways_to_train_one_network(monkeypatch, case, efficient):
     built = []
 
     class Backend:

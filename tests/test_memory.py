@@ -30,18 +30,18 @@ print(json.dumps(peak_memory() - before))
 """
 
 
-def pair(backend, spec, weights):
+def pair(backend, spec, weights, *, level=True):
     """The same model twice: as it is, and memory-efficient."""
-    for memory_efficient in (False, True):
+    for memory_efficient in (False, level):
         native.seed(backend.NAME, 5)
         model = backend.build(spec, dtype="float64", memory_efficient=memory_efficient)
         backend.import_weights(model, weights)
         yield model
 
 
-def assert_equal_step(backend, spec, x, y):
+def assert_equal_step(backend, spec, x, y, level):
     results = []
-    for model in pair(backend, spec, random_weights(spec)):
+    for model in pair(backend, spec, random_weights(spec), level=level):
         loss, gradients = backend.loss_and_gradients(model, x, y)
         results.append((loss, gradients, backend.export_weights(model)))
     (loss, gradients, after), (same_loss, same_gradients, same_after) = results
@@ -58,18 +58,21 @@ def assert_equal_step(backend, spec, x, y):
 
 
 @pytest.mark.parametrize("drop_rate", [0.0, 0.4])
-@pytest.mark.parametrize("name", SMALL)
-def test_a_step_is_the_same(backend, name, drop_rate):
+@pytest.mark.parametrize(
+    ("name", "level"), [*((name, True) for name in SMALL), ("bottleneck", "max")]
+)
+def test_a_step_is_the_same(backend, name, level, drop_rate):
     spec = small(name, drop_rate=drop_rate)
-    assert_equal_step(backend, spec, images(spec, 35, count=3), labels(spec, 3))
+    assert_equal_step(backend, spec, images(spec, 35, count=3), labels(spec, 3), level)
 
 
-def test_training_is_the_same(backend):
+@pytest.mark.parametrize("level", [True, "max"])
+def test_training_is_the_same(backend, level):
     spec = small("bottleneck")
     data = images(spec, 32, count=10), labels(spec, 10)
     recipe = dm.Recipe(epochs=2, batch_size=4, momentum=0.9, nesterov=True, weight_decay=1e-3)
     ends = []
-    for model in pair(backend, spec, random_weights(spec)):
+    for model in pair(backend, spec, random_weights(spec), level=level):
         history = backend.fit(model, data, recipe, validation=data)
         ends.append((history.epochs[-1].validation_loss, backend.export_weights(model)))
     (loss, weights), (same_loss, same_weights) = ends
@@ -91,13 +94,18 @@ def test_frozen_features_stay_as_they_are(backend):
 def test_evaluation_is_the_same(backend):
     spec = small("bottleneck", drop_rate=0.3)
     x = images(spec, 33)
-    plain, efficient = pair(backend, spec, random_weights(spec))
+    plain, efficient = pair(backend, spec, random_weights(spec), level="max")
     np.testing.assert_array_equal(backend.predict(efficient, x), backend.predict(plain, x))
     np.testing.assert_equal(backend.features(efficient, x), backend.features(plain, x))
     optimized = backend.predict(backend.optimize(efficient), x)
     np.testing.assert_array_equal(optimized, backend.predict(backend.optimize(plain), x))
     assert backend.count_parameters(efficient) == dm.count_parameters(spec)
     assert isinstance(efficient, backend.DenseNet)
+
+
+def test_an_unknown_level_is_refused_with_the_known(backend):
+    with pytest.raises(dm.ConfigError, match="memory_efficient: expected True, False or 'max'"):
+        backend.build(small("plain"), memory_efficient="min")
 
 
 def test_a_step_takes_less_memory(backend):
@@ -112,6 +120,8 @@ def test_a_step_takes_less_memory(backend):
                 env=environment,
             ).stdout.splitlines()[-1]
         )
-        for efficient in (False, True)
+        for efficient in (False, True, "max")
     ]
     assert grown[1] < 0.75 * grown[0], grown
+    if backend.NAME != "gluon":  # its two levels are one
+        assert grown[2] < grown[1], grown

@@ -1,5 +1,7 @@
 """Gluon's model is an ordinary HybridBlock."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -42,7 +44,7 @@ def test_hybridized_gradients_are_the_imperative_ones(static):
 
 @pytest.mark.parametrize(("stem_width", "growth_rate"), [(24, 12), (48, 24), (16, 8), (80, 40)])
 def test_hybridized_float32_training_runs_at_the_papers_widths(stem_width, growth_rate):
-    # oneDNN's gradient of a concatenation used to stop here: see concat in gluon/layers.py
+    # oneDNN's gradient of a concatenation stops here, on some processors: see gluon/layers.py
     spec = dm.DenseNetConfig(
         num_init_features=stem_width, growth_rate=growth_rate, block_config=(2, 2), stem="cifar"
     ).resolve()
@@ -50,6 +52,18 @@ def test_hybridized_float32_training_runs_at_the_papers_widths(stem_width, growt
     model.hybridize()
     _, gradients = dg.loss_and_gradients(model, images(spec, 16, count=4), labels(spec, 4))
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def test_every_concatenation_is_sliced_as_the_papers_widths_need_on_some_processors():
+    model = dg.build(small("bottleneck"))
+    nodes = json.loads(model(mx.sym.var("data")).tojson())["nodes"]
+    readers = [
+        node["op"] for node in nodes for number, *_ in node["inputs"]
+        if nodes[number]["op"] == "Concat"
+    ]  # fmt: skip
+    assert set(readers) == {"slice_axis"}
+    layers = sum(len(block.layers) for block, _ in model.spec.stages)
+    assert len(readers) == layers
 
 
 # SymbolBlock.imports asks for the type of an input that has none yet

@@ -437,10 +437,11 @@ def test_a_run_goes_on_in_less_memory(backend, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "build", listening)
     common = ["--epochs", "1", "--batch-size", "500"]
     assert called(backend, weights, tmp_path / "run", *common).exit_code == 0
-    (tmp_path / "run" / "report.json").unlink()
-    done = called(backend, weights, tmp_path / "run", *common, "--resume", "--memory-efficient")
-    assert done.exit_code == 0, done.output
-    assert built == [False, True]
+    for level in (["--memory-efficient"], ["--memory-efficient", "max"]):
+        (tmp_path / "run" / "report.json").unlink()
+        done = called(backend, weights, tmp_path / "run", *common, "--resume", *level)
+        assert done.exit_code == 0, done.output
+    assert built == [False, True, "max"]
 
 
 def test_a_start_that_fails_leaves_no_run_behind(backend, weights, tmp_path):

@@ -52,11 +52,14 @@ class SharingBlock(DenseBlock):
 
 
 class RecomputingLayer(DenseLayer):
+    whole = False  # what the first convolution makes is kept
+
     def __call__(self, maps: Sequence[Map]) -> Array:  # type: ignore[override]
-        x = recomputed(self.norm1, self.conv1, maps)
-        if self.norm2 is not None:
-            x = recomputed(self.norm2, self.conv2, [Map(x)])
-        return self.dropout(x)  # N, H, W, k
+        steps = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
+        steps = [(norm, conv) for norm, conv in steps if norm is not None]
+        for together in [steps] if self.whole else [[step] for step in steps]:
+            maps = [Map(recomputed(together, maps))]
+        return self.dropout(maps[0].x)  # N, H, W, k
 
 
 class RecomputingBlock(SharingBlock):
@@ -69,6 +72,22 @@ class RecomputingFeatures(Features):
 
 class RecomputingDenseNet(DenseNet):
     features_class = RecomputingFeatures
+
+
+class WholeLayer(RecomputingLayer):
+    whole = True
+
+
+class WholeBlock(RecomputingBlock):
+    layer_class = WholeLayer
+
+
+class WholeFeatures(RecomputingFeatures):
+    block_class = WholeBlock
+
+
+class WholeDenseNet(RecomputingDenseNet):
+    features_class = WholeFeatures
 
 
 def share_statistics(model: DenseNet) -> None:
@@ -90,7 +109,11 @@ def normalized(norm: nnx.BatchNorm, maps: Sequence[Map]) -> Array:
 
 def move(norm: nnx.BatchNorm, maps: Sequence[Map]) -> None:
     means, variances = zip(*(each.moments for each in maps), strict=True)
-    for running, new in ((norm.mean, concat(*means)), (norm.var, concat(*variances))):
+    assign(norm, concat(*means), concat(*variances))
+
+
+def assign(norm: nnx.BatchNorm, mean: Array, variance: Array) -> None:
+    for running, new in ((norm.mean, mean), (norm.var, variance)):
         running[...] = norm.momentum * running[...] + (1 - norm.momentum) * new
 
 
@@ -112,32 +135,52 @@ def scaled(
     )
 
 
-def recomputed(norm: nnx.BatchNorm, conv: nnx.Conv, maps: Sequence[Map]) -> Array:
+def recomputed(steps: Sequence[tuple[nnx.BatchNorm, nnx.Conv]], maps: Sequence[Map]) -> Array:
     arrays = [each.x for each in maps]
-    if norm.use_running_average:
-        return conv(relu(norm(concat(*arrays))))
-    move(norm, maps)
-    graphdef, kernel = nnx.split(conv)
+    if steps[0][0].use_running_average:
+        x = concat(*arrays)
+        for norm, conv in steps:
+            x = conv(relu(norm(x)))
+        return x
+    move(steps[0][0], maps)
+    epsilons, graphdefs, weights = [], [], []
+    for norm, conv in steps:
+        graphdef, kernel = nnx.split(conv)
+        epsilons.append(norm.epsilon)
+        graphdefs.append(graphdef)
+        weights.append((norm.scale[...], norm.bias[...], kernel))
     moments = [each.moments for each in maps]
-    scale, bias = norm.scale[...], norm.bias[...]
-    return _forward(norm.epsilon, graphdef, kernel, scale, bias, arrays, moments)
+    x, later = _forward(tuple(epsilons), tuple(graphdefs), weights, arrays, moments)
+    for (norm, _), found in zip(steps[1:], later, strict=True):
+        assign(norm, *found)
+    return x
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _forward(epsilon: float, conv: Any, kernel: Any, *inputs: Any) -> Array:
-    return nnx.merge(conv, kernel, copy=True)(scaled(epsilon, *inputs))
+def _forward(epsilons: Any, convs: Any, weights: Any, maps: Any, moments: Any) -> Any:
+    """What the last convolution makes, and the moments of what the earlier ones make."""
+    later = []
+    for number, (epsilon, conv, (scale, bias, kernel)) in enumerate(
+        zip(epsilons, convs, weights, strict=True)
+    ):
+        if number:
+            moments = [Map(maps[0]).moments]
+            later += moments
+        x = scaled(epsilon, scale, bias, maps, moments)
+        maps = [nnx.merge(conv, kernel, copy=True)(x)]
+    return maps[0], later
 
 
-def _keep(epsilon: float, conv: Any, *inputs: Any) -> Any:
-    return _forward(epsilon, conv, *inputs), inputs
+def _keep(epsilons: Any, convs: Any, *inputs: Any) -> Any:
+    return _forward(epsilons, convs, *inputs), inputs
 
 
-def _again(epsilon: float, conv: Any, inputs: Any, gradient: Array) -> Any:
+def _again(epsilons: Any, convs: Any, inputs: Any, gradients: Any) -> Any:
     *inputs, moments = inputs
     # XLA merges equal calculations, and would keep their result: these wait for the gradient
-    nothing = jnp.minimum(jnp.abs(gradient.ravel()[0]), 0)
+    nothing = jnp.minimum(jnp.abs(gradients[0].ravel()[0]), 0)
     moments = [(mean + nothing.astype(mean.dtype), variance) for mean, variance in moments]
-    return jax.vjp(partial(_forward.fun, epsilon, conv), *inputs, moments)[1](gradient)
+    return jax.vjp(partial(_forward.fun, epsilons, convs), *inputs, moments)[1](gradients)
 
 
 _forward.defvjp(_keep, _again)

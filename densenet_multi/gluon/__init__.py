@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import bad
-from ..backends import check_dtype, framework
+from ..backends import check_dtype, check_memory_efficient, framework
 from ..fold import fold
 from ..inputs import check_images
 from ..spec import DenseNetSpec
@@ -59,9 +59,13 @@ __all__ = [
 
 
 def build(
-    spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32", memory_efficient: bool = False
+    spec: DenseNetSpec,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    memory_efficient: bool | str = False,
 ) -> DenseNet:
-    kind = RecomputingDenseNet if memory_efficient else DenseNet
+    kind = RecomputingDenseNet if check_memory_efficient(memory_efficient) else DenseNet
     return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 

@@ -53,8 +53,8 @@ def relu(x: Any) -> Any:
 
 
 def concat(*maps: Any) -> Any:
-    # the slice takes everything: without it, oneDNN's gradient of a concatenation stops with "could
-    # not construct a sub-memory" for some widths in float32, the paper's CIFAR nets among them
+    # the slice takes everything: without it, on some processors, oneDNN's gradient stops with
+    # "could not construct a sub-memory" for some widths in float32, the paper's CIFAR nets' too
     return join(*maps).slice_axis(axis=0, begin=0, end=None)
 
 

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import BackendError, check_bfloat16, check_dtype, framework
+from ..backends import (
+    BackendError,
+    check_bfloat16,
+    check_dtype,
+    check_memory_efficient,
+    framework,
+)
 from ..fold import fold
 from ..inputs import check_images
 from ..spec import DenseNetSpec
@@ -36,7 +42,7 @@ with framework("keras", "tensorflow"):
             "KERAS_BACKEND, or set it (or ~/.keras/keras.json) to tensorflow, and start again"
         )
 
-    from .memory import RecomputingDenseNet
+    from .memory import RecomputingDenseNet, WholeDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
     from .optimized import OptimizedDenseNet
     from .train import fit, loss_and_gradients
@@ -70,9 +76,14 @@ __all__ = [
 
 
 def build(
-    spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32", memory_efficient: bool = False
+    spec: DenseNetSpec,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    memory_efficient: bool | str = False,
 ) -> DenseNet:
-    kind = RecomputingDenseNet if memory_efficient else DenseNet
+    kinds = {False: DenseNet, True: RecomputingDenseNet, "max": WholeDenseNet}
+    kind = kinds[check_memory_efficient(memory_efficient)]
     return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 

@@ -13,11 +13,14 @@ from .model import DenseBlock, DenseLayer, DenseNet, Features
 
 
 class RecomputingLayer(DenseLayer):
+    whole = False  # what the first convolution makes is kept
+
     def call(self, maps: Sequence[Any], training: Any = None) -> Any:
-        x = recomputed(self.norm1, self.conv1, maps, training)
-        if self.norm2 is not None:
-            x = recomputed(self.norm2, self.conv2, [x], training)
-        return self.dropout(x)  # N, H, W, k
+        steps = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
+        steps = [(norm, conv) for norm, conv in steps if norm is not None]
+        for together in [steps] if self.whole else [[step] for step in steps]:
+            maps = [recomputed(together, maps, training)]
+        return self.dropout(maps[0])  # N, H, W, k
 
 
 class RecomputingBlock(DenseBlock):
@@ -38,19 +41,42 @@ class RecomputingDenseNet(DenseNet):
     features_class = RecomputingFeatures
 
 
-def recomputed(norm: Any, conv: Any, maps: Sequence[Any], training: Any) -> Any:
+class WholeLayer(RecomputingLayer):
+    whole = True
+
+
+class WholeBlock(RecomputingBlock):
+    layer_class = WholeLayer
+
+
+class WholeFeatures(RecomputingFeatures):
+    block_class = WholeBlock
+
+
+class WholeDenseNet(RecomputingDenseNet):
+    features_class = WholeFeatures
+
+
+def recomputed(steps: Sequence[tuple[Any, Any]], maps: Sequence[Any], training: Any) -> Any:
     if not training:
-        return conv(relu(norm(concat(*maps))))
-    trained, statistics = norm.trainable_variables, norm.non_trainable_variables
+        x = concat(*maps)
+        for norm, conv in steps:
+            x = conv(relu(norm(x)))
+        return x
+    trained = [w for norm, _ in steps for w in norm.trainable_variables]
+    statistics = [s for norm, _ in steps for s in norm.non_trainable_variables]
 
     @tf.recompute_grad
     def forward(*given: Any) -> Any:
-        weights, maps = given[: len(trained)], given[len(trained) :]
-        # without a state of its own the layer returns its new statistics and assigns nothing
-        x, moved = norm.stateless_call(
-            weights, [s.value for s in statistics], concat(*maps), training=True
-        )
-        return conv(relu(x)), *map(tf.stop_gradient, moved)
+        weights, x, moved = list(given[: len(trained)]), concat(*given[len(trained) :]), []
+        for norm, conv in steps:
+            own = [weights.pop(0) for _ in norm.trainable_variables]
+            before = [s.value for s in norm.non_trainable_variables]
+            # without a state of its own the layer returns its new statistics and assigns nothing
+            x, after = norm.stateless_call(own, before, x, training=True)
+            moved += map(tf.stop_gradient, after)
+            x = conv(relu(x))
+        return x, *moved
 
     y, *moved = forward(*(w.value for w in trained), *maps)
     for statistic, value in zip(statistics, moved, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import check_bfloat16, check_dtype, framework
+from ..backends import check_bfloat16, check_dtype, check_memory_efficient, framework
 from ..fold import fold
 from ..inputs import check_images
 from ..spec import DenseNetSpec
@@ -16,7 +16,7 @@ from ..weights import Weights, init_weights
 with framework("torch", "torch"):
     import torch
 
-    from .memory import RecomputingDenseNet
+    from .memory import RecomputingDenseNet, WholeDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
     from .optimized import OptimizedDenseNet
     from .train import fit, in_mode, loss_and_gradients
@@ -50,9 +50,14 @@ __all__ = [
 
 
 def build(
-    spec: DenseNetSpec, *, seed: int = 0, dtype: str = "float32", memory_efficient: bool = False
+    spec: DenseNetSpec,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    memory_efficient: bool | str = False,
 ) -> DenseNet:
-    kind = RecomputingDenseNet if memory_efficient else DenseNet
+    kinds = {False: DenseNet, True: RecomputingDenseNet, "max": WholeDenseNet}
+    kind = kinds[check_memory_efficient(memory_efficient)]
     return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 

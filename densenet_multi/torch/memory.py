@@ -4,6 +4,7 @@ Keras' and Flax' memory.py are the same text; Gluon's calculates whole layers ag
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
 from torch.compiler import is_compiling
@@ -15,11 +16,14 @@ from .model import DenseBlock, DenseLayer, DenseNet, Features
 
 
 class RecomputingLayer(DenseLayer):
+    whole = False  # what the first convolution makes is kept
+
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        x = recomputed(self.norm1, self.conv1, maps)
-        if self.norm2 is not None:
-            x = recomputed(self.norm2, self.conv2, [x])
-        return self.dropout(x)  # N, k, H, W
+        steps = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
+        steps = [(norm, conv) for norm, conv in steps if norm is not None]
+        for together in [steps] if self.whole else [[step] for step in steps]:
+            maps = [recomputed(together, maps)]
+        return self.dropout(maps[0])  # N, k, H, W
 
 
 class RecomputingBlock(DenseBlock):
@@ -40,26 +44,48 @@ class RecomputingDenseNet(DenseNet):
     features_class = RecomputingFeatures
 
 
-def recomputed(norm: nn.BatchNorm2d, conv: nn.Conv2d, maps: Sequence[Tensor]) -> Tensor:
-    if not (norm.training and is_grad_enabled()):
-        return conv(relu(norm(concat(*maps))))
-    norm.num_batches_tracked.add_(1)
-    momentum = norm.momentum
+class WholeLayer(RecomputingLayer):
+    whole = True
+
+
+class WholeBlock(RecomputingBlock):
+    layer_class = WholeLayer
+
+
+class WholeFeatures(RecomputingFeatures):
+    block_class = WholeBlock
+
+
+class WholeDenseNet(RecomputingDenseNet):
+    features_class = WholeFeatures
+
+
+def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -> Tensor:
+    if not (steps[0][0].training and is_grad_enabled()):
+        x = concat(*maps)
+        for norm, conv in steps:
+            x = conv(relu(norm(x)))
+        return x
+    for norm, _ in steps:
+        norm.num_batches_tracked.add_(1)
+    again = False
 
     def forward(*maps: Tensor) -> Tensor:
-        nonlocal momentum
-        x = F.batch_norm(
-            concat(*maps),
-            norm.running_mean,
-            norm.running_var,
-            norm.weight,
-            norm.bias,
-            training=True,
-            momentum=momentum,
-            eps=norm.eps,
-        )
-        if not is_compiling():  # which moves the running statistics once by itself
-            momentum = 0.0  # from now on they stay as they are
-        return conv(x.relu_())  # once: checkpoint stops when it has what was missing
+        nonlocal again
+        x = concat(*maps)
+        for norm, conv in steps:
+            x = F.batch_norm(
+                x,
+                norm.running_mean,
+                norm.running_var,
+                norm.weight,
+                norm.bias,
+                training=True,
+                momentum=0.0 if again else norm.momentum,  # 0: they stay as they are
+                eps=norm.eps,
+            )
+            x = conv(x.relu_())
+        again = not is_compiling()  # which moves the running statistics once by itself
+        return x  # once: checkpoint stops when it has what was missing
 
     return checkpoint(forward, *maps, use_reentrant=False, preserve_rng_state=False)
