@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -35,7 +35,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be gone, or never have been
+            temporary.unlink()
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:

@@ -60,10 +60,16 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
             code = 1
         except (BackendNotInstalledError, ValueError, OSError) as error:
             code = _exit_code(error)
-            click.echo(f"densenet-multi: {error}", err=True)
+            click.echo(f"densenet-multi: {_message(error)}", err=True)
         sys.exit(code or 0)
 
     return run
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 def _exit_code(error: Exception) -> int:
@@ -106,6 +112,19 @@ class NewPath(click.Path):
         if not str(value):
             self.fail("expected a path, found an empty one", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number, which not-a-number is not."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A float."""
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:  # noqa: PLR0124
+            self.fail("expected a number of seconds, found nan", param, ctx)
+        return seconds
 
 
 backends_option = click.option(
@@ -394,7 +413,7 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 )
 @click.option(
     "--save-every",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=60.0,
     show_default=True,
     help="Seconds between checkpoints within an epoch.",

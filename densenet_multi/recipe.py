@@ -97,6 +97,8 @@ class Recipe:
             "image_size": 1, "epochs": 1, "batch_size": 2, "shift": 0, "seed": 0
         }.items():  # fmt: skip
             checked[name] = integer(name, getattr(self, name), least)
+        if checked["seed"] >= 2**32:
+            raise bad("seed", self.seed, "an integer from 0 to 4294967295")
         for name in ("nesterov", "flip", "bfloat16", "train_features"):
             checked[name] = truth(name, getattr(self, name))
         checked["milestones"] = _increasing_fractions(self.milestones)

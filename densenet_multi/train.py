@@ -127,7 +127,7 @@ def train(
         found = [name for name in (CONFIG, CHECKPOINT, REPORT) if (output / name).exists()]
         if found and not resume:
             raise RunError(
-                f"{output}: expected a new or empty folder, found a run; type --resume to go on "
+                f"{output}: expected a folder without a run, found one; type --resume to go on "
                 "with it, or choose another --output"
             )
         if found and CONFIG not in found:
@@ -273,7 +273,7 @@ def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterato
     try:
         yield
     except Stopped:
-        say(f"saved; go on with: --output {recorder.path} --resume")
+        say(f"saved; go on with: densenet-multi train --output {recorder.path} --resume")
         if received == [signal.SIGTERM]:
             sys.exit(128 + signal.SIGTERM)
         raise

@@ -17,6 +17,8 @@ from densenet_multi import cli, compare, report
 from densenet_multi._process import in_its_own_process
 from densenet_multi.backends import framework_versions
 
+SPEC = dm.get_spec("d2l", block_config=(1,))
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "densenet_multi", *arguments]
@@ -90,6 +92,8 @@ def test_info_names_every_backend_and_library():
         (["train", "--output", ""], 2, "found an empty one"),
         (["compare", "--backends", ""], 2, "backend '' does not exist"),
         (["compare", "--output", "."], 2, "is a directory"),
+        (["train", "--seed", "4294967296"], 2, "seed: expected an integer from 0 to 4294967295"),
+        (["train", "--save-every", "nan"], 2, "a number of seconds"),
         (["compare", "--dtype", "float16"], 2, "float16"),
     ],
 )
@@ -99,6 +103,15 @@ def test_wrong_input_is_one_message_on_stderr(arguments, code, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_what_the_system_says_has_the_name_first(tmp_path):
+    dm.save_weights(tmp_path / "x.safetensors", SPEC, dm.init_weights(SPEC))
+    done = run(
+        "convert", str(tmp_path / "x.safetensors"), str(tmp_path / "x.safetensors" / "y.pth")
+    )
+    assert done.returncode in (1, 2)
+    assert f"{tmp_path / 'x.safetensors' / 'y.pth'}: not a directory" in done.stderr
 
 
 def test_unreadable_data_are_exit_code_4(monkeypatch):
