@@ -147,8 +147,10 @@ data_dir_option = click.option(
 def main() -> None:
     """One DenseNet specification, four native implementations, one function.
 
-    Exit codes: 0 ok, 1 a check failed, 2 usage, 3 backend not installed, 4 data not available.
+    Exit codes: 0 ok, 1 a check failed, 2 usage, 3 backend not installed, 4 data not available,
+    130 interrupted.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reports what it did not find
 
 
 @main.command(epilog=f"Variants: {', '.join(VARIANTS)}.")

@@ -184,7 +184,7 @@ def _train(
         _check_data(output, data)
         state = recorder.resume()
         if resume:
-            say(_where(output, state.steps if state else 0))
+            say(_where(output, state.steps if state else 0, options))
         arguments["callbacks"] = (recorder.record, *callbacks)
         arguments |= {"checkpoint": recorder.keep, "resume": state}
         guard = saving_on_signals(recorder, say)
@@ -194,7 +194,8 @@ def _train(
     except TrainingError as error:
         if output is None or not (output / CHECKPOINT).exists():
             raise
-        raise TrainingError(f"{error}; the last good state is in {output}") from None
+        last = f"--weights {output / LAST}, another --output and a lower --learning-rate"
+        raise TrainingError(f"{error}; the last good weights are kept, go on with {last}") from None
     report = _report(options, backend, start, data, history)
     if output is not None:
         write_json(output / REPORT, report)
@@ -281,9 +282,11 @@ def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterato
         restore()
 
 
-def _where(output: Path, steps: int) -> str:
+def _where(output: Path, steps: int, options: Options) -> str:
     if not steps:
-        return f"{output}: no checkpoint yet; starting from the beginning"
+        network = options.weights or options.recipe.variant
+        what = f"{network}, {options.recipe_name} recipe, {options.data}"
+        return f"{output}: no checkpoint yet; starting from the beginning ({what})"
     return f"{output}: going on after step {steps:,}"
 
 
@@ -379,6 +382,10 @@ def options_from(given: dict[str, Any], found: dict[str, Any] | None) -> Options
 def _new(typed: dict[str, Any]) -> Options:
     if "variant" in typed and "weights" in typed:
         raise ConfigError("--weights decides the network: leave --variant out")
+    if "initialization" in typed and "weights" in typed:
+        raise ConfigError("--weights are what training begins with: leave --initialization out")
+    if "train_features" in typed and "weights" not in typed:
+        raise ConfigError("--freeze: expected --weights, whose features are worth keeping")
     changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
     name = typed.get("recipe", "chapter")
     recipe = RECIPES[name]

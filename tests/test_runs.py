@@ -260,6 +260,10 @@ def test_a_run_begins_with_the_weights_of_its_recipe(name):
 def test_weights_decide_the_network():
     with pytest.raises(dm.ConfigError, match="leave --variant out"):
         options_from({"weights": "file", "variant": "d2l"}, None)
+    with pytest.raises(dm.ConfigError, match="leave --initialization out"):
+        options_from({"weights": "file", "initialization": "xavier"}, None)
+    with pytest.raises(dm.ConfigError, match="--freeze: expected --weights"):
+        options_from({"train_features": False}, None)
 
 
 def test_a_folder_with_anything_of_a_run_is_refused_without_resume(tmp_path):
