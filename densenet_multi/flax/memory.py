@@ -34,7 +34,7 @@ class Map:
 
 
 class SharingLayer(DenseLayer):
-    def __call__(self, maps: Sequence[Map]) -> Array:  # type: ignore[override]
+    def __call__(self, maps: Sequence[Map]) -> Array:
         x = self.conv1(normalized(self.norm1, maps))
         if self.norm2 is not None:
             x = self.conv2(relu(self.norm2(x)))
@@ -54,7 +54,7 @@ class SharingBlock(DenseBlock):
 class RecomputingLayer(DenseLayer):
     whole = False  # what the first convolution makes is kept
 
-    def __call__(self, maps: Sequence[Map]) -> Array:  # type: ignore[override]
+    def __call__(self, maps: Sequence[Map]) -> Array:
         steps = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
         steps = [(norm, conv) for norm, conv in steps if norm is not None]
         for together in [steps] if self.whole else [[step] for step in steps]:

@@ -68,7 +68,8 @@ def recomputed(steps: Sequence[tuple[Any, Any]], maps: Sequence[Any], training: 
 
     @tf.recompute_grad
     def forward(*given: Any) -> Any:
-        weights, x, moved = list(given[: len(trained)]), concat(*given[len(trained) :]), []
+        weights, x = list(given[: len(trained)]), concat(*given[len(trained) :])
+        moved: list[Any] = []
         for norm, conv in steps:
             own = [weights.pop(0) for _ in norm.trainable_variables]
             before = [s.value for s in norm.non_trainable_variables]
