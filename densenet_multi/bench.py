@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WARMUP = 2  # steps; the first one compiles
 USUAL = {  # work -> its network, pixels per side, images per step
-    "training": ("d2l", 96, 256),
+    "training": ("d2l", 96, 64),
     "inference": ("densenet121", 224, 8),
     "memory": ("densenet_bc100_k12", 32, 64),
 }

@@ -468,12 +468,10 @@ def train(  # noqa: PLR0917  # click passes options by name
     default="training",
     show_default=True,
 )
-@click.option(
-    "--variant", help="For inference and memory.  [default: densenet121; densenet_bc100_k12]"
-)
+@click.option("--variant", help="The network.  [default: d2l; densenet121; densenet_bc100_k12]")
 @click.option("--depth", type=AT_LEAST_1, help="For memory: L of a DenseNet-BC, k = 12.")
 @click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; 224; 32]")
-@click.option("--batch-size", type=AT_LEAST_1, help="Images per step.  [default: 256; 8; 64]")
+@click.option("--batch-size", type=AT_LEAST_1, help="Images per step.  [default: 64; 8; 64]")
 @click.option("--rounds", type=AT_LEAST_1, default=5, show_default=True, help="Turns of each case.")
 @click.option("--steps", type=AT_LEAST_1, default=2, show_default=True, help="In each round.")
 @click.option("--threads", type=AT_LEAST_1, help="CPUs of each case.  [default: all]")
