@@ -388,14 +388,14 @@ def _new(typed: dict[str, Any]) -> Options:
         raise ConfigError("--freeze: expected --weights, whose features are worth keeping")
     changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
     name = typed.get("recipe", "chapter")
-    recipe = RECIPES[name]
     if "image_size" not in changes and ("variant" in changes or "weights" in typed):
         changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))
     own = {n: typed[n] for n in ("data", "data_dir", "weights") if n in typed}
+    recipe = replace(RECIPES[name], **changes)  # which refuses what no backend could do
     return Options(
         backend=typed.get("backend") or first_installed(),
         **own,
-        recipe=replace(recipe, **changes),
+        recipe=recipe,
         recipe_name=name,
     )
 

@@ -63,11 +63,12 @@ def test_trains_under_nnx_grad_with_an_optax_optimizer(spec):
     assert not any(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_nnx_grad_equals_the_contracts_gradients():
+@pytest.mark.parametrize("level", [False, True, "max"])
+def test_nnx_grad_equals_the_contracts_gradients(level):
     spec = small("bottleneck")
     x, y = images(spec, 32), labels(spec)
-    _, expected = df.loss_and_gradients(df.build(spec), x, y)
-    model = df.build(spec)
+    plain, model = df.build(spec), df.build(spec, memory_efficient=level)
+    _, expected = df.loss_and_gradients(plain, x, y)
     model.train()
 
     def loss(model):
@@ -76,6 +77,9 @@ def test_nnx_grad_equals_the_contracts_gradients():
     gradients = nnx.jit(nnx.grad(loss))(model)
     kernel = np.asarray(gradients.features.conv0.kernel[...]).transpose(3, 2, 0, 1)
     assert deviation(kernel, expected["features.conv0.weight"]) < 1e-5
+    after = df.export_weights(model)
+    for name, array in df.export_weights(plain).items():
+        np.testing.assert_allclose(after[name], array, rtol=1e-5, atol=1e-7)
 
 
 def test_prediction_leaves_the_models_mode_alone(spec):

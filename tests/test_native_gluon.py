@@ -24,10 +24,12 @@ def test_hybridized_prediction_is_the_imperative_one(static):
     np.testing.assert_allclose(dg.predict(model, x), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("memory_efficient", [False, True])
 @pytest.mark.parametrize("static", [False, True])
-def test_hybridized_gradients_are_the_imperative_ones(static):
+def test_hybridized_gradients_are_the_imperative_ones(static, memory_efficient):
     spec = small("bottleneck", bn_decay=0.875)
-    plain, hybrid = (dg.build(spec, dtype="float64") for _ in range(2))
+    plain = dg.build(spec, dtype="float64")
+    hybrid = dg.build(spec, dtype="float64", memory_efficient=memory_efficient)
     for model in (plain, hybrid):
         dg.import_weights(model, random_weights(spec))
     hybrid.hybridize(static_alloc=static, static_shape=static)

@@ -100,9 +100,10 @@ def test_an_optimized_model_is_saved_and_summed_up(tmp_path, bfloat16):
     assert f"Non-trainable params: {model.count_params():,}" in "".join(lines)
 
 
-def test_functional_use_and_its_reload(spec, tmp_path):
+@pytest.mark.parametrize("level", [False, True, "max"])
+def test_functional_use_and_its_reload(spec, level, tmp_path):
     inputs = keras.Input((None, None, spec.config.in_channels))
-    network = dk.build(spec)
+    network = dk.build(spec, memory_efficient=level)
     model = keras.Model(inputs, keras.ops.softmax(network(inputs)))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

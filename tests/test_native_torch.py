@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -107,6 +109,84 @@ def test_compiles(engine):
     with torch.no_grad():
         compiled = torch.compile(model, backend=engine, fullgraph=True)(x)
         torch.testing.assert_close(compiled, model(x), rtol=1e-4, atol=1e-6)
+
+
+def a_step(model, forward, x, y):
+    """The loss, the gradients and what the model then holds."""
+    model.zero_grad()
+    loss = torch.nn.functional.cross_entropy(forward(x), y)
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    return loss.detach(), gradients, {name: t.clone() for name, t in model.state_dict().items()}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("engine", "level"), [("aot_eager", True), ("aot_eager", "max"), ("inductor", True)]
+)
+def test_a_memory_efficient_model_compiles_whole_and_moves_its_statistics_once(engine, level):
+    if engine == "inductor" and not shutil.which("g++"):
+        pytest.skip("torch.compile's default needs a C++ compiler: no g++ here")
+    spec = small("bottleneck")
+    x, y = torch.tensor(images(spec, 32, count=4)), torch.tensor(labels(spec, 4))
+    plain, efficient = (
+        dt.build(spec, dtype="float64", memory_efficient=how).train() for how in (False, level)
+    )
+    compiled = torch.compile(efficient, backend=engine, fullgraph=True)
+    for _ in range(2):
+        expected, found = a_step(plain, plain, x, y), a_step(efficient, compiled, x, y)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+RANK = """
+import sys
+import torch
+from torch.distributed import destroy_process_group, init_process_group
+from torch.nn.parallel import DistributedDataParallel
+import densenet_multi as dm
+import densenet_multi.torch as dt
+
+meeting, rank, saved = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+spec = dm.cifar_config(10, 4, bottleneck=True, num_classes=5).resolve()
+x = torch.rand(8, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+results = []
+for level in (False, True, "max"):
+    model = dt.build(spec, dtype="float64", memory_efficient=level).train()
+    wrapped = DistributedDataParallel(model)
+    for _ in range(2):
+        wrapped.zero_grad()
+        logits = wrapped(x[rank::2])
+        torch.nn.functional.cross_entropy(logits, torch.arange(8)[rank::2] % 5).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    results.append([gradients, model.state_dict()])
+torch.save(results, saved)
+destroy_process_group()
+"""
+
+
+def test_a_memory_efficient_model_trains_in_several_processes(tmp_path):
+    meeting = (tmp_path / "meeting").as_uri()
+    saved = [tmp_path / "0.pt", tmp_path / "1.pt"]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, meeting, str(rank), str(path)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, path in enumerate(saved)
+    ]
+    for process in ranks:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    first, second = (torch.load(path, weights_only=True) for path in saved)
+    for (gradients, moved), (same_gradients, others) in zip(first, second, strict=True):
+        torch.testing.assert_close(same_gradients, gradients, rtol=0, atol=0)  # they are shared
+        mean = "features.norm5.running_mean"
+        assert not torch.equal(moved[mean], others[mean])  # each sees images of its own
+    for found in (first, second):
+        for level in found[1:]:
+            torch.testing.assert_close(level, found[0], rtol=1e-12, atol=1e-14)
 
 
 def test_is_an_ordinary_class_with_its_own_initialisation():

@@ -85,7 +85,8 @@ def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
                 eps=norm.eps,
             )
             x = conv(x.relu_())
-        again = not is_compiling()  # which moves the running statistics once by itself
+        if not is_compiling():  # which moves the running statistics once by itself
+            again = True
         return x  # once: checkpoint stops when it has what was missing
 
     return checkpoint(forward, *maps, use_reentrant=False, preserve_rng_state=False)
