@@ -32,7 +32,7 @@ def conv(spec: ConvSpec) -> keras.layers.Layer:
 def batch_norm(spec: BatchNormSpec | FoldedNormSpec) -> keras.layers.Layer:
     if isinstance(spec, FoldedNormSpec):
         return keras.layers.Identity()
-    layer = keras.layers.BatchNormalization(momentum=spec.decay, epsilon=spec.eps)
+    layer = BatchNormalization(momentum=spec.decay, epsilon=spec.eps)
     layer.build((None, None, None, spec.num_features))
     return layer
 
@@ -72,6 +72,33 @@ def global_avg_pool(x: Any) -> Any:
 
 
 @keras.utils.register_keras_serializable("densenet_multi")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' own goes over the map once for each of its operations, and makes float32 of bfloat16.
+    TensorFlow's fused one does not; there is none in float64."""
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        if inputs.dtype == "float64":
+            return super().call(inputs, training=training, mask=mask)
+        training = bool(training and self.trainable)
+        # tf.nn's would raise epsilon to 1.001e-5
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=[] if training else self.moving_mean,
+            variance=[] if training else self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            count = tf.cast(tf.size(inputs) / inputs.shape[-1], variance.dtype)
+            variance *= (count - 1) / count  # it was divided by count - 1
+            for running, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                running.assign(self.momentum * running + (1 - self.momentum) * new)
+        return y
+
+
+@keras.utils.register_keras_serializable("densenet_multi")
 class Conv2D(keras.layers.Conv2D):
     """Keras' padding="same" pads an even image by 2 and 3 where the spec says 3 and 3: with a
     stride that is another function. TensorFlow's own convolution takes explicit numbers."""
@@ -84,10 +111,12 @@ class Conv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         pad = [self.explicit_padding] * 2
-        padding: Any = [[0, 0], pad, pad, [0, 0]]
         if self.strides == (1, 1) and self.kernel_size == (2 * self.explicit_padding + 1,) * 2:
-            padding = "SAME"  # the same numbers then, and a faster gradient
-        return tf.nn.conv2d(inputs, kernel, self.strides, padding)
+            return tf.nn.conv2d(inputs, kernel, self.strides, "SAME")  # the same numbers then
+        # given to conv2d, the numbers would keep oneDNN from its gradient
+        return tf.nn.conv2d(
+            tf.pad(inputs, [[0, 0], pad, pad, [0, 0]]), kernel, self.strides, "VALID"
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, height, width, channels = input_shape
