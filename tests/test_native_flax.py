@@ -11,7 +11,9 @@ import densenet_multi as dm
 import densenet_multi.flax as df
 from cases import images, labels, small
 from densenet_multi.flax.chapter import chapter_net
+from densenet_multi.flax.layers import MaxPool
 from densenet_multi.report import deviation
+from densenet_multi.spec import PoolSpec
 
 
 @pytest.fixture
@@ -80,6 +82,21 @@ def test_nnx_grad_equals_the_contracts_gradients(level):
     after = df.export_weights(model)
     for name, array in df.export_weights(plain).items():
         np.testing.assert_allclose(after[name], array, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_max_pooling_and_its_gradient_are_nnxs_where_numbers_are_equal_too(kernel_size, stride):
+    padding = kernel_size // 2
+    ours = MaxPool(PoolSpec(kernel_size, stride, padding))
+    window = (kernel_size,) * 2, (stride,) * 2, ((padding, padding),) * 2
+    for size in ((7, 9), (8, 8), (12, 5)):
+        x = np.random.default_rng(0).integers(0, 4, (2, *size, 3)).astype(np.float32)
+        y, back = jax.vjp(ours, x)
+        expected, nnxs = jax.vjp(lambda x: nnx.max_pool(x, *window), x)
+        np.testing.assert_array_equal(y, expected)
+        gradient = np.arange(y.size, dtype=np.float32).reshape(y.shape)
+        np.testing.assert_array_equal(back(gradient)[0], nnxs(gradient)[0])
 
 
 def test_prediction_leaves_the_models_mode_alone(spec):
