@@ -52,8 +52,8 @@ MUTANTS = [
     Mutant(
         "the stem is padded by 3 on every side, not SAME",
         "keras/layers.py",
-        "[[0, 0], pad, pad, [0, 0]]",
-        '"SAME"',
+        'padded, kernel, self.strides, "VALID"',
+        'inputs, kernel, self.strides, "SAME"',
         FORWARD,
     ),
     Mutant(
@@ -487,6 +487,28 @@ MUTANTS = [
         "use_fast_variance=False",
         "use_fast_variance=True",
         "test_parity.py far_from_zero",
+    ),
+    Mutant(
+        "a batch variance is divided by the number of values (the fused BatchNorm's by one less)",
+        "keras/layers.py",
+        "variance *= (count - 1) / count",
+        "pass",
+        "test_parity.py a_step_in_float32",
+    ),
+    Mutant(
+        "of equal numbers in a pooling window the first has the gradient",
+        "flax/layers.py",
+        "a >= b",
+        "a > b",
+        "test_native_flax.py max_pooling",
+    ),
+    Mutant(
+        "memory-efficient training compiles as one graph",
+        "torch/memory.py",
+        """if not is_compiling():  # which moves the running statistics once by itself
+            again = True""",
+        "again = not is_compiling()",
+        "test_native_torch.py compiles_whole",
     ),
     Mutant(
         "imported weights are copies",

@@ -110,13 +110,12 @@ class Conv2D(keras.layers.Conv2D):
         self.explicit_padding = explicit_padding
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        pad = [self.explicit_padding] * 2
         if self.strides == (1, 1) and self.kernel_size == (2 * self.explicit_padding + 1,) * 2:
             return tf.nn.conv2d(inputs, kernel, self.strides, "SAME")  # the same numbers then
         # given to conv2d, the numbers would keep oneDNN from its gradient
-        return tf.nn.conv2d(
-            tf.pad(inputs, [[0, 0], pad, pad, [0, 0]]), kernel, self.strides, "VALID"
-        )
+        edges = [self.explicit_padding] * 2
+        padded = tf.pad(inputs, [[0, 0], edges, edges, [0, 0]])
+        return tf.nn.conv2d(padded, kernel, self.strides, "VALID")
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, height, width, channels = input_shape
