@@ -7,6 +7,7 @@ prints them, which a test compares with the pages beside it, and draws growth.sv
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -93,13 +94,15 @@ def memory(result: dict[str, Any]) -> str:
     """What ``densenet-multi bench --work memory --format json`` printed."""
     lines = []
     for name, found in result["backends"].items():
-        efficient, plain = found["cases"]["efficient"], found["cases"]["plain"]
-        lines.append(
-            f"| {name} | {plain['grown_bytes'] / 2**20:,.0f} MiB "
-            f"| {efficient['grown_bytes'] / 2**20:,.0f} MiB | {plain['memory_ratio']:.2f} "
-            f"| {1 / plain['ratio']:.2f} |"
-        )
-    return rows("backend | plain | efficient | memory ratio | time ratio", *lines)
+        plain = found["cases"]["plain"]
+        for case in ("plain", "efficient", "max"):
+            measured = found["cases"][case]
+            grown = f"{measured['grown_bytes'] / 2**20:,.0f} MiB"
+            ratio = measured["grown_bytes"] / plain["grown_bytes"]
+            pairs = zip(plain["rounds"], measured["rounds"], strict=True)
+            time = median(ours / theirs for ours, theirs in pairs)
+            lines.append(f"| {name}, {case} | {grown} | {ratio:.2f} | {time:.2f} |")
+    return rows("backend, case | memory | over plain | time over plain", *lines)
 
 
 def at_depths(name: str, case: str, what: str) -> dict[int, float]:
@@ -148,8 +151,11 @@ def tables() -> dict[str, list[str]]:
         ],
         "speed": [
             speed(read("bench-inference")),
+            speed(read("bench-inference-1")),
+            speed(read("bench-inference-64")),
             steps(),
             speed(read("bench-training")),
+            speed(read("bench-training-densenet121")),
             memory(read("bench-memory")),
             growth("grown_bytes", "GiB", 2**30),
             growth("first_step_seconds", "s", 1),
