@@ -401,6 +401,12 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 )
 @click.option("--freeze", "frozen", is_flag=True, default=None, help="Train the classifier alone.")
 @click.option(
+    "--recalibrate",
+    type=click.IntRange(min=0),
+    help="Measure the running statistics anew at the end, on N batches.  [default: the recipe's]",
+    metavar="N",
+)
+@click.option(
     "--output",
     type=NewPath(file_okay=False),
     help="The run's folder: checkpoints, history, curve, report.",

@@ -202,22 +202,31 @@ def recalibrated(
     Source: Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576, section 3.
     """
     module, model = _model(checkpoint, backend, device)
-    decay = checkpoint.spec.config.bn_decay
-    statistics = [n for n, t in tensors(checkpoint.spec).items() if t.role == "statistic"]
-    nothing = {name: np.zeros_like(checkpoint.weights[name]) for name in statistics}
+    return measure_statistics(module, model, examples, batches, batch_size)
+
+
+def measure_statistics(
+    module: Backend, model: Any, examples: Examples, batches: int, batch_size: int
+) -> Weights:
+    """The weights of a backend's model as ``recalibrated`` gives them; the model has them too."""
+    weights = module.export_weights(model)
+    decay = model.spec.config.bn_decay
+    statistics = [n for n, t in tensors(model.spec).items() if t.role == "statistic"]
+    nothing = {name: np.zeros_like(weights[name]) for name in statistics}
     sums = {name: np.zeros(array.shape) for name, array in nothing.items()}
     order, labels = epoch_order(len(examples), 0, 0), np.asarray(examples.labels)
     batches = min(batches, max(len(order) // batch_size, 1))
     with progress() as bar:
         for number in bar.track(range(batches), description="measuring running statistics"):
-            module.import_weights(model, {**checkpoint.weights, **nothing})
+            module.import_weights(model, {**weights, **nothing})
             indices = order[number * batch_size : (number + 1) * batch_size]
             module.loss_and_gradients(model, examples.take(indices), labels[indices])
             after = module.export_weights(model)  # (1 - decay) of this batch's statistics
             for name in statistics:
                 sums[name] += after[name].astype(np.float64) / (1 - decay) / batches
-    dtype = widest(checkpoint.weights)
-    return {**checkpoint.weights, **{name: array.astype(dtype) for name, array in sums.items()}}
+    anew = {name: sums[name].astype(weights[name].dtype) for name in statistics}
+    module.import_weights(model, weights | anew)
+    return weights | anew
 
 
 # --- The numbers --------------------------------------------------------------------------------
@@ -338,6 +347,16 @@ def _answers(
     module, model = _model(checkpoint, backend, device)
     if bfloat16:
         model = module.optimize(model, bfloat16=True)
+    yield from answers(path, module, model, examples, batch_size)
+
+
+def answers(
+    path: Path | str, module: Backend, model: Any, examples: Examples, batch_size: int
+) -> Iterator[tuple[Integers, Floats]]:
+    """Batch by batch: the indices of the examples (n,), and a model's logits (n, num_classes).
+
+    Raises ``WeightsError``, which names ``path``, where an answer is not finite.
+    """
     with progress() as bar:
         task = bar.add_task(f"predicting in {module.FRAMEWORK}", total=len(examples))
         for start in range(0, len(examples), batch_size):

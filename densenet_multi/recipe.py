@@ -49,6 +49,9 @@ class Recipe:
     Attributes:
         variant, image_size, initialization: what the command line trains unless told otherwise;
             ``fit`` takes the network, its weights and the images as they are.
+        recalibrate: the batches on which the command line measures the running statistics anew
+            after the last epoch (``evaluate.recalibrated``); it keeps the weights with these beside
+            the trained ones. They gain where the learning rate has stayed high.
         epochs: passes over the training examples, at least 1.
         batch_size: examples per step, at least 2. The last batch of an epoch may be smaller; one
             example left over is skipped, since BatchNorm learns nothing from a single value.
@@ -72,6 +75,7 @@ class Recipe:
     variant: str = "d2l"
     image_size: int = 96
     initialization: str = "he_fan_out"
+    recalibrate: int = 0
     epochs: int = 10
     batch_size: int = 256
     learning_rate: float = 0.1
@@ -94,7 +98,7 @@ class Recipe:
             name: number(name, getattr(self, name)) for name in NUMBERS + FRACTIONS
         }
         for name, least in {
-            "image_size": 1, "epochs": 1, "batch_size": 2, "shift": 0, "seed": 0
+            "image_size": 1, "recalibrate": 0, "epochs": 1, "batch_size": 2, "shift": 0, "seed": 0
         }.items():  # fmt: skip
             checked[name] = integer(name, getattr(self, name), least)
         if checked["seed"] >= 2**32:
@@ -108,6 +112,8 @@ class Recipe:
             raise bad("milestones", self.milestones, f"none with schedule={self.schedule!r}")
         if checked["nesterov"] and checked["momentum"] == 0:
             raise bad("momentum", self.momentum, "a number above 0 with nesterov=True")
+        if checked["recalibrate"] and not checked["train_features"]:
+            raise bad("recalibrate", self.recalibrate, "0 where the features stay as they are")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -172,7 +178,7 @@ def _float32(value: float) -> float:
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         # Dive into Deep Learning, chapter 7.7.
-        "chapter": Recipe(initialization="xavier"),
+        "chapter": Recipe(initialization="xavier", recalibrate=24),
         # Paper, section 4.2, CIFAR and SVHN: "initial learning rate 0.1, divided by 10 at 50% and
         # 75% of the total number of training epochs"; C10+ is mirrored and shifted.
         "paper": Recipe(

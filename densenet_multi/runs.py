@@ -3,8 +3,9 @@
 The folder holds ``config.json`` (what was asked for), ``checkpoint.safetensors`` (where the run
 stands: see checkpoint.py), ``last.safetensors`` and ``best.safetensors`` (portable weights),
 ``history.jsonl`` (a line for every epoch and for every ``LOG_EVERY``-th step), ``curve.svg`` and,
-at the end, ``report.json``. Each file is whole at any moment; what follows from the checkpoint is
-written after it, and made to agree with it at the next start.
+at the end, ``report.json`` and, where the recipe asks for it, ``recalibrated.safetensors``. Each
+file is whole at any moment; what follows from the checkpoint is written after it, and made to agree
+with it at the next start.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
 CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
 CHECKPOINT, LAST, BEST = "checkpoint.safetensors", "last.safetensors", "best.safetensors"
+RECALIBRATED = "recalibrated.safetensors"
 
 
 class RunError(ValueError):
@@ -58,7 +60,7 @@ def claimed(path: Path) -> Iterator[None]:
                 f"{path}: expected a folder of one run, found another process that writes it; "
                 "wait for it, or choose another --output"
             ) from None
-        for file in (CONFIG, REPORT, HISTORY, CHECKPOINT, LAST, BEST, "curve.svg"):
+        for file in (CONFIG, REPORT, HISTORY, CHECKPOINT, LAST, BEST, RECALIBRATED, "curve.svg"):
             for half_written in path.glob(f".{file}.*"):
                 half_written.unlink()
         yield

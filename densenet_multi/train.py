@@ -24,17 +24,20 @@ from .backends import (
     place,
 )
 from .data.sources import DataSet, load_data
+from .evaluate import answers, measure_statistics
 from .formats import with_classes
 from .history import Epoch, History
 from .manifest import count_parameters
-from .portable import Checkpoint, load_checkpoint
+from .portable import Checkpoint, load_checkpoint, save_weights
 from .recipe import RECIPES, Recipe
+from .reference import cross_entropy
 from .runs import (
     BEST,
     CHECKPOINT,
     CONFIG,
     HISTORY,
     LAST,
+    RECALIBRATED,
     REPORT,
     SAVE_EVERY,
     Recorder,
@@ -47,7 +50,7 @@ from .runs import (
 )
 from .training import Callback, TrainingError
 from .variants import default_image_size, get_spec
-from .weights import init_weights
+from .weights import Weights, init_weights
 
 SCHEMA = 1
 
@@ -197,10 +200,29 @@ def _train(
         last = f"--weights {output / LAST}, another --output and a lower --learning-rate"
         raise TrainingError(f"{error}; the last good weights are kept, go on with {last}") from None
     report = _report(options, backend, start, data, history)
+    kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
+    if options.recipe.recalibrate:
+        weights, report["recalibrated"] = _recalibrated(backend, model, options, data)
+        if output is not None:
+            save_weights(output / RECALIBRATED, start.spec, weights, usage)
+            kept.append(RECALIBRATED)
     if output is not None:
         write_json(output / REPORT, report)
-        say(f"{output}: {LAST}, {BEST} (epoch {report['best_epoch']}), curve.svg")
+        say(f"{output}: {', '.join(kept)}, curve.svg")
     return report
+
+
+def _recalibrated(
+    backend: Backend, model: Any, options: Options, data: DataSet
+) -> tuple[Weights, dict[str, float]]:
+    """The weights with statistics measured anew, and their loss and accuracy on test images."""
+    size, labels = options.recipe.batch_size, np.asarray(data.test.labels)
+    weights = measure_statistics(backend, model, data.train, options.recipe.recalibrate, size)
+    loss = right = 0.0
+    for indices, logits in answers("recalibrated weights", backend, model, data.test, size):
+        loss += cross_entropy(logits, labels[indices]) * len(indices)
+        right += int((logits.argmax(axis=1) == labels[indices]).sum())
+    return weights, {"test_loss": loss / len(labels), "test_accuracy": right / len(labels)}
 
 
 def _check_data(output: Path, data: DataSet) -> None:
@@ -325,7 +347,8 @@ def table(report: dict[str, Any]) -> Any:
         f"{recipe['image_size']}x{recipe['image_size']}",
         title_justify="left",
     )
-    for heading in ("epoch", "train loss", "train accuracy", "test loss", "test accuracy"):
+    drawn.add_column("epoch", justify="right", no_wrap=True)
+    for heading in ("train loss", "train accuracy", "test loss", "test accuracy"):
         drawn.add_column(heading, justify="right")
     drawn.add_column("images/s", justify="right")
     for line in report["epochs"]:
@@ -338,6 +361,10 @@ def table(report: dict[str, Any]) -> Any:
             f"{epoch.validation_accuracy:.4f}",
             f"{epoch.images_per_second:,.0f}",
         )
+    if anew := report.get("recalibrated"):
+        drawn.add_section()
+        losses = f"{anew['test_loss']:.4f}", f"{anew['test_accuracy']:.4f}"
+        drawn.add_row("recalibrated", "", "", *losses, "")
     return drawn
 
 
@@ -387,6 +414,8 @@ def _new(typed: dict[str, Any]) -> Options:
     if "train_features" in typed and "weights" not in typed:
         raise ConfigError("--freeze: expected --weights, whose features are worth keeping")
     changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
+    if "train_features" in changes:
+        changes.setdefault("recalibrate", 0)  # the features' statistics stay as they are
     name = typed.get("recipe", "chapter")
     if "image_size" not in changes and ("variant" in changes or "weights" in typed):
         changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))

@@ -356,6 +356,14 @@ MUTANTS = [
         "test_runs.py last_and_best",
     ),
     Mutant(
+        "a run ends with statistics that are means over batches",
+        "train.py",
+        "options.recipe.recalibrate, size)",
+        "1, size)",
+        "test_runs.py measured_anew",
+        "torch",
+    ),
+    Mutant(
         "one folder is one process's",
         "runs.py",
         "            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",

@@ -17,8 +17,9 @@ from PIL import Image
 
 import densenet_multi as dm
 from cases import random_weights, small
-from densenet_multi import cli, runs
+from densenet_multi import cli, evaluate, runs
 from densenet_multi.checkpoint import TrainingState, load_state, save_state
+from densenet_multi.data import load_data
 from densenet_multi.history import Epoch, Step
 from densenet_multi.runs import Recorder, RunError, claimed
 from densenet_multi.train import Options, _prepare, options_from, train
@@ -264,6 +265,10 @@ def test_weights_decide_the_network():
         options_from({"weights": "file", "initialization": "xavier"}, None)
     with pytest.raises(dm.ConfigError, match="--freeze: expected --weights"):
         options_from({"train_features": False}, None)
+    typed = {"train_features": False, "weights": "file", "image_size": 32, "backend": "b"}
+    assert options_from(typed, None).recipe.recalibrate == 0
+    with pytest.raises(dm.ConfigError, match="recalibrate: expected 0 where the features stay"):
+        options_from({**typed, "recalibrate": 5}, None)
 
 
 def test_a_folder_with_anything_of_a_run_is_refused_without_resume(tmp_path):
@@ -383,7 +388,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_pa
     resumed = run(arguments(backend, weights, output, "--resume"))
     assert resumed.returncode == 0, resumed.stderr
     assert "going on after step" in resumed.stderr
-    for file in ("last.safetensors", "best.safetensors", "checkpoint.safetensors"):
+    names = "last", "best", "recalibrated", "checkpoint"
+    for file in (f"{name}.safetensors" for name in names):
         if file == "checkpoint.safetensors":  # it also holds how long the epochs took
             actual, expected = (load_state(tmp_path / n / file)[1] for n in ("killed", "whole"))
             for name, array in expected.velocity.items():
@@ -406,8 +412,36 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_pa
     assert (refused.exit_code, "type --resume to go on" in refused.stderr) == (2, True)
 
 
+def test_a_run_ends_with_statistics_measured_anew(backend, weights, tmp_path):
+    output, batches = tmp_path / "run", ["--recalibrate", "2", "--epochs", "1"]
+    done = called(backend, weights, output, *batches, "--format", "json")
+    assert done.exit_code == 0, done.output
+    assert "recalibrated.safetensors" in done.stderr
+    reported = json.loads(done.stdout)["recalibrated"]
+    found = evaluate.evaluate(
+        output / "recalibrated.safetensors", backend=backend.NAME, data="sample"
+    )
+    assert reported["test_accuracy"] == found["accuracy"]
+    assert reported["test_loss"] == pytest.approx(found["loss"], rel=1e-5)
+    trained, anew = (
+        dm.load_checkpoint(output / f"{name}.safetensors") for name in ("last", "recalibrated")
+    )
+    assert anew.usage == trained.usage
+    examples = load_data("sample", image_size=32, usage=trained.usage).train
+    expected = evaluate.recalibrated(backend.NAME, trained, examples, 2, batch_size=125)
+    for name, array in anew.weights.items():
+        np.testing.assert_array_equal(array, expected[name])
+        learns = dm.tensors(SPEC)[name].role == "trainable"
+        assert np.array_equal(array, trained.weights[name]) == learns, name
+    (output / "report.json").unlink()
+    assert called(backend, weights, output, *batches, "--resume").exit_code == 0
+    without = called(backend, weights, tmp_path / "frozen", "--epochs", "1", "--freeze")
+    assert without.exit_code == 0, without.output
+    assert not (tmp_path / "frozen" / "recalibrated.safetensors").exists()
+
+
 def called(*given):
-    """The same command in this process; it trains nothing."""
+    """The same command in this process."""
     return CliRunner().invoke(cli.main, arguments(*given)[4:])
 
 

@@ -51,6 +51,7 @@ from densenet_multi.training import Training
         ("flip", 1, "True or False"),
         ("bfloat16", "yes", "True or False"),
         ("image_size", 0, "an integer of at least 1"),
+        ("recalibrate", -1, "an integer of at least 0"),
     ],
 )
 def test_an_impossible_value_is_refused_by_name(field, value, allowed):
@@ -80,7 +81,9 @@ def test_a_recipe_is_a_value():
 
 
 def test_the_chapters_recipe_is_the_chapters():
-    recipe = dm.Recipe(initialization="xavier", epochs=10, batch_size=256, learning_rate=0.1)
+    recipe = dm.Recipe(
+        initialization="xavier", recalibrate=24, epochs=10, batch_size=256, learning_rate=0.1
+    )
     assert dm.RECIPES["chapter"] == recipe
 
 
