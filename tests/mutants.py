@@ -180,10 +180,24 @@ MUTANTS = [
     ),
     Mutant(
         "running statistics move by the decay also where layers share a map's",
-        "flax/memory.py",
+        "flax/layers.py",
         "(1 - norm.momentum) * new",
         "new",
         TRAINING,
+    ),
+    Mutant(
+        "a mean has a gradient in the BatchNorm that trains",
+        "flax/layers.py",
+        "-factor * of_bias",
+        "0 * of_bias",
+        TRAINING,
+    ),
+    Mutant(
+        "the same where that gradient has one",
+        "flax/layers.py",
+        "return found, (x, found[0])",
+        "return found, (x, jax.lax.stop_gradient(found[0]))",
+        "test_native_flax.py gradients_and_those",
     ),
     Mutant(
         "prediction runs in evaluation mode",
@@ -675,7 +689,7 @@ MUTANTS = [
     Mutant(
         "XLA calculates again instead of keeping",
         "flax/memory.py",
-        "jnp.minimum(jnp.abs(gradients[0].ravel()[0]), 0)",
+        "jnp.minimum(jnp.abs(gradients[0]).max(), 0)",
         "jnp.zeros(())",
         "test_memory.py less_memory",
     ),

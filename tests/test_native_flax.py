@@ -11,7 +11,8 @@ import densenet_multi as dm
 import densenet_multi.flax as df
 from cases import images, labels, small
 from densenet_multi.flax.chapter import chapter_net
-from densenet_multi.flax.layers import MaxPool
+from densenet_multi.flax.layers import BatchNorm, MaxPool, PointwiseConv, exchange
+from densenet_multi.flax.weights import precision
 from densenet_multi.report import deviation
 from densenet_multi.spec import PoolSpec
 
@@ -97,6 +98,43 @@ def test_max_pooling_and_its_gradient_are_nnxs_where_numbers_are_equal_too(kerne
         np.testing.assert_array_equal(y, expected)
         gradient = np.arange(y.size, dtype=np.float32).reshape(y.shape)
         np.testing.assert_array_equal(back(gradient)[0], nnxs(gradient)[0])
+
+
+def test_layers_that_train_fast_are_nnxs_with_their_gradients_and_those_of_gradients():
+    class Both(nnx.Module):
+        def __init__(self):
+            given = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
+            self.conv = nnx.Conv(3, 4, (1, 1), use_bias=False, **given)
+            self.norm = nnx.BatchNorm(4, use_fast_variance=False, **given)
+
+        def __call__(self, x):
+            return self.norm(self.conv(x))
+
+    def loss(model, x):
+        return jnp.mean(jnp.square(model(x) - target))
+
+    def slope(model, x):
+        return jnp.vdot(x * x, jax.grad(lambda x: loss(nnx.clone(model), x))(x))
+
+    rng = np.random.default_rng(0)
+    with precision("float64"):
+        x, target = (jnp.asarray(rng.normal(2, 1, (6, 33, 7, channels))) for channels in (3, 4))
+        model = Both()
+        exchange(fast := nnx.clone(model))
+        assert (type(fast.conv), type(fast.norm)) == (PointwiseConv, BatchNorm)
+        for function in (loss, slope):
+            found, expected = (
+                nnx.value_and_grad(function, argnums=(0, 1))(each, x) for each in (fast, model)
+            )
+            for actual, wanted in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+                np.testing.assert_allclose(actual, wanted, rtol=1e-8, atol=1e-13)
+        for name, before in (("mean", 0), ("var", 1)):
+            actual, wanted = (getattr(each.norm, name)[...] for each in (fast, model))
+            np.testing.assert_allclose(actual, wanted, rtol=1e-6)
+            assert (actual != before).all()
+        fast.eval()
+        model.eval()
+        np.testing.assert_allclose(fast(x), model(x), rtol=1e-6)
 
 
 def test_prediction_leaves_the_models_mode_alone(spec):

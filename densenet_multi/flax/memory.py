@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from .layers import concat, relu
+from .layers import concat, moments, move, normalized, relu
 from .model import DenseBlock, DenseLayer, DenseNet, Features
 
 
@@ -28,14 +28,12 @@ class Map:
 
     @cached_property
     def moments(self) -> tuple[Array, Array]:
-        x = self.x.astype(jnp.promote_types(self.x.dtype, jnp.float32))
-        mean = x.mean(axis=(0, 1, 2))
-        return mean, jnp.square(x - mean).mean(axis=(0, 1, 2))
+        return moments(self.x)
 
 
 class SharingLayer(DenseLayer):
     def __call__(self, maps: Sequence[Map]) -> Array:
-        x = self.conv1(normalized(self.norm1, maps))
+        x = self.conv1(rectified(self.norm1, maps))
         if self.norm2 is not None:
             x = self.conv2(relu(self.norm2(x)))
         return self.dropout(x)  # N, H, W, k
@@ -100,21 +98,16 @@ def share_statistics(model: DenseNet) -> None:
                 getattr(found, layer.name).__class__ = SharingLayer
 
 
-def normalized(norm: nnx.BatchNorm, maps: Sequence[Map]) -> Array:
+def rectified(norm: nnx.BatchNorm, maps: Sequence[Map]) -> Array:
     """``relu(norm(concat(*maps)))``, which moves the running statistics too."""
-    move(norm, maps)
-    arrays, moments = [each.x for each in maps], [each.moments for each in maps]
-    return scaled(norm.epsilon, norm.scale[...], norm.bias[...], arrays, moments)
+    move_by(norm, maps)
+    arrays, found = [each.x for each in maps], [each.moments for each in maps]
+    return scaled(norm.epsilon, norm.scale[...], norm.bias[...], arrays, found)
 
 
-def move(norm: nnx.BatchNorm, maps: Sequence[Map]) -> None:
+def move_by(norm: nnx.BatchNorm, maps: Sequence[Map]) -> None:
     means, variances = zip(*(each.moments for each in maps), strict=True)
-    assign(norm, concat(*means), concat(*variances))
-
-
-def assign(norm: nnx.BatchNorm, mean: Array, variance: Array) -> None:
-    for running, new in ((norm.mean, mean), (norm.var, variance)):
-        running[...] = norm.momentum * running[...] + (1 - norm.momentum) * new
+    move(norm, concat(*means), concat(*variances))
 
 
 def scaled(
@@ -129,7 +122,7 @@ def scaled(
     pieces = zip(maps, moments, jnp.split(scale, ends), jnp.split(bias, ends), strict=True)
     return concat(
         *(
-            relu((x - mean) * (jax.lax.rsqrt(variance + epsilon) * scale) + bias).astype(x.dtype)
+            relu(normalized(x, mean, jax.lax.rsqrt(variance + epsilon) * scale, bias))
             for x, (mean, variance), scale, bias in pieces
         )
     )
@@ -142,7 +135,7 @@ def recomputed(steps: Sequence[tuple[nnx.BatchNorm, nnx.Conv]], maps: Sequence[M
         for norm, conv in steps:
             x = conv(relu(norm(x)))
         return x
-    move(steps[0][0], maps)
+    move_by(steps[0][0], maps)
     epsilons, graphdefs, weights = [], [], []
     for norm, conv in steps:
         graphdef, kernel = nnx.split(conv)
@@ -152,7 +145,7 @@ def recomputed(steps: Sequence[tuple[nnx.BatchNorm, nnx.Conv]], maps: Sequence[M
     moments = [each.moments for each in maps]
     x, later = _forward(tuple(epsilons), tuple(graphdefs), weights, arrays, moments)
     for (norm, _), found in zip(steps[1:], later, strict=True):
-        assign(norm, *found)
+        move(norm, *found)
     return x
 
 
@@ -177,8 +170,9 @@ def _keep(epsilons: Any, convs: Any, *inputs: Any) -> Any:
 
 def _again(epsilons: Any, convs: Any, inputs: Any, gradients: Any) -> Any:
     *inputs, moments = inputs
-    # XLA merges equal calculations, and would keep their result: these wait for the gradient
-    nothing = jnp.minimum(jnp.abs(gradients[0].ravel()[0]), 0)
+    # XLA merges equal calculations, and would keep their result: these wait for the gradient, for
+    # all of it, since one number it would calculate apart
+    nothing = jnp.minimum(jnp.abs(gradients[0]).max(), 0)
     moments = [(mean + nothing.astype(mean.dtype), variance) for mean, variance in moments]
     return jax.vjp(partial(_forward.fun, epsilons, convs), *inputs, moments)[1](gradients)
 

@@ -17,6 +17,7 @@ from ..inputs import check_batch
 from ..recipe import Recipe
 from ..training import Callback, Data, Keep, Training
 from ..weights import Weights
+from .layers import exchange
 from .memory import share_statistics
 from .model import DenseNet
 from .weights import (
@@ -49,6 +50,7 @@ def _step(graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, batch: Any)
     if recipe.train_features:
         model.train()
         share_statistics(model)
+        exchange(model)
     else:
         model.eval()
     scores = in_bfloat16(model, x) if recipe.bfloat16 else model(x)
