@@ -131,8 +131,8 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
 
     Arguments:
         warmup: what its process printed at first: ``seconds`` of each step, ``peak_memory_bytes``.
-        rounds: the same of each round, and ``grown_bytes``, the growth of that peak since before
-            the first step.
+        rounds: the same of each round, and ``grown_bytes``, by how much that peak is above what
+            the process held before the first step.
         size: images per step.
 
     Returns ``images_per_second`` (median of the rounds), ``lowest``, ``highest``, ``rounds`` (of
@@ -146,8 +146,8 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
         "highest": max(speeds),
         "rounds": speeds,
         "first_step_seconds": warmup["seconds"][0],
-        "peak_memory_bytes": rounds[-1]["peak_memory_bytes"],
-        "grown_bytes": rounds[-1]["grown_bytes"],
+        "peak_memory_bytes": max(r["peak_memory_bytes"] for r in rounds),
+        "grown_bytes": max(r["grown_bytes"] for r in rounds),
     }
 
 

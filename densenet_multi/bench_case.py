@@ -28,7 +28,7 @@ from .data import Pixels, Preparation, load_sample
 from .history import Step
 from .manifest import shape_trace
 from .recipe import RECIPES
-from .report import peak_memory
+from .report import forget_peak_memory, peak_memory
 from .spec import DenseNetSpec
 from .variants import cifar_config, get_spec
 
@@ -55,6 +55,7 @@ class Rounds:
     def __init__(self, steps: int, warmup: int) -> None:
         self._steps, self._wanted = steps, warmup
         self._seconds: list[float] = []
+        forget_peak_memory()  # building the network had its own
         self._before = peak_memory()
         self._last = time.perf_counter()
 
@@ -70,6 +71,7 @@ class Rounds:
             if not sys.stdin.readline():
                 raise FinishedError
             self._seconds, self._wanted = [], self._steps
+            forget_peak_memory()  # tracing and compiling have theirs
         self._last = time.perf_counter()
 
 

@@ -1,10 +1,12 @@
 """``densenet-multi bench``: cases take turns, and what they report is about the same work."""
 
+import io
 import json
 import os
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from itertools import repeat
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -137,6 +139,21 @@ def test_a_case_reports_after_each_round_and_ends_when_nobody_asks(monkeypatch, 
     lines = capsys.readouterr().out.splitlines()
     counts = [len(json.loads(line.removeprefix(bench_case.MARK))["seconds"]) for line in lines]
     assert counts == [1, 2]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no such file here")
+def test_memory_is_that_of_later_steps_over_what_was_there_before(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("go\n"))
+    np.ones(200 << 20, np.uint8)  # while the network is built
+    rounds = bench_case.Rounds(steps=1, warmup=1)
+    for size in (150, 50):
+        np.ones(size << 20, np.uint8)
+        with suppress(bench_case.FinishedError):
+            rounds()
+    lines = capsys.readouterr().out.splitlines()
+    first, later = (json.loads(line.removeprefix(bench_case.MARK)) for line in lines)
+    assert (140 << 20) < first["grown_bytes"] < (190 << 20)
+    assert (40 << 20) < later["grown_bytes"] < (90 << 20)
 
 
 def test_threads_are_cpus_that_this_process_may_use():
