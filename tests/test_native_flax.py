@@ -106,6 +106,8 @@ def test_layers_that_train_fast_are_nnxs_with_their_gradients_and_those_of_gradi
             given = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
             self.conv = nnx.Conv(3, 4, (1, 1), use_bias=False, **given)
             self.norm = nnx.BatchNorm(4, use_fast_variance=False, **given)
+            for name, value in (("mean", 0.0), ("var", 1.0)):  # they would be float32
+                setattr(self.norm, name, nnx.BatchStat(jnp.full(4, value, jnp.float64)))
 
         def __call__(self, x):
             return self.norm(self.conv(x))
@@ -130,11 +132,11 @@ def test_layers_that_train_fast_are_nnxs_with_their_gradients_and_those_of_gradi
                 np.testing.assert_allclose(actual, wanted, rtol=1e-8, atol=1e-13)
         for name, before in (("mean", 0), ("var", 1)):
             actual, wanted = (getattr(each.norm, name)[...] for each in (fast, model))
-            np.testing.assert_allclose(actual, wanted, rtol=1e-6)
+            np.testing.assert_allclose(actual, wanted, rtol=1e-12)
             assert (actual != before).all()
         fast.eval()
         model.eval()
-        np.testing.assert_allclose(fast(x), model(x), rtol=1e-6)
+        np.testing.assert_allclose(fast(x), model(x), rtol=1e-9, atol=1e-12)
 
 
 def test_prediction_leaves_the_models_mode_alone(spec):
