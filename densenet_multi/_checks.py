@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "learning_rate_factor": ("a number above 0 and at most 1", lambda x: 0 < x <= 1),
     "momentum": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
     "weight_decay": ("a finite number of at least 0", lambda x: 0 <= x < math.inf),
+    "average": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
     "milestones": ("fractions between 0 and 1", lambda x: 0 < x < 1),
     "warmup": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
     "label_smoothing": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),

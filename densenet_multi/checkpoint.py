@@ -17,6 +17,7 @@ from .spec import DenseNetConfig, DenseNetSpec
 from .weights import Weights, WeightsError, check_weights
 
 VELOCITY = "velocity."  # before the canonical name of the weight it belongs to
+MEAN = "mean."  # the same
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class TrainingState:
         epochs: those that are complete.
         unfinished: the steps of the epoch that is under way.
         seconds: that these took.
+        mean: of the weights so far, as in ``History``.
     """
 
     weights: Weights
@@ -38,6 +40,7 @@ class TrainingState:
     epochs: tuple[Epoch, ...]
     unfinished: tuple[Step, ...]
     seconds: float
+    mean: Weights | None = None
 
 
 def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
@@ -49,6 +52,9 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
     arrays = dict(check_weights(spec, state.weights, dtype))
     _check_velocity(spec, state.velocity)
     arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
+    if state.mean is not None:
+        mean = check_weights(spec, state.mean, "float64")
+        arrays |= {MEAN + name: array for name, array in mean.items()}
     position = {
         "config": json.loads(spec.to_json()),
         "steps": state.steps,
@@ -70,12 +76,8 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
     try:
         position = json.loads(metadata[RUN_KEY])
         spec = DenseNetConfig.from_json(json.dumps(position["config"])).resolve()
-        weights = {n: array for n, array in arrays.items() if not n.startswith(VELOCITY)}
-        velocity = {
-            name.removeprefix(VELOCITY): array
-            for name, array in arrays.items()
-            if name.startswith(VELOCITY)
-        }
+        velocity, mean = (_taken(arrays, prefix) for prefix in (VELOCITY, MEAN))
+        weights = arrays
         dtype = weights["features.conv0.weight"].dtype.name
         checked = check_weights(spec, weights, dtype)
         _check_velocity(spec, velocity)
@@ -86,11 +88,18 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
             tuple(Epoch(**epoch) for epoch in position["epochs"]),
             tuple(Step(**step) for step in position["unfinished"]),
             float(position["seconds"]),
+            check_weights(spec, mean, "float64") if mean else None,
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: expected a whole checkpoint, found {error!r}") from None
+
+
+def _taken(arrays: dict[str, Any], prefix: str) -> Weights:
+    """The arrays whose names begin with the prefix, taken out, by the rest of their names."""
+    names = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays.pop(name) for name in names}
 
 
 def _check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:

@@ -407,6 +407,13 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
     metavar="N",
 )
 @click.option(
+    "--average",
+    type=click.FloatRange(min=0, max=1),
+    help="Before that, take the mean of the weights with which that last part of the epochs ended, "
+    "such as 0.5.  [default: the recipe's]",
+    metavar="FRACTION",
+)
+@click.option(
     "--output",
     type=NewPath(file_okay=False),
     help="The run's folder: checkpoints, history, curve, report.",

@@ -1,10 +1,11 @@
-"""What happened in a training run. Standard library only."""
+"""What happened in a training run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from .recipe import Recipe
+from .weights import Weights
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,17 @@ class Epoch:
 
 @dataclass
 class History:
-    """What ``fit`` returns: the recipe and, in order, every step and every epoch."""
+    """What ``fit`` returns.
+
+    Attributes:
+        recipe: that was followed.
+        steps, epochs: every one, in order.
+        mean: of the weights as each of ``recipe.averaged_epochs`` ended, {canonical name: float64
+            array}, running statistics included (which are to be measured anew before use); None
+            where there are no such epochs.
+    """
 
     recipe: Recipe
     steps: list[Step] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
+    mean: Weights | None = None

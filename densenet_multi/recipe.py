@@ -36,7 +36,7 @@ from typing import Any
 from ._checks import ConfigError, bad, check_names, integer, number, refuse_unknown_fields, truth
 
 NUMBERS = ("learning_rate", "momentum", "weight_decay", "learning_rate_factor")
-FRACTIONS = ("warmup", "label_smoothing")
+FRACTIONS = ("average", "warmup", "label_smoothing")
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 SCHEDULES = ("constant", "cosine", "linear")
 
@@ -52,6 +52,9 @@ class Recipe:
         recalibrate: the batches on which the command line measures the running statistics anew
             after the last epoch (``evaluate.recalibrated``); it keeps the weights with these beside
             the trained ones. They gain where the learning rate has stayed high.
+        average: the last fraction of the epochs whose weights, as each ended, are averaged before
+            that (stochastic weight averaging: Izmailov et al., https://arxiv.org/abs/1803.05407);
+            0 takes the last epoch's alone. Training itself goes on from its own weights.
         epochs: passes over the training examples, at least 1.
         batch_size: examples per step, at least 2. The last batch of an epoch may be smaller; one
             example left over is skipped, since BatchNorm learns nothing from a single value.
@@ -76,6 +79,7 @@ class Recipe:
     image_size: int = 96
     initialization: str = "he_fan_out"
     recalibrate: int = 0
+    average: float = 0.0
     epochs: int = 10
     batch_size: int = 256
     learning_rate: float = 0.1
@@ -114,8 +118,15 @@ class Recipe:
             raise bad("momentum", self.momentum, "a number above 0 with nesterov=True")
         if checked["recalibrate"] and not checked["train_features"]:
             raise bad("recalibrate", self.recalibrate, "0 where the features stay as they are")
+        if checked["average"] and not checked["recalibrate"]:
+            raise bad("average", self.average, "0 without recalibrate, such as 24")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def averaged_epochs(self) -> range:
+        """The epochs, from 1, whose weights are averaged."""
+        return range(self.epochs - math.ceil(self.average * self.epochs) + 1, self.epochs + 1)
 
     def rounded(self) -> Recipe:
         """The same with the numbers of the rule as float32 holds them.
@@ -178,7 +189,7 @@ def _float32(value: float) -> float:
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         # Dive into Deep Learning, chapter 7.7.
-        "chapter": Recipe(initialization="xavier", recalibrate=24),
+        "chapter": Recipe(initialization="xavier", recalibrate=24, average=0.5),
         # Paper, section 4.2, CIFAR and SVHN: "initial learning rate 0.1, divided by 10 at 50% and
         # 75% of the total number of training epochs"; C10+ is mirrored and shifted.
         "paper": Recipe(

@@ -202,10 +202,16 @@ def _train(
     report = _report(options, backend, start, data, history)
     kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
     if options.recipe.recalibrate:
-        weights, report["recalibrated"] = _recalibrated(backend, model, options, data)
+        try:
+            weights, found = _recalibrated(backend, model, options, data, history)
+        except KeyboardInterrupt:
+            if output is not None:
+                say(_go_on(output))
+            raise
+        report["recalibrated"] = found
         if output is not None:
             save_weights(output / RECALIBRATED, start.spec, weights, usage)
-            kept.append(RECALIBRATED)
+            kept.append(f"{RECALIBRATED} ({_recalibrated_epochs(options.recipe)})")
     if output is not None:
         write_json(output / REPORT, report)
         say(f"{output}: {', '.join(kept)}, curve.svg")
@@ -213,10 +219,14 @@ def _train(
 
 
 def _recalibrated(
-    backend: Backend, model: Any, options: Options, data: DataSet
+    backend: Backend, model: Any, options: Options, data: DataSet, history: History
 ) -> tuple[Weights, dict[str, float]]:
-    """The weights with statistics measured anew, and their loss and accuracy on test images."""
+    """The weights (their mean over the last epochs, where the recipe says so) with statistics
+    measured anew, and their loss and accuracy on test images."""
     size, labels = options.recipe.batch_size, np.asarray(data.test.labels)
+    if history.mean is not None:
+        mean = {name: array.astype(np.float32) for name, array in history.mean.items()}
+        backend.import_weights(model, mean)
     weights = measure_statistics(backend, model, data.train, options.recipe.recalibrate, size)
     loss = right = 0.0
     for indices, logits in answers("recalibrated weights", backend, model, data.test, size):
@@ -296,12 +306,23 @@ def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterato
     try:
         yield
     except Stopped:
-        say(f"saved; go on with: densenet-multi train --output {recorder.path} --resume")
+        say(f"saved; {_go_on(recorder.path)}")
         if received == [signal.SIGTERM]:
             sys.exit(128 + signal.SIGTERM)
         raise
     finally:
         restore()
+
+
+def _go_on(output: Path) -> str:
+    return f"go on with: densenet-multi train --output {output} --resume"
+
+
+def _recalibrated_epochs(recipe: Recipe) -> str:
+    averaged = recipe.averaged_epochs
+    if len(averaged) < 2:
+        return f"epoch {recipe.epochs}"
+    return f"mean of epochs {averaged[0]} to {averaged[-1]}"
 
 
 def _where(output: Path, steps: int, options: Options) -> str:
@@ -365,6 +386,8 @@ def table(report: dict[str, Any]) -> Any:
         drawn.add_section()
         losses = f"{anew['test_loss']:.4f}", f"{anew['test_accuracy']:.4f}"
         drawn.add_row("recalibrated", "", "", *losses, "")
+        drawn.caption = f"recalibrated: {_recalibrated_epochs(Recipe(**recipe))}"
+        drawn.caption_justify = "left"
     return drawn
 
 
@@ -416,6 +439,8 @@ def _new(typed: dict[str, Any]) -> Options:
     changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
     if "train_features" in changes:
         changes.setdefault("recalibrate", 0)  # the features' statistics stay as they are
+    if changes.get("recalibrate") == 0:
+        changes.setdefault("average", 0)
     name = typed.get("recipe", "chapter")
     if "image_size" not in changes and ("variant" in changes or "weights" in typed):
         changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))

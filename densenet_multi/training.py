@@ -207,6 +207,8 @@ class Training:
             int(sizes.sum()) / seconds,
         )
         self.history.epochs.append(epoch)
+        if epoch.number in self.recipe.averaged_epochs:
+            self._average(epoch.number - self.recipe.averaged_epochs[0] + 1)
         self._start = time.perf_counter()
         self._call_back(epoch, keep=True)
 
@@ -220,7 +222,14 @@ class Training:
             tuple(self.history.epochs),
             tuple(self.history.steps[len(self.history.steps) - unfinished :]),
             time.perf_counter() - self._start,
+            self.history.mean,
         )
+
+    def _average(self, count: int) -> None:
+        """Take the weights of this moment, the ``count``-th, into their mean."""
+        weights = {name: array.astype(np.float64) for name, array in self._snapshot()[0].items()}
+        mean = self.history.mean or weights
+        self.history.mean = {n: mean[n] + (weights[n] - mean[n]) / count for n in weights}
 
     def _go_on_from(self, resume: TrainingState) -> None:
         epochs, unfinished = len(resume.epochs), len(resume.unfinished)
@@ -238,9 +247,16 @@ class Training:
                 f"a velocity for {len(resume.velocity)} tensors",
                 f"a checkpoint of this run, which trains {len(self.velocity)} tensors",
             )
+        if (resume.mean is not None) != (epochs in self.recipe.averaged_epochs):
+            raise bad(
+                "resume",
+                f"{'no' if resume.mean is None else 'a'} mean of weights after epoch {epochs}",
+                f"a checkpoint of this run, whose recipe has average={self.recipe.average:g}",
+            )
         self.velocity = {name: v.astype(self._dtype) for name, v in resume.velocity.items()}
         self.history.epochs.extend(resume.epochs)
         self.history.steps.extend(resume.unfinished)
+        self.history.mean = resume.mean
         self.steps, self._seconds = resume.steps, resume.seconds
 
     def _check_recipe(self, recipe: Recipe) -> None:

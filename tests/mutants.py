@@ -370,6 +370,22 @@ MUTANTS = [
         "test_runs.py last_and_best",
     ),
     Mutant(
+        "a run ends with the mean of its last epochs' weights",
+        "train.py",
+        "    if history.mean is not None:",
+        "    if False:",
+        "test_runs.py measured_anew",
+        "torch",
+    ),
+    Mutant(
+        "each of these weighs the same",
+        "training.py",
+        "(weights[n] - mean[n]) / count",
+        "(weights[n] - mean[n]) / 3",
+        "test_fit.py bit_for_bit",
+        "torch",
+    ),
+    Mutant(
         "a run ends with statistics that are means over batches",
         "train.py",
         "options.recipe.recalibrate, size)",

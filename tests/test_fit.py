@@ -107,7 +107,7 @@ def test_eight_steps_follow_the_rule(backend, name, kind, deviations):
 
 def test_a_run_goes_on_bit_for_bit(backend):
     spec = small("bottleneck", in_channels=1)
-    data, recipe = as_float32(examples(spec)), RECIPES["smooth"]
+    data, recipe = as_float32(examples(spec)), replace(RECIPES["smooth"], average=1, recalibrate=1)
     states, arguments = {}, {"validation": data}
     whole = backend.build(spec)
     history = backend.fit(
@@ -115,6 +115,10 @@ def test_a_run_goes_on_bit_for_bit(backend):
     )
     assert list(states) == [1, 2, 3, 4, 5, 6, 7, 8]
     expected = backend.export_weights(whole)
+    for name, mean in history.mean.items():  # of the weights after each of the two epochs
+        ends = [states[steps].weights[name].astype(np.float64) for steps in (4, 8)]
+        np.testing.assert_allclose(mean, (ends[0] + ends[1]) / 2, rtol=1e-15, atol=1e-300)
+    assert states[3].mean is None
     for steps in (2, 4):  # within an epoch, and at its end
         resumed, heard = backend.build(spec, seed=7), []
         again = backend.fit(
@@ -122,6 +126,7 @@ def test_a_run_goes_on_bit_for_bit(backend):
         )
         for name, array in backend.export_weights(resumed).items():
             np.testing.assert_array_equal(array, expected[name], err_msg=name)
+            np.testing.assert_array_equal(again.mean[name], history.mean[name], err_msg=name)
         assert [e for e in heard if isinstance(e, Step)] == history.steps[steps:]
         assert [untimed(epoch) for epoch in again.epochs] == [untimed(e) for e in history.epochs]
 
@@ -155,6 +160,16 @@ def test_a_state_of_a_run_that_trains_other_tensors_is_refused(backend):
         backend.fit(model, examples(spec), one, checkpoint=lambda now: states.append(now()))  # noqa: B023  # called at once
         with pytest.raises(dm.ConfigError, match=r"resume: expected .* which trains \d+ tensors"):
             backend.fit(model, examples(spec), other, resume=states[0])
+
+
+def test_a_state_of_a_run_that_averages_other_epochs_is_refused(backend):
+    spec, states = small("plain"), []
+    model = backend.build(spec)
+    recipe = dm.Recipe(epochs=2, batch_size=4, average=0.5, recalibrate=1)
+    backend.fit(model, examples(spec), recipe, checkpoint=lambda now: states.append(now()))
+    for state, found, other in (states[-1], "a", 0), (states[2], "no", 1):
+        with pytest.raises(dm.ConfigError, match=rf"has average={other}; found '{found} mean of"):
+            backend.fit(model, examples(spec), replace(recipe, average=other), resume=state)
 
 
 def test_what_is_wrong_with_a_later_batch_is_said_as_it_is(backend):

@@ -46,17 +46,18 @@ def step(number, in_epoch=1):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_state_survives_its_file_bit_for_bit(tmp_path, dtype):
-    saved = state(5, [epoch(1, 0.75)], [step(5, 2)], dtype=dtype)
+    mean = state(seed=2, dtype="float64").weights
+    saved = replace(state(5, [epoch(1, 0.75)], [step(5, 2)], dtype=dtype), mean=mean)
     save_state(tmp_path / "state", SPEC, saved)
     spec, loaded = load_state(tmp_path / "state")
     assert spec == SPEC
-    for name in ("weights", "velocity"):
+    for name in ("weights", "velocity", "mean"):
         before, after = getattr(saved, name), getattr(loaded, name)
         assert before.keys() == after.keys()
         for tensor, array in before.items():
             np.testing.assert_array_equal(after[tensor], array)
-            assert after[tensor].dtype == dtype
-    rest = {"weights": {}, "velocity": {}}
+            assert after[tensor].dtype == ("float64" if name == "mean" else dtype)
+    rest = {"weights": {}, "velocity": {}, "mean": None}
     assert replace(loaded, **rest) == replace(saved, **rest)
 
 
@@ -266,7 +267,8 @@ def test_weights_decide_the_network():
     with pytest.raises(dm.ConfigError, match="--freeze: expected --weights"):
         options_from({"train_features": False}, None)
     typed = {"train_features": False, "weights": "file", "image_size": 32, "backend": "b"}
-    assert options_from(typed, None).recipe.recalibrate == 0
+    frozen = options_from(typed, None).recipe
+    assert (frozen.recalibrate, frozen.average) == (0, 0)
     with pytest.raises(dm.ConfigError, match="recalibrate: expected 0 where the features stay"):
         options_from({**typed, "recalibrate": 5}, None)
 
@@ -358,7 +360,7 @@ def arguments(backend, weights, output, *more):
     return [
         *(sys.executable, "-P", "-m", "densenet_multi", "train", "--backend", backend.NAME),
         *("--weights", str(weights), "--data", "sample", "--epochs", "2", "--batch-size", "125"),
-        *("--output", str(output), "--save-every", "0", *more),
+        *("--output", str(output), "--save-every", "0", "--average", "1", *more),
     ]  # fmt: skip
 
 
@@ -413,10 +415,10 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_pa
 
 
 def test_a_run_ends_with_statistics_measured_anew(backend, weights, tmp_path):
-    output, batches = tmp_path / "run", ["--recalibrate", "2", "--epochs", "1"]
+    output, batches = tmp_path / "run", ["--recalibrate", "2"]
     done = called(backend, weights, output, *batches, "--format", "json")
     assert done.exit_code == 0, done.output
-    assert "recalibrated.safetensors" in done.stderr
+    assert "recalibrated.safetensors (mean of epochs 1 to 2)" in done.stderr
     reported = json.loads(done.stdout)["recalibrated"]
     found = evaluate.evaluate(
         output / "recalibrated.safetensors", backend=backend.NAME, data="sample"
@@ -427,15 +429,19 @@ def test_a_run_ends_with_statistics_measured_anew(backend, weights, tmp_path):
         dm.load_checkpoint(output / f"{name}.safetensors") for name in ("last", "recalibrated")
     )
     assert anew.usage == trained.usage
+    mean = load_state(output / "checkpoint.safetensors")[1].mean
+    averaged = replace(trained, weights={n: a.astype(np.float32) for n, a in mean.items()})
     examples = load_data("sample", image_size=32, usage=trained.usage).train
-    expected = evaluate.recalibrated(backend.NAME, trained, examples, 2, batch_size=125)
+    expected = evaluate.recalibrated(backend.NAME, averaged, examples, 2, batch_size=125)
     for name, array in anew.weights.items():
         np.testing.assert_array_equal(array, expected[name])
         learns = dm.tensors(SPEC)[name].role == "trainable"
-        assert np.array_equal(array, trained.weights[name]) == learns, name
+        assert np.array_equal(array, averaged.weights[name]) == learns, name
+        assert not np.array_equal(array, trained.weights[name]), name
     (output / "report.json").unlink()
     assert called(backend, weights, output, *batches, "--resume").exit_code == 0
-    without = called(backend, weights, tmp_path / "frozen", "--epochs", "1", "--freeze")
+    frozen = "--epochs", "1", "--freeze", "--average", "0"
+    without = called(backend, weights, tmp_path / "frozen", *frozen)
     assert without.exit_code == 0, without.output
     assert not (tmp_path / "frozen" / "recalibrated.safetensors").exists()
 

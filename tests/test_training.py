@@ -52,6 +52,7 @@ from densenet_multi.training import Training
         ("bfloat16", "yes", "True or False"),
         ("image_size", 0, "an integer of at least 1"),
         ("recalibrate", -1, "an integer of at least 0"),
+        ("average", 1.5, "a number from 0 to 1"),
     ],
 )
 def test_an_impossible_value_is_refused_by_name(field, value, allowed):
@@ -82,9 +83,34 @@ def test_a_recipe_is_a_value():
 
 def test_the_chapters_recipe_is_the_chapters():
     recipe = dm.Recipe(
-        initialization="xavier", recalibrate=24, epochs=10, batch_size=256, learning_rate=0.1
+        initialization="xavier",
+        recalibrate=24,
+        average=0.5,
+        epochs=10,
+        batch_size=256,
+        learning_rate=0.1,
     )
     assert dm.RECIPES["chapter"] == recipe
+
+
+@pytest.mark.parametrize(
+    ("epochs", "fraction", "averaged"),
+    [
+        (10, 0.5, [6, 7, 8, 9, 10]),
+        (3, 0.5, [2, 3]),
+        (1, 0.5, [1]),
+        (4, 1, [1, 2, 3, 4]),
+        (4, 0, []),
+    ],
+)
+def test_the_last_epochs_are_averaged(epochs, fraction, averaged):
+    recipe = dm.Recipe(epochs=epochs, average=fraction, recalibrate=1)
+    assert list(recipe.averaged_epochs) == averaged
+
+
+def test_a_mean_of_weights_needs_statistics_measured_anew():
+    with pytest.raises(dm.ConfigError, match="average: expected 0 without recalibrate, such as 24"):
+        dm.Recipe(average=0.5)
 
 
 def test_the_papers_learning_rate_falls_at_half_and_at_three_quarters():
