@@ -63,10 +63,12 @@ def bench(
         backends: which; one after the other.
         work: "training": ``fit``, in float32 and in bfloat16 where the processor has it, and in a
             loop as a framework's beginners write it: the chapter's own network, the model as it
-            is, the framework's own DenseNet; "inference": ``predict`` with ``optimize(model)``,
-            with the model as it is, in bfloat16, and the framework's own DenseNet;
+            is, the framework's own DenseNet (Flax has none; there, one in plain NNX);
+            "inference": ``predict`` with ``optimize(model)``, with the model as it is, in bfloat16,
+            and the framework's own DenseNet;
             "memory": ``fit`` with ``build(spec, memory_efficient=True)``, with ``"max"``, and with
-            the model as it is, in an environment (``EXACT``) in which memory can be told.
+            the model as it is (in Gluon not allocated statically, which takes less), in an
+            environment (``EXACT``) in which memory can be told.
         variant: the network; the chapter's is "d2l", a framework's own are "densenet121" and its
             like. None, as in what follows, is the usual one (``USUAL``).
         image_size: pixels per side.

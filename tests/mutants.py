@@ -186,6 +186,14 @@ MUTANTS = [
         TRAINING,
     ),
     Mutant(
+        "maps that are read as one keep their own statistics",
+        "flax/memory.py",
+        "whole.moments = concat(*means), concat(*variances)",
+        "whole.moments = concat(*means[::-1]), concat(*variances)",
+        "test_native_flax.py read_as_one",
+        "flax",
+    ),
+    Mutant(
         "a mean has a gradient in the BatchNorm that trains",
         "flax/layers.py",
         "-factor * of_bias",

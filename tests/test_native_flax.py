@@ -12,6 +12,7 @@ import densenet_multi.flax as df
 from cases import images, labels, small
 from densenet_multi.flax.chapter import chapter_net
 from densenet_multi.flax.layers import BatchNorm, MaxPool, PointwiseConv, exchange
+from densenet_multi.flax.memory import SharingBlock
 from densenet_multi.flax.weights import precision
 from densenet_multi.report import deviation
 from densenet_multi.spec import PoolSpec
@@ -139,6 +140,19 @@ def test_layers_that_train_fast_are_nnxs_with_their_gradients_and_those_of_gradi
         np.testing.assert_allclose(fast(x), model(x), rtol=1e-9, atol=1e-12)
 
 
+def test_maps_that_are_read_as_one_are_what_they_were():
+    deep = small("bottleneck", block_config=(2 * SharingBlock.group + 2, 1))
+    found = []
+    for efficient in (False, True):  # which reads them one by one
+        model = df.build(deep, dtype="float64", memory_efficient=efficient)
+        _, gradients = df.loss_and_gradients(model, images(deep, 32), labels(deep))
+        found.append((df.export_weights(model), gradients))
+    for actual, expected in zip(*found, strict=True):
+        for name, array in expected.items():
+            largest = np.abs(array).max()
+            np.testing.assert_allclose(actual[name], array, atol=1e-12 * largest, err_msg=name)
+
+
 def test_prediction_leaves_the_models_mode_alone(spec):
     model = df.build(spec)
     for mode in (model.train, model.eval):
@@ -197,3 +211,14 @@ def test_the_chapters_network_has_as_many_parameters():
     arrays = jax.tree.leaves(nnx.state(net, nnx.Param))
     assert sum(array.size for array in arrays) == counts.trainable
     assert sum(a.size for a in jax.tree.leaves(nnx.state(net, nnx.BatchStat))) == counts.statistics
+
+
+@pytest.mark.parametrize("variant", ["densenet121", "densenet169", "densenet201"])
+def test_the_plain_network_that_bench_compares_with_has_the_same_weights(variant):
+    from densenet_multi.flax import peer
+
+    net = nnx.eval_shape(lambda: peer.peer_net(variant, 224))
+    shapes = {kind: jax.tree.leaves(nnx.state(net, kind)) for kind in (nnx.Param, nnx.BatchStat)}
+    counts = dm.count_parameters(dm.get_spec(variant))
+    expected = {nnx.Param: counts.trainable, nnx.BatchStat: counts.statistics}
+    assert {kind: sum(s.size for s in found) for kind, found in shapes.items()} == expected
