@@ -83,6 +83,11 @@ def floor_of_decimal(factor: float, count: int) -> int:
     return math.floor(Fraction(repr(factor)) * count)
 
 
+def ceiling_of_decimal(factor: float, count: int) -> int:
+    """``ceil(factor * count)`` in the same way: 0.07 * 100 is 7, not 7.000…01."""
+    return -floor_of_decimal(-factor, count)
+
+
 def refuse_unknown_fields(cls: type[T]) -> type[T]:
     """Around a dataclass: a field that does not exist is refused with the nearest that does."""
     make: Any = cls.__init__

@@ -182,7 +182,7 @@ def _train(settings: dict[str, Any]) -> None:
         return
     level = {"efficient": True, "max": "max"}.get(case, False)
     model = backend.build(spec, memory_efficient=level)
-    if case == "plain" and backend.NAME == "gluon":
+    if case == "plain" and settings["backend"] == "gluon":
         # allocated statically, each array has its own place for good: the most memory of all
         model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
     rounds = [Rounds(steps, warmup)]

@@ -31,7 +31,7 @@ class TrainingState:
         epochs: those that are complete.
         unfinished: the steps of the epoch that is under way.
         seconds: that these took.
-        mean: of the weights so far, as in ``History``.
+        mean: of the weights as the ``averaged`` last epochs ended; None where that is 0.
     """
 
     weights: Weights
@@ -41,6 +41,7 @@ class TrainingState:
     unfinished: tuple[Step, ...]
     seconds: float
     mean: Weights | None = None
+    averaged: int = 0
 
 
 def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
@@ -53,7 +54,7 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
     _check_velocity(spec, state.velocity)
     arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
     if state.mean is not None:
-        mean = check_weights(spec, state.mean, "float64")
+        mean = _checked_mean(spec, state.mean, dtype)
         arrays |= {MEAN + name: array for name, array in mean.items()}
     position = {
         "config": json.loads(spec.to_json()),
@@ -61,6 +62,7 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
         "epochs": [asdict(epoch) for epoch in state.epochs],
         "unfinished": [asdict(step) for step in state.unfinished],
         "seconds": state.seconds,
+        "averaged": state.averaged,
     }
     write_safetensors(path, arrays, {RUN_KEY: json.dumps(position, sort_keys=True)})
 
@@ -88,7 +90,8 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
             tuple(Epoch(**epoch) for epoch in position["epochs"]),
             tuple(Step(**step) for step in position["unfinished"]),
             float(position["seconds"]),
-            check_weights(spec, mean, "float64") if mean else None,
+            _checked_mean(spec, mean, dtype) if mean else None,
+            int(position.get("averaged", 0)),
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
@@ -100,6 +103,13 @@ def _taken(arrays: dict[str, Any], prefix: str) -> Weights:
     """The arrays whose names begin with the prefix, taken out, by the rest of their names."""
     names = [name for name in arrays if name.startswith(prefix)]
     return {name.removeprefix(prefix): arrays.pop(name) for name in names}
+
+
+def _checked_mean(spec: DenseNetSpec, mean: Weights, dtype: str) -> Weights:
+    try:
+        return check_weights(spec, mean, dtype)
+    except WeightsError as error:
+        raise WeightsError(f"{MEAN}…: {error}") from None
 
 
 def _check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:

@@ -137,7 +137,7 @@ device_option = click.option(
 )
 data_dir_option = click.option(
     "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Where the files of fashion-mnist are.",
 )
 
@@ -409,8 +409,8 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 @click.option(
     "--average",
     type=click.FloatRange(min=0, max=1),
-    help="Before that, take the mean of the weights with which that last part of the epochs ended, "
-    "such as 0.5.  [default: the recipe's]",
+    help="End with the mean of the weights that the last FRACTION of the epochs ended with; 0.5 of "
+    "ten are five.  [default: the recipe's]",
     metavar="FRACTION",
 )
 @click.option(

@@ -50,12 +50,12 @@ class History:
     Attributes:
         recipe: that was followed.
         steps, epochs: every one, in order.
-        mean: of the weights as each of ``recipe.averaged_epochs`` ended, {canonical name: float64
-            array}, running statistics included (which are to be measured anew before use); None
-            where there are no such epochs.
+        mean: of the weights as each of ``recipe.averaged_epochs`` ended, {canonical name: array};
+            None where there are no such epochs. Its running statistics are means too, and those of
+            no network: ``evaluate.measure_statistics`` measures them anew.
     """
 
     recipe: Recipe
     steps: list[Step] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
-    mean: Weights | None = None
+    mean: Weights | None = field(default=None, repr=False, compare=False)

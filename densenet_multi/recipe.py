@@ -33,7 +33,16 @@ from struct import pack, unpack
 from types import MappingProxyType
 from typing import Any
 
-from ._checks import ConfigError, bad, check_names, integer, number, refuse_unknown_fields, truth
+from ._checks import (
+    ConfigError,
+    bad,
+    ceiling_of_decimal,
+    check_names,
+    integer,
+    number,
+    refuse_unknown_fields,
+    truth,
+)
 
 NUMBERS = ("learning_rate", "momentum", "weight_decay", "learning_rate_factor")
 FRACTIONS = ("average", "warmup", "label_smoothing")
@@ -49,12 +58,14 @@ class Recipe:
     Attributes:
         variant, image_size, initialization: what the command line trains unless told otherwise;
             ``fit`` takes the network, its weights and the images as they are.
-        recalibrate: the batches on which the command line measures the running statistics anew
-            after the last epoch (``evaluate.recalibrated``); it keeps the weights with these beside
-            the trained ones. They gain where the learning rate has stayed high.
-        average: the last fraction of the epochs whose weights, as each ended, are averaged before
-            that (stochastic weight averaging: Izmailov et al., https://arxiv.org/abs/1803.05407);
-            0 takes the last epoch's alone. Training itself goes on from its own weights.
+        recalibrate: the batches on which the command line, after the last epoch, measures the
+            running statistics anew (``evaluate.recalibrated``) for the mean of the weights, or for
+            the last ones; it keeps these beside the trained ones. They gain where the learning rate
+            has stayed high.
+        average: the last fraction of the epochs (0.5 of 3 is 2: rounded up) whose weights, as each
+            ended, are averaged (stochastic weight averaging: Izmailov et al.,
+            https://arxiv.org/abs/1803.05407); 0 averages none. ``fit`` leaves the last weights in
+            the model, and the mean in ``History.mean``.
         epochs: passes over the training examples, at least 1.
         batch_size: examples per step, at least 2. The last batch of an epoch may be smaller; one
             example left over is skipped, since BatchNorm learns nothing from a single value.
@@ -118,15 +129,15 @@ class Recipe:
             raise bad("momentum", self.momentum, "a number above 0 with nesterov=True")
         if checked["recalibrate"] and not checked["train_features"]:
             raise bad("recalibrate", self.recalibrate, "0 where the features stay as they are")
-        if checked["average"] and not checked["recalibrate"]:
-            raise bad("average", self.average, "0 without recalibrate, such as 24")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     @property
     def averaged_epochs(self) -> range:
         """The epochs, from 1, whose weights are averaged."""
-        return range(self.epochs - math.ceil(self.average * self.epochs) + 1, self.epochs + 1)
+        return range(
+            self.epochs - ceiling_of_decimal(self.average, self.epochs) + 1, self.epochs + 1
+        )
 
     def rounded(self) -> Recipe:
         """The same with the numbers of the rule as float32 holds them.

@@ -3,9 +3,9 @@
 The folder holds ``config.json`` (what was asked for), ``checkpoint.safetensors`` (where the run
 stands: see checkpoint.py), ``last.safetensors`` and ``best.safetensors`` (portable weights),
 ``history.jsonl`` (a line for every epoch and for every ``LOG_EVERY``-th step), ``curve.svg`` and,
-at the end, ``report.json`` and, where the recipe asks for it, ``recalibrated.safetensors``. Each
-file is whole at any moment; what follows from the checkpoint is written after it, and made to agree
-with it at the next start.
+at the end, ``report.json`` and, where the recipe averages weights or measures running statistics
+anew, ``final.safetensors``. Each file is whole at any moment; what follows from the checkpoint is
+written after it, and made to agree with it at the next start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
 CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
 CHECKPOINT, LAST, BEST = "checkpoint.safetensors", "last.safetensors", "best.safetensors"
-RECALIBRATED = "recalibrated.safetensors"
+FINAL = "final.safetensors"
 
 
 class RunError(ValueError):
@@ -60,7 +60,7 @@ def claimed(path: Path) -> Iterator[None]:
                 f"{path}: expected a folder of one run, found another process that writes it; "
                 "wait for it, or choose another --output"
             ) from None
-        for file in (CONFIG, REPORT, HISTORY, CHECKPOINT, LAST, BEST, RECALIBRATED, "curve.svg"):
+        for file in (CONFIG, REPORT, HISTORY, CHECKPOINT, LAST, BEST, FINAL, "curve.svg"):
             for half_written in path.glob(f".{file}.*"):
                 half_written.unlink()
         yield
@@ -68,16 +68,18 @@ def claimed(path: Path) -> Iterator[None]:
 
 def read_config(path: Path) -> dict[str, Any] | None:
     """What ``config.json`` in the folder holds; None where there is none. Raises ``RunError``."""
-    file = path / CONFIG
-    if not file.exists():
-        return None
+    return read_json(path / CONFIG) if (path / CONFIG).exists() else None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file. Raises ``RunError`` where there is something else, ``OSError``."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunError(f"{file}: expected JSON, found something else ({error})") from None
-    if not isinstance(config, dict):
-        raise RunError(f"{file}: expected a JSON object, found {config!r}")
-    return config
+    if not isinstance(content, dict):
+        raise RunError(f"{file}: expected a JSON object, found {content!r}")
+    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

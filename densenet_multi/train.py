@@ -35,9 +35,9 @@ from .runs import (
     BEST,
     CHECKPOINT,
     CONFIG,
+    FINAL,
     HISTORY,
     LAST,
-    RECALIBRATED,
     REPORT,
     SAVE_EVERY,
     Recorder,
@@ -46,6 +46,7 @@ from .runs import (
     best_epoch,
     claimed,
     read_config,
+    read_json,
     write_json,
 )
 from .training import Callback, TrainingError
@@ -139,8 +140,12 @@ def train(
                 "without it; start another run with --weights last.safetensors"
             )
         if REPORT in found:
+            done = read_json(output / REPORT)
+            if not {"recipe", "epochs"} <= done.keys():
+                raise RunError(
+                    f"{output / REPORT}: expected a run's report; remove it to make anew"
+                )
             say(f"{output}: this run is complete")
-            done: dict[str, Any] = json.loads((output / REPORT).read_text(encoding="utf-8"))
             return done
         if not found:
             write_json(output / CONFIG, options.to_dict())
@@ -201,38 +206,41 @@ def _train(
         raise TrainingError(f"{error}; the last good weights are kept, go on with {last}") from None
     report = _report(options, backend, start, data, history)
     kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
-    if options.recipe.recalibrate:
+    if options.recipe.recalibrate or history.mean is not None:
         try:
-            weights, found = _recalibrated(backend, model, options, data, history)
-        except KeyboardInterrupt:
+            weights, report["final"] = _finished(backend, model, options, data, history)
+        except (KeyboardInterrupt, SystemExit):
             if output is not None:
                 say(_go_on(output))
             raise
-        report["recalibrated"] = found
         if output is not None:
-            save_weights(output / RECALIBRATED, start.spec, weights, usage)
-            kept.append(f"{RECALIBRATED} ({_recalibrated_epochs(options.recipe)})")
+            save_weights(output / FINAL, start.spec, weights, usage)
+            kept.append(f"{FINAL} ({_made_of(report['final'])})")
     if output is not None:
         write_json(output / REPORT, report)
         say(f"{output}: {', '.join(kept)}, curve.svg")
     return report
 
 
-def _recalibrated(
+def _finished(
     backend: Backend, model: Any, options: Options, data: DataSet, history: History
-) -> tuple[Weights, dict[str, float]]:
-    """The weights (their mean over the last epochs, where the recipe says so) with statistics
-    measured anew, and their loss and accuracy on test images."""
-    size, labels = options.recipe.batch_size, np.asarray(data.test.labels)
+) -> tuple[Weights, dict[str, Any]]:
+    """What the recipe makes of the last epochs' weights, and how well it names the test images."""
+    recipe, labels = options.recipe, np.asarray(data.test.labels)
     if history.mean is not None:
-        mean = {name: array.astype(np.float32) for name, array in history.mean.items()}
-        backend.import_weights(model, mean)
-    weights = measure_statistics(backend, model, data.train, options.recipe.recalibrate, size)
+        backend.import_weights(model, history.mean)
+    if recipe.recalibrate:
+        measure_statistics(backend, model, data.train, recipe.recalibrate, recipe.batch_size)
     loss = right = 0.0
-    for indices, logits in answers("recalibrated weights", backend, model, data.test, size):
+    for indices, logits in answers("final weights", backend, model, data.test, recipe.batch_size):
         loss += cross_entropy(logits, labels[indices]) * len(indices)
         right += int((logits.argmax(axis=1) == labels[indices]).sum())
-    return weights, {"test_loss": loss / len(labels), "test_accuracy": right / len(labels)}
+    return backend.export_weights(model), {
+        "epochs": list(recipe.averaged_epochs) or [recipe.epochs],
+        "recalibrate": recipe.recalibrate,
+        "test_loss": loss / len(labels),
+        "test_accuracy": right / len(labels),
+    }
 
 
 def _check_data(output: Path, data: DataSet) -> None:
@@ -318,11 +326,10 @@ def _go_on(output: Path) -> str:
     return f"go on with: densenet-multi train --output {output} --resume"
 
 
-def _recalibrated_epochs(recipe: Recipe) -> str:
-    averaged = recipe.averaged_epochs
-    if len(averaged) < 2:
-        return f"epoch {recipe.epochs}"
-    return f"mean of epochs {averaged[0]} to {averaged[-1]}"
+def _made_of(final: dict[str, Any]) -> str:
+    first, last = final["epochs"][0], final["epochs"][-1]
+    whose = f"epoch {last}" if first == last else f"the mean of epochs {first} to {last}"
+    return f"{whose}, running statistics measured anew" if final["recalibrate"] else whose
 
 
 def _where(output: Path, steps: int, options: Options) -> str:
@@ -382,11 +389,11 @@ def table(report: dict[str, Any]) -> Any:
             f"{epoch.validation_accuracy:.4f}",
             f"{epoch.images_per_second:,.0f}",
         )
-    if anew := report.get("recalibrated"):
+    if final := report.get("final"):
         drawn.add_section()
-        losses = f"{anew['test_loss']:.4f}", f"{anew['test_accuracy']:.4f}"
-        drawn.add_row("recalibrated", "", "", *losses, "")
-        drawn.caption = f"recalibrated: {_recalibrated_epochs(Recipe(**recipe))}"
+        losses = f"{final['test_loss']:.4f}", f"{final['test_accuracy']:.4f}"
+        drawn.add_row("final", "", "", *losses, "")
+        drawn.caption = f"final: {_made_of(final)}"
         drawn.caption_justify = "left"
     return drawn
 
@@ -439,8 +446,8 @@ def _new(typed: dict[str, Any]) -> Options:
     changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
     if "train_features" in changes:
         changes.setdefault("recalibrate", 0)  # the features' statistics stay as they are
-    if changes.get("recalibrate") == 0:
-        changes.setdefault("average", 0)
+    elif changes.get("recalibrate") == 0:
+        changes.setdefault("average", 0)  # a mean is of no use with statistics that are not its own
     name = typed.get("recipe", "chapter")
     if "image_size" not in changes and ("variant" in changes or "weights" in typed):
         changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))

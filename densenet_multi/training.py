@@ -207,8 +207,8 @@ class Training:
             int(sizes.sum()) / seconds,
         )
         self.history.epochs.append(epoch)
-        if epoch.number in self.recipe.averaged_epochs:
-            self._average(epoch.number - self.recipe.averaged_epochs[0] + 1)
+        if count := self._averaged_after(epoch.number):
+            self._average(count)
         self._start = time.perf_counter()
         self._call_back(epoch, keep=True)
 
@@ -223,11 +223,16 @@ class Training:
             tuple(self.history.steps[len(self.history.steps) - unfinished :]),
             time.perf_counter() - self._start,
             self.history.mean,
+            self._averaged_after(self.epoch),
         )
+
+    def _averaged_after(self, epoch: int) -> int:
+        """How many epochs' weights are in the mean."""
+        return sum(number <= epoch for number in self.recipe.averaged_epochs)
 
     def _average(self, count: int) -> None:
         """Take the weights of this moment, the ``count``-th, into their mean."""
-        weights = {name: array.astype(np.float64) for name, array in self._snapshot()[0].items()}
+        weights, _ = self._snapshot()
         mean = self.history.mean or weights
         self.history.mean = {n: mean[n] + (weights[n] - mean[n]) / count for n in weights}
 
@@ -247,11 +252,13 @@ class Training:
                 f"a velocity for {len(resume.velocity)} tensors",
                 f"a checkpoint of this run, which trains {len(self.velocity)} tensors",
             )
-        if (resume.mean is not None) != (epochs in self.recipe.averaged_epochs):
+        averaged = self._averaged_after(epochs)
+        if resume.averaged != averaged or (resume.mean is None) != (averaged == 0):
             raise bad(
                 "resume",
-                f"{'no' if resume.mean is None else 'a'} mean of weights after epoch {epochs}",
-                f"a checkpoint of this run, whose recipe has average={self.recipe.average:g}",
+                f"a mean of the weights of {resume.averaged}",
+                f"a checkpoint of this run, which after epoch {epochs} has averaged {averaged} "
+                f"(average={self.recipe.average:g}, epochs={self.recipe.epochs})",
             )
         self.velocity = {name: v.astype(self._dtype) for name, v in resume.velocity.items()}
         self.history.epochs.extend(resume.epochs)

@@ -1,5 +1,6 @@
 """Every backend's own training loop takes the steps that recipe.py writes down."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_eight_steps_follow_the_rule(backend, name, kind, deviations):
 
 def test_a_run_goes_on_bit_for_bit(backend):
     spec = small("bottleneck", in_channels=1)
-    data, recipe = as_float32(examples(spec)), replace(RECIPES["smooth"], average=1, recalibrate=1)
+    data, recipe = as_float32(examples(spec)), replace(RECIPES["smooth"], average=1)
     states, arguments = {}, {"validation": data}
     whole = backend.build(spec)
     history = backend.fit(
@@ -117,7 +118,8 @@ def test_a_run_goes_on_bit_for_bit(backend):
     expected = backend.export_weights(whole)
     for name, mean in history.mean.items():  # of the weights after each of the two epochs
         ends = [states[steps].weights[name].astype(np.float64) for steps in (4, 8)]
-        np.testing.assert_allclose(mean, (ends[0] + ends[1]) / 2, rtol=1e-15, atol=1e-300)
+        np.testing.assert_allclose(mean, (ends[0] + ends[1]) / 2, rtol=1e-6, atol=1e-8)
+    assert [states[steps].averaged for steps in (3, 4, 7, 8)] == [0, 1, 1, 2]
     assert states[3].mean is None
     for steps in (2, 4):  # within an epoch, and at its end
         resumed, heard = backend.build(spec, seed=7), []
@@ -165,11 +167,17 @@ def test_a_state_of_a_run_that_trains_other_tensors_is_refused(backend):
 def test_a_state_of_a_run_that_averages_other_epochs_is_refused(backend):
     spec, states = small("plain"), []
     model = backend.build(spec)
-    recipe = dm.Recipe(epochs=2, batch_size=4, average=0.5, recalibrate=1)
+    recipe = dm.Recipe(epochs=3, batch_size=4, average=0.5)
     backend.fit(model, examples(spec), recipe, checkpoint=lambda now: states.append(now()))
-    for state, found, other in (states[-1], "a", 0), (states[2], "no", 1):
-        with pytest.raises(dm.ConfigError, match=rf"has average={other}; found '{found} mean of"):
-            backend.fit(model, examples(spec), replace(recipe, average=other), resume=state)
+    for steps, found, change, expected in (
+        (9, 2, {"average": 0}, "epoch 3 has averaged 0 (average=0, epochs=3)"),
+        (9, 2, {"average": 1}, "epoch 3 has averaged 3 (average=1, epochs=3)"),
+        (6, 1, {"epochs": 6}, "epoch 2 has averaged 0 (average=0.5, epochs=6)"),
+        (3, 0, {"average": 1}, "epoch 1 has averaged 1 (average=1, epochs=3)"),
+    ):
+        message = f"after {expected}; found 'a mean of the weights of {found}'"
+        with pytest.raises(dm.ConfigError, match=re.escape(message)):
+            backend.fit(model, examples(spec), replace(recipe, **change), resume=states[steps - 1])
 
 
 def test_what_is_wrong_with_a_later_batch_is_said_as_it_is(backend):

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -18,9 +19,11 @@ from PIL import Image
 import densenet_multi as dm
 from cases import random_weights, small
 from densenet_multi import cli, evaluate, runs
+from densenet_multi import train as training
 from densenet_multi.checkpoint import TrainingState, load_state, save_state
 from densenet_multi.data import load_data
 from densenet_multi.history import Epoch, Step
+from densenet_multi.portable import read_safetensors, write_safetensors
 from densenet_multi.runs import Recorder, RunError, claimed
 from densenet_multi.train import Options, _prepare, options_from, train
 
@@ -46,8 +49,8 @@ def step(number, in_epoch=1):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_state_survives_its_file_bit_for_bit(tmp_path, dtype):
-    mean = state(seed=2, dtype="float64").weights
-    saved = replace(state(5, [epoch(1, 0.75)], [step(5, 2)], dtype=dtype), mean=mean)
+    mean = state(seed=2, dtype=dtype).weights
+    saved = replace(state(5, [epoch(1, 0.75)], [step(5, 2)], dtype=dtype), mean=mean, averaged=1)
     save_state(tmp_path / "state", SPEC, saved)
     spec, loaded = load_state(tmp_path / "state")
     assert spec == SPEC
@@ -56,7 +59,7 @@ def test_a_state_survives_its_file_bit_for_bit(tmp_path, dtype):
         assert before.keys() == after.keys()
         for tensor, array in before.items():
             np.testing.assert_array_equal(after[tensor], array)
-            assert after[tensor].dtype == ("float64" if name == "mean" else dtype)
+            assert after[tensor].dtype == dtype
     rest = {"weights": {}, "velocity": {}, "mean": None}
     assert replace(loaded, **rest) == replace(saved, **rest)
 
@@ -67,6 +70,15 @@ def test_a_state_with_weights_that_are_not_finite_is_not_written(tmp_path):
     with pytest.raises(dm.WeightsError, match=r"classifier\.bias"):
         save_state(tmp_path / "state", SPEC, saved)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_mean_is_named(tmp_path):
+    save_state(tmp_path / "state", SPEC, replace(state(), mean=state().weights, averaged=1))
+    metadata, arrays = read_safetensors(tmp_path / "state")
+    del arrays["mean.classifier.bias"]
+    write_safetensors(tmp_path / "state", arrays, metadata)
+    with pytest.raises(dm.WeightsError, match=r"state: mean\..*\n.*classifier\.bias: missing"):
+        load_state(tmp_path / "state")
 
 
 def test_other_files_are_no_state(tmp_path):
@@ -268,7 +280,8 @@ def test_weights_decide_the_network():
         options_from({"train_features": False}, None)
     typed = {"train_features": False, "weights": "file", "image_size": 32, "backend": "b"}
     frozen = options_from(typed, None).recipe
-    assert (frozen.recalibrate, frozen.average) == (0, 0)
+    assert (frozen.recalibrate, frozen.average) == (0, 0.5)  # of classifiers
+    assert options_from({"backend": "b", "recalibrate": 0}, None).recipe.average == 0
     with pytest.raises(dm.ConfigError, match="recalibrate: expected 0 where the features stay"):
         options_from({**typed, "recalibrate": 5}, None)
 
@@ -390,7 +403,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_pa
     resumed = run(arguments(backend, weights, output, "--resume"))
     assert resumed.returncode == 0, resumed.stderr
     assert "going on after step" in resumed.stderr
-    names = "last", "best", "recalibrated", "checkpoint"
+    names = "last", "best", "final", "checkpoint"
     for file in (f"{name}.safetensors" for name in names):
         if file == "checkpoint.safetensors":  # it also holds how long the epochs took
             actual, expected = (load_state(tmp_path / n / file)[1] for n in ("killed", "whole"))
@@ -418,19 +431,18 @@ def test_a_run_ends_with_statistics_measured_anew(backend, weights, tmp_path):
     output, batches = tmp_path / "run", ["--recalibrate", "2"]
     done = called(backend, weights, output, *batches, "--format", "json")
     assert done.exit_code == 0, done.output
-    assert "recalibrated.safetensors (mean of epochs 1 to 2)" in done.stderr
-    reported = json.loads(done.stdout)["recalibrated"]
-    found = evaluate.evaluate(
-        output / "recalibrated.safetensors", backend=backend.NAME, data="sample"
-    )
+    assert "final.safetensors (the mean of epochs 1 to 2, running statistics m" in done.stderr
+    reported = json.loads(done.stdout)["final"]
+    assert (reported["epochs"], reported["recalibrate"]) == ([1, 2], 2)
+    found = evaluate.evaluate(output / "final.safetensors", backend=backend.NAME, data="sample")
     assert reported["test_accuracy"] == found["accuracy"]
     assert reported["test_loss"] == pytest.approx(found["loss"], rel=1e-5)
     trained, anew = (
-        dm.load_checkpoint(output / f"{name}.safetensors") for name in ("last", "recalibrated")
+        dm.load_checkpoint(output / f"{name}.safetensors") for name in ("last", "final")
     )
     assert anew.usage == trained.usage
     mean = load_state(output / "checkpoint.safetensors")[1].mean
-    averaged = replace(trained, weights={n: a.astype(np.float32) for n, a in mean.items()})
+    averaged = replace(trained, weights=mean)
     examples = load_data("sample", image_size=32, usage=trained.usage).train
     expected = evaluate.recalibrated(backend.NAME, averaged, examples, 2, batch_size=125)
     for name, array in anew.weights.items():
@@ -443,7 +455,23 @@ def test_a_run_ends_with_statistics_measured_anew(backend, weights, tmp_path):
     frozen = "--epochs", "1", "--freeze", "--average", "0"
     without = called(backend, weights, tmp_path / "frozen", *frozen)
     assert without.exit_code == 0, without.output
-    assert not (tmp_path / "frozen" / "recalibrated.safetensors").exists()
+    assert not (tmp_path / "frozen" / "final.safetensors").exists()
+
+
+def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_path, monkeypatch):
+    for error in KeyboardInterrupt, SystemExit:
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "measure_statistics", Mock(side_effect=error))
+            done = called(backend, weights, tmp_path / "run", "--epochs", "1", "--resume")
+        assert f"train --output {tmp_path / 'run'} --resume" in done.stderr
+        assert not (tmp_path / "run" / "report.json").exists()
+    assert called(backend, weights, tmp_path / "run", "--epochs", "1", "--resume").exit_code == 0
+    for broken, found in ("{", "expected JSON"), ("{}", "expected a run's report; remove it"):
+        (tmp_path / "run" / "report.json").write_text(broken)
+        done = called(backend, weights, tmp_path / "run", "--epochs", "1", "--resume")
+        assert done.exit_code == 2
+        assert f"report.json: {found}" in done.stderr
+        assert "complete" not in done.stderr
 
 
 def called(*given):

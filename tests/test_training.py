@@ -21,6 +21,7 @@ from densenet_multi.data import (
     load_sample,
     to_input,
 )
+from densenet_multi.history import History
 from densenet_multi.training import Training
 
 # --- Recipes ------------------------------------------------------------------------------------
@@ -108,9 +109,17 @@ def test_the_last_epochs_are_averaged(epochs, fraction, averaged):
     assert list(recipe.averaged_epochs) == averaged
 
 
-def test_a_mean_of_weights_needs_statistics_measured_anew():
-    with pytest.raises(dm.ConfigError, match="average: expected 0 without recalibrate, such as 24"):
-        dm.Recipe(average=0.5)
+def test_a_fraction_of_the_epochs_is_what_is_written():
+    """As floating point, 0.07 * 100 is more than 7."""
+    for hundredths in range(101):
+        recipe = dm.Recipe(epochs=100, average=hundredths / 100)
+        assert len(recipe.averaged_epochs) == hundredths
+
+
+def test_a_history_is_compared_and_shown_without_its_mean():
+    one, other = (History(dm.Recipe(), mean={"w": np.ones(2)}) for _ in range(2))
+    assert one == other
+    assert "mean" not in repr(one)
 
 
 def test_the_papers_learning_rate_falls_at_half_and_at_three_quarters():

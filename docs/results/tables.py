@@ -30,7 +30,7 @@ def rows(heading: str, *lines: str) -> str:
 
 
 def run(report: dict[str, Any]) -> str:
-    """Epoch by epoch, what ``report.json`` of a run says."""
+    """Epoch by epoch, what ``report.json`` of a run says, and of its final weights."""
     lines = []
     for epoch in report["epochs"]:
         seconds = sum(e["seconds"] for e in report["epochs"][: epoch["number"]])
@@ -39,6 +39,8 @@ def run(report: dict[str, Any]) -> str:
             f"| {epoch['validation_loss']:.3f} | {epoch['validation_accuracy']:.4f} "
             f"| {seconds / 60:.0f} min |"
         )
+    if final := report.get("final"):
+        lines.append(f"| final | | | {final['test_loss']:.3f} | {final['test_accuracy']:.4f} | |")
     return rows("epoch | loss | accuracy | test loss | test accuracy | time", *lines)
 
 
@@ -147,6 +149,7 @@ def tables() -> dict[str, list[str]]:
     epochs = [read("chapter-torch"), *(read(f"epoch-{name}") for name in BACKENDS[1:])]
     return {
         "training": [
+            run(read("chapter-torch-mean")),
             run(read("chapter-torch")),
             run(read("chapter-torch-1")),
             anew(),
