@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -50,10 +50,15 @@ class AbsentError(Exception):
 
 
 class Rounds:
-    """Called after every step; between rounds it reports and waits."""
+    """Called after every step; between rounds it reports and waits.
 
-    def __init__(self, steps: int, warmup: int) -> None:
-        self._steps, self._wanted = steps, warmup
+    A round ends when all that its steps asked for is calculated: ``calculated`` waits for it.
+    """
+
+    def __init__(
+        self, steps: int, warmup: int, calculated: Callable[[], object] = lambda: None
+    ) -> None:
+        self._steps, self._wanted, self._calculated = steps, warmup, calculated
         self._seconds: list[float] = []
         forget_peak_memory()  # building the network had its own
         self._before = peak_memory()
@@ -63,6 +68,8 @@ class Rounds:
         """Count a step (``event``: a ``Step``, or None); other events are none."""
         if event is not None and not isinstance(event, Step):
             return
+        if len(self._seconds) + 1 == self._wanted:
+            self._calculated()
         self._seconds.append(time.perf_counter() - self._last)
         if len(self._seconds) == self._wanted:
             peak = peak_memory()
@@ -166,6 +173,9 @@ def _train(settings: dict[str, Any]) -> None:
     backend: Any = load_backend(settings["backend"])
     recipe = replace(RECIPES["chapter"], epochs=1, batch_size=batch_size)
     case = settings["case"]
+    # Gluon alone goes on calculating when a step has returned
+    calculated = getattr(_beside(backend, "peer"), "calculated", lambda: None)
+    new_rounds = partial(Rounds, steps, warmup, calculated)
     if case in ("chapter", "model", "framework"):
         loop = _beside(backend, "chapter" if case == "chapter" else "peer")
         if case == "chapter":
@@ -178,14 +188,14 @@ def _train(settings: dict[str, Any]) -> None:
             for indices in np.arange(min(len(data), DIFFERENT * batch_size)).reshape(-1, batch_size)
         ]
         endless = islice(cycle(batches), len(data) // batch_size)
-        loop.train(net, endless, recipe.learning_rate, Rounds(steps, warmup))
+        loop.train(net, endless, recipe.learning_rate, new_rounds())
         return
     level = {"efficient": True, "max": "max"}.get(case, False)
     model = backend.build(spec, memory_efficient=level)
     if case == "plain" and settings["backend"] == "gluon":
         # allocated statically, each array has its own place for good: the most memory of all
         model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
-    rounds = [Rounds(steps, warmup)]
+    rounds = [new_rounds()]
     if case == "bfloat16":
         with _absent_if_refused():
             backend.fit(model, data, replace(recipe, bfloat16=True), callbacks=rounds)

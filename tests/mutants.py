@@ -402,6 +402,13 @@ MUTANTS = [
         "torch",
     ),
     Mutant(
+        "bench stops its clock when what was asked for is calculated",
+        "bench_case.py",
+        "            self._calculated()",
+        "            pass",
+        "test_bench.py clock_stops",
+    ),
+    Mutant(
         "one folder is one process's",
         "runs.py",
         "            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",

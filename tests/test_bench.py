@@ -3,10 +3,13 @@
 import io
 import json
 import os
+import time
 from contextlib import nullcontext, suppress
 from importlib import import_module
 from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -198,13 +201,51 @@ def test_memory_compares_three_ways_to_train_one_network(monkeypatch, case, effi
         def fit(model, data, recipe, callbacks):
             assert (model, len(data), recipe.batch_size) == ("model", 12, 2)
             assert data.take(np.arange(2)).shape == (2, 3, 32, 32)
-            assert callbacks
+            (rounds,) = callbacks
+            rounds()
+            assert not calculated.called
+            with pytest.raises(bench_case.FinishedError):
+                rounds()
+            calculated.assert_called_once_with()  # before the clock stops
 
+    calculated = Mock()
+    beside = SimpleNamespace(calculated=calculated)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr(bench_case, "_beside", lambda *_: beside)
     monkeypatch.setattr(bench_case, "load_backend", lambda _: Backend)
     settings = {**FEW, "work": "memory", "case": case, "backend": "any", "variant": None}
     bench_case._train({**settings, "depth": 40, "warmup": 2, "batch_size": 2})
     expected = dm.cifar_config(40, 12, bottleneck=True).resolve()
     assert built == [(dm.count_parameters(expected), efficient)]
+
+
+def test_gluons_plain_network_is_hybridized_without_static_allocation(monkeypatch):
+    class Model:
+        def hybridize(self, *active, **given):
+            hybridized.append((active, given))
+
+    def fit(model, *_, **__):
+        model.hybridize(static_alloc=True)
+
+    hybridized = []
+    backend = SimpleNamespace(build=lambda *_, **__: Model(), fit=fit)
+    monkeypatch.setattr(bench_case, "_beside", lambda *_: None)
+    monkeypatch.setattr(bench_case, "load_backend", lambda _: backend)
+    settings = {**FEW, "work": "memory", "case": "plain", "backend": "gluon", "variant": None}
+    bench_case._train({**settings, "depth": 40, "warmup": 1, "batch_size": 2})
+    assert hybridized == [((True,), {})]
+
+
+def test_the_clock_stops_when_what_was_asked_for_is_calculated(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("go\n"))
+    rounds = bench_case.Rounds(steps=2, warmup=1, calculated=lambda: time.sleep(0.1))
+    rounds()
+    rounds()
+    with pytest.raises(bench_case.FinishedError):
+        rounds()
+    lines = capsys.readouterr().out.splitlines()
+    taken = [json.loads(line.removeprefix(bench_case.MARK))["seconds"] for line in lines]
+    assert [[one >= 0.1 for one in seconds] for seconds in taken] == [[True], [False, True]]
 
 
 def test_the_table_begins_with_ratios_and_the_picture_is_whole_xml(monkeypatch, tmp_path):

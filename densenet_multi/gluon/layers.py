@@ -63,7 +63,7 @@ def global_avg_pool(x: Any) -> Any:
 
 
 def join(*maps: Any) -> Any:
-    """A concatenation without a gradient, and without a copy."""
+    """A concatenation without a gradient, and so without the slice that ``concat`` needs."""
     return _operators(maps[0]).concat(*maps, dim=1)
 
 

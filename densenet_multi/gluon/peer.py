@@ -9,7 +9,7 @@ import numpy.typing as npt
 from mxnet import autograd, gluon
 from mxnet.gluon.model_zoo import vision
 
-__all__ = ["logits", "peer_net", "train"]
+__all__ = ["calculated", "logits", "peer_net", "train"]
 
 
 def peer_net(variant: str, image_size: int) -> gluon.HybridBlock | None:
@@ -18,11 +18,11 @@ def peer_net(variant: str, image_size: int) -> gluon.HybridBlock | None:
         return None
     net = make()
     net.initialize()
+    net.hybridize(static_alloc=True, static_shape=True)
     return net
 
 
 def logits(net: Any, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    net.hybridize(static_alloc=True, static_shape=True)
     return net(mx.nd.from_numpy(x, zero_copy=False)).asnumpy()
 
 
@@ -39,3 +39,7 @@ def train(net: Any, batches: Iterable[Any], lr: float, hear: Callable[[], object
         trainer.step(len(images))
         losses.sum().asscalar(), (scores.asnumpy().argmax(axis=1) == labels).sum()
         hear()
+
+
+def calculated() -> None:
+    mx.nd.waitall()  # backward passes and updates go on after their calls have returned
