@@ -139,6 +139,7 @@ def test_a_memory_efficient_model_compiles_whole_and_moves_its_statistics_once(e
 
 
 RANK = """
+import os
 import sys
 import torch
 from torch.distributed import destroy_process_group, init_process_group
@@ -162,6 +163,7 @@ for level in (False, True, "max"):
     results.append([gradients, model.state_dict()])
 torch.save(results, saved)
 destroy_process_group()
+os._exit(0)  # a thread of PyTorch that wants the GIL while Python shuts down would abort the process
 """
 
 
