@@ -163,7 +163,7 @@ for level in (False, True, "max"):
     results.append([gradients, model.state_dict()])
 torch.save(results, saved)
 destroy_process_group()
-os._exit(0)  # a thread of PyTorch that wants the GIL while Python shuts down would abort the process
+os._exit(0)  # threads of PyTorch that want the GIL while Python shuts down abort the process
 """
 
 
