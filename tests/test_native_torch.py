@@ -138,6 +138,26 @@ def test_a_memory_efficient_model_compiles_whole_and_moves_its_statistics_once(e
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("level", [True, "max"])
+def test_a_memory_efficient_layers_batch_norm_can_be_frozen_alone(level):
+    spec = small("bottleneck")
+    x, y = torch.tensor(images(spec, 32, count=4)), torch.tensor(labels(spec, 4))
+    found = []
+    for how in (False, level):
+        model = dt.build(spec, dtype="float64", memory_efficient=how).train()
+        model.features.denseblock1.denselayer1.norm2.eval()
+        found.append(a_step(model, model, x, y))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-13)
+
+
+def test_a_memory_efficient_model_names_the_batch_norm_that_it_would_pass_by():
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(
+        dt.build(small("bottleneck"), memory_efficient=True)
+    )
+    with pytest.raises(dm.ConfigError, match="expected BatchNorm2d, found SyncBatchNorm; build"):
+        model(torch.zeros(2, 3, 32, 32))
+
+
 RANK = """
 import os
 import sys

@@ -160,11 +160,11 @@ def moments(x: Array) -> tuple[Array, Array]:
     return mean, _mean(jnp.square(x - mean))
 
 
-def _moments_gradient(kept: tuple[Array, Array], gradients: tuple[Array, Array]) -> tuple[Array]:
-    (x, mean), (of_mean, of_variance) = kept, gradients
+def moments_gradient(x: Array, mean: Array, of_mean: Array, of_variance: Array) -> Array:
+    """The gradient of ``x``, of which ``moments`` are taken, by the gradients of the two."""
     count = x.size // x.shape[-1]
     gradient = of_mean / count + (x - mean) * (2 / count * of_variance)
-    return (gradient.astype(x.dtype),)
+    return gradient.astype(x.dtype)
 
 
 @jax.custom_vjp
@@ -191,6 +191,10 @@ def _mean(x: Array) -> Array:
 def _keep_moments(x: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     found = moments(x)
     return found, (x, found[0])
+
+
+def _moments_gradient(kept: tuple[Array, Array], gradients: tuple[Array, Array]) -> tuple[Array]:
+    return (moments_gradient(*kept, *gradients),)
 
 
 def _keep_normalized(*given: Array) -> tuple[Array, Sequence[Array]]:

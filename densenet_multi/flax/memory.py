@@ -1,14 +1,17 @@
 """Training in less memory: a convolution's input is made again when its gradient is wanted.
 
-PyTorch's and Keras' memory.py are the same text; Gluon's calculates whole layers again. Here it is
-also where a map has its mean and variance taken once, in all training: each later layer of a block
-normalises the map, and XLA would take them anew for each. The fused BatchNorms of the other
+In PyTorch and Keras each layer asks for it; Gluon's calculates whole layers again. Here a block
+does, in whose backward pass a layer reads a slice of what the block returned: XLA compiles as many
+operations as there are layers, not as many as there are pairs of them.
+
+It is also where a map has its mean and variance taken once, in all training: each later layer of a
+block normalises the map, and XLA would take them anew for each. The fused BatchNorms of the other
 frameworks cannot be given them.
 """
 
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from .layers import concat, moments, move, normalized, relu
+from .layers import concat, moments, moments_gradient, move, normalized, relu
 from .model import DenseBlock, DenseLayer, DenseNet, Features
 
 
@@ -60,19 +63,32 @@ class SharingBlock(DenseBlock):
 
 
 class RecomputingLayer(DenseLayer):
-    whole = False  # what the first convolution makes is kept
-
-    def __call__(self, maps: Sequence[Map]) -> Array:
-        steps = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
-        steps = [(norm, conv) for norm, conv in steps if norm is not None]
-        for together in [steps] if self.whole else [[step] for step in steps]:
-            maps = [Map(recomputed(together, maps))]
-        return self.dropout(maps[0].x)  # N, H, W, k
+    def pairs(self) -> list[tuple[nnx.BatchNorm, nnx.Conv]]:
+        pairs = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
+        return [(norm, conv) for norm, conv in pairs if norm is not None]
 
 
-class RecomputingBlock(SharingBlock):
+class RecomputingBlock(DenseBlock):
     layer_class = RecomputingLayer
-    group = -1  # none: both would be kept, the maps and what joins them
+    whole = False  # what the first convolution of a layer makes is kept
+
+    def __call__(self, x: Array) -> Array:
+        layers = [getattr(self, layer.name) for layer in self.spec.layers]
+        if any(norm.use_running_average for layer in layers for norm, _ in layer.pairs()):
+            return super().__call__(x)
+        plan, weights, masks, end = list[Layer](), [], [], x.shape[-1]
+        for layer in layers:
+            start, end = end, end + layer.pairs()[-1][1].out_features
+            steps, its = zip(*(Step.split(*pair) for pair in layer.pairs()), strict=True)
+            plan.append(Layer(start, end, steps))
+            weights.append(its)
+            ones = jnp.ones((*x.shape[:-1], end - start), x.dtype)
+            masks.append(layer.dropout(ones) if layer.spec.drop_rate else None)
+        maps, found = _block(self.whole, tuple(plan), weights, masks, x)
+        for layer, its in zip(layers, found, strict=True):
+            for (norm, _), (mean, variance) in zip(layer.pairs(), its, strict=True):
+                move(norm, mean, variance)
+        return maps
 
 
 class RecomputingFeatures(Features):
@@ -83,12 +99,8 @@ class RecomputingDenseNet(DenseNet):
     features_class = RecomputingFeatures
 
 
-class WholeLayer(RecomputingLayer):
-    whole = True
-
-
 class WholeBlock(RecomputingBlock):
-    layer_class = WholeLayer
+    whole = True
 
 
 class WholeFeatures(RecomputingFeatures):
@@ -97,6 +109,103 @@ class WholeFeatures(RecomputingFeatures):
 
 class WholeDenseNet(RecomputingDenseNet):
     features_class = WholeFeatures
+
+
+class Step(NamedTuple):
+    """A BatchNorm, a ReLU and a convolution, but for what they have learned."""
+
+    epsilon: float
+    conv: Any
+
+    @classmethod
+    def split(cls, norm: nnx.BatchNorm, conv: nnx.Conv) -> tuple["Step", tuple[Any, ...]]:
+        graphdef, kernel = nnx.split(conv)
+        return cls(norm.epsilon, graphdef), (norm.scale[...], norm.bias[...], kernel)
+
+    def __call__(self, weights: Any, x: Array, mean: Array, variance: Array) -> Array:
+        scale, bias, kernel = weights
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale
+        x = relu(normalized(x, mean, factor, bias))
+        return nnx.merge(self.conv, kernel, copy=True)(x)
+
+
+class Layer(NamedTuple):
+    """It reads the channels before ``start``, and makes those from there to ``end``."""
+
+    start: int
+    end: int
+    steps: tuple[Step, ...]
+
+
+def made(steps: Sequence[Step], weights: Any, x: Array, found: Any) -> tuple[Array, list[Any]]:
+    """What the last step makes, and what each one reads: maps and their moments."""
+    inputs = []
+    for step, its in zip(steps, weights, strict=True):
+        inputs.append((x, found or moments(x)))
+        x, found = step(its, x, *inputs[-1][1]), None
+    return x, inputs
+
+
+def put(maps: Array, new: Array, start: int) -> Array:
+    """XLA writes into ``maps`` where they lie; a sum, or a join, each reader would make anew."""
+    return jax.lax.dynamic_update_slice_in_dim(maps, new, start, axis=-1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _block(whole: Any, plan: Any, weights: Any, masks: Any, x: Any) -> Any:
+    """The maps of a block, and for each layer the moments (without gradient) of what it reads."""
+    return _forward(whole, plan, weights, masks, x)[0]
+
+
+def _forward(whole: bool, plan: Sequence[Layer], weights: Any, masks: Any, x: Array) -> Any:
+    maps = put(jnp.zeros((*x.shape[:-1], plan[-1].end), x.dtype), x, 0)
+    known, found, kept = moments(x), [], []
+    for layer, its, mask in zip(plan, weights, masks, strict=True):
+        new, inputs = made(layer.steps, its, maps[..., : layer.start], known)
+        found.append([of_input for _, of_input in inputs])
+        kept.append([] if whole else inputs[1:])
+        if mask is not None:
+            new *= mask
+        maps = put(maps, new, layer.start)
+        known = tuple(map(concat, known, moments(new)))
+    return (maps, found), (weights, masks, maps, known, kept)
+
+
+def _backward(whole: bool, plan: Sequence[Layer], inputs: Any, gradients: Any) -> Any:
+    weights, masks, maps, (means, variances), kept = inputs
+    gradient, of_weights = gradients[0], list[Any]()
+    for (start, end, steps), its, mask, inner in reversed(
+        [*zip(plan, weights, masks, kept, strict=True)]
+    ):
+        of_new = gradient[..., start:end]
+        if mask is not None:
+            of_new *= mask
+        of_its = list[Any]()
+        first = maps[..., :start], (means[:start], variances[:start])
+        size = len(steps) if whole else 1
+        for number, (x, found) in reversed([*enumerate([first, *inner])]):
+            part = slice(number, number + size)
+            of_part, of_new = again(steps[part], its[part], x, found, of_new)
+            of_its = [*of_part, *of_its]
+        gradient = put(gradient, gradient[..., :start] + of_new, 0)
+        of_weights.insert(0, tuple(of_its))
+    return of_weights, jax.tree.map(jnp.zeros_like, masks), gradient[..., : plan[0].start]
+
+
+def again(
+    steps: Sequence[Step], weights: Any, x: Array, found: Any, gradient: Array
+) -> tuple[Any, Array]:
+    """The gradients of a step or two, by that of what the last makes."""
+    mean, variance = found
+    # XLA merges equal calculations, and would keep their result: these wait for the gradient, for
+    # all of it, since one number it would calculate apart
+    nothing = jnp.minimum(jnp.abs(gradient).max(), 0).astype(mean.dtype)
+    _, back, _ = jax.vjp(partial(made, steps), weights, x, (mean + nothing, variance), has_aux=True)
+    of_weights, of_x, of_moments = back(gradient)
+    return of_weights, of_x + moments_gradient(x, mean, *of_moments)
+
+
+_block.defvjp(_forward, _backward)
 
 
 def share_statistics(model: DenseNet) -> None:
@@ -137,55 +246,3 @@ def scaled(
             for x, (mean, variance), scale, bias in pieces
         )
     )
-
-
-def recomputed(steps: Sequence[tuple[nnx.BatchNorm, nnx.Conv]], maps: Sequence[Map]) -> Array:
-    arrays = [each.x for each in maps]
-    if steps[0][0].use_running_average:
-        x = concat(*arrays)
-        for norm, conv in steps:
-            x = conv(relu(norm(x)))
-        return x
-    move_by(steps[0][0], maps)
-    epsilons, graphdefs, weights = [], [], []
-    for norm, conv in steps:
-        graphdef, kernel = nnx.split(conv)
-        epsilons.append(norm.epsilon)
-        graphdefs.append(graphdef)
-        weights.append((norm.scale[...], norm.bias[...], kernel))
-    moments = [each.moments for each in maps]
-    x, later = _forward(tuple(epsilons), tuple(graphdefs), weights, arrays, moments)
-    for (norm, _), found in zip(steps[1:], later, strict=True):
-        move(norm, *found)
-    return x
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _forward(epsilons: Any, convs: Any, weights: Any, maps: Any, moments: Any) -> Any:
-    """What the last convolution makes, and the moments of what the earlier ones make."""
-    later = []
-    for number, (epsilon, conv, (scale, bias, kernel)) in enumerate(
-        zip(epsilons, convs, weights, strict=True)
-    ):
-        if number:
-            moments = [Map(maps[0]).moments]
-            later += moments
-        x = scaled(epsilon, scale, bias, maps, moments)
-        maps = [nnx.merge(conv, kernel, copy=True)(x)]
-    return maps[0], later
-
-
-def _keep(epsilons: Any, convs: Any, *inputs: Any) -> Any:
-    return _forward(epsilons, convs, *inputs), inputs
-
-
-def _again(epsilons: Any, convs: Any, inputs: Any, gradients: Any) -> Any:
-    *inputs, moments = inputs
-    # XLA merges equal calculations, and would keep their result: these wait for the gradient, for
-    # all of it, since one number it would calculate apart
-    nothing = jnp.minimum(jnp.abs(gradients[0]).max(), 0)
-    moments = [(mean + nothing.astype(mean.dtype), variance) for mean, variance in moments]
-    return jax.vjp(partial(_forward.fun, epsilons, convs), *inputs, moments)[1](gradients)
-
-
-_forward.defvjp(_keep, _again)

@@ -11,6 +11,7 @@ from torch.compiler import is_compiling
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .._checks import ConfigError
 from .layers import concat, relu
 from .model import DenseBlock, DenseLayer, DenseNet, Features
 
@@ -61,7 +62,13 @@ class WholeDenseNet(RecomputingDenseNet):
 
 
 def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -> Tensor:
-    if not (steps[0][0].training and is_grad_enabled()):
+    for norm, _ in steps:
+        if type(norm) is not nn.BatchNorm2d:  # its own statistics would be passed by
+            raise ConfigError(
+                f"a memory-efficient layer: expected BatchNorm2d, found {type(norm).__name__}; "
+                "build the model without memory_efficient"
+            )
+    if not (is_grad_enabled() and all(norm.training for norm, _ in steps)):
         x = concat(*maps)
         for norm, conv in steps:
             x = conv(relu(norm(x)))
