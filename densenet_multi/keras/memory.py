@@ -1,6 +1,6 @@
 """Training in less memory: a convolution's input is made again when its gradient is wanted.
 
-PyTorch's and Flax' memory.py are the same text; Gluon's calculates whole layers again.
+PyTorch's memory.py is the same text; Flax' does so for a block; Gluon's calculates whole layers.
 """
 
 from collections.abc import Sequence
