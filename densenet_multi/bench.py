@@ -3,7 +3,7 @@ what memory-efficient training costs and saves.
 
 Every case is a process of its own. Those of one backend take turns, one round of steps each, so
 that what else a machine does meets all of them; what is compared is the ratio within a round.
-``products`` are the network's matrix products alone, in NumPy.
+``products`` are the network's matrix products alone, in NumPy (``bfloat16 products``: in PyTorch).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ._checks import bad, check_names, integer
 from ._process import ending, last_lines, started
 from .backends import BackendNotInstalledError, framework_versions
-from .bench_case import CASES, MARK, network
+from .bench_case import CASES, LIMITS, MARK, network
 from .figures import bars
 from .manifest import min_image_size
 
@@ -63,7 +63,8 @@ def bench(
         backends: which; one after the other.
         work: "training": ``fit``, in float32 and in bfloat16 where the processor has it, and in a
             loop as a framework's beginners write it: the chapter's own network, the model as it
-            is, the framework's own DenseNet (Flax has none; there, one in plain NNX);
+            is, the framework's own DenseNet (Flax has none; there, one in plain NNX); and
+            "feeding", which makes the batches that ``fit`` takes and does nothing with them;
             "inference": ``predict`` with ``optimize(model)``, with the model as it is, in bfloat16,
             and the framework's own DenseNet;
             "memory": ``fit`` with ``build(spec, memory_efficient=True)``, with ``"max"``, and with
@@ -81,8 +82,9 @@ def bench(
 
     Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and,
     where it is "ok", ``cases``: {name: see ``summary_of``, and, but for the first, ``ratio``: the
-    first one's images per second over this one's, median over the rounds; for memory, also
-    ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}.
+    first one's images per second over this one's, median over the rounds; where the machine's
+    limit was measured in the same precision, ``share``: this one's images per second over the
+    limit's; for memory, ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}.
     Raises ``ConfigError``.
     """
     cpus = _cpus(threads)
@@ -175,11 +177,18 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
     cases = {case: summary_of(first, rest, size) for case, (first, *rest) in heard.items()}
     ours, *others = cases.values()
     for other in others:
-        pairs = zip(ours["rounds"], other["rounds"], strict=True)
-        other["ratio"] = median(mine / theirs for mine, theirs in pairs)
+        other["ratio"] = _ratio(ours, other)
         if settings["work"] == "memory":
             other["memory_ratio"] = ours["grown_bytes"] / other["grown_bytes"]
+    for case in cases.keys() - {"feeding", *LIMITS}:
+        limit = cases.get(LIMITS[case == "bfloat16"])
+        if limit is not None:
+            cases[case]["share"] = _ratio(cases[case], limit)
     return {"status": "ok", "cases": cases}
+
+
+def _ratio(case: dict[str, Any], other: dict[str, Any]) -> float:
+    return median(a / b for a, b in zip(case["rounds"], other["rounds"], strict=True))
 
 
 def _started(settings: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -225,6 +234,15 @@ def table(result: dict[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
+    memory = result["work"] == "memory"
+    if memory:
+        last, key = ("memory", "memory ratio"), "memory_ratio"
+        about = "memory: how much the process grew since before it (ratio: the first case's over "
+        about += "this one's)."
+    else:
+        last, key = ("of limit",), "share"
+        about = "products: the network's matrix products alone, in NumPy (in bfloat16, in "
+        about += "PyTorch); of limit: images per second over theirs."
     size = f"{result['image_size']}x{result['image_size']}"
     drawn = Table(
         box=box.SIMPLE_HEAD,
@@ -232,13 +250,11 @@ def table(result: dict[str, Any]) -> Table:
         f"float32, {len(result['cpus'])} CPUs",
         caption="ratio: images per second of a backend's first case over this one's, median over "
         f"{result['rounds']} rounds in turn. In brackets, the slowest and the fastest round. The "
-        "first step compiles. memory: how much the process grew since before it (ratio: the first "
-        "case's over this one's). products: the network's matrix products alone, in NumPy.",
+        f"first step compiles. {about}",
         title_justify="left",
         caption_justify="left",
     )
-    headings = ["backend", "case", "ratio", "images/s", "first step", "memory"]
-    for heading in headings + ["memory ratio"] * (result["work"] == "memory"):
+    for heading in ("backend", "case", "ratio", "images/s", "first step", *last):
         drawn.add_column(heading, justify="left" if heading in ("backend", "case") else "right")
     for name, report in result["backends"].items():
         if report["status"] != "ok":
@@ -251,8 +267,8 @@ def table(result: dict[str, Any]) -> Table:
                 f"{found['ratio']:.2f}" if "ratio" in found else "",
                 f"{found['images_per_second']:.0f} ({found['lowest']:.0f}-{found['highest']:.0f})",
                 f"{found['first_step_seconds']:.1f} s",
-                f"{found['grown_bytes'] / 2**20:,.0f} MiB",
-                *([f"{found['memory_ratio']:.2f}"] if "memory_ratio" in found else []),
+                *([f"{found['grown_bytes'] / 2**20:,.0f} MiB"] if memory else []),
+                f"{found[key]:.2f}" if key in found else "",
                 end_section=number == len(report["cases"]),
             )
     return drawn
@@ -264,7 +280,7 @@ def name_of(result: dict[str, Any]) -> str:
 
 
 def picture(result: dict[str, Any]) -> bytes:
-    """The images per second of what ``bench`` returns, as SVG."""
+    """The images per second of what ``bench`` returns, as SVG; feeding would be off the scale."""
     reports = result["backends"].items()
     ran = {name: report["cases"] for name, report in reports if report["status"] == "ok"}
     nothing = dict.fromkeys(("images_per_second", "lowest", "highest"), float("nan"))
@@ -274,7 +290,7 @@ def picture(result: dict[str, Any]) -> bytes:
                 tuple(cases.get(case, nothing)[key] for key in nothing) for cases in ran.values()
             ]
             for case in CASES[result["work"]]
-            if any(case in cases for cases in ran.values())
+            if case != "feeding" and any(case in cases for cases in ran.values())
         },
         tuple(ran),
         f"{result['work']}, images per second",

@@ -23,19 +23,21 @@ from typing import Any
 import numpy as np
 
 from ._checks import ConfigError
-from .backends import hide_gpus, load_backend
+from .backends import BackendNotInstalledError, hide_gpus, load_backend
 from .data import Pixels, Preparation, load_sample
 from .history import Step
 from .manifest import shape_trace
 from .recipe import RECIPES
 from .report import forget_peak_memory, peak_memory
 from .spec import DenseNetSpec
+from .training import Training
 from .variants import cifar_config, get_spec
 
 MARK = "densenet-multi bench: "  # frameworks print too
+LIMITS = ("products", "bfloat16 products")  # the machine's, in float32 and in bfloat16
 CASES = {  # work -> what is compared: the first with each of the others
-    "training": ("fit", "bfloat16", "chapter", "model", "framework", "products"),
-    "inference": ("optimized", "model", "bfloat16", "framework", "products"),
+    "training": ("fit", "bfloat16", "chapter", "model", "framework", "feeding", *LIMITS),
+    "inference": ("optimized", "model", "bfloat16", "framework", *LIMITS),
     "memory": ("efficient", "max", "plain"),
 }
 DIFFERENT = 4  # batches for the chapter's code
@@ -88,9 +90,9 @@ def run(settings: dict[str, Any]) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, settings["cpus"])
     try:
-        if settings["case"] == "bfloat16" and not multiplies_bfloat16():
+        if settings["case"].startswith("bfloat16") and not multiplies_bfloat16():
             raise AbsentError("this processor has no instructions for bfloat16")  # noqa: TRY301
-        if settings["case"] == "products":
+        if settings["case"] in LIMITS:
             _multiply(settings)
         elif settings["work"] == "inference":
             _predict(settings)
@@ -123,11 +125,20 @@ def products(
 
 
 def _multiply(settings: dict[str, Any]) -> None:
-    """The network's matrix products alone, in NumPy; training multiplies three times as much."""
+    """The network's matrix products alone; training multiplies three times as much.
+
+    NumPy has no bfloat16: PyTorch multiplies in it, where it is installed.
+    """
+    ones, matmul = partial(np.ones, dtype=np.float32), np.matmul
+    if settings["case"] == "bfloat16 products":
+        try:
+            ones, matmul = _beside(load_backend("torch"), "peer").bfloat16()
+        except BackendNotInstalledError as error:
+            raise AbsentError(str(error)) from None
     spec = get_spec(settings["variant"])
     shapes = list(products(spec, settings["image_size"], settings["batch_size"]))
     left, right, out = (
-        np.random.default_rng(0).random(max(map(size, shapes)), np.float32)
+        ones(max(map(size, shapes)))
         for size in (lambda s: s[0] * s[1], lambda s: s[1] * s[2], lambda s: s[0] * s[2])
     )
     rounds = Rounds(settings["steps"], settings["warmup"])
@@ -135,7 +146,7 @@ def _multiply(settings: dict[str, Any]) -> None:
         for _ in range(3 if settings["work"] == "training" else 1):
             for m, k, n in shapes:
                 a, b = left[: m * k].reshape(m, k), right[: k * n].reshape(k, n)
-                np.matmul(a, b, out=out[: m * n].reshape(m, n))
+                matmul(a, b, out=out[: m * n].reshape(m, n))
         rounds()
 
 
@@ -173,6 +184,9 @@ def _train(settings: dict[str, Any]) -> None:
     backend: Any = load_backend(settings["backend"])
     recipe = replace(RECIPES["chapter"], epochs=1, batch_size=batch_size)
     case = settings["case"]
+    if case == "feeding":
+        _feed(Training(spec, "float32", recipe, data), Rounds(steps, warmup))
+        return
     # Gluon alone goes on calculating when a step has returned
     calculated = getattr(_beside(backend, "peer"), "calculated", lambda: None)
     new_rounds = partial(Rounds, steps, warmup, calculated)
@@ -201,6 +215,13 @@ def _train(settings: dict[str, Any]) -> None:
             backend.fit(model, data, replace(recipe, bfloat16=True), callbacks=rounds)
     else:
         backend.fit(model, data, recipe, callbacks=rounds)
+
+
+def _feed(run: Training, rounds: Rounds) -> None:
+    """Batches as ``fit`` gets them, one after the other; a fit makes them beside its steps."""
+    for index in range(run.steps_per_epoch):
+        run.batch(0, index)
+        rounds()
 
 
 def _beside(backend: Any, module: str) -> Any:

@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import nullcontext, suppress
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,7 +85,7 @@ def test_cases_take_turns_and_each_is_first_as_often(monkeypatch):
     settings = {"backend": "any", "work": "training", "rounds": 3, "batch_size": 60}
     found = bench._turns(settings, said.append)
     assert turns == [
-        *("fit", "bfloat16", "chapter", "model", "framework", "products"),
+        *bench_case.CASES["training"],
         *("chapter go", "fit go", "fit go", "chapter go"),
         *(
             "chapter go",
@@ -92,12 +93,31 @@ def test_cases_take_turns_and_each_is_first_as_often(monkeypatch):
             *(f"end {case}" for case in reversed(bench_case.CASES["training"])),
         ),
     ]
-    assert len(said) == 12 < bench.parts(["any"], "training", 3) == 24
+    assert len(said) == 14 < bench.parts(["any"], "training", 3) == 32
     assert found["cases"].keys() == {"fit", "chapter"}  # the others were absent
     # rounds of fit took 4, 5, 8 seconds, those of the chapter's code 3, 6, 7
     assert found["cases"]["chapter"]["ratio"] == pytest.approx(7 / 8)
     assert "ratio" not in found["cases"]["fit"]
     assert "memory_ratio" not in found["cases"]["chapter"]
+
+
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_rows_say_what_share_of_the_machines_limit_they_reach(monkeypatch, with_torch):
+    seconds = {"fit": 6, "bfloat16": 4, "feeding": 1, "products": 3}
+    if with_torch:
+        seconds["bfloat16 products"] = 1
+
+    def answer(case, _, **__):
+        if case not in seconds:
+            return {"absent": "no such thing"}
+        return {"seconds": [seconds[case]], "peak_memory_bytes": 1, "grown_bytes": 1}
+
+    monkeypatch.setattr(bench, "_started", lambda settings: nullcontext((settings["case"], None)))
+    monkeypatch.setattr(bench, "_answer", answer)
+    settings = {"backend": "any", "work": "training", "rounds": 2, "batch_size": 60}
+    cases = bench._turns(settings, lambda _: None)["cases"]
+    shares = {name: case["share"] for name, case in cases.items() if "share" in case}
+    assert shares == {"fit": 1 / 2, **({"bfloat16": 1 / 4} if with_torch else {})}
 
 
 def test_memory_has_a_ratio_of_its_own(monkeypatch):
@@ -384,8 +404,11 @@ def test_bench_measures_each_case(backend, work):
     measured = found["backends"][backend.NAME]
     assert measured["status"] == "ok"
     absent = {"framework"}  # has no d2l
-    if backend.NAME == "gluon" or not bench_case.multiplies_bfloat16():
+    bfloat16 = bench_case.multiplies_bfloat16()
+    if backend.NAME == "gluon" or not bfloat16:
         absent.add("bfloat16")
+    if not bfloat16 or not find_spec("torch"):
+        absent.add("bfloat16 products")
     first, *others = (name for name in bench_case.CASES[work] if name not in absent)
     cases = measured["cases"]
     assert list(cases) == [first, *others]
@@ -393,6 +416,10 @@ def test_bench_measures_each_case(backend, work):
         pairs = zip(cases[first]["rounds"], cases[name]["rounds"], strict=True)
         expected = np.median([ours / theirs for ours, theirs in pairs])
         assert cases[name]["ratio"] == pytest.approx(expected)
+    limited = set() if work == "memory" else {*cases} - {"feeding", *bench_case.LIMITS}
+    if "bfloat16 products" in absent:
+        limited.discard("bfloat16")
+    assert {name for name, case in cases.items() if "share" in case} == limited
     for case in cases.values():
         assert case["first_step_seconds"] > 0
         assert case["lowest"] <= case["images_per_second"]

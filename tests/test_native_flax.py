@@ -9,7 +9,8 @@ from flax import nnx
 
 import densenet_multi as dm
 import densenet_multi.flax as df
-from cases import images, labels, small
+from cases import as_float32, images, labels, random_weights, small
+from densenet_multi.flax import peer
 from densenet_multi.flax.chapter import chapter_net
 from densenet_multi.flax.layers import BatchNorm, MaxPool, PointwiseConv, exchange
 from densenet_multi.flax.memory import SharingBlock
@@ -43,6 +44,33 @@ def test_splits_and_merges(spec):
     x = images(spec, 32)
     np.testing.assert_array_equal(df.predict(merged, x), df.predict(model, x))
     assert hash(nnx.split(df.build(spec, seed=1))[0]) == hash(graphdef)  # jit compiles once
+
+
+def test_the_plain_network_of_bench_is_the_same_function():
+    blocks = (2, 1)
+    config = dm.DenseNetConfig(growth_rate=8, block_config=blocks)
+    spec = config.resolve()
+    model, plain = df.build(spec), peer.PlainDenseNet(blocks, 8, nnx.Rngs(1))
+    df.import_weights(model, as_float32(random_weights(spec)))
+    f = model.features
+    ours = [(f.conv0, f.norm0)]
+    for block, transition in spec.stages:
+        layers = [getattr(getattr(f, block.name), layer.name) for layer in block.layers]
+        ours += [(each.norm1, each.conv1, each.norm2, each.conv2) for each in layers]
+        if transition:
+            last = getattr(f, transition.name)
+            ours.append((last.norm, last.conv))
+    ours.append((f.norm5, model.classifier))
+    theirs = [(plain.conv, plain.norm0)]
+    for part in plain.parts:
+        names = ("norm1", "norm", "conv1", "conv", "norm2", "conv2")
+        theirs.append(tuple(getattr(part, name) for name in names if hasattr(part, name)))
+    theirs.append((plain.norm1, plain.classifier))
+    for group, other in zip(ours, theirs, strict=True):
+        for module, its in zip(group, other, strict=True):
+            nnx.update(its, nnx.state(module, (nnx.Param, nnx.BatchStat)))
+    x = images(spec, 64).astype(np.float32)
+    assert deviation(df.predict(model, x), peer.logits(plain, x)) < 1e-5
 
 
 def test_trains_under_nnx_grad_with_an_optax_optimizer(spec):

@@ -81,5 +81,6 @@ def predicted(net: Any, x: jax.Array) -> jax.Array:
 
 
 def logits(net: Any, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    net.eval()
+    if not net.norm0.use_running_average:
+        net.eval()
     return np.asarray(predicted(net, np.moveaxis(x, 1, -1)))

@@ -1,5 +1,7 @@
 """The DenseNet of PyTorch's own project, torchvision: ``bench`` compares with it."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 
 from .chapter import train
 
-__all__ = ["logits", "peer_net", "train"]
+__all__ = ["bfloat16", "logits", "peer_net", "train"]
 
 
 def peer_net(variant: str, image_size: int) -> torch.nn.Module | None:
@@ -24,3 +26,8 @@ def logits(net: Any, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     net.eval()
     with torch.inference_mode():
         return net(torch.tensor(x)).numpy()
+
+
+def bfloat16() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """``ones`` and ``matmul``: NumPy has none in bfloat16, and ``bench`` takes these."""
+    return partial(torch.ones, dtype=torch.bfloat16), torch.matmul
