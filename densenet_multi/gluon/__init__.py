@@ -25,7 +25,7 @@ with framework("gluon", "mxnet", note=WHEELS):
         warnings.simplefilter("ignore")  # it imports through deprecated names of NumPy
         import mxnet as mx
 
-    from .memory import RecomputingDenseNet
+    from .memory import RecomputingDenseNet, WholeDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
     from .optimized import OptimizedDenseNet
     from .train import fit, loss_and_gradients
@@ -65,7 +65,8 @@ def build(
     dtype: str = "float32",
     memory_efficient: bool | str = False,
 ) -> DenseNet:
-    kind = RecomputingDenseNet if check_memory_efficient(memory_efficient) else DenseNet
+    kinds = {False: DenseNet, True: RecomputingDenseNet, "max": WholeDenseNet}
+    kind = kinds[check_memory_efficient(memory_efficient)]
     return _made(kind, spec, init_weights(spec, seed), check_dtype(dtype))
 
 

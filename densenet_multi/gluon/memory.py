@@ -1,7 +1,7 @@
-"""Training in less memory: the backward pass calculates each dense layer again from what the block
-returned, which holds the input of every layer.
+"""Training in less memory: a convolution's input is made again when its gradient is wanted.
 
-The network stays imperative when it is hybridized; its parts do not.
+The backward pass is a block's, as in Flax: it reads what each layer reads in what the block
+returned. The network stays imperative when it is hybridized; its parts do not.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import mxnet as mx
 from mxnet import autograd
 from mxnet.gluon import HybridBlock
 
-from .layers import concat, relu
+from .layers import concat, join, relu
 from .model import DenseBlock, DenseLayer, DenseNet, Features
 
 
@@ -21,20 +21,25 @@ class Imperative(HybridBlock):
 
 
 class RecomputingLayer(DenseLayer):
+    def pairs(self) -> list[tuple[HybridBlock, HybridBlock]]:
+        pairs = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
+        return [(norm, conv) for norm, conv in pairs if norm is not None]
+
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        x = self.conv1(relu(self.norm1(x)))
-        if self.norm2 is not None:
-            x = self.conv2(relu(self.norm2(x)))
+        for norm, conv in self.pairs():
+            x = conv(relu(norm(x)))
         return x  # N, k, H, W; dropout is the block's, which has to repeat it
 
 
 class RecomputingBlock(Imperative, DenseBlock):
     layer_class = RecomputingLayer
+    whole = False  # what the first convolution of a layer makes is kept
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         layers = [getattr(self, layer.name) for layer in self.spec.layers]
         if autograd.is_recording() and autograd.is_training():
-            return Recomputed(layers)(x, *(w for layer in layers for w in trained(layer)))
+            weights = [w for layer in layers for pair in layer.pairs() for w in trained(*pair)]
+            return Recomputed(layers, self.whole)(x, *weights)
         for layer in layers:
             x = concat(x, layer.dropout(layer(x)))
         return x
@@ -48,36 +53,79 @@ class RecomputingDenseNet(Imperative, DenseNet):
     features_class = RecomputingFeatures
 
 
-def trained(layer: HybridBlock) -> list[mx.nd.NDArray]:
-    return [p.data() for p in layer.collect_params().values() if p.grad_req != "null"]
+class WholeBlock(RecomputingBlock):
+    whole = True
+
+
+class WholeFeatures(RecomputingFeatures):
+    block_class = WholeBlock
+
+
+class WholeDenseNet(RecomputingDenseNet):
+    features_class = WholeFeatures
+
+
+def trained(*parts: HybridBlock) -> list[mx.nd.NDArray]:
+    parameters = [p for part in parts for p in part.collect_params().values()]
+    return [p.data() for p in parameters if p.grad_req != "null"]
 
 
 class Recomputed(autograd.Function):
-    def __init__(self, layers: list[RecomputingLayer]) -> None:
+    def __init__(self, layers: list[RecomputingLayer], whole: bool) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers, self.whole = layers, whole
 
     def forward(self, x: Any, *_: Any) -> Any:
-        self.masks = []
+        self.masks, self.kept = [], []
         with autograd.pause(train_mode=True):
             for layer in self.layers:
-                new = layer(x)
+                inputs, new = [], x
+                for norm, conv in layer.pairs():
+                    inputs.append(new)
+                    new = conv(relu(norm(new)))
+                self.kept.append([] if self.whole else inputs[1:])
                 self.masks.append(layer.dropout(new.ones_like()) if layer.spec.drop_rate else 1)
-                x = concat(x, new * self.masks[-1])
+                x = join(x, new * self.masks[-1])
+                x.wait_to_read()  # the engine would make room for every layer at once
         self.maps = x
         return x
 
     def backward(self, gradient: Any) -> Any:
         gradients: list[Any] = []
-        for layer, mask in zip(reversed(self.layers), reversed(self.masks), strict=True):
+        for layer, mask, kept in zip(
+            reversed(self.layers), reversed(self.masks), reversed(self.kept), strict=True
+        ):
             width = layer.spec.norm1.num_features
             x = self.maps.slice_axis(axis=1, begin=0, end=width)
-            x.attach_grad()
-            with autograd.record():
-                new = layer(x)
             own = gradient.slice_axis(axis=1, begin=width, end=None) * mask
-            found, *weights = autograd.grad(new, [x, *trained(layer)], own)  # statistics move now
+            found, weights = again(layer.pairs(), [x, *kept], own)
             gradient = gradient.slice_axis(axis=1, begin=0, end=width) + found
             gradients = [*weights, *gradients]
-            gradient.wait_to_read()  # the engine would calculate every layer again at once
+            gradient.wait_to_read()
         return gradient, *gradients
+
+
+def again(pairs: Any, inputs: list[Any], gradient: Any) -> tuple[Any, list[Any]]:
+    """The gradients of a layer's input and weights, by that of what it makes."""
+    read: list[Any] = []
+    for number, (norm, _) in enumerate(pairs):
+        if number == len(inputs):
+            inputs.append(pairs[number - 1][1](read[-1]))
+        inputs[number].attach_grad()
+        with autograd.record():
+            read.append(relu(norm(inputs[number])))
+    weights: list[Any] = []
+    for (norm, conv), x, y in zip(reversed(pairs), reversed(inputs), reversed(read), strict=True):
+        of_y, *of_conv = convolution_gradients(conv, gradient, y)
+        gradient, *of_norm = autograd.grad(y, [x, *trained(norm)], of_y)  # statistics move now
+        weights = [*of_norm, *of_conv, *weights]
+    return gradient, weights
+
+
+def convolution_gradients(conv: Any, gradient: Any, x: Any) -> list[Any]:
+    """Those of x, and of the weights that are trained. MXNet's autograd would have to make the
+    convolution again; this is the operation that it calls."""
+    parameters = [p for p in (conv.weight, conv.bias) if p is not None]
+    given = gradient, x, *(p.data() for p in parameters)
+    of_x, *found = mx.nd._internal._backward_Convolution(*given, **conv._kwargs)  # noqa: SLF001
+    return [of_x, *(g for g, p in zip(found, parameters, strict=True) if p.grad_req != "null")]
