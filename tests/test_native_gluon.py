@@ -24,6 +24,17 @@ def test_hybridized_prediction_is_the_imperative_one(static):
     np.testing.assert_allclose(dg.predict(model, x), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_second_backward_pass_of_a_memory_efficient_network_is_refused(capfd):
+    spec = small("bottleneck")
+    model = dg.build(spec, memory_efficient=True)
+    with mx.autograd.record():
+        total = model(mx.nd.array(images(spec, 32))).sum()
+    total.backward(retain_graph=True)
+    with pytest.raises(mx.base.MXNetError):
+        total.backward()
+    assert "expected one backward pass, found another" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("memory_efficient", [False, True])
 @pytest.mark.parametrize("static", [False, True])
 def test_hybridized_gradients_are_the_imperative_ones(static, memory_efficient):

@@ -1,8 +1,8 @@
 """Training in less memory: a convolution's input is made again when its gradient is wanted.
 
-In PyTorch and Keras each layer asks for it; Gluon's calculates whole layers again. Here a block
-does, in whose backward pass a layer reads a slice of what the block returned: XLA compiles as many
-operations as there are layers, not as many as there are pairs of them.
+In PyTorch and Keras each layer asks for it. Here, as in Gluon, a block does, in whose backward
+pass a layer reads a slice of what the block returned: XLA compiles as many operations as there are
+layers, not as many as there are pairs of them.
 
 It is also where a map has its mean and variance taken once, in all training: each later layer of a
 block normalises the map, and XLA would take them anew for each. The fused BatchNorms of the other

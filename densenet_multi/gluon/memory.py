@@ -4,11 +4,15 @@ The backward pass is a block's, as in Flax: it reads what each layer reads in wh
 returned. The network stays imperative when it is hybridized; its parts do not.
 """
 
+from ctypes import byref
+from functools import cache
 from typing import Any
 
 import mxnet as mx
 from mxnet import autograd
+from mxnet.base import _LIB, OpHandle, c_str, check_call
 from mxnet.gluon import HybridBlock
+from mxnet.ndarray.register import _imperative_invoke
 
 from .layers import concat, join, relu
 from .model import DenseBlock, DenseLayer, DenseNet, Features
@@ -91,6 +95,11 @@ class Recomputed(autograd.Function):
         return x
 
     def backward(self, gradient: Any) -> Any:
+        if self.maps is None:
+            raise RuntimeError(
+                "a memory-efficient block: expected one backward pass, found another "
+                "(retain_graph=True); build the model without memory_efficient"
+            )
         gradients: list[Any] = []
         for layer, mask, kept in zip(
             reversed(self.layers), reversed(self.masks), reversed(self.kept), strict=True
@@ -99,9 +108,10 @@ class Recomputed(autograd.Function):
             x = self.maps.slice_axis(axis=1, begin=0, end=width)
             own = gradient.slice_axis(axis=1, begin=width, end=None) * mask
             found, weights = again(layer.pairs(), [x, *kept], own)
-            gradient = gradient.slice_axis(axis=1, begin=0, end=width) + found
+            gradient = mx.nd.elemwise_add(gradient.slice_axis(axis=1, begin=0, end=width), found)
             gradients = [*weights, *gradients]
             gradient.wait_to_read()
+        self.maps = self.masks = self.kept = None  # what holds this object would keep them
         return gradient, *gradients
 
 
@@ -111,7 +121,8 @@ def again(pairs: Any, inputs: list[Any], gradient: Any) -> tuple[Any, list[Any]]
     for number, (norm, _) in enumerate(pairs):
         if number == len(inputs):
             inputs.append(pairs[number - 1][1](read[-1]))
-        inputs[number].attach_grad()
+        # attach_grad would fill an array with zeros, which autograd.grad has no use for
+        autograd.mark_variables([inputs[number]], [empty_like(inputs[number])])
         with autograd.record():
             read.append(relu(norm(inputs[number])))
     weights: list[Any] = []
@@ -122,10 +133,24 @@ def again(pairs: Any, inputs: list[Any], gradient: Any) -> tuple[Any, list[Any]]
     return gradient, weights
 
 
+def empty_like(x: Any) -> Any:
+    return mx.nd.empty(x.shape, dtype=x.dtype)
+
+
 def convolution_gradients(conv: Any, gradient: Any, x: Any) -> list[Any]:
-    """Those of x, and of the weights that are trained. MXNet's autograd would have to make the
-    convolution again; this is the operation that it calls."""
+    """Those of x, and of the weights that are trained, by the operation that MXNet's autograd calls
+    when it has made the convolution: here nobody needs to make it again."""
     parameters = [p for p in (conv.weight, conv.bias) if p is not None]
-    given = gradient, x, *(p.data() for p in parameters)
-    of_x, *found = mx.nd._internal._backward_Convolution(*given, **conv._kwargs)  # noqa: SLF001
+    arrays = [gradient, x, *(p.data() for p in parameters)]
+    settings = [*map(str, conv._kwargs)], [*map(str, conv._kwargs.values())]  # noqa: SLF001
+    out = [*map(empty_like, arrays[1:])]
+    of_x, *found = _imperative_invoke(_backward(), arrays, *settings, out, False, True)
     return [of_x, *(g for g, p in zip(found, parameters, strict=True) if p.grad_req != "null")]
+
+
+@cache
+def _backward() -> Any:
+    """Python has names for operations with named inputs only; this one has none."""
+    handle = OpHandle()
+    check_call(_LIB.NNGetOpHandle(c_str("_backward_Convolution"), byref(handle)))
+    return handle.value

@@ -1,6 +1,6 @@
 """Training in less memory: a convolution's input is made again when its gradient is wanted.
 
-Keras' memory.py is the same text; Flax' does so for a block; Gluon's calculates whole layers again.
+Keras' memory.py is the same text; Gluon and Flax do so for a block.
 """
 
 from collections.abc import Sequence
