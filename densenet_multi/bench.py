@@ -188,7 +188,8 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
 
 
 def _ratio(case: dict[str, Any], other: dict[str, Any]) -> float:
-    return median(a / b for a, b in zip(case["rounds"], other["rounds"], strict=True))
+    pairs = zip(case["rounds"], other["rounds"], strict=True)
+    return float(median(a / b for a, b in pairs))
 
 
 def _started(settings: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -235,12 +236,12 @@ def table(result: dict[str, Any]) -> Table:
     from rich.table import Table
 
     memory = result["work"] == "memory"
+    last, key = ["of limit"], "share"
     if memory:
-        last, key = ("memory", "memory ratio"), "memory_ratio"
+        last, key = ["memory", "memory ratio"], "memory_ratio"
         about = "memory: how much the process grew since before it (ratio: the first case's over "
         about += "this one's)."
     else:
-        last, key = ("of limit",), "share"
         about = "products: the network's matrix products alone, in NumPy (in bfloat16, in "
         about += "PyTorch); of limit: images per second over theirs."
     size = f"{result['image_size']}x{result['image_size']}"
