@@ -70,7 +70,7 @@ class Backend(Protocol):
         With ``memory_efficient``, it trains the same in less memory: True calculates the
         concatenations, BatchNorms and ReLUs of dense blocks again in the backward pass, and keeps
         what the convolutions made; ``"max"`` calculates these again too, and keeps a layer's new
-        maps alone (Gluon always does).
+        maps alone.
         """
 
     def optimize(self, model: Any, *, bfloat16: bool = False) -> Any:

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ._checks import bad, check_names, integer
 from ._process import ending, last_lines, started
 from .backends import BackendNotInstalledError, framework_versions
-from .bench_case import CASES, LIMITS, MARK, network
+from .bench_case import CASES, MARK, PRODUCTS, network
 from .figures import bars
 from .manifest import min_image_size
 
@@ -82,9 +82,9 @@ def bench(
 
     Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and,
     where it is "ok", ``cases``: {name: see ``summary_of``, and, but for the first, ``ratio``: the
-    first one's images per second over this one's, median over the rounds; where the machine's
-    limit was measured in the same precision, ``share``: this one's images per second over the
-    limit's; for memory, ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}.
+    first one's images per second over this one's, median over the rounds; where the products were
+    measured in the same precision, ``share``: this one's images per second over theirs; for
+    memory, ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}.
     Raises ``ConfigError``.
     """
     cpus = _cpus(threads)
@@ -156,7 +156,7 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
 
 
 def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str, Any]:
-    """One backend's cases, round by round, each first in every other one."""
+    """One backend's cases, round by round, in turned order in every other one."""
     try:
         with ExitStack() as stack:
             processes, heard = {}, {}
@@ -179,11 +179,11 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
     for other in others:
         other["ratio"] = _ratio(ours, other)
         if settings["work"] == "memory":
-            other["memory_ratio"] = ours["grown_bytes"] / other["grown_bytes"]
-    for case in cases.keys() - {"feeding", *LIMITS}:
-        limit = cases.get(LIMITS[case == "bfloat16"])
-        if limit is not None:
-            cases[case]["share"] = _ratio(cases[case], limit)
+            other["memory_ratio"] = ours["grown_bytes"] / max(1, other["grown_bytes"])
+    for case in cases.keys() - {"feeding", *PRODUCTS}:
+        products = cases.get("bfloat16 products" if case == "bfloat16" else "products")
+        if products is not None:
+            cases[case]["share"] = _ratio(cases[case], products)
     return {"status": "ok", "cases": cases}
 
 
@@ -211,6 +211,8 @@ def _answer(process: Any, errors: IO[str], *, go: bool = False) -> Any:
         for line in process.stdout:
             if line.startswith(MARK):
                 return json.loads(line.removeprefix(MARK))
+    with suppress(BrokenPipeError):
+        process.stdin.close()  # what could not be written is still there
     process.wait()
     raise CaseError(f"its process ended with {ending(process)}: {last_lines(errors, 1)}")
 
@@ -236,14 +238,14 @@ def table(result: dict[str, Any]) -> Table:
     from rich.table import Table
 
     memory = result["work"] == "memory"
-    last, key = ["of limit"], "share"
+    last, key = ["of products"], "share"
     if memory:
         last, key = ["memory", "memory ratio"], "memory_ratio"
         about = "memory: how much the process grew since before it (ratio: the first case's over "
         about += "this one's)."
     else:
         about = "products: the network's matrix products alone, in NumPy (in bfloat16, in "
-        about += "PyTorch); of limit: images per second over theirs."
+        about += "PyTorch); of products: images per second over theirs."
     size = f"{result['image_size']}x{result['image_size']}"
     drawn = Table(
         box=box.SIMPLE_HEAD,

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ._checks import ConfigError
-from .backends import BackendNotInstalledError, hide_gpus, load_backend
+from .backends import hide_gpus, load_backend
 from .data import Pixels, Preparation, load_sample
 from .history import Step
 from .manifest import shape_trace
@@ -34,13 +34,13 @@ from .training import Training
 from .variants import cifar_config, get_spec
 
 MARK = "densenet-multi bench: "  # frameworks print too
-LIMITS = ("products", "bfloat16 products")  # the machine's, in float32 and in bfloat16
+PRODUCTS = ("products", "bfloat16 products")
 CASES = {  # work -> what is compared: the first with each of the others
-    "training": ("fit", "bfloat16", "chapter", "model", "framework", "feeding", *LIMITS),
-    "inference": ("optimized", "model", "bfloat16", "framework", *LIMITS),
+    "training": ("fit", "bfloat16", "chapter", "model", "framework", "feeding", *PRODUCTS),
+    "inference": ("optimized", "model", "bfloat16", "framework", *PRODUCTS),
     "memory": ("efficient", "max", "plain"),
 }
-DIFFERENT = 4  # batches for the chapter's code
+DIFFERENT = 4  # batches for a beginner's loop
 
 
 class FinishedError(Exception):
@@ -54,14 +54,15 @@ class AbsentError(Exception):
 class Rounds:
     """Called after every step; between rounds it reports and waits.
 
-    A round ends when all that its steps asked for is calculated: ``calculated`` waits for it.
+    A round, and the very first step, end when all that was asked for is calculated: ``calculated``
+    waits for it.
     """
 
     def __init__(
         self, steps: int, warmup: int, calculated: Callable[[], object] = lambda: None
     ) -> None:
         self._steps, self._wanted, self._calculated = steps, warmup, calculated
-        self._seconds: list[float] = []
+        self._first, self._seconds = True, list[float]()
         forget_peak_memory()  # building the network had its own
         self._before = peak_memory()
         self._last = time.perf_counter()
@@ -70,8 +71,9 @@ class Rounds:
         """Count a step (``event``: a ``Step``, or None); other events are none."""
         if event is not None and not isinstance(event, Step):
             return
-        if len(self._seconds) + 1 == self._wanted:
+        if self._first or len(self._seconds) + 1 == self._wanted:
             self._calculated()
+            self._first = False
         self._seconds.append(time.perf_counter() - self._last)
         if len(self._seconds) == self._wanted:
             peak = peak_memory()
@@ -92,7 +94,7 @@ def run(settings: dict[str, Any]) -> None:
     try:
         if settings["case"].startswith("bfloat16") and not multiplies_bfloat16():
             raise AbsentError("this processor has no instructions for bfloat16")  # noqa: TRY301
-        if settings["case"] in LIMITS:
+        if settings["case"] in PRODUCTS:
             _multiply(settings)
         elif settings["work"] == "inference":
             _predict(settings)
@@ -133,7 +135,7 @@ def _multiply(settings: dict[str, Any]) -> None:
     if settings["case"] == "bfloat16 products":
         try:
             ones, matmul = _beside(load_backend("torch"), "peer").bfloat16()
-        except BackendNotInstalledError as error:
+        except (ConfigError, ImportError) as error:
             raise AbsentError(str(error)) from None
     spec = get_spec(settings["variant"])
     shapes = list(products(spec, settings["image_size"], settings["batch_size"]))
@@ -225,7 +227,7 @@ def _feed(run: Training, rounds: Rounds) -> None:
 
 
 def _beside(backend: Any, module: str) -> Any:
-    """Other people's code in the backend's framework: its ``chapter`` or ``peer``."""
+    """What the backend brings for comparison: its ``chapter`` or ``peer``."""
     return import_module(f"{backend.__name__}.{module}")
 
 

@@ -443,12 +443,15 @@ def _new(typed: dict[str, Any]) -> Options:
         raise ConfigError("--weights are what training begins with: leave --initialization out")
     if "train_features" in typed and "weights" not in typed:
         raise ConfigError("--freeze: expected --weights, whose features are worth keeping")
+    name = typed.get("recipe", "chapter")
     changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
     if "train_features" in changes:
         changes.setdefault("recalibrate", 0)  # the features' statistics stay as they are
     elif changes.get("recalibrate") == 0:
-        changes.setdefault("average", 0)  # a mean is of no use with statistics that are not its own
-    name = typed.get("recipe", "chapter")
+        if changes.setdefault("average", 0):  # a mean is of no use with others' statistics
+            raise ConfigError("--average: expected --recalibrate of at least 1 beside it, found 0")
+    elif changes.get("average") and RECIPES[name].recalibrate == 0:
+        changes.setdefault("recalibrate", RECIPES["chapter"].recalibrate)
     if "image_size" not in changes and ("variant" in changes or "weights" in typed):
         changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))
     own = {n: typed[n] for n in ("data", "data_dir", "weights") if n in typed}

@@ -95,6 +95,17 @@ def test_trains_under_nnx_grad_with_an_optax_optimizer(spec):
     assert not any(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_a_memory_efficient_model_names_the_batch_norm_that_it_would_pass_by(spec):
+    model = df.build(spec, memory_efficient=True)
+    model.features.denseblock1.set_attributes(axis_name="devices", raise_if_not_found=False)
+    x = nhwc(images(spec, 32))
+    model.train()
+    with pytest.raises(dm.ConfigError, match="expected BatchNorm of one device, found BatchNorm"):
+        model(x)
+    model.eval()
+    assert model(x).shape == (2, 4)
+
+
 @pytest.mark.parametrize("level", [False, True, "max"])
 def test_nnx_grad_equals_the_contracts_gradients(level):
     spec = small("bottleneck")

@@ -1,6 +1,7 @@
 """Gluon's model is an ordinary HybridBlock."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import densenet_multi.gluon as dg  # before mxnet: it makes mxnet importable on 
 import mxnet as mx  # isort: skip
 from cases import images, labels, random_weights, small
 from densenet_multi.gluon.chapter import chapter_net
+from densenet_multi.gluon.optimized import align
+from densenet_multi.gluon.weights import to_native
 
 
 @pytest.mark.parametrize("static", [False, True])
@@ -24,14 +27,53 @@ def test_hybridized_prediction_is_the_imperative_one(static):
     np.testing.assert_allclose(dg.predict(model, x), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("level", [True, "max"])
+@pytest.mark.parametrize("frozen", ["(conv|norm)0", "((conv|norm)0|denseblock1)", "norm1"])
+def test_a_memory_efficient_network_may_be_frozen_in_part(level, frozen):
+    spec = small("bottleneck")
+    x, y = images(spec, 32), labels(spec)
+    found = []
+    for efficient in (False, level):
+        model = dg.build(spec, dtype="float64", memory_efficient=efficient)
+        for name, parameter in model._collect_params_with_prefix().items():
+            if re.search(frozen, name):
+                parameter.grad_req = "null"
+        found.append(dg.loss_and_gradients(model, x, y)[1])
+    expected, gradients = found
+    assert gradients.keys() == expected.keys() < dg.export_weights(model).keys()
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, expected[name], rtol=1e-9, atol=1e-14)
+
+
+def test_gradients_that_are_added_up_are_refused_in_a_memory_efficient_network():
+    spec = small("bottleneck")
+    model = dg.build(spec, memory_efficient=True)
+    model.collect_params().setattr("grad_req", "add")
+    with (
+        pytest.raises(dm.ConfigError, match="expected grad_req 'write' or 'null', found 'add'"),
+        mx.autograd.record(),
+    ):
+        model(to_native(images(spec, 32).astype(np.float32)))
+
+
+@pytest.mark.parametrize(("growth_rate", "aligned"), [(32, True), (16, True), (12, False)])
+def test_a_concatenation_has_its_slice_where_onednn_would_stop(growth_rate, aligned):
+    model = dg.build(dm.get_spec("d2l", growth_rate=growth_rate, block_config=(2, 2)))
+    expected = dg.predict(model, images(model.spec, 32))
+    align(model)
+    outputs = model(mx.sym.var("data")).get_internals().list_outputs()
+    assert any("slice" in name for name in outputs) != aligned
+    np.testing.assert_array_equal(dg.predict(model, images(model.spec, 32)), expected)
+
+
 def test_a_second_backward_pass_of_a_memory_efficient_network_is_refused(capfd):
     spec = small("bottleneck")
     model = dg.build(spec, memory_efficient=True)
     with mx.autograd.record():
-        total = model(mx.nd.array(images(spec, 32))).sum()
+        total = model(to_native(images(spec, 32).astype(np.float32))).sum()
     total.backward(retain_graph=True)
     with pytest.raises(mx.base.MXNetError):
-        total.backward()
+        total.backward(), mx.nd.waitall()
     assert "expected one backward pass, found another" in capfd.readouterr().out
 
 

@@ -282,6 +282,10 @@ def test_weights_decide_the_network():
     frozen = options_from(typed, None).recipe
     assert (frozen.recalibrate, frozen.average) == (0, 0.5)  # of classifiers
     assert options_from({"backend": "b", "recalibrate": 0}, None).recipe.average == 0
+    averaged = options_from({"backend": "b", "recipe": "modern", "average": 0.5}, None).recipe
+    assert averaged.recalibrate == dm.RECIPES["chapter"].recalibrate > 0  # the mean has none
+    with pytest.raises(dm.ConfigError, match="--average: expected --recalibrate of at least 1"):
+        options_from({"backend": "b", "average": 0.5, "recalibrate": 0}, None)
     with pytest.raises(dm.ConfigError, match="recalibrate: expected 0 where the features stay"):
         options_from({**typed, "recalibrate": 5}, None)
 

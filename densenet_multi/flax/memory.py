@@ -19,7 +19,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from .layers import concat, moments, moments_gradient, move, normalized, relu
+from .._checks import ConfigError
+from .layers import BatchNorm, concat, moments, moments_gradient, move, normalized, relu
 from .model import DenseBlock, DenseLayer, DenseNet, Features
 
 
@@ -119,6 +120,12 @@ class Step(NamedTuple):
 
     @classmethod
     def split(cls, norm: nnx.BatchNorm, conv: nnx.Conv) -> tuple["Step", tuple[Any, ...]]:
+        usual = type(norm) in (nnx.BatchNorm, BatchNorm) and norm.use_scale and norm.use_bias
+        if not usual or norm.axis_name is not None:  # what else it does would be passed by
+            raise ConfigError(
+                f"a memory-efficient layer: expected BatchNorm of one device, found {norm}; "
+                "build the model without memory_efficient"
+            )
         graphdef, kernel = nnx.split(conv)
         return cls(norm.epsilon, graphdef), (norm.scale[...], norm.bias[...], kernel)
 

@@ -55,6 +55,7 @@ def relu(x: Any) -> Any:
 def concat(*maps: Any) -> Any:
     # the slice takes everything: without it, on some processors, oneDNN's gradient stops with
     # "could not construct a sub-memory" for some widths in float32, the paper's CIFAR nets' too
+    # (optimized.py knows for which it need not)
     return join(*maps).slice_axis(axis=0, begin=0, end=None)
 
 
@@ -63,7 +64,7 @@ def global_avg_pool(x: Any) -> Any:
 
 
 def join(*maps: Any) -> Any:
-    """A concatenation without a gradient, and so without the slice that ``concat`` needs."""
+    """A concatenation that needs no slice: nobody asks for its gradient, or oneDNN has it."""
     return _operators(maps[0]).concat(*maps, dim=1)
 
 

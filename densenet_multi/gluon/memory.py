@@ -14,6 +14,7 @@ from mxnet.base import _LIB, OpHandle, c_str, check_call
 from mxnet.gluon import HybridBlock
 from mxnet.ndarray.register import _imperative_invoke
 
+from .._checks import ConfigError
 from .layers import concat, join, relu
 from .model import DenseBlock, DenseLayer, DenseNet, Features
 
@@ -43,7 +44,8 @@ class RecomputingBlock(Imperative, DenseBlock):
         layers = [getattr(self, layer.name) for layer in self.spec.layers]
         if autograd.is_recording() and autograd.is_training():
             weights = [w for layer in layers for pair in layer.pairs() for w in trained(*pair)]
-            return Recomputed(layers, self.whole)(x, *weights)
+            # MXNet stops at the first gradient that nobody wants, as x's where the stem is frozen
+            return Recomputed(layers, self.whole)(*weights, x)
         for layer in layers:
             x = concat(x, layer.dropout(layer(x)))
         return x
@@ -71,6 +73,12 @@ class WholeDenseNet(RecomputingDenseNet):
 
 def trained(*parts: HybridBlock) -> list[mx.nd.NDArray]:
     parameters = [p for part in parts for p in part.collect_params().values()]
+    for parameter in parameters:
+        if parameter.grad_req == "add":  # MXNet's autograd.Function would pass it by
+            raise ConfigError(
+                f"{parameter.name}: expected grad_req 'write' or 'null', found 'add'; build the "
+                "model without memory_efficient"
+            )
     return [p.data() for p in parameters if p.grad_req != "null"]
 
 
@@ -79,7 +87,8 @@ class Recomputed(autograd.Function):
         super().__init__()
         self.layers, self.whole = layers, whole
 
-    def forward(self, x: Any, *_: Any) -> Any:
+    def forward(self, *weights_and_x: Any) -> Any:
+        x = weights_and_x[-1]
         self.masks, self.kept = [], []
         with autograd.pause(train_mode=True):
             for layer in self.layers:
@@ -88,8 +97,9 @@ class Recomputed(autograd.Function):
                     inputs.append(new)
                     new = conv(relu(norm(new)))
                 self.kept.append([] if self.whole else inputs[1:])
-                self.masks.append(layer.dropout(new.ones_like()) if layer.spec.drop_rate else 1)
-                x = join(x, new * self.masks[-1])
+                mask = layer.dropout(new.ones_like()) if layer.spec.drop_rate else None
+                self.masks.append(mask)
+                x = join(x, new if mask is None else new * mask)
                 x.wait_to_read()  # the engine would make room for every layer at once
         self.maps = x
         return x
@@ -106,13 +116,15 @@ class Recomputed(autograd.Function):
         ):
             width = layer.spec.norm1.num_features
             x = self.maps.slice_axis(axis=1, begin=0, end=width)
-            own = gradient.slice_axis(axis=1, begin=width, end=None) * mask
+            own = gradient.slice_axis(axis=1, begin=width, end=None)
+            if mask is not None:
+                own = own * mask
             found, weights = again(layer.pairs(), [x, *kept], own)
             gradient = mx.nd.elemwise_add(gradient.slice_axis(axis=1, begin=0, end=width), found)
             gradients = [*weights, *gradients]
             gradient.wait_to_read()
         self.maps = self.masks = self.kept = None  # what holds this object would keep them
-        return gradient, *gradients
+        return *gradients, gradient
 
 
 def again(pairs: Any, inputs: list[Any], gradient: Any) -> tuple[Any, list[Any]]:

@@ -1,4 +1,7 @@
-"""The network for evaluation alone: nothing needs a gradient."""
+"""The network for evaluation alone: nothing needs a gradient, nor a slice after a concatenation.
+
+Training has its blocks where oneDNN has the gradient of their concatenations without a slice.
+"""
 
 from typing import Any
 
@@ -19,3 +22,12 @@ class OptimizedFeatures(Features):
 
 class OptimizedDenseNet(DenseNet):
     features_class = OptimizedFeatures
+
+
+def align(model: DenseNet) -> None:
+    """Up to 16 channels lie together in oneDNN's memory: maps that fill those it can part."""
+    for spec, _ in model.spec.stages:
+        block = getattr(model.features, spec.name)
+        widths = spec.out_channels, *(layer.norm1.num_features for layer in spec.layers)
+        if type(block) is DenseBlock and all(width % 16 == 0 for width in widths):
+            block.__class__ = OptimizedBlock

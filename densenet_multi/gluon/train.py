@@ -18,6 +18,7 @@ from ..training import Callback, Data, Keep, Training
 from ..weights import Weights
 from .memory import RecomputingDenseNet
 from .model import DenseNet
+from .optimized import align
 from .weights import dtype_of, export_weights, import_weights, native_parameters, to_native
 
 
@@ -65,6 +66,7 @@ def fit(
     velocity = {name: to_native(array) for name, array in run.velocity.items()}
     native = native_parameters(model)
     trainer = gluon.Trainer([native[name] for name in velocity], SGD(run.recipe, velocity))
+    align(model)
     model.hybridize(static_alloc=True)
 
     def logits(x: Any) -> npt.NDArray[np.floating]:

@@ -62,18 +62,21 @@ class WholeDenseNet(RecomputingDenseNet):
 
 
 def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -> Tensor:
-    for norm, _ in steps:
-        if type(norm) is not nn.BatchNorm2d:  # its own statistics would be passed by
-            raise ConfigError(
-                f"a memory-efficient layer: expected BatchNorm2d, found {type(norm).__name__}; "
-                "build the model without memory_efficient"
-            )
     if not (is_grad_enabled() and all(norm.training for norm, _ in steps)):
         x = concat(*maps)
         for norm, conv in steps:
             x = conv(relu(norm(x)))
         return x
     for norm, _ in steps:
+        if (
+            type(norm) is not nn.BatchNorm2d  # what it does would be passed by
+            or norm.momentum is None
+            or not norm.track_running_stats
+        ):
+            raise ConfigError(
+                f"a memory-efficient layer: expected BatchNorm2d, found {norm}; "
+                "build the model without memory_efficient"
+            )
         norm.num_batches_tracked.add_(1)
     again = False
 
