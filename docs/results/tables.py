@@ -81,16 +81,17 @@ def speed(result: dict[str, Any]) -> str:
             spread = f"{measured['lowest']:.1f}-{measured['highest']:.1f}"
             speed = f"{measured['images_per_second']:.1f} ({spread})"
             first = f"{measured['first_step_seconds']:.1f} s"
-            lines.append(f"| {name}, {case} | {ratio} | {speed} | {first} |")
-    return rows("backend, case | ratio | images/s | first step", *lines)
+            share = f"{measured['share']:.2f}" if "share" in measured else ""
+            lines.append(f"| {name}, {case} | {ratio} | {speed} | {share} | {first} |")
+    return rows("backend, case | ratio | images/s | of products | first step", *lines)
 
 
-def steps() -> str:
+def steps(prefix: str = "steps") -> str:
     """What ``steps.py`` printed, step by step: images per second, and the gain so far."""
     lines = []
     for name in BACKENDS:
-        found = read(f"steps-{name}")
-        plain = found["as built"]
+        found = read(f"{prefix}-{name}")
+        plain = next(iter(found.values()))
         lines += [f"| {name}, {k} | {v:.1f} | {v / plain:.2f} |" for k, v in found.items()]
     return rows("backend, step | images/s | gain", *lines)
 
