@@ -722,7 +722,7 @@ MUTANTS = [
         "gluon/memory.py",
         "self.maps = self.masks = self.kept = None",
         "pass",
-        "test_memory.py nothing_behind",
+        "test_native_gluon.py nothing_behind",
     ),
     Mutant(
         "a BatchNorm that would be passed by is refused",

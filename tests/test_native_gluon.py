@@ -1,5 +1,6 @@
 """Gluon's model is an ordinary HybridBlock."""
 
+import gc
 import json
 import re
 
@@ -64,6 +65,19 @@ def test_a_concatenation_has_its_slice_where_onednn_would_stop(growth_rate, alig
     outputs = model(mx.sym.var("data")).get_internals().list_outputs()
     assert any("slice" in name for name in outputs) != aligned
     np.testing.assert_array_equal(dg.predict(model, images(model.spec, 32)), expected)
+
+
+@pytest.mark.parametrize("level", [True, "max"])
+def test_a_memory_efficient_step_leaves_nothing_behind(level):
+    spec = small("bottleneck")
+    model = dg.build(spec, memory_efficient=level)
+    x, y = images(spec, 32, count=31), labels(spec, 31)
+    for _ in range(2):
+        dg.loss_and_gradients(model, x, y)
+    gc.collect()
+    arrays = [each for each in gc.get_objects() if isinstance(each, mx.nd.NDArray)]
+    assert arrays  # the weights
+    assert not [array.shape for array in arrays if array.shape[:1] == (31,)]
 
 
 def test_a_second_backward_pass_of_a_memory_efficient_network_is_refused(capfd):
