@@ -183,12 +183,12 @@ def _train(settings: dict[str, Any]) -> None:
     order = np.arange(needed) % len(labels)
     prepare = Preparation(settings["image_size"], spec.config.in_channels)
     data = Pixels(pixels[order, np.newaxis], labels[order], prepare)
-    backend: Any = load_backend(settings["backend"])
     recipe = replace(RECIPES["chapter"], epochs=1, batch_size=batch_size)
     case = settings["case"]
     if case == "feeding":
         _feed(Training(spec, "float32", recipe, data), Rounds(steps, warmup))
         return
+    backend: Any = load_backend(settings["backend"])
     # Gluon alone goes on calculating when a step has returned
     calculated = getattr(_beside(backend, "peer"), "calculated", lambda: None)
     new_rounds = partial(Rounds, steps, warmup, calculated)

@@ -156,12 +156,12 @@ def convolution_gradients(conv: Any, gradient: Any, x: Any) -> list[Any]:
     arrays = [gradient, x, *(p.data() for p in parameters)]
     settings = [*map(str, conv._kwargs)], [*map(str, conv._kwargs.values())]  # noqa: SLF001
     out = [*map(empty_like, arrays[1:])]
-    of_x, *found = _imperative_invoke(_backward(), arrays, *settings, out, False, True)
+    of_x, *found = _imperative_invoke(_operation(), arrays, *settings, out, False, True)
     return [of_x, *(g for g, p in zip(found, parameters, strict=True) if p.grad_req != "null")]
 
 
 @cache
-def _backward() -> Any:
+def _operation() -> Any:
     """Python has names for operations with named inputs only; this one has none."""
     handle = OpHandle()
     check_call(_LIB.NNGetOpHandle(c_str("_backward_Convolution"), byref(handle)))
