@@ -388,7 +388,7 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 @click.option("--data-dir", help="Where Fashion-MNIST's files are.", type=click.Path())
 @click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.")
 @click.option("--epochs", type=AT_LEAST_1)
-@click.option("--batch-size", type=AT_LEAST_1)
+@click.option("--batch-size", type=click.IntRange(min=2))
 @click.option("--learning-rate", type=float)
 @click.option("--initialization", help="he_fan_out, he_fan_in or xavier.  [default: the recipe's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights and the order.")

@@ -29,12 +29,7 @@ def check_images(
     channel, as an unbiased variance needs.
     """
     array = np.asarray(images)
-    channels = check_spec(spec).config.in_channels
-    if array.ndim != 4 or array.shape[1] != channels or array.shape[0] == 0:
-        expected = f"(N, {channels}, height, width) with N at least 1"
-        last = array.ndim == 4 and array.shape[3] == channels
-        hint = "; for channels-last images: images.transpose(0, 3, 1, 2)" if last else ""
-        raise ImageError(f"images: expected shape {expected}, found {array.shape}{hint}")
+    check_image_shape(spec, array.shape)
     if array.dtype.kind != "f":
         hint = "scale pixels first, e.g. images.astype('float32') / 255"
         raise ImageError(f"images: expected floating point, found {array.dtype}; {hint}")
@@ -53,6 +48,16 @@ def check_images(
             f"images: expected finite pixels, found {bad} that are not in {cast.dtype}"
         )
     return cast
+
+
+def check_image_shape(spec: DenseNetSpec, shape: tuple[int, ...]) -> None:
+    """Raises ``ImageError`` for another rank or number of channels than the spec's, or no image."""
+    channels = check_spec(spec).config.in_channels
+    if len(shape) != 4 or shape[1] != channels or shape[0] == 0:
+        expected = f"(N, {channels}, height, width) with N at least 1"
+        last = len(shape) == 4 and shape[3] == channels
+        hint = "; for channels-last images: images.transpose(0, 3, 1, 2)" if last else ""
+        raise ImageError(f"images: expected shape {expected}, found {shape}{hint}")
 
 
 def check_trainable(spec: DenseNetSpec) -> None:

@@ -19,14 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ._files import replace_file
 from .checkpoint import TrainingState, load_state, save_state
 from .history import Epoch, Step
 from .portable import Usage, save_weights
 from .spec import DenseNetSpec
-from .training import TrainingError
+from .training import check_finite
 
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
@@ -165,14 +163,7 @@ class Recorder:
 
         Raises ``TrainingError`` where a weight is not finite; the last checkpoint stays then.
         """
-        arrays = [*state.weights.items(), *state.velocity.items()]
-        broken = [name for name, array in arrays if not np.isfinite(array).all()]
-        if broken:
-            raise TrainingError(
-                f"step {state.steps}: expected finite weights, found others in {broken[0]}"
-                + (f" and {len(broken) - 1} more tensors" if broken[1:] else "")
-                + "; try a lower learning rate"
-            )
+        check_finite(state.steps, state.weights, state.velocity)
         save_state(self.path / CHECKPOINT, self._spec, state)
         self._write_weights(state)
         self._saved = time.monotonic()

@@ -137,7 +137,7 @@ def train(
         if found and CONFIG not in found:
             raise RunError(
                 f"{output}: expected {CONFIG}, which says how this run began, found {found[0]} "
-                "without it; start another run with --weights last.safetensors"
+                f"without it; start another run with --weights {output / LAST}"
             )
         if REPORT in found:
             done = read_json(output / REPORT)
@@ -153,6 +153,8 @@ def train(
             return _train(
                 options, output, callbacks, say, resume=resume, save_every=save_every, **how
             )
+        except TrainingError:
+            raise  # the history says how it came to that
         except (ImportError, OSError, ValueError):
             if not found and not (output / CHECKPOINT).exists():  # it never began
                 for name in (CONFIG, HISTORY):
@@ -200,8 +202,11 @@ def _train(
         with guard:
             history = backend.fit(model, data.train, options.recipe, **arguments)
     except TrainingError as error:
-        if output is None or not (output / CHECKPOINT).exists():
+        if output is None:
             raise
+        if not (output / CHECKPOINT).exists():
+            kept = f"{output / HISTORY} is kept, begin again with another --output"
+            raise TrainingError(f"{error}; {kept}") from None
         last = f"--weights {output / LAST}, another --output and a lower --learning-rate"
         raise TrainingError(f"{error}; the last good weights are kept, go on with {last}") from None
     report = _report(options, backend, start, data, history)
@@ -254,10 +259,19 @@ def _check_data(output: Path, data: DataSet) -> None:
     began = config.setdefault("found", found)
     if began != found:
         raise RunError(
-            f"{output}: expected the data that this run began with, {began}, found {found}; bring "
-            "them back, or start another run with --weights last.safetensors"
+            f"{output}: expected the data that this run began with, {_counted(began)}, found "
+            f"{_counted(found)}; bring them back, or start another run with --weights "
+            f"{output / LAST}"
         )
     write_json(output / CONFIG, config)
+
+
+def _counted(found: dict[str, Any]) -> str:
+    names = found["class_names"]
+    return (
+        f"{found['train_examples']:,} and {found['test_examples']:,} images of {len(names)} "
+        f"classes ({', '.join(names)})"
+    )
 
 
 def _prepare(

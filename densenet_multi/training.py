@@ -25,7 +25,7 @@ from .checkpoint import TrainingState
 from .data import Arrays, Examples, epoch_order
 from .data.augment import augment
 from .history import Epoch, History, Step
-from .inputs import ImageError, check_images, check_labels, check_trainable
+from .inputs import ImageError, check_image_shape, check_images, check_labels, check_trainable
 from .manifest import tensors
 from .recipe import Recipe
 from .reference import cross_entropy
@@ -41,6 +41,18 @@ Keep = Callable[[Callable[[], TrainingState]], object]
 
 class TrainingError(ValueError):
     """The run cannot go on; the message says at which step, and what to change."""
+
+
+def check_finite(step: int, weights: Weights, velocity: Weights) -> None:
+    """Raises ``TrainingError`` where a weight or a velocity after a step is not finite."""
+    arrays = [*weights.items(), *velocity.items()]
+    broken = [name for name, array in arrays if not np.isfinite(array).all()]
+    if broken:
+        raise TrainingError(
+            f"step {step}: expected finite weights, found others in {broken[0]}"
+            + (f" and {len(broken) - 1} more tensors" if broken[1:] else "")
+            + "; try a lower learning rate"
+        )
 
 
 class Training:
@@ -145,7 +157,7 @@ class Training:
         """
         recipe, size = self.recipe, self.recipe.batch_size
         indices = self._order(epoch)[index * size : (index + 1) * size]
-        x = check_images(self._spec, self._data.take(indices), self._dtype)
+        x = self._images("data", self._data, indices)
         if recipe.flip or recipe.shift:
             drawn = recipe.seed, epoch, indices
             fill = getattr(self._data, "black", 0.0)
@@ -186,7 +198,11 @@ class Training:
         self._call_back(step, keep=self.steps % self.steps_per_epoch != 0)
 
     def finish_epoch(self) -> None:
-        """Test, and write down an epoch."""
+        """Test, and write down an epoch. Raises ``TrainingError`` where it has ended in nothing.
+
+        A loss says so in time but in MXNet, whose ReLU makes 0 of what is not a number.
+        """
+        check_finite(self.steps, *self._snapshot())
         seconds = time.perf_counter() - self._start
         steps = self.history.steps[-self.steps_per_epoch :]
         size, count = self.recipe.batch_size, len(self._data)
@@ -280,7 +296,7 @@ class Training:
         for start in range(0, len(data), size):
             indices = np.arange(start, min(start + size, len(data)))
             labels = np.asarray(data.labels)[indices]
-            scores = logits(check_images(self._spec, data.take(indices), self._dtype))
+            scores = logits(self._images("validation", data, indices))
             loss += cross_entropy(scores, labels) * len(indices)
             right += int((scores.argmax(axis=1) == labels).sum())
             self._progress.update(task, advance=len(indices))
@@ -298,11 +314,25 @@ class Training:
             if len(examples) == 0:
                 raise ImageError("images: expected at least one, found none")
             check_labels(examples.labels, len(examples), self._spec.config.num_classes)
+            if pair:  # all of its shape, not that of one example
+                check_image_shape(self._spec, np.shape(given[0]))
             check_images(self._spec, examples.take(np.arange(1)))
         except ValueError as error:
             raise type(error)(f"{what}: {error}") from None
         checked: Examples = examples
         return checked
+
+    def _images(self, what: str, data: Examples, indices: npt.NDArray[np.integer[Any]]) -> Array:
+        """Some of the images, checked; an error names the first that is to blame."""
+        try:
+            return check_images(self._spec, data.take(indices), self._dtype)
+        except ImageError:
+            for index in np.sort(indices):
+                try:
+                    check_images(self._spec, data.take(np.array([index])), self._dtype)
+                except ImageError as error:
+                    raise ImageError(f"{what}: example {index}: {error}") from None
+            raise
 
     def _call_back(self, event: Step | Epoch, *, keep: bool) -> None:
         for callback in self._callbacks:

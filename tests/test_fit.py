@@ -183,9 +183,13 @@ def test_a_state_of_a_run_that_averages_other_epochs_is_refused(backend):
 def test_what_is_wrong_with_a_later_batch_is_said_as_it_is(backend):
     spec = small("plain")
     x, y = examples(spec)
-    x[epoch_order(11, 0, 0)[7], 0, 3, 3] = np.nan
-    with pytest.raises(dm.ImageError, match="images: expected finite pixels, found 1"):
-        backend.fit(backend.build(spec), (x, y), dm.Recipe(epochs=1, batch_size=3))
+    broken = epoch_order(11, 0, 0)[7]
+    x[broken, 0, 3, 3] = np.nan
+    recipe, why = dm.Recipe(epochs=1, batch_size=3), "images: expected finite pixels, found 1"
+    with pytest.raises(dm.ImageError, match=f"data: example {broken}: {why}"):
+        backend.fit(backend.build(spec), (x, y), recipe)
+    with pytest.raises(dm.ImageError, match=f"validation: example {broken}: {why}"):
+        backend.fit(backend.build(spec), examples(spec), recipe, validation=(x, y))
 
 
 def test_a_callback_may_use_the_model_after_it_asked_for_the_state(backend):
@@ -326,12 +330,13 @@ def test_fitting_leaves_what_it_was_given_as_it_was(backend):
         np.testing.assert_array_equal(before[name], array)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(backend):
+@pytest.mark.parametrize("memory_efficient", [False, True])
+def test_a_loss_that_is_not_finite_stops_the_run(backend, memory_efficient):
     spec = small("plain")
     heard = []
     with pytest.raises(dm.TrainingError, match=r"step \d+ \(epoch 1\): expected a finite loss"):
         backend.fit(
-            backend.build(spec),
+            backend.build(spec, memory_efficient=memory_efficient),
             examples(spec),
             dm.Recipe(epochs=1, batch_size=2, learning_rate=1e38, weight_decay=1e10),
             callbacks=[heard.append],
@@ -339,10 +344,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(backend):
     assert all(np.isfinite(event.loss) for event in heard)
 
 
+def test_a_network_that_was_destroyed_is_no_result(backend):
+    # MXNet's ReLU makes 0 of what is not a number: the loss stays finite
+    spec = small("plain")
+    recipe = dm.Recipe(epochs=1, batch_size=2, learning_rate=1e30)
+    with pytest.raises(dm.TrainingError, match="expected (a finite loss|finite weights), found"):
+        backend.fit(backend.build(spec), examples(spec), recipe)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda x, y: (x[:, :, 0], y), dm.ImageError, r"data: images: expected shape"),
+        (lambda x, y: (x[:, :, 0], y), dm.ImageError, r"data: images: expected shape .*\(11, 32,"),
         (lambda x, y: (x, y + 9), dm.ImageError, r"data: labels: expected values from 0 to 4"),
         (lambda x, y: (x, y[:-1]), dm.ImageError, r"data: labels: expected 11 integers"),
         (lambda x, y: (x[:0], y[:0]), dm.ImageError, r"data: images: expected at least one"),

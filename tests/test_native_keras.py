@@ -160,6 +160,54 @@ def test_frozen_layers_count_but_have_no_gradient(spec):
     assert not gradients
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("level", [True, "max"])
+def test_a_memory_efficient_model_may_be_frozen_in_parts(level, dtype):
+    spec = small("bottleneck", conv_bias=True)
+    results = []
+    for efficient in (False, level):
+        model = dk.build(spec, dtype=dtype, seed=1, memory_efficient=efficient)
+        first, second = model.features.denseblock1.denselayer1, model.features.denseblock2
+        for layer in (model.features.conv0, first.norm1, first.conv2, second.denselayer1):
+            layer.trainable = False
+        _, gradients = dk.loss_and_gradients(model, images(spec, 32, count=4), labels(spec, 4))
+        results.append({**gradients, **dk.export_weights(model)})
+    expected, found = results
+    assert list(found) == list(expected)
+    tolerance = 1e-5 if dtype == "float32" else 1e-13
+    for name, array in expected.items():
+        assert np.abs(found[name] - array).max() <= tolerance * np.abs(array).max() + 1e-9, name
+
+
+def test_a_memory_efficient_model_names_the_layer_that_it_would_pass_by():
+    x = np.zeros((2, 32, 32, 3), np.float32)
+    for change in ("synchronized", "lora"):
+        model = dk.build(small("bottleneck"), memory_efficient=True)
+        layer = model.features.denseblock1.denselayer1
+        if change == "lora":
+            layer.conv1.enable_lora(2)
+        else:
+            layer.norm1.synchronized = True
+        with pytest.raises(dm.ConfigError, match=r"expected BatchNormalization .*; build the"):
+            model(x, training=True)
+        assert model(x).shape == (2, 4)
+
+
+def test_a_memory_efficient_step_compiles_with_xla():
+    spec = small("bottleneck")
+    x, y = nhwc(images(spec, 32, count=4)).astype(np.float32), labels(spec, 4)
+    ends = []
+    for xla in (False, True):
+        model = dk.build(spec, seed=1, memory_efficient=True)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=xla)
+        model.train_on_batch(x, y)
+        ends.append(dk.export_weights(model))
+    plain, compiled = ends
+    for name, array in plain.items():
+        np.testing.assert_allclose(compiled[name], array, rtol=1e-4, atol=1e-4)
+
+
 def test_the_layout_is_ours_whatever_kerass_configuration_says(spec):
     expected = dk.predict(dk.build(spec), images(spec, 33))
     keras.config.set_image_data_format("channels_first")

@@ -501,6 +501,10 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(backend, weigh
     if path.exists():
         assert all(np.isfinite(a).all() for a in load_state(path)[1].weights.values())
         assert str(tmp_path / "run") in str(caught.value)
+    with pytest.raises(dm.TrainingError, match=r"history\.jsonl is kept, begin again with another"):
+        train(options, output=tmp_path / "short")
+    assert runs.read_config(tmp_path / "short")["weights"] == str(weights)
+    assert (tmp_path / "short" / "history.jsonl").exists()
 
 
 def test_a_run_goes_on_in_less_memory(backend, weights, tmp_path, monkeypatch):
@@ -541,7 +545,9 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
     (tmp_path / "run" / "report.json").unlink()
     weights.unlink()  # a run that has begun needs them no longer
     (tmp_path / "own" / "b").rename(tmp_path / "own" / "A")
-    with pytest.raises(RunError, match=r"expected the data that this run began with.*'a', 'b'"):
+    with pytest.raises(
+        RunError, match=r"expected the data that this run began with.*2 classes \(a, b\)"
+    ):
         train(options, output=tmp_path / "run", resume=True)
 
 

@@ -1,7 +1,7 @@
 """Training in less memory: a convolution's input is made again when its gradient is wanted.
 
-In PyTorch and Keras each layer asks for it. Here, as in Gluon, a block does, in whose backward
-pass a layer reads a slice of what the block returned: XLA compiles as many operations as there are
+In PyTorch each layer asks for it. Here, as in Keras and Gluon, a block does, in whose backward pass
+a layer reads a slice of what the block returned: XLA compiles as many operations as there are
 layers, not as many as there are pairs of them.
 
 It is also where a map has its mean and variance taken once, in all training: each later layer of a

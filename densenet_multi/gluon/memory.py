@@ -1,7 +1,7 @@
 """Training in less memory: a convolution's input is made again when its gradient is wanted.
 
-The backward pass is a block's, as in Flax: it reads what each layer reads in what the block
-returned. The network stays imperative when it is hybridized; its parts do not.
+The backward pass is a block's, as in Keras and Flax: it reads what each layer reads in what the
+block returned. The network stays imperative when it is hybridized; its parts do not.
 """
 
 from ctypes import byref

@@ -79,23 +79,40 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if inputs.dtype == "float64":
             return super().call(inputs, training=training, mask=mask)
-        training = bool(training and self.trainable)
-        # tf.nn's would raise epsilon to 1.001e-5
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=self.gamma,
-            offset=self.beta,
-            mean=[] if training else self.moving_mean,
-            variance=[] if training else self.moving_variance,
-            epsilon=self.epsilon,
-            is_training=training,
-        )
-        if training:
-            count = tf.cast(tf.size(inputs) / inputs.shape[-1], variance.dtype)
-            variance *= (count - 1) / count  # it was divided by count - 1
-            for running, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                running.assign(self.momentum * running + (1 - self.momentum) * new)
+        running = self.moving_mean, self.moving_variance
+        if not (training and self.trainable):
+            return fused_batch_norm(inputs, self.gamma, self.beta, self.epsilon, running)[0]
+        y, *found = fused_batch_norm(inputs, self.gamma, self.beta, self.epsilon)
+        for variable, value in zip(running, self.moved(running, found, inputs), strict=True):
+            variable.assign(value)
         return y
+
+    def moved(self, running: Any, found: Any, x: Any) -> list[Any]:
+        """The running mean and variance after a batch; ``found`` is what the fused one returns."""
+        new = found[0], biased(found[1], x)
+        keep = self.momentum
+        return [keep * old + (1 - keep) * value for old, value in zip(running, new, strict=True)]
+
+
+def fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float, known: Any = None) -> Any:
+    """With a ``known`` mean and variance, or the batch's, which it returns with what its gradient
+    wants. (``tf.nn`` has one that would raise epsilon to 1.001e-5.)"""
+    mean, variance = known or ([], [])
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=gamma,
+        offset=beta,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        is_training=known is None,
+    )
+
+
+def biased(variance: Any, x: Any) -> Any:
+    """The fused BatchNorm has divided by count - 1."""
+    count = tf.cast(tf.size(x) / x.shape[-1], variance.dtype)
+    return variance * ((count - 1) / count)
 
 
 @keras.utils.register_keras_serializable("densenet_multi")

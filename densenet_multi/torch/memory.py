@@ -1,6 +1,6 @@
 """Training in less memory: a convolution's input is made again when its gradient is wanted.
 
-Keras' memory.py is the same text; Gluon and Flax do so for a block.
+Each layer asks for it by itself; in the other three, a block does.
 """
 
 from collections.abc import Sequence
