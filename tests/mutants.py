@@ -544,8 +544,8 @@ MUTANTS = [
     Mutant(
         "a batch variance is divided by the number of values (the fused BatchNorm's by one less)",
         "keras/layers.py",
-        "variance *= (count - 1) / count",
-        "pass",
+        "return variance * ((count - 1) / count)",
+        "return variance",
         "test_parity.py a_step_in_float32",
     ),
     Mutant(
