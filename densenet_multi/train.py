@@ -205,8 +205,8 @@ def _train(
         if output is None:
             raise
         if not (output / CHECKPOINT).exists():
-            kept = f"{output / HISTORY} is kept, begin again with another --output"
-            raise TrainingError(f"{error}; {kept}") from None
+            how = f"{output / HISTORY} is kept, begin again with another --output"
+            raise TrainingError(f"{error}; {how}") from None
         last = f"--weights {output / LAST}, another --output and a lower --learning-rate"
         raise TrainingError(f"{error}; the last good weights are kept, go on with {last}") from None
     report = _report(options, backend, start, data, history)

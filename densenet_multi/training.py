@@ -322,7 +322,7 @@ class Training:
         checked: Examples = examples
         return checked
 
-    def _images(self, what: str, data: Examples, indices: npt.NDArray[np.integer[Any]]) -> Array:
+    def _images(self, what: str, data: Examples, indices: npt.NDArray[np.int64]) -> Array:
         """Some of the images, checked; an error names the first that is to blame."""
         try:
             return check_images(self._spec, data.take(indices), self._dtype)

@@ -70,18 +70,17 @@ class Step:
 
     def __call__(self, variables: Any, x: Any, known: Sequence[Any] = ()) -> tuple[Any, Any, Any]:
         """What it makes, the new running statistics, and what is known if it makes that again."""
-        (*of_norm, mean, variance), (kernel, *bias) = variables
-        running = [mean, variance]
+        (gamma, beta, *running), (kernel, *bias) = variables
         if x.dtype == tf.float64 or not self.norm.trainable:
             trained = len(self.norm.trainable_variables)
-            given = [*of_norm, *running]
+            given = [gamma, beta, *running]
             # called without a state of its own, a layer returns the new one and assigns nothing
             x, after = self.norm.stateless_call(given[:trained], given[trained:], x, training=True)
             x, running = relu(x), after[-2:]
         elif known:
-            x = rectified_again(x, *of_norm, self.norm.epsilon, known)
+            x = rectified_again(x, gamma, beta, self.norm.epsilon, known)
         else:
-            x, *known = fused_batch_norm(x, *of_norm, self.norm.epsilon)
+            x, *known = fused_batch_norm(x, gamma, beta, self.norm.epsilon)
             x, running = relu(x), self.norm.moved(running, known, x)
         x = self.conv.convolution_op(x, tf.cast(kernel, x.dtype))
         if bias:
