@@ -5,12 +5,8 @@ import pytest
 
 import densenet_multi as dm
 import native
-from cases import SMALL, images, labels, random_weights, small
+from cases import SMALL, as_float32, images, labels, random_weights, small
 from densenet_multi.bench import bench
-
-
-def float32_weights(spec):
-    return {name: array.astype(np.float32) for name, array in random_weights(spec).items()}
 
 
 def pair(backend, spec, weights, *, level=True):
@@ -90,7 +86,7 @@ def test_evaluation_is_the_same(backend):
 def test_a_float32_step_is_the_same(backend, level):
     spec = small("bottleneck")
     x, y = images(spec, 32, count=4), labels(spec, 4)
-    before, ends = float32_weights(spec), []
+    before, ends = as_float32(random_weights(spec)), []
     for efficient in (False, level):
         model = backend.build(spec, memory_efficient=efficient)
         backend.import_weights(model, before)
@@ -117,7 +113,7 @@ def test_in_bfloat16_too(backend, level):
     for efficient in (False, level):
         native.seed(backend.NAME, 5)
         model = backend.build(spec, memory_efficient=efficient)
-        backend.import_weights(model, before := float32_weights(spec))
+        backend.import_weights(model, before := as_float32(random_weights(spec)))
         history = backend.fit(model, data, recipe)
         ends.append((history.epochs[-1].loss, backend.export_weights(model)))
     (loss, plain), (same_loss, same) = ends
