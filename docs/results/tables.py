@@ -113,8 +113,8 @@ def memory(result: dict[str, Any]) -> str:
 
 def at_depths(name: str, case: str, what: str) -> dict[int, float]:
     """One number of a case at every depth that was measured."""
-    found = {depth: read(f"growth-{depth}")["backends"].get(name) for depth in DEPTHS}
-    return {depth: got["cases"][case][what] for depth, got in found.items() if got}
+    found = {depth: read(f"growth-{depth}")["backends"].get(name, {}) for depth in DEPTHS}
+    return {depth: got["cases"][case][what] for depth, got in found.items() if "cases" in got}
 
 
 def growth(what: str, unit: str, scale: float) -> str:
@@ -164,7 +164,6 @@ def tables() -> dict[str, list[str]]:
             steps(),
             speed(read("bench-training")),
             speed(read("bench-training-densenet121")),
-            steps("steps-training"),
             memory(read("bench-memory")),
             growth("grown_bytes", "GiB", 2**30),
             growth("first_step_seconds", "s", 1),
