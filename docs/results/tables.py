@@ -164,6 +164,7 @@ def tables() -> dict[str, list[str]]:
             steps(),
             speed(read("bench-training")),
             speed(read("bench-training-densenet121")),
+            steps("steps-training"),
             memory(read("bench-memory")),
             growth("grown_bytes", "GiB", 2**30),
             growth("first_step_seconds", "s", 1),
