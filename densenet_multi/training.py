@@ -202,8 +202,9 @@ class Training:
 
         A loss says so in time but in MXNet, whose ReLU makes 0 of what is not a number.
         """
-        check_finite(self.steps, *self._snapshot())
         seconds = time.perf_counter() - self._start
+        weights, velocity = self._snapshot()
+        check_finite(self.steps, weights, velocity)
         steps = self.history.steps[-self.steps_per_epoch :]
         size, count = self.recipe.batch_size, len(self._data)
         sizes = np.diff([*range(0, count, size), count])[: len(steps)]
@@ -224,7 +225,7 @@ class Training:
         )
         self.history.epochs.append(epoch)
         if count := self._averaged_after(epoch.number):
-            self._average(count)
+            self._average(weights, count)
         self._start = time.perf_counter()
         self._call_back(epoch, keep=True)
 
@@ -246,9 +247,8 @@ class Training:
         """How many epochs' weights are in the mean."""
         return sum(number <= epoch for number in self.recipe.averaged_epochs)
 
-    def _average(self, count: int) -> None:
-        """Take the weights of this moment, the ``count``-th, into their mean."""
-        weights, _ = self._snapshot()
+    def _average(self, weights: Weights, count: int) -> None:
+        """Take an epoch's weights, the ``count``-th, into their mean."""
         mean = self.history.mean or weights
         self.history.mean = {n: mean[n] + (weights[n] - mean[n]) / count for n in weights}
 

@@ -171,12 +171,15 @@ def test_a_memory_efficient_model_may_be_frozen_in_parts(level, dtype):
         for layer in (model.features.conv0, first.norm1, first.conv2, second.denselayer1):
             layer.trainable = False
         _, gradients = dk.loss_and_gradients(model, images(spec, 32, count=4), labels(spec, 4))
-        results.append({**gradients, **dk.export_weights(model)})
-    expected, found = results
-    assert list(found) == list(expected)
-    tolerance = 1e-5 if dtype == "float32" else 1e-13
-    for name, array in expected.items():
-        assert np.abs(found[name] - array).max() <= tolerance * np.abs(array).max() + 1e-9, name
+        results.append((gradients, dk.export_weights(model)))
+    (gradients, after), (same_gradients, same_after) = results
+    assert list(same_gradients) == list(gradients)
+    rounding = 1e-6 if dtype == "float32" else 1e-14
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    for name, gradient in gradients.items():  # a bias before a BatchNorm has rounding alone
+        assert np.abs(same_gradients[name] - gradient).max() <= rounding * largest, name
+    for name, array in after.items():
+        assert np.abs(same_after[name] - array).max() <= rounding * np.abs(array).max(), name
 
 
 def test_a_memory_efficient_model_names_the_layer_that_it_would_pass_by():

@@ -545,7 +545,8 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
     (tmp_path / "run" / "report.json").unlink()
     weights.unlink()  # a run that has begun needs them no longer
     (tmp_path / "own" / "b").rename(tmp_path / "own" / "A")
-    with pytest.raises(RunError, match=r"expected the data .* 2 classes \(a, b\), found"):
+    began = r"expected the data that this run began with.* 2 classes \(a, b\), found"
+    with pytest.raises(RunError, match=began):
         train(options, output=tmp_path / "run", resume=True)
 
 
