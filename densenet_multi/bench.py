@@ -38,6 +38,8 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 # glibc then gives an array back when it is freed: a process holds what is in use. Large pages
 # make up for the time that takes.
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+# JAX and TensorFlow each take most of a GPU's memory for themselves unless they are told not to
+SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 class CaseError(RuntimeError):
@@ -55,6 +57,7 @@ def bench(
     rounds: int = 5,
     steps: int = 2,
     threads: int | None = None,
+    device: str = "cpu",
     step: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Images per second of each case (see ``CASES`` of bench_case.py), in each backend.
@@ -78,17 +81,21 @@ def bench(
         rounds: how often the cases of a backend take turns.
         steps: in each round.
         threads: CPUs that a process may use; None is all that this one may.
+        device: "cpu", or "gpu", which must be there; memory is then the GPU's, and the products are
+            PyTorch's (float32 ones in TF32, as the frameworks' convolutions are).
         step: called with a line of text before each part of the work (``parts`` of them).
 
-    Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and,
-    where it is "ok", ``cases``: {name: see ``summary_of``, and, but for the first, ``ratio``: the
+    Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and
+    ``cases``: {name: see ``summary_of``, and, but for the first, ``ratio``: the
     first one's images per second over this one's, median over the rounds; where the products were
     measured in the same precision, ``share``: this one's images per second over theirs; for
-    memory, ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}.
+    memory, ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}. Where cases ended
+    too early, ``status`` is "failed", and ``failed`` maps their names to why.
     Raises ``ConfigError``.
     """
     cpus = _cpus(threads)
     check_names("work", [work], CASES)
+    check_names("device", [device], ("cpu", "gpu"))
     usual = USUAL[work]
     given, variant = variant, usual[0] if variant is None else variant
     if depth is not None and work != "memory":
@@ -109,6 +116,7 @@ def bench(
         "steps": integer("steps", steps, 1),
         "warmup": WARMUP,
         "cpus": cpus,
+        "device": device,
     }
     reports = {}
     for backend in backends:
@@ -121,6 +129,7 @@ def bench(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
+        **({"gpu": _gpu()} if device == "gpu" else {}),
         "backends": reports,
     }
 
@@ -156,35 +165,56 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
 
 
 def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str, Any]:
-    """One backend's cases, round by round, in turned order in every other one."""
-    try:
-        with ExitStack() as stack:
-            processes, heard = {}, {}
-            for case in CASES[settings["work"]]:
-                step(f"{settings['backend']}, {case}: warming up")
-                process = stack.enter_context(_started({**settings, "case": case}))
-                answer = _answer(*process)
+    """One backend's cases, round by round, in turned order in every other one.
+
+    A case that ends too early, for want of memory perhaps, leaves the others as they are.
+    """
+    processes, heard, failed = dict[str, Any](), dict[str, list[Any]](), dict[str, str]()
+    with ExitStack() as stack:
+        for case in CASES[settings["work"]]:
+            step(f"{settings['backend']}, {case}: warming up")
+            processes[case] = stack.enter_context(_started({**settings, "case": case}))
+            try:
+                answer = _answer(*processes[case])
+            except CaseError as error:
+                _, missing, text = str(error).partition(f"{BackendNotInstalledError.__name__}: ")
+                if missing:
+                    return {"status": "not installed", "error": text}
+                failed[case] = str(error)
+            else:
                 if "absent" not in answer:
-                    processes[case], heard[case] = process, [answer]
-            for number in range(settings["rounds"]):
-                for case in list(heard)[:: 1 if number % 2 else -1]:
-                    step(f"{settings['backend']}, {case}: round {number + 1}")
+                    heard[case] = [answer]
+        for number in range(settings["rounds"]):
+            for case in list(heard)[:: 1 if number % 2 else -1]:
+                step(f"{settings['backend']}, {case}: round {number + 1}")
+                try:
                     heard[case].append(_answer(*processes[case], go=True))
-    except CaseError as error:
-        _, missing, text = str(error).partition(f"{BackendNotInstalledError.__name__}: ")
-        return {"status": "not installed" if missing else "failed", "error": text or str(error)}
+                except CaseError as error:
+                    failed[case] = str(error)
+                    del heard[case]
+    cases = _compared(settings, heard)
+    if not failed:
+        return {"status": "ok", "cases": cases}
+    same = {error: [c for c in failed if failed[c] == error] for error in failed.values()}
+    error = "; ".join(f"{', '.join(names)}: {error}" for error, names in same.items())
+    return {"status": "failed", "error": error, "cases": cases, "failed": failed}
+
+
+def _compared(settings: dict[str, Any], heard: dict[str, list[Any]]) -> dict[str, Any]:
+    """What is reported of the cases that came to an end, each beside the first."""
     size = settings["batch_size"]
     cases = {case: summary_of(first, rest, size) for case, (first, *rest) in heard.items()}
-    ours, *others = cases.values()
-    for other in others:
-        other["ratio"] = _ratio(ours, other)
+    ours = CASES[settings["work"]][0]
+    for case in cases.keys() - {ours} if ours in cases else ():
+        cases[case]["ratio"] = _ratio(cases[ours], cases[case])
         if settings["work"] == "memory":
-            other["memory_ratio"] = ours["grown_bytes"] / max(1, other["grown_bytes"])
+            grown = max(1, cases[case]["grown_bytes"])
+            cases[case]["memory_ratio"] = cases[ours]["grown_bytes"] / grown
     for case in cases.keys() - {"feeding", *PRODUCTS}:
         products = cases.get("bfloat16 products" if case == "bfloat16" else "products")
         if products is not None:
             cases[case]["share"] = _ratio(cases[case], products)
-    return {"status": "ok", "cases": cases}
+    return cases
 
 
 def _ratio(case: dict[str, Any], other: dict[str, Any]) -> float:
@@ -194,11 +224,16 @@ def _ratio(case: dict[str, Any], other: dict[str, Any]) -> float:
 
 def _started(settings: dict[str, Any]) -> AbstractContextManager[Any]:
     count = str(len(settings["cpus"]))
+    environment = dict.fromkeys(THREADS, count)
+    if settings["device"] == "gpu":
+        environment |= SHARED
+    elif settings["work"] == "memory":
+        environment |= EXACT
     return started(
         "densenet_multi.bench_case",
         json.dumps(settings),
         stdin=subprocess.PIPE,
-        environment=dict.fromkeys(THREADS, count) | (EXACT if settings["work"] == "memory" else {}),
+        environment=environment,
     )
 
 
@@ -232,6 +267,15 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
+def _gpu() -> str:
+    """The names of NVIDIA's GPUs, as their driver's own tool says."""
+    with suppress(OSError):
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        found = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
+        return ", ".join(found.stdout.splitlines())
+    return ""
+
+
 def table(result: dict[str, Any]) -> Table:
     """The result as a table for a terminal, ratios first."""
     from rich import box
@@ -241,16 +285,16 @@ def table(result: dict[str, Any]) -> Table:
     last, key = ["of products"], "share"
     if memory:
         last, key = ["memory", "memory ratio"], "memory_ratio"
-        about = "memory: how much the process grew since before it (ratio: the first case's over "
-        about += "this one's)."
+        about = "memory: how much the process (on a GPU, what it holds there) grew since before "
+        about += "it (ratio: the first case's over this one's)."
     else:
-        about = "products: the network's matrix products alone, in NumPy (in bfloat16, in "
-        about += "PyTorch); of products: images per second over theirs."
+        about = "products: the network's matrix products alone, in NumPy (in bfloat16 or on a "
+        about += "GPU, in PyTorch); of products: images per second over theirs."
     size = f"{result['image_size']}x{result['image_size']}"
     drawn = Table(
         box=box.SIMPLE_HEAD,
         title=f"{result['work']}, {name_of(result)}, {result['batch_size']} images of {size}, "
-        f"float32, {len(result['cpus'])} CPUs",
+        f"float32, {result.get('gpu') or str(len(result['cpus'])) + ' CPUs'}",
         caption="ratio: images per second of a backend's first case over this one's, median over "
         f"{result['rounds']} rounds in turn. In brackets, the slowest and the fastest round. The "
         f"first step compiles. {about}",
@@ -260,19 +304,25 @@ def table(result: dict[str, Any]) -> Table:
     for heading in ("backend", "case", "ratio", "images/s", "first step", *last):
         drawn.add_column(heading, justify="left" if heading in ("backend", "case") else "right")
     for name, report in result["backends"].items():
-        if report["status"] != "ok":
+        cases, failed = report.get("cases", {}), report.get("failed", {})
+        if not cases:
             drawn.add_row(name, report["status"], end_section=True)
             continue
-        for number, (case, found) in enumerate(report["cases"].items(), 1):
+        for number, case in enumerate([*cases, *failed]):
+            label, end = "" if number else name, number + 1 == len(cases) + len(failed)
+            if case in failed:
+                drawn.add_row(label, case, "failed", end_section=end)
+                continue
+            found = cases[case]
             drawn.add_row(
-                "" if number > 1 else name,
+                label,
                 case,
                 f"{found['ratio']:.2f}" if "ratio" in found else "",
                 f"{found['images_per_second']:.0f} ({found['lowest']:.0f}-{found['highest']:.0f})",
                 f"{found['first_step_seconds']:.1f} s",
                 *([f"{found['grown_bytes'] / 2**20:,.0f} MiB"] if memory else []),
                 f"{found[key]:.2f}" if key in found else "",
-                end_section=number == len(report["cases"]),
+                end_section=end,
             )
     return drawn
 
@@ -285,7 +335,7 @@ def name_of(result: dict[str, Any]) -> str:
 def picture(result: dict[str, Any]) -> bytes:
     """The images per second of what ``bench`` returns, as SVG; feeding would be off the scale."""
     reports = result["backends"].items()
-    ran = {name: report["cases"] for name, report in reports if report["status"] == "ok"}
+    ran = {name: report["cases"] for name, report in reports if report.get("cases")}
     nothing = dict.fromkeys(("images_per_second", "lowest", "highest"), float("nan"))
     return bars(
         {

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ._checks import ConfigError
-from .backends import hide_gpus, load_backend
+from .backends import hide_gpus, load_backend, place
 from .data import Pixels, Preparation, load_sample
 from .history import Step
 from .manifest import shape_trace
@@ -59,12 +59,19 @@ class Rounds:
     """
 
     def __init__(
-        self, steps: int, warmup: int, calculated: Callable[[], object] = lambda: None
+        self,
+        steps: int,
+        warmup: int,
+        calculated: Callable[[], object] = lambda: None,
+        *,
+        peak: Callable[[], int] = peak_memory,
+        forget: Callable[[], object] = forget_peak_memory,
     ) -> None:
         self._steps, self._wanted, self._calculated = steps, warmup, calculated
+        self._peak, self._forget = peak, forget
         self._first, self._seconds = True, list[float]()
-        forget_peak_memory()  # building the network had its own
-        self._before = peak_memory()
+        forget()  # building the network had its own
+        self._before = peak()
         self._last = time.perf_counter()
 
     def __call__(self, event: object = None) -> None:
@@ -76,23 +83,25 @@ class Rounds:
             self._first = False
         self._seconds.append(time.perf_counter() - self._last)
         if len(self._seconds) == self._wanted:
-            peak = peak_memory()
+            peak = self._peak()
             grown = peak - self._before
             _say({"seconds": self._seconds, "peak_memory_bytes": peak, "grown_bytes": grown})
             if not sys.stdin.readline():
                 raise FinishedError
             self._seconds, self._wanted = [], self._steps
-            forget_peak_memory()  # tracing and compiling have theirs
+            self._forget()  # tracing and compiling have theirs
         self._last = time.perf_counter()
 
 
 def run(settings: dict[str, Any]) -> None:
     """Work until nobody asks for another round."""
-    hide_gpus()
+    if settings["device"] == "cpu":
+        hide_gpus()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, settings["cpus"])
     try:
-        if settings["case"].startswith("bfloat16") and not multiplies_bfloat16():
+        narrow = settings["case"].startswith("bfloat16")
+        if narrow and settings["device"] == "cpu" and not multiplies_bfloat16():
             raise AbsentError("this processor has no instructions for bfloat16")  # noqa: TRY301
         if settings["case"] in PRODUCTS:
             _multiply(settings)
@@ -129,21 +138,23 @@ def products(
 def _multiply(settings: dict[str, Any]) -> None:
     """The network's matrix products alone; training multiplies three times as much.
 
-    NumPy has no bfloat16: PyTorch multiplies in it, where it is installed.
+    NumPy has no bfloat16 and no GPU: PyTorch multiplies there, where it is installed.
     """
-    ones, matmul = partial(np.ones, dtype=np.float32), np.matmul
-    if settings["case"] == "bfloat16 products":
+    dtype = "bfloat16" if settings["case"] == "bfloat16 products" else "float32"
+    ones, matmul, rest = partial(np.ones, dtype=np.float32), np.matmul, ()
+    if dtype == "bfloat16" or settings["device"] == "gpu":
         try:
-            ones, matmul = _beside(load_backend("torch"), "peer").bfloat16()
+            torch: Any = load_backend("torch")
         except (ConfigError, ImportError) as error:
             raise AbsentError(str(error)) from None
-    spec = get_spec(settings["variant"])
+        ones, matmul, *rest = _beside(torch, "peer").products(dtype, settings["device"])
+    spec = network(settings["variant"], settings["depth"])
     shapes = list(products(spec, settings["image_size"], settings["batch_size"]))
     left, right, out = (
         ones(max(map(size, shapes)))
         for size in (lambda s: s[0] * s[1], lambda s: s[1] * s[2], lambda s: s[0] * s[2])
     )
-    rounds = Rounds(settings["steps"], settings["warmup"])
+    rounds = Rounds(settings["steps"], settings["warmup"], *rest)
     while True:
         for _ in range(3 if settings["work"] == "training" else 1):
             for m, k, n in shapes:
@@ -160,9 +171,11 @@ def _predict(settings: dict[str, Any]) -> None:
     images = np.random.default_rng(0).random(shape, np.float32)
     if settings["case"] == "framework":
         net = _peer_net(backend, settings)
+        place(backend, net, settings["device"])
         logits = partial(_beside(backend, "peer").logits, net)
     else:
         model = backend.build(spec)
+        place(backend, model, settings["device"])
         if settings["case"] == "optimized":
             model = backend.optimize(model)
         elif settings["case"] == "bfloat16":
@@ -189,15 +202,14 @@ def _train(settings: dict[str, Any]) -> None:
         _feed(Training(spec, "float32", recipe, data), Rounds(steps, warmup))
         return
     backend: Any = load_backend(settings["backend"])
-    # Gluon alone goes on calculating when a step has returned
-    calculated = getattr(_beside(backend, "peer"), "calculated", lambda: None)
-    new_rounds = partial(Rounds, steps, warmup, calculated)
+    new_rounds = partial(_rounds, backend, settings)
     if case in ("chapter", "model", "framework"):
         loop = _beside(backend, "chapter" if case == "chapter" else "peer")
         if case == "chapter":
             net = _chapter_net(loop, settings)
         else:
             net = backend.build(spec) if case == "model" else _peer_net(backend, settings)
+        place(backend, net, settings["device"])
         # made beforehand: how others read their images is not measured
         batches = [
             (data.take(indices), data.labels[indices].astype(np.int64))
@@ -208,6 +220,7 @@ def _train(settings: dict[str, Any]) -> None:
         return
     level = {"efficient": True, "max": "max"}.get(case, False)
     model = backend.build(spec, memory_efficient=level)
+    place(backend, model, settings["device"])
     if case == "plain" and settings["backend"] == "gluon":
         # allocated statically, each array has its own place for good: the most memory of all
         model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
@@ -224,6 +237,16 @@ def _feed(run: Training, rounds: Rounds) -> None:
     for index in range(run.steps_per_epoch):
         run.batch(0, index)
         rounds()
+
+
+def _rounds(backend: Any, settings: dict[str, Any]) -> Rounds:
+    """Of steps of this backend; on a GPU, memory is what the framework holds there."""
+    peer, memory = _beside(backend, "peer"), {}
+    if settings["device"] == "gpu":
+        memory = {"peak": peer.peak_gpu_memory, "forget": peer.forget_peak_gpu_memory}
+    # Gluon alone goes on calculating when a step has returned
+    calculated = getattr(peer, "calculated", lambda: None)
+    return Rounds(settings["steps"], settings["warmup"], calculated, **memory)
 
 
 def _beside(backend: Any, module: str) -> Any:

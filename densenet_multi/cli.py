@@ -488,6 +488,13 @@ def train(  # noqa: PLR0917  # click passes options by name
 @click.option("--rounds", type=AT_LEAST_1, default=5, show_default=True, help="Turns of each case.")
 @click.option("--steps", type=AT_LEAST_1, default=2, show_default=True, help="In each round.")
 @click.option("--threads", type=AT_LEAST_1, help="CPUs of each case.  [default: all]")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu"]),
+    default="cpu",
+    show_default=True,
+    help="Where it computes.",
+)
 @format_option
 @click.option(
     "--output",
@@ -506,7 +513,7 @@ def bench(
     """How fast each backend trains or predicts, with the chapter's own code and the framework's own
     DenseNet beside it; or what memory-efficient training costs and saves.
 
-    Each case is a process of its own, on the CPU; they take turns, so that what else the machine
+    Each case is a process of its own; they take turns, so that what else the machine
     does meets all of them. The ratio is what counts.
     """
     from . import bench as benchmark

@@ -1,12 +1,14 @@
 """Which backends a run tests, and the table of deviations it measured.
 
 ``pytest`` tests every installed backend; ``--backends torch,flax`` exactly those, and one that
-cannot be imported then fails; ``--backends none`` the framework-free part only.
+cannot be imported then fails; ``--backends none`` the framework-free part only. Tests run on the
+CPU, or with ``--device gpu`` on a GPU, which must be there.
 """
 
 import os
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,8 @@ os.environ.setdefault(
 )
 
 import densenet_multi as dm
-from densenet_multi.backends import framework_versions
+from densenet_multi.backends import framework_versions, hide_gpus, place
+from densenet_multi.bench import SHARED
 from tolerances import TIERS, Deviations
 
 DEVIATIONS = pytest.StashKey[Deviations]()
@@ -29,6 +32,7 @@ DEVIATIONS = pytest.StashKey[Deviations]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backends", help="comma-separated, or 'none'; default: those installed")
+    parser.addoption("--device", choices=["cpu", "gpu"], default="cpu", help="default: cpu")
 
 
 settings.register_profile("thorough", max_examples=100)  # see test_parity_generated.py
@@ -36,6 +40,10 @@ settings.register_profile("thorough", max_examples=100)  # see test_parity_gener
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[DEVIATIONS] = Deviations()
+    if config.getoption("--device") == "cpu":
+        hide_gpus()
+    else:  # where float32 is to be float32, and processes share the memory
+        os.environ |= SHARED | {"NVIDIA_TF32_OVERRIDE": "0"}
     if len(selected(config)) > 1:
         # as densenet_multi/keras/__init__.py does, before the tests import TensorFlow
         with suppress(ImportError):
@@ -87,8 +95,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def backend(request: pytest.FixtureRequest) -> dm.backends.Backend:
-    return dm.load_backend(request.param)
+def backend(request: pytest.FixtureRequest) -> Any:
+    found: Any = dm.load_backend(request.param)
+    if request.config.getoption("--device") == "cpu":
+        return found
+
+    def build(*args: Any, **given: Any) -> Any:
+        model = found.build(*args, **given)
+        place(found, model, "gpu")
+        return model
+
+    return SimpleNamespace(**vars(found) | {"build": build})
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from densenet_multi import _process, bench, bench_case, cli, figures
 from densenet_multi.data import Pixels, Preparation, load_sample
 from densenet_multi.history import Step
 
-FEW = {"image_size": 32, "batch_size": 4, "rounds": 2, "steps": 2}
+FEW = {"image_size": 32, "batch_size": 4, "rounds": 2, "steps": 2, "device": "cpu"}
 
 
 def report(**ratios):
@@ -141,9 +141,40 @@ def test_a_process_that_ends_too_early_is_a_row_with_its_last_words():
     found = bench._turns(settings, lambda _: None)
     assert found["status"] == "failed"
     assert found["error"].startswith(
-        "its process ended with exit code 1: densenet_multi._checks.ConfigError"
+        "fit, bfloat16, chapter, model, framework: its process ended with exit code 1: "
+        "densenet_multi._checks.ConfigError"
     )
     assert "backend 'nothing' does not exist" in found["error"]
+    assert found["cases"].keys() >= {"feeding", "products"}  # they need no backend
+    assert not any("ratio" in case for case in found["cases"].values())
+
+
+@pytest.mark.parametrize("round_", [0, 2])
+def test_a_case_that_is_killed_leaves_the_others_as_they_are(monkeypatch, round_):
+    answers = dict.fromkeys(bench_case.CASES["memory"], 0)
+
+    def answer(case, _, *, go=False):
+        answers[case] += 1
+        if case == "plain" and answers[case] > round_:
+            raise bench.CaseError("its process ended with signal 9 (SIGKILL): ")
+        return {"seconds": [1 + go], "peak_memory_bytes": 1, "grown_bytes": 2}
+
+    monkeypatch.setattr(bench, "_started", lambda settings: nullcontext((settings["case"], None)))
+    monkeypatch.setattr(bench, "_answer", answer)
+    settings = {"backend": "any", "work": "memory", "rounds": 3, "batch_size": 60}
+    found = bench._turns(settings, lambda _: None)
+    assert found["status"] == "failed"
+    assert found["failed"] == {"plain": "its process ended with signal 9 (SIGKILL): "}
+    assert found["error"] == "plain: its process ended with signal 9 (SIGKILL): "
+    assert list(found["cases"]) == ["efficient", "max"]
+    assert len(found["cases"]["max"]["rounds"]) == 3
+    assert found["cases"]["max"]["memory_ratio"] == 1
+
+    monkeypatch.setattr(bench, "bench", lambda **_: result(any=found) | {"work": "memory"})
+    done = CliRunner().invoke(cli.main, ["bench", "--work", "memory"])
+    assert done.exit_code == 1
+    assert ["plain", "failed"] in [line.split() for line in done.stdout.splitlines()]
+    assert "signal 9" in done.stderr
 
 
 def test_a_case_reports_after_each_round_and_ends_when_nobody_asks(monkeypatch, capsys):
@@ -192,17 +223,19 @@ def test_the_threads_of_a_case_are_those_that_are_reported(monkeypatch, tmp_path
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # the user's, for other programs
     monkeypatch.setattr(bench, "started", lambda _, *a, **k: _process.started("own", *a, **k))
-    with bench._started({"work": "training", "cpus": [0, 1, 2]}) as (process, _):
+    with bench._started({"work": "training", "cpus": [0, 1, 2], "device": "cpu"}) as (process, _):
         assert process.stdout.read() == "3\n"
 
 
 def test_memory_is_counted_where_what_is_freed_is_given_back(monkeypatch):
     found = {}
     monkeypatch.setattr(bench, "started", lambda *_, **given: found.update(given))
-    bench._started({"work": "memory", "cpus": [0]})
+    bench._started({"work": "memory", "cpus": [0], "device": "cpu"})
     assert found["environment"].items() > bench.EXACT.items()
-    bench._started({"work": "training", "cpus": [0]})
-    assert not found["environment"].keys() & bench.EXACT.keys()
+    for work, device in [("training", "cpu"), ("memory", "gpu")]:
+        bench._started({"work": work, "cpus": [0], "device": device})
+        assert not found["environment"].keys() & bench.EXACT.keys()
+    assert found["environment"].items() > bench.SHARED.items()
 
 
 @pytest.mark.parametrize(
@@ -360,6 +393,7 @@ def test_the_products_multiply_as_often_as_the_network():
     ("given", "message"),
     [
         ({"work": "play"}, "work 'play' does not exist"),
+        ({"device": "tpu"}, "device 'tpu' does not exist"),
         ({"depth": 40}, "depth: expected none for training; it goes with work 'memory'"),
         ({"work": "memory", "depth": 0}, "depth: expected an integer of at least 10"),
         ({"work": "memory", "depth": 40, "variant": "d2l"}, "depth: expected none beside variant"),
@@ -406,7 +440,7 @@ def test_bench_measures_each_case(backend, work):
     done = CliRunner().invoke(cli.main, arguments)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert len(found["cpus"]) == 1
+    assert (len(found["cpus"]), found["device"]) == (1, "cpu")
     measured = found["backends"][backend.NAME]
     assert measured["status"] == "ok"
     absent = {"framework"}  # has no d2l
@@ -429,6 +463,14 @@ def test_bench_measures_each_case(backend, work):
     for case in cases.values():
         assert case["first_step_seconds"] > 0
         assert case["lowest"] <= case["images_per_second"]
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(backend):
+    arguments = ["bench", "--backends", backend.NAME, "--image-size", "32", "--batch-size", "4"]
+    done = CliRunner().invoke(cli.main, [*arguments, "--device", "gpu", "--rounds", "1"])
+    assert done.exit_code == 1
+    assert f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none" in done.stderr
 
 
 def test_the_frameworks_own_network_answers_as_ours_does(backend):

@@ -10,7 +10,7 @@ from flax import nnx
 
 from .chapter import train
 
-__all__ = ["logits", "peer_net", "train"]
+__all__ = ["forget_peak_gpu_memory", "logits", "peak_gpu_memory", "peer_net", "train"]
 
 BLOCKS = {
     "densenet121": (6, 12, 24, 16),
@@ -84,3 +84,11 @@ def logits(net: Any, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     if not net.norm0.use_running_average:
         net.eval()
     return np.asarray(predicted(net, np.moveaxis(x, 1, -1)))
+
+
+def peak_gpu_memory() -> int:
+    return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+
+
+def forget_peak_gpu_memory() -> None:
+    pass  # JAX cannot: the peak is since the start, and what tries out kernels is in it

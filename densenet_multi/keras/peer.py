@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from tensorflow import keras
 
 from .chapter import train
 
-__all__ = ["logits", "peer_net", "train"]
+__all__ = ["forget_peak_gpu_memory", "logits", "peak_gpu_memory", "peer_net", "train"]
 
 
 def peer_net(variant: str, image_size: int) -> keras.Model | None:
@@ -19,3 +20,11 @@ def peer_net(variant: str, image_size: int) -> keras.Model | None:
 
 def logits(net: Any, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return net.predict_on_batch(x.transpose(0, 2, 3, 1))
+
+
+def peak_gpu_memory() -> int:
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
+def forget_peak_gpu_memory() -> None:
+    tf.config.experimental.reset_memory_stats("GPU:0")

@@ -71,9 +71,10 @@ def chapter_net() -> nn.Module:
 def train(net: Any, batches: Iterable[Any], lr: float, hear: Callable[[], object]) -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
     loss = nn.CrossEntropyLoss()
+    device = next(net.parameters()).device
     net.train()
     for images, labels in batches:
-        X, y = torch.from_numpy(images), torch.from_numpy(labels)
+        X, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
         optimizer.zero_grad()
         y_hat = net(X)
         l = loss(y_hat, y)

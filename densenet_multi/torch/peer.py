@@ -10,7 +10,14 @@ import torch
 
 from .chapter import train
 
-__all__ = ["bfloat16", "logits", "peer_net", "train"]
+__all__ = [
+    "forget_peak_gpu_memory",
+    "logits",
+    "peak_gpu_memory",
+    "peer_net",
+    "products",
+    "train",
+]
 
 
 def peer_net(variant: str, image_size: int) -> torch.nn.Module | None:
@@ -25,9 +32,21 @@ def peer_net(variant: str, image_size: int) -> torch.nn.Module | None:
 def logits(net: Any, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     net.eval()
     with torch.inference_mode():
-        return net(torch.tensor(x)).numpy()
+        return net(torch.tensor(x, device=next(net.parameters()).device)).cpu().numpy()
 
 
-def bfloat16() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """``ones`` and ``matmul``: NumPy has none in bfloat16, and ``bench`` takes these."""
-    return partial(torch.ones, dtype=torch.bfloat16), torch.matmul
+def products(
+    dtype: str, device: str
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], object]]:
+    """``ones``, ``matmul``, and what waits for them: NumPy has no bfloat16, and no GPU."""
+    where, calculated = ("cuda", torch.cuda.synchronize) if device == "gpu" else ("cpu", int)
+    torch.backends.cuda.matmul.allow_tf32 = True  # as convolutions are
+    return partial(torch.ones, dtype=getattr(torch, dtype), device=where), torch.matmul, calculated
+
+
+def peak_gpu_memory() -> int:
+    return torch.cuda.max_memory_allocated()
+
+
+def forget_peak_gpu_memory() -> None:
+    torch.cuda.reset_peak_memory_stats()
