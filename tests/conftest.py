@@ -7,6 +7,7 @@ CPU, or with ``--device gpu`` on a GPU, which must be there.
 
 import os
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,18 +15,20 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Before any framework is imported. Threads that spin while they wait for work starve the other
-# frameworks on a small machine; XLA's optimiser takes longer than these small networks do.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
-
 import densenet_multi as dm
 from densenet_multi.backends import framework_versions, hide_gpus, place
 from densenet_multi.bench import SHARED
 from tolerances import TIERS, Deviations
+
+# Before any framework is imported. Threads that spin while they wait for work starve the other
+# frameworks on a small machine; XLA's optimiser takes longer than these small networks do.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+FLAGS = ["--xla_backend_optimization_level=0"]
+with suppress(PackageNotFoundError):
+    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later ones end at its name
+        FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
 DEVIATIONS = pytest.StashKey[Deviations]()
 

@@ -500,6 +500,20 @@ MUTANTS = [
         "test_bench.py take_turns",
     ),
     Mutant(
+        "a case of bench that is killed leaves the others as they are",
+        "bench.py",
+        "                    del heard[case]",
+        "                    heard.clear()",
+        "test_bench.py killed",
+    ),
+    Mutant(
+        "bench on a GPU does not hide it",
+        "bench_case.py",
+        '    if settings["device"] == "cpu":',
+        "    if settings:",
+        "test_bench.py put_on_the_device",
+    ),
+    Mutant(
         "bench compares within a round",
         "bench.py",
         "median(a / b for a, b in pairs)",

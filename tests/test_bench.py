@@ -343,6 +343,36 @@ def test_a_backend_without_its_framework_is_not_installed(monkeypatch):
     assert found == {"status": "not installed", "error": "type pip install this"}
 
 
+@pytest.mark.parametrize(
+    ("work", "case"),
+    [
+        *(("inference", case) for case in ("optimized", "model", "framework")),
+        *(("training", case) for case in ("fit", "chapter", "model", "framework")),
+        *(("memory", case) for case in ("efficient", "plain")),
+    ],
+)
+def test_what_is_measured_is_put_on_the_device(monkeypatch, work, case):
+    placed = []
+
+    def use_gpu(net):
+        placed.append(net)
+        raise dm.backends.BackendError("far enough")
+
+    backend = SimpleNamespace(
+        build=lambda *_, **__: "ours", use_gpu=use_gpu, FRAMEWORK="any", __name__="any"
+    )
+    beside = SimpleNamespace(peer_net=lambda *_: "other's", chapter_net=lambda: "other's")
+    monkeypatch.setattr(bench_case, "load_backend", lambda _: backend)
+    monkeypatch.setattr(bench_case, "_beside", lambda *_: beside)
+    monkeypatch.setattr(bench_case, "hide_gpus", hidden := Mock())
+    settings = {**FEW, "work": work, "case": case, "backend": "any", "variant": "d2l", "warmup": 1}
+    settings |= {"depth": None, "cpus": sorted(os.sched_getaffinity(0)), "device": "gpu"}
+    with pytest.raises(dm.backends.BackendError, match="far enough"):
+        bench_case.run(settings)
+    assert placed == ["other's" if case in ("chapter", "framework") else "ours"]
+    assert not hidden.called
+
+
 @pytest.mark.parametrize("machine", [False, True])
 def test_bfloat16_is_a_case_where_machine_and_backend_have_it(monkeypatch, capsys, machine):
     class Backend:

@@ -111,10 +111,27 @@ def memory(result: dict[str, Any]) -> str:
     return rows("backend, case | memory | over plain | time over plain", *lines)
 
 
+def profile(name: str) -> str:
+    """What ``profiles.py`` printed: milliseconds of each operation, of those that take some."""
+    found = read(name)
+    total = {case: sum(times.values()) for case, times in found.items()}
+    first, *_ = found.values()
+    names = sorted(first, key=first.__getitem__, reverse=True)
+    shown = [n for n in names if any(found[c].get(n, 0) > 0.01 * total[c] for c in found)]
+    lines = [
+        f"| {n} | " + " | ".join(f"{found[c].get(n, 0):,.0f}" for c in found) + " |" for n in shown
+    ]
+    rest = {c: total[c] - sum(found[c].get(n, 0) for n in shown) for c in found}
+    for label, values in (("others", rest), ("all", total)):
+        lines.append(f"| {label} | " + " | ".join(f"{v:,.0f}" for v in values.values()) + " |")
+    return rows(" | ".join(["operation", *(f"{case}, ms" for case in found)]), *lines)
+
+
 def at_depths(name: str, case: str, what: str) -> dict[int, float]:
     """One number of a case at every depth that was measured."""
     found = {depth: read(f"growth-{depth}")["backends"].get(name, {}) for depth in DEPTHS}
-    return {depth: got["cases"][case][what] for depth, got in found.items() if "cases" in got}
+    ended = {depth: got.get("cases", {}).get(case) for depth, got in found.items()}
+    return {depth: got[what] for depth, got in ended.items() if got}
 
 
 def growth(what: str, unit: str, scale: float) -> str:
@@ -123,11 +140,11 @@ def growth(what: str, unit: str, scale: float) -> str:
     for name in BACKENDS:
         for case in ("plain", "efficient"):
             values = at_depths(name, case, what)
-            if not values:
-                continue
             exponent = np.polyfit(np.log(list(values)), np.log(list(values.values())), 1)[0]
-            cells = " | ".join(f"{values[d] / scale:,.3g} {unit}" for d in DEPTHS if d in values)
-            cells += " | " * (len(DEPTHS) - len(values))
+            cells = " | ".join(
+                f"{values[depth] / scale:,.3g} {unit}" if depth in values else ""
+                for depth in DEPTHS
+            )
             lines.append(f"| {name}, {case} | {cells} | {exponent:.2f} |")
     depths = " | ".join(f"L = {depth}" for depth in DEPTHS)
     return rows(f"backend, case | {depths} | exponent", *lines)
@@ -139,9 +156,8 @@ def picture() -> bytes:
     for name in BACKENDS:
         for case in ("plain", "efficient"):
             values = at_depths(name, case, "grown_bytes")
-            if values:
-                depths = [float(depth) for depth in values]
-                lines[f"{name}, {case}"] = depths, [value / 2**20 for value in values.values()]
+            depths = [float(depth) for depth in values]
+            lines[f"{name}, {case}"] = depths, [value / 2**20 for value in values.values()]
     return powers(lines, "depth (L)", "memory (MiB)")
 
 
@@ -157,13 +173,25 @@ def tables() -> dict[str, list[str]]:
             first_epochs(epochs),
             run(read("modern-torch")),
         ],
+        "gpu": [
+            run(read("gpu-chapter")),
+            speed(read("gpu-training")),
+            memory(read("gpu-memory")),
+            speed(read("gpu-inference")),
+        ],
         "speed": [
             speed(read("bench-inference")),
             speed(read("bench-inference-1")),
             speed(read("bench-inference-64")),
+            speed(read("torchvision-inference")),
+            speed(read("torchvision-inference-1")),
             steps(),
+            profile("profile-torch"),
+            profile("profile-gluon"),
             speed(read("bench-training")),
             speed(read("bench-training-densenet121")),
+            speed(read("torchvision-training")),
+            profile("profile-gluon-training"),
             steps("steps-training"),
             memory(read("bench-memory")),
             growth("grown_bytes", "GiB", 2**30),
