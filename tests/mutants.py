@@ -573,8 +573,8 @@ MUTANTS = [
         "memory-efficient training compiles as one graph",
         "torch/memory.py",
         """if not is_compiling():  # which moves the running statistics once by itself
-            again = True""",
-        "again = not is_compiling()",
+            recomputing = True""",
+        "recomputing = not is_compiling()",
         "test_native_torch.py compiles_whole",
     ),
     Mutant(
@@ -713,7 +713,7 @@ MUTANTS = [
     Mutant(
         "what is calculated again moves running statistics once",
         "torch/memory.py",
-        "momentum=0.0 if again else norm.momentum,",
+        "momentum=0.0 if recomputing else norm.momentum,",
         "momentum=norm.momentum,",
         "test_memory.py step_is_the_same",
     ),

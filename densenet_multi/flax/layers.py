@@ -142,8 +142,7 @@ class BatchNorm(nnx.BatchNorm):
             return super().__call__(x)
         mean, variance = moments(x)
         move(self, mean, variance)
-        factor = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]
-        return normalized(x, mean, factor, self.bias[...])
+        return normalized(x, (mean, variance), self.epsilon, self.scale[...], self.bias[...])
 
 
 def move(norm: nnx.BatchNorm, mean: Array, variance: Array) -> None:
@@ -167,15 +166,20 @@ def moments_gradient(x: Array, mean: Array, of_mean: Array, of_variance: Array) 
     return gradient.astype(x.dtype)
 
 
+def normalized(
+    x: Array, found: tuple[Array, Array], epsilon: float, scale: Array, bias: Array
+) -> Array:
+    """What BatchNorm makes of x, by the mean and variance that were found."""
+    mean, variance = found
+    return _scaled(x, mean, jax.lax.rsqrt(variance + epsilon) * scale, bias)
+
+
 @jax.custom_vjp
-def normalized(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
-    """Each channel less its mean, times its factor, and its bias."""
+def _scaled(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
     return ((x - mean) * factor + bias).astype(x.dtype)
 
 
-def _normalized_gradients(
-    kept: Sequence[Array], gradient: Array
-) -> tuple[Array, Array, Array, Array]:
+def _scaled_gradients(kept: Sequence[Array], gradient: Array) -> tuple[Array, Array, Array, Array]:
     x, mean, factor = kept
     count = x.size // x.shape[-1]
     gradient = gradient.astype(mean.dtype)
@@ -197,9 +201,9 @@ def _moments_gradient(kept: tuple[Array, Array], gradients: tuple[Array, Array])
     return (moments_gradient(*kept, *gradients),)
 
 
-def _keep_normalized(*given: Array) -> tuple[Array, Sequence[Array]]:
-    return normalized(*given), given[:3]
+def _keep_scaled(*given: Array) -> tuple[Array, Sequence[Array]]:
+    return _scaled(*given), given[:3]
 
 
 moments.defvjp(_keep_moments, _moments_gradient)
-normalized.defvjp(_keep_normalized, _normalized_gradients)
+_scaled.defvjp(_keep_scaled, _scaled_gradients)

@@ -129,10 +129,9 @@ class Step(NamedTuple):
         graphdef, kernel = nnx.split(conv)
         return cls(norm.epsilon, graphdef), (norm.scale[...], norm.bias[...], kernel)
 
-    def __call__(self, weights: Any, x: Array, mean: Array, variance: Array) -> Array:
+    def __call__(self, weights: Any, x: Array, found: tuple[Array, Array]) -> Array:
         scale, bias, kernel = weights
-        factor = jax.lax.rsqrt(variance + self.epsilon) * scale
-        x = relu(normalized(x, mean, factor, bias))
+        x = relu(normalized(x, found, self.epsilon, scale, bias))
         return nnx.merge(self.conv, kernel, copy=True)(x)
 
 
@@ -144,16 +143,16 @@ class Layer(NamedTuple):
     steps: tuple[Step, ...]
 
 
-def made(steps: Sequence[Step], weights: Any, x: Array, found: Any) -> tuple[Array, list[Any]]:
+def forward(steps: Sequence[Step], weights: Any, x: Array, found: Any) -> tuple[Array, list[Any]]:
     """What the last step makes, and what each one reads: maps and their moments."""
     inputs = []
     for step, its in zip(steps, weights, strict=True):
         inputs.append((x, found or moments(x)))
-        x, found = step(its, x, *inputs[-1][1]), None
+        x, found = step(its, *inputs[-1]), None
     return x, inputs
 
 
-def put(maps: Array, new: Array, start: int) -> Array:
+def write(maps: Array, new: Array, start: int) -> Array:
     """XLA writes into ``maps`` where they lie; a sum, or a join, each reader would make anew."""
     return jax.lax.dynamic_update_slice_in_dim(maps, new, start, axis=-1)
 
@@ -165,15 +164,15 @@ def _block(whole: Any, plan: Any, weights: Any, masks: Any, x: Any) -> Any:
 
 
 def _forward(whole: bool, plan: Sequence[Layer], weights: Any, masks: Any, x: Array) -> Any:
-    maps = put(jnp.zeros((*x.shape[:-1], plan[-1].end), x.dtype), x, 0)
+    maps = write(jnp.zeros((*x.shape[:-1], plan[-1].end), x.dtype), x, 0)
     known, found, kept = moments(x), [], []
     for layer, its, mask in zip(plan, weights, masks, strict=True):
-        new, inputs = made(layer.steps, its, maps[..., : layer.start], known)
+        new, inputs = forward(layer.steps, its, maps[..., : layer.start], known)
         found.append([of_input for _, of_input in inputs])
         kept.append([] if whole else inputs[1:])
         if mask is not None:
             new *= mask
-        maps = put(maps, new, layer.start)
+        maps = write(maps, new, layer.start)
         known = tuple(map(concat, known, moments(new)))
     return (maps, found), (weights, masks, maps, known, kept)
 
@@ -192,14 +191,14 @@ def _backward(whole: bool, plan: Sequence[Layer], inputs: Any, gradients: Any) -
         size = len(steps) if whole else 1
         for number, (x, found) in reversed([*enumerate([first, *inner])]):
             part = slice(number, number + size)
-            of_part, of_new = again(steps[part], its[part], x, found, of_new)
+            of_part, of_new = recomputed_gradients(steps[part], its[part], x, found, of_new)
             of_its = [*of_part, *of_its]
-        gradient = put(gradient, gradient[..., :start] + of_new, 0)
+        gradient = write(gradient, gradient[..., :start] + of_new, 0)
         of_weights.insert(0, tuple(of_its))
     return of_weights, jax.tree.map(jnp.zeros_like, masks), gradient[..., : plan[0].start]
 
 
-def again(
+def recomputed_gradients(
     steps: Sequence[Step], weights: Any, x: Array, found: Any, gradient: Array
 ) -> tuple[Any, Array]:
     """The gradients of a step or two, by that of what the last makes."""
@@ -207,7 +206,9 @@ def again(
     # XLA merges equal calculations, and would keep their result: these wait for the gradient, for
     # all of it, since one number it would calculate apart
     nothing = jnp.minimum(jnp.abs(gradient).max(), 0).astype(mean.dtype)
-    _, back, _ = jax.vjp(partial(made, steps), weights, x, (mean + nothing, variance), has_aux=True)
+    _, back, _ = jax.vjp(
+        partial(forward, steps), weights, x, (mean + nothing, variance), has_aux=True
+    )
     of_weights, of_x, of_moments = back(gradient)
     return of_weights, of_x + moments_gradient(x, mean, *of_moments)
 
@@ -226,30 +227,16 @@ def share_statistics(model: DenseNet) -> None:
 
 
 def rectified(norm: nnx.BatchNorm, maps: Sequence[Map]) -> Array:
-    """``relu(norm(concat(*maps)))``, which moves the running statistics too."""
-    move_by(norm, maps)
-    arrays, found = [each.x for each in maps], [each.moments for each in maps]
-    return scaled(norm.epsilon, norm.scale[...], norm.bias[...], arrays, found)
+    """``relu(norm(concat(*maps)))``, which moves the running statistics too.
 
-
-def move_by(norm: nnx.BatchNorm, maps: Sequence[Map]) -> None:
-    means, variances = zip(*(each.moments for each in maps), strict=True)
-    move(norm, concat(*means), concat(*variances))
-
-
-def scaled(
-    epsilon: float,
-    scale: Array,
-    bias: Array,
-    maps: Sequence[Array],
-    moments: Sequence[tuple[Array, Array]],
-) -> Array:
-    """The maps normalised one by one, and then joined: a join of what they were is not needed."""
-    ends = np.cumsum([x.shape[-1] for x in maps])[:-1]
-    pieces = zip(maps, moments, jnp.split(scale, ends), jnp.split(bias, ends), strict=True)
+    Maps are normalised one by one, and then joined: a join of what they were is not needed.
+    """
+    move(norm, *map(concat, *(each.moments for each in maps)))
+    ends = np.cumsum([each.x.shape[-1] for each in maps])[:-1]
+    weights = (jnp.split(array[...], ends) for array in (norm.scale, norm.bias))
     return concat(
         *(
-            relu(normalized(x, mean, jax.lax.rsqrt(variance + epsilon) * scale, bias))
-            for x, (mean, variance), scale, bias in pieces
+            relu(normalized(each.x, each.moments, norm.epsilon, scale, bias))
+            for each, scale, bias in zip(maps, *weights, strict=True)
         )
     )

@@ -110,24 +110,23 @@ class Recomputed(autograd.Function):
                 "a memory-efficient block: expected one backward pass, found another "
                 "(retain_graph=True); build the model without memory_efficient"
             )
+        maps, masks, kept = self.maps, self.masks, self.kept
+        self.maps = self.masks = self.kept = None  # what holds this object would keep them
         gradients: list[Any] = []
-        for layer, mask, kept in zip(
-            reversed(self.layers), reversed(self.masks), reversed(self.kept), strict=True
-        ):
+        for layer, mask, inner in reversed([*zip(self.layers, masks, kept, strict=True)]):
             width = layer.spec.norm1.num_features
-            x = self.maps.slice_axis(axis=1, begin=0, end=width)
+            x = maps.slice_axis(axis=1, begin=0, end=width)
             own = gradient.slice_axis(axis=1, begin=width, end=None)
             if mask is not None:
                 own = own * mask
-            found, weights = again(layer.pairs(), [x, *kept], own)
+            found, weights = recomputed_gradients(layer.pairs(), [x, *inner], own)
             gradient = mx.nd.elemwise_add(gradient.slice_axis(axis=1, begin=0, end=width), found)
             gradients = [*weights, *gradients]
             gradient.wait_to_read()
-        self.maps = self.masks = self.kept = None  # what holds this object would keep them
         return *gradients, gradient
 
 
-def again(pairs: Any, inputs: list[Any], gradient: Any) -> tuple[Any, list[Any]]:
+def recomputed_gradients(pairs: Any, inputs: list[Any], gradient: Any) -> tuple[Any, list[Any]]:
     """The gradients of a layer's input and weights, by that of what it makes."""
     read: list[Any] = []
     for number, (norm, _) in enumerate(pairs):

@@ -126,7 +126,9 @@ def recomputed(
                 of_its = list[Any]()
                 for number, read in reversed([*enumerate([first, *inner])]):
                     part = slice(number, None if whole else number + 1)
-                    of_part, of_new = again(steps[part], its[part], known[part], read, of_new)
+                    of_part, of_new = recomputed_gradients(
+                        steps[part], its[part], known[part], read, of_new
+                    )
                     of_its = [*of_part, *of_its]
                 gradient = gradient[..., :start] + of_new
                 of_variables.insert(0, of_its)
@@ -137,7 +139,7 @@ def recomputed(
     return block([[step.variables for step in steps] for steps in plan], x)
 
 
-def again(
+def recomputed_gradients(
     steps: Sequence[Step], variables: Any, known: Any, x: Any, gradient: Any
 ) -> tuple[Any, Any]:
     """The gradients of a step or two, by that of what the last makes."""

@@ -78,10 +78,10 @@ def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
                 "build the model without memory_efficient"
             )
         norm.num_batches_tracked.add_(1)
-    again = False
+    recomputing = False
 
     def forward(*maps: Tensor) -> Tensor:
-        nonlocal again
+        nonlocal recomputing
         x = concat(*maps)
         for norm, conv in steps:
             x = F.batch_norm(
@@ -91,12 +91,12 @@ def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
                 norm.weight,
                 norm.bias,
                 training=True,
-                momentum=0.0 if again else norm.momentum,  # 0: they stay as they are
+                momentum=0.0 if recomputing else norm.momentum,  # 0: they stay as they are
                 eps=norm.eps,
             )
             x = conv(x.relu_())
         if not is_compiling():  # which moves the running statistics once by itself
-            again = True
+            recomputing = True
         return x  # once: checkpoint stops when it has what was missing
 
     return checkpoint(forward, *maps, use_reentrant=False, preserve_rng_state=False)
