@@ -31,13 +31,14 @@ def rows(heading: str, *lines: str) -> str:
 
 def run(report: dict[str, Any]) -> str:
     """Epoch by epoch, what ``report.json`` of a run says, and of its final weights."""
-    lines = []
-    for epoch in report["epochs"]:
-        seconds = sum(e["seconds"] for e in report["epochs"][: epoch["number"]])
+    lines, epochs = [], report["epochs"]
+    unit, name = (60, "min") if sum(e["seconds"] for e in epochs) > 600 else (1, "s")
+    for epoch in epochs:
+        seconds = sum(e["seconds"] for e in epochs[: epoch["number"]])
         lines.append(
             f"| {epoch['number']} | {epoch['loss']:.3f} | {epoch['accuracy']:.4f} "
             f"| {epoch['validation_loss']:.3f} | {epoch['validation_accuracy']:.4f} "
-            f"| {seconds / 60:.0f} min |"
+            f"| {seconds / unit:.0f} {name} |"
         )
     if final := report.get("final"):
         lines.append(f"| final | | | {final['test_loss']:.3f} | {final['test_accuracy']:.4f} | |")
