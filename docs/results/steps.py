@@ -120,9 +120,9 @@ def undone(b: Any) -> dict[str, Any]:
 
     return {
         "pooled before the convolution": patch.object(model.Transition, "__call__", pooled_last),
-        "largest by comparisons": patch.object(layers.MaxPool, "__call__", max_pool),
         "sums axis by axis, 1x1 as products": patch.object(train, "exchange", lambda _: None),
         "statistics once per map": patch.object(train, "share_statistics", lambda _: None),
+        "largest by comparisons": patch.object(layers.MaxPool, "__call__", max_pool),
     }
 
 
