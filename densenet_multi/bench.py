@@ -195,9 +195,9 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
     cases = _compared(settings, heard)
     if not failed:
         return {"status": "ok", "cases": cases}
-    same = {error: [c for c in failed if failed[c] == error] for error in failed.values()}
-    error = "; ".join(f"{', '.join(names)}: {error}" for error, names in same.items())
-    return {"status": "failed", "error": error, "cases": cases, "failed": failed}
+    same = {why: [case for case in failed if failed[case] == why] for why in failed.values()}
+    whole = "; ".join(f"{', '.join(names)}: {why}" for why, names in same.items())
+    return {"status": "failed", "error": whole, "cases": cases, "failed": failed}
 
 
 def _compared(settings: dict[str, Any], heard: dict[str, list[Any]]) -> dict[str, Any]:
