@@ -3,7 +3,7 @@ what memory-efficient training costs and saves.
 
 Every case is a process of its own. Those of one backend take turns, one round of steps each, so
 that what else a machine does meets all of them; what is compared is the ratio within a round.
-``products`` are the network's matrix products alone, in NumPy (``bfloat16 products``: in PyTorch).
+``products`` are the network's matrix products alone, in NumPy (in bfloat16, or on a GPU, PyTorch).
 """
 
 from __future__ import annotations
@@ -81,16 +81,18 @@ def bench(
         rounds: how often the cases of a backend take turns.
         steps: in each round.
         threads: CPUs that a process may use; None is all that this one may.
-        device: "cpu", or "gpu", which must be there; memory is then the GPU's, and the products are
-            PyTorch's (float32 ones in TF32, as the frameworks' convolutions are).
+        device: "cpu", or "gpu", which must be there; memory is then the GPU's (in Flax
+            since the start, compilation and all), and the products are PyTorch's (float32 ones in
+            TF32, as the frameworks' convolutions are).
         step: called with a line of text before each part of the work (``parts`` of them).
 
-    Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and
-    ``cases``: {name: see ``summary_of``, and, but for the first, ``ratio``: the
-    first one's images per second over this one's, median over the rounds; where the products were
-    measured in the same precision, ``share``: this one's images per second over theirs; for
-    memory, ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}. Where cases ended
-    too early, ``status`` is "failed", and ``failed`` maps their names to why.
+    Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and,
+    where the framework is installed, ``cases``: {name: see ``summary_of``, and, but for the first,
+    ``ratio``: the first one's images per second over this one's, median over the rounds; where the
+    products were measured in the same precision, ``share``: this one's images per second over
+    theirs; for memory, ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}. Where
+    cases ended too early, ``status`` is "failed", and ``failed`` maps their names to why; then, or
+    where it is "not installed", ``error`` says it in a line.
     Raises ``ConfigError``.
     """
     cpus = _cpus(threads)
@@ -249,7 +251,9 @@ def _answer(process: Any, errors: IO[str], *, go: bool = False) -> Any:
     with suppress(BrokenPipeError):
         process.stdin.close()  # what could not be written is still there
     process.wait()
-    raise CaseError(f"its process ended with {ending(process)}: {last_lines(errors, 1)}")
+    # killed, a process says nothing of it: what it said last was about something else
+    last = last_lines(errors, 1) if process.returncode > 0 else ""
+    raise CaseError(f"its process ended with {ending(process)}" + (last and f": {last}"))
 
 
 def _cpus(threads: int | None) -> list[int]:
@@ -272,8 +276,9 @@ def _gpu() -> str:
     with suppress(OSError):
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         found = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
-        return ", ".join(found.stdout.splitlines())
-    return ""
+        if found.returncode == 0:
+            return ", ".join(found.stdout.splitlines())
+    return "a GPU"
 
 
 def table(result: dict[str, Any]) -> Table:
@@ -294,7 +299,7 @@ def table(result: dict[str, Any]) -> Table:
     drawn = Table(
         box=box.SIMPLE_HEAD,
         title=f"{result['work']}, {name_of(result)}, {result['batch_size']} images of {size}, "
-        f"float32, {result.get('gpu') or str(len(result['cpus'])) + ' CPUs'}",
+        f"float32, {result.get('gpu', str(len(result['cpus'])) + ' CPUs')}",
         caption="ratio: images per second of a backend's first case over this one's, median over "
         f"{result['rounds']} rounds in turn. In brackets, the slowest and the fastest round. The "
         f"first step compiles. {about}",

@@ -55,7 +55,7 @@ class Rounds:
     """Called after every step; between rounds it reports and waits.
 
     A round, and the very first step, end when all that was asked for is calculated: ``calculated``
-    waits for it.
+    waits for it. ``peak`` is how much memory was held at most, in bytes, since ``forget``.
     """
 
     def __init__(
@@ -144,10 +144,12 @@ def _multiply(settings: dict[str, Any]) -> None:
     ones, matmul, rest = partial(np.ones, dtype=np.float32), np.matmul, ()
     if dtype == "bfloat16" or settings["device"] == "gpu":
         try:
-            torch: Any = load_backend("torch")
+            found = _beside(load_backend("torch"), "peer").products(dtype, settings["device"])
         except (ConfigError, ImportError) as error:
             raise AbsentError(str(error)) from None
-        ones, matmul, *rest = _beside(torch, "peer").products(dtype, settings["device"])
+        if found is None:
+            raise AbsentError("PyTorch sees no GPU")
+        ones, matmul, *rest = found
     spec = network(settings["variant"], settings["depth"])
     shapes = list(products(spec, settings["image_size"], settings["batch_size"]))
     left, right, out = (

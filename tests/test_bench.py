@@ -140,9 +140,11 @@ def test_a_process_that_ends_too_early_is_a_row_with_its_last_words():
     settings |= {"backend": "nothing", "cpus": sorted(os.sched_getaffinity(0))}
     found = bench._turns(settings, lambda _: None)
     assert found["status"] == "failed"
-    assert found["error"].startswith(
-        "fit, bfloat16, chapter, model, framework: its process ended with exit code 1: "
-        "densenet_multi._checks.ConfigError"
+    narrow = {"bfloat16"} if bench_case.multiplies_bfloat16() else set()  # elsewhere it is absent
+    assert found["failed"].keys() == {"fit", "chapter", "model", "framework", *narrow}
+    assert found["error"].startswith("fit, ")
+    assert (
+        ": its process ended with exit code 1: densenet_multi._checks.ConfigError" in found["error"]
     )
     assert "backend 'nothing' does not exist" in found["error"]
     assert found["cases"].keys() >= {"feeding", "products"}  # they need no backend
@@ -156,7 +158,7 @@ def test_a_case_that_is_killed_leaves_the_others_as_they_are(monkeypatch, round_
     def answer(case, _, *, go=False):
         answers[case] += 1
         if case == "plain" and answers[case] > round_:
-            raise bench.CaseError("its process ended with signal 9 (SIGKILL): ")
+            raise bench.CaseError("its process ended with signal SIGKILL")
         return {"seconds": [1 + go], "peak_memory_bytes": 1, "grown_bytes": 2}
 
     monkeypatch.setattr(bench, "_started", lambda settings: nullcontext((settings["case"], None)))
@@ -164,8 +166,8 @@ def test_a_case_that_is_killed_leaves_the_others_as_they_are(monkeypatch, round_
     settings = {"backend": "any", "work": "memory", "rounds": 3, "batch_size": 60}
     found = bench._turns(settings, lambda _: None)
     assert found["status"] == "failed"
-    assert found["failed"] == {"plain": "its process ended with signal 9 (SIGKILL): "}
-    assert found["error"] == "plain: its process ended with signal 9 (SIGKILL): "
+    assert found["failed"] == {"plain": "its process ended with signal SIGKILL"}
+    assert found["error"] == "plain: its process ended with signal SIGKILL"
     assert list(found["cases"]) == ["efficient", "max"]
     assert len(found["cases"]["max"]["rounds"]) == 3
     assert found["cases"]["max"]["memory_ratio"] == 1
@@ -174,7 +176,55 @@ def test_a_case_that_is_killed_leaves_the_others_as_they_are(monkeypatch, round_
     done = CliRunner().invoke(cli.main, ["bench", "--work", "memory"])
     assert done.exit_code == 1
     assert ["plain", "failed"] in [line.split() for line in done.stdout.splitlines()]
-    assert "signal 9" in done.stderr
+    assert "plain: its process ended with signal SIGKILL" in done.stderr
+
+
+def test_what_a_killed_process_said_last_is_not_why_it_ended(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(
+        "import os, sys\nprint('no driver', file=sys.stderr, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(bench, "started", lambda _, *a, **k: _process.started("own", *a, **k))
+    settings = {"work": "training", "cpus": [0], "device": "cpu"}
+    with (
+        bench._started(settings) as process,
+        pytest.raises(bench.CaseError, match=r"^its process ended with signal SIGKILL$"),
+    ):
+        bench._answer(*process)
+
+
+def test_on_a_gpu_memory_is_what_the_framework_holds_there(monkeypatch, capsys):
+    peaks = iter([100, 700, 400])
+    peer = SimpleNamespace(peak_gpu_memory=lambda: next(peaks), forget_peak_gpu_memory=Mock())
+    monkeypatch.setattr(bench_case, "_beside", lambda *_: peer)
+    monkeypatch.setattr("sys.stdin", io.StringIO("go\n"))
+    rounds = bench_case._rounds("backend", {"device": "gpu", "steps": 1, "warmup": 1})
+    rounds()
+    with pytest.raises(bench_case.FinishedError):
+        rounds()
+    found = [
+        json.loads(x.removeprefix(bench_case.MARK)) for x in capsys.readouterr().out.split("\n")[:2]
+    ]
+    assert [each["grown_bytes"] for each in found] == [600, 300]
+    assert peer.forget_peak_gpu_memory.call_count == 2  # before the first step, and after it
+
+
+@pytest.mark.parametrize("sees", [False, True])
+def test_products_on_a_gpu_are_those_of_a_pytorch_that_sees_it(monkeypatch, capsys, sees):
+    beside = SimpleNamespace(
+        products=lambda *_: (np.ones, np.matmul, lambda: None) if sees else None
+    )
+    monkeypatch.setattr(bench_case, "load_backend", lambda _: None)
+    monkeypatch.setattr(bench_case, "_beside", lambda *_: beside)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    settings = {**FEW, "work": "training", "case": "products", "variant": "d2l", "depth": None}
+    settings |= {"backend": "any", "warmup": 1, "cpus": sorted(os.sched_getaffinity(0))}
+    bench_case.run({**settings, "device": "gpu"})
+    (answer,) = map(json.loads, capsys.readouterr().out.replace(bench_case.MARK, "").splitlines())
+    assert ("seconds" in answer, answer.get("absent")) == (
+        sees,
+        None if sees else "PyTorch sees no GPU",
+    )
 
 
 def test_a_case_reports_after_each_round_and_ends_when_nobody_asks(monkeypatch, capsys):

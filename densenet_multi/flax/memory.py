@@ -143,7 +143,7 @@ class Layer(NamedTuple):
     steps: tuple[Step, ...]
 
 
-def forward(steps: Sequence[Step], weights: Any, x: Array, found: Any) -> tuple[Array, list[Any]]:
+def run(steps: Sequence[Step], weights: Any, x: Array, found: Any) -> tuple[Array, list[Any]]:
     """What the last step makes, and what each one reads: maps and their moments."""
     inputs = []
     for step, its in zip(steps, weights, strict=True):
@@ -167,7 +167,7 @@ def _forward(whole: bool, plan: Sequence[Layer], weights: Any, masks: Any, x: Ar
     maps = write(jnp.zeros((*x.shape[:-1], plan[-1].end), x.dtype), x, 0)
     known, found, kept = moments(x), [], []
     for layer, its, mask in zip(plan, weights, masks, strict=True):
-        new, inputs = forward(layer.steps, its, maps[..., : layer.start], known)
+        new, inputs = run(layer.steps, its, maps[..., : layer.start], known)
         found.append([of_input for _, of_input in inputs])
         kept.append([] if whole else inputs[1:])
         if mask is not None:
@@ -206,9 +206,7 @@ def recomputed_gradients(
     # XLA merges equal calculations, and would keep their result: these wait for the gradient, for
     # all of it, since one number it would calculate apart
     nothing = jnp.minimum(jnp.abs(gradient).max(), 0).astype(mean.dtype)
-    _, back, _ = jax.vjp(
-        partial(forward, steps), weights, x, (mean + nothing, variance), has_aux=True
-    )
+    _, back, _ = jax.vjp(partial(run, steps), weights, x, (mean + nothing, variance), has_aux=True)
     of_weights, of_x, of_moments = back(gradient)
     return of_weights, of_x + moments_gradient(x, mean, *of_moments)
 

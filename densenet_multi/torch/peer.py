@@ -37,11 +37,15 @@ def logits(net: Any, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 def products(
     dtype: str, device: str
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], object]]:
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], object]] | None:
     """``ones``, ``matmul``, and what waits for them: NumPy has no bfloat16, and no GPU."""
-    where, calculated = ("cuda", torch.cuda.synchronize) if device == "gpu" else ("cpu", int)
+    ones = partial(torch.ones, dtype=getattr(torch, dtype))
+    if device == "cpu":
+        return ones, torch.matmul, lambda: None
+    if not torch.cuda.is_available():
+        return None
     torch.backends.cuda.matmul.allow_tf32 = True  # as convolutions are
-    return partial(torch.ones, dtype=getattr(torch, dtype), device=where), torch.matmul, calculated
+    return partial(ones, device="cuda"), torch.matmul, torch.cuda.synchronize
 
 
 def peak_gpu_memory() -> int:

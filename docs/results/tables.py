@@ -116,8 +116,8 @@ def profile(name: str) -> str:
     """What ``profiles.py`` printed: milliseconds of each operation, of those that take some."""
     found = read(name)
     total = {case: sum(times.values()) for case, times in found.items()}
-    first, *_ = found.values()
-    names = sorted(first, key=first.__getitem__, reverse=True)
+    most = {n: max(times.get(n, 0) for times in found.values()) for t in found.values() for n in t}
+    names = sorted(most, key=most.__getitem__, reverse=True)
     shown = [n for n in names if any(found[c].get(n, 0) > 0.01 * total[c] for c in found)]
     lines = [
         f"| {n} | " + " | ".join(f"{found[c].get(n, 0):,.0f}" for c in found) + " |" for n in shown
