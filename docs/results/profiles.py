@@ -2,10 +2,11 @@
 
     python docs/results/profiles.py torch > docs/results/profile-torch.json
     python docs/results/profiles.py gluon > docs/results/profile-gluon.json
+    python docs/results/profiles.py gluon inference 1 > docs/results/profile-gluon-1.json
     python docs/results/profiles.py gluon training > docs/results/profile-gluon-training.json
 
-Densenet121, 8 images of 224x224, by the frameworks' own profilers, in turn. PyTorch: ``optimize``
-in float32 and in bfloat16. Gluon: ours and the zoo's.
+Densenet121, 8 images of 224x224 (or as many as the last word says), by the frameworks' own
+profilers, in turn. PyTorch: ``optimize`` in float32 and in bfloat16. Gluon: ours and the zoo's.
 """
 
 import json
@@ -28,7 +29,6 @@ import densenet_multi as dm
 from densenet_multi.data import Pixels, Preparation, load_sample
 
 ROUNDS = 7
-SHAPE = 8, 3, 224, 224
 
 
 def with_torch(step: Callable[[], Any]) -> dict[str, float]:
@@ -54,11 +54,11 @@ def with_gluon(step: Callable[[], Any]) -> dict[str, float]:
     return {name: entry["Total"] for name, entry in found.items() if name not in waits}
 
 
-def cases(name: str, work: str) -> dict[str, Callable[[], dict[str, float]]]:
+def cases(name: str, work: str, count: int) -> dict[str, Callable[[], dict[str, float]]]:
     """What is compared: each returns milliseconds by operation."""
     b: Any = dm.load_backend(name)
     model = b.build(dm.get_spec("densenet121"))
-    x = np.random.default_rng(0).random(SHAPE, np.float32)
+    x = np.random.default_rng(0).random((count, 3, 224, 224), np.float32)
     if name == "torch":
         narrow = b.optimize(model, bfloat16=True)
         ours = b.optimize(model)
@@ -81,10 +81,10 @@ def cases(name: str, work: str) -> dict[str, Callable[[], dict[str, float]]]:
             "zoo": lambda: with_gluon(partial(peer.logits, net, x)),
         }
     pixels, labels = load_sample("train")
-    pixels, labels = pixels[:8, np.newaxis], labels[:8]
+    pixels, labels = pixels[:count, np.newaxis], labels[:count]
     data = Pixels(pixels, labels, Preparation(224, 3))
-    recipe = dm.Recipe(epochs=1, batch_size=8)
-    batch = data.take(np.arange(8)), labels.astype(np.int64)
+    recipe = dm.Recipe(epochs=1, batch_size=count)
+    batch = data.take(np.arange(count)), labels.astype(np.int64)
 
     def fit() -> None:
         b.fit(model, data, recipe)
@@ -95,9 +95,9 @@ def cases(name: str, work: str) -> dict[str, Callable[[], dict[str, float]]]:
     }
 
 
-def main(name: str, work: str = "inference") -> None:
+def main(name: str, work: str = "inference", count: str = "8") -> None:
     """Print medians, as JSON."""
-    compared = cases(name, work)
+    compared = cases(name, work, int(count))
     found: dict[str, list[dict[str, float]]] = {case: [] for case in compared}
     for number in range(ROUNDS + 1):
         for case, profiled in compared.items():

@@ -189,6 +189,7 @@ def tables() -> dict[str, list[str]]:
             steps(),
             profile("profile-torch"),
             profile("profile-gluon"),
+            profile("profile-gluon-1"),
             speed(read("bench-training")),
             speed(read("bench-training-densenet121")),
             speed(read("torchvision-training")),
