@@ -107,7 +107,9 @@ def use_gpu(model: DenseNet) -> bool:
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
-    return _evaluate(model, model, images).numpy()
+    # Keras' __call__ would first clear the losses of every layer, which takes 2 ms each time
+    function = model.call if isinstance(model, OptimizedDenseNet) else model
+    return _evaluate(model, function, images).numpy()
 
 
 def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
