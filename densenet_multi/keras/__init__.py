@@ -107,7 +107,7 @@ def use_gpu(model: DenseNet) -> bool:
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
-    # Keras' __call__ would first clear the losses of every layer, which takes 2 ms each time
+    # Keras' __call__ would first clear the losses of every layer
     function = model.call if isinstance(model, OptimizedDenseNet) else model
     return _evaluate(model, function, images).numpy()
 
