@@ -114,8 +114,7 @@ def _evaluate(
 ) -> Any:
     x = check_images(model.spec, images, dtype_of(model)).transpose(0, 2, 3, 1)
     with precision(dtype_of(model)):
-        graphdef, state = nnx.split(model)
-        found = evaluate(function, graphdef, jnp.asarray(x), state)
+        found = evaluate(function, model, jnp.asarray(x))
         return jax.tree.map(partial(np.array, dtype=dtype_of(model)), found)
 
 

@@ -104,7 +104,7 @@ def fit(
         def logits(x: Any) -> npt.NDArray[np.floating]:
             x = jnp.asarray(x.transpose(0, 2, 3, 1))
             forward = in_bfloat16 if recipe.bfloat16 else DenseNet.__call__
-            return np.asarray(evaluate(forward, graphdef, x, *state[:2]))
+            return np.asarray(evaluate(forward, nnx.merge(graphdef, *state[:2]), x))
 
         def snapshot() -> tuple[Weights, Weights]:
             weights = nnx.merge_state(*state[:2])  # the next step takes the buffers of state
@@ -147,8 +147,7 @@ def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1))  # eager JAX would be several times slower
-def evaluate(function: Callable[..., Any], graphdef: Any, x: jax.Array, *states: Any) -> Any:
-    model = nnx.merge(graphdef, *states)
+@partial(jax.jit, static_argnums=0)  # eager JAX would be several times slower
+def evaluate(function: Callable[..., Any], model: DenseNet, x: jax.Array) -> Any:
     model.eval()  # of the copy; the caller's model stays in its mode
     return function(model, x)
