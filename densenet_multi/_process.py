@@ -30,8 +30,6 @@ def started(
     """
     # -P: a folder called torch where the user stands is not PyTorch
     command = [sys.executable, "-P", "-m", module, *arguments]
-    # OpenMP threads that spin while they wait take the cores from whoever has work
-    environment = {"OMP_WAIT_POLICY": "passive", **os.environ, **environment}
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(  # noqa: S603  # this interpreter, this package
@@ -41,7 +39,7 @@ def started(
             stderr=errors,
             text=True,
             errors="replace",
-            env=environment,
+            env={**os.environ, **environment},
         ) as process,
     ):
         try:

@@ -2,7 +2,10 @@
 
 import gc
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +18,36 @@ from cases import images, labels, random_weights, small
 from densenet_multi.gluon.chapter import chapter_net
 from densenet_multi.gluon.optimized import align
 from densenet_multi.gluon.weights import to_native
+
+COPIES = """
+import os
+import numpy as np
+import densenet_multi.gluon as dg
+import mxnet as mx
+a = mx.nd.ones((1000, 1000))
+mx.nd.dot(a, a).wait_to_read()
+before = len(os.listdir("/proc/self/task"))
+mx.nd.from_numpy(np.ones((1000, 1000)), zero_copy=False).asnumpy()
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists a process' threads")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU has one thread")
+def test_copies_start_no_threads_unless_asked_to():
+    found = []
+    for size in ({}, {"MXNET_CPU_PARALLEL_SIZE": "1000"}):
+        environment = {k: v for k, v in os.environ.items() if k != "MXNET_CPU_PARALLEL_SIZE"}
+        environment |= {"OMP_NUM_THREADS": "2", **size}
+        done = subprocess.run(
+            [sys.executable, "-c", COPIES],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append(int(done.stdout))
+    assert found == [0, 1]
 
 
 @pytest.mark.parametrize("static", [False, True])
@@ -75,7 +108,7 @@ def test_a_memory_efficient_step_leaves_nothing_behind(level):
     for _ in range(2):
         dg.loss_and_gradients(model, x, y)
     gc.collect()
-    arrays = [each for each in gc.get_objects() if isinstance(each, mx.nd.NDArray)]
+    arrays = [each for each in gc.get_objects() if issubclass(type(each), mx.nd.NDArray)]
     assert arrays  # the weights
     assert not [array.shape for array in arrays if array.shape[:1] == (31,)]
 

@@ -84,6 +84,24 @@ def test_prediction_and_gradients_leave_mode_and_grad_alone():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("optimized", [False, True])
+def test_many_images_are_predicted_a_few_at_a_time(monkeypatch, optimized):
+    spec = small("bottleneck")
+    model = dt.build(spec, dtype="float64")
+    dt.import_weights(model, random_weights(spec))
+    model = dt.optimize(model) if optimized else model
+    x = images(spec, 32, count=5)
+    expected, counts = dt.predict(model, x), []
+    model.register_forward_pre_hook(lambda _, given: counts.append(len(given[0])))
+    dt.predict(model, x)
+    largest = max(np.prod(shape) for _, shape in dm.shape_trace(spec, 32, 32))
+    monkeypatch.setattr(dt, "KEPT", int(2.5 * 8 * largest))
+    assert deviation(dt.predict(model, x), expected) < 1e-14
+    monkeypatch.setattr(dt, "KEPT", 1)
+    dt.predict(model, x[:2])
+    assert counts == [5, 2, 2, 1, 1, 1]
+
+
 def test_to_moves_dtype_and_memory_format():
     spec = small("bottleneck")
     model = dt.build(spec)

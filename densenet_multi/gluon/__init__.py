@@ -1,6 +1,8 @@
 """DenseNet in MXNet Gluon: ``import densenet_multi.gluon as dg``."""
 
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,14 @@ with framework("gluon", "mxnet", note=WHEELS):
     # in this package relies on it. https://github.com/apache/mxnet/issues/21165
     if "bool" not in np.__dict__:
         np.__dict__["bool"] = np.bool_
+
+    # MXNet takes every other CPU, for those that are half a core
+    smt = Path("/sys/devices/system/cpu/smt/active")
+    if smt.exists() and smt.read_text(encoding="ascii").strip() == "0":
+        os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(os.cpu_count()))
+    # and copies large arrays with OpenMP threads besides those that calculate; together more than
+    # CPUs, they all sleep whenever they wait, which takes as long as an operation on one image
+    os.environ.setdefault("MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports through deprecated names of NumPy

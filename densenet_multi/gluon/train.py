@@ -124,8 +124,10 @@ class SGD(mx.optimizer.Optimizer):
 
     def update(self, index: int, weight: Any, grad: Any, state: Any) -> None:
         recipe, velocity = self.recipe, state
-        grad = grad + recipe.weight_decay * weight
-        velocity[:] = recipe.momentum * velocity + grad
+        if recipe.weight_decay:
+            grad = grad + recipe.weight_decay * weight
+        velocity *= recipe.momentum  # in place: each new array is another pass over memory
+        velocity += grad
         weight -= self._get_lr(index) * (
             grad + recipe.momentum * velocity if recipe.nesterov else velocity
         )

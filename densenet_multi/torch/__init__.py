@@ -1,5 +1,6 @@
 """DenseNet in PyTorch: ``import densenet_multi.torch as dt``."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from ..backends import check_bfloat16, check_dtype, check_memory_efficient, framework
 from ..fold import fold
 from ..inputs import check_images
+from ..manifest import shape_trace
 from ..spec import DenseNetSpec
 from ..weights import Weights, init_weights
 
@@ -25,6 +27,7 @@ with framework("torch", "torch"):
 NAME = "torch"
 FRAMEWORK = "PyTorch"
 RUNNING_VARIANCE = "unbiased"
+KEPT = 32 * 2**20  # bytes
 
 __all__ = [
     "FRAMEWORK",
@@ -85,12 +88,21 @@ def use_gpu(model: DenseNet) -> bool:
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
-    return to_numpy(_evaluate(model, model, images))
+    return to_numpy(_evaluate(model, partial(_in_parts, model), images))
 
 
 def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
     maps = _evaluate(model, model.features.stages, images)
     return {stage: to_numpy(x) for stage, x in maps.items()}
+
+
+def _in_parts(model: DenseNet, x: torch.Tensor) -> torch.Tensor:
+    """On a CPU, PyTorch keeps no memory: what is larger than ``KEPT``, glibc gets from the system
+    anew each time, page by page."""
+    if x.device.type != "cpu":
+        return model(x)
+    largest = max(math.prod(shape) for _, shape in shape_trace(model.spec, *x.shape[2:]))
+    return torch.cat([model(part) for part in x.split(max(1, KEPT // (largest * x.itemsize)))])
 
 
 def _evaluate(
