@@ -204,7 +204,8 @@ class SGD(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         velocity = self.velocity_of(variable)
-        gradient = gradient + self.decay * variable
-        self.assign(velocity, self.momentum * velocity + gradient)
+        if self.decay:
+            gradient = gradient + self.decay * variable
+        self.assign(velocity, self.momentum * velocity + gradient if self.momentum else gradient)
         step = gradient + self.momentum * velocity if self.nesterov else velocity
         self.assign_sub(variable, keras.ops.cast(learning_rate, variable.dtype) * step)

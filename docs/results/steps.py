@@ -2,9 +2,10 @@
 
     python docs/results/steps.py torch > docs/results/steps-torch.json
     python docs/results/steps.py torch training > docs/results/steps-training-torch.json
+    python docs/results/steps.py torch many > docs/results/steps-many-torch.json
 
 Of ``optimize``: densenet121, 8 images of 224x224, float32. Of ``fit``: the chapter's network, 64
-images of 96x96.
+images of 96x96. ``many`` is 64 images of 224x224, at once and a few at a time; in PyTorch alone.
 """
 
 import json
@@ -72,6 +73,26 @@ def inference(b: Any) -> dict[str, list[float]]:
             start = time.perf_counter()
             predict()
             seconds[step].append(time.perf_counter() - start)
+    return seconds
+
+
+def many(b: Any) -> dict[str, list[float]]:
+    """Seconds of each prediction of 64 images, with PyTorch."""
+    x = np.random.default_rng(0).random((64, 3, 224, 224), np.float32)
+    plain = b.build(dm.get_spec("densenet121"))
+    fast = b.optimize(plain)
+    ways = {
+        f"{name}, {way}": (model, kept)
+        for name, model in (("as built", plain), ("optimized", fast))
+        for way, kept in (("all at once", sys.maxsize), ("a few at a time", b.KEPT))
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, (model, kept) in ways.items():
+            with patch.object(b, "KEPT", kept):
+                start = time.perf_counter()
+                b.predict(model, x)
+                seconds[way].append(time.perf_counter() - start)
     return seconds
 
 
@@ -164,7 +185,8 @@ def training(b: Any) -> dict[str, list[float]]:
 
 def main(name: str, work: str = "inference") -> None:
     """Print the numbers of one backend as JSON."""
-    size, measure = {"inference": (8, inference), "training": (64, training)}[work]
+    works = {"inference": (8, inference), "training": (64, training), "many": (64, many)}
+    size, measure = works[work]
     seconds = measure(dm.load_backend(name))
     print(json.dumps({step: size / median(found) for step, found in seconds.items()}, indent=1))
 

@@ -6,6 +6,7 @@ prints them, which a test compares with the pages beside it, and draws growth.sv
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -87,10 +88,10 @@ def speed(result: dict[str, Any]) -> str:
     return rows("backend, case | ratio | images/s | of products | first step", *lines)
 
 
-def steps(prefix: str = "steps") -> str:
+def steps(prefix: str = "steps", backends: Sequence[str] = BACKENDS) -> str:
     """What ``steps.py`` printed, step by step: images per second, and the gain so far."""
     lines = []
-    for name in BACKENDS:
+    for name in backends:
         found = read(f"{prefix}-{name}")
         plain = next(iter(found.values()))
         lines += [f"| {name}, {k} | {v:.1f} | {v / plain:.2f} |" for k, v in found.items()]
@@ -187,6 +188,7 @@ def tables() -> dict[str, list[str]]:
             speed(read("torchvision-inference")),
             speed(read("torchvision-inference-1")),
             steps(),
+            steps("steps-many", ["torch"]),
             profile("profile-torch"),
             profile("profile-gluon"),
             profile("profile-gluon-1"),
