@@ -287,8 +287,8 @@ MUTANTS = [
     Mutant(
         "the learning rate is outside the velocity",
         "keras/train.py",
-        "self.momentum * velocity + gradient)",
-        "self.momentum * velocity + gradient * keras.ops.cast(learning_rate, variable.dtype))",
+        "velocity + gradient if",
+        "velocity + gradient * keras.ops.cast(learning_rate, variable.dtype) if",
         FIT,
     ),
     Mutant(
