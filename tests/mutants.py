@@ -662,6 +662,20 @@ MUTANTS = [
         "test_fold.py does_not_train",
     ),
     Mutant(
+        "PyTorch predicts many images a few at a time",
+        "torch/__init__.py",
+        "x.split(max(1, KEPT // (largest * x.itemsize)))",
+        "[x]",
+        "test_native_torch.py a_few_at_a_time",
+    ),
+    Mutant(
+        "MXNet's copies start no threads beside those that calculate",
+        "gluon/__init__.py",
+        '"MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1)',
+        '"MXNET_CPU_PARALLEL_SIZE", "1000"',
+        "test_native_gluon.py copies_start_no_threads",
+    ),
+    Mutant(
         "an optimized model has weights of its own",
         "torch/__init__.py",
         "fold(model.spec, export_weights(model))",
