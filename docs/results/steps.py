@@ -67,11 +67,16 @@ def inference(b: Any) -> dict[str, list[float]]:
     for predict in run.values():
         difference = np.abs(predict() - expected).max() / np.abs(expected).max()
         assert difference < 1e-5, difference  # noqa: S101  # the same function
+    return in_turn(run)
+
+
+def in_turn(run: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds of each call of each step."""
     seconds: dict[str, list[float]] = {step: [] for step in run}
     for _ in range(ROUNDS):
-        for step, predict in run.items():
+        for step, call in run.items():
             start = time.perf_counter()
-            predict()
+            call()
             seconds[step].append(time.perf_counter() - start)
     return seconds
 
@@ -80,20 +85,14 @@ def many(b: Any) -> dict[str, list[float]]:
     """Seconds of each prediction of 64 images, with PyTorch."""
     x = np.random.default_rng(0).random((64, 3, 224, 224), np.float32)
     plain = b.build(dm.get_spec("densenet121"))
-    fast = b.optimize(plain)
-    ways = {
-        f"{name}, {way}": (model, kept)
-        for name, model in (("as built", plain), ("optimized", fast))
-        for way, kept in (("all at once", sys.maxsize), ("a few at a time", b.KEPT))
-    }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(ROUNDS):
-        for way, (model, kept) in ways.items():
-            with patch.object(b, "KEPT", kept):
-                start = time.perf_counter()
-                b.predict(model, x)
-                seconds[way].append(time.perf_counter() - start)
-    return seconds
+    ways = {"all at once": sys.maxsize, "a few at a time": b.KEPT}
+    return in_turn(
+        {
+            f"{name}, {way}": patch.object(b, "KEPT", kept)(partial(b.predict, model, x))
+            for name, model in {"as built": plain, "optimized": b.optimize(plain)}.items()
+            for way, kept in ways.items()
+        }
+    )
 
 
 def undone(b: Any) -> dict[str, Any]:
