@@ -111,7 +111,7 @@ def peers_gluon(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Break the code in known ways, one at a time: the tests must notice each."""
     all_in_one(session)
-    session.run("python", "tests/mutants.py", *session.posargs)
+    session.run("python", "tests/support/mutants.py", *session.posargs)
 
 
 @nox.session(default=False)

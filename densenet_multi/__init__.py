@@ -28,12 +28,13 @@ from .variants import VARIANTS, cifar_config, get_spec
 if TYPE_CHECKING:
     from . import reference
     from ._download import DownloadError
+    from ._inputs import ImageError
+    from .checkpoint import Checkpoint, Usage
+    from .formats.portable import load_checkpoint, load_weights, save_weights
     from .formats.pretrained import from_pretrained
-    from .history import History
-    from .inputs import ImageError
-    from .portable import Checkpoint, Usage, load_checkpoint, load_weights, save_weights
-    from .recipe import RECIPES, Recipe
-    from .training import TrainingError
+    from .training.history import History
+    from .training.recipe import RECIPES, Recipe
+    from .training.run import TrainingError
     from .weights import WeightsError, check_weights, init_weights
 
 __version__ = "0.1.0"
@@ -79,21 +80,21 @@ __all__ = [
 ]
 
 _LAZY = {  # public name -> module; most of these import NumPy
-    "RECIPES": "recipe",
-    "Checkpoint": "portable",
+    "RECIPES": "training.recipe",
+    "Checkpoint": "checkpoint",
     "DownloadError": "_download",
-    "History": "history",
-    "ImageError": "inputs",
-    "Recipe": "recipe",
-    "TrainingError": "training",
-    "Usage": "portable",
+    "History": "training.history",
+    "ImageError": "_inputs",
+    "Recipe": "training.recipe",
+    "TrainingError": "training.run",
+    "Usage": "checkpoint",
     "WeightsError": "weights",
     "check_weights": "weights",
     "from_pretrained": "formats.pretrained",
     "init_weights": "weights",
-    "load_checkpoint": "portable",
-    "load_weights": "portable",
-    "save_weights": "portable",
+    "load_checkpoint": "formats.portable",
+    "load_weights": "formats.portable",
+    "save_weights": "formats.portable",
 }
 
 

@@ -1,5 +1,5 @@
 """``python -m densenet_multi`` is ``densenet-multi``."""
 
-from .cli import main
+from .commands.cli import main
 
 main()

@@ -17,6 +17,8 @@ class ConfigError(ValueError):
     """A hyper-parameter is impossible; the message names the field, the value, what is allowed."""
 
 
+INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
+
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
 
 RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from .checkpoint import TrainingState
-    from .history import History
     from .manifest import ParameterCount
-    from .recipe import Recipe
     from .spec import DenseNetSpec
-    from .training import Callback, Data, Keep
+    from .training.history import History
+    from .training.recipe import Recipe
+    from .training.run import Callback, Data, Keep
+    from .training.state import TrainingState
 
     Array = npt.NDArray[np.floating]
     Images = npt.ArrayLike

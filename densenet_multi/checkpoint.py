@@ -1,122 +1,96 @@
-"""Where a training run stands: all that any backend's ``fit`` needs to go on from there."""
+"""A trained network in memory: its specification, its weights, and how to use them.
+
+Every file of weights is read into a ``Checkpoint``, whatever its format: see ``formats``. Where a
+training run stands between two steps is another thing: ``training/state.py``.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+import math
+from dataclasses import dataclass, field
 
-import numpy as np
+from ._checks import bad, integer
+from .spec import DenseNetSpec
+from .weights import Weights
 
-from .history import Epoch, Step
-from .manifest import tensors
-from .portable import RUN_KEY, read_safetensors, write_safetensors
-from .spec import DenseNetConfig, DenseNetSpec
-from .weights import Weights, WeightsError, check_weights
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-VELOCITY = "velocity."  # before the canonical name of the weight it belongs to
-MEAN = "mean."  # the same
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a user of the weights must know and no tensor says; None where it is not known.
+
+    Attributes:
+        image_size: pixels per side that the network was trained or is meant to be used at.
+        value_range: of pixels before ``mean`` and ``std``: (0, 1) or (0, 255).
+        mean, std: per channel; the network gets ``(pixels - mean) / std``.
+        class_names: one for each output, in order.
+        running_variance: ``"biased"`` or ``"unbiased"``, the convention behind the statistics.
+        split_seed: of the split of a folder of images into those they were trained on and the rest.
+        source: where the weights come from, in words.
+    """
+
+    image_size: int | None = None
+    value_range: tuple[float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    running_variance: str | None = None
+    split_seed: int | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("image_size", 1), ("split_seed", 0)):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, integer(name, value, minimum))
+        if not isinstance(self.source, str | None):
+            raise bad("source", self.source, "a text or None")
+        for name in ("value_range", "mean", "std", "class_names"):
+            value = getattr(self, name)
+            if value is not None:
+                kind, what = (str, "names") if name == "class_names" else ((int, float), "numbers")
+                listed = isinstance(value, (tuple, list))
+                if not listed or not all(isinstance(item, kind) for item in value):
+                    raise bad(name, value, f"a list of {what}")
+                if kind is not str and not all(math.isfinite(item) for item in value):
+                    raise bad(name, value, "finite numbers")
+                if name == "std" and not all(item > 0 for item in value):
+                    raise bad(name, value, "numbers above 0")
+                if name == "value_range" and not (len(value) == 2 and value[0] < value[1]):
+                    raise bad(name, value, "two numbers, the lower first")
+                object.__setattr__(self, name, tuple(value))
+        if self.running_variance not in (None, "biased", "unbiased"):
+            raise bad("running_variance", self.running_variance, "'biased', 'unbiased' or None")
+
+    def fits(self, spec: DenseNetSpec) -> Usage:
+        """The same, if every list has the length that the network needs; else ``ConfigError``."""
+        config = spec.config
+        lengths = {"mean": config.in_channels, "std": config.in_channels}
+        if config.num_classes:
+            lengths["class_names"] = config.num_classes
+        for name, length in lengths.items():
+            value = getattr(self, name)
+            if value is not None and len(value) != length:
+                raise bad(name, value, f"{length} values for this network")
+        return self
+
+
+IMAGENET = Usage(image_size=224, value_range=(0.0, 1.0), mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
 @dataclass(frozen=True)
-class TrainingState:
-    """A run between two steps.
+class Checkpoint:
+    """What a file holds, in canonical names and layout, whatever its format is.
 
     Attributes:
-        weights: every tensor, {canonical name: array}.
-        velocity: v of the rule in recipe.py, for the trainable tensors (all, or the classifier's).
-        steps: how many were taken.
-        epochs: those that are complete.
-        unfinished: the steps of the epoch that is under way.
-        seconds: that these took.
-        mean: of the weights as the ``averaged`` last epochs ended; None where that is 0.
+        spec: the network.
+        weights: {canonical name: array}, float32 or float64, in the manifest's order.
+        usage: how to use them.
+        notes: what is unusual, or was changed to get here: sentences for the user.
     """
 
+    spec: DenseNetSpec
     weights: Weights
-    velocity: Weights
-    steps: int
-    epochs: tuple[Epoch, ...]
-    unfinished: tuple[Step, ...]
-    seconds: float
-    mean: Weights | None = None
-    averaged: int = 0
-
-
-def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
-    """Write a checkpoint as one safetensors file, complete or not at all.
-
-    Raises ``WeightsError`` where a tensor does not fit the spec or is not finite, ``OSError``.
-    """
-    dtype = state.weights["features.conv0.weight"].dtype.name
-    arrays = dict(check_weights(spec, state.weights, dtype))
-    _check_velocity(spec, state.velocity)
-    arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
-    if state.mean is not None:
-        mean = _checked_mean(spec, state.mean, dtype)
-        arrays |= {MEAN + name: array for name, array in mean.items()}
-    position = {
-        "config": json.loads(spec.to_json()),
-        "steps": state.steps,
-        "epochs": [asdict(epoch) for epoch in state.epochs],
-        "unfinished": [asdict(step) for step in state.unfinished],
-        "seconds": state.seconds,
-        "averaged": state.averaged,
-    }
-    write_safetensors(path, arrays, {RUN_KEY: json.dumps(position, sort_keys=True)})
-
-
-def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
-    """What ``save_state`` wrote, checked. Raises ``WeightsError``, ``OSError``."""
-    metadata, arrays = read_safetensors(path)
-    if RUN_KEY not in metadata:
-        raise WeightsError(
-            f"{path}: expected a checkpoint of a training run, found no position in its metadata; "
-            "weights alone are given with --weights"
-        )
-    try:
-        position = json.loads(metadata[RUN_KEY])
-        spec = DenseNetConfig.from_json(json.dumps(position["config"])).resolve()
-        velocity, mean = (_taken(arrays, prefix) for prefix in (VELOCITY, MEAN))
-        weights = arrays
-        dtype = weights["features.conv0.weight"].dtype.name
-        checked = check_weights(spec, weights, dtype)
-        _check_velocity(spec, velocity)
-        return spec, TrainingState(
-            checked,
-            velocity,
-            int(position["steps"]),
-            tuple(Epoch(**epoch) for epoch in position["epochs"]),
-            tuple(Step(**step) for step in position["unfinished"]),
-            float(position["seconds"]),
-            _checked_mean(spec, mean, dtype) if mean else None,
-            int(position.get("averaged", 0)),
-        )
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: expected a whole checkpoint, found {error!r}") from None
-
-
-def _taken(arrays: dict[str, Any], prefix: str) -> Weights:
-    """The arrays whose names begin with the prefix, taken out, by the rest of their names."""
-    names = [name for name in arrays if name.startswith(prefix)]
-    return {name.removeprefix(prefix): arrays.pop(name) for name in names}
-
-
-def _checked_mean(spec: DenseNetSpec, mean: Weights, dtype: str) -> Weights:
-    try:
-        return check_weights(spec, mean, dtype)
-    except WeightsError as error:
-        raise WeightsError(f"{MEAN}…: {error}") from None
-
-
-def _check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:
-    known = tensors(spec)
-    for name, array in velocity.items():
-        expected = known[name].shape if name in known else None
-        if array.shape != expected or not np.isfinite(array).all():
-            raise WeightsError(
-                f"{VELOCITY}{name}: expected finite values of shape {expected}, found {array.shape}"
-            )
+    usage: Usage = field(default_factory=Usage)
+    notes: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .inputs import ImageError, check_images, check_labels, check_trainable
+from ._inputs import ImageError, check_images, check_labels, check_trainable
 from .spec import (
     BatchNormSpec,
     ConvSpec,

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import check_names, integer
+from ._checks import INITIALIZATIONS, check_names, integer
 from .manifest import TensorInfo, tensors
-from .recipe import INITIALIZATIONS
 from .spec import DenseNetSpec
 
 Weights = dict[str, npt.NDArray[np.floating]]

@@ -17,7 +17,7 @@ from hypothesis import settings
 
 import densenet_multi as dm
 from densenet_multi.backends import framework_versions, hide_gpus, place
-from densenet_multi.bench import SHARED
+from densenet_multi.comparison.bench import SHARED
 from tolerances import TIERS, Deviations
 
 # Before any framework is imported. Threads that spin while they wait for work starve the other

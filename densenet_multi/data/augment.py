@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from densenet_multi._checks import bad, integer, truth
+from .._checks import bad, integer, truth
 
 Floating = TypeVar("Floating", bound=np.floating[Any])
 

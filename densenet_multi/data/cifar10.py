@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet_multi.data.images import DataError
+from .images import DataError
 
 CLASSES = (
     "airplane",

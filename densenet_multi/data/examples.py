@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet_multi.data.fashion_mnist import to_input
-from densenet_multi.data.images import Preparation, from_bytes
+from .fashion_mnist import to_input
+from .images import Preparation, from_bytes
 
 
 class Examples(Protocol):

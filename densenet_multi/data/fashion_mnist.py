@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet_multi.data.idx import read_idx
-from densenet_multi.data.images import DataError, from_bytes
-from densenet_multi.data.resize import resize
+from .idx import read_idx
+from .images import DataError, from_bytes
+from .resize import resize
 
 CLASSES = (
     "T-shirt/top",

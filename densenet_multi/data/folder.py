@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet_multi.data.images import DataError, Preparation, open_image, read_image
-from densenet_multi.data.order import epoch_order
+from .images import DataError, Preparation, open_image, read_image
+from .order import epoch_order
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 VALIDATION = 5  # one image in so many

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet_multi._checks import bad, integer
-from densenet_multi.data.resize import resize
+from .._checks import bad, integer
+from .resize import resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from densenet_multi.portable import Usage
+    from ..checkpoint import Usage
 
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 

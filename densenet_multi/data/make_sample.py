@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet_multi.data.fashion_mnist import CLASSES, FILES, load_directory
-from densenet_multi.data.idx import write_idx
-from densenet_multi.data.order import epoch_order
+from .fashion_mnist import CLASSES, FILES, load_directory
+from .idx import write_idx
+from .order import epoch_order
 
 SEED = 2017  # the year of the data set
 PER_CLASS = 100

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from densenet_multi._checks import bad, check_names
-from densenet_multi.data import cifar10, fashion_mnist
-from densenet_multi.data.examples import Examples, Pixels
-from densenet_multi.data.folder import load_folder
-from densenet_multi.data.idx import IdxError, header
-from densenet_multi.data.images import DataError, Preparation
+from .._checks import bad, check_names
+from . import cifar10, fashion_mnist
+from .examples import Examples, Pixels
+from .folder import load_folder
+from .idx import IdxError, header
+from .images import DataError, Preparation
 
 if TYPE_CHECKING:
-    from densenet_multi.portable import Usage
+    from ..checkpoint import Usage
 
 NAMES = {
     "fashion-mnist": "fashion-mnist",
@@ -138,7 +138,7 @@ def _fashion_mnist(data_dir: Path | None) -> tuple[list[Bytes], str]:
         except FileNotFoundError as error:
             raise DataError(f"{error}; without a data_dir, it is looked for elsewhere") from None
 
-    from densenet_multi import _download
+    from .. import _download
 
     cache = _download.cache_folder() / "fashion-mnist"
     missed = ["data_dir (--data-dir): not given"]
@@ -179,7 +179,7 @@ def _official(splits: list[Bytes]) -> list[Bytes]:
 
 
 def _fetch(folder: Path) -> list[Bytes]:
-    from densenet_multi._download import download
+    from .._download import download
 
     splits = []
     for names in fashion_mnist.FILES.values():

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._fold import fold
+from .._inputs import check_images
 from ..backends import check_bfloat16, check_dtype, check_memory_efficient, framework
-from ..fold import fold
-from ..inputs import check_images
 from ..manifest import shape_trace
 from ..spec import DenseNetSpec
 from ..weights import Weights, init_weights
@@ -19,9 +19,9 @@ with framework("flax", "flax", "jax", "optax"):
     import jax.numpy as jnp
     from flax import nnx
 
-    from .memory import RecomputingDenseNet, WholeDenseNet
+    from .faster.inference import OptimizedDenseNet
+    from .faster.recompute import RecomputingDenseNet, WholeDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
-    from .optimized import OptimizedDenseNet
     from .train import evaluate, fit, loss_and_gradients
     from .weights import (
         count_parameters,

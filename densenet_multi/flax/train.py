@@ -11,22 +11,16 @@ import numpy.typing as npt
 import optax
 from flax import nnx
 
-from ..checkpoint import TrainingState
-from ..history import History
-from ..inputs import check_batch
-from ..recipe import Recipe
-from ..training import Callback, Data, Keep, Training
+from .._inputs import check_batch
+from ..training.history import History
+from ..training.recipe import Recipe
+from ..training.run import Callback, Data, Keep, Training
+from ..training.state import TrainingState
 from ..weights import Weights
+from .faster.recompute import share_statistics
 from .layers import exchange
-from .memory import share_statistics
 from .model import DenseNet
-from .weights import (
-    dtype_of,
-    import_weights,
-    precision,
-    to_canonical,
-    to_native,
-)
+from .weights import dtype_of, import_weights, precision, to_canonical, to_native
 
 
 def loss_and_gradients(

@@ -20,17 +20,12 @@ import numpy.typing as npt
 
 from .._checks import ConfigError, check_names, integer
 from ..backends import load_backend
-from ..portable import (
-    KEY,
-    LARGEST_FILE,
-    Checkpoint,
-    load_checkpoint,
-    open_safetensors,
-    save_weights,
-)
+from ..checkpoint import Checkpoint
 from ..reference import predict
 from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights, widest
+from ._safetensors import LARGEST_FILE, open_safetensors
+from .portable import KEY, load_checkpoint, save_weights
 from .recognize import implied_usage
 
 FORMATS = {  # name -> (module, what it is); content is tried in this order

@@ -22,11 +22,12 @@ import numpy.typing as npt
 
 from .._files import replacing
 from ..backends import load_backend
+from ..checkpoint import Checkpoint
 from ..manifest import shape_trace, tensors
-from ..portable import Checkpoint, check_size
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import WeightsError
 from . import differences
+from ._safetensors import check_size
 from .recognize import checkpoint_of
 
 BACKEND = "gluon"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import load_backend
-from ..portable import Checkpoint
+from ..checkpoint import Checkpoint
 from ..weights import WeightsError
 from .keras_files import (
     DECAY,

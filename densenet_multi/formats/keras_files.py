@@ -29,11 +29,12 @@ import numpy.typing as npt
 from .._checks import bad
 from .._files import replacing
 from ..backends import framework
+from ..checkpoint import Checkpoint
 from ..manifest import layers
-from ..portable import LARGEST_FILE, Checkpoint, check_size, from_bfloat16, to_float
 from ..spec import BatchNormSpec, ConvSpec
 from ..weights import Weights, WeightsError
 from . import FROM_CHANNELS_LAST, TO_CHANNELS_LAST, differences, is_bomb
+from ._safetensors import LARGEST_FILE, check_size, from_bfloat16, to_float
 
 EPSILON, DECAY = 1.001e-5, 0.99
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # inside a .keras file

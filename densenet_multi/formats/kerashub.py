@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import framework, load_backend
-from ..portable import Checkpoint
+from ..checkpoint import Checkpoint
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError
 from .keras_applications import KERASHUB

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..backends import framework
+from ..checkpoint import Checkpoint
 from ..manifest import tensors
-from ..portable import Checkpoint, read_safetensors, to_float, write_safetensors
 from ..spec import DenseNetSpec
 from ..weights import WeightsError
 from . import FROM_CHANNELS_LAST, TO_CHANNELS_LAST, differences, is_bomb
+from ._safetensors import read_safetensors, to_float, write_safetensors
 from .recognize import checkpoint_of
 
 BACKEND = "flax"

@@ -16,9 +16,10 @@ from pathlib import Path
 from .. import _download
 from .._checks import check_names
 from .._files import replace_file
-from ..portable import LARGEST_FILE, Checkpoint
+from ..checkpoint import Checkpoint
 from ..weights import WeightsError
 from . import read
+from ._safetensors import LARGEST_FILE
 
 
 @dataclass(frozen=True)

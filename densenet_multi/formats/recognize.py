@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from .._checks import floor_of_decimal
-from ..portable import IMAGENET, IMAGENET_MEAN, Checkpoint, Usage
+from ..checkpoint import IMAGENET, IMAGENET_MEAN, Checkpoint, Usage
 from ..spec import DenseNetConfig
 from ..variants import VARIANTS
 from ..weights import Weights, WeightsError, check_weights, widest

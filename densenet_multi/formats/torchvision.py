@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from .._files import replacing
 from ..backends import framework
-from ..portable import Checkpoint, check_size, read_safetensors, to_float, write_safetensors
+from ..checkpoint import Checkpoint
 from ..weights import WeightsError
 from . import differences, is_safetensors
+from ._safetensors import check_size, read_safetensors, to_float, write_safetensors
 from .recognize import checkpoint_of
 
 BACKEND = "torch"

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import bad
+from .._fold import fold
+from .._inputs import check_images
 from ..backends import check_dtype, check_memory_efficient, framework
-from ..fold import fold
-from ..inputs import check_images
 from ..spec import DenseNetSpec
 from ..weights import Weights, init_weights
 
@@ -35,9 +35,9 @@ with framework("gluon", "mxnet", note=WHEELS):
         warnings.simplefilter("ignore")  # it imports through deprecated names of NumPy
         import mxnet as mx
 
-    from .memory import RecomputingDenseNet, WholeDenseNet
+    from .faster.inference import OptimizedDenseNet
+    from .faster.recompute import RecomputingDenseNet, WholeDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
-    from .optimized import OptimizedDenseNet
     from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights, to_native
 

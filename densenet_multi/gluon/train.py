@@ -10,15 +10,15 @@ import numpy.typing as npt
 from mxnet import autograd, gluon
 
 from .._checks import bad
-from ..checkpoint import TrainingState
-from ..history import History
-from ..inputs import check_batch
-from ..recipe import Recipe
-from ..training import Callback, Data, Keep, Training
+from .._inputs import check_batch
+from ..training.history import History
+from ..training.recipe import Recipe
+from ..training.run import Callback, Data, Keep, Training
+from ..training.state import TrainingState
 from ..weights import Weights
-from .memory import RecomputingDenseNet
+from .faster.inference import align
+from .faster.recompute import RecomputingDenseNet
 from .model import DenseNet
-from .optimized import align
 from .weights import dtype_of, export_weights, import_weights, native_parameters, to_native
 
 

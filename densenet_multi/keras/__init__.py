@@ -10,15 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import (
-    BackendError,
-    check_bfloat16,
-    check_dtype,
-    check_memory_efficient,
-    framework,
-)
-from ..fold import fold
-from ..inputs import check_images
+from .._fold import fold
+from .._inputs import check_images
+from ..backends import BackendError, check_bfloat16, check_dtype, check_memory_efficient, framework
 from ..spec import DenseNetSpec
 from ..weights import Weights, init_weights
 
@@ -42,9 +36,9 @@ with framework("keras", "tensorflow"):
             "KERAS_BACKEND, or set it (or ~/.keras/keras.json) to tensorflow, and start again"
         )
 
-    from .memory import RecomputingDenseNet, WholeDenseNet
+    from .faster.inference import OptimizedDenseNet
+    from .faster.recompute import RecomputingDenseNet, WholeDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
-    from .optimized import OptimizedDenseNet
     from .train import fit, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights
 

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
-from ..pieces import from_dict, to_dict
+from .._spec_dict import from_dict, to_dict
 from ..spec import BatchNormSpec, ConvSpec, FoldedNormSpec, LinearSpec, PoolSpec
 
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow import keras
 
-from ..checkpoint import TrainingState
-from ..history import History
-from ..inputs import check_batch
-from ..recipe import Recipe
-from ..training import Callback, Data, Keep, Training
+from .._inputs import check_batch
+from ..training.history import History
+from ..training.recipe import Recipe
+from ..training.run import Callback, Data, Keep, Training
+from ..training.state import TrainingState
 from ..weights import Weights
 from .layers import dtype_policy
 from .model import DenseNet

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._fold import fold
+from .._inputs import check_images
 from ..backends import check_bfloat16, check_dtype, check_memory_efficient, framework
-from ..fold import fold
-from ..inputs import check_images
 from ..manifest import shape_trace
 from ..spec import DenseNetSpec
 from ..weights import Weights, init_weights
@@ -18,9 +18,9 @@ from ..weights import Weights, init_weights
 with framework("torch", "torch"):
     import torch
 
-    from .memory import RecomputingDenseNet, WholeDenseNet
+    from .faster.inference import OptimizedDenseNet
+    from .faster.recompute import RecomputingDenseNet, WholeDenseNet
     from .model import DenseBlock, DenseLayer, DenseNet, Features, Stem, Transition
-    from .optimized import OptimizedDenseNet
     from .train import fit, in_mode, loss_and_gradients
     from .weights import count_parameters, dtype_of, export_weights, import_weights, to_numpy
 

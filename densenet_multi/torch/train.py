@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ..checkpoint import TrainingState
-from ..history import History
-from ..inputs import check_batch
-from ..recipe import Recipe
-from ..training import Callback, Data, Keep, Training
+from .._inputs import check_batch
+from ..training.history import History
+from ..training.recipe import Recipe
+from ..training.run import Callback, Data, Keep, Training
+from ..training.state import TrainingState
 from ..weights import Weights
 from .model import DenseNet
 from .weights import dtype_of, export_weights, import_weights, native_tensors, to_numpy

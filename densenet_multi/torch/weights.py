@@ -10,8 +10,8 @@ import torch
 from ..backends import check_dtype
 from ..manifest import ParameterCount, tensors
 from ..weights import Weights, check_weights
+from .faster.inference import prepare
 from .model import DenseNet
-from .optimized import prepare
 
 
 def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floating]]) -> None:

@@ -7,7 +7,7 @@ import densenet_multi as dm
 from cases import images, random_weights
 from densenet_multi import formats
 from densenet_multi.formats.gluon_zoo import structural_names
-from peers.peer import check_answers
+from peer import check_answers
 
 dm.load_backend("gluon")  # before mxnet: it makes mxnet importable on current NumPys
 import mxnet as mx  # noqa: E402

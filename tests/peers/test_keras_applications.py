@@ -8,7 +8,7 @@ import densenet_multi as dm
 from cases import images
 from densenet_multi import formats
 from keras_peer import filled, in_dtype
-from peers.peer import check_answers
+from peer import check_answers
 
 
 @pytest.fixture(params=["float64", "float32"])

@@ -12,10 +12,10 @@ from keras_hub.models import DenseNetBackbone, DenseNetImageClassifier
 import densenet_multi as dm
 from cases import as_float32, images, random_weights
 from densenet_multi import formats
+from densenet_multi.comparison.report import deviation
 from densenet_multi.formats import keras_applications, kerashub
-from densenet_multi.report import deviation
 from keras_peer import filled, in_dtype
-from peers.peer import check_answers
+from peer import check_answers
 
 BLOCKS = (1, 2, 1)
 AGREE = {225: True, 65: True, 97: True, 224: False, 96: False, 99: False}  # 1 modulo 4

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import densenet_multi as dm
 from cases import images, random_weights
 from densenet_multi import formats
-from peers.peer import check_answers, same_tensors
+from peer import check_answers, same_tensors
 
 SIZES = {"densenet121": (224, 96, 99), "densenet161": (96,), "densenet169": (99,)}
 SIZES["densenet201"] = (64,)  # timm and torchvision have the same four

@@ -1,0 +1,100 @@
+"""The portable file: a network, its weights, and what is needed to use them rightly.
+
+It is a safetensors file (https://github.com/huggingface/safetensors) with torchvision's tensor
+names in PyTorch's layout, so that anyone's ``safetensors`` loads it into torchvision's or timm's
+model. Its metadata has one entry, ``densenet_multi``: JSON with a schema version, the
+configuration, and the usage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from .._checks import bad, check_names
+from ..checkpoint import Checkpoint, Usage
+from ..spec import DenseNetConfig, DenseNetSpec
+from ..weights import Weights, WeightsError, check_weights, widest
+from ._safetensors import read_safetensors, to_float, write_safetensors
+
+KEY, RUN_KEY = "densenet_multi", "densenet_multi_run"  # RUN_KEY: of training/state.py
+
+
+def save_weights(
+    path: str | os.PathLike[str],
+    spec: DenseNetSpec,
+    weights: Mapping[str, npt.NDArray[np.generic]],
+    usage: Usage | None = None,
+) -> None:
+    """Write the portable ``.safetensors`` file: checked float32 or float64 tensors (float16 becomes
+    float32, which holds it exactly), the spec and the usage.
+
+    The file is complete or absent, never partial, and the same weights give the same bytes.
+    Raises ``WeightsError``, ``ConfigError``, ``OSError``.
+    """
+    if spec != spec.config.resolve():
+        expected = "expected a spec as its config resolves to, found a changed one"
+        raise WeightsError(f"{path}: {expected}")
+    usage = (usage or Usage()).fits(spec)
+    if not isinstance(weights, Mapping):
+        raise WeightsError(f"weights: expected {{name: array}}, found {type(weights).__name__}")
+    arrays = {name: to_float(array) for name, array in weights.items()}
+    checked = check_weights(spec, arrays, widest(arrays))
+    header = {**json.loads(spec.to_json()), "usage": asdict(usage)}
+    write_safetensors(path, checked, {KEY: json.dumps(header, sort_keys=True)})
+
+
+def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
+    """The spec and the weights of a file that ``save_weights`` wrote, checked against each other.
+
+    Raises ``WeightsError`` for anything else, ``OSError`` where it cannot be read.
+    """
+    checkpoint = load_checkpoint(path)
+    return checkpoint.spec, checkpoint.weights
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The same with the usage. Raises ``WeightsError``, ``OSError``."""
+    other = f"for another project's checkpoint: densenet-multi convert {path} NEW.safetensors"
+    try:
+        metadata, weights = read_safetensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; {other}") from None
+    if RUN_KEY in metadata:
+        raise WeightsError(
+            f"{path}: expected weights alone, found where a training run stands; its weights are "
+            "in last.safetensors beside it"
+        )
+    if KEY not in metadata:
+        raise WeightsError(
+            f"{path}: expected a file of save_weights, found no spec in its metadata; {other}"
+        )
+    try:
+        config, usage = _from_header(metadata[KEY])
+        layers = sum(config.block_config)
+        if layers > len(weights):  # before a short file makes a huge network
+            raise WeightsError(
+                f"expected tensors for {layers} dense layers, found {len(weights)} tensors"
+            )
+        spec = config.resolve()
+        return Checkpoint(spec, check_weights(spec, weights, widest(weights)), usage.fits(spec))
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def _from_header(text: str) -> tuple[DenseNetConfig, Usage]:
+    try:
+        header = json.loads(text)
+        given = header.pop("usage", {})
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        given, header = {}, text  # DenseNetConfig says what is wrong with it
+    if not isinstance(given, dict):
+        raise bad("usage", given, "an object")
+    check_names("usage", given, [f.name for f in fields(Usage)])
+    config = DenseNetConfig.from_json(header if isinstance(header, str) else json.dumps(header))
+    return config, Usage(**given)

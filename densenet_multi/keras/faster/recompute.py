@@ -1,0 +1,177 @@
+"""Training in less memory: a convolution's input is made again when its gradient is wanted.
+
+In PyTorch each layer asks for it. Here, as in Gluon and Flax, a block does, in whose backward pass
+a layer reads a slice of what the block returned: joining many narrow maps takes longer. And
+``tf.recompute_grad`` would copy all that it is given, and take mean and variance a second time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from ..._checks import ConfigError
+from ..layers import BatchNormalization, Conv2D, biased, concat, fused_batch_norm, relu
+from ..model import DenseBlock, DenseNet, Features
+
+
+class RecomputingBlock(DenseBlock):
+    whole = False  # what the first convolution of a layer makes is kept
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        if not training:
+            return super().call(x)
+        plan, masks = list[list[Step]](), list[Any]()
+        for spec in self.spec.layers:
+            layer = getattr(self, spec.name)
+            pairs = [(layer.norm1, layer.conv1), (layer.norm2, layer.conv2)]
+            plan.append([Step(norm, conv) for norm, conv in pairs if norm is not None])
+            shape = [*tf.unstack(tf.shape(x)[:3]), plan[-1][-1].conv.filters]
+            masks.append(layer.dropout(tf.ones(shape, x.dtype)) if spec.drop_rate else None)
+        maps, found = recomputed(self.whole, plan, masks, x)
+        for steps, its in zip(plan, found, strict=True):
+            for step, values in zip(steps, its, strict=True):
+                step.move(values)
+        return maps
+
+
+class RecomputingFeatures(Features):
+    block_class = RecomputingBlock
+
+
+class RecomputingDenseNet(DenseNet):
+    features_class = RecomputingFeatures
+
+
+class WholeBlock(RecomputingBlock):
+    whole = True
+
+
+class WholeFeatures(RecomputingFeatures):
+    block_class = WholeBlock
+
+
+class WholeDenseNet(RecomputingDenseNet):
+    features_class = WholeFeatures
+
+
+class Step:
+    """A BatchNorm, a ReLU and a convolution, as a function of their variables."""
+
+    def __init__(self, norm: Any, conv: Any) -> None:
+        usual = type(norm) is BatchNormalization and type(conv) is Conv2D
+        if not usual or norm.synchronized or conv.lora_enabled:  # what else they do is passed by
+            raise ConfigError(
+                f"a memory-efficient layer: expected BatchNormalization of one device and Conv2D, "
+                f"found {norm} and {conv}; build the model without memory_efficient"
+            )
+        self.norm, self.conv = norm, conv
+        self.variables = [[v.value for v in layer.variables] for layer in (norm, conv)]
+
+    def __call__(self, variables: Any, x: Any, known: Sequence[Any] = ()) -> tuple[Any, Any, Any]:
+        """What it makes, the new running statistics, and what is known if it makes that again."""
+        (gamma, beta, *running), (kernel, *bias) = variables
+        if x.dtype == tf.float64 or not self.norm.trainable:
+            trained = len(self.norm.trainable_variables)
+            given = [gamma, beta, *running]
+            # called without a state of its own, a layer returns the new one and assigns nothing
+            x, after = self.norm.stateless_call(given[:trained], given[trained:], x, training=True)
+            x, running = relu(x), after[-2:]
+        elif known:
+            x = rectified_again(x, gamma, beta, self.norm.epsilon, known)
+        else:
+            x, *known = fused_batch_norm(x, gamma, beta, self.norm.epsilon)
+            x, running = relu(x), self.norm.moved(running, known, x)
+        x = self.conv.convolution_op(x, tf.cast(kernel, x.dtype))
+        if bias:
+            x += tf.cast(bias[0], x.dtype)
+        return x, running, known
+
+    def move(self, statistics: Sequence[Any]) -> None:
+        self.norm.moving_mean.assign(statistics[0])
+        self.norm.moving_variance.assign(statistics[1])
+
+
+def recomputed(
+    whole: bool, plan: Sequence[Sequence[Step]], masks: Sequence[Any], x: Any
+) -> tuple[Any, Any]:
+    """The maps of a block, and the new running statistics of each step of each layer."""
+
+    @tf.custom_gradient
+    def block(variables: Any, x: Any) -> Any:
+        variables = tf.nest.map_structure(tf.stop_gradient, variables)  # else a tape keeps it all
+        maps, moved, kept = tf.stop_gradient(x), [], []
+        for steps, its, mask in zip(plan, variables, masks, strict=True):
+            reads, found = [maps], []
+            for step, of_step in zip(steps, its, strict=True):
+                new, *more = step(of_step, reads[-1])
+                reads.append(new)
+                found.append(more)
+            running, known = zip(*found, strict=True)
+            moved.append(running)
+            kept.append(([] if whole else reads[1:-1], known))
+            maps = concat(maps, new if mask is None else new * mask)
+
+        def gradients(gradient: Any, *_: Any) -> Any:
+            of_variables = list[Any]()
+            for steps, its, mask, (inner, known) in reversed(
+                [*zip(plan, variables, masks, kept, strict=True)]
+            ):
+                start = gradient.shape[-1] - steps[-1].conv.filters
+                of_new = gradient[..., start:]
+                if mask is not None:
+                    of_new *= mask
+                with tf.control_dependencies([gradient]):  # else all would be made at once
+                    first = maps[..., :start]
+                of_its = list[Any]()
+                for number, read in reversed([*enumerate([first, *inner])]):
+                    part = slice(number, None if whole else number + 1)
+                    of_part, of_new = recomputed_gradients(
+                        steps[part], its[part], known[part], read, of_new
+                    )
+                    of_its = [*of_part, *of_its]
+                gradient = gradient[..., :start] + of_new
+                of_variables.insert(0, of_its)
+            return of_variables, gradient
+
+        return (maps, moved), gradients
+
+    return block([[step.variables for step in steps] for steps in plan], x)
+
+
+def recomputed_gradients(
+    steps: Sequence[Step], variables: Any, known: Any, x: Any, gradient: Any
+) -> tuple[Any, Any]:
+    """The gradients of a step or two, by that of what the last makes."""
+    with tf.GradientTape() as tape:
+        tape.watch([variables, x])
+        y = x
+        for step, its, found in zip(steps, variables, known, strict=True):
+            y, *_ = step(its, y, found)
+    return tape.gradient(y, [variables, x], gradient)
+
+
+def rectified_again(x: Any, gamma: Any, beta: Any, epsilon: float, known: Sequence[Any]) -> Any:
+    """A BatchNorm and a ReLU of what they have read before: its mean and variance are known, but
+    the gradient goes through them too."""
+
+    @tf.custom_gradient
+    def forward(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, *rest: Any) -> Any:
+        y = relu(fused_batch_norm(x, gamma, beta, epsilon, (mean, biased(variance, x)))[0])
+
+        def gradients(gradient: Any) -> Any:
+            found = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=tf.raw_ops.ReluGrad(gradients=gradient, features=y),
+                x=x,
+                scale=gamma,
+                reserve_space_1=rest[0],
+                reserve_space_2=rest[1],
+                reserve_space_3=rest[2],
+                epsilon=epsilon,
+                is_training=True,
+            )
+            return [*found[:3], *[None for _ in known]]
+
+        return y, gradients
+
+    return forward(x, gamma, beta, *known)

@@ -1,0 +1,194 @@
+"""Turn a checkpoint of one format into one of another, and say what a checkpoint is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import formats
+from .._checks import check_names
+from ..checkpoint import Checkpoint
+from ..comparison.report import TOLERANCES, deviation
+from ..data import Preparation, load_sample, to_input
+from ..formats.recognize import variant_name
+from ..manifest import count_parameters, min_image_size
+from ..variants import VARIANTS
+
+VERIFIED_IMAGES = 4
+
+
+class ConversionError(ValueError):
+    """A converted file does not answer as its source does; nothing was written."""
+
+
+def convert(
+    source: Path,
+    destination: Path,
+    source_format: str | None = None,
+    destination_format: str | None = None,
+    *,
+    variant: str | None = None,
+    num_classes: int | None = None,
+    verify: bool = False,
+) -> dict[str, Any]:
+    """Read one file, write another, both in any of ``formats.FORMATS``.
+
+    Arguments:
+        source: a file, or an Orbax folder.
+        destination: the same; a file that exists is replaced, a folder never.
+        source_format: by default the content decides.
+        destination_format: by default the name decides.
+        variant: where names and shapes shall not decide.
+        num_classes: replaces the classifier by a new one, for transfer learning.
+        verify: run the models of both files on the same images before the file gets its name.
+
+    Returns what was done, as plain values: ``from``, ``to``, ``variant``, ``notes`` and, verified,
+    ``max_deviation`` and who calculated.
+
+    Raises ``ConversionError`` above the tolerance of ``report.TOLERANCES``, and as
+    ``formats.read`` and ``formats.write``. The destination is complete or as it was.
+    """
+    source_format = source_format or formats.guess(source)
+    destination_format = destination_format or formats.guess_from_name(destination)
+    _check_is_free(destination, destination_format)
+    original = checkpoint = formats.read(source, source_format, variant=variant)
+    if num_classes is not None:
+        checkpoint = formats.with_classes(original, num_classes)
+    done: dict[str, Any] = {
+        "from": source_format,
+        "to": destination_format,
+        "variant": variant_name(checkpoint.spec.config),
+    }
+    if not verify:
+        notes = formats.write(destination, checkpoint, destination_format)
+        return {**done, "notes": [*checkpoint.notes, *notes]}
+    with _named_at_last(destination) as written:
+        notes = formats.write(written, checkpoint, destination_format)
+        images = verification_images(checkpoint)
+        expected, asked = formats.logits(source, source_format, original, images)
+        before = 0.0
+        if num_classes is not None:
+            # the source has its own classifier only: the reference, asked about both, is between
+            mine, reference = formats.logits(source, "portable", original, images)
+            before = deviation(mine, expected)
+            expected, _ = formats.logits(source, "portable", checkpoint, images)
+            asked = f"{asked} with its own classifier, {reference} with both"
+        back = formats.read(written, destination_format, bn_eps=checkpoint.spec.config.bn_eps)
+        actual, answered = formats.logits(written, destination_format, back, images)
+        value = max(before, deviation(actual, expected))
+        tolerance = TOLERANCES["float32"]
+        if value > tolerance:
+            raise ConversionError(
+                f"{destination}: expected the logits of the source up to {tolerance:.0e}, found a "
+                f"deviation of {value:.1e} ({asked} against {answered}); not written. "
+                + " ".join(f"Note: {note}." for note in (*checkpoint.notes, *notes))
+            )
+    if np.ptp(expected, axis=0).max() <= tolerance * np.abs(expected).max():
+        notes = (*notes, "all images get the same answer, so the verification shows little")
+    verified = {"max_deviation": value, "source_model": asked, "destination_model": answered}
+    size = f"{images.shape[2]}x{images.shape[3]}"
+    return {**done, "notes": [*checkpoint.notes, *notes], **verified, "image_size": size}
+
+
+def _check_is_free(destination: Path, file_format: str) -> None:
+    check_names("format", [file_format], formats.FORMATS)
+    becomes_folder = file_format == "nnx" and not destination.name.endswith(".safetensors")
+    if destination.is_dir() or (becomes_folder and destination.exists()):
+        found = "folder" if destination.is_dir() else "file"
+        raise FileExistsError(f"{destination}: expected another name, found a {found} of this one")
+
+
+PREFIX = ".densenet_multi."
+
+
+@contextmanager
+def _named_at_last(destination: Path) -> Iterator[Path]:
+    """Yield a name for a file or folder, which then becomes ``destination``, if nothing failed.
+
+    A symbolic link stays one, and a device or a pipe is written to. Errors name ``destination``.
+    """
+    target = destination.resolve()
+    is_special = target.exists() and not target.is_file()
+    written = Path()
+    try:
+        where = None if is_special else target.parent
+        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=where) as folder:
+            written = Path(folder, destination.name)
+            yield written
+            if is_special:
+                target.write_bytes(written.read_bytes())
+            else:
+                written.replace(target)
+    except OSError as error:
+        if PREFIX not in str(error):
+            raise
+        if error.errno is None:
+            raise type(error)(str(error).replace(str(written), str(destination))) from None
+        raise type(error)(error.errno, error.strerror, str(destination)) from None
+    except ValueError as error:
+        text = str(error).replace(str(written), str(destination))
+        raise (type(error)(text) if text != str(error) else error) from None
+
+
+def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
+    """A few real images (N, C, S, S), gray repeated over the channels, normalised as is usual.
+
+    S is the image size of the checkpoint's usage, or what its stem is made for.
+    """
+    config, usage = checkpoint.spec.config, checkpoint.usage
+    size = usage.image_size or (224 if config.stem == "imagenet" else 32)
+    size = max(size, min_image_size(checkpoint.spec))
+    prepare = Preparation(size, config.in_channels, usage)
+    return prepare(to_input(load_sample("test")[0][:VERIFIED_IMAGES]))
+
+
+def inspect(path: Path, file_format: str | None = None) -> dict[str, Any]:
+    """What a checkpoint is, as plain values. Raises as ``formats.read``."""
+    name = file_format or formats.guess(path)
+    checkpoint = formats.read(path, name)
+    counts = count_parameters(checkpoint.spec)
+    return {
+        "path": str(path),
+        "format": name,
+        "is": formats.FORMATS[name][1],
+        "variant": variant_name(checkpoint.spec.config),
+        "trainable": counts.trainable,
+        "statistics": counts.statistics,
+        "dtype": str(checkpoint.weights["features.conv0.weight"].dtype),
+        "config": asdict(checkpoint.spec.config),
+        "usage": asdict(checkpoint.usage),
+        "notes": [*checkpoint.notes, *_unusual(checkpoint)],
+    }
+
+
+def _unusual(checkpoint: Checkpoint) -> list[str]:
+    """Sentences on what differs from the variant's usual network."""
+    config = checkpoint.spec.config
+    name = variant_name(config)
+    usual = VARIANTS[name] if name else config
+    notes = []
+    if not config.num_classes:
+        notes.append("it has no classifier: it gives features")
+    elif config.num_classes != usual.num_classes:
+        notes.append(f"{name} usually has {usual.num_classes:,} classes")
+    if config.in_channels != usual.in_channels:
+        notes.append(f"{name} usually takes images of {_channels(usual.in_channels)}")
+    arrays = [array.astype(np.float32, copy=False) for array in checkpoint.weights.values()]
+    if all((array.view(np.uint32) & 0xFFFF == 0).all() for array in arrays):
+        notes.append("every weight is a bfloat16 number, of 2 to 3 digits; calculate in float32")
+    else:
+        with np.errstate(over="ignore"):
+            if all(np.array_equal(array, array.astype(np.float16)) for array in arrays):
+                notes.append("every weight is a float16 number, of 3 digits; calculate in float32")
+    return notes
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"

@@ -1,0 +1,109 @@
+"""The network for evaluation alone: a block's maps lie in one array, which its layers fill.
+
+In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution are here a clamp and a
+convolution, one pass over the maps instead of two: relu(a x + b) is a clamp(x) + b with one bound
+at -b / a, the lower one where a > 0, the upper one where a < 0. The kernel takes a, the bias b.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...spec import DenseLayerSpec, DenseNetSpec
+from ..layers import relu
+from ..model import DenseBlock, DenseLayer, DenseNet, Features
+
+
+class OptimizedLayer(DenseLayer):
+    def __init__(self, spec: DenseLayerSpec) -> None:
+        super().__init__(spec)
+        # zeros around the map, which a wider kernel reads, are not to be clamped
+        self.clamps = not spec.conv1.padding
+        self.bfloat16 = False
+        for name in ("lower", "upper", "kernel", "bias"):
+            self.register_buffer(name, None, persistent=False)
+        self.register_load_state_dict_post_hook(prepare)
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """What the forward pass takes, of the weights as they are now."""
+        norm, conv = self.norm1, self.conv1
+        a = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        b = norm.bias.double() - norm.running_mean.double() * a
+        dtype = torch.bfloat16 if self.bfloat16 else conv.weight.dtype
+        bound = (-b / a).to(dtype)
+        constant = ~torch.isfinite(bound)  # a is 0, or next to it
+        a, b = a.masked_fill(constant, 0), torch.where(constant, relu(b), b)
+        bound = bound.masked_fill(constant, 0)[:, None, None]
+        self.lower = bound.masked_fill(a[:, None, None] < 0, -torch.inf)
+        self.upper = bound.masked_fill(a[:, None, None] > 0, torch.inf)
+        kernel = conv.weight.double()
+        bias = torch.einsum("oihw,i->o", kernel, b)
+        self.bias = (bias if conv.bias is None else bias + conv.bias).to(dtype)
+        kernel = (kernel * a[:, None, None]).to(dtype)
+        self.kernel = kernel.to(memory_format=torch.channels_last)
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: FBT002  # PyTorch's signature
+        super()._apply(function, recurse)  # behind every .to(), .double(), .cuda()
+        prepare(self)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        # a GPU's convolutions round what they read (TF32), which is then better normalised before
+        if self.clamps and x.device.type == "cpu":
+            x = F.conv2d(torch.clamp(x, self.lower, self.upper), self.kernel, self.bias)
+        else:
+            x = self.conv1(relu(self.norm1(x)))
+        if self.norm2 is not None:
+            x = self.conv2(F.relu_(self.norm2(x)))
+        return x  # N, k, H, W
+
+
+class OptimizedBlock(DenseBlock):
+    layer_class = OptimizedLayer
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:  # gradients need every layer's input as it was
+            return super().forward(x)
+        count, end, height, width = x.shape
+        maps = x.new_empty((count, height, width, self.spec.out_channels)).permute(0, 3, 1, 2)
+        maps[:, :end] = x
+        for layer in self.spec.layers:
+            new = getattr(self, layer.name)(maps[:, :end])
+            start, end = end, end + new.shape[1]
+            maps[:, start:end] = new
+        return maps
+
+
+class OptimizedFeatures(Features):
+    block_class = OptimizedBlock
+    bfloat16 = False
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        if not self.bfloat16:
+            return super().stages(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return super().stages(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(x.dtype)
+
+
+class OptimizedDenseNet(DenseNet):
+    features_class = OptimizedFeatures
+
+    def __init__(self, spec: DenseNetSpec, *, bfloat16: bool = False) -> None:
+        super().__init__(spec)
+        for module in self.features.modules():
+            if isinstance(module, OptimizedFeatures | OptimizedLayer):
+                module.bfloat16 = bfloat16
+
+
+def prepare(module: nn.Module, _: Any = None) -> None:
+    """After the weights of a module have changed."""
+    for layer in module.modules():
+        if isinstance(layer, OptimizedLayer) and layer.clamps and layer.conv1.weight.is_cpu:
+            layer.prepare()

@@ -1,0 +1,102 @@
+"""Training in less memory: a convolution's input is made again when its gradient is wanted.
+
+Each layer asks for it by itself; in the other three, a block does.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, is_grad_enabled, nn
+from torch.compiler import is_compiling
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ..._checks import ConfigError
+from ..layers import concat, relu
+from ..model import DenseBlock, DenseLayer, DenseNet, Features
+
+
+class RecomputingLayer(DenseLayer):
+    whole = False  # what the first convolution makes is kept
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        steps = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
+        steps = [(norm, conv) for norm, conv in steps if norm is not None]
+        for together in [steps] if self.whole else [[step] for step in steps]:
+            maps = [recomputed(together, maps)]
+        return self.dropout(maps[0])  # N, k, H, W
+
+
+class RecomputingBlock(DenseBlock):
+    layer_class = RecomputingLayer
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x]
+        for layer in self.spec.layers:
+            maps.append(getattr(self, layer.name)(maps))
+        return concat(*maps)
+
+
+class RecomputingFeatures(Features):
+    block_class = RecomputingBlock
+
+
+class RecomputingDenseNet(DenseNet):
+    features_class = RecomputingFeatures
+
+
+class WholeLayer(RecomputingLayer):
+    whole = True
+
+
+class WholeBlock(RecomputingBlock):
+    layer_class = WholeLayer
+
+
+class WholeFeatures(RecomputingFeatures):
+    block_class = WholeBlock
+
+
+class WholeDenseNet(RecomputingDenseNet):
+    features_class = WholeFeatures
+
+
+def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -> Tensor:
+    if not (is_grad_enabled() and all(norm.training for norm, _ in steps)):
+        x = concat(*maps)
+        for norm, conv in steps:
+            x = conv(relu(norm(x)))
+        return x
+    for norm, _ in steps:
+        if (
+            type(norm) is not nn.BatchNorm2d  # what it does would be passed by
+            or norm.momentum is None
+            or not norm.track_running_stats
+        ):
+            raise ConfigError(
+                f"a memory-efficient layer: expected BatchNorm2d, found {norm}; "
+                "build the model without memory_efficient"
+            )
+        norm.num_batches_tracked.add_(1)
+    recomputing = False
+
+    def forward(*maps: Tensor) -> Tensor:
+        nonlocal recomputing
+        x = concat(*maps)
+        for norm, conv in steps:
+            x = F.batch_norm(
+                x,
+                norm.running_mean,
+                norm.running_var,
+                norm.weight,
+                norm.bias,
+                training=True,
+                momentum=0.0 if recomputing else norm.momentum,  # 0: they stay as they are
+                eps=norm.eps,
+            )
+            x = conv(x.relu_())
+        if not is_compiling():  # which moves the running statistics once by itself
+            recomputing = True
+        return x  # once: checkpoint stops when it has what was missing
+
+    return checkpoint(forward, *maps, use_reentrant=False, preserve_rng_state=False)

@@ -1,0 +1,356 @@
+"""What a training run is apart from its steps: checks, batches, what is written down, progress.
+
+The steps are each backend's own: see ``train.py`` there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._checks import ConfigError, bad
+from .._inputs import ImageError, check_image_shape, check_images, check_labels, check_trainable
+from .._progress import progress
+from ..backends import check_bfloat16
+from ..data import Arrays, Examples, epoch_order
+from ..data.augment import augment
+from ..manifest import tensors
+from ..reference import cross_entropy
+from ..spec import DenseNetSpec
+from ..weights import Weights
+from .history import Epoch, History, Step
+from .recipe import Recipe
+from .state import TrainingState
+
+Array = npt.NDArray[np.floating[Any]]
+Batch = tuple[Array, Array]
+Data = Examples | tuple[Any, Any]
+Callback = Callable[[Step | Epoch], object]
+Keep = Callable[[Callable[[], TrainingState]], object]
+
+
+class TrainingError(ValueError):
+    """The run cannot go on; the message says at which step, and what to change."""
+
+
+def check_finite(step: int, weights: Weights, velocity: Weights) -> None:
+    """Raises ``TrainingError`` where a weight or a velocity after a step is not finite."""
+    arrays = [*weights.items(), *velocity.items()]
+    broken = [name for name, array in arrays if not np.isfinite(array).all()]
+    if broken:
+        raise TrainingError(
+            f"step {step}: expected finite weights, found others in {broken[0]}"
+            + (f" and {len(broken) - 1} more tensors" if broken[1:] else "")
+            + "; try a lower learning rate"
+        )
+
+
+class Training:
+    """One run of a recipe. A backend's ``fit`` takes batches from it and reports every step::
+
+        run = Training(model.spec, "float32", recipe, data)
+        with run.started(logits, snapshot):
+            for _ in run.epochs_left:
+                for x, targets, rate in run.batches():
+                    ...
+                    run.record(loss, accuracy)
+                run.finish_epoch()
+        return run.history
+
+    Arguments:
+        spec: of the network, which must have a classifier.
+        dtype: of the images and targets that ``batches`` gives.
+        recipe: its numbers are rounded once (``Recipe.rounded``).
+        data: examples to train on, or a pair (images (N, C, H, W), labels (N,)).
+        validation: the same to test with after every epoch, or None.
+        callbacks: called with every ``Step`` and every ``Epoch``.
+        checkpoint: called after them with a function that returns the ``TrainingState`` of that
+            moment; it decides whether to ask for it, which costs a copy of the weights.
+        resume: the ``TrainingState`` to go on from.
+
+    Raises ``ConfigError``, ``ImageError`` or ``ImageSizeError`` where these do not fit together.
+    """
+
+    def __init__(
+        self,
+        spec: DenseNetSpec,
+        dtype: str,
+        recipe: Recipe,
+        data: Data,
+        *,
+        validation: Data | None = None,
+        callbacks: Iterable[Callback] = (),
+        checkpoint: Keep | None = None,
+        resume: TrainingState | None = None,
+    ) -> None:
+        if not isinstance(recipe, Recipe):
+            raise ConfigError(
+                f"recipe: expected a Recipe, such as Recipe(epochs=3), found {recipe!r}"
+            )
+        check_trainable(spec)
+        self.recipe = recipe.rounded()
+        self.history = History(recipe)
+        self._spec, self._dtype = spec, dtype
+        self._data = self._checked("data", data)
+        self._validation = None if validation is None else self._checked("validation", validation)
+        self._check_recipe(recipe)
+        self._callbacks, self._checkpoint = list(callbacks), checkpoint
+        count, size = len(self._data), recipe.batch_size
+        if size > count:
+            raise ConfigError(f"batch_size: expected at most the {count} examples, found {size}")
+        self._order = lru_cache(maxsize=2)(partial(epoch_order, count, recipe.seed))
+        self.steps_per_epoch = count // size + (count % size > 1)  # a batch of one is skipped
+        self.rates = self.recipe.learning_rates(recipe.epochs * self.steps_per_epoch)
+        self.steps, self._seconds = 0, 0.0
+        trained = ("",) if recipe.train_features else ("classifier.",)
+        self.velocity = {  # v of the rule, to begin with
+            name: np.zeros(info.shape, dtype)
+            for name, info in tensors(spec).items()
+            if info.role == "trainable" and name.startswith(trained)
+        }
+        if resume is not None:
+            self._go_on_from(resume)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is under way, from 0."""
+        return len(self.history.epochs)
+
+    @property
+    def epochs_left(self) -> range:
+        """The epochs to train, the one that is under way first."""
+        return range(self.epoch, self.recipe.epochs)
+
+    @contextmanager
+    def started(
+        self, logits: Callable[[Any], Any], snapshot: Callable[[], tuple[Weights, Weights]]
+    ) -> Iterator[None]:
+        """Around the steps, with a progress bar.
+
+        ``logits`` takes images (n, C, H, W) to NumPy logits (n, classes) in evaluation mode;
+        ``snapshot`` returns copies of the weights and of the velocity, by canonical name.
+        """
+        self._logits, self._snapshot = logits, snapshot
+        self._progress = _bar()
+        self._bar = self._progress.add_task(
+            "training", total=len(self.rates), completed=self.steps, status=""
+        )
+        self._ended, self._durations = time.perf_counter(), deque[float](maxlen=50)
+        self._start = self._ended - self._seconds
+        with self._progress:
+            yield
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """Images (n, C, H, W) and targets (n, classes) of one step of an epoch.
+
+        Both are counted from 0; the same arguments give the same batch.
+        """
+        recipe, size = self.recipe, self.recipe.batch_size
+        indices = self._order(epoch)[index * size : (index + 1) * size]
+        x = self._images("data", self._data, indices)
+        if recipe.flip or recipe.shift:
+            drawn = recipe.seed, epoch, indices
+            fill = getattr(self._data, "black", 0.0)
+            x = augment(x, *drawn, flip=recipe.flip, shift=recipe.shift, fill=fill)
+        classes, smooth = self._spec.config.num_classes, recipe.label_smoothing
+        one_hot = np.eye(classes)[np.asarray(self._data.labels)[indices]]
+        targets = (1 - smooth) * one_hot + smooth / classes
+        return x, targets.astype(self._dtype)
+
+    def batches(self) -> Iterator[tuple[Array, Array, float]]:
+        """The batches that are left of the epoch that is under way, with their learning rates.
+
+        A thread prepares the next one meanwhile.
+        """
+        epoch = self.epoch
+        indices = range(self.steps - epoch * self.steps_per_epoch, self.steps_per_epoch)
+        with ThreadPoolExecutor(1) as thread:
+            coming = [thread.submit(self.batch, epoch, index) for index in indices[:1]]
+            for index in indices:
+                batch = coming.pop().result()
+                if index + 1 < self.steps_per_epoch:
+                    coming.append(thread.submit(self.batch, epoch, index + 1))
+                yield *batch, self.rates[self.steps]
+
+    def record(self, loss: float, accuracy: float) -> None:
+        """Write down a step. Raises ``TrainingError`` if the loss is not finite."""
+        rate = self.rates[self.steps]
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"step {self.steps + 1} (epoch {self.epoch + 1}): expected a finite loss, found "
+                f"{loss}; try a learning rate below {rate:g}"
+            )
+        self.steps += 1
+        self._durations.append(time.perf_counter() - self._ended)
+        step = Step(self.steps, self.epoch + 1, loss, accuracy, rate)
+        self.history.steps.append(step)
+        self._show(step)
+        self._call_back(step, keep=self.steps % self.steps_per_epoch != 0)
+
+    def finish_epoch(self) -> None:
+        """Test, and write down an epoch. Raises ``TrainingError`` where it has ended in nothing.
+
+        A loss says so in time but in MXNet, whose ReLU makes 0 of what is not a number.
+        """
+        seconds = time.perf_counter() - self._start
+        weights, velocity = self._snapshot()
+        check_finite(self.steps, weights, velocity)
+        steps = self.history.steps[-self.steps_per_epoch :]
+        size, count = self.recipe.batch_size, len(self._data)
+        sizes = np.diff([*range(0, count, size), count])[: len(steps)]
+        tested = self._test(self._logits)
+        if tested[0] is not None and not math.isfinite(tested[0]):
+            raise TrainingError(
+                f"epoch {self.epoch + 1}: expected a finite test loss, found {tested[0]}; "
+                f"try a learning rate below {self.rates[self.steps - 1]:g}"
+            )
+        epoch = Epoch(
+            self.epoch + 1,
+            self.steps,
+            float(np.average([step.loss for step in steps], weights=sizes)),
+            float(np.average([step.accuracy for step in steps], weights=sizes)),
+            *tested,
+            seconds,
+            int(sizes.sum()) / seconds,
+        )
+        self.history.epochs.append(epoch)
+        if count := self._averaged_after(epoch.number):
+            self._average(weights, count)
+        self._start = time.perf_counter()
+        self._call_back(epoch, keep=True)
+
+    def _now(self) -> TrainingState:
+        weights, velocity = self._snapshot()
+        unfinished = self.steps - self.epoch * self.steps_per_epoch
+        return TrainingState(
+            weights,
+            velocity,
+            self.steps,
+            tuple(self.history.epochs),
+            tuple(self.history.steps[len(self.history.steps) - unfinished :]),
+            time.perf_counter() - self._start,
+            self.history.mean,
+            self._averaged_after(self.epoch),
+        )
+
+    def _averaged_after(self, epoch: int) -> int:
+        """How many epochs' weights are in the mean."""
+        return sum(number <= epoch for number in self.recipe.averaged_epochs)
+
+    def _average(self, weights: Weights, count: int) -> None:
+        """Take an epoch's weights, the ``count``-th, into their mean."""
+        mean = self.history.mean or weights
+        self.history.mean = {n: mean[n] + (weights[n] - mean[n]) / count for n in weights}
+
+    def _go_on_from(self, resume: TrainingState) -> None:
+        epochs, unfinished = len(resume.epochs), len(resume.unfinished)
+        expected = epochs * self.steps_per_epoch + unfinished
+        if resume.steps != expected or epochs > self.recipe.epochs:
+            raise bad(
+                "resume",
+                f"{resume.steps} steps and {epochs} epochs",
+                f"a checkpoint of this run, which has {self.steps_per_epoch} steps an epoch "
+                f"and {self.recipe.epochs} epochs",
+            )
+        if resume.velocity.keys() != self.velocity.keys():
+            raise bad(
+                "resume",
+                f"a velocity for {len(resume.velocity)} tensors",
+                f"a checkpoint of this run, which trains {len(self.velocity)} tensors",
+            )
+        averaged = self._averaged_after(epochs)
+        if resume.averaged != averaged or (resume.mean is None) != (averaged == 0):
+            raise bad(
+                "resume",
+                f"a mean of the weights of {resume.averaged}",
+                f"a checkpoint of this run, which after epoch {epochs} has averaged {averaged} "
+                f"(average={self.recipe.average:g}, epochs={self.recipe.epochs})",
+            )
+        self.velocity = {name: v.astype(self._dtype) for name, v in resume.velocity.items()}
+        self.history.epochs.extend(resume.epochs)
+        self.history.steps.extend(resume.unfinished)
+        self.history.mean = resume.mean
+        self.steps, self._seconds = resume.steps, resume.seconds
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        check_bfloat16(recipe.bfloat16, self._dtype)
+        if not recipe.train_features and self._spec.config.drop_rate:
+            raise bad("train_features", False, "True for a network with a drop_rate")
+
+    def _test(self, logits: Callable[[Any], Any]) -> tuple[float | None, float | None]:
+        data, size = self._validation, self.recipe.batch_size
+        if data is None:
+            return None, None
+        loss = right = 0.0
+        task = self._progress.add_task("testing", total=len(data), status="")
+        for start in range(0, len(data), size):
+            indices = np.arange(start, min(start + size, len(data)))
+            labels = np.asarray(data.labels)[indices]
+            scores = logits(self._images("validation", data, indices))
+            loss += cross_entropy(scores, labels) * len(indices)
+            right += int((scores.argmax(axis=1) == labels).sum())
+            self._progress.update(task, advance=len(indices))
+        self._progress.remove_task(task)
+        return loss / len(data), right / len(data)
+
+    def _checked(self, what: str, data: Data) -> Examples:
+        pair = isinstance(data, (tuple, list)) and len(data) == 2
+        given: Any = data
+        examples = Arrays(*map(np.asarray, given)) if pair else given
+        if not hasattr(examples, "labels") or not hasattr(examples, "take"):
+            expected = "(images, labels), or an object like data.FashionMNIST"
+            raise ConfigError(f"{what}: expected {expected}; found {type(data).__name__}")
+        try:
+            if len(examples) == 0:
+                raise ImageError("images: expected at least one, found none")
+            check_labels(examples.labels, len(examples), self._spec.config.num_classes)
+            if pair:  # all of its shape, not that of one example
+                check_image_shape(self._spec, np.shape(given[0]))
+            check_images(self._spec, examples.take(np.arange(1)))
+        except ValueError as error:
+            raise type(error)(f"{what}: {error}") from None
+        checked: Examples = examples
+        return checked
+
+    def _images(self, what: str, data: Examples, indices: npt.NDArray[np.int64]) -> Array:
+        """Some of the images, checked; an error names the first that is to blame."""
+        try:
+            return check_images(self._spec, data.take(indices), self._dtype)
+        except ImageError:
+            for index in np.sort(indices):
+                try:
+                    check_images(self._spec, data.take(np.array([index])), self._dtype)
+                except ImageError as error:
+                    raise ImageError(f"{what}: example {index}: {error}") from None
+            raise
+
+    def _call_back(self, event: Step | Epoch, *, keep: bool) -> None:
+        for callback in self._callbacks:
+            callback(event)
+        if keep and self._checkpoint is not None:
+            self._checkpoint(self._now)
+        self._ended = time.perf_counter()  # the next step begins
+
+    def _show(self, step: Step) -> None:
+        # of the last steps alone: without compilation, tests and what is written between them
+        speed = self.recipe.batch_size / median(self._durations)
+        status = f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {speed:,.0f} images/s"
+        text = f"epoch {step.epoch}/{self.recipe.epochs}"
+        self._progress.update(self._bar, description=text, completed=self.steps, status=status)
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    text, status = TextColumn("{task.description}"), TextColumn("{task.fields[status]}")
+    return progress(text, BarColumn(), MofNCompleteColumn(), status, TimeRemainingColumn())

@@ -1,0 +1,195 @@
+"""A training run in a folder: it survives being killed, and goes on in any backend.
+
+The folder holds ``config.json`` (what was asked for), ``checkpoint.safetensors`` (where the run
+stands: see checkpoint.py), ``last.safetensors`` and ``best.safetensors`` (portable weights),
+``history.jsonl`` (a line for every epoch and for every ``LOG_EVERY``-th step), ``curve.svg`` and,
+at the end, ``report.json`` and, where the recipe averages weights or measures running statistics
+anew, ``final.safetensors``. Each file is whole at any moment; what follows from the checkpoint is
+written after it, and made to agree with it at the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .._files import replace_file
+from ..checkpoint import Usage
+from ..formats.portable import save_weights
+from ..spec import DenseNetSpec
+from .history import Epoch, Step
+from .run import check_finite
+from .state import TrainingState, load_state, save_state
+
+LOG_EVERY = 10  # steps
+SAVE_EVERY = 60.0  # seconds
+CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
+CHECKPOINT, LAST, BEST = "checkpoint.safetensors", "last.safetensors", "best.safetensors"
+FINAL = "final.safetensors"
+
+
+class RunError(ValueError):
+    """A folder cannot be used for this run; the message says why, and what to type."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop, and is saved."""
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """The folder, made if need be, for this process alone. Raises ``RunError``, ``OSError``.
+
+    A killed process leaves no claim behind, and what it was writing goes now.
+    """
+    import fcntl  # where the system has it
+
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{path}: expected a folder of one run, found another process that writes it; "
+                "wait for it, or choose another --output"
+            ) from None
+        for file in (CONFIG, REPORT, HISTORY, CHECKPOINT, LAST, BEST, FINAL, "curve.svg"):
+            for half_written in path.glob(f".{file}.*"):
+                half_written.unlink()
+        yield
+
+
+def read_config(path: Path) -> dict[str, Any] | None:
+    """What ``config.json`` in the folder holds; None where there is none. Raises ``RunError``."""
+    return read_json(path / CONFIG) if (path / CONFIG).exists() else None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file. Raises ``RunError`` where there is something else, ``OSError``."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file}: expected JSON, found something else ({error})") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{file}: expected a JSON object, found {content!r}")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file that people may read, complete or not at all. Raises ``OSError``."""
+    replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The lines of ``history.jsonl``; one that a killed process left half written is skipped."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+class Recorder:
+    """Writes a run down in its folder, which is ``claimed``.
+
+    ``record`` is a callback of ``fit``, ``keep`` its ``checkpoint``.
+
+    Arguments:
+        path: the folder.
+        spec, usage: of the network that is trained.
+        save_every: seconds after which ``keep`` saves within an epoch.
+
+    Attributes:
+        stop: set it, in a signal handler for example, to save after this step and stop.
+    """
+
+    def __init__(
+        self, path: Path, spec: DenseNetSpec, usage: Usage, save_every: float = SAVE_EVERY
+    ) -> None:
+        self.path, self._spec, self._usage, self._save_every = path, spec, usage, save_every
+        self._saved, self._epoch_ended = time.monotonic(), False
+        self.stop = False
+
+    def resume(self) -> TrainingState | None:
+        """Where the run stands, or None before its first checkpoint; the other files agree then.
+
+        Raises ``RunError`` where the checkpoint belongs to another network, ``WeightsError`` where
+        it is damaged.
+        """
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            replace_file(self.path / HISTORY, b"")
+            return None
+        spec, state = load_state(path)
+        if spec != self._spec:
+            raise RunError(f"{path}: expected the network of {CONFIG}, found another")
+        done = [line for line in read_history(self.path / HISTORY) if _is_before(line, state)]
+        text = "".join(f"{json.dumps(line)}\n" for line in done)
+        replace_file(self.path / HISTORY, text.encode())
+        self._write_weights(state)
+        return state
+
+    def record(self, event: Step | Epoch) -> None:
+        """Append a line to ``history.jsonl``; draw the curve after an epoch."""
+        self._epoch_ended = isinstance(event, Epoch)
+        if isinstance(event, Step) and event.number % LOG_EVERY:
+            return
+        kind = "step" if isinstance(event, Step) else "epoch"
+        with (self.path / HISTORY).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, **asdict(event)}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def keep(self, now: Callable[[], TrainingState]) -> None:
+        """Save after every epoch, every ``save_every`` seconds, and when it is to stop.
+
+        Raises ``Stopped`` once it has saved and is to stop.
+        """
+        stop = self.stop  # a signal may come at any moment
+        if self._epoch_ended or stop or time.monotonic() - self._saved > self._save_every:
+            self.save(now())
+        if stop:
+            raise Stopped
+
+    def save(self, state: TrainingState) -> None:
+        """Write the checkpoint, then what follows from it.
+
+        Raises ``TrainingError`` where a weight is not finite; the last checkpoint stays then.
+        """
+        check_finite(state.steps, state.weights, state.velocity)
+        save_state(self.path / CHECKPOINT, self._spec, state)
+        self._write_weights(state)
+        self._saved = time.monotonic()
+
+    def _write_weights(self, state: TrainingState) -> None:
+        save_weights(self.path / LAST, self._spec, state.weights, self._usage)
+        if state.epochs and not state.unfinished:
+            if state.epochs[-1] == best_epoch(state.epochs):
+                save_weights(self.path / BEST, self._spec, state.weights, self._usage)
+            self._draw()
+
+    def _draw(self) -> None:
+        from .._figures import training_curve
+
+        drawn = training_curve(read_history(self.path / HISTORY))
+        replace_file(self.path / "curve.svg", drawn)
+
+
+def best_epoch(epochs: tuple[Epoch, ...] | list[Epoch]) -> Epoch:
+    """The first of those with the highest validation accuracy (without one: the last)."""
+    if epochs[-1].validation_accuracy is None:
+        return epochs[-1]
+    return max(epochs, key=lambda epoch: epoch.validation_accuracy or 0.0)
+
+
+def _is_before(line: dict[str, Any], state: TrainingState) -> bool:
+    last = len(state.epochs) if line.get("kind") == "epoch" else state.steps
+    return bool(line.get("number", last + 1) <= last)

@@ -1,0 +1,123 @@
+"""Where a training run stands: all that any backend's ``fit`` needs to go on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..formats._safetensors import read_safetensors, write_safetensors
+from ..formats.portable import RUN_KEY
+from ..manifest import tensors
+from ..spec import DenseNetConfig, DenseNetSpec
+from ..weights import Weights, WeightsError, check_weights
+from .history import Epoch, Step
+
+VELOCITY = "velocity."  # before the canonical name of the weight it belongs to
+MEAN = "mean."  # the same
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A run between two steps.
+
+    Attributes:
+        weights: every tensor, {canonical name: array}.
+        velocity: v of the rule in recipe.py, for the trainable tensors (all, or the classifier's).
+        steps: how many were taken.
+        epochs: those that are complete.
+        unfinished: the steps of the epoch that is under way.
+        seconds: that these took.
+        mean: of the weights as the ``averaged`` last epochs ended; None where that is 0.
+    """
+
+    weights: Weights
+    velocity: Weights
+    steps: int
+    epochs: tuple[Epoch, ...]
+    unfinished: tuple[Step, ...]
+    seconds: float
+    mean: Weights | None = None
+    averaged: int = 0
+
+
+def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
+    """Write a checkpoint as one safetensors file, complete or not at all.
+
+    Raises ``WeightsError`` where a tensor does not fit the spec or is not finite, ``OSError``.
+    """
+    dtype = state.weights["features.conv0.weight"].dtype.name
+    arrays = dict(check_weights(spec, state.weights, dtype))
+    _check_velocity(spec, state.velocity)
+    arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
+    if state.mean is not None:
+        mean = _checked_mean(spec, state.mean, dtype)
+        arrays |= {MEAN + name: array for name, array in mean.items()}
+    position = {
+        "config": json.loads(spec.to_json()),
+        "steps": state.steps,
+        "epochs": [asdict(epoch) for epoch in state.epochs],
+        "unfinished": [asdict(step) for step in state.unfinished],
+        "seconds": state.seconds,
+        "averaged": state.averaged,
+    }
+    write_safetensors(path, arrays, {RUN_KEY: json.dumps(position, sort_keys=True)})
+
+
+def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
+    """What ``save_state`` wrote, checked. Raises ``WeightsError``, ``OSError``."""
+    metadata, arrays = read_safetensors(path)
+    if RUN_KEY not in metadata:
+        raise WeightsError(
+            f"{path}: expected a checkpoint of a training run, found no position in its metadata; "
+            "weights alone are given with --weights"
+        )
+    try:
+        position = json.loads(metadata[RUN_KEY])
+        spec = DenseNetConfig.from_json(json.dumps(position["config"])).resolve()
+        velocity, mean = (_taken(arrays, prefix) for prefix in (VELOCITY, MEAN))
+        weights = arrays
+        dtype = weights["features.conv0.weight"].dtype.name
+        checked = check_weights(spec, weights, dtype)
+        _check_velocity(spec, velocity)
+        return spec, TrainingState(
+            checked,
+            velocity,
+            int(position["steps"]),
+            tuple(Epoch(**epoch) for epoch in position["epochs"]),
+            tuple(Step(**step) for step in position["unfinished"]),
+            float(position["seconds"]),
+            _checked_mean(spec, mean, dtype) if mean else None,
+            int(position.get("averaged", 0)),
+        )
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: expected a whole checkpoint, found {error!r}") from None
+
+
+def _taken(arrays: dict[str, Any], prefix: str) -> Weights:
+    """The arrays whose names begin with the prefix, taken out, by the rest of their names."""
+    names = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays.pop(name) for name in names}
+
+
+def _checked_mean(spec: DenseNetSpec, mean: Weights, dtype: str) -> Weights:
+    try:
+        return check_weights(spec, mean, dtype)
+    except WeightsError as error:
+        raise WeightsError(f"{MEAN}…: {error}") from None
+
+
+def _check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:
+    known = tensors(spec)
+    for name, array in velocity.items():
+        expected = known[name].shape if name in known else None
+        if array.shape != expected or not np.isfinite(array).all():
+            raise WeightsError(
+                f"{VELOCITY}{name}: expected finite values of shape {expected}, found {array.shape}"
+            )

@@ -1,0 +1,118 @@
+"""Where the time goes: milliseconds of each kind of operation, in one step on the CPU.
+
+    python docs/results/scripts/profiles.py torch > docs/results/data/profile-torch.json
+    python docs/results/scripts/profiles.py gluon > docs/results/data/profile-gluon.json
+    python docs/results/scripts/profiles.py gluon inference 1 > docs/results/data/profile-gluon-1.json
+    python docs/results/scripts/profiles.py gluon training > docs/results/data/profile-gluon-training.json
+
+Densenet121, 8 images of 224x224 (or as many as the last word says), by the frameworks' own
+profilers, in turn. PyTorch: ``optimize`` in float32 and in bfloat16. Gluon: ours and the zoo's.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+# operations one by one, and one at a time: otherwise MXNet counts a whole segment as one
+os.environ |= {"MXNET_EXEC_BULK_EXEC_TRAIN": "0", "MXNET_EXEC_BULK_EXEC_INFERENCE": "0"}
+os.environ |= {"MXNET_CPU_WORKER_NTHREADS": "1"}
+
+import numpy as np
+
+import densenet_multi as dm
+from densenet_multi.data import Pixels, Preparation, load_sample
+
+ROUNDS = 7
+
+
+def with_torch(step: Callable[[], Any]) -> dict[str, float]:
+    """Milliseconds of one step by operation, in PyTorch."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        step()
+    return {e.key: e.self_cpu_time_total / 1e3 for e in found.key_averages()}
+
+
+def with_gluon(step: Callable[[], Any]) -> dict[str, float]:
+    """The same in MXNet."""
+    import mxnet as mx
+
+    mx.profiler.dumps(reset=True)
+    mx.profiler.set_state("run")
+    step()
+    mx.nd.waitall()
+    mx.profiler.set_state("stop")
+    found = json.loads(mx.profiler.dumps(reset=True, format="json"))["Time"]["operator"]
+    waits = {"WaitForVar", "DeleteVariable"}  # they wait, for what is in the others
+    return {name: entry["Total"] for name, entry in found.items() if name not in waits}
+
+
+def cases(name: str, work: str, count: int) -> dict[str, Callable[[], dict[str, float]]]:
+    """What is compared: each returns milliseconds by operation."""
+    b: Any = dm.load_backend(name)
+    model = b.build(dm.get_spec("densenet121"))
+    x = np.random.default_rng(0).random((count, 3, 224, 224), np.float32)
+    if name == "torch":
+        narrow = b.optimize(model, bfloat16=True)
+        ours = b.optimize(model)
+        return {
+            "float32": lambda: with_torch(partial(b.predict, ours, x)),
+            "bfloat16": lambda: with_torch(partial(b.predict, narrow, x)),
+        }
+    import mxnet as mx
+
+    from densenet_multi.comparison.rivals import gluon_framework as peer
+
+    # MXNet replaces this file when it ends, whatever it is
+    unread = str(Path(tempfile.mkdtemp()) / "profile.json")
+    mx.profiler.set_config(profile_all=True, aggregate_stats=True, filename=unread)
+    net = peer.peer_net("densenet121", 224)
+    if work == "inference":
+        ours = b.optimize(model)
+        return {
+            "ours": lambda: with_gluon(partial(b.predict, ours, x)),
+            "zoo": lambda: with_gluon(partial(peer.logits, net, x)),
+        }
+    pixels, labels = load_sample("train")
+    pixels, labels = pixels[:count, np.newaxis], labels[:count]
+    data = Pixels(pixels, labels, Preparation(224, 3))
+    recipe = dm.Recipe(epochs=1, batch_size=count)
+    batch = data.take(np.arange(count)), labels.astype(np.int64)
+
+    def fit() -> None:
+        b.fit(model, data, recipe)
+
+    return {
+        "ours": lambda: with_gluon(fit),
+        "zoo": lambda: with_gluon(partial(peer.train, net, [batch], 0.1, peer.calculated)),
+    }
+
+
+def main(name: str, work: str = "inference", count: str = "8") -> None:
+    """Print medians, as JSON."""
+    compared = cases(name, work, int(count))
+    found: dict[str, list[dict[str, float]]] = {case: [] for case in compared}
+    for number in range(ROUNDS + 1):
+        for case, profiled in compared.items():
+            times = profiled()
+            if number:  # the first one compiles
+                found[case].append(times)
+    result = {
+        case: {
+            operation: round(median(times.get(operation, 0) for times in rounds), 2)
+            for operation in rounds[0]
+        }
+        for case, rounds in found.items()
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,194 @@
+"""What each step towards speed buys: images per second, step after step, in turn.
+
+    python docs/results/scripts/steps.py torch > docs/results/data/steps-torch.json
+    python docs/results/scripts/steps.py torch training > docs/results/data/steps-training-torch.json
+    python docs/results/scripts/steps.py torch many > docs/results/data/steps-many-torch.json
+
+Of ``optimize``: densenet121, 8 images of 224x224, float32. Of ``fit``: the chapter's network, 64
+images of 96x96. ``many`` is 64 images of 224x224, at once and a few at a time; in PyTorch alone.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+import densenet_multi as dm
+from densenet_multi._fold import fold
+from densenet_multi.comparison.bench_case import multiplies_bfloat16
+from densenet_multi.data import Pixels, Preparation, load_sample
+from densenet_multi.training.history import Step
+
+ROUNDS = 9
+FITS, BATCHES = 3, 5
+
+
+def models(b: Any) -> dict[str, Any]:
+    """Models of one function, each with one step more than the one before."""
+    plain = b.build(dm.get_spec("densenet121"))
+    spec, weights = fold(plain.spec, b.export_weights(plain))
+
+    def folded() -> Any:
+        return b._made(b.DenseNet, spec, weights, "float32")  # noqa: SLF001  # as optimize does
+
+    steps = {"as built": plain, "BatchNorms folded": folded()}
+    if b.NAME == "torch":
+        import torch
+
+        steps["channels last"] = folded().to(memory_format=torch.channels_last)
+    elif b.NAME == "gluon":
+        steps["hybridized"] = folded()
+        steps["hybridized"].hybridize(static_alloc=True, static_shape=True)
+    last = {
+        "torch": "clamped, one array per block",
+        "keras": "traced (tf.function)",
+        "gluon": "joined without a slice",
+        "flax": "one array per block",
+    }
+    return {**steps, last[b.NAME]: b.optimize(plain)}
+
+
+def inference(b: Any) -> dict[str, list[float]]:
+    """Seconds of each call of each model."""
+    x = np.random.default_rng(0).random((8, 3, 224, 224), np.float32)
+    run: dict[str, Callable[[], Any]] = {
+        step: partial(b.predict, model, x) for step, model in models(b).items()
+    }
+    expected = run["as built"]()
+    for predict in run.values():
+        difference = np.abs(predict() - expected).max() / np.abs(expected).max()
+        assert difference < 1e-5, difference  # noqa: S101  # the same function
+    return in_turn(run)
+
+
+def in_turn(run: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds of each call of each step."""
+    seconds: dict[str, list[float]] = {step: [] for step in run}
+    for _ in range(ROUNDS):
+        for step, call in run.items():
+            start = time.perf_counter()
+            call()
+            seconds[step].append(time.perf_counter() - start)
+    return seconds
+
+
+def many(b: Any) -> dict[str, list[float]]:
+    """Seconds of each prediction of 64 images, with PyTorch."""
+    x = np.random.default_rng(0).random((64, 3, 224, 224), np.float32)
+    plain = b.build(dm.get_spec("densenet121"))
+    ways = {"all at once": sys.maxsize, "a few at a time": b.KEPT}
+    return in_turn(
+        {
+            f"{name}, {way}": patch.object(b, "KEPT", kept)(partial(b.predict, model, x))
+            for name, model in {"as built": plain, "optimized": b.optimize(plain)}.items()
+            for way, kept in ways.items()
+        }
+    )
+
+
+def undone(b: Any) -> dict[str, Any]:
+    """Each step of ``fit``, and the patch that takes it back."""
+    model, train, layers = (
+        import_module(f"{b.__name__}.{module}") for module in ("model", "train", "layers")
+    )
+
+    def pooled_last(self: Any, x: Any) -> Any:
+        return self.pool(self.conv(model.relu(self.norm(x))))
+
+    if b.NAME == "torch":
+        import torch
+
+        return {
+            "pooled before the convolution": patch.object(model.Transition, "forward", pooled_last),
+            "channels last": patch.object(torch, "channels_last", torch.contiguous_format),
+        }
+    if b.NAME == "keras":
+        from tensorflow import keras
+
+        norm, own = layers.BatchNormalization, keras.layers.BatchNormalization
+        return {
+            "pooled before the convolution": patch.object(model.Transition, "call", pooled_last),
+            "TensorFlow's fused BatchNorm": patch.object(norm, "call", own.call),
+        }
+    if b.NAME == "gluon":
+
+        def hybrid_forward(self: Any, _: Any, x: Any) -> Any:
+            return pooled_last(self, x)
+
+        return {
+            "pooled before the convolution": patch.object(
+                model.Transition, "hybrid_forward", hybrid_forward
+            ),
+            "oneDNN's ReLU": patch.object(model, "relu", lambda x: x.relu()),
+            "joined without a slice": patch.object(train, "align", lambda _: None),
+            "hybridized": patch.object(model.DenseNet, "hybridize", lambda *_, **__: None),
+        }
+    from flax import nnx
+
+    def max_pool(self: Any, x: Any) -> Any:
+        size, stride = (self.spec.kernel_size,) * 2, (self.spec.stride,) * 2
+        return nnx.max_pool(x, size, stride, ((self.spec.padding, self.spec.padding),) * 2)
+
+    return {
+        "pooled before the convolution": patch.object(model.Transition, "__call__", pooled_last),
+        "sums axis by axis, 1x1 as products": patch.object(train, "exchange", lambda _: None),
+        "statistics once per map": patch.object(train, "share_statistics", lambda _: None),
+        "largest by comparisons": patch.object(layers.MaxPool, "__call__", max_pool),
+    }
+
+
+def training(b: Any) -> dict[str, list[float]]:
+    """Seconds of each step of ``fit``; the first two of each call compile."""
+    spec = dm.get_spec("d2l")
+    pixels, labels = load_sample("train")
+    count = 64 * BATCHES
+    data = Pixels(pixels[:count, np.newaxis], labels[:count], Preparation(96, 1))
+    recipe = replace(dm.RECIPES["chapter"], epochs=1, batch_size=64)
+    patches = undone(b)
+    names = ["none of them", *patches]
+    if b.NAME in ("torch", "keras") and multiplies_bfloat16():
+        names.append("bfloat16")
+    calculated = getattr(import_module(f"{b.__name__}.peer"), "calculated", lambda: None)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(FITS):
+        for number, name in enumerate(names):
+            ends = list[float]()
+
+            def hear(event: Any, ends: list[float] = ends) -> None:
+                if isinstance(event, Step):
+                    calculated()
+                    ends.append(time.perf_counter())
+
+            with ExitStack() as stack:
+                for each in [*patches.values()][number:]:
+                    stack.enter_context(each)
+                if b.NAME == "flax":
+                    import jax
+
+                    jax.clear_caches()  # what is compiled does not see a patch
+                model = b.build(spec)
+                chosen = replace(recipe, bfloat16=name == "bfloat16")
+                b.fit(model, data, chosen, callbacks=[hear])
+            seconds[name] += np.diff(ends)[1:].tolist()
+    return seconds
+
+
+def main(name: str, work: str = "inference") -> None:
+    """Print the numbers of one backend as JSON."""
+    works = {"inference": (8, inference), "training": (64, training), "many": (64, many)}
+    size, measure = works[work]
+    seconds = measure(dm.load_backend(name))
+    print(json.dumps({step: size / median(found) for step, found in seconds.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,250 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import io
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+import densenet_multi as dm
+from densenet_multi.backends import framework_versions
+from densenet_multi.commands import cli
+from densenet_multi.comparison import compare, report
+from densenet_multi.comparison.process import in_its_own_process
+
+SPEC = dm.get_spec("d2l", block_config=(1,))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "densenet_multi", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_version_and_help():
+    assert dm.__version__ in run("--version").stdout
+    assert "compare" in run("--help").stdout
+
+
+def test_summary_prints_the_papers_table():
+    done = run("summary", "densenet121", "--image-size", "224")
+    assert done.returncode == 0
+    for text in ("7,978,856", "83,648", "2,834,161,664", "(1024, 7, 7)", "denseblock4"):
+        assert text in done.stdout
+
+
+def test_summary_as_json_has_every_stage():
+    result = json.loads(run("summary", "d2l", "--format", "json").stdout)
+    assert result["total"]["trainable"] == 758_226
+    assert result["stages"][0] == {
+        "stage": "stem",
+        "shape": [64, 24, 24],
+        "trainable": 3328,
+        "statistics": 128,
+        "multiply_adds": 48 * 48 * 64 * 49,
+        "activation_bytes": 4 * 64 * (2 * 48 * 48 + 24 * 24),
+    }
+    assert sum(stage["trainable"] for stage in result["stages"]) == 758_226
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path):
+    spec = dm.get_spec("densenet40_k12", num_classes=2)
+    usage = dm.Usage(class_names=("[red]", ":cat:"))
+    path = tmp_path / "x[" / "b].safetensors"  # "x[/b].safetensors"
+    path.parent.mkdir()
+    dm.save_weights(path, spec, dm.init_weights(spec), usage)
+    done = run("inspect", str(path))
+    assert done.returncode == 0, done.stderr
+    for text in ("[red]", ":cat:"):
+        assert text in done.stdout
+
+
+def test_info_names_every_backend_and_library():
+    result = json.loads(run("info", "--format", "json").stdout)
+    assert result["packages"].keys() >= {"click", "matplotlib", "numpy", "pillow", "rich"}
+    assert result["packages"]["numpy"] == np.__version__
+    assert list(result["backends"]) == dm.backend_names()
+    assert result["densenet_multi"] == dm.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["summary", "densenet12"], 2, "did you mean 'densenet121'"),
+        (["summary", "d2l", "--image-size", "28"], 2, "the smallest is 29"),
+        (["summary", "d2l", "--num-classes", "-1"], 2, "num_classes: expected"),
+        (["compare", "--backends", "jax"], 2, "backend 'jax' does not exist"),
+        (["summary", "d2l", "--image-size", "0"], 2, "0 is not in the range x>=1"),
+        (["compare", "--batch-size", "0"], 2, "0 is not in the range x>=1"),
+        (["compare", "--batch-size", "1001"], 2, "expected 1 to 1000"),
+        (["compare", "--image-size", "28"], 2, "the smallest is 29"),
+        (["compare", "--weights", "nowhere.safetensors"], 2, "nowhere.safetensors"),
+        (["compare", "--weights", "."], 2, "is a directory"),
+        (["compare", "--weights", __file__], 1, "expected a safetensors file"),
+        (["compare", "--weights", __file__, "--variant", "d2l"], 2, "--weights decides"),
+        (["compare", "--weights", __file__, "--seed", "1"], 2, "--weights decides"),
+        (["compare", "--output", "no-such-folder/x"], 2, "no folder to write to"),
+        (["compare", "--output", ""], 2, "found an empty one"),
+        (["train", "--output", ""], 2, "found an empty one"),
+        (["compare", "--backends", ""], 2, "backend '' does not exist"),
+        (["compare", "--output", "."], 2, "is a directory"),
+        (["train", "--seed", "4294967296"], 2, "seed: expected an integer from 0 to 4294967295"),
+        (["train", "--save-every", "nan"], 2, "a number of seconds"),
+        (["compare", "--dtype", "float16"], 2, "float16"),
+    ],
+)
+def test_wrong_input_is_one_message_on_stderr(arguments, code, message):
+    done = run(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_what_the_system_says_has_the_name_first(tmp_path):
+    dm.save_weights(tmp_path / "x.safetensors", SPEC, dm.init_weights(SPEC))
+    within = tmp_path / "x.safetensors" / "y.safetensors"
+    done = run("convert", str(tmp_path / "x.safetensors"), str(within))
+    assert done.returncode in (1, 2)
+    assert f"{within}: not a directory" in done.stderr
+
+
+def test_unreadable_data_are_exit_code_4(monkeypatch):
+    from densenet_multi import data
+
+    monkeypatch.setattr(data, "load_sample", Mock(side_effect=data.DataError("damaged")))
+    monkeypatch.setattr(compare, "load_sample", data.load_sample)
+    done = CliRunner().invoke(cli.main, ["compare"])
+    assert done.exit_code == 4
+    assert "damaged" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "densenet_multi", "summary", "densenet264"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert not process.stderr.read()
+
+
+def test_tables_fit_a_terminal_of_80_columns():
+    for arguments in (["info"], ["summary", "densenet264"]):
+        assert max(map(len, run(*arguments).stdout.splitlines())) <= 80
+
+
+def test_compare_runs_a_backend_on_real_images(backend, tmp_path):
+    path = tmp_path / "result.json"
+    arguments = ["--backends", backend.NAME, "--batch-size", "3", "--image-size", "32"]
+    done = run("compare", *arguments, "--format", "json", "--output", str(path))
+    assert done.returncode == 0, done.stderr
+    row = json.loads(path.read_text())["backends"][backend.NAME]
+    assert (row["status"], row["same"], row["agreeing"]) == ("ok", True, 3)
+    assert row["output_shape"] == [3, 10]
+    assert (row["trainable"], row["statistics"]) == (758_226, 6_608)
+    assert 0 < row["max_deviation"] < report.TOLERANCES["float32"]
+
+
+def test_compare_repeats_gray_over_the_channels_of_given_weights(backend, tmp_path):
+    spec = dm.get_spec("densenet_bc100_k12", block_config=(1, 1, 1), num_classes=4)
+    dm.save_weights(tmp_path / "w.safetensors", spec, dm.init_weights(spec))
+    arguments = ["--backends", backend.NAME, "--batch-size", "2"]
+    done = run("compare", *arguments, "--weights", str(tmp_path / "w.safetensors"))
+    assert done.returncode == 0, done.stderr
+    assert "gray repeated over the channels" in " ".join(done.stdout.split())
+    assert "(2, 4)" in done.stdout
+
+
+@pytest.mark.parametrize(("shift", "same"), [(0.0, True), (1e-3, False), (np.nan, False)])
+def test_a_backend_that_is_another_function_differs(tmp_path, shift, same):
+    spec = dm.get_spec("d2l")
+    weights, images = dm.init_weights(spec), np.ones((2, 1, 32, 32), np.float32)
+    logits = dm.reference.predict(spec, weights, images)
+    dm.save_weights(tmp_path / "weights.safetensors", spec, weights)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "expected.npy", logits)
+    fake = SimpleNamespace(
+        FRAMEWORK="MXNet Gluon",
+        DenseNet=SimpleNamespace,
+        build=Mock(),
+        import_weights=Mock(),
+        predict=Mock(return_value=logits + shift * np.abs(logits).max()),
+        count_parameters=Mock(return_value=dm.count_parameters(spec)),
+    )
+    row = {"status": "ok", "versions": {"it": "2.13.0"}, **report._measure(fake, tmp_path)}
+    assert row["same"] == same
+    result = {
+        "backends": {"fake": row, "gone": {"status": "not installed"}},
+        "dtype": "float32",
+        "image_size": 32,
+        "batch_size": 2,
+        "images": "images",
+        "tolerance": 1e-5,
+        "gray_repeated_over_channels": False,
+    }
+    assert compare.exit_code(result, []) == (0 if same else 1)
+    console = Console(width=cli.NARROWEST, file=io.StringIO())
+    console.print(compare.table(result))
+    assert "…" not in console.file.getvalue()
+    assert ("same" if same else "DIFFERS") in console.file.getvalue().split("fake")[1]
+    assert "not installed" in console.file.getvalue().split("gone")[1]
+
+
+def result_of(**reports: dict[str, object]) -> dict[str, object]:
+    return {"backends": reports}
+
+
+OK = {"status": "ok", "same": True}
+MISSING = {"status": "not installed"}
+
+
+def test_exit_codes_of_a_comparison():
+    assert compare.exit_code(result_of(a=OK, b=OK), ["a"]) == 0
+    assert compare.exit_code(result_of(a=OK, b=MISSING), []) == 0
+    assert compare.exit_code(result_of(a=OK, b=MISSING), ["a", "b"]) == 3
+    assert compare.exit_code(result_of(a=MISSING), []) == 3
+    assert compare.exit_code(result_of(a=OK, b={"status": "failed"}), []) == 1
+    assert compare.exit_code(result_of(a={"status": "ok", "same": False}), []) == 1
+
+
+def test_not_a_number_is_a_deviation():
+    assert report.deviation(np.array([1.0, np.nan]), np.array([1.0, 2.0])) == float("inf")
+    assert report.deviation(np.array([1.0, 2.5]), np.array([1.0, 2.0])) == 0.25
+
+
+def test_a_folder_named_like_a_framework_does_not_shadow_it(backend, tmp_path, monkeypatch):
+    for name in ("torch", "tensorflow", "mxnet", "flax"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('shadow')")
+    (tmp_path / "work").mkdir()
+    spec = dm.get_spec("d2l")
+    images = np.zeros((1, 1, 32, 32), np.float32)
+    dm.save_weights(tmp_path / "work" / "weights.safetensors", spec, dm.init_weights(spec))
+    np.save(tmp_path / "work" / "images.npy", images)
+    expected = dm.reference.predict(spec, dm.init_weights(spec), images)
+    np.save(tmp_path / "work" / "expected.npy", expected)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    row = compare._in_its_own_process(backend.NAME, tmp_path / "work")
+    assert row["status"] == "ok", row
+
+
+def test_a_backend_whose_process_dies_is_a_row(tmp_path):
+    row = compare._in_its_own_process("no-such-backend", tmp_path)
+    assert row["status"] == "failed"
+    assert "does not exist" in row["error"]
+
+
+def test_a_process_that_a_signal_ends_says_which_and_what_was_installed(tmp_path, monkeypatch):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    (tmp_path / "dies.py").write_text(code, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    name = dm.backend_names()[0]
+    assert in_its_own_process("dies", name, tmp_path) == {
+        "status": "failed",
+        "error": "its process ended with signal SIGKILL and no report: it printed nothing",
+        "versions": framework_versions(name),
+    }

@@ -1,0 +1,85 @@
+"""Flax' own files: Orbax folders, with nnx.State in them or plain dictionaries."""
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+
+import densenet_multi as dm
+import densenet_multi.flax as df
+from cases import as_float32, random_weights, small
+from densenet_multi import formats
+from densenet_multi.tasks import convert
+
+SPEC = small("bottleneck", bn_eps=1e-5, bn_decay=0.9)
+
+# Orbax tells on every restore without a target that shardings come from the file
+pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+
+
+@pytest.fixture
+def weights():
+    return as_float32(random_weights(SPEC))
+
+
+def test_an_orbax_folder_goes_there_and_back(tmp_path, weights):
+    formats.write(tmp_path / "folder", dm.Checkpoint(SPEC, weights), "nnx")
+    assert formats.guess(tmp_path / "folder") == "nnx"
+    back = formats.read(tmp_path / "folder")
+    assert back.usage.running_variance == "biased"
+    for name, array in weights.items():
+        np.testing.assert_array_equal(back.weights[name], array)
+    with pytest.raises(FileExistsError):
+        formats.write(tmp_path / "folder", dm.Checkpoint(SPEC, weights), "nnx")
+
+
+def test_the_state_of_a_model_is_read_without_its_random_numbers(tmp_path, weights):
+    spec = small("bottleneck", drop_rate=0.1)
+    model = df.build(spec)
+    df.import_weights(model, weights)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", nnx.state(model))
+    back = formats.read(tmp_path / "state", drop_rate=0.1)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(back.weights[name], array)
+    assert "rngs" in back.notes[0]
+    assert back.spec.config.drop_rate == 0.1
+
+
+def test_arrays_that_are_packed_too_well_are_not_unpacked(tmp_path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "bomb", {"kernel": np.zeros(2**25, np.float32)})
+    with pytest.raises(dm.WeightsError, match="expected arrays of the folder's size, found 134,21"):
+        formats.read(tmp_path / "bomb")
+
+
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch, weights):
+    def fails(*arguments):
+        arguments[1].mkdir()
+        raise ValueError("no space")
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "save", fails)
+    with pytest.raises(ValueError, match="no space"):
+        formats.write(tmp_path / "folder", dm.Checkpoint(SPEC, weights), "nnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_verified_folder_replaces_nothing(tmp_path, weights):
+    formats.write(tmp_path / "a.safetensors", dm.Checkpoint(SPEC, weights))
+    for name in ("folder", "file"):
+        (tmp_path / name).mkdir() if name == "folder" else (tmp_path / name).touch()
+        with pytest.raises(FileExistsError, match=f"found a {name} of this one"):
+            convert.convert(
+                tmp_path / "a.safetensors", tmp_path / name, destination_format="nnx", verify=True
+            )
+    done = convert.convert(
+        tmp_path / "a.safetensors", tmp_path / "new", destination_format="nnx", verify=True
+    )
+    assert done["destination_model"] == "densenet_multi.flax"
+    assert formats.read(tmp_path / "new").spec == SPEC
+
+
+def test_another_folder_is_refused(tmp_path):
+    (tmp_path / "x").write_text("hello")
+    with pytest.raises(dm.WeightsError, match="expected an Orbax checkpoint, found another folder"):
+        formats.read(tmp_path)

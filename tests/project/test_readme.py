@@ -1,0 +1,73 @@
+"""What README and tests/README print is what runs."""
+
+import re
+import sys
+from pathlib import Path
+from runpy import run_path
+
+import numpy as np
+import pytest
+
+import mutants
+from densenet_multi.comparison.report import code_lines
+
+ROOT = Path(__file__).parents[2]
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+
+
+def test_the_snippet_of_each_backend_makes_a_model(backend):
+    (snippet,) = (code for code in SNIPPETS if f"import densenet_multi.{backend.NAME} as" in code)
+    names: dict[str, object] = {}
+    exec(snippet, names)  # noqa: S102  # README's own code
+    assert isinstance(names["model"], backend.DenseNet)
+
+
+def test_the_snippet_that_all_backends_share_runs(backend, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = (code for code in SNIPPETS if "for name in dm.backend_names()" in code)
+    one = snippet.replace("dm.backend_names()", repr([backend.NAME]))  # one framework per process
+    names: dict[str, object] = {}
+    exec(one, names)  # noqa: S102  # README's own code
+    assert names["logits"].shape == (8, 10)
+    assert (tmp_path / f"d2l-{backend.NAME}.safetensors").stat().st_size > 3_000_000
+
+
+def test_the_snippet_that_trains_learns(backend):
+    (snippet,) = (code for code in SNIPPETS if "b.fit(" in code)
+    names: dict[str, object] = {}
+    exec(snippet.replace('"torch"', repr(backend.NAME), 1), names)  # noqa: S102  # README's own code
+    first, last = names["history"].epochs
+    assert last.loss < first.loss
+
+
+def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend, capsys):
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(snippet.replace('"torch"', repr(backend.NAME), 1), names)  # noqa: S102  # the page's own code
+    assert capsys.readouterr().out.count("Step(") == 20
+    expected = backend.export_weights(names["model"])
+    for name, array in backend.export_weights(names["again"]).items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+def test_the_comparison_counts_the_lines_of_each_model_as_it_is(backend):
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (lines,) = re.findall(rf"^  {backend.NAME} .* (\d+) lines$", readme, re.MULTILINE)
+    assert int(lines) == code_lines(sys.modules[backend.DenseNet.__module__])
+
+
+def test_the_tables_of_results_are_made_from_the_files_beside_them():
+    folder = ROOT / "docs" / "results"
+    for name, tables in run_path(str(folder / "scripts" / "tables.py"))["tables"]().items():
+        page = (folder / f"{name}.md").read_text("utf-8")
+        assert [table for table in tables if table not in page] == []
+        assert page.count("|---|") == len(tables)
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda m: m.promise.replace(" ", "_"))
+def test_each_break_applies_to_the_code_as_it_is(mutant):
+    source = mutant.source()
+    if not source.parent.is_dir():
+        pytest.skip(f"backend {source.parent.name} was removed")
+    assert source.read_text("utf-8").count(mutant.old) == 1

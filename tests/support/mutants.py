@@ -1,0 +1,1068 @@
+"""Break a copy of the installed package, or of the tests, in one line; see a test go red; for each.
+
+``nox -s mutants``, or ``python tests/support/mutants.py [WORD]`` for the breaks whose promise or file has
+WORD in it; ``--table`` prints the table of tests/README.md. Exit code 1 if a break goes unnoticed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import densenet_multi
+
+PACKAGE = Path(densenet_multi.__path__[0])
+TESTS = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    promise: str
+    file: str  # in the package, or tests/...
+    old: str  # occurs once
+    new: str
+    test: str  # goes red: a file, and a word for pytest -k
+    needs: str = ""  # --backends, where it is neither that of the file nor that of the test
+
+    @property
+    def backends(self) -> str:
+        """The one whose file is broken or whose test it is, unless the test needs others."""
+        if self.needs:
+            return self.needs
+        for word in (
+            self.file.split("/")[0],
+            Path(self.test).name.removeprefix("test_native_").split("_")[0].split(".")[0],
+        ):
+            if (PACKAGE / word / "model.py").is_file():
+                return word
+        return "none"
+
+    def source(self, package: Path = PACKAGE, tests: Path = TESTS) -> Path:
+        """Where its file is."""
+        name = self.file.removeprefix("tests/")
+        return (package if name == self.file else tests) / name
+
+
+FORWARD = "backends/test_parity.py logits_in_float64"
+TRAINING = "backends/test_parity.py a_step_in_float64"
+FIT = "backends/test_fit.py follow_the_rule"
+COUNTS = "backends/test_parity.py counts_of_every_variant"
+
+MUTANTS = [
+    Mutant(
+        "the stem is padded by 3 on every side, not SAME",
+        "keras/layers.py",
+        'padded, kernel, self.strides, "VALID"',
+        'inputs, kernel, self.strides, "SAME"',
+        FORWARD,
+    ),
+    Mutant(
+        "the same in Flax", "flax/layers.py", "padding=spec.padding,", 'padding="SAME",', FORWARD
+    ),
+    Mutant(
+        "epsilon is 1e-5, not 1.001e-5",
+        "torch/layers.py",
+        "eps=spec.eps",
+        "eps=1.001 * spec.eps",
+        FORWARD,
+    ),
+    Mutant(
+        "epsilon is not Keras' default of 1e-3",
+        "keras/layers.py",
+        ", epsilon=spec.eps",
+        "",
+        FORWARD,
+    ),
+    Mutant(
+        "a ReLU follows the stem's BatchNorm",
+        "torch/model.py",
+        "x = relu(self.norm0(x))",
+        "x = self.norm0(x)",
+        FORWARD,
+    ),
+    Mutant(
+        "a ReLU precedes the transition's convolution",
+        "gluon/model.py",
+        "self.pool(relu(self.norm(x)))",
+        "self.pool(self.norm(x))",
+        FORWARD,
+    ),
+    Mutant(
+        "old channels come first",
+        "flax/layers.py",
+        "concatenate(maps",
+        "concatenate(maps[::-1]",
+        FORWARD,
+    ),
+    Mutant(
+        "decay is what is kept (PyTorch's momentum is its complement)",
+        "torch/layers.py",
+        "round(1 - spec.decay, 15)",
+        "spec.decay",
+        TRAINING,
+    ),
+    Mutant(
+        "decay is what is kept (Gluon)",
+        "gluon/layers.py",
+        "momentum=spec.decay",
+        "momentum=1 - spec.decay",
+        TRAINING,
+    ),
+    Mutant(
+        "kernels are transposed, also where sizes are equal (OIHW read as HWIO)",
+        "keras/weights.py",
+        '"kernel", (2, 3, 1, 0)',
+        '"kernel", (0, 1, 2, 3)',
+        "backends/test_parity.py cubic",
+    ),
+    Mutant(
+        "height and width are not exchanged",
+        "flax/weights.py",
+        '"kernel", (2, 3, 1, 0)',
+        '"kernel", (3, 2, 1, 0)',
+        FORWARD,
+    ),
+    Mutant(
+        "an odd row and column are dropped by the transition's pooling",
+        "torch/layers.py",
+        "nn.AvgPool2d(spec.kernel_size, stride=spec.stride)",
+        "nn.AvgPool2d(spec.kernel_size, stride=spec.stride, ceil_mode=True)",
+        FORWARD,
+    ),
+    Mutant(
+        "the max pool is padded",
+        "gluon/layers.py",
+        "strides=spec.stride, padding=spec.padding)",
+        "strides=spec.stride, padding=0)",
+        FORWARD,
+    ),
+    Mutant(
+        "every convolution of the chapter's net has its bias",
+        "gluon/layers.py",
+        "use_bias=spec.bias",
+        "use_bias=False",
+        COUNTS,
+    ),
+    Mutant(
+        "dropout is there",
+        "flax/model.py",
+        "return self.dropout(x)",
+        "return x",
+        "backends/test_parity.py dropout",
+    ),
+    Mutant(
+        "dropout has the rate of the spec",
+        "torch/layers.py",
+        "nn.Dropout(rate)",
+        "nn.Dropout(rate / 2)",
+        "backends/test_parity.py dropout",
+    ),
+    Mutant(
+        "a failed import leaves the model untouched",
+        "keras/weights.py",
+        "    checked = check_weights(model.spec, weights, dtype_of(model))\n",
+        "    checked = weights\n",
+        "backends/test_parity.py names_every_problem",
+    ),
+    Mutant(
+        "the step runs in training mode",
+        "torch/train.py",
+        "    with in_mode(model, training=True):\n        scores",
+        "    with in_mode(model, training=False):\n        scores",
+        TRAINING,
+    ),
+    Mutant(
+        "running statistics move in a step",
+        "flax/train.py",
+        "        nnx.update(model, rest)",
+        "        pass",
+        TRAINING,
+    ),
+    Mutant(
+        "running statistics move by the decay also where layers share a map's",
+        "flax/layers.py",
+        "(1 - norm.momentum) * new",
+        "new",
+        TRAINING,
+    ),
+    Mutant(
+        "maps that are read as one keep their own statistics",
+        "flax/faster/recompute.py",
+        "whole.moments = concat(*means), concat(*variances)",
+        "whole.moments = concat(*means[::-1]), concat(*variances)",
+        "backends/test_native_flax.py read_as_one",
+        "flax",
+    ),
+    Mutant(
+        "a mean has a gradient in the BatchNorm that trains",
+        "flax/layers.py",
+        "-factor * of_bias",
+        "0 * of_bias",
+        TRAINING,
+    ),
+    Mutant(
+        "the same where that gradient has one",
+        "flax/layers.py",
+        "return found, (x, found[0])",
+        "return found, (x, jax.lax.stop_gradient(found[0]))",
+        "backends/test_native_flax.py gradients_and_those",
+    ),
+    Mutant(
+        "prediction runs in evaluation mode",
+        "torch/__init__.py",
+        "in_mode(model, training=False)",
+        "in_mode(model, training=True)",
+        FORWARD,
+    ),
+    Mutant(
+        "float64 is float64",
+        "flax/weights.py",
+        'if dtype != "float64":',
+        'if dtype != "float128":',
+        "backends/test_parity.py models_dtype",
+    ),
+    Mutant(
+        "wide float32 nets train when hybridized",
+        "gluon/layers.py",
+        ".slice_axis(axis=0, begin=0, end=None)",
+        "",
+        "backends/test_native_gluon.py papers_widths",
+    ),
+    Mutant(
+        "channels are not restarted at each block",
+        "spec.py",
+        "            width = kept\n",
+        "            width = self.num_init_features\n",
+        "paper/test_manifest.py ",
+    ),
+    Mutant(
+        "a transition keeps the floor of the decimal product",
+        "_checks.py",
+        "math.floor(Fraction(repr(factor)) * count)",
+        "math.floor(factor * count)",
+        "paper/test_spec.py decimal",
+    ),
+    Mutant(
+        "plain CIFAR nets have a stem of 16 channels",
+        "variants.py",
+        "2 * growth_rate if bottleneck else 16",
+        "2 * growth_rate",
+        "paper/test_manifest.py ",
+    ),
+    Mutant(
+        "the four model.py are one text",
+        "keras/model.py",
+        "x = concat(x, getattr(self, layer.name)(x))",
+        "x = concat(getattr(self, layer.name)(x), x)",
+        "project/test_rules.py ",
+    ),
+    Mutant(
+        "initial weights never change",
+        "weights.py",
+        "math.sqrt(2 / fan)",
+        "math.sqrt(1.9999 / fan)",
+        "paper/test_weights.py ",
+    ),
+    Mutant(
+        "non-contiguous arrays are saved correctly",
+        "formats/_safetensors.py",
+        "np.ascontiguousarray(array) for",
+        "array for",
+        "paper/test_weights.py ",
+    ),
+    Mutant(
+        "Nesterov's momentum is used where the recipe asks for it",
+        "torch/train.py",
+        "nesterov=run.recipe.nesterov",
+        "nesterov=False",
+        FIT,
+    ),
+    Mutant(
+        "the learning rate follows the recipe's milestones",
+        "gluon/train.py",
+        "                trainer.set_learning_rate(rate)\n",
+        "",
+        FIT,
+    ),
+    Mutant(
+        "the learning rate is outside the velocity",
+        "keras/train.py",
+        "velocity + gradient if",
+        "velocity + gradient * keras.ops.cast(learning_rate, variable.dtype) if",
+        FIT,
+    ),
+    Mutant(
+        "batches come in the order that Training gives them",
+        "keras/train.py",
+        "shuffle=False",
+        "shuffle=True",
+        FIT,
+    ),
+    Mutant(
+        "weight decay comes before the momentum",
+        "flax/train.py",
+        "        optax.add_decayed_weights(recipe.weight_decay),\n"
+        "        optax.trace(recipe.momentum, recipe.nesterov),\n",
+        "        optax.trace(recipe.momentum, recipe.nesterov),\n"
+        "        optax.add_decayed_weights(recipe.weight_decay),\n",
+        FIT,
+    ),
+    Mutant(
+        "training gives no buffer of the caller's to the next step",
+        "flax/train.py",
+        "jax.tree.map(jnp.copy, (parameters, rest, optimizer))",
+        "(parameters, rest, optimizer)",
+        "backends/test_native_flax.py outlive",
+    ),
+    Mutant(
+        "a run goes on with its velocity",
+        "torch/train.py",
+        "velocity = torch.tensor(array, device=device)",
+        "velocity = torch.zeros(array.shape, device=device)",
+        "backends/test_fit.py bit_for_bit",
+    ),
+    Mutant(
+        "the same in Gluon, whose states begin with it",
+        "gluon/train.py",
+        "return self.velocity[index]",
+        "return mx.nd.zeros_like(weight)",
+        FIT,
+    ),
+    Mutant(
+        "a run goes on with its learning rate",
+        "keras/train.py",
+        "        self.model.optimizer.learning_rate = self.run.rates[self.run.steps]\n",
+        "        self.model.optimizer.learning_rate = self.run.rates[batch]\n",
+        "backends/test_fit.py bit_for_bit",
+    ),
+    Mutant(
+        "the velocity begins at zero",
+        "flax/train.py",
+        "trace=velocity)",
+        "trace=parameters)",
+        FIT,
+    ),
+    Mutant(
+        "frozen features use their running statistics, and leave them as they are",
+        "torch/train.py",
+        "in_mode(model, training=recipe.train_features)",
+        "in_mode(model, training=True)",
+        "backends/test_fit.py frozen",
+    ),
+    Mutant(
+        "a label's smoothing is spread over all classes, its own too",
+        "training/run.py",
+        "smooth / classes",
+        "smooth / (classes - 1)",
+        "training/test_training.py smoothed",
+    ),
+    Mutant(
+        "what happens to an example depends on the epoch",
+        "training/run.py",
+        "drawn = recipe.seed, epoch, indices",
+        "drawn = recipe.seed, 0, indices",
+        "training/test_training.py augmentation",
+    ),
+    Mutant(
+        "no checkpoint between the last step of an epoch and its test",
+        "training/run.py",
+        "keep=self.steps % self.steps_per_epoch != 0",
+        "keep=True",
+        "training/test_training.py offered",
+    ),
+    Mutant(
+        "best.safetensors are the best epoch's",
+        "training/run_folder.py",
+        "if state.epochs[-1] == best_epoch(state.epochs):",
+        "if state.epochs:",
+        "training/test_runs.py last_and_best",
+    ),
+    Mutant(
+        "a run ends with the mean of its last epochs' weights",
+        "tasks/train.py",
+        "        backend.import_weights(model, history.mean)",
+        "        pass",
+        "training/test_runs.py measured_anew",
+        "torch",
+    ),
+    Mutant(
+        "each of these weighs the same",
+        "training/run.py",
+        "(weights[n] - mean[n]) / count",
+        "(weights[n] - mean[n]) / 3",
+        "backends/test_fit.py bit_for_bit",
+        "torch",
+    ),
+    Mutant(
+        "a run ends with statistics that are means over batches",
+        "tasks/train.py",
+        "recipe.recalibrate, recipe.batch_size)",
+        "1, recipe.batch_size)",
+        "training/test_runs.py measured_anew",
+        "torch",
+    ),
+    Mutant(
+        "bench stops its clock when what was asked for is calculated",
+        "comparison/bench_case.py",
+        "            self._calculated()",
+        "            pass",
+        "comparison/test_bench.py clock_stops",
+    ),
+    Mutant(
+        "one folder is one process's",
+        "training/run_folder.py",
+        "            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "            pass",
+        "training/test_runs.py two_processes",
+    ),
+    Mutant(
+        "history.jsonl holds nothing that the checkpoint does not",
+        "training/run_folder.py",
+        " if _is_before(line, state)]",
+        "]",
+        "training/test_runs.py agree",
+    ),
+    Mutant(
+        "float64 runs that part are noticed",
+        "comparison/lockstep.py",
+        'largest["max_relative_deviation"] <= TOLERANCES["float64"]',
+        "True",
+        "comparison/test_lockstep.py leaves_the_others",
+    ),
+    Mutant(
+        "lockstep measures every trainable tensor",
+        "comparison/lockstep.py",
+        'if info.role == "trainable"]',
+        'if info.kind == "conv.weight"]',
+        "comparison/test_lockstep.py trainable_tensors",
+    ),
+    Mutant(
+        "classes are matched by name",
+        "tasks/evaluate.py",
+        "scores = logits[:, order]",
+        "scores = logits",
+        "tasks/test_evaluate.py matched_with",
+    ),
+    Mutant(
+        "augmentation does not depend on the batch that an example is in",
+        "data/augment.py",
+        "indices.astype(np.uint64)[:, np.newaxis]",
+        "np.arange(len(indices), dtype=np.uint64)[:, np.newaxis]",
+        "data/test_sources.py does_not_depend_on_the_batch",
+    ),
+    Mutant(
+        "the seed splits a folder",
+        "data/folder.py",
+        "epoch_order(len(images), seed, label)",
+        "epoch_order(len(images), 0, label)",
+        "data/test_sources.py split_follows",
+    ),
+    Mutant(
+        "a folder that exists is never replaced",
+        "tasks/convert.py",
+        "if destination.is_dir() or (becomes_folder and destination.exists()):",
+        "if False:",
+        "formats/test_formats.py never_replaced",
+    ),
+    Mutant(
+        "a replaced classifier is verified against the source with its own",
+        "tasks/convert.py",
+        "value = max(before, deviation(actual, expected))",
+        "value = deviation(actual, expected)",
+        "formats/test_formats.py verified_on_both_sides",
+    ),
+    Mutant(
+        "what is unusual of a checkpoint is said",
+        "tasks/convert.py",
+        "[*checkpoint.notes, *_unusual(checkpoint)]",
+        "[*checkpoint.notes]",
+        "formats/test_formats.py what_is_unusual",
+    ),
+    Mutant(
+        "what nothing was shifted to is black",
+        "training/run.py",
+        'getattr(self._data, "black", 0.0)',
+        "0.0",
+        "training/test_training.py is_black",
+    ),
+    Mutant(
+        "--device cpu takes no GPU",
+        "tasks/evaluate.py",
+        '    if device == "cpu":\n',
+        "    if False:\n",
+        "tasks/test_evaluate.py device_that_was_asked",
+    ),
+    Mutant(
+        "each case of bench is first as often",
+        "comparison/bench.py",
+        "list(heard)[:: 1 if number % 2 else -1]",
+        "list(heard)",
+        "comparison/test_bench.py take_turns",
+    ),
+    Mutant(
+        "a case of bench that is killed leaves the others as they are",
+        "comparison/bench.py",
+        "                    del heard[case]",
+        "                    heard.clear()",
+        "comparison/test_bench.py killed",
+    ),
+    Mutant(
+        "bench on a GPU does not hide it",
+        "comparison/bench_case.py",
+        '    if settings["device"] == "cpu":',
+        "    if settings:",
+        "comparison/test_bench.py put_on_the_device",
+    ),
+    Mutant(
+        "bench compares within a round",
+        "comparison/bench.py",
+        "median(a / b for a, b in pairs)",
+        'case["images_per_second"] / other["images_per_second"]',
+        "comparison/test_bench.py take_turns",
+    ),
+    Mutant(
+        "Xavier's bound has both fans",
+        "weights.py",
+        "fans = info.size // info.shape[0] + info.size // info.shape[1]",
+        "fans = 2 * info.size // info.shape[0]",
+        "paper/test_weights.py xavier",
+    ),
+    Mutant(
+        "an epoch's validation is in evaluation mode",
+        "torch/train.py",
+        "        with in_mode(model, training=False), torch",
+        "        with torch",
+        "backends/test_fit.py every_step_and_epoch",
+    ),
+    Mutant(
+        "hyper-parameters are rounded to float32 once",
+        "training/run.py",
+        "recipe.rounded()",
+        "recipe",
+        "training/test_training.py rounded_recipe",
+    ),
+    Mutant(
+        "one example left over is skipped",
+        "training/run.py",
+        "(count % size > 1)",
+        "(count % size > 0)",
+        "training/test_training.py left_over",
+    ),
+    Mutant(
+        "batch variances keep their digits far from zero",
+        "flax/layers.py",
+        "use_fast_variance=False",
+        "use_fast_variance=True",
+        "backends/test_parity.py far_from_zero",
+    ),
+    Mutant(
+        "a batch variance is divided by the number of values (the fused BatchNorm's by one less)",
+        "keras/layers.py",
+        "return variance * ((count - 1) / count)",
+        "return variance",
+        "backends/test_parity.py a_step_in_float32",
+    ),
+    Mutant(
+        "of equal numbers in a pooling window the first has the gradient",
+        "flax/layers.py",
+        "a >= b",
+        "a > b",
+        "backends/test_native_flax.py max_pooling",
+    ),
+    Mutant(
+        "memory-efficient training compiles as one graph",
+        "torch/faster/recompute.py",
+        """if not is_compiling():  # which moves the running statistics once by itself
+            recomputing = True""",
+        "recomputing = not is_compiling()",
+        "backends/test_native_torch.py compiles_whole",
+    ),
+    Mutant(
+        "imported weights are copies",
+        "flax/weights.py",
+        "jnp.array(values",
+        "jnp.asarray(values",
+        "backends/test_parity.py imported_weights",
+    ),
+    Mutant(
+        "prediction is in evaluation mode also while the caller records",
+        "gluon/__init__.py",
+        "    with mx.autograd.pause(train_mode=False):  # also inside the caller's record()\n",
+        "    if True:\n",
+        "backends/test_native_gluon.py caller_records",
+    ),
+    Mutant(
+        "every module gets its own mode back",
+        "torch/train.py",
+        "            module.training = mode",
+        "            model.train(mode)",
+        "backends/test_native_torch.py own_mode",
+    ),
+    Mutant(
+        "a network's dtype is that of the layers inside",
+        "keras/layers.py",
+        'with dtype_policy(kwargs.get("dtype") or keras.config.dtype_policy()):',
+        "if True:",
+        "backends/test_native_keras.py layers_inside",
+    ),
+    Mutant(
+        "features have the names of the shape trace, in its order",
+        "flax/__init__.py",
+        "for stage, _ in stages}",
+        "for stage in sorted(maps)}",
+        FORWARD,
+    ),
+    Mutant(
+        "gradients are in canonical layout",
+        "keras/train.py",
+        "name: to_canonical(gradient.numpy(), axes)",
+        "name: gradient.numpy()",
+        TRAINING,
+    ),
+    Mutant(
+        "the loss is a mean over the batch",
+        "gluon/train.py",
+        "        loss = cross_entropy(log_softmax(model(to_native(x))), to_native(y)).mean()",
+        "        loss = cross_entropy(log_softmax(model(to_native(x))), to_native(y)).sum()",
+        TRAINING,
+    ),
+    Mutant(
+        "the loss of a sure answer is not below 0",
+        "gluon/train.py",
+        "return shifted - shifted.exp().sum(axis=1, keepdims=True).log()",
+        "return scores.log_softmax(axis=1)",
+        "backends/test_parity.py sure_answer",
+    ),
+    Mutant(
+        "without a classifier the pooled features come after the ReLU",
+        "torch/model.py",
+        "        x = global_avg_pool(relu(self.features(x)))  # N, C",
+        "        x = global_avg_pool(self.features(x))",
+        "backends/test_parity.py without_a_classifier",
+    ),
+    Mutant(
+        "folding takes the convolution's own bias along",
+        "_fold.py",
+        "(shift + (bias - mean) * scale)",
+        "(shift - mean * scale)",
+        "paper/test_fold.py folded_network_is_the_same",
+    ),
+    Mutant(
+        "folding takes epsilon along",
+        "_fold.py",
+        "np.sqrt(variance + eps)",
+        "np.sqrt(variance)",
+        "paper/test_fold.py folded_network_is_the_same",
+    ),
+    Mutant(
+        "a folded network is not trained",
+        "_inputs.py",
+        "    if check_spec(spec) != spec.config.resolve():",
+        "    if False:",
+        "paper/test_fold.py does_not_train",
+    ),
+    Mutant(
+        "PyTorch predicts many images a few at a time",
+        "torch/__init__.py",
+        "x.split(max(1, KEPT // (largest * x.itemsize)))",
+        "[x]",
+        "backends/test_native_torch.py a_few_at_a_time",
+    ),
+    Mutant(
+        "MXNet's copies start no threads beside those that calculate",
+        "gluon/__init__.py",
+        '"MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1)',
+        '"MXNET_CPU_PARALLEL_SIZE", "1000"',
+        "backends/test_native_gluon.py copies_start_no_threads",
+    ),
+    Mutant(
+        "an optimized model has weights of its own",
+        "torch/__init__.py",
+        "fold(model.spec, export_weights(model))",
+        "fold(model.spec, init_weights(model.spec))",
+        "paper/test_fold.py optimized_model",
+    ),
+    Mutant(
+        "a falling slope puts the bound above",
+        "torch/faster/inference.py",
+        "bound.masked_fill(a[:, None, None] > 0, torch.inf)",
+        "torch.full_like(bound, torch.inf)",
+        "paper/test_fold.py follows_weights",
+    ),
+    Mutant(
+        "a channel without a slope is a constant",
+        "torch/faster/inference.py",
+        "torch.where(constant, relu(b), b)",
+        "b",
+        "paper/test_fold.py follows_weights",
+    ),
+    Mutant(
+        "zeros around a map are not clamped",
+        "torch/faster/inference.py",
+        "not spec.conv1.padding",
+        "True",
+        "paper/test_fold.py optimized_model_is_the_same",
+    ),
+    Mutant(
+        "an optimized model follows weights that it is given",
+        "torch/weights.py",
+        "    prepare(model)\n",
+        "",
+        "paper/test_fold.py follows_weights",
+    ),
+    Mutant(
+        "the same where PyTorch loads them itself",
+        "torch/faster/inference.py",
+        "        self.register_load_state_dict_post_hook(prepare)\n",
+        "",
+        "backends/test_native_torch.py loads_and_copies",
+    ),
+    Mutant(
+        "a block's maps lie where its layers look for them",
+        "flax/faster/inference.py",
+        "maps.at[..., start:end].set(new)",
+        "maps.at[..., : end - start].set(new)",
+        "paper/test_fold.py optimized_model_is_the_same",
+    ),
+    Mutant(
+        "what is calculated again moves running statistics once",
+        "torch/faster/recompute.py",
+        "momentum=0.0 if recomputing else norm.momentum,",
+        "momentum=norm.momentum,",
+        "backends/test_memory.py step_is_the_same",
+    ),
+    Mutant(
+        "running statistics move in a memory-efficient step",
+        "keras/faster/recompute.py",
+        "                step.move(values)",
+        "                pass",
+        "backends/test_memory.py step_is_the_same",
+    ),
+    Mutant(
+        "a gradient goes through a mean and a variance that are known",
+        "keras/faster/recompute.py",
+        "is_training=True",
+        "is_training=False",
+        "backends/test_memory.py float32_step",
+    ),
+    Mutant(
+        "a block's backward pass has the mask of its dropout",
+        "keras/faster/recompute.py",
+        "                    of_new *= mask",
+        "                    pass",
+        "backends/test_memory.py step_is_the_same",
+    ),
+    Mutant(
+        "TensorFlow calculates again instead of keeping",
+        "keras/faster/recompute.py",
+        "tf.control_dependencies([gradient])",
+        "tf.control_dependencies([])",
+        "backends/test_memory.py less_memory",
+    ),
+    Mutant(
+        "what Keras' memory-efficient layer would pass by is refused",
+        "keras/faster/recompute.py",
+        "if not usual or norm.synchronized or conv.lora_enabled:",
+        "if not usual:",
+        "backends/test_native_keras.py pass_by",
+    ),
+    Mutant(
+        "running statistics move in Flax' memory-efficient step",
+        "flax/faster/recompute.py",
+        "                move(norm, mean, variance)",
+        "                pass",
+        "backends/test_memory.py step_is_the_same",
+    ),
+    Mutant(
+        "a memory-efficient step leaves nothing behind",
+        "gluon/faster/recompute.py",
+        "self.maps = self.masks = self.kept = None",
+        "pass",
+        "backends/test_native_gluon.py nothing_behind",
+    ),
+    Mutant(
+        "a network that was destroyed is no result",
+        "training/run.py",
+        "        check_finite(self.steps, weights, velocity)",
+        "        pass",
+        "backends/test_fit.py destroyed",
+        "gluon",
+    ),
+    Mutant(
+        "a BatchNorm that would be passed by is refused",
+        "torch/faster/recompute.py",
+        "type(norm) is not nn.BatchNorm2d ",
+        "False ",
+        "backends/test_native_torch.py pass_by",
+    ),
+    Mutant(
+        "each BatchNorm of a memory-efficient layer has a mode of its own",
+        "torch/faster/recompute.py",
+        "all(norm.training for norm, _ in steps)",
+        "steps[0][0].training",
+        "backends/test_native_torch.py frozen_alone",
+    ),
+    Mutant(
+        "a layer that is calculated again has the same dropout",
+        "gluon/faster/recompute.py",
+        "own = own * mask",
+        "pass",
+        "backends/test_memory.py step_is_the_same",
+    ),
+    Mutant(
+        "XLA calculates again instead of keeping",
+        "flax/faster/recompute.py",
+        "jnp.minimum(jnp.abs(gradient).max(), 0)",
+        "jnp.zeros(())",
+        "backends/test_memory.py less_memory",
+    ),
+    Mutant(
+        "pixels are finite",
+        "_inputs.py",
+        "    if not np.isfinite(cast).all():",
+        "    if False:",
+        "paper/test_inputs.py finite",
+    ),
+    Mutant(
+        "a missing framework is named with the command that installs it",
+        "backends.py",
+        "if error.name not in packages:",
+        "if error.name in packages:",
+        "project/test_installs.py ",
+    ),
+    Mutant(
+        "importing the package loads no NumPy",
+        "manifest.py",
+        "import math\n",
+        "import math\n\nimport numpy\n",
+        "project/test_rules.py ",
+    ),
+    Mutant(
+        "not-a-number is a deviation",
+        "comparison/report.py",
+        'return value if np.isfinite(value) else float("inf")',
+        "return value",
+        "commands/test_cli.py not_a_number",
+    ),
+    Mutant(
+        "a missing backend that was asked for is exit code 3",
+        "comparison/compare.py",
+        "return 3 if missing & set(asked) or missing == reports.keys() else 0",
+        "return 3 if missing == reports.keys() else 0",
+        "commands/test_cli.py exit_codes",
+    ),
+    Mutant(
+        "a backend that is another function is exit code 1",
+        "comparison/report.py",
+        '"same": measured <= TOLERANCES[dtype],',
+        '"same": True,',
+        "commands/test_cli.py another_function",
+    ),
+    Mutant(
+        "names of before 2018 are understood",
+        "formats/torchvision.py",
+        'renamed = OLD_NAME.sub(r"\\1\\2", name)',
+        "renamed = name",
+        "formats/test_formats.py old_names",
+    ),
+    Mutant(
+        "a pickle is never run",
+        "formats/torchvision.py",
+        "weights_only=True)",
+        "weights_only=False)",
+        "formats/test_native_torch_formats.py run_code",
+    ),
+    Mutant(
+        "kernels are transposed from Keras' and NNX' layout",
+        "formats/__init__.py",
+        "4: (3, 2, 0, 1)",
+        "4: (3, 2, 1, 0)",
+        "formats/test_formats.py bit_by_bit",
+    ),
+    Mutant(
+        "the zoo's own reader reads what is written",
+        "formats/gluon_zoo.py",
+        'INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 5}',
+        'INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 4}',
+        "formats/test_native_gluon_formats.py loads",
+    ),
+    Mutant(
+        "a conversion that changes the answers leaves no file",
+        "tasks/convert.py",
+        "        if value > tolerance:",
+        "        if False:",
+        "formats/test_formats.py changes_the_answers",
+    ),
+    Mutant(
+        "half precision is read without loss",
+        "formats/_safetensors.py",
+        "<< 16)",
+        "<< 15)",
+        "paper/test_weights.py narrow",
+    ),
+    Mutant(
+        "the reference's variance is that of the batch",
+        "reference.py",
+        "(n / (n - 1) if self.unbiased else 1)",
+        "(n / (n - 1))",
+        "paper/test_reference.py ",
+    ),
+    Mutant(
+        "images are not resized with aligned corners",
+        "data/resize.py",
+        "+ 0.5",
+        "+ 0.0",
+        "data/test_data.py ",
+    ),
+    Mutant(
+        "gradients equal central differences",
+        "torch/layers.py",
+        "torch.cat(maps, dim=1)",
+        "torch.cat((maps[0].detach(), *maps[1:]), dim=1)",
+        "backends/test_parity.py central_differences",
+    ),
+    Mutant(
+        "gradients agree by name between backends, to 1e-11: a loss in float32 shows",
+        "keras/train.py",
+        "from_logits=True, dtype=dtype_of(model)\n    )\n    with tf.GradientTape",
+        "from_logits=True\n    )\n    with tf.GradientTape",
+        "backends/test_together.py gradients_agree",
+        needs=",".join(densenet_multi.backend_names()),
+    ),
+    Mutant(
+        "drawn networks, too, are the same function: decays of many digits",
+        "torch/layers.py",
+        "round(1 - spec.decay, 15)",
+        "round(1 - spec.decay, 3)",
+        "backends/test_parity_generated.py loss_statistics",
+    ),
+    Mutant(
+        "biased and unbiased running variances convert into each other over several steps",
+        "torch/__init__.py",
+        'RUNNING_VARIANCE = "unbiased"',
+        'RUNNING_VARIANCE = "biased"',
+        "backends/test_parity.py over_five_steps",
+    ),
+    Mutant(
+        "a backend imports no other backend",
+        "flax/weights.py",
+        "from .model import DenseNet\n",
+        "from ..keras.weights import to_canonical as transposed\nfrom .model import DenseNet\n",
+        "project/test_rules.py no_other_backend",
+    ),
+    Mutant(
+        "a file of a backend imports only those before it",
+        "gluon/weights.py",
+        "from .model import DenseNet\n",
+        "from .train import DenseNet\n",
+        "project/test_rules.py files_before_it",
+    ),
+    Mutant(
+        "functions of the contract have the same parameters in every backend",
+        "keras/__init__.py",
+        "def optimize(model: DenseNet, *, bfloat16: bool = False)",
+        "def optimize(model: DenseNet, bfloat16: bool = False)",
+        "project/test_rules.py same_parameters",
+    ),
+    Mutant(
+        "every glossary has the same words in the same order",
+        "torch/layers.py",
+        "def relu(x: Tensor) -> Tensor:\n    return F.relu(x)\n\n\n"
+        "def concat(*maps: Tensor) -> Tensor:\n    return torch.cat(maps, dim=1)\n",
+        "def concat(*maps: Tensor) -> Tensor:\n    return torch.cat(maps, dim=1)\n\n\n"
+        "def relu(x: Tensor) -> Tensor:\n    return F.relu(x)\n",
+        "project/test_rules.py same_words",
+    ),
+    Mutant(
+        "a backend can be deleted",
+        "commands/cli.py",
+        "framework_versions(name) for name in backend_names()}",
+        'framework_versions(name) for name in ("flax", "gluon", "keras", "torch")}',
+        "project/test_installs.py the_rest_works",
+    ),
+    Mutant(
+        "a failing forward pass names the first stage that differs",
+        "tests/support/parity.py",
+        "for stage, shape in trace:",
+        "for stage, shape in reversed(trace):",
+        "backends/test_parity.py first_stage",
+    ),
+]
+
+
+def table() -> str:
+    """The promises, as Markdown."""
+    rows = ["| promise | break in | from | to | red |", "|---|---|---|---|---|"]
+    for m in MUTANTS:
+        old, new = (" ".join(text.split()) for text in (m.old, m.new))
+        old, new = (f"`{text}`" if text else "nothing" for text in (old, new))
+        rows.append(f"| {m.promise} | `{m.file}` | {old} | {new} | `{m.test.strip()}` |")
+    return "\n".join(rows) + "\n"
+
+
+def make_copies(folder: Path) -> tuple[Path, Path]:
+    """Fresh copies of the package and the tests; this folder then comes first on Python's path."""
+    package, tests = folder / PACKAGE.name, folder / TESTS.name
+    for original, copied in ((PACKAGE, package), (TESTS, tests)):
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(original, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TESTS.parent / "pyproject.toml", folder)  # pytest's settings
+    return package, tests
+
+
+def is_green(mutant: Mutant, folder: Path) -> bool:
+    """Whether the mutant's test passes on the copies in this folder."""
+    file, word = mutant.test.split(" ", 1)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "--no-header"]
+    command += ["-p", "no:cacheprovider", "--backends", mutant.backends]
+    tests = folder / TESTS.name if mutant.file.startswith("tests/") else TESTS
+    command += [str(tests / file)]
+    # the copy comes first, and a densenet_multi in the current folder does not count
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    command += ["-k", word] if word else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode not in {0, 1} and done.returncode > 0:  # neither green nor red
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.returncode == 0
+
+
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether the test stays green on broken copies."""
+    source = mutant.source(*make_copies(folder))
+    text = source.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.file}: {mutant.old!r} occurs {text.count(mutant.old)} times")
+    source.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    return is_green(mutant, folder)
+
+
+def main() -> int:
+    """Run the breaks that the command line asks for, each after its test has passed unbroken."""
+    words = sys.argv[1:]
+    if words == ["--table"]:
+        print(table(), end="")
+        return 0
+    chosen = [m for m in MUTANTS if all(word in m.promise or word in m.file for word in words)]
+    survivors = []
+    green = set()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, mutant in enumerate(chosen, 1):
+            if (mutant.test, mutant.backends) not in green:
+                make_copies(folder)
+                if not is_green(mutant, folder):
+                    raise SystemExit(f"{mutant.test} ({mutant.backends}): red without any break")
+                green.add((mutant.test, mutant.backends))
+            alive = survives(mutant, folder)
+            verdict = "SURVIVED" if alive else "caught"
+            print(f"{number}/{len(chosen)} {verdict}: {mutant.promise} ({mutant.file})", flush=True)
+            survivors += [mutant] * alive
+    print(f"{len(chosen) - len(survivors)} passed, {len(survivors)} failed")
+    return 1 if survivors or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""What is promised about every peer, once: read, run in all four backends, written back."""
+
+import numpy as np
+
+import densenet_multi as dm
+from densenet_multi import formats
+from densenet_multi.comparison.report import deviation
+
+
+def check_answers(path, spec, answers, deviations, dtype):
+    """``answers`` is {image size: (images, the peer's logits)}; the file is the peer's own."""
+    checkpoint = formats.read(path)
+    assert checkpoint.spec == spec
+    for name in dm.backend_names():
+        backend = dm.load_backend(name)
+        model = backend.build(spec, dtype=dtype)
+        backend.import_weights(model, checkpoint.weights)
+        for size, (x, expected) in answers.items():
+            value = deviation(backend.predict(model, x), expected)
+            deviations.check(f"peer {dtype}", name, value, f"{path.name} at {size}x{size}")
+    return checkpoint
+
+
+def same_tensors(first, second):
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_array_equal(np.asarray(array), np.asarray(second[name]), err_msg=name)

@@ -1,0 +1,636 @@
+"""What weights answer on test images and on one's own: the numbers, the names, what is refused."""
+
+import json
+import warnings
+from dataclasses import replace
+from unittest.mock import Mock
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from densenet_multi.checkpoint import Checkpoint
+from PIL import Image
+
+import densenet_multi as dm
+from cases import images, labels, random_weights, small
+from densenet_multi import _figures as figures
+from densenet_multi import backends
+from densenet_multi.commands import cli
+from densenet_multi.data import (
+    CLASSES,
+    Arrays,
+    epoch_order,
+    load_data,
+    load_sample,
+    read_image,
+    to_input,
+)
+from densenet_multi.tasks import evaluate
+
+FASHION = {"in_channels": 1, "num_classes": 10}  # what suits Fashion-MNIST
+GREY = small("cubic", **FASHION)
+COLOUR = small("cubic")  # three channels, three classes
+PIXELS = {"value_range": (0.0, 1.0)}
+NAME = dm.backend_names()[0]
+RGB = ("red", "green", "blue")
+SHADES = {"red": (204, 51, 0), "green": (51, 204, 0), "blue": (0, 51, 204)}
+
+
+def saved(path, spec=GREY, image_size=32, **usage):
+    usage = dm.Usage(image_size=image_size, **usage)
+    dm.save_weights(path, spec, random_weights(spec), usage)
+    return path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return saved(tmp_path / "w.safetensors", **PIXELS)
+
+
+class Fake:
+    """Instead of a backend; ``logits`` of images is its network, ``seen`` what it was given."""
+
+    FRAMEWORK = "Fake"
+
+    def __init__(self, monkeypatch, logits):
+        self.logits, self.seen = logits, []
+        self.build, self.import_weights, self.use_gpu = Mock(), Mock(), Mock()
+        self.load = Mock(return_value=self)
+        monkeypatch.setattr(evaluate, "load_backend", self.load)
+        monkeypatch.setattr(evaluate, "first_installed", Mock(return_value="fake"))
+
+    def predict(self, _, images):
+        self.seen.append(images)
+        return self.logits(images)
+
+
+def projected(images):
+    """Ten numbers for each image."""
+    rows = images.reshape(len(images), -1)
+    return rows @ np.random.default_rng(4).normal(0, 0.3, (rows.shape[1], 10))
+
+
+def means(images):
+    """A network that knows red, green and blue."""
+    return 100 * images.mean(axis=(2, 3))
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    return Fake(monkeypatch, projected)
+
+
+@pytest.fixture
+def colours(monkeypatch):
+    return Fake(monkeypatch, means)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five images of each colour, in folders called blue, green, red."""
+    for name, shade in SHADES.items():
+        (tmp_path / "colours" / name).mkdir(parents=True)
+        for i in range(5):
+            image = Image.new("RGB", (8 + i, 9), shade)
+            image.save(tmp_path / "colours" / name / f"{i}.png")
+    return tmp_path / "colours"
+
+
+# --- The numbers --------------------------------------------------------------------------------
+
+
+def test_confusions_are_counted_by_true_class_and_predicted_class():
+    counts = evaluate.confusion_counts([0, 0, 1, 0, 2], [0, 1, 1, 1, 0], 4)
+    expected = [[1, 2, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_labels_of_narrow_integers_do_not_overflow():
+    last = np.array([199], np.uint8)
+    assert evaluate.confusion_counts(last, last, 200)[199, 199] == 1
+
+
+def test_the_accuracy_of_a_class_is_its_share_and_none_without_images():
+    assert evaluate.class_accuracies(np.array([[3, 1], [0, 0]])) == [0.75, None]
+
+
+def test_a_class_is_confused_with_the_one_it_was_most_often_taken_for():
+    counts = np.array([[9, 1, 2], [0, 5, 0], [4, 4, 0]])
+    assert evaluate.confused_with(counts) == [(2, 2), None, (0, 4)]
+
+
+def test_probabilities_are_a_stable_softmax_in_float64():
+    logits = np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4]], np.float32)
+    actual = evaluate.softmax(logits)
+    assert actual.dtype == np.float64
+    share = 1 / (1 + np.exp(-1.0))
+    np.testing.assert_allclose(actual, [[share, 1 - share, 0], [1 / 3] * 3], rtol=1e-15)
+
+
+def test_the_highest_come_first_and_of_equal_ones_the_first():
+    np.testing.assert_array_equal(evaluate.highest(np.array([1, 3, 2, 3]), 3), [1, 3, 2])
+    assert len(evaluate.highest(np.array([1, 3]), 5)) == 2
+
+
+def order(own, names):
+    spec = small("cubic", num_classes=len(own or names))
+    usage = dm.Usage(class_names=own)
+    return evaluate.output_order(Checkpoint(spec, {}, usage), names).tolist()
+
+
+def test_classes_are_matched_by_name_or_in_order_where_the_network_has_no_names():
+    assert order(("c", "a", "b"), ("a", "b", "c")) == [1, 2, 0]
+    assert order(None, ("a", "b", "c")) == [0, 1, 2]
+    assert order(("a", "a", "b"), ("a", "a", "b")) == [0, 1, 2]
+
+
+def test_classes_that_differ_are_named():
+    with pytest.raises(dm.ConfigError, match=r"found 'x', 'y' in place of 'a', 'c'$"):
+        order(("x", "y", "b"), ("a", "b", "c"))
+    with pytest.raises(dm.ConfigError, match=r"found some twice in place of 'c'$"):
+        order(("a", "a", "b"), ("a", "b", "c"))
+    with pytest.raises(dm.ConfigError, match=r"'o4', 3 more in place of 'n0'"):
+        order(tuple(f"o{i}" for i in range(8)), tuple(f"n{i}" for i in range(8)))
+    with pytest.raises(dm.ConfigError, match="expected 2 classes as in the data, found 3"):
+        evaluate.output_order(Checkpoint(COLOUR, {}, dm.Usage()), ("a", "b"))
+
+
+def test_the_first_installed_backend_is_the_first_that_lacks_nothing(monkeypatch):
+    versions = {"a": {"a": "1", "b": None}, "b": {"b": "1"}, "c": {"c": "1"}}
+    monkeypatch.setattr(backends, "backend_names", lambda: list(versions))
+    monkeypatch.setattr(backends, "framework_versions", versions.get)
+    assert backends.first_installed() == "b"
+    versions["b"] = versions["c"] = {"x": None}
+    with pytest.raises(dm.BackendNotInstalledError, match=r"one of a, b, c, found none.*install"):
+        backends.first_installed()
+
+
+# --- evaluate -----------------------------------------------------------------------------------
+
+
+def test_the_numbers_are_those_of_all_test_images_at_once(fake, weights):
+    result = evaluate.evaluate(weights, backend=NAME, data="sample", batch_size=300)
+    images, labels = load_sample("test")
+    x = to_input(images, 32)
+    logits = projected(x)
+    predicted = logits.argmax(axis=1)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    np.testing.assert_array_equal(result["confusion"], confusion)
+    assert 0 < result["accuracy"] == (predicted == labels).mean()
+    assert result["loss"] == pytest.approx(dm.reference.cross_entropy(logits, labels), rel=1e-12)
+    accuracies = [(predicted[labels == i] == i).mean() for i in range(10)]
+    assert result["per_class"] == dict(zip(CLASSES, accuracies, strict=True))
+    assert list(map(len, fake.seen)) == [300, 300, 300, 100]
+    np.testing.assert_array_equal(np.concatenate(fake.seen), x)
+
+
+def test_json_has_all_there_is_to_know(fake, weights):
+    done = invoke("evaluate", weights, "--backend", NAME, "--data", "sample", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["examples"], result["backend"]) == (1000, NAME)
+    assert result["versions"] == dm.backends.framework_versions(NAME)
+    assert result["class_names"] == list(CLASSES)
+    assert result["data_from"] == "the sample in this package"
+    assert (result["weights"], result["data"]) == (str(weights), "sample")
+    assert np.sum(result["confusion"]) == 1000
+    assert not done.stderr
+    assert fake.load.call_args.args == (NAME,)
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_table_shows_each_class_in_80_columns(weights):
+    done = invoke("evaluate", weights, "--backend", NAME, "--data", "sample")
+    assert done.exit_code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    (trouser,) = (line.split() for line in lines if line.startswith("  Trouser"))
+    result = evaluate.evaluate(weights, backend=NAME, data="sample")
+    assert trouser[:3] == ["Trouser", "100", f"{result['per_class']['Trouser']:.4f}"]
+    assert f"{result['accuracy']:.4f}" in next(line for line in lines if line.startswith("  all"))
+    assert f"mean cross entropy {result['loss']:.4f}" in done.stdout
+
+
+def test_the_network_is_built_in_the_dtype_of_its_weights(fake, weights):
+    evaluate.evaluate(weights, backend=NAME, data="sample")
+    assert fake.build.call_args.kwargs == {"dtype": "float64"}
+    checkpoint = dm.load_checkpoint(weights)
+    assert fake.build.call_args.args == (checkpoint.spec,)
+    model, given = fake.import_weights.call_args.args
+    assert model is fake.build.return_value
+    np.testing.assert_array_equal(
+        given["classifier.bias"], checkpoint.weights["classifier.bias"], strict=True
+    )
+
+
+@pytest.mark.parametrize("own", [RGB, ("blue", "green", "red")])
+def test_folders_are_matched_with_the_networks_classes_by_name(colours, folder, tmp_path, own):
+    path = saved(tmp_path / "w.safetensors", COLOUR, class_names=own, **PIXELS)
+    result = evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}")
+    assert (result["examples"], result["class_names"]) == (3, ["blue", "green", "red"])
+    right = 1.0 if own == RGB else 0.0  # the fake's outputs are red, green, blue
+    assert result["per_class"] == {"blue": right, "green": 1.0, "red": right}
+    assert result["confusion"] == (np.eye(3) if own == RGB else np.eye(3)[::-1]).tolist()
+    assert len(colours.seen) == 1
+
+
+def test_pixels_are_prepared_as_the_weights_say(colours, folder, tmp_path):
+    normal = {"value_range": (0.0, 255.0), "mean": (1.0, 2.0, 3.0), "std": (2.0, 4.0, 8.0)}
+    path = saved(tmp_path / "w.safetensors", COLOUR, **normal)
+    evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}", image_size=40)
+    (seen,) = colours.seen
+    assert seen.shape == (3, 3, 40, 40)
+    shades = np.array([SHADES[name] for name in ("blue", "green", "red")])
+    expected = (shades - [1, 2, 3]) / [2, 4, 8]
+    np.testing.assert_allclose(seen.mean(axis=(2, 3)), expected, rtol=1e-5)
+
+
+def test_the_seed_decides_which_images_of_a_folder_are_for_the_test(colours, folder, tmp_path):
+    path = saved(tmp_path / "w.safetensors", COLOUR, **PIXELS)
+    for i in range(5):  # tell them apart by the shade
+        Image.new("RGB", (9, 9), (10 * i, 0, 200)).save(folder / "blue" / f"{i}.png")
+    for seed in range(3):
+        data = ["--backend", NAME, "--data", f"folder:{folder}", "--seed", seed]
+        assert invoke("evaluate", path, *data).exit_code == 0
+        test = load_data(f"folder:{folder}", image_size=32, seed=seed).test
+        np.testing.assert_array_equal(colours.seen[-1], test.take(np.arange(3)))
+    assert len({images[0, 0, 0, 0] for images in colours.seen}) > 1
+
+
+def test_a_folder_is_split_as_it_was_when_the_weights_were_trained(colours, folder, tmp_path):
+    path = saved(tmp_path / "w.safetensors", COLOUR, split_seed=4, **PIXELS)
+    for i in range(5):
+        Image.new("RGB", (9, 9), (10 * i, 0, 200)).save(folder / "blue" / f"{i}.png")
+    said = []
+    evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}", say=said.append)
+    test = load_data(f"folder:{folder}", image_size=32, seed=4).test
+    np.testing.assert_array_equal(colours.seen[-1], test.take(np.arange(3)))
+    assert said == []
+    evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}", seed=5, say=said.append)
+    assert "seed 4 had split; with seed 5 some of" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "usage", "message"),
+    [
+        ({"num_classes": 4}, {}, "expected 10 classes as in the data, found 4; train a new"),
+        ({"num_classes": 0}, {}, "a classifier, found one without (num_classes=0); train a new"),
+        (
+            {},
+            {"class_names": ("Hat", *CLASSES[1:])},
+            "found 'Hat' in place of 'T-shirt/top'; train a new",
+        ),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused_with_the_command_that_helps(
+    fake, tmp_path, spec, usage, message
+):
+    path = saved(tmp_path / "w.safetensors", small("cubic", **(FASHION | spec)), **usage)
+    done = invoke("evaluate", path, "--backend", NAME, "--data", "sample")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert f"densenet-multi train --weights {path} --data sample" in done.stderr
+    fake.load.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--backend", "jax"], 2, "backend 'jax' does not exist"),
+        (["--data", "sampel"], 2, "did you mean 'sample'"),
+        (["--data", "folder:nowhere"], 4, "nowhere: expected a folder"),
+        (["--data", "sample", "--image-size", "1"], 2, "the smallest is"),
+        (["--data", "sample", "--batch-size", "0"], 2, "0 is not in the range"),
+        (["--output", "no-such-folder/c.svg"], 2, "no folder to write to"),
+        (["--output", "c.json"], 2, "a name that ends in .svg, found c.json"),
+    ],
+)
+def test_wrong_options_are_one_message(fake, weights, arguments, code, message):
+    done = invoke("evaluate", weights, "--backend", NAME, *arguments)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert message in done.stderr
+    fake.load.assert_not_called()
+
+
+def test_a_checkpoint_of_another_project_is_named_with_the_command_that_converts_it(tmp_path):
+    from safetensors.numpy import save_file
+
+    path, pickled = tmp_path / "theirs.safetensors", tmp_path / "theirs.pth"
+    save_file({"features.conv0.weight": np.zeros((2, 2), np.float32)}, path)
+    pickled.write_bytes(b"PK\x03\x04" + bytes(99))
+    for file in (path, pickled):
+        for command in ["evaluate", file], ["predict", file, file]:
+            done = invoke(*command, "--backend", NAME)
+            assert done.exit_code == 1
+            assert f"densenet-multi convert {file}" in done.stderr
+
+
+def test_a_backend_that_is_not_installed_is_exit_code_3(fake, weights, picture):
+    fake.load.side_effect = dm.BackendNotInstalledError("it is not there")
+    for command in ["evaluate", weights, "--data", "sample"], ["predict", weights, picture]:
+        done = invoke(*command, "--backend", NAME)
+        assert (done.exit_code, done.stdout) == (3, "")
+
+
+def test_answers_that_are_not_finite_are_refused(fake, weights, picture):
+    fake.logits = lambda images: np.full((len(images), 10), np.nan)
+    for command in ["evaluate", weights, "--data", "sample"], ["predict", weights, picture]:
+        done = invoke(*command, "--backend", NAME)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "expected finite logits, found others for images 0 to" in done.stderr
+
+
+# --- The picture --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("fake")
+def test_the_picture_is_whole_xml_and_the_same_bytes_every_time(weights, tmp_path):
+    arguments = ["evaluate", weights, "--backend", NAME, "--data", "sample", "--output"]
+    paths = [tmp_path / "a.svg", tmp_path / "b.svg"]
+    for path in paths:
+        assert invoke(*arguments, path).exit_code == 0
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second
+    texts = {node.text for node in ET.fromstring(first).iter() if node.tag.endswith("}text")}  # noqa: S314  # ours
+    result = evaluate.evaluate(weights, backend=NAME, data="sample")
+    counts = {f"{count:,}" for row in result["confusion"] for count in row if count}
+    assert texts == {*CLASSES, *counts, "predicted", "true"}
+    assert sorted(path.name for path in tmp_path.glob("*svg*")) == ["a.svg", "b.svg"]
+
+
+@pytest.mark.parametrize(
+    "names", [("$\\x{$", "<&>"), ("a" * 80, "b"), ("$a$", "$b$"), ("猫", "犬")]
+)
+def test_any_class_name_is_shown_as_it_is(names):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = ET.fromstring(figures.confusion_matrix(np.array([[1, 2], [3, 0]]), names))  # noqa: S314
+    assert {node.text for node in drawn.iter()} >= set(names)
+
+
+def test_many_classes_are_a_picture_of_a_readable_size():
+    names = tuple(f"class {i}" for i in range(300))
+    drawn = ET.fromstring(figures.confusion_matrix(np.eye(300, dtype=np.int64), names))  # noqa: S314
+    assert float(drawn.get("width").removesuffix("pt")) < 1500
+    assert not {node.text for node in drawn.iter()} & set(names)
+
+
+# --- predict ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.new("L", (30, 20), 128).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def test_the_answers_are_the_softmax_of_the_logits_in_order(fake, tmp_path, picture):
+    path = saved(tmp_path / "w.safetensors", class_names=CLASSES, **PIXELS)
+    Image.fromarray(load_sample("test")[0][0]).save(tmp_path / "shirt.png")
+    images = [picture, tmp_path / "shirt.png", picture]
+    found = evaluate.predict(path, images, backend=NAME, batch_size=2)
+    assert [entry["image"] for entry in found] == list(map(str, images))
+    assert list(map(len, fake.seen)) == [2, 1]
+    seen = np.concatenate(fake.seen)
+    np.testing.assert_array_equal(seen[1:2], to_input(load_sample("test")[0][:1], 32))
+    for logits, entry in zip(projected(seen), found, strict=True):
+        exact = np.exp(logits) / np.exp(logits).sum()
+        assert [row["index"] for row in entry["top"]] == np.argsort(exact)[::-1][:5].tolist()
+        for row in entry["top"]:
+            assert row["class"] == CLASSES[row["index"]]
+            assert row["probability"] == pytest.approx(exact[row["index"]], rel=1e-12)
+
+
+MODES = {  # mode -> an image of it, and the mean of its red, green, blue
+    "L": (Image.new("L", (7, 50), 51), (0.2, 0.2, 0.2)),
+    "RGB": (Image.new("RGB", (500, 3), (51, 102, 153)), (0.2, 0.4, 0.6)),
+    "RGBA": (Image.new("RGBA", (32, 32), (51, 102, 153, 128)), (0.2, 0.4, 0.6)),
+    "P": (Image.new("RGB", (40, 1), (51, 102, 153)).quantize(4), (0.2, 0.4, 0.6)),
+    "I;16": (Image.new("I;16", (33, 31), 13107), (0.2, 0.2, 0.2)),
+    "1": (Image.new("1", (1, 1), 1), (1.0, 1.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "expected"), [(40, None, 40), (None, None, 32), (40, 48, 48)]
+)
+def test_the_image_size_is_as_asked_or_that_of_the_weights_or_the_usual(
+    fake, tmp_path, picture, own, asked, expected
+):
+    fake.logits = lambda images: np.zeros((len(images), 10))
+    path = saved(tmp_path / "w.safetensors", image_size=own, **PIXELS)
+    evaluate.predict(path, [picture], backend=NAME, image_size=asked)
+    result = evaluate.evaluate(path, backend=NAME, data="sample", image_size=asked)
+    assert result["image_size"] == expected
+    assert {images.shape[2:] for images in fake.seen} == {(expected, expected)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_images_of_any_mode_and_size_are_read(colours, tmp_path, mode):
+    image, expected = MODES[mode]
+    assert image.mode == mode
+    image.save(tmp_path / "i.png")
+    path = saved(tmp_path / "w.safetensors", COLOUR, **PIXELS)
+    evaluate.predict(path, [tmp_path / "i.png"], backend=NAME)
+    assert colours.seen[0].shape == (1, 3, 32, 32)
+    np.testing.assert_allclose(colours.seen[0].mean(axis=(2, 3)), [expected], rtol=1e-5)
+
+
+def test_images_are_stretched_not_cropped(colours, tmp_path):
+    half = Image.new("RGB", (200, 20), "red")
+    half.paste("blue", (0, 0, 100, 20))
+    half.save(tmp_path / "i.png")
+    path = saved(tmp_path / "w.safetensors", COLOUR, **PIXELS)
+    evaluate.predict(path, [tmp_path / "i.png"], backend=NAME, image_size=64)
+    np.testing.assert_array_equal(colours.seen[0][0, 2, :, 0], np.ones(64))
+    np.testing.assert_array_equal(colours.seen[0][0, 0, :, -1], np.ones(64))
+    assert "square, not cropped" in " ".join(invoke("predict", "--help").stdout.split())
+
+
+def test_json_of_predictions_is_a_list_of_images(colours, tmp_path):
+    path = saved(tmp_path / "w.safetensors", COLOUR, **PIXELS)
+    image = tmp_path / "i.jpg"
+    Image.new("RGB", (9, 9), SHADES["green"]).save(image)
+    done = invoke("predict", path, image, image, "--backend", NAME, "--format", "json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    first, second = json.loads(done.stdout)
+    assert first == second
+    assert first["image"] == str(image)
+    assert [row["class"] for row in first["top"]] == ["class 1", "class 0", "class 2"]
+    assert set(first["top"][0]) == {"class", "index", "probability"}
+    assert sum(row["probability"] for row in first["top"]) == pytest.approx(1)
+    assert len(colours.seen) == 1
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_block_for_each_image_shows_as_many_classes_as_asked(tmp_path):
+    path = saved(
+        tmp_path / "w.safetensors", COLOUR, class_names=("[red]", "green", ":b:"), **PIXELS
+    )
+    for name in "ab":
+        Image.new("RGB", (9, 9), SHADES["red"]).save(tmp_path / f"{name}.png")
+    images = tmp_path / "a.png", tmp_path / "b.png"
+    done = invoke("predict", path, *images, "--backend", NAME, "--top", "2")
+    assert done.exit_code == 0, done.stderr
+    first, second = done.stdout.split("\n\n")
+    for block, image in zip((first, second), images, strict=True):
+        assert str(image) in block.replace("\n", "")
+        assert [line.split() for line in block.splitlines()[-2:]] == [
+            ["1.0000", "[red]"],
+            ["0.0000", "green"],
+        ]
+
+
+@pytest.mark.parametrize("content", ["nothing of the kind", "half of it"])
+def test_a_bad_image_among_several_is_named_and_nothing_is_printed(colours, tmp_path, content):
+    path = saved(tmp_path / "w.safetensors", COLOUR, **PIXELS)
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(good)
+    bad.write_bytes(good.read_bytes()[:2000] if content == "half of it" else content.encode())
+    done = invoke("predict", path, good, bad, good, "--backend", NAME, "--batch-size", "1")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert f"{bad}: expected a PNG or JPEG image" in done.stderr
+    if content != "half of it":
+        colours.load.assert_not_called()
+
+
+@pytest.mark.usefixtures("fake")
+def test_what_is_assumed_about_pixels_is_said_on_stderr(tmp_path, picture, weights):
+    silent = saved(tmp_path / "silent.safetensors")
+    for command in ["evaluate", "--data", "sample"], ["predict", picture]:
+        name, *rest = command
+        assert not invoke(name, weights, *rest, "--backend", NAME).stderr
+        done = invoke(name, silent, *rest, "--backend", NAME, "--format", "json")
+        assert done.exit_code == 0
+        assert f"{silent}: does not say which pixel values" in done.stderr
+        assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "Missing argument 'IMAGE...'"),
+        (["nowhere.png"], 2, "nowhere.png"),
+        (["PICTURE", "--top", "0"], 2, "0 is not in the range"),
+        (["PICTURE", "--backend", "jax"], 2, "backend 'jax' does not exist"),
+    ],
+)
+def test_wrong_arguments_of_predict_are_one_message(weights, picture, arguments, code, message):
+    given = [picture if word == "PICTURE" else word for word in arguments]
+    done = invoke("predict", weights, *given)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert message in done.stderr
+
+
+def test_a_network_without_a_classifier_predicts_nothing(tmp_path, picture):
+    path = saved(tmp_path / "w.safetensors", small("cubic", in_channels=1, num_classes=0))
+    done = invoke("predict", path, picture, "--backend", NAME)
+    assert done.exit_code == 2
+    assert "found one without (num_classes=0)" in done.stderr
+
+
+# --- With each backend --------------------------------------------------------------------------
+
+
+def test_a_backends_numbers_are_those_of_its_own_logits(backend, tmp_path, picture):
+    path = saved(tmp_path / "w.safetensors", class_names=CLASSES, **PIXELS)
+    checkpoint = dm.load_checkpoint(path)
+    model = backend.build(checkpoint.spec, dtype="float64")
+    backend.import_weights(model, checkpoint.weights)
+
+    done = invoke(
+        "evaluate", path, "--backend", backend.NAME, "--data", "sample", "--batch-size", "500",
+        "--format", "json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    images, labels = load_sample("test")
+    logits = np.concatenate([backend.predict(model, to_input(x, 32)) for x in np.split(images, 2)])
+    right = logits.argmax(axis=1) == labels
+    assert result["accuracy"] == right.mean()
+    assert result["loss"] == pytest.approx(dm.reference.cross_entropy(logits, labels), rel=1e-12)
+    expected = {name: right[labels == i].mean() for i, name in enumerate(CLASSES)}
+    assert result["per_class"] == expected
+
+    (entry,) = evaluate.predict(path, [picture], backend=backend.NAME, top=10)
+    prepared = np.full((1, 1, 32, 32), read_image(picture, 1)[0, 0, 0])
+    (exact,) = evaluate.softmax(backend.predict(model, prepared))
+    for row in entry["top"]:
+        assert row["probability"] == pytest.approx(exact[row["index"]], rel=1e-9)
+
+
+# --- Device -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_the_device_that_was_asked_for(weights, picture, fake, monkeypatch, command):
+    monkeypatch.setattr(evaluate, "hide_gpus", hide := Mock())
+    what = ["--data", "sample"] if command == "evaluate" else [picture]
+    fake.use_gpu.return_value = False  # there is none
+    refused = invoke(command, weights, *what, "--device", "gpu")
+    assert (refused.exit_code, "found none; type --device cpu" in refused.stderr) == (1, True)
+    assert not hide.called
+    fake.use_gpu.reset_mock()
+    assert invoke(command, weights, *what, "--device", "cpu").exit_code == 0
+    assert (hide.call_count, fake.use_gpu.called) == (1, False)
+    assert invoke(command, weights, *what).exit_code == 0
+    assert fake.use_gpu.called
+
+
+def test_recalibrated_statistics_are_means_over_batches(backend):
+    spec = small("bottleneck", num_classes=3)
+    weights = random_weights(spec)
+    examples = Arrays(images(spec, 32, count=10), labels(spec, 10))
+    found = evaluate.recalibrated(
+        backend.NAME, Checkpoint(spec, weights), examples, 2, batch_size=4
+    )
+    assert list(found) == list(weights)
+    batches = [
+        dm.reference.forward(
+            replace(spec.config, bn_decay=0.0).resolve(),
+            weights,
+            examples.take(epoch_order(10, 0, 0)[start : start + 4]),
+            training=True,
+            variance=backend.RUNNING_VARIANCE,
+        ).statistics
+        for start in (0, 4)
+    ]
+    for name, array in weights.items():
+        expected = np.mean([b[name] for b in batches], axis=0) if name in batches[0] else array
+        np.testing.assert_allclose(found[name], expected, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("fake")
+def test_evaluation_with_statistics_measured_anew(weights, monkeypatch):
+    anew = Mock(side_effect=lambda _, checkpoint, *__, **___: checkpoint.weights)
+    monkeypatch.setattr(evaluate, "recalibrated", anew)
+    common = ["evaluate", weights, "--backend", NAME, "--data", "sample", "--format", "json"]
+    plain, again = invoke(*common), invoke(*common, "--recalibrate", 7)
+    assert (plain.exit_code, again.exit_code) == (0, 0)
+    (backend, _, examples, batches), given = anew.call_args
+    assert (backend, len(examples), batches, given) == (NAME, 1000, 7, {"device": None})
+    assert json.loads(again.stdout)["recalibrate"] == 7
+    assert json.loads(plain.stdout)["recalibrate"] == anew.call_count - 1 == 0
+
+
+def test_evaluation_in_bfloat16_takes_an_optimized_model(weights, fake):
+    fake.optimize = Mock(return_value="optimized")
+    fake.predict = Mock(
+        side_effect=lambda model, images: projected(images) * (model == "optimized")
+    )
+    common = ["evaluate", weights, "--backend", NAME, "--data", "sample"]
+    done = invoke(*common, "--bfloat16", "--format", "json")
+    fake.optimize.assert_called_once_with(fake.build.return_value, bfloat16=True)
+    found = json.loads(done.stdout)
+    assert found["bfloat16"] is True
+    assert found["loss"] != pytest.approx(np.log(10))  # of equal logits, which the other model has
+    assert f"in {NAME}, bfloat16" in invoke(*common, "--bfloat16").stdout
+    assert json.loads(invoke(*common, "--format", "json").stdout)["bfloat16"] is False
+    assert fake.optimize.call_count == 2
