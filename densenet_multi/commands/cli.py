@@ -30,6 +30,12 @@ from .. import (
 from .._checks import check_names
 from ..backends import framework_versions, package_versions
 from ..variants import default_image_size
+from .bench import picture as bench_picture
+from .bench import table as bench_table
+from .compare import exit_code as compare_exit_code
+from .compare import table as compare_table
+from .lockstep import exit_code as lockstep_exit_code
+from .lockstep import table as lockstep_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -269,9 +275,9 @@ def compare(  # noqa: PLR0917  # click passes options by name
             step=step,
         )
     result = {"weights": str(weights) if weights else f"{variant}, seed {seed}", **result}
-    _print(result, output_format, lambda: comparison.table(result), output)
+    _print(result, output_format, lambda: compare_table(result), output)
     _print_errors(result)
-    return comparison.exit_code(result, asked)
+    return compare_exit_code(result, asked)
 
 
 @main.command()
@@ -375,9 +381,9 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
         )
     start = str(weights) if weights else f"{variant}, seed {seed}"
     result = {"weights": start, "data": data, "recipe_name": recipe, "image_size": size, **result}
-    _print(result, output_format, lambda: training.table(result), output)
+    _print(result, output_format, lambda: lockstep_table(result), output)
     _print_errors(result)
-    return training.exit_code(result, asked)
+    return lockstep_exit_code(result, asked)
 
 
 @main.command()
@@ -518,7 +524,6 @@ def bench(
     """
     from .._files import replace_file
     from ..comparison import bench as benchmark
-    from ..comparison.compare import exit_code
 
     asked = _asked(backends)
     _check_svg(output)
@@ -526,10 +531,10 @@ def bench(
     with _progress(benchmark.parts(chosen, work, rounds)) as step:
         result = benchmark.bench(backends=chosen, work=work, rounds=rounds, **given, step=step)
     if output:
-        replace_file(output, benchmark.picture(result))
-    _print(result, output_format, lambda: benchmark.table(result))
+        replace_file(output, bench_picture(result))
+    _print(result, output_format, lambda: bench_table(result))
     _print_errors(result)
-    return exit_code(result, asked)
+    return compare_exit_code(result, asked)
 
 
 @main.command()

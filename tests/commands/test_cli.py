@@ -15,6 +15,7 @@ from rich.console import Console
 import densenet_multi as dm
 from densenet_multi.backends import framework_versions
 from densenet_multi.commands import cli
+from densenet_multi.commands import compare as compare_command
 from densenet_multi.comparison import compare, report
 from densenet_multi.comparison.process import in_its_own_process
 
@@ -185,9 +186,9 @@ def test_a_backend_that_is_another_function_differs(tmp_path, shift, same):
         "tolerance": 1e-5,
         "gray_repeated_over_channels": False,
     }
-    assert compare.exit_code(result, []) == (0 if same else 1)
+    assert compare_command.exit_code(result, []) == (0 if same else 1)
     console = Console(width=cli.NARROWEST, file=io.StringIO())
-    console.print(compare.table(result))
+    console.print(compare_command.table(result))
     assert "…" not in console.file.getvalue()
     assert ("same" if same else "DIFFERS") in console.file.getvalue().split("fake")[1]
     assert "not installed" in console.file.getvalue().split("gone")[1]
@@ -202,12 +203,12 @@ MISSING = {"status": "not installed"}
 
 
 def test_exit_codes_of_a_comparison():
-    assert compare.exit_code(result_of(a=OK, b=OK), ["a"]) == 0
-    assert compare.exit_code(result_of(a=OK, b=MISSING), []) == 0
-    assert compare.exit_code(result_of(a=OK, b=MISSING), ["a", "b"]) == 3
-    assert compare.exit_code(result_of(a=MISSING), []) == 3
-    assert compare.exit_code(result_of(a=OK, b={"status": "failed"}), []) == 1
-    assert compare.exit_code(result_of(a={"status": "ok", "same": False}), []) == 1
+    assert compare_command.exit_code(result_of(a=OK, b=OK), ["a"]) == 0
+    assert compare_command.exit_code(result_of(a=OK, b=MISSING), []) == 0
+    assert compare_command.exit_code(result_of(a=OK, b=MISSING), ["a", "b"]) == 3
+    assert compare_command.exit_code(result_of(a=MISSING), []) == 3
+    assert compare_command.exit_code(result_of(a=OK, b={"status": "failed"}), []) == 1
+    assert compare_command.exit_code(result_of(a={"status": "ok", "same": False}), []) == 1
 
 
 def test_not_a_number_is_a_deviation():

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import densenet_multi as dm
 from cases import random_weights, small
 from densenet_multi.commands import cli
+from densenet_multi.commands import lockstep as lockstep_command
 from densenet_multi.comparison import lockstep
 from densenet_multi.comparison import process as _process
 from densenet_multi.comparison.lockstep import TOLERANCES, Trajectory
@@ -107,7 +108,7 @@ def pair(**changes: float) -> dict[str, dict[str, Trajectory]]:
 
 def code(found: dict[str, object], **reports: str) -> int:
     given = {name: {"status": reports.get(name, "ok")} for name in ("a", "b")}
-    return lockstep.exit_code({"backends": given, **found}, ["a", "b"])
+    return lockstep_command.exit_code({"backends": given, **found}, ["a", "b"])
 
 
 def test_equal_runs_do_not_deviate_and_float32_is_measured_against_its_own_float64_run():

@@ -849,7 +849,7 @@ MUTANTS = [
     ),
     Mutant(
         "a missing backend that was asked for is exit code 3",
-        "comparison/compare.py",
+        "commands/compare.py",
         "return 3 if missing & set(asked) or missing == reports.keys() else 0",
         "return 3 if missing == reports.keys() else 0",
         "commands/test_cli.py exit_codes",
