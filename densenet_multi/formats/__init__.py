@@ -1,35 +1,49 @@
-"""Checkpoints of other projects, read into canonical names and written back.
+"""Files of weights, the portable one and those of other projects, read and written.
 
-One module per ecosystem. Each has ``read(path)`` and ``write(path, checkpoint)``; most have
-``looks_like(path, head)`` and ``peer_logits(path, checkpoint, images)`` too. Libraries are imported
-when they are needed. Nothing in a file is ever executed: pickles are read by PyTorch with
-``weights_only=True`` only.
+One module per format, with the functions of ``Format``. A format's library is imported when it is
+needed. Nothing in a file is ever executed: PyTorch reads pickles, with ``weights_only=True``.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Protocol, cast
 
 from .._checks import ConfigError, check_names, integer
-from ..backends import load_backend
 from ..checkpoint import Checkpoint
-from ..reference import predict
 from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights, widest
-from ._safetensors import LARGEST_FILE, open_safetensors
-from .portable import KEY, load_checkpoint, save_weights
-from .recognize import implied_usage
+from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
+from ._limits import HARMLESS, is_bomb
+from ._notes import differences
+from ._safetensors import is_safetensors
+from .portable import load_checkpoint, save_weights
+
+__all__ = [
+    "FORMATS",
+    "FROM_CHANNELS_LAST",
+    "HARMLESS",
+    "TO_CHANNELS_LAST",
+    "Checkpoint",
+    "Format",
+    "differences",
+    "guess",
+    "guess_from_name",
+    "is_bomb",
+    "is_safetensors",
+    "load_checkpoint",
+    "module",
+    "read",
+    "save_weights",
+    "with_classes",
+    "write",
+]
 
 FORMATS = {  # name -> (module, what it is); content is tried in this order
-    "portable": ("", "the portable .safetensors file of densenet_multi"),
+    "portable": ("portable", "the portable .safetensors file of densenet_multi"),
     "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
     "keras": ("keras_applications", "keras.applications' .weights.h5, .h5 and .keras"),
     "kerashub": ("kerashub", "KerasHub's .weights.h5, .keras and presets"),
@@ -37,9 +51,33 @@ FORMATS = {  # name -> (module, what it is); content is tried in this order
     "gluon": ("gluon_zoo", "the MXNet Gluon zoo's .params"),
 }
 
-# layouts of Keras and Flax, by the number of dimensions: HWIO and (in, out), for OIHW and (out, in)
-TO_CHANNELS_LAST = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
-FROM_CHANNELS_LAST = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+
+class Format(Protocol):
+    """What the module of a format offers.
+
+    ``BACKEND`` is the backend whose framework the format belongs to; None: it belongs to none. A
+    format of models that are installable may also have ``peer_logits(path, checkpoint, images)``:
+    the logits of such a model, which loads the file itself, and its name. That function is called
+    after the backend was imported, and raises ``LookupError`` where there is no such model.
+    """
+
+    BACKEND: str | None
+
+    def looks_like(self, path: Path, head: bytes) -> bool:
+        """Whether a file that starts with ``head``, or a folder (``b""``), has this format.
+
+        Formats are asked in the order of ``FORMATS``, until one accepts. Raises ``WeightsError``
+        where the file is of this kind and damaged.
+        """
+
+    def read(self, path: Path) -> Checkpoint:
+        """The weights in canonical names and layout, all checked, with their usage.
+
+        Raises ``WeightsError``, ``ConfigError``, ``OSError``, ``BackendNotInstalledError``.
+        """
+
+    def write(self, path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Write a complete file or none; return notes on what it cannot say. Raises as ``read``."""
 
 
 def read(
@@ -49,16 +87,18 @@ def read(
     variant: str | None = None,
     **overrides: Any,
 ) -> Checkpoint:
-    """A checkpoint of any known format, in canonical names and layout.
+    """Read weights of any known format, in canonical names and layout.
 
     Arguments:
-        path: a file, or an Orbax folder.
+        path: a file, or a folder of Orbax or KerasHub.
         file_format: one of ``FORMATS``; by default the content decides.
-        variant: one of ``VARIANTS``, where names and shapes shall not decide; they must fit it.
+        variant: one of ``VARIANTS``; overrides the one detected from names and shapes, and must
+            fit them.
         overrides: fields of ``DenseNetConfig`` that no tensor shows (``bn_eps``, ``drop_rate``).
 
     Raises:
-        WeightsError: it is none, is damaged, or is another network's; every problem is listed.
+        WeightsError: not a DenseNet's weights, damaged, or another network's; every problem is
+            listed.
         ConfigError: an unknown format or field.
         OSError: it cannot be read.
         BackendNotInstalledError: the library that reads it is missing.
@@ -67,10 +107,9 @@ def read(
     name = file_format or guess(path)
     check_names("format", [name], FORMATS)
     try:
-        checkpoint = load_checkpoint(path) if name == "portable" else _module(name).read(path)
+        checkpoint = module(name).read(path)
     except ValueError as error:
-        named = str(error).startswith(f"{path}: ")
-        raise WeightsError(str(error) if named else f"{path}: {error}") from None
+        raise _naming(path, error) from None
     if not variant and not overrides:
         return checkpoint
     config = checkpoint.spec.config
@@ -89,7 +128,7 @@ def read(
 def write(
     path: str | os.PathLike[str], checkpoint: Checkpoint, file_format: str | None = None
 ) -> tuple[str, ...]:
-    """Write a checkpoint in a format, by default the one that the name suggests.
+    """Write weights in a format, by default the one that the name suggests.
 
     Returns what the file cannot say, or says differently: sentences for the user. The file is
     complete or absent. Raises as ``read``.
@@ -97,27 +136,21 @@ def write(
     path = Path(path)
     name = file_format or guess_from_name(path)
     check_names("format", [name], FORMATS)
-    if name != "portable":
-        return (*_module(name).write(path, checkpoint), *_unsaid(checkpoint))
-    save_weights(path, checkpoint.spec, checkpoint.weights, checkpoint.usage)
-    return ()
+    return module(name).write(path, checkpoint)
 
 
 def guess(path: Path) -> str:
     """The format of a file or folder, from its content. Raises ``WeightsError``, ``OSError``."""
-    if path.is_dir():
-        return "kerashub" if (path / "model.weights.h5").exists() else "nnx"
-    with path.open("rb") as file:
-        head = file.read(512)
-    if is_safetensors(head):
-        return _kind_of_safetensors(path)
-    for name, (module, _) in FORMATS.items():
-        looks_like = getattr(_module(name), "looks_like", None) if module else None
+    head = b""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            head = file.read(512)
+    for name in FORMATS:
         try:
-            if looks_like and looks_like(path, head):
+            if module(name).looks_like(path, head):
                 return name
         except WeightsError as error:  # it is of that kind, and damaged
-            raise WeightsError(f"{path}: {error}") from None
+            raise _naming(path, error) from None
     found = "an empty file" if not head else f"a file that starts with {head[:8].hex(' ')}"
     raise WeightsError(
         f"{path}: expected a DenseNet checkpoint ({', '.join(FORMATS)}), found {found}; if you "
@@ -144,9 +177,17 @@ def guess_from_name(path: Path) -> str:
 
 
 def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Checkpoint:
-    """The same body with a new classifier, drawn as ``init_weights`` does (0: none).
+    """Replace the classifier by a new one, for transfer learning; the body stays as it is.
 
-    For transfer learning. Class names are dropped. Raises ``ConfigError``.
+    Class names are dropped.
+
+    Arguments:
+        checkpoint: the network.
+        num_classes: of the new classifier; 0: none.
+        seed: of the new classifier, which is drawn as ``init_weights`` does.
+
+    Raises:
+        ConfigError: ``num_classes`` is no count.
     """
     num_classes = integer("num_classes", num_classes, 0)
     spec = replace(checkpoint.spec.config, num_classes=num_classes).resolve()
@@ -164,90 +205,12 @@ def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Che
     )
 
 
-def _module(name: str) -> Any:
-    return import_module(f".{FORMATS[name][0]}", __name__)
+def module(name: str) -> Format:
+    """The module of a format, by its name in ``FORMATS``."""
+    return cast("Format", import_module(f".{FORMATS[name][0]}", __name__))
 
 
-def _kind_of_safetensors(path: Path) -> str:
-    with open_safetensors(path) as file:
-        if KEY in (file.metadata() or {}):
-            return "portable"
-        return "nnx" if any(name.endswith("kernel") for name in file.keys()) else "torchvision"  # noqa: SIM118
-
-
-def differences(
-    checkpoint: Checkpoint,
-    models: str,
-    conventions: tuple[float, float],
-    framework: str,
-    variance: str,
-    *,
-    where: str = "",
-) -> list[str]:
-    """A sentence for each convention of a format's models that is not these weights'.
-
-    ``conventions`` are the models' epsilon and decay.
-    """
-    epsilon, decay = conventions
-    config = checkpoint.spec.config
-    notes = []
-    if config.bn_eps != epsilon:
-        notes.append(f"{models} have an epsilon of {epsilon:g}, these weights {config.bn_eps:g}")
-    if config.bn_decay != decay:
-        notes.append(f"{models} have a decay of {decay:g}, these weights {config.bn_decay:g}")
-    if checkpoint.usage.running_variance not in (None, variance):
-        given = checkpoint.usage.running_variance
-        notes.append(
-            f"the running variances are {given} ones; {framework} own are {variance}{where}"
-        )
-    return notes
-
-
-def _unsaid(checkpoint: Checkpoint) -> list[str]:
-    """A sentence on what of these weights' use is lost outside a portable file."""
-    implied = implied_usage(checkpoint.spec.config)
-    lost = [
-        field.replace("_", " ")
-        for field in ("image_size", "value_range", "mean", "std", "class_names")
-        if getattr(checkpoint.usage, field) not in (None, getattr(implied, field))
-    ]
-    if checkpoint.spec.config.drop_rate:
-        lost.append("drop rate")
-    return [f"only a portable file can say their {', '.join(lost)}"] if lost else []
-
-
-HARMLESS = 2**26  # bytes: so much may come out of anything
-
-
-def is_bomb(unpacked: int, packed: int) -> bool:
-    """Whether that many bytes come out of that few that nobody packed weights."""
-    return unpacked > min(LARGEST_FILE, max(HARMLESS, 20 * packed))
-
-
-def is_safetensors(head: bytes) -> bool:
-    """Whether a file starts as safetensors do: the header's length, then its JSON."""
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
-
-
-def logits(
-    path: Path, file_format: str, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.floating], str]:
-    """What the model in a file answers, (N, classes), and who calculated it.
-
-    The ecosystem's own model where it is installed and can hold the network; otherwise this
-    project's model in that framework; otherwise the NumPy reference.
-    """
-    module: Any = _module(file_format) if file_format != "portable" else None
-    if hasattr(module, "peer_logits"):
-        with suppress(ImportError, LookupError):
-            peers: tuple[npt.NDArray[np.floating], str] = module.peer_logits(
-                path, checkpoint, images
-            )
-            return peers
-    if module:
-        with suppress(ImportError):
-            backend = load_backend(module.BACKEND)
-            model = backend.build(checkpoint.spec, dtype=widest(checkpoint.weights))
-            backend.import_weights(model, checkpoint.weights)
-            return backend.predict(model, images), f"densenet_multi.{backend.NAME}"
-    return predict(checkpoint.spec, checkpoint.weights, images), "the NumPy reference"
+def _naming(path: Path, error: ValueError) -> WeightsError:
+    """The same error as a ``WeightsError`` whose message starts with the path."""
+    named = str(error).startswith(f"{path}: ")
+    return WeightsError(str(error) if named else f"{path}: {error}")

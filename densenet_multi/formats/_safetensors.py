@@ -1,5 +1,6 @@
 """Safetensors files of any kind, read and written with every check.
 
+A portable file and the state of a training run are told apart by the entries of their metadata.
 The format: https://github.com/huggingface/safetensors.
 """
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from .._files import replacing
 from ..weights import Weights, WeightsError
+from ._limits import check_size
 
 if version("safetensors") == "0.8.0":
     raise ImportError(
@@ -26,8 +28,9 @@ if version("safetensors") == "0.8.0":
         "pip install 'safetensors!=0.8.0'"
     )
 
-LARGEST_FILE = 2**32  # bytes; densenet264 in float64 has 0.3 * 10**9
 LARGEST_HEADER = 2**23  # bytes; densenet264's has 0.2 * 10**6, one of 10,000 layers 7 * 10**6
+PORTABLE_ENTRY = "densenet_multi"  # in the metadata of a portable file: its spec and usage
+TRAINING_STATE_ENTRY = "densenet_multi_run"  # in that of training/state.py: the run's position
 
 
 def write_safetensors(
@@ -35,11 +38,11 @@ def write_safetensors(
     arrays: Mapping[str, npt.NDArray[Any]],
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Any arrays, whole or not at all. Raises ``OSError``."""
+    """Write any arrays as one complete file, or none. Raises ``OSError``."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    # an array's memory is written as it lies, so each must lie in C order
+    # safetensors writes an array's memory as it is, so each must be in C order
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with replacing(path) as temporary:
         try:
@@ -50,10 +53,12 @@ def write_safetensors(
 
 @contextmanager
 def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Safetensors' own reader, which checks the header and every offset.
+    """Open a file with safetensors' own reader, which checks the header and every offset.
 
-    Raises ``WeightsError`` for another kind of file, one that is damaged or larger than 4 GiB, or
-    whose header is larger than 8 MiB; ``OSError``.
+    Raises:
+        WeightsError: another kind of file, a damaged one, or one larger than 4 GiB or with a header
+            larger than 8 MiB.
+        OSError: it cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -73,21 +78,25 @@ def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise WeightsError(f"{path}: {expected} ({error})") from None
 
 
-def check_size(path: str | os.PathLike[str]) -> int:
-    """The size of a file in bytes. Raises ``WeightsError`` if it is larger than 4 GiB, ``OSError``
-    if it cannot be read."""
-    with Path(path).open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-    if size > LARGEST_FILE:
-        raise WeightsError(f"{path}: expected at most {LARGEST_FILE:,} bytes, found {size:,}")
-    return size
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file starts as safetensors do: the header's length, then its JSON."""
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
+
+
+def names_in_safetensors(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the tensors in a safetensors file. Raises as ``open_safetensors``."""
+    with open_safetensors(path) as file:
+        return list(file.keys())
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], Weights]:
     """Metadata and float tensors of any safetensors file; float16 and bfloat16 become float32.
 
-    PyTorch's counters are left out. Raises ``WeightsError`` as ``open_safetensors``, and for other
-    tensors that are not floating point.
+    PyTorch's counters are omitted.
+
+    Raises:
+        WeightsError: as ``open_safetensors``, and for any other tensor that is not floating point.
+        OSError: it cannot be read.
     """
     with open_safetensors(path) as file:
         metadata = dict(file.metadata() or {})
@@ -107,14 +116,14 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def to_float(array: Any) -> Any:
-    """float16 and bfloat16 as float32, which holds both exactly; anything else as it is."""
+    """Convert float16 and bfloat16 to float32, which holds both exactly; return others as is."""
     array = np.asarray(array)
     narrow = array.dtype == np.float16 or array.dtype.name == "bfloat16"
     return array.astype(np.float32) if narrow else array
 
 
 def from_bfloat16(halves: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """As float32, of which the 16 bits of a bfloat16 are the upper half."""
+    """Convert bits to float32: the 16 bits of a bfloat16 are the upper half of a float32's."""
     wide: npt.NDArray[np.float32] = (halves.astype(np.uint32) << 16).view(np.float32)
     return wide
 
@@ -124,7 +133,7 @@ def _is_readable(name: str, kind: str) -> bool:
 
 
 def _read_bfloat16(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """NumPy has no such type, and so no reader of it. The header was checked before."""
+    """The bfloat16 tensors, which safetensors cannot read for NumPy. The header is checked."""
     found = {}
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

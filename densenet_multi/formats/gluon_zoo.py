@@ -21,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .._files import replacing
-from ..backends import load_backend
 from ..checkpoint import Checkpoint
 from ..manifest import shape_trace, tensors
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import WeightsError
-from . import differences
-from ._safetensors import check_size
+from ._limits import check_size
+from ._notes import differences, unsaid
 from .recognize import checkpoint_of
 
 BACKEND = "gluon"
@@ -50,7 +49,7 @@ def looks_like(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint; its running variances are biased, as MXNet's on the CPU are."""
+    """The weights; their running variances are biased, as MXNet's on the CPU are."""
     check_size(path)
     with path.open("rb") as file:
         size = path.stat().st_size
@@ -66,7 +65,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """What ``load_parameters`` of the zoo's model of the same size reads."""
+    """Write a file for ``load_parameters`` of the zoo's model of the same size."""
     config = checkpoint.spec.config
     if _is_no_zoo_network(config):
         raise WeightsError(
@@ -91,15 +90,17 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             checkpoint, "the zoo's models", (1e-5, 0.9), "MXNet's", "biased", where=" on the CPU"
         ),
         "the zoo's models end in a fixed 7x7 pooling: they take images of 221 to 252 pixels",
+        *unsaid(checkpoint),
     )
 
 
 def peer_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """Of the zoo's own model. ``LookupError`` where that cannot be this network, or its fixed
-    pooling these images."""
-    load_backend("gluon")  # makes mxnet importable on current NumPys
+    """The logits of the zoo's own model, which loads the file itself, and its name.
+
+    Raises ``LookupError`` where that cannot be this network, or accept these images.
+    """
     import mxnet as mx
     from mxnet.gluon.model_zoo import vision
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import load_backend
 from ..checkpoint import Checkpoint
 from ..weights import WeightsError
+from ._notes import unsaid
 from .keras_files import (
     DECAY,
     EPSILON,
@@ -55,7 +55,7 @@ def looks_like(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint; its running variances are biased, as Keras' are."""
+    """The weights; their running variances are biased, as Keras' are."""
     notes = []
     weights = read_weights(path, canonical_layer)
     if "classifier.weight" in weights:
@@ -91,15 +91,16 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             "keras.applications' models end in a softmax: for this network's logits, build them "
             "with classifier_activation=None"
         )
-    return tuple(notes)
+    return (*notes, *unsaid(checkpoint))
 
 
 def peer_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """Of keras.applications' own model, which reads the file itself. ``LookupError`` where that
-    cannot be this network, or take these images."""
-    load_backend("keras")  # refuses an engine that is not TensorFlow
+    """The logits of keras.applications' own model, which loads the file itself, and its name.
+
+    Raises ``LookupError`` where that cannot be this network, or accept these images.
+    """
     from tensorflow import keras
 
     config = checkpoint.spec.config

@@ -1,10 +1,10 @@
-"""Keras' files of weights, HDF5 or a zip with HDF5 inside: what both of its DenseNets share.
+"""Keras' files of weights, HDF5 or a zip with HDF5 inside, for both of its DenseNets.
 
 Keras 3 numbers the layers of each class, ``layers/conv2d_10/vars/0``; the numbers decide, as in
 Keras itself. Older files have names, ``conv2_block1_1_conv/.../kernel:0``. Kernels are HWIO, the
-classifier's (in, out). All is read and written with h5py: no model is made, nothing in a file is
-executed. No text attribute is read, because HDF5's library can hang or crash where one of those is
-damaged. Source: https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py
+classifier's (in, out). Files are read and written with h5py: no model is built, nothing in a file
+is executed. No text attribute is read, because HDF5's library can hang or crash on a damaged one.
+Source: https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ import numpy.typing as npt
 
 from .._checks import bad
 from .._files import replacing
-from ..backends import framework
+from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..manifest import layers
 from ..spec import BatchNormSpec, ConvSpec
 from ..weights import Weights, WeightsError
-from . import FROM_CHANNELS_LAST, TO_CHANNELS_LAST, differences, is_bomb
-from ._safetensors import LARGEST_FILE, check_size, from_bfloat16, to_float
+from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
+from ._limits import LARGEST_FILE, check_size, is_bomb
+from ._notes import differences
+from ._safetensors import from_bfloat16, to_float
 
 EPSILON, DECAY = 1.001e-5, 0.99
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # inside a .keras file
@@ -103,13 +105,13 @@ def write_weights(
 
 
 def different_conventions(checkpoint: Checkpoint, models: str) -> list[str]:
-    """A sentence for each convention of Keras' models that is not these weights'."""
+    """A sentence for each convention in which Keras' models differ from these weights."""
     return differences(checkpoint, models, (EPSILON, DECAY), "Keras'", "biased")
 
 
 @contextmanager
 def in_dtype_of(checkpoint: Checkpoint) -> Iterator[None]:
-    """Models made here calculate in the weights' dtype."""
+    """Let models that are built in this context compute in the weights' dtype."""
     from tensorflow import keras
 
     before = keras.config.floatx(), keras.config.dtype_policy()
@@ -124,7 +126,7 @@ def in_dtype_of(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def loaded(model: Any, path: Path) -> Any:
-    """The model with a file's weights, read by Keras itself. ``LookupError`` where it cannot."""
+    """Let Keras itself load a file into a model. Raises ``LookupError`` where it cannot."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pages of them before the error
         link = Path(folder, f"peer{_ending(path)}")  # Keras goes by the name
@@ -137,7 +139,7 @@ def loaded(model: Any, path: Path) -> Any:
 
 
 def _ending(path: Path) -> str:
-    """What Keras wants a file of this content to be called."""
+    """The ending by which Keras recognizes a file of this content."""
     with path.open("rb") as file:
         if file.read(4) == b"PK\x03\x04":
             return ".keras"
@@ -146,7 +148,7 @@ def _ending(path: Path) -> str:
 
 
 def nchw_answer(model: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
-    """What a Keras model answers to images (N, C, H, W)."""
+    """The outputs of a Keras model for images (N, C, H, W)."""
     x = images.transpose(0, 2, 3, 1).astype(model.compute_dtype)
     answer: npt.NDArray[np.floating] = model(x, training=False).numpy()
     return answer

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import framework, load_backend
+from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError
+from ._notes import unsaid
 from .keras_applications import KERASHUB
 from .keras_files import (
     DECAY,
@@ -47,12 +48,14 @@ SAME = (
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is Keras' and has KerasHub's names."""
+    """Whether it is Keras' and has KerasHub's names, or is the folder of a preset."""
+    if path.is_dir():
+        return (path / PRESET[0]).exists()
     return bool(names_in(path, head, KERASHUB))
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint; its running variances are biased, as Keras' are."""
+    """The weights; their running variances are biased, as Keras' are."""
     notes = [SAME]
     files = [path / name for name in PRESET if (path / name).exists()] if path.is_dir() else [path]
     if not files:
@@ -77,16 +80,18 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         write_weights(path, checkpoint, native_layer, f"layers/{BACKBONE}/", OPTIMIZER)
     else:
         write_weights(path, checkpoint, native_layer)
-    return (SAME, *different_conventions(checkpoint, "KerasHub's models"))
+    return (SAME, *different_conventions(checkpoint, "KerasHub's models"), *unsaid(checkpoint))
 
 
 def peer_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """Of KerasHub's own model. ``LookupError`` where that cannot be this network."""
+    """The logits of KerasHub's own model, which loads the file itself, and its name.
+
+    Raises ``LookupError`` where that cannot be this network.
+    """
     if _is_not_kerashubs(checkpoint.spec) or path.is_dir():
         raise LookupError
-    load_backend("keras")  # refuses an engine that is not TensorFlow
     with framework("keras", "keras_hub"):
         import keras_hub
 

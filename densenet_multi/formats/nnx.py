@@ -15,13 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import framework
+from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..manifest import tensors
 from ..spec import DenseNetSpec
 from ..weights import WeightsError
-from . import FROM_CHANNELS_LAST, TO_CHANNELS_LAST, differences, is_bomb
-from ._safetensors import read_safetensors, to_float, write_safetensors
+from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
+from ._limits import is_bomb
+from ._notes import differences, unsaid
+from ._safetensors import (
+    is_safetensors,
+    names_in_safetensors,
+    read_safetensors,
+    to_float,
+    write_safetensors,
+)
 from .recognize import checkpoint_of
 
 BACKEND = "flax"
@@ -38,8 +46,15 @@ LEAVES = {  # kind of tensor -> NNX' leaf
 CANONICAL = {leaf: kind.partition(".")[2] for kind, leaf in LEAVES.items()}
 
 
+def looks_like(path: Path, head: bytes) -> bool:
+    """Whether it is safetensors with NNX' names, or a folder, of which Orbax decides."""
+    if is_safetensors(head):
+        return any(name.endswith("kernel") for name in names_in_safetensors(path))
+    return path.is_dir()
+
+
 def read(path: Path) -> Checkpoint:
-    """The checkpoint; its running variances are biased, as Flax' are."""
+    """The weights; their running variances are biased, as Flax' are."""
     found = _read_orbax(path) if path.is_dir() else read_safetensors(path)[1]
     weights: dict[str, Any] = {}
     left_out = []
@@ -55,14 +70,17 @@ def read(path: Path) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """``.safetensors`` by that name, otherwise an Orbax folder."""
+    """Write safetensors if the name ends in ``.safetensors``, otherwise an Orbax folder."""
     native = to_nnx(checkpoint.spec, checkpoint.weights)
     if path.name.endswith(".safetensors"):
         write_safetensors(path, native)
     else:
         _write_orbax(path, native)
-    assumed = "models that are read from such a file"  # it says neither
-    return tuple(differences(checkpoint, assumed, (1e-5, 0.9), "Flax'", "biased"))
+    assumed = "models that are read from such a file"  # it stores neither epsilon nor decay
+    return (
+        *differences(checkpoint, assumed, (1e-5, 0.9), "Flax'", "biased"),
+        *unsaid(checkpoint),
+    )
 
 
 def to_nnx(spec: DenseNetSpec, weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +106,7 @@ def _read_orbax(path: Path) -> dict[str, Any]:
             packed = sum(file.stat().st_size for file in path.rglob("*"))
             too_much = is_bomb(needed, packed)
             tree = {} if too_much else checkpointer.restore(path.resolve())
-    except Exception as error:  # noqa: BLE001  # whatever Orbax meets in a folder that is none
+    except Exception as error:  # noqa: BLE001  # whatever Orbax meets in another folder
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"expected an Orbax checkpoint, found another folder ({first})"

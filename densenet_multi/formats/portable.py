@@ -1,7 +1,7 @@
-"""The portable file: a network, its weights, and what is needed to use them rightly.
+"""The portable file: a network, its weights, and how to use them.
 
 It is a safetensors file (https://github.com/huggingface/safetensors) with torchvision's tensor
-names in PyTorch's layout, so that anyone's ``safetensors`` loads it into torchvision's or timm's
+names in PyTorch's layout, so that ``safetensors`` alone loads it into torchvision's or timm's
 model. Its metadata has one entry, ``densenet_multi``: JSON with a schema version, the
 configuration, and the usage.
 """
@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,36 @@ from .._checks import bad, check_names
 from ..checkpoint import Checkpoint, Usage
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError, check_weights, widest
-from ._safetensors import read_safetensors, to_float, write_safetensors
+from ._safetensors import (
+    PORTABLE_ENTRY,
+    TRAINING_STATE_ENTRY,
+    is_safetensors,
+    open_safetensors,
+    read_safetensors,
+    to_float,
+    write_safetensors,
+)
 
-KEY, RUN_KEY = "densenet_multi", "densenet_multi_run"  # RUN_KEY: of training/state.py
+BACKEND = None  # no framework has this format
+
+
+def looks_like(path: Path, head: bytes) -> bool:
+    """Whether it is a safetensors file with a spec in its metadata."""
+    if not is_safetensors(head):
+        return False
+    with open_safetensors(path) as file:
+        return PORTABLE_ENTRY in (file.metadata() or {})
+
+
+def read(path: Path) -> Checkpoint:
+    """The weights and the usage that were written."""
+    return load_checkpoint(path)
+
+
+def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Write everything but the checkpoint's notes; nothing is left unsaid."""
+    save_weights(path, checkpoint.spec, checkpoint.weights, checkpoint.usage)
+    return ()
 
 
 def save_weights(
@@ -31,11 +59,20 @@ def save_weights(
     weights: Mapping[str, npt.NDArray[np.generic]],
     usage: Usage | None = None,
 ) -> None:
-    """Write the portable ``.safetensors`` file: checked float32 or float64 tensors (float16 becomes
-    float32, which holds it exactly), the spec and the usage.
+    """Write the portable ``.safetensors`` file.
 
     The file is complete or absent, never partial, and the same weights give the same bytes.
-    Raises ``WeightsError``, ``ConfigError``, ``OSError``.
+
+    Arguments:
+        path: the file.
+        spec: the network, as its config resolves to.
+        weights: {canonical name: array}; float16 becomes float32, which holds it exactly.
+        usage: how to use them.
+
+    Raises:
+        WeightsError: a tensor does not fit the spec, or is not finite.
+        ConfigError: the usage does not fit the network.
+        OSError: the file cannot be written.
     """
     if spec != spec.config.resolve():
         expected = "expected a spec as its config resolves to, found a changed one"
@@ -46,36 +83,38 @@ def save_weights(
     arrays = {name: to_float(array) for name, array in weights.items()}
     checked = check_weights(spec, arrays, widest(arrays))
     header = {**json.loads(spec.to_json()), "usage": asdict(usage)}
-    write_safetensors(path, checked, {KEY: json.dumps(header, sort_keys=True)})
+    write_safetensors(path, checked, {PORTABLE_ENTRY: json.dumps(header, sort_keys=True)})
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
-    """The spec and the weights of a file that ``save_weights`` wrote, checked against each other.
+    """Read the spec and the weights from a portable file, checked against each other.
 
-    Raises ``WeightsError`` for anything else, ``OSError`` where it cannot be read.
+    Raises:
+        WeightsError: not a complete portable file.
+        OSError: it cannot be read.
     """
     checkpoint = load_checkpoint(path)
     return checkpoint.spec, checkpoint.weights
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """The same with the usage. Raises ``WeightsError``, ``OSError``."""
+    """Read a portable file: spec, weights and usage. Raises as ``load_weights``."""
     other = f"for another project's checkpoint: densenet-multi convert {path} NEW.safetensors"
     try:
         metadata, weights = read_safetensors(path)
     except WeightsError as error:
         raise WeightsError(f"{error}; {other}") from None
-    if RUN_KEY in metadata:
+    if TRAINING_STATE_ENTRY in metadata:
         raise WeightsError(
             f"{path}: expected weights alone, found where a training run stands; its weights are "
             "in last.safetensors beside it"
         )
-    if KEY not in metadata:
+    if PORTABLE_ENTRY not in metadata:
         raise WeightsError(
             f"{path}: expected a file of save_weights, found no spec in its metadata; {other}"
         )
     try:
-        config, usage = _from_header(metadata[KEY])
+        config, usage = _from_header(metadata[PORTABLE_ENTRY])
         layers = sum(config.block_config)
         if layers > len(weights):  # before a short file makes a huge network
             raise WeightsError(

@@ -1,7 +1,7 @@
 """Trained weights by name, from where their owners publish them.
 
-The licence of the weights is their owner's: torchvision, Keras and MXNet publish theirs for
-ImageNet's thousand classes under terms of their own. Nothing of them is part of this package.
+The license of the weights is their owner's: torchvision, Keras and MXNet publish theirs for
+ImageNet's thousand classes under terms of their own. This package contains none of them.
 Checksums are those that each project checks itself: torchvision's addresses carry the beginning of
 the SHA256, Keras lists MD5, MXNet SHA1 of the file inside its archive.
 """
@@ -19,7 +19,7 @@ from .._files import replace_file
 from ..checkpoint import Checkpoint
 from ..weights import WeightsError
 from . import read
-from ._safetensors import LARGEST_FILE
+from ._limits import LARGEST_FILE
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""torchvision's and timm's checkpoints: ``.pth`` and ``.safetensors``. Their names are canonical.
+"""torchvision's and timm's files: ``.pth`` and ``.safetensors``. Their names are canonical.
 
 Files differ in names of before 2018 (``norm.1`` for ``norm1``), DataParallel's ``module.``, a
 training checkpoint around the ``state_dict``, and PyTorch's counters.
@@ -17,11 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from .._files import replacing
-from ..backends import framework
+from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..weights import WeightsError
-from . import differences, is_safetensors
-from ._safetensors import check_size, read_safetensors, to_float, write_safetensors
+from ._limits import check_size
+from ._notes import differences, unsaid
+from ._safetensors import (
+    is_safetensors,
+    names_in_safetensors,
+    read_safetensors,
+    to_float,
+    write_safetensors,
+)
 from .recognize import checkpoint_of
 
 BACKEND = "torch"
@@ -31,7 +38,13 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is PyTorch's zip or bare pickle."""
+    """Whether it is PyTorch's zip or bare pickle, or safetensors without NNX' names."""
+    if is_safetensors(head):
+        return not any(name.endswith("kernel") for name in names_in_safetensors(path))
+    return _is_pickle(path, head)
+
+
+def _is_pickle(path: Path, head: bytes) -> bool:
     if head[:4] == b"PK\x03\x04":
         return any(name.endswith("data.pkl") for name in _names_in_zip(path))
     return head[:2] == b"\x80\x02"
@@ -44,19 +57,19 @@ def _names_in_zip(path: Path) -> list[str]:
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise WeightsError(f"expected a zip archive, found a damaged one ({error})") from None
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        return []  # PyTorch does not compress; what is small could become huge
+        return []  # PyTorch does not compress; a small file could become huge
     return [entry.filename for entry in entries]
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint; its running variances are PyTorch's unbiased ones."""
+    """The weights; their running variances are PyTorch's unbiased ones."""
     notes: list[str] = []
     weights = canonical(_state(path, notes), notes)
     return checkpoint_of(weights, "unbiased", f"torchvision or timm: {path.name}", notes)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """``.safetensors`` by that name, otherwise PyTorch's own format."""
+    """Write safetensors if the name ends in ``.safetensors``, otherwise PyTorch's own format."""
     state: dict[str, Any] = {}
     for name, array in checkpoint.weights.items():
         state[name] = np.ascontiguousarray(array)
@@ -73,15 +86,19 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
                 torch.save(tensors, temporary)
             except RuntimeError as error:  # which is no OSError, not even on a full disk
                 raise OSError(f"{path}: could not be written ({_first_line(error)})") from None
-    return tuple(
-        differences(checkpoint, "torchvision's models", (1e-5, 0.9), "PyTorch's", "unbiased")
+    return (
+        *differences(checkpoint, "torchvision's models", (1e-5, 0.9), "PyTorch's", "unbiased"),
+        *unsaid(checkpoint),
     )
 
 
 def peer_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """Of torchvision's own model. ``LookupError`` where that cannot be this network."""
+    """The logits of torchvision's own model, and its name.
+
+    Raises ``LookupError`` where that cannot be this network.
+    """
     import torch
     import torchvision
 
@@ -137,7 +154,7 @@ def _state(path: Path, notes: list[str]) -> dict[str, Any]:
         head = file.read(512)
     if is_safetensors(head):
         return read_safetensors(path)[1]
-    if looks_like(path, head):
+    if _is_pickle(path, head):
         return _unpickle(path, notes)
     raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
 

@@ -1,10 +1,10 @@
-"""Turn a checkpoint of one format into one of another, and say what a checkpoint is."""
+"""Convert a file of weights to another format, verify it, and describe such a file."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,22 @@ import numpy.typing as npt
 
 from .. import formats
 from .._checks import check_names
+from ..backends import load_backend
 from ..checkpoint import Checkpoint
-from ..comparison.report import TOLERANCES, deviation
+from ..comparison.deviation import TOLERANCES, deviation
 from ..data import Preparation, load_sample, to_input
 from ..formats.recognize import variant_name
 from ..manifest import count_parameters, min_image_size
+from ..reference import predict
 from ..variants import VARIANTS
+from ..weights import widest
 
 VERIFIED_IMAGES = 4
+REFERENCE = "the NumPy reference"
 
 
 class ConversionError(ValueError):
-    """A converted file does not answer as its source does; nothing was written."""
+    """The model of a converted file gives other logits than its source's; nothing was written."""
 
 
 def convert(
@@ -42,18 +46,22 @@ def convert(
 
     Arguments:
         source: a file, or an Orbax folder.
-        destination: the same; a file that exists is replaced, a folder never.
+        destination: the same; an existing file is replaced, an existing folder never.
         source_format: by default the content decides.
         destination_format: by default the name decides.
-        variant: where names and shapes shall not decide.
+        variant: overrides the variant detected from names and shapes.
         num_classes: replaces the classifier by a new one, for transfer learning.
         verify: run the models of both files on the same images before the file gets its name.
 
-    Returns what was done, as plain values: ``from``, ``to``, ``variant``, ``notes`` and, verified,
-    ``max_deviation`` and who calculated.
+    Returns:
+        What was done, as plain values: ``from``, ``to``, ``variant``, ``notes`` and, if verified,
+        ``max_deviation``, ``image_size`` and whose models were run.
 
-    Raises ``ConversionError`` above the tolerance of ``report.TOLERANCES``, and as
-    ``formats.read`` and ``formats.write``. The destination is complete or as it was.
+    Raises:
+        ConversionError: the logits deviate by more than ``TOLERANCES`` of comparison/deviation.py.
+        FileExistsError: the destination would replace a folder.
+        ValueError, OSError, ImportError: as ``formats.read`` and ``formats.write``. In every case
+            the destination is complete or as it was.
     """
     source_format = source_format or formats.guess(source)
     destination_format = destination_format or formats.guess_from_name(destination)
@@ -72,16 +80,15 @@ def convert(
     with _named_at_last(destination) as written:
         notes = formats.write(written, checkpoint, destination_format)
         images = verification_images(checkpoint)
-        expected, asked = formats.logits(source, source_format, original, images)
+        expected, asked = logits(source, source_format, original, images)
         before = 0.0
         if num_classes is not None:
-            # the source has its own classifier only: the reference, asked about both, is between
-            mine, reference = formats.logits(source, "portable", original, images)
-            before = deviation(mine, expected)
-            expected, _ = formats.logits(source, "portable", checkpoint, images)
-            asked = f"{asked} with its own classifier, {reference} with both"
+            # the source has its own classifier only: the reference computes the logits of both
+            before = deviation(predict(original.spec, original.weights, images), expected)
+            expected = predict(checkpoint.spec, checkpoint.weights, images)
+            asked = f"{asked} with its own classifier, {REFERENCE} with both"
         back = formats.read(written, destination_format, bn_eps=checkpoint.spec.config.bn_eps)
-        actual, answered = formats.logits(written, destination_format, back, images)
+        actual, answered = logits(written, destination_format, back, images)
         value = max(before, deviation(actual, expected))
         tolerance = TOLERANCES["float32"]
         if value > tolerance:
@@ -110,7 +117,7 @@ PREFIX = ".densenet_multi."
 
 @contextmanager
 def _named_at_last(destination: Path) -> Iterator[Path]:
-    """Yield a name for a file or folder, which then becomes ``destination``, if nothing failed.
+    """Yield a temporary name for a file or folder; without an error, it becomes ``destination``.
 
     A symbolic link stays one, and a device or a pipe is written to. Errors name ``destination``.
     """
@@ -137,10 +144,35 @@ def _named_at_last(destination: Path) -> Iterator[Path]:
         raise (type(error)(text) if text != str(error) else error) from None
 
 
-def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
-    """A few real images (N, C, S, S), gray repeated over the channels, normalised as is usual.
+def logits(
+    path: Path, file_format: str, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.floating], str]:
+    """The logits (N, num_classes) of the model in a file, and what computed them, in words.
 
-    S is the image size of the checkpoint's usage, or what its stem is made for.
+    The ecosystem's own model does where it is installed and can be this network; otherwise this
+    package's model in that framework; otherwise the NumPy reference.
+    """
+    module = formats.module(file_format)
+    if module.BACKEND is not None:
+        with suppress(ImportError):
+            # before the ecosystem's own model: this makes MXNet importable on current NumPys, and
+            # refuses a Keras engine that is not TensorFlow
+            backend = load_backend(module.BACKEND)
+            if peer_logits := getattr(module, "peer_logits", None):
+                with suppress(ImportError, LookupError):
+                    peers: tuple[npt.NDArray[np.floating], str]
+                    peers = peer_logits(path, checkpoint, images)
+                    return peers
+            model = backend.build(checkpoint.spec, dtype=widest(checkpoint.weights))
+            backend.import_weights(model, checkpoint.weights)
+            return backend.predict(model, images), f"densenet_multi.{backend.NAME}"
+    return predict(checkpoint.spec, checkpoint.weights, images), REFERENCE
+
+
+def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
+    """A few real images (N, C, S, S), gray repeated over the channels, normalized by the usage.
+
+    S is the image size of the checkpoint's usage, or else the one that its stem is made for.
     """
     config, usage = checkpoint.spec.config, checkpoint.usage
     size = usage.image_size or (224 if config.stem == "imagenet" else 32)
@@ -150,7 +182,7 @@ def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
 
 
 def inspect(path: Path, file_format: str | None = None) -> dict[str, Any]:
-    """What a checkpoint is, as plain values. Raises as ``formats.read``."""
+    """Describe a file of weights in plain values. Raises as ``formats.read``."""
     name = file_format or formats.guess(path)
     checkpoint = formats.read(path, name)
     counts = count_parameters(checkpoint.spec)
@@ -169,7 +201,7 @@ def inspect(path: Path, file_format: str | None = None) -> dict[str, Any]:
 
 
 def _unusual(checkpoint: Checkpoint) -> list[str]:
-    """Sentences on what differs from the variant's usual network."""
+    """A sentence for each difference from the variant's usual network."""
     config = checkpoint.spec.config
     name = variant_name(config)
     usual = VARIANTS[name] if name else config

@@ -1,4 +1,4 @@
-"""Where a training run stands: all that any backend's ``fit`` needs to go on from there."""
+"""Where a training run stands: all that any backend's ``fit`` needs to resume it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..formats._safetensors import read_safetensors, write_safetensors
-from ..formats.portable import RUN_KEY
+from ..formats._safetensors import TRAINING_STATE_ENTRY, read_safetensors, write_safetensors
 from ..manifest import tensors
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError, check_weights
 from .history import Epoch, Step
 
-VELOCITY = "velocity."  # before the canonical name of the weight it belongs to
-MEAN = "mean."  # the same
+VELOCITY = "velocity."  # before the canonical name of a weight: its velocity
+MEAN = "mean."  # before the canonical name of a weight: its mean over the averaged epochs
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,12 @@ class TrainingState:
     Attributes:
         weights: every tensor, {canonical name: array}.
         velocity: v of the rule in recipe.py, for the trainable tensors (all, or the classifier's).
-        steps: how many were taken.
-        epochs: those that are complete.
-        unfinished: the steps of the epoch that is under way.
-        seconds: that these took.
-        mean: of the weights as the ``averaged`` last epochs ended; None where that is 0.
+        steps: the number of completed steps.
+        epochs: the completed epochs.
+        unfinished: the steps of the current epoch.
+        seconds: the time that these took.
+        mean: the mean of the weights at the end of the last ``averaged`` epochs; None before any.
+        averaged: the number of epochs in ``mean``.
     """
 
     weights: Weights
@@ -46,9 +46,11 @@ class TrainingState:
 
 
 def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
-    """Write a checkpoint as one safetensors file, complete or not at all.
+    """Write where a run stands as one safetensors file, complete or not at all.
 
-    Raises ``WeightsError`` where a tensor does not fit the spec or is not finite, ``OSError``.
+    Raises:
+        WeightsError: a tensor does not fit the spec or is not finite.
+        OSError: the file cannot be written.
     """
     dtype = state.weights["features.conv0.weight"].dtype.name
     arrays = dict(check_weights(spec, state.weights, dtype))
@@ -65,19 +67,24 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
         "seconds": state.seconds,
         "averaged": state.averaged,
     }
-    write_safetensors(path, arrays, {RUN_KEY: json.dumps(position, sort_keys=True)})
+    write_safetensors(path, arrays, {TRAINING_STATE_ENTRY: json.dumps(position, sort_keys=True)})
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
-    """What ``save_state`` wrote, checked. Raises ``WeightsError``, ``OSError``."""
+    """Read where a run stands from a file of ``save_state``, and check it.
+
+    Raises:
+        WeightsError: not the complete state of a training run.
+        OSError: it cannot be read.
+    """
     metadata, arrays = read_safetensors(path)
-    if RUN_KEY not in metadata:
+    if TRAINING_STATE_ENTRY not in metadata:
         raise WeightsError(
             f"{path}: expected a checkpoint of a training run, found no position in its metadata; "
             "weights alone are given with --weights"
         )
     try:
-        position = json.loads(metadata[RUN_KEY])
+        position = json.loads(metadata[TRAINING_STATE_ENTRY])
         spec = DenseNetConfig.from_json(json.dumps(position["config"])).resolve()
         velocity, mean = (_taken(arrays, prefix) for prefix in (VELOCITY, MEAN))
         weights = arrays
@@ -101,7 +108,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
 
 
 def _taken(arrays: dict[str, Any], prefix: str) -> Weights:
-    """The arrays whose names begin with the prefix, taken out, by the rest of their names."""
+    """Remove the arrays whose names start with a prefix; return them without the prefix."""
     names = [name for name in arrays if name.startswith(prefix)]
     return {name.removeprefix(prefix): arrays.pop(name) for name in names}
 

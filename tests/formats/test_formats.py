@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from densenet_multi.checkpoint import IMAGENET
 from hypothesis import given, settings
 from safetensors.numpy import load_file, save_file
 
 import densenet_multi as dm
 from cases import SMALL, as_float32, images, random_weights, small
 from densenet_multi import formats
+from densenet_multi.checkpoint import IMAGENET
 from densenet_multi.commands import cli
 from densenet_multi.formats import gluon_zoo
 from densenet_multi.formats.recognize import recognize, variant_name
@@ -446,7 +446,7 @@ def run(*arguments):
 
 
 def test_convert_verifies_on_real_images(tmp_path, checkpoint, monkeypatch):
-    monkeypatch.setattr(formats, "load_backend", lambda _: exec("raise ImportError"))  # noqa: S102
+    monkeypatch.setattr(convert, "load_backend", lambda _: exec("raise ImportError"))  # noqa: S102
     source, dest = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     formats.write(source, checkpoint)
     done = run("convert", source, dest, "--to", "nnx", "--verify", "--format", "json")
@@ -461,7 +461,7 @@ def test_convert_verifies_on_real_images(tmp_path, checkpoint, monkeypatch):
 def test_a_conversion_that_changes_the_answers_is_refused_and_leaves_no_file(
     tmp_path, checkpoint, monkeypatch
 ):
-    monkeypatch.setattr(formats, "load_backend", lambda _: exec("raise ImportError"))  # noqa: S102
+    monkeypatch.setattr(convert, "load_backend", lambda _: exec("raise ImportError"))  # noqa: S102
     source, dest = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     formats.write(source, checkpoint)
     moved = {n: a * 1.001 for n, a in checkpoint.weights.items()}
@@ -480,7 +480,7 @@ def test_a_conversion_that_changes_the_answers_is_refused_and_leaves_no_file(
 @pytest.fixture
 def alone(monkeypatch):
     """No framework answers in a verification: the NumPy reference does."""
-    monkeypatch.setattr(formats, "load_backend", lambda _: exec("raise ImportError"))  # noqa: S102
+    monkeypatch.setattr(convert, "load_backend", lambda _: exec("raise ImportError"))  # noqa: S102
 
 
 @pytest.mark.usefixtures("alone")
@@ -621,7 +621,7 @@ def test_a_replaced_classifier_is_verified_on_both_sides(tmp_path, checkpoint, m
     done = run("convert", source, dest, "--num-classes", 2, "--verify", "--format", "json")
     assert done.exit_code == 0, done.stderr
     assert "with its own classifier" in json.loads(done.stdout)["source_model"]
-    asked = formats.logits
+    asked = convert.logits
 
     def wrong(path, file_format, of, images):  # as if the source had been read wrongly
         logits, who = asked(path, file_format, of, images)
@@ -630,7 +630,7 @@ def test_a_replaced_classifier_is_verified_on_both_sides(tmp_path, checkpoint, m
         return logits * (1.001 if own else 1), who
 
     seen: list[bool] = []
-    monkeypatch.setattr(formats, "logits", wrong)
+    monkeypatch.setattr(convert, "logits", wrong)
     dest.unlink()
     done = run("convert", source, dest, "--num-classes", 2, "--verify")
     assert done.exit_code == 1

@@ -11,8 +11,9 @@ from mxnet.gluon.model_zoo import vision
 
 from cases import images, random_weights
 from densenet_multi import formats
-from densenet_multi.comparison.report import deviation
+from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats.gluon_zoo import structural_names
+from densenet_multi.tasks import convert
 
 SMALL = {"num_init_features": 8, "growth_rate": 4, "block_config": (1, 2, 1, 1)}
 
@@ -83,10 +84,10 @@ def test_peer_logits_are_the_zoos_own(tmp_path):
     checkpoint, path = dm.Checkpoint(spec, weights), tmp_path / "x.params"
     formats.write(path, checkpoint)
     x = images(spec, 224).astype(np.float32)
-    answer, who = formats.logits(path, "gluon", checkpoint, x)
+    answer, who = convert.logits(path, "gluon", checkpoint, x)
     assert "Gluon zoo of MXNet 1.9.1" in who
     assert deviation(answer, dm.reference.predict(spec, weights, x)) < 1e-5
-    _, who = formats.logits(path, "gluon", checkpoint, images(spec, 65).astype(np.float32))
+    _, who = convert.logits(path, "gluon", checkpoint, images(spec, 65).astype(np.float32))
     assert who == "densenet_multi.gluon"  # the zoo's pooling is fixed
 
 
@@ -98,6 +99,6 @@ def test_the_zoo_reads_the_file_itself_and_not_what_was_read_here(tmp_path, pref
     model.collect_params().save(str(path)) if prefixed else model.save_parameters(str(path))
     misread = dm.Checkpoint(spec, {name: array * 0.9 for name, array in weights.items()})
     x = images(spec, 224).astype(np.float32)
-    answer, who = formats.logits(path, "gluon", misread, x)
+    answer, who = convert.logits(path, "gluon", misread, x)
     assert "Gluon zoo" in who
     assert deviation(answer, dm.reference.predict(spec, weights, x)) < 1e-5

@@ -15,9 +15,9 @@ from tensorflow import keras
 import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import as_float32, images, random_weights
-from densenet_multi import formats
-from densenet_multi.comparison.report import deviation
+from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats import keras_applications, keras_files, kerashub
+from densenet_multi.tasks import convert
 from keras_peer import filled, in_dtype
 
 BLOCKS = (1, 2, 1, 1)
@@ -231,7 +231,7 @@ def test_a_new_head_on_a_body_is_the_classifier(tmp_path):
     assert deviation(logits, answer(model, x)) < 1e-5
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Keras tells on every layer that it misses
-        _, who = formats.logits(tmp_path / "x.weights.h5", "keras", checkpoint, x)
+        _, who = convert.logits(tmp_path / "x.weights.h5", "keras", checkpoint, x)
     assert who == "densenet_multi.keras"
     twice = filled(keras.Sequential([body, keras.layers.Dense(4), keras.layers.Dense(3)]))
     twice.save_weights(tmp_path / "x.weights.h5")

@@ -12,7 +12,7 @@ from keras_hub.models import DenseNetBackbone, DenseNetImageClassifier
 import densenet_multi as dm
 from cases import as_float32, images, random_weights
 from densenet_multi import formats
-from densenet_multi.comparison.report import deviation
+from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats import keras_applications, kerashub
 from keras_peer import filled, in_dtype
 from peer import check_answers

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import densenet_multi as dm
 from cases import images, random_weights
 from densenet_multi import formats
+from densenet_multi.tasks import convert
 from peer import check_answers, same_tensors
 
 SIZES = {"densenet121": (224, 96, 99), "densenet161": (96,), "densenet169": (99,)}
@@ -78,7 +79,7 @@ def test_the_verification_asks_torchvisions_own_model(tmp_path):
     spec, model = filled("torchvision", "densenet121", torch.float32)
     torch.save(model.state_dict(), tmp_path / "x.pth")
     x = images(spec, 64).astype(np.float32)
-    answer, who = formats.logits(
+    answer, who = convert.logits(
         tmp_path / "x.pth", "torchvision", formats.read(tmp_path / "x.pth"), x
     )
     assert who == f"torchvision {torchvision.__version__}"

@@ -877,7 +877,7 @@ MUTANTS = [
     ),
     Mutant(
         "kernels are transposed from Keras' and NNX' layout",
-        "formats/__init__.py",
+        "formats/_layouts.py",
         "4: (3, 2, 0, 1)",
         "4: (3, 2, 1, 0)",
         "formats/test_formats.py bit_by_bit",

@@ -1,0 +1,30 @@
+"""How large a file of weights may be, on disk and unpacked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..weights import WeightsError
+
+LARGEST_FILE = 2**32  # bytes; densenet264 in float64 has 0.3 * 10**9
+HARMLESS = 2**26  # bytes; any file may expand to this many
+
+
+def check_size(path: str | os.PathLike[str]) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        WeightsError: the file is larger than 4 GiB.
+        OSError: it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+    if size > LARGEST_FILE:
+        raise WeightsError(f"{path}: expected at most {LARGEST_FILE:,} bytes, found {size:,}")
+    return size
+
+
+def is_bomb(unpacked: int, packed: int) -> bool:
+    """Whether a file expands far more than compressed weights could (a decompression bomb)."""
+    return unpacked > min(LARGEST_FILE, max(HARMLESS, 20 * packed))

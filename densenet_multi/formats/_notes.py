@@ -1,0 +1,53 @@
+"""Notes for the user on what a written file says differently, or cannot say."""
+
+from __future__ import annotations
+
+from ..checkpoint import Checkpoint
+from .recognize import implied_usage
+
+
+def differences(
+    checkpoint: Checkpoint,
+    models: str,
+    conventions: tuple[float, float],
+    framework: str,
+    variance: str,
+    *,
+    where: str = "",
+) -> list[str]:
+    """A sentence for each convention in which a format's models differ from these weights.
+
+    Arguments:
+        checkpoint: the weights.
+        models: the format's models, in words.
+        conventions: their epsilon and decay.
+        framework: their framework, in the genitive.
+        variance: its running variances, ``"biased"`` or ``"unbiased"``.
+        where: the end of the sentence on variances.
+    """
+    epsilon, decay = conventions
+    config = checkpoint.spec.config
+    notes = []
+    if config.bn_eps != epsilon:
+        notes.append(f"{models} have an epsilon of {epsilon:g}, these weights {config.bn_eps:g}")
+    if config.bn_decay != decay:
+        notes.append(f"{models} have a decay of {decay:g}, these weights {config.bn_decay:g}")
+    if checkpoint.usage.running_variance not in (None, variance):
+        given = checkpoint.usage.running_variance
+        notes.append(
+            f"the running variances are {given} ones; {framework} own are {variance}{where}"
+        )
+    return notes
+
+
+def unsaid(checkpoint: Checkpoint) -> list[str]:
+    """A sentence that lists the usage and settings which only a portable file stores."""
+    implied = implied_usage(checkpoint.spec.config)
+    lost = [
+        field.replace("_", " ")
+        for field in ("image_size", "value_range", "mean", "std", "class_names")
+        if getattr(checkpoint.usage, field) not in (None, getattr(implied, field))
+    ]
+    if checkpoint.spec.config.drop_rate:
+        lost.append("drop rate")
+    return [f"only a portable file can say their {', '.join(lost)}"] if lost else []
