@@ -1,28 +1,25 @@
-"""``densenet-multi bench``: how fast each backend trains and predicts, and other code beside it;
+"""``densenet-multi bench``: how fast backends train and predict, beside other ways to do it, and
 what memory-efficient training costs and saves.
 
-Every case is a process of its own. Those of one backend take turns, one round of steps each, so
-that what else a machine does meets all of them; what is compared is the ratio within a round.
-``products`` are the network's matrix products alone, in NumPy (in bfloat16, or on a GPU, PyTorch).
+Every case is a child process of its own (see bench_child.py). The cases of one backend take turns,
+one round of steps each, so that background load affects all of them alike; what is compared is the
+ratio within a round.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import platform
-import subprocess
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 from .._checks import bad, check_names, integer
-from ..backends import BackendNotInstalledError, framework_versions
+from ..backends import SHARED_GPU, framework_versions
 from ..manifest import min_image_size
-from .bench_case import CASES, MARK, PRODUCTS, network
-from .process import ending, last_lines, started
+from .bench_child import CASES, PRODUCTS, network
+from .child_process import Child, Message, started
+from .machine import cpus, gpu, processor
 
 WARMUP = 2  # steps; the first one compiles
 USUAL = {  # work -> its network, pixels per side, images per step
@@ -31,15 +28,9 @@ USUAL = {  # work -> its network, pixels per side, images per step
     "memory": ("densenet_bc100_k12", 32, 64),
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-# glibc then gives an array back when it is freed: a process holds what is in use. Large pages
-# make up for the time that takes.
+# With these, glibc returns an array to the OS when it is freed, so a process holds what is in use.
+# Large pages make up for the time that this takes.
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-# JAX and TensorFlow each take most of a GPU's memory for themselves unless they are told not to
-SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-
-
-class CaseError(RuntimeError):
-    """A case's process has ended too early; the message has its last line."""
 
 
 def bench(
@@ -56,42 +47,43 @@ def bench(
     device: str = "cpu",
     step: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Images per second of each case (see ``CASES`` of bench_case.py), in each backend.
+    """Images per second of each case (see ``CASES`` of bench_child.py), in each backend.
 
     Arguments:
-        backends: which; one after the other.
-        work: "training": ``fit``, in float32 and in bfloat16 where the processor has it, and in a
-            loop as a framework's beginners write it: the chapter's own network, the model as it
-            is, the framework's own DenseNet (Flax has none; there, one in plain NNX); and
-            "feeding", which makes the batches that ``fit`` takes and does nothing with them;
+        backends: which ones; they are measured one after the other.
+        work: "training": ``fit``, in float32 and, where the processor has it, in bfloat16. Beside
+            it, in a plain loop as a beginner would write it: a beginner's network, the backend's
+            model, and the framework's own DenseNet (Flax has none; there, a beginner's). "feeding"
+            makes the batches that ``fit`` takes and does nothing with them. "products" are the
+            network's matrix products alone, in NumPy (bfloat16, or on a GPU: PyTorch).
             "inference": ``predict`` with ``optimize(model)``, with the model as it is, in bfloat16,
-            and the framework's own DenseNet;
+            with the framework's own DenseNet; and the products.
             "memory": ``fit`` with ``build(spec, memory_efficient=True)``, with ``"max"``, and with
-            the model as it is (in Gluon not allocated statically, which takes less), in an
-            environment (``EXACT``) in which memory can be told.
-        variant: the network; the chapter's is "d2l", a framework's own are "densenet121" and its
-            like. None, as in what follows, is the usual one (``USUAL``).
+            the model as it is (in Gluon without static allocation, which takes less memory), in an
+            environment (``EXACT``) that makes memory measurable.
+        variant: the network; a beginner's is "d2l", the frameworks' own are "densenet121" and its
+            like. None, here as in what follows, is the usual one (``USUAL``).
         image_size: pixels per side.
-        batch_size: images per step; to train, from 2.
+        batch_size: images per step; at least 2 to train.
         depth: for memory, in place of a variant: the depth (L) of the paper's DenseNet-BC, k = 12.
         rounds: how often the cases of a backend take turns.
         steps: in each round.
         threads: CPUs that a process may use; None is all that this one may.
-        device: "cpu", or "gpu", which must be there; memory is then the GPU's (in Flax
-            since the start, compilation and all), and the products are PyTorch's (float32 ones in
-            TF32, as the frameworks' convolutions are).
-        step: called with a line of text before each part of the work (``parts`` of them).
+        device: "cpu", or "gpu", which must be there. On a GPU, memory is the GPU's (in Flax, its
+            peak since the start, including compilation), and products are in TF32, as the
+            frameworks' convolutions are.
+        step: called with a line of text before each of at most ``progress_steps`` steps.
 
-    Returns plain data for JSON; its ``backends`` maps names to {``status``, ``versions``, and,
-    where the framework is installed, ``cases``: {name: see ``summary_of``, and, but for the first,
-    ``ratio``: the first one's images per second over this one's, median over the rounds; where the
-    products were measured in the same precision, ``share``: this one's images per second over
-    theirs; for memory, ``memory_ratio``: the first one's ``grown_bytes`` over this one's}}. Where
-    cases ended too early, ``status`` is "failed", and ``failed`` maps their names to why; then, or
-    where it is "not installed", ``error`` says it in a line.
+    Returns plain data for JSON; its ``backends`` maps names to {``versions``, ``status``, and,
+    where the framework is installed, ``cases``: {name: see ``summary_of``}}. Every case but the
+    first has ``ratio``: the first one's images per second over this one's, median over the rounds;
+    for memory, also ``memory_ratio``: the first one's ``grown_bytes`` over this one's. Where the
+    products were measured in a case's precision, it has ``share``: its images per second over
+    theirs. Where cases ended too early, ``status`` is "failed", and ``failed`` maps their names to
+    the reasons; then, and where it is "not installed", ``error`` is a summary.
     Raises ``ConfigError``.
     """
-    cpus = _cpus(threads)
+    usable = cpus(threads)
     check_names("work", [work], CASES)
     check_names("device", [device], ("cpu", "gpu"))
     usual = USUAL[work]
@@ -113,7 +105,7 @@ def bench(
         "rounds": integer("rounds", rounds, 1),
         "steps": integer("steps", steps, 1),
         "warmup": WARMUP,
-        "cpus": cpus,
+        "cpus": usable,
         "device": device,
     }
     reports = {}
@@ -126,14 +118,14 @@ def bench(
         **settings,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
-        **({"gpu": _gpu()} if device == "gpu" else {}),
+        "processor": processor(),
+        **({"gpu": gpu()} if device == "gpu" else {}),
         "backends": reports,
     }
 
 
-def parts(backends: list[str], work: str, rounds: int) -> int:
-    """How often ``bench`` will call its ``step``, at most."""
+def progress_steps(backends: list[str], work: str, rounds: int) -> int:
+    """How often ``bench`` calls its ``step`` at most: if every backend has every case."""
     return len(backends) * len(CASES[work]) * (1 + rounds)
 
 
@@ -141,7 +133,7 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
     """What is reported of one case.
 
     Arguments:
-        warmup: what its process printed at first: ``seconds`` of each step, ``peak_memory_bytes``.
+        warmup: its process's first message: ``seconds`` of each step, ``peak_memory_bytes``.
         rounds: the same of each round, and ``grown_bytes``, by how much that peak is above what
             the process held before the first step.
         size: images per step.
@@ -163,33 +155,33 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
 
 
 def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str, Any]:
-    """One backend's cases, round by round, in turned order in every other one.
+    """One backend's cases, round by round, in reverse order in every other one.
 
-    A case that ends too early, for want of memory perhaps, leaves the others as they are.
+    A case that ends too early, for lack of memory perhaps, does not affect the others.
     """
-    processes, heard, failed = dict[str, Any](), dict[str, list[Any]](), dict[str, str]()
+    children, heard, failed = dict[str, Child](), dict[str, list[Message]](), dict[str, str]()
     with ExitStack() as stack:
         for case in CASES[settings["work"]]:
             step(f"{settings['backend']}, {case}: warming up")
-            processes[case] = stack.enter_context(_started({**settings, "case": case}))
-            try:
-                answer = _answer(*processes[case])
-            except CaseError as error:
-                _, missing, text = str(error).partition(f"{BackendNotInstalledError.__name__}: ")
-                if missing:
-                    return {"status": "not installed", "error": text}
-                failed[case] = str(error)
-            else:
-                if "absent" not in answer:
-                    heard[case] = [answer]
+            children[case] = stack.enter_context(_started({**settings, "case": case}))
+            message = children[case].hear()
+            status = message.get("status")
+            if status == "not installed":
+                return message
+            if status == "failed":
+                failed[case] = message["error"]
+            elif status is None:  # "ok": there is no such case here
+                heard[case] = [message]
         for number in range(settings["rounds"]):
             for case in list(heard)[:: 1 if number % 2 else -1]:
                 step(f"{settings['backend']}, {case}: round {number + 1}")
-                try:
-                    heard[case].append(_answer(*processes[case], go=True))
-                except CaseError as error:
-                    failed[case] = str(error)
+                children[case].go_on()
+                message = children[case].hear()
+                if "status" in message:
+                    failed[case] = message["error"]
                     del heard[case]
+                else:
+                    heard[case].append(message)
     cases = _compared(settings, heard)
     if not failed:
         return {"status": "ok", "cases": cases}
@@ -199,7 +191,7 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
 
 
 def _compared(settings: dict[str, Any], heard: dict[str, list[Any]]) -> dict[str, Any]:
-    """What is reported of the cases that came to an end, each beside the first."""
+    """The summaries of the cases that were measured to the end, each compared with the first."""
     size = settings["batch_size"]
     cases = {case: summary_of(first, rest, size) for case, (first, *rest) in heard.items()}
     ours = CASES[settings["work"]][0]
@@ -220,58 +212,11 @@ def _ratio(case: dict[str, Any], other: dict[str, Any]) -> float:
     return float(median(a / b for a, b in pairs))
 
 
-def _started(settings: dict[str, Any]) -> AbstractContextManager[Any]:
+def _started(settings: dict[str, Any]) -> AbstractContextManager[Child]:
     count = str(len(settings["cpus"]))
     environment = dict.fromkeys(THREADS, count)
     if settings["device"] == "gpu":
-        environment |= SHARED
+        environment |= SHARED_GPU
     elif settings["work"] == "memory":
         environment |= EXACT
-    return started(
-        "densenet_multi.comparison.bench_case",
-        json.dumps(settings),
-        stdin=subprocess.PIPE,
-        environment=environment,
-    )
-
-
-def _answer(process: Any, errors: IO[str], *, go: bool = False) -> Any:
-    """The next line of JSON that a case prints, after it was told to go on."""
-    with suppress(BrokenPipeError):
-        if go:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for line in process.stdout:
-            if line.startswith(MARK):
-                return json.loads(line.removeprefix(MARK))
-    with suppress(BrokenPipeError):
-        process.stdin.close()  # what could not be written is still there
-    process.wait()
-    # killed, a process says nothing of it: what it said last was about something else
-    last = last_lines(errors, 1) if process.returncode > 0 else ""
-    raise CaseError(f"its process ended with {ending(process)}" + (last and f": {last}"))
-
-
-def _cpus(threads: int | None) -> list[int]:
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    usable = usable or list(range(os.cpu_count() or 1))
-    count = len(usable) if threads is None else integer("threads", threads, 1)
-    return usable[:count]
-
-
-def _processor() -> str:
-    lines = []
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def _gpu() -> str:
-    """The names of NVIDIA's GPUs, as their driver's own tool says."""
-    with suppress(OSError):
-        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        found = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
-        if found.returncode == 0:
-            return ", ".join(found.stdout.splitlines())
-    return "a GPU"
+    return started("densenet_multi.comparison.bench_child", settings, environment)

@@ -1,4 +1,7 @@
-"""Run backends on the same weights and images, each in its own process, side by side."""
+"""``densenet-multi compare``: backends side by side, on the same weights and images.
+
+Each works in a child process of its own (see compare_child.py), on files in a temporary folder.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,10 @@ from ..data import load_sample, to_input
 from ..formats.portable import save_weights
 from ..spec import DenseNetSpec
 from ..weights import Weights
-from .process import in_its_own_process
-from .report import TOLERANCES
+from .child_process import report_of
+from .deviation import TOLERANCES
 
 CHUNK = 8  # images that go through the reference at once: its float64 maps are large
-
-Step = Callable[[str], None]
 
 
 def compare(
@@ -32,13 +33,13 @@ def compare(
     image_size: int,
     batch_size: int,
     dtype: str = "float32",
-    step: Step = lambda _: None,
+    step: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Every backend's report on ``batch_size`` real test images of ``image_size`` pixels per side.
 
     Gray images are repeated over ``in_channels``. ``step`` is called with a line of text before
-    each part of the work (``steps`` of them). Returns plain data for JSON; its ``backends`` maps
-    names to reports (see report.py). Raises ``ImageSizeError``, ``ImageError``.
+    each of ``progress_steps`` steps. Returns plain data for JSON; its ``backends`` maps names to
+    reports (see compare_child.py). Raises ``ImageSizeError``, ``ImageError``.
     """
     images = _images(spec, image_size, batch_size, dtype)
     chunks = []
@@ -53,7 +54,10 @@ def compare(
         np.save(folder / "expected.npy", np.concatenate(chunks))
         for backend in backends:
             step(f"backend {backend}")
-            reports[backend] = _in_its_own_process(backend, folder)
+            reports[backend] = report_of(
+                "densenet_multi.comparison.compare_child",
+                {"backend": backend, "folder": str(folder)},
+            )
     return {
         "config": json.loads(spec.to_json())["config"],
         "images": "Fashion-MNIST test images (the packaged sample)",
@@ -66,8 +70,8 @@ def compare(
     }
 
 
-def steps(backends: list[str], batch_size: int) -> int:
-    """How often ``compare`` will call its ``step``."""
+def progress_steps(backends: list[str], batch_size: int) -> int:
+    """How often ``compare`` calls its ``step``."""
     return len(range(0, batch_size, CHUNK)) + len(backends)
 
 
@@ -77,7 +81,3 @@ def _images(spec: DenseNetSpec, image_size: int, batch_size: int, dtype: str) ->
         raise ImageError(f"batch size: expected 1 to {len(pixels)} images, found {batch_size}")
     images = to_input(pixels[:batch_size], image_size)
     return images.repeat(spec.config.in_channels, axis=1).astype(dtype)
-
-
-def _in_its_own_process(backend: str, folder: Path) -> dict[str, Any]:
-    return in_its_own_process("densenet_multi.comparison.report", backend, folder)

@@ -1,41 +1,36 @@
-"""Train backends from the same weights on the same batches, step by step, and measure how far apart
-they come: in float64 from each other, in float32 each from its own float64 run.
+"""``densenet-multi lockstep``: backends trained from the same weights on the same batches.
 
-``python -m densenet_multi.lockstep FOLDER BACKEND`` reads ``weights.safetensors``, ``images.npy``,
-``labels.npy`` and ``recipe.json`` in FOLDER, trains once in each dtype, prints a line after every
-step, and writes ``BACKEND.json`` and ``BACKEND-DTYPE.safetensors`` there. ``lockstep`` starts one
-such process per backend.
+Each trains in a child process of its own (see lockstep_child.py), once in float64 and once in
+float32. Step by step, the float64 runs are compared with each other, and each float32 run with the
+same backend's float64 run.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .._checks import bad
 from .._inputs import check_images, check_labels
-from ..backends import Backend, hide_gpus
 from ..data import Examples
 from ..formats.portable import load_weights, save_weights
 from ..manifest import tensors
 from ..spec import DenseNetSpec
-from ..training.history import Epoch, Step
 from ..training.recipe import Recipe
 from ..weights import Weights
-from .process import in_its_own_process, report_of, write_report
-from .report import deviation
+from .child_process import Message, report_of
+from .deviation import deviation
+from .lockstep_child import DTYPES
 
-DTYPES = ("float64", "float32")
-CHUNK = 64  # images that are prepared at once
+CHUNK = 64  # images that are prepared at a time
 TOLERANCES = {
     # Rounding, which every step amplifies. Between all four, with d2l, 20 batches of 32 real
     # images of 96x96 and the chapter's recipe: loss 3.3e-11, weights 7.0e-12.
@@ -56,22 +51,6 @@ class Trajectory:
     weights: Weights
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """As many examples as labels; the images are taken in turn, from the first again at the end."""
-
-    images: npt.NDArray[np.floating[Any]]
-    labels: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:
-        """The images of these examples."""
-        taken: npt.NDArray[np.floating[Any]] = self.images[indices % len(self.images)]
-        return taken
-
-
 def lockstep(
     spec: DenseNetSpec,
     weights: Weights,
@@ -80,15 +59,16 @@ def lockstep(
     *,
     backends: list[str],
     steps: int,
-    step: Callable[[str], None] = lambda _: None,
+    step: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Every backend's losses over ``steps`` steps in each dtype, and how far the runs deviate.
 
     All start from ``weights`` as float32 holds them, and take one epoch of the first
     ``steps * recipe.batch_size`` examples of ``data``, counted again from the first where there are
-    fewer. ``step`` is called with a line of text as the work goes on (``parts`` times). Returns
-    plain data for JSON: ``backends`` maps names to reports, ``float64`` and ``float32`` are those
-    of ``merge``. Raises ``ConfigError``, ``ImageError``, ``ImageSizeError``.
+    fewer. ``step`` is called with a line of text before each backend and after each training step,
+    ``progress_steps`` times. Returns plain data for JSON: ``backends`` maps names to reports (see
+    lockstep_child.py), ``float64`` and ``float32`` are those of ``merge``. Raises ``ConfigError``,
+    ``ImageError``, ``ImageSizeError``.
     """
     if spec.config.drop_rate:
         allowed = "0 in lockstep, since each framework draws its own dropout"
@@ -105,12 +85,11 @@ def lockstep(
         (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
         for backend in backends:
             step(f"backend {backend}")
-
-            def hear(line: str, backend: str = backend) -> None:
-                if line.startswith("step "):  # and not what a framework prints
-                    step(f"backend {backend}, {line.removeprefix('step ')}")
-
-            found = in_its_own_process("densenet_multi.comparison.lockstep", backend, folder, hear)
+            found = report_of(
+                "densenet_multi.comparison.lockstep_child",
+                {"backend": backend, "folder": str(folder)},
+                partial(_hear, step, backend),
+            )
             reports[backend] = found
             if found["status"] == "ok":
                 runs[backend] = {
@@ -130,8 +109,8 @@ def lockstep(
     }
 
 
-def parts(backends: list[str], steps: int) -> int:
-    """How often ``lockstep`` will call its ``step`` if every backend runs."""
+def progress_steps(backends: list[str], steps: int) -> int:
+    """How often ``lockstep`` calls its ``step`` if every backend runs."""
     return len(backends) * (1 + len(DTYPES) * steps)
 
 
@@ -148,6 +127,10 @@ def merge(spec: DenseNetSpec, runs: Mapping[str, Mapping[str, Trajectory]]) -> d
         "float64": _between({name: run["float64"] for name, run in runs.items()}, spec),
         "float32": {name: _own(run, spec) for name, run in runs.items()},
     }
+
+
+def _hear(step: Callable[[str], object], backend: str, message: Message) -> None:
+    step(f"backend {backend}, {message['dtype']}, step {message['step']}")
 
 
 def _between(runs: Mapping[str, Trajectory], spec: DenseNetSpec) -> dict[str, Any]:
@@ -213,48 +196,3 @@ def _save_examples(folder: Path, spec: DenseNetSpec, data: Examples, count: int)
         images[indices] = data.take(indices)
     images.flush()
     np.save(folder / "labels.npy", labels[np.arange(count) % len(data)])
-
-
-# --- In the backend's own process ---------------------------------------------------------------
-
-
-def run(name: str, folder: Path) -> dict[str, Any]:
-    """One backend's report: ``losses`` and ``seconds`` of each dtype; see ``_process.report_of``.
-
-    The seconds are those of ``fit``, with the compilation that some frameworks begin with. All
-    train on the CPU: on a GPU, float32 may be a narrower type, and not all would find it.
-    """
-    hide_gpus()
-    return report_of(name, lambda backend: _train(backend, folder))
-
-
-def _train(backend: Backend, folder: Path) -> dict[str, Any]:
-    spec, weights = load_weights(folder / "weights.safetensors")
-    recipe = Recipe.from_json((folder / "recipe.json").read_text(encoding="utf-8"))
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    data = Repeated(images, np.load(folder / "labels.npy"))
-    losses, seconds = {}, {}
-    for dtype in DTYPES:
-        say = _Say(dtype)
-        model = backend.build(spec, dtype=dtype)
-        backend.import_weights(model, {n: array.astype(dtype) for n, array in weights.items()})
-        start = time.perf_counter()
-        history = backend.fit(model, data, recipe, callbacks=[say])
-        seconds[dtype] = time.perf_counter() - start
-        losses[dtype] = [step.loss for step in history.steps]
-        exported = backend.export_weights(model)
-        save_weights(folder / f"{backend.NAME}-{dtype}.safetensors", spec, exported)
-    return {"framework": backend.FRAMEWORK, "losses": losses, "seconds": seconds}
-
-
-@dataclass(frozen=True)
-class _Say:
-    dtype: str
-
-    def __call__(self, event: Step | Epoch) -> None:
-        if isinstance(event, Step):
-            print(f"step {self.dtype}, step {event.number}", flush=True)  # noqa: T201  # to hear
-
-
-if __name__ == "__main__":
-    write_report(run)

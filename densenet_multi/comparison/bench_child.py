@@ -1,0 +1,240 @@
+"""What a child process of ``bench`` does: one case, round by round.
+
+``python -m densenet_multi.comparison.bench_child SETTINGS`` trains a network or predicts with it,
+in a backend or in a rival's way (see rivals/). It says what every round took, and waits for the
+parent before the next one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+
+from .._checks import ConfigError
+from ..backends import Backend, hide_gpus, load_backend, place
+from ..data import Pixels, Preparation, load_sample
+from ..spec import DenseNetSpec
+from ..training.recipe import RECIPES, Recipe
+from ..training.run import Run, Subject
+from ..variants import cifar_config, get_spec
+from .child_process import Message, run_child
+from .machine import multiplies_bfloat16
+from .matrix_products import matrix_products
+from .rivals import Rival, load_rival
+from .rounds import Rounds
+
+PRODUCTS = ("products", "bfloat16 products")
+PLAIN_LOOP = ("beginner", "model", "framework")  # in training: a rival's loop, not `fit`
+CASES = {  # work -> what is compared: the first with each of the others
+    "training": ("fit", "bfloat16", *PLAIN_LOOP, "feeding", *PRODUCTS),
+    "inference": ("optimized", "model", "bfloat16", "framework", *PRODUCTS),
+    "memory": ("efficient", "max", "plain"),
+}
+DIFFERENT = 4  # batches for a plain loop
+
+
+class AbsentError(Exception):
+    """There is no such case here; the message says why."""
+
+
+def measure(settings: dict[str, Any]) -> Message:
+    """Work until no further round is wanted; ``absent`` says why there is no such case here."""
+    if settings["device"] == "cpu":
+        hide_gpus()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, settings["cpus"])
+    case = settings["case"]
+    work: Callable[[dict[str, Any]], None] = _fit
+    if case in PRODUCTS:
+        work = _multiply
+    elif settings["work"] == "inference":
+        work = _predict
+    elif case == "feeding":
+        work = _feed
+    elif case in PLAIN_LOOP:
+        work = _train_in_a_plain_loop
+    narrow = case.startswith("bfloat16") and settings["device"] == "cpu"
+    if narrow and not multiplies_bfloat16():
+        return {"absent": "this processor has no instructions for bfloat16"}
+    try:
+        work(settings)
+    except AbsentError as error:
+        return {"absent": str(error)}
+    raise RuntimeError("there was less to do than rounds were wanted")
+
+
+def network(variant: str, depth: int | None) -> DenseNetSpec:
+    """The network that is measured: a variant, or the paper's DenseNet-BC (k = 12) of a depth."""
+    if depth is not None:
+        return cifar_config(depth, 12, bottleneck=True).resolve()
+    return get_spec(variant)
+
+
+# --- The cases ----------------------------------------------------------------------------------
+
+
+def _fit(settings: dict[str, Any]) -> None:
+    backend = load_backend(settings["backend"])
+    spec, data, recipe = _to_train(settings)
+    case = settings["case"]
+    level: bool | str = {"efficient": True, "max": "max"}.get(case, False)
+    model = backend.build(spec, memory_efficient=level)
+    place(backend, model, settings["device"])
+    if case == "plain" and settings["backend"] == "gluon":
+        # allocated statically, each array has its own place for good: the most memory of all
+        model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
+    rounds = [_rounds(load_rival(settings["backend"]), settings)]
+    if case == "bfloat16":
+        with _absent_if_refused():
+            backend.fit(model, data, replace(recipe, bfloat16=True), callbacks=rounds)
+    else:
+        backend.fit(model, data, recipe, callbacks=rounds)
+
+
+def _train_in_a_plain_loop(settings: dict[str, Any]) -> None:
+    backend = load_backend(settings["backend"])
+    rival = _rival(settings)
+    spec, data, recipe = _to_train(settings)
+    if settings["case"] == "model":
+        net = backend.build(spec)
+    elif settings["case"] == "framework":
+        net = _framework_network(backend, rival, settings)
+    elif settings["variant"] == "d2l":
+        net = rival.beginners_network(settings["image_size"])
+    else:
+        raise AbsentError(f"no beginner has written {settings['variant']}")
+    place(backend, net, settings["device"])
+    # made beforehand: how others read their images is not measured
+    size = recipe.batch_size
+    batches = [
+        (data.take(indices), data.labels[indices].astype(np.int64))
+        for indices in np.arange(min(len(data), DIFFERENT * size)).reshape(-1, size)
+    ]
+    endless = islice(cycle(batches), len(data) // size)
+    rival.train(net, endless, recipe.learning_rate, _rounds(rival, settings))
+
+
+def _feed(settings: dict[str, Any]) -> None:
+    """Batches as ``fit`` gets them, one after the other; ``fit`` makes them beside its steps."""
+    spec, data, recipe = _to_train(settings)
+    run = Run(Subject(spec, "float32"), data, recipe)
+    rounds = Rounds(settings["steps"], settings["warmup"])
+    for index in range(run.steps_per_epoch):
+        run.batch(0, index)
+        rounds()
+
+
+def _predict(settings: dict[str, Any]) -> None:
+    backend = load_backend(settings["backend"])
+    spec = get_spec(settings["variant"])
+    size = settings["image_size"]
+    shape = settings["batch_size"], spec.config.in_channels, size, size
+    images = np.random.default_rng(0).random(shape, np.float32)
+    if settings["case"] == "framework":
+        rival = _rival(settings)
+        net = _framework_network(backend, rival, settings)
+        place(backend, net, settings["device"])
+        logits = partial(rival.logits, net)
+    else:
+        model = backend.build(spec)
+        place(backend, model, settings["device"])
+        if settings["case"] == "optimized":
+            model = backend.optimize(model)
+        elif settings["case"] == "bfloat16":
+            with _absent_if_refused():
+                model = backend.optimize(model, bfloat16=True)
+        logits = partial(backend.predict, model)
+    rounds = Rounds(settings["steps"], settings["warmup"])
+    while True:
+        logits(images)
+        rounds()
+
+
+def _multiply(settings: dict[str, Any]) -> None:
+    """The network's matrix products alone; training multiplies three times as much.
+
+    NumPy has no bfloat16 and no GPU: PyTorch multiplies there, where it is installed.
+    """
+    dtype = "bfloat16" if settings["case"] == "bfloat16 products" else "float32"
+    ones: Callable[[int], Any] = partial(np.ones, dtype=np.float32)
+    matmul: Callable[..., Any] = np.matmul
+    finish: list[Callable[[], object]] = []
+    if dtype == "bfloat16" or settings["device"] == "gpu":
+        try:
+            pytorch: Any = load_rival("torch")
+            found = pytorch.multiplication(dtype, settings["device"])
+        except (ConfigError, ImportError) as error:
+            raise AbsentError(str(error)) from None
+        if found is None:
+            raise AbsentError("PyTorch sees no GPU")
+        ones, matmul, *finish = found
+    spec = network(settings["variant"], settings["depth"])
+    shapes = list(matrix_products(spec, settings["image_size"], settings["batch_size"]))
+    left, right, out = (
+        ones(max(map(size, shapes)))
+        for size in (lambda s: s[0] * s[1], lambda s: s[1] * s[2], lambda s: s[0] * s[2])
+    )
+    rounds = Rounds(settings["steps"], settings["warmup"], *finish)
+    while True:
+        for _ in range(3 if settings["work"] == "training" else 1):
+            for m, k, n in shapes:
+                a, b = left[: m * k].reshape(m, k), right[: k * n].reshape(k, n)
+                matmul(a, b, out=out[: m * n].reshape(m, n))
+        rounds()
+
+
+# --- What the cases have in common --------------------------------------------------------------
+
+
+def _to_train(settings: dict[str, Any]) -> tuple[DenseNetSpec, Pixels, Recipe]:
+    """The network, as many examples as all rounds take, and how to train."""
+    spec = network(settings["variant"], settings["depth"])
+    pixels, labels = load_sample("train")
+    steps = settings["warmup"] + settings["steps"] * settings["rounds"]
+    order = np.arange(steps * settings["batch_size"]) % len(labels)
+    prepare = Preparation(settings["image_size"], spec.config.in_channels)
+    data = Pixels(pixels[order, np.newaxis], labels[order], prepare)
+    return spec, data, replace(RECIPES["chapter"], epochs=1, batch_size=settings["batch_size"])
+
+
+def _rounds(rival: Rival | None, settings: dict[str, Any]) -> Rounds:
+    """Of training steps; on a GPU, memory is what the framework holds there."""
+    if rival is None:
+        return Rounds(settings["steps"], settings["warmup"])
+    memory: dict[str, Any] = {}
+    if settings["device"] == "gpu":
+        memory = {"peak": rival.peak_gpu_memory, "forget": rival.forget_peak_gpu_memory}
+    return Rounds(settings["steps"], settings["warmup"], rival.finish, **memory)
+
+
+def _rival(settings: dict[str, Any]) -> Rival:
+    rival = load_rival(settings["backend"])
+    if rival is None:
+        raise AbsentError(f"{settings['backend']} has no rival")
+    return rival
+
+
+def _framework_network(backend: Backend, rival: Rival, settings: dict[str, Any]) -> Any:
+    net = rival.framework_network(settings["variant"], settings["image_size"])
+    if net is None:
+        raise AbsentError(f"{backend.FRAMEWORK} has no {settings['variant']} of this size here")
+    return net
+
+
+@contextmanager
+def _absent_if_refused() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise AbsentError(str(error)) from None
+
+
+if __name__ == "__main__":
+    run_child(measure)

@@ -1,0 +1,16 @@
+"""How far two results are apart, and how far apart results of the same function may be."""
+
+import numpy as np
+import numpy.typing as npt
+
+# The largest deviation from the reference that counts as the same function: rounding, with room
+# for the deepest variants. tests/support/tolerances.py asks for more of the small networks there.
+TOLERANCES = {"float32": 1e-5, "float64": 1e-13}
+
+
+def deviation(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+    """Largest absolute difference over the largest absolute expected value; infinite for NaN."""
+    wanted = np.asarray(expected, np.float64)
+    scale = max(float(np.abs(wanted).max()), float(np.finfo(np.float64).tiny))
+    value = float(np.abs(np.asarray(actual, np.float64) - wanted).max()) / scale
+    return value if np.isfinite(value) else float("inf")

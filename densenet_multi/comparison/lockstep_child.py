@@ -1,0 +1,81 @@
+"""What a child process of ``lockstep`` does: train one backend on prepared weights and batches.
+
+``python -m densenet_multi.comparison.lockstep_child SETTINGS`` reads ``weights.safetensors``,
+``images.npy``, ``labels.npy`` and ``recipe.json`` in the folder that the settings name, together
+with the backend. It trains once in each dtype, says so after every step, and writes
+``BACKEND-DTYPE.safetensors`` there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..backends import hide_gpus, load_backend
+from ..formats.portable import load_weights, save_weights
+from ..training.history import Epoch, Step
+from ..training.recipe import Recipe
+from .child_process import run_child, say
+
+DTYPES = ("float64", "float32")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """As many examples as labels; the images are taken in turn, from the first again at the end."""
+
+    images: npt.NDArray[np.floating[Any]]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:
+        """The images of these examples."""
+        taken: npt.NDArray[np.floating[Any]] = self.images[indices % len(self.images)]
+        return taken
+
+
+def measure(settings: dict[str, Any]) -> dict[str, Any]:
+    """The losses and seconds of ``settings["backend"]`` in each dtype.
+
+    The seconds are those of ``fit``, including any compilation. Every backend trains on the CPU: on
+    a GPU, float32 may be a narrower type, and not every framework would find the GPU.
+    """
+    hide_gpus()
+    backend, folder = load_backend(settings["backend"]), Path(settings["folder"])
+    spec, weights = load_weights(folder / "weights.safetensors")
+    recipe = Recipe.from_json((folder / "recipe.json").read_text(encoding="utf-8"))
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    data = Repeated(images, np.load(folder / "labels.npy"))
+    losses, seconds = {}, {}
+    for dtype in DTYPES:
+        model = backend.build(spec, dtype=dtype)
+        backend.import_weights(model, {n: array.astype(dtype) for n, array in weights.items()})
+        start = time.perf_counter()
+        history = backend.fit(model, data, recipe, callbacks=[SayStep(dtype)])
+        seconds[dtype] = time.perf_counter() - start
+        losses[dtype] = [step.loss for step in history.steps]
+        exported = backend.export_weights(model)
+        save_weights(folder / f"{settings['backend']}-{dtype}.safetensors", spec, exported)
+    return {"framework": backend.FRAMEWORK, "losses": losses, "seconds": seconds}
+
+
+@dataclass(frozen=True)
+class SayStep:
+    """A callback of ``fit`` that tells the parent of every step."""
+
+    dtype: str
+
+    def __call__(self, event: Step | Epoch) -> None:
+        if isinstance(event, Step):
+            say({"dtype": self.dtype, "step": event.number})
+
+
+if __name__ == "__main__":
+    run_child(measure)

@@ -1,0 +1,26 @@
+"""The matrix products in a network: what remains of its work when all else costs nothing."""
+
+from collections.abc import Iterator
+
+from ..manifest import shape_trace
+from ..spec import DenseNetSpec
+
+
+def matrix_products(
+    spec: DenseNetSpec, image_size: int, batch_size: int
+) -> Iterator[tuple[int, int, int]]:
+    """(m, k, n) of the product (m, k) x (k, n) that each convolution of the network is.
+
+    A transition's convolution comes after its pooling, as in the backends.
+    """
+    sizes = {name: h * w for name, (_, h, w) in shape_trace(spec, image_size, image_size)}
+    conv0 = spec.stem.conv0
+    side = (image_size + 2 * conv0.padding - conv0.kernel_size) // conv0.stride + 1
+    convolutions = [(conv0, side**2)]
+    for block, transition in spec.stages:
+        for layer in block.layers:
+            convolutions += [(c, sizes[block.name]) for c in (layer.conv1, layer.conv2) if c]
+        if transition:
+            convolutions.append((transition.conv, sizes[transition.name]))
+    for conv, area in convolutions:
+        yield batch_size * area, conv.in_channels * conv.kernel_size**2, conv.out_channels

@@ -1,0 +1,60 @@
+"""How a child process of ``bench`` counts its steps: in rounds, between which it waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..training.history import Step
+from .child_process import say, wait
+from .machine import forget_peak_memory, peak_memory
+
+
+class Rounds:
+    """Called after every step; says how long each took when a round ends, and waits for the next.
+
+    The warm-up is the first round. Its first step has a time of its own, because it compiles.
+
+    Arguments:
+        steps: in each round but the first.
+        warmup: steps in the first one.
+        finish: waits until everything that was asked for has been computed.
+        peak: the most memory that was held since ``forget`` was called, in bytes.
+        forget: see ``peak``.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        warmup: int,
+        finish: Callable[[], object] = lambda: None,
+        *,
+        peak: Callable[[], int] = peak_memory,
+        forget: Callable[[], object] = forget_peak_memory,
+    ) -> None:
+        self._steps, self._wanted, self._finish = steps, warmup, finish
+        self._peak, self._forget = peak, forget
+        self._first, self._seconds = True, list[float]()
+        forget()  # building the network has a peak of its own
+        self._before = peak()
+        self._last = time.perf_counter()
+
+    def __call__(self, event: object = None) -> None:
+        """Count a step: ``event`` is a ``Step`` of ``fit``, or None. Other events do not count.
+
+        Raises ``FinishedError`` where no further round is wanted.
+        """
+        if event is not None and not isinstance(event, Step):
+            return
+        if self._first or len(self._seconds) + 1 == self._wanted:
+            self._finish()
+            self._first = False
+        self._seconds.append(time.perf_counter() - self._last)
+        if len(self._seconds) == self._wanted:
+            peak = self._peak()
+            grown = peak - self._before
+            say({"seconds": self._seconds, "peak_memory_bytes": peak, "grown_bytes": grown})
+            wait()
+            self._seconds, self._wanted = [], self._steps
+            self._forget()  # so do tracing and compiling
+        self._last = time.perf_counter()
