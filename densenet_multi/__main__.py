@@ -1,5 +1,5 @@
 """``python -m densenet_multi`` is ``densenet-multi``."""
 
-from .commands.cli import main
+from .commands import main
 
 main()

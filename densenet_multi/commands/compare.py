@@ -1,25 +1,96 @@
-"""TODO"""
+"""``densenet-multi compare``: backends side by side on the same weights and images."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import VARIANTS, backend_names, get_spec
+from ..variants import default_image_size
+from .options import (
+    AT_LEAST_1,
+    EXISTING_FILE,
+    backends_option,
+    format_option,
+    image_size_option,
+    output_option,
+    requested_backends,
+)
+from .output import errors_as_exit_codes, exit_code, print_failures, print_result, progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def exit_code(result: dict[str, Any], asked: list[str]) -> int:
-    """0: every backend that ran is the same function; 1: one differs or failed; 3: one that was
-    asked for, or every one, is not installed."""
-    reports = result["backends"]
-    if any(r["status"] == "failed" or not r.get("same", True) for r in reports.values()):
-        return 1
-    missing = {name for name, r in reports.items() if r["status"] == "not installed"}
-    return 3 if missing & set(asked) or missing == reports.keys() else 0
+@click.command()
+@click.option("--variant", help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
+@backends_option
+@click.option(
+    "--batch-size", type=AT_LEAST_1, default=64, show_default=True, help="Number of images."
+)
+@image_size_option
+@click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights.  [default: 0]")
+@click.option(
+    "--weights",
+    type=EXISTING_FILE,
+    help="A portable .safetensors file instead of a variant with initial weights.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True
+)
+@format_option
+@output_option
+@errors_as_exit_codes
+def compare(  # noqa: PLR0917  # click passes options by name
+    variant: str | None,
+    backends: str | None,
+    batch_size: int,
+    image_size: int | None,
+    seed: int | None,
+    weights: Path | None,
+    dtype: str,
+    output_format: str,
+    output: Path | None,
+) -> int:
+    """Compare the backends side by side, on real Fashion-MNIST images.
+
+    Each backend gets the same weights and images in a process of its own, and is compared with the
+    NumPy reference in float64. A variant is built with one input channel and 10 classes.
+    """
+    from ..comparison import compare as comparison
+    from ..formats.portable import load_weights
+    from ..weights import init_weights
+
+    requested = requested_backends(backends)
+    if weights:
+        if variant or seed is not None:
+            raise click.UsageError("--weights decides the network: omit --variant and --seed")
+        spec, values = load_weights(weights)
+    else:
+        variant, seed = variant or "d2l", seed or 0
+        spec = get_spec(variant, in_channels=1, num_classes=10)
+        values = init_weights(spec, seed)
+    chosen = requested or backend_names()
+    with progress_bar(comparison.progress_steps(chosen, batch_size)) as step:
+        result = comparison.compare(
+            spec,
+            values,
+            backends=chosen,
+            image_size=image_size if image_size is not None else default_image_size(spec),
+            batch_size=batch_size,
+            dtype=dtype,
+            step=step,
+        )
+    result = {"weights": str(weights) if weights else f"{variant}, seed {seed}", **result}
+    print_result(result, output_format, table, output)
+    print_failures(result)
+    return exit_code(result, requested)
 
 
 def table(result: dict[str, Any]) -> Table:
-    """The result as a table for a terminal."""
+    """A row for each backend."""
     from rich import box
     from rich.table import Table
 
@@ -31,7 +102,7 @@ def table(result: dict[str, Any]) -> Table:
         title=f"{count} {result['images']}, {size}x{size}{gray}, {result['dtype']}",
         caption="deviation: largest difference from the float64 NumPy reference, over its largest "
         f"output; the same up to {result['tolerance']:.0e}. agreeing: images with the same largest "
-        "logit. Calls take the whole batch. memory: the peak of the process.",
+        "logit. A call predicts the complete batch. memory: the peak of the process.",
         title_justify="left",
         caption_justify="left",
     )

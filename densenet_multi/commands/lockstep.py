@@ -1,25 +1,143 @@
-"""TODO"""
+"""``densenet-multi lockstep``: backends that train side by side, step by step."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import compare as comparison
+import click
+
+from .. import VARIANTS, backend_names, get_spec
+from .._checks import check_names
+from ..variants import default_image_size
+from .options import (
+    AT_LEAST_1,
+    EXISTING_FILE,
+    backends_option,
+    data_dir_option,
+    format_option,
+    image_size_option,
+    output_option,
+    requested_backends,
+)
+from .output import errors_as_exit_codes, print_failures, print_result, progress_bar
+from .output import exit_code as exit_code_of_backends
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
 
-def exit_code(result: dict[str, Any], asked: list[str]) -> int:
-    """0: the float64 runs and every first float32 step agree; 1: one deviates by more than
-    ``TOLERANCES``, or a backend failed; 3: as ``compare.exit_code``."""
+@click.command()
+@click.option("--variant", help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
+@backends_option
+@click.option("--steps", type=AT_LEAST_1, default=50, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
+@image_size_option
+@click.option(
+    "--data",
+    default="sample",
+    show_default=True,
+    help="Or fashion-mnist, folder:PATH, cifar10:PATH.",
+)
+@data_dir_option
+@click.option(
+    "--recipe", default="chapter", show_default=True, help="Learning rate, momentum and the rest."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the initial weights and of the order of the images.",
+)
+@click.option(
+    "--weights",
+    type=EXISTING_FILE,
+    help="Start from a portable .safetensors file, not from a variant's initial weights.",
+)
+@format_option
+@output_option
+@errors_as_exit_codes
+def lockstep(  # noqa: PLR0917  # click passes options by name
+    variant: str | None,
+    backends: str | None,
+    steps: int,
+    batch_size: int,
+    image_size: int | None,
+    data: str,
+    data_dir: Path | None,
+    recipe: str,
+    seed: int,
+    weights: Path | None,
+    output_format: str,
+    output: Path | None,
+) -> int:
+    """Train the backends from the same weights on the same batches: in float64 they stay together.
+
+    Each backend trains in a process of its own, once in float64 and once in float32, and is
+    compared step by step: in float64 with the others, in float32 with itself in float64.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    from ..comparison import lockstep as training
+    from ..data import load_data
+    from ..formats.portable import load_checkpoint
+    from ..training.recipe import RECIPES
+    from ..weights import init_weights
+
+    requested = requested_backends(backends)
+    check_names("recipe", [recipe], RECIPES)
+    if weights and variant:
+        raise click.UsageError("--weights decides the network: omit --variant")
+    variant = variant or "d2l"
+    checkpoint = load_checkpoint(weights) if weights else None
+    spec = checkpoint.spec if checkpoint else get_spec(variant)
+    meant_for = checkpoint.usage.image_size if checkpoint else None
+    size = image_size or meant_for or default_image_size(spec)
+    examples = load_data(
+        data,
+        image_size=size,
+        in_channels=spec.config.in_channels if checkpoint else None,
+        usage=checkpoint.usage if checkpoint else None,
+        data_dir=data_dir,
+        seed=seed,
+    )
+    if checkpoint:
+        values = checkpoint.weights
+    else:
+        channels = examples.train.take(np.arange(1)).shape[1]
+        spec = get_spec(variant, in_channels=channels, num_classes=len(examples.class_names))
+        values = init_weights(spec, seed)
+    chosen = requested or backend_names()
+    with progress_bar(training.progress_steps(chosen, steps)) as step:
+        result = training.lockstep(
+            spec,
+            values,
+            examples.train,
+            replace(RECIPES[recipe], batch_size=batch_size, seed=seed),
+            backends=chosen,
+            steps=steps,
+            step=step,
+        )
+    start = str(weights) if weights else f"{variant}, seed {seed}"
+    result = {"weights": start, "data": data, "recipe_name": recipe, "image_size": size, **result}
+    print_result(result, output_format, table, output)
+    print_failures(result)
+    return exit_code(result, requested)
+
+
+def exit_code(result: dict[str, Any], requested: list[str]) -> int:
+    """0: the float64 runs and every first float32 step agree; 1: one of them differs, or a backend
+    failed; 3: a requested backend, or every one, is not installed."""
     same = [result["float64"]["same"], *(run["same"] for run in result["float32"].values())]
-    return comparison.exit_code(result, asked) if all(same) else 1
+    return exit_code_of_backends(result, requested) if all(same) else 1
 
 
 def table(result: dict[str, Any]) -> Group:
-    """The losses step by step, and the deviations of the whole run."""
+    """The losses step by step, and the deviations of the complete runs."""
     from rich.console import Group
 
     trained = [_losses(result)] if result["float32"] else []
@@ -34,8 +152,8 @@ def _losses(result: dict[str, Any]) -> Table:
         f"{result['recipe_name']} recipe, from {result['weights']}",
         "loss: in float64. apart: the largest relative deviation between two of these losses. "
         "float32: the relative deviation of each loss from the same backend's in float64. Once "
-        "a rounding error carries a value across a ReLU's kink, its gradient is another one and "
-        "the two runs part; so only the first float32 step is judged.",
+        "a rounding error carries a value across a ReLU's kink, its gradient changes and the two "
+        "runs part; so only the first float32 step is judged.",
         padding=0,  # nine columns
     )
     drawn.add_column("\nstep", justify="right", no_wrap=True)
@@ -55,11 +173,12 @@ def _losses(result: dict[str, Any]) -> Table:
 
 
 def _summary(result: dict[str, Any]) -> Table:
+    tolerances = result["tolerances"]
     drawn = _drawn(
         "Largest relative deviations",
-        f"float64 runs are the same up to {result['tolerances']['float64']:.0e} (running means: "
-        f"{result['tolerances']['float64 running means']:.0e}), a first float32 step up to "
-        f"{result['tolerances']['float32 first step']:.0e}. weights, running means: L2 of the difference "
+        f"float64 runs are the same up to {tolerances['float64']:.0e} (running means: "
+        f"{tolerances['float64 running means']:.0e}), a first float32 step up to "
+        f"{tolerances['float32 first step']:.0e}. weights, running means: L2 of the difference "
         "after the last step, all tensors in one, over L2 of the other run.",
         padding=1,
     )

@@ -1,4 +1,4 @@
-"""``densenet-multi train``: one backend, one recipe, real data, and a folder that keeps it all."""
+"""Train one network in one backend on real data, in a run folder that survives being killed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from .._checks import ConfigError
-from ..backends import Backend, first_installed, framework_versions, hide_gpus, load_backend, place
+from ..backends import Backend, framework_versions, hide_gpus, load_backend, place
 from ..checkpoint import Checkpoint
 from ..data.sources import DataSet, load_data
 from ..formats import with_classes
 from ..formats.portable import load_checkpoint, save_weights
 from ..manifest import count_parameters
 from ..reference import cross_entropy
-from ..training.history import Epoch, History
+from ..training.history import History
 from ..training.recipe import RECIPES, Recipe
 from ..training.run import Callback, TrainingError
 from ..training.run_folder import (
@@ -44,9 +44,9 @@ from ..training.run_folder import (
     write_json,
 )
 from ..training.statistics import measure_statistics
-from ..variants import default_image_size, get_spec
+from ..variants import get_spec
 from ..weights import Weights, init_weights
-from .evaluate import answers
+from .predict import Say, batches_of_logits
 
 SCHEMA = 1
 
@@ -56,15 +56,15 @@ class Options:
     """What a run is; ``config.json`` holds it.
 
     Attributes:
-        backend: which trains.
+        backend_name: which backend trains; ``backend`` in ``config.json``.
         data, data_dir: see ``data.load_data``.
-        weights: a portable file to begin with, instead of the recipe's variant; its classifier is
+        weights: a portable file to start from, instead of the recipe's variant; its classifier is
             replaced where the data have other classes.
         recipe: with the variant and the image size of this run.
         recipe_name: of the recipe in ``RECIPES`` that it was made from.
     """
 
-    backend: str
+    backend_name: str
     data: str = "fashion-mnist"
     data_dir: str | None = None
     weights: str | None = None
@@ -73,20 +73,25 @@ class Options:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        return {"schema": SCHEMA, **asdict(self)}
+        values = asdict(self)
+        return {"schema": SCHEMA, "backend": values.pop("backend_name"), **values}
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Options:
-        """What ``to_dict`` gave. Raises ``RunError``, ``ConfigError``."""
+        """The options that ``to_dict`` returned. Raises ``RunError``, ``ConfigError``."""
         if given.get("schema") != SCHEMA or not isinstance(given.get("recipe"), dict):
             raise RunError(
                 f"{CONFIG}: expected schema {SCHEMA} and a recipe, found {given.get('schema')!r}"
             )
-        known: dict[str, Any] = {field.name: given.get(field.name) for field in fields(cls)}
         for name in ("backend", "data", "recipe_name"):
-            if not isinstance(known[name], str):
-                raise RunError(f"{CONFIG}: expected a name for {name}, found {known[name]!r}")
-        return cls(**{**known, "recipe": Recipe.from_json(json.dumps(given["recipe"]))})
+            if not isinstance(given.get(name), str):
+                raise RunError(f"{CONFIG}: expected a name for {name}, found {given.get(name)!r}")
+        known: dict[str, Any] = {field.name: given.get(field.name) for field in fields(cls)}
+        try:
+            known["recipe"] = Recipe.from_json(json.dumps(given["recipe"]))
+        except ConfigError as error:
+            raise ConfigError(f"{CONFIG}: {error}") from None
+        return cls(**{**known, "backend_name": given["backend"]})
 
 
 def train(
@@ -98,24 +103,24 @@ def train(
     save_every: float = SAVE_EVERY,
     device: str | None = None,
     memory_efficient: bool | str = False,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """Train, and return the report that ``report.json`` holds.
+    """Train, and return the report that is also written to ``report.json``.
 
     Arguments:
         options: what is trained, on what, how.
-        output: the folder of the run; None keeps nothing.
-        resume: go on where the run in ``output`` stands.
+        output: the run folder; None keeps nothing.
+        resume: continue the run in ``output``.
         callbacks: as for ``fit``.
         save_every: seconds after which a checkpoint is written within an epoch.
-        device: "gpu" must be there, "cpu" hides one; None takes a GPU where there is one.
-        memory_efficient: as for a backend's ``build``; a run may go on with or without it.
+        device: "gpu" (an error if none is found) or "cpu"; None uses a GPU if available.
+        memory_efficient: as for a backend's ``build``; a run may be resumed with or without it.
         say: called with sentences for the user.
 
     Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run;
-    ``TrainingError`` where it cannot go on; and as ``load_data``, ``load_backend`` and
-    ``load_checkpoint``. On Ctrl-C (and SIGTERM) a run with a folder saves after the step that is
-    under way, and raises ``KeyboardInterrupt`` (``SystemExit``).
+    ``TrainingError`` where training diverges; and as ``load_data``, ``load_backend`` and
+    ``load_checkpoint``. On Ctrl-C (and SIGTERM) a run with a folder saves after the current step,
+    and raises ``KeyboardInterrupt`` (``SystemExit``).
     """
     if device == "cpu":
         hide_gpus()
@@ -126,19 +131,19 @@ def train(
         found = [name for name in (CONFIG, CHECKPOINT, REPORT) if (output / name).exists()]
         if found and not resume:
             raise RunError(
-                f"{output}: expected a folder without a run, found one; type --resume to go on "
-                "with it, or choose another --output"
+                f"{output}: expected a folder without a run, found one; pass resume=True to "
+                "continue it, or another output="
             )
         if found and CONFIG not in found:
             raise RunError(
-                f"{output}: expected {CONFIG}, which says how this run began, found {found[0]} "
-                f"without it; start another run with --weights {output / LAST}"
+                f"{output}: expected {CONFIG}, which states how this run began, found {found[0]} "
+                f"without it; start another run with weights={str(output / LAST)!r}"
             )
         if REPORT in found:
             done = read_json(output / REPORT)
             if not {"recipe", "epochs"} <= done.keys():
                 raise RunError(
-                    f"{output / REPORT}: expected a run's report; remove it to make anew"
+                    f"{output / REPORT}: expected a run's report; remove it to write it again"
                 )
             say(f"{output}: this run is complete")
             return done
@@ -149,7 +154,7 @@ def train(
                 options, output, callbacks, say, resume=resume, save_every=save_every, **how
             )
         except TrainingError:
-            raise  # the history says how it came to that
+            raise  # the history shows how it diverged
         except (ImportError, OSError, ValueError):
             if not found and not (output / CHECKPOINT).exists():  # it never began
                 for name in (CONFIG, HISTORY):
@@ -161,14 +166,14 @@ def _train(
     options: Options,
     output: Path | None,
     callbacks: tuple[Callback, ...],
-    say: Callable[[str], None],
+    say: Say,
     *,
     resume: bool = False,
     save_every: float = SAVE_EVERY,
     device: str | None = None,
     memory_efficient: bool | str = False,
 ) -> dict[str, Any]:
-    backend = load_backend(options.backend)
+    backend = load_backend(options.backend_name)
     start, data = _prepare(options, output if resume else None, say)
     usage = replace(
         start.usage,
@@ -177,7 +182,7 @@ def _train(
         class_names=data.class_names,
         running_variance=backend.RUNNING_VARIANCE,
         split_seed=options.recipe.seed if data.name == "folder" else None,
-        source=f"densenet_multi, {options.backend}, {options.data}",
+        source=f"densenet_multi, {options.backend_name}, {options.data}",
     )
     model = backend.build(start.spec, memory_efficient=memory_efficient)
     backend.import_weights(model, start.weights)
@@ -200,10 +205,12 @@ def _train(
         if output is None:
             raise
         if not (output / CHECKPOINT).exists():
-            how = f"{output / HISTORY} is kept, begin again with another --output"
+            how = f"{output / HISTORY} is kept; start again with another output="
             raise TrainingError(f"{error}; {how}") from None
-        last = f"--weights {output / LAST}, another --output and a lower --learning-rate"
-        raise TrainingError(f"{error}; the last good weights are kept, go on with {last}") from None
+        how = f"weights={str(output / LAST)!r}, another output= and a lower learning_rate="
+        raise TrainingError(
+            f"{error}; the last good weights are kept; continue with {how}"
+        ) from None
     report = _report(options, backend, start, data, history)
     kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
     if options.recipe.recalibrate or history.mean is not None:
@@ -211,11 +218,11 @@ def _train(
             weights, report["final"] = _finished(backend, model, options, data, history)
         except (KeyboardInterrupt, SystemExit):
             if output is not None:
-                say(_go_on(output))
+                say(_how_to_resume(output))
             raise
         if output is not None:
             save_weights(output / FINAL, start.spec, weights, usage)
-            kept.append(f"{FINAL} ({_made_of(report['final'])})")
+            kept.append(f"{FINAL} ({origin_of(report['final'])})")
     if output is not None:
         write_json(output / REPORT, report)
         say(f"{output}: {', '.join(kept)}, curve.svg")
@@ -225,14 +232,15 @@ def _train(
 def _finished(
     backend: Backend, model: Any, options: Options, data: DataSet, history: History
 ) -> tuple[Weights, dict[str, Any]]:
-    """What the recipe makes of the last epochs' weights, and how well it names the test images."""
+    """The final weights that the recipe requests, and how well they classify the test images."""
     recipe, labels = options.recipe, np.asarray(data.test.labels)
     if history.mean is not None:
         backend.import_weights(model, history.mean)
     if recipe.recalibrate:
         measure_statistics(backend, model, data.train, recipe.recalibrate, recipe.batch_size)
     loss = right = 0.0
-    for indices, logits in answers("final weights", backend, model, data.test, recipe.batch_size):
+    batches = batches_of_logits("final weights", backend, model, data.test, recipe.batch_size)
+    for indices, logits in batches:
         loss += cross_entropy(logits, labels[indices]) * len(indices)
         right += int((logits.argmax(axis=1) == labels[indices]).sum())
     return backend.export_weights(model), {
@@ -244,7 +252,7 @@ def _finished(
 
 
 def _check_data(output: Path, data: DataSet) -> None:
-    """Write down what the data are, when the run begins; compare, when it goes on."""
+    """Record what the data are when the run begins; compare when it resumes."""
     found = {
         "class_names": list(data.class_names),
         "train_examples": len(data.train),
@@ -255,8 +263,8 @@ def _check_data(output: Path, data: DataSet) -> None:
     if began != found:
         raise RunError(
             f"{output}: expected the data that this run began with, {_counted(began)}, found "
-            f"{_counted(found)}; bring them back, or start another run with --weights "
-            f"{output / LAST}"
+            f"{_counted(found)}; bring them back, or start another run with "
+            f"weights={str(output / LAST)!r}"
         )
     write_json(output / CONFIG, config)
 
@@ -269,13 +277,11 @@ def _counted(found: dict[str, Any]) -> str:
     )
 
 
-def _prepare(
-    options: Options, run: Path | None, say: Callable[[str], None]
-) -> tuple[Checkpoint, DataSet]:
-    """The network with its first weights, and the data made ready for it.
+def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, DataSet]:
+    """The network with its first weights, and the data prepared for it.
 
-    A ``run`` that goes on has the network in its folder, and needs the weights it began with no
-    longer.
+    A ``run`` that resumes has the network in its folder; the weights that it began with are no
+    longer needed.
     """
     recipe = options.recipe
     path: str | Path | None = options.weights
@@ -305,7 +311,7 @@ def _prepare(
 
 
 @contextmanager
-def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterator[None]:
+def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[None]:
     """Inside, the first Ctrl-C or SIGTERM asks the recorder to stop; the second stops at once."""
     received: list[int] = []
 
@@ -313,7 +319,7 @@ def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterato
         received.append(number)
         restore()
         recorder.stop = True
-        say("saving after this step, or the test under way; once more stops at once")
+        say("saving after this step or the current test; press Ctrl-C again to stop at once")
 
     def restore() -> None:
         for number, handler in before.items():
@@ -323,7 +329,7 @@ def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterato
     try:
         yield
     except Stopped:
-        say(f"saved; {_go_on(recorder.path)}")
+        say(f"saved; {_how_to_resume(recorder.path)}")
         if received == [signal.SIGTERM]:
             sys.exit(128 + signal.SIGTERM)
         raise
@@ -331,14 +337,15 @@ def saving_on_signals(recorder: Recorder, say: Callable[[str], None]) -> Iterato
         restore()
 
 
-def _go_on(output: Path) -> str:
-    return f"go on with: densenet-multi train --output {output} --resume"
+def _how_to_resume(output: Path) -> str:
+    return f"continue with: train(output={str(output)!r}, resume=True)"
 
 
-def _made_of(final: dict[str, Any]) -> str:
+def origin_of(final: dict[str, Any]) -> str:
+    """Which epochs the final weights of a report are from, in words."""
     first, last = final["epochs"][0], final["epochs"][-1]
     whose = f"epoch {last}" if first == last else f"the mean of epochs {first} to {last}"
-    return f"{whose}, running statistics measured anew" if final["recalibrate"] else whose
+    return f"{whose}, running statistics recomputed" if final["recalibrate"] else whose
 
 
 def _where(output: Path, steps: int, options: Options) -> str:
@@ -346,7 +353,7 @@ def _where(output: Path, steps: int, options: Options) -> str:
         network = options.weights or options.recipe.variant
         what = f"{network}, {options.recipe_name} recipe, {options.data}"
         return f"{output}: no checkpoint yet; starting from the beginning ({what})"
-    return f"{output}: going on after step {steps:,}"
+    return f"{output}: resuming after step {steps:,}"
 
 
 def _report(
@@ -357,7 +364,7 @@ def _report(
     return {
         **options.to_dict(),
         "framework": backend.FRAMEWORK,
-        "versions": framework_versions(options.backend),
+        "versions": framework_versions(options.backend_name),
         "platform": platform.platform(),
         "trainable": counts.trainable,
         "data_from": data.where,
@@ -369,112 +376,3 @@ def _report(
         "best_test_accuracy": best.validation_accuracy,
         "training_seconds": sum(epoch.seconds for epoch in history.epochs),
     }
-
-
-def table(report: dict[str, Any]) -> Any:
-    """The report as a table for a terminal."""
-    from rich import box
-    from rich.table import Table
-
-    recipe = report["recipe"]
-    drawn = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"{report['weights'] or recipe['variant']} in {report['framework']}, "
-        f"{report['train_examples']:,} images of {report['data']}, "
-        f"{recipe['image_size']}x{recipe['image_size']}",
-        title_justify="left",
-    )
-    drawn.add_column("epoch", justify="right", no_wrap=True)
-    for heading in ("train loss", "train accuracy", "test loss", "test accuracy"):
-        drawn.add_column(heading, justify="right")
-    drawn.add_column("images/s", justify="right")
-    for line in report["epochs"]:
-        epoch = Epoch(**line)
-        drawn.add_row(
-            str(epoch.number),
-            f"{epoch.loss:.4f}",
-            f"{epoch.accuracy:.4f}",
-            f"{epoch.validation_loss:.4f}",
-            f"{epoch.validation_accuracy:.4f}",
-            f"{epoch.images_per_second:,.0f}",
-        )
-    if final := report.get("final"):
-        drawn.add_section()
-        losses = f"{final['test_loss']:.4f}", f"{final['test_accuracy']:.4f}"
-        drawn.add_row("final", "", "", *losses, "")
-        drawn.caption = f"final: {_made_of(final)}"
-        drawn.caption_justify = "left"
-    return drawn
-
-
-def options_from(given: dict[str, Any], found: dict[str, Any] | None) -> Options:
-    """Options from what the user typed and, on ``--resume``, from ``config.json``.
-
-    Arguments:
-        given: what was typed; None is what was not. ``recipe`` is a name, ``variant`` and the
-            fields of ``Recipe`` change it.
-        found: the run that goes on; what is typed must agree, except the backend and where the
-            data are.
-
-    Raises ``ConfigError`` where they do not, ``RunError``.
-    """
-    typed = {name: value for name, value in given.items() if value is not None}
-    kind, colon, path = typed.get("data", "").partition(":")
-    if colon and path:  # the run may go on from another folder
-        typed["data"] = f"{kind}:{Path(path).expanduser().resolve()}"
-    if "data_dir" in typed:
-        typed["data_dir"] = str(Path(typed["data_dir"]).resolve())
-    if found is None:
-        return _new(typed)
-    options = Options.from_dict(found)
-    free: dict[str, Any] = {
-        name: str(typed.pop(name)) for name in ("backend", "data_dir") if name in typed
-    }
-    recipe = asdict(options.recipe)
-    if "recipe" in typed:
-        typed["recipe_name"] = typed.pop("recipe")
-    for name, value in typed.items():
-        before = recipe[name] if name in recipe else getattr(options, name)
-        if before != value:
-            flag = "freeze" if name == "train_features" else name.removesuffix("_name")
-            flag = flag.replace("_", "-")
-            raise ConfigError(
-                f"--{flag}: expected {before!r}, as this run began, found {value!r}; leave it out, "
-                "or start another run with another --output"
-            )
-    return replace(options, **free)
-
-
-def _new(typed: dict[str, Any]) -> Options:
-    if "variant" in typed and "weights" in typed:
-        raise ConfigError("--weights decides the network: leave --variant out")
-    if "initialization" in typed and "weights" in typed:
-        raise ConfigError("--weights are what training begins with: leave --initialization out")
-    if "train_features" in typed and "weights" not in typed:
-        raise ConfigError("--freeze: expected --weights, whose features are worth keeping")
-    name = typed.get("recipe", "chapter")
-    changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
-    if "train_features" in changes:
-        changes.setdefault("recalibrate", 0)  # the features' statistics stay as they are
-    elif changes.get("recalibrate") == 0:
-        if changes.setdefault("average", 0):  # a mean is of no use with others' statistics
-            raise ConfigError("--average: expected --recalibrate of at least 1 beside it, found 0")
-    elif changes.get("average") and RECIPES[name].recalibrate == 0:
-        changes.setdefault("recalibrate", RECIPES["chapter"].recalibrate)
-    if "image_size" not in changes and ("variant" in changes or "weights" in typed):
-        changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))
-    own = {n: typed[n] for n in ("data", "data_dir", "weights") if n in typed}
-    recipe = replace(RECIPES[name], **changes)  # which refuses what no backend could do
-    return Options(
-        backend=typed.get("backend") or first_installed(),
-        **own,
-        recipe=recipe,
-        recipe_name=name,
-    )
-
-
-def _usual_image_size(variant: str | None, weights: str | None) -> int:
-    if weights is None:
-        return default_image_size(get_spec(variant or "d2l"))
-    checkpoint = load_checkpoint(weights)
-    return checkpoint.usage.image_size or default_image_size(checkpoint.spec)

@@ -57,7 +57,7 @@ def claimed(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise RunError(
                 f"{path}: expected a folder of one run, found another process that writes it; "
-                "wait for it, or choose another --output"
+                "wait for it, or pass another output="
             ) from None
         for file in (CONFIG, REPORT, HISTORY, CHECKPOINT, LAST, BEST, FINAL, "curve.svg"):
             for half_written in path.glob(f".{file}.*"):

@@ -10,14 +10,15 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from densenet_multi.comparison.process import in_its_own_process
 from rich.console import Console
 
 import densenet_multi as dm
 from densenet_multi.backends import framework_versions
-from densenet_multi.commands import cli
 from densenet_multi.commands import compare as compare_command
+from densenet_multi.commands import main
+from densenet_multi.commands.output import NARROWEST, exit_code
 from densenet_multi.comparison import compare, report
-from densenet_multi.comparison.process import in_its_own_process
 
 SPEC = dm.get_spec("d2l", block_config=(1,))
 
@@ -78,7 +79,7 @@ def test_info_names_every_backend_and_library():
     [
         (["summary", "densenet12"], 2, "did you mean 'densenet121'"),
         (["summary", "d2l", "--image-size", "28"], 2, "the smallest is 29"),
-        (["summary", "d2l", "--num-classes", "-1"], 2, "num_classes: expected"),
+        (["summary", "d2l", "--num-classes", "-1"], 2, "--num-classes: expected"),
         (["compare", "--backends", "jax"], 2, "backend 'jax' does not exist"),
         (["summary", "d2l", "--image-size", "0"], 2, "0 is not in the range x>=1"),
         (["compare", "--batch-size", "0"], 2, "0 is not in the range x>=1"),
@@ -94,7 +95,7 @@ def test_info_names_every_backend_and_library():
         (["train", "--output", ""], 2, "found an empty one"),
         (["compare", "--backends", ""], 2, "backend '' does not exist"),
         (["compare", "--output", "."], 2, "is a directory"),
-        (["train", "--seed", "4294967296"], 2, "seed: expected an integer from 0 to 4294967295"),
+        (["train", "--seed", "4294967296"], 2, "--seed: expected an integer from 0 to 4294967295"),
         (["train", "--save-every", "nan"], 2, "a number of seconds"),
         (["compare", "--dtype", "float16"], 2, "float16"),
     ],
@@ -120,7 +121,7 @@ def test_unreadable_data_are_exit_code_4(monkeypatch):
 
     monkeypatch.setattr(data, "load_sample", Mock(side_effect=data.DataError("damaged")))
     monkeypatch.setattr(compare, "load_sample", data.load_sample)
-    done = CliRunner().invoke(cli.main, ["compare"])
+    done = CliRunner().invoke(main, ["compare"])
     assert done.exit_code == 4
     assert "damaged" in done.stderr
 
@@ -186,8 +187,8 @@ def test_a_backend_that_is_another_function_differs(tmp_path, shift, same):
         "tolerance": 1e-5,
         "gray_repeated_over_channels": False,
     }
-    assert compare_command.exit_code(result, []) == (0 if same else 1)
-    console = Console(width=cli.NARROWEST, file=io.StringIO())
+    assert exit_code(result, []) == (0 if same else 1)
+    console = Console(width=NARROWEST, file=io.StringIO())
     console.print(compare_command.table(result))
     assert "…" not in console.file.getvalue()
     assert ("same" if same else "DIFFERS") in console.file.getvalue().split("fake")[1]
@@ -203,12 +204,12 @@ MISSING = {"status": "not installed"}
 
 
 def test_exit_codes_of_a_comparison():
-    assert compare_command.exit_code(result_of(a=OK, b=OK), ["a"]) == 0
-    assert compare_command.exit_code(result_of(a=OK, b=MISSING), []) == 0
-    assert compare_command.exit_code(result_of(a=OK, b=MISSING), ["a", "b"]) == 3
-    assert compare_command.exit_code(result_of(a=MISSING), []) == 3
-    assert compare_command.exit_code(result_of(a=OK, b={"status": "failed"}), []) == 1
-    assert compare_command.exit_code(result_of(a={"status": "ok", "same": False}), []) == 1
+    assert exit_code(result_of(a=OK, b=OK), ["a"]) == 0
+    assert exit_code(result_of(a=OK, b=MISSING), []) == 0
+    assert exit_code(result_of(a=OK, b=MISSING), ["a", "b"]) == 3
+    assert exit_code(result_of(a=MISSING), []) == 3
+    assert exit_code(result_of(a=OK, b={"status": "failed"}), []) == 1
+    assert exit_code(result_of(a={"status": "ok", "same": False}), []) == 1
 
 
 def test_not_a_number_is_a_deviation():

@@ -9,14 +9,15 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from densenet_multi.checkpoint import Checkpoint
 from PIL import Image
 
 import densenet_multi as dm
 from cases import images, labels, random_weights, small
 from densenet_multi import _figures as figures
 from densenet_multi import backends
-from densenet_multi.commands import cli
+from densenet_multi.checkpoint import Checkpoint
+from densenet_multi.commands import main
+from densenet_multi.commands.evaluate import confused_with
 from densenet_multi.data import (
     CLASSES,
     Arrays,
@@ -26,7 +27,7 @@ from densenet_multi.data import (
     read_image,
     to_input,
 )
-from densenet_multi.tasks import evaluate
+from densenet_multi.tasks import evaluate, predict
 
 FASHION = {"in_channels": 1, "num_classes": 10}  # what suits Fashion-MNIST
 GREY = small("cubic", **FASHION)
@@ -44,7 +45,7 @@ def saved(path, spec=GREY, image_size=32, **usage):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(cli.main, list(map(str, arguments)))
+    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ class Fake:
         self.logits, self.seen = logits, []
         self.build, self.import_weights, self.use_gpu = Mock(), Mock(), Mock()
         self.load = Mock(return_value=self)
-        monkeypatch.setattr(evaluate, "load_backend", self.load)
-        monkeypatch.setattr(evaluate, "first_installed", Mock(return_value="fake"))
+        monkeypatch.setattr(predict, "load_backend", self.load)
+        monkeypatch.setattr(predict, "first_installed", Mock(return_value="fake"))
 
     def predict(self, _, images):
         self.seen.append(images)
@@ -121,20 +122,20 @@ def test_the_accuracy_of_a_class_is_its_share_and_none_without_images():
 
 def test_a_class_is_confused_with_the_one_it_was_most_often_taken_for():
     counts = np.array([[9, 1, 2], [0, 5, 0], [4, 4, 0]])
-    assert evaluate.confused_with(counts) == [(2, 2), None, (0, 4)]
+    assert confused_with(counts) == [(2, 2), None, (0, 4)]
 
 
 def test_probabilities_are_a_stable_softmax_in_float64():
     logits = np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4]], np.float32)
-    actual = evaluate.softmax(logits)
+    actual = predict.softmax(logits)
     assert actual.dtype == np.float64
     share = 1 / (1 + np.exp(-1.0))
     np.testing.assert_allclose(actual, [[share, 1 - share, 0], [1 / 3] * 3], rtol=1e-15)
 
 
 def test_the_highest_come_first_and_of_equal_ones_the_first():
-    np.testing.assert_array_equal(evaluate.highest(np.array([1, 3, 2, 3]), 3), [1, 3, 2])
-    assert len(evaluate.highest(np.array([1, 3]), 5)) == 2
+    np.testing.assert_array_equal(predict.highest(np.array([1, 3, 2, 3]), 3), [1, 3, 2])
+    assert len(predict.highest(np.array([1, 3]), 5)) == 2
 
 
 def order(own, names):
@@ -174,7 +175,7 @@ def test_the_first_installed_backend_is_the_first_that_lacks_nothing(monkeypatch
 
 
 def test_the_numbers_are_those_of_all_test_images_at_once(fake, weights):
-    result = evaluate.evaluate(weights, backend=NAME, data="sample", batch_size=300)
+    result = evaluate.evaluate(weights, backend_name=NAME, data="sample", batch_size=300)
     images, labels = load_sample("test")
     x = to_input(images, 32)
     logits = projected(x)
@@ -211,14 +212,14 @@ def test_a_table_shows_each_class_in_80_columns(weights):
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     (trouser,) = (line.split() for line in lines if line.startswith("  Trouser"))
-    result = evaluate.evaluate(weights, backend=NAME, data="sample")
+    result = evaluate.evaluate(weights, backend_name=NAME, data="sample")
     assert trouser[:3] == ["Trouser", "100", f"{result['per_class']['Trouser']:.4f}"]
     assert f"{result['accuracy']:.4f}" in next(line for line in lines if line.startswith("  all"))
     assert f"mean cross entropy {result['loss']:.4f}" in done.stdout
 
 
 def test_the_network_is_built_in_the_dtype_of_its_weights(fake, weights):
-    evaluate.evaluate(weights, backend=NAME, data="sample")
+    evaluate.evaluate(weights, backend_name=NAME, data="sample")
     assert fake.build.call_args.kwargs == {"dtype": "float64"}
     checkpoint = dm.load_checkpoint(weights)
     assert fake.build.call_args.args == (checkpoint.spec,)
@@ -232,7 +233,7 @@ def test_the_network_is_built_in_the_dtype_of_its_weights(fake, weights):
 @pytest.mark.parametrize("own", [RGB, ("blue", "green", "red")])
 def test_folders_are_matched_with_the_networks_classes_by_name(colours, folder, tmp_path, own):
     path = saved(tmp_path / "w.safetensors", COLOUR, class_names=own, **PIXELS)
-    result = evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}")
+    result = evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}")
     assert (result["examples"], result["class_names"]) == (3, ["blue", "green", "red"])
     right = 1.0 if own == RGB else 0.0  # the fake's outputs are red, green, blue
     assert result["per_class"] == {"blue": right, "green": 1.0, "red": right}
@@ -243,7 +244,7 @@ def test_folders_are_matched_with_the_networks_classes_by_name(colours, folder, 
 def test_pixels_are_prepared_as_the_weights_say(colours, folder, tmp_path):
     normal = {"value_range": (0.0, 255.0), "mean": (1.0, 2.0, 3.0), "std": (2.0, 4.0, 8.0)}
     path = saved(tmp_path / "w.safetensors", COLOUR, **normal)
-    evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}", image_size=40)
+    evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", image_size=40)
     (seen,) = colours.seen
     assert seen.shape == (3, 3, 40, 40)
     shades = np.array([SHADES[name] for name in ("blue", "green", "red")])
@@ -268,11 +269,11 @@ def test_a_folder_is_split_as_it_was_when_the_weights_were_trained(colours, fold
     for i in range(5):
         Image.new("RGB", (9, 9), (10 * i, 0, 200)).save(folder / "blue" / f"{i}.png")
     said = []
-    evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}", say=said.append)
+    evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", say=said.append)
     test = load_data(f"folder:{folder}", image_size=32, seed=4).test
     np.testing.assert_array_equal(colours.seen[-1], test.take(np.arange(3)))
     assert said == []
-    evaluate.evaluate(path, backend=NAME, data=f"folder:{folder}", seed=5, say=said.append)
+    evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", seed=5, say=said.append)
     assert "seed 4 had split; with seed 5 some of" in said[0]
 
 
@@ -358,7 +359,7 @@ def test_the_picture_is_whole_xml_and_the_same_bytes_every_time(weights, tmp_pat
     first, second = (path.read_bytes() for path in paths)
     assert first == second
     texts = {node.text for node in ET.fromstring(first).iter() if node.tag.endswith("}text")}  # noqa: S314  # ours
-    result = evaluate.evaluate(weights, backend=NAME, data="sample")
+    result = evaluate.evaluate(weights, backend_name=NAME, data="sample")
     counts = {f"{count:,}" for row in result["confusion"] for count in row if count}
     assert texts == {*CLASSES, *counts, "predicted", "true"}
     assert sorted(path.name for path in tmp_path.glob("*svg*")) == ["a.svg", "b.svg"]
@@ -394,7 +395,7 @@ def test_the_answers_are_the_softmax_of_the_logits_in_order(fake, tmp_path, pict
     path = saved(tmp_path / "w.safetensors", class_names=CLASSES, **PIXELS)
     Image.fromarray(load_sample("test")[0][0]).save(tmp_path / "shirt.png")
     images = [picture, tmp_path / "shirt.png", picture]
-    found = evaluate.predict(path, images, backend=NAME, batch_size=2)
+    found = predict.predict(path, images, backend_name=NAME, batch_size=2)
     assert [entry["image"] for entry in found] == list(map(str, images))
     assert list(map(len, fake.seen)) == [2, 1]
     seen = np.concatenate(fake.seen)
@@ -425,8 +426,8 @@ def test_the_image_size_is_as_asked_or_that_of_the_weights_or_the_usual(
 ):
     fake.logits = lambda images: np.zeros((len(images), 10))
     path = saved(tmp_path / "w.safetensors", image_size=own, **PIXELS)
-    evaluate.predict(path, [picture], backend=NAME, image_size=asked)
-    result = evaluate.evaluate(path, backend=NAME, data="sample", image_size=asked)
+    predict.predict(path, [picture], backend_name=NAME, image_size=asked)
+    result = evaluate.evaluate(path, backend_name=NAME, data="sample", image_size=asked)
     assert result["image_size"] == expected
     assert {images.shape[2:] for images in fake.seen} == {(expected, expected)}
 
@@ -437,7 +438,7 @@ def test_images_of_any_mode_and_size_are_read(colours, tmp_path, mode):
     assert image.mode == mode
     image.save(tmp_path / "i.png")
     path = saved(tmp_path / "w.safetensors", COLOUR, **PIXELS)
-    evaluate.predict(path, [tmp_path / "i.png"], backend=NAME)
+    predict.predict(path, [tmp_path / "i.png"], backend_name=NAME)
     assert colours.seen[0].shape == (1, 3, 32, 32)
     np.testing.assert_allclose(colours.seen[0].mean(axis=(2, 3)), [expected], rtol=1e-5)
 
@@ -447,7 +448,7 @@ def test_images_are_stretched_not_cropped(colours, tmp_path):
     half.paste("blue", (0, 0, 100, 20))
     half.save(tmp_path / "i.png")
     path = saved(tmp_path / "w.safetensors", COLOUR, **PIXELS)
-    evaluate.predict(path, [tmp_path / "i.png"], backend=NAME, image_size=64)
+    predict.predict(path, [tmp_path / "i.png"], backend_name=NAME, image_size=64)
     np.testing.assert_array_equal(colours.seen[0][0, 2, :, 0], np.ones(64))
     np.testing.assert_array_equal(colours.seen[0][0, 0, :, -1], np.ones(64))
     assert "square, not cropped" in " ".join(invoke("predict", "--help").stdout.split())
@@ -559,9 +560,9 @@ def test_a_backends_numbers_are_those_of_its_own_logits(backend, tmp_path, pictu
     expected = {name: right[labels == i].mean() for i, name in enumerate(CLASSES)}
     assert result["per_class"] == expected
 
-    (entry,) = evaluate.predict(path, [picture], backend=backend.NAME, top=10)
+    (entry,) = predict.predict(path, [picture], backend_name=backend.NAME, top=10)
     prepared = np.full((1, 1, 32, 32), read_image(picture, 1)[0, 0, 0])
-    (exact,) = evaluate.softmax(backend.predict(model, prepared))
+    (exact,) = predict.softmax(backend.predict(model, prepared))
     for row in entry["top"]:
         assert row["probability"] == pytest.approx(exact[row["index"]], rel=1e-9)
 
@@ -571,11 +572,11 @@ def test_a_backends_numbers_are_those_of_its_own_logits(backend, tmp_path, pictu
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_the_device_that_was_asked_for(weights, picture, fake, monkeypatch, command):
-    monkeypatch.setattr(evaluate, "hide_gpus", hide := Mock())
+    monkeypatch.setattr(predict, "hide_gpus", hide := Mock())
     what = ["--data", "sample"] if command == "evaluate" else [picture]
     fake.use_gpu.return_value = False  # there is none
     refused = invoke(command, weights, *what, "--device", "gpu")
-    assert (refused.exit_code, "found none; type --device cpu" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "found none; use --device cpu" in refused.stderr) == (1, True)
     assert not hide.called
     fake.use_gpu.reset_mock()
     assert invoke(command, weights, *what, "--device", "cpu").exit_code == 0
@@ -614,8 +615,8 @@ def test_evaluation_with_statistics_measured_anew(weights, monkeypatch):
     common = ["evaluate", weights, "--backend", NAME, "--data", "sample", "--format", "json"]
     plain, again = invoke(*common), invoke(*common, "--recalibrate", 7)
     assert (plain.exit_code, again.exit_code) == (0, 0)
-    (backend, _, examples, batches), given = anew.call_args
-    assert (backend, len(examples), batches, given) == (NAME, 1000, 7, {"device": None})
+    (name, _, examples, batches), given = anew.call_args
+    assert (name, len(examples), batches, given) == (NAME, 1000, 7, {"device": None})
     assert json.loads(again.stdout)["recalibrate"] == 7
     assert json.loads(plain.stdout)["recalibrate"] == anew.call_count - 1 == 0
 

@@ -14,17 +14,18 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from PIL import Image
 
-import densenet_multi as dm
 import cases
+import densenet_multi as dm
 from cases import random_weights, small
-from densenet_multi.commands import cli
+from densenet_multi.commands import main
+from densenet_multi.commands.train import options_from
 from densenet_multi.data import load_data
+from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from densenet_multi.tasks import evaluate
 from densenet_multi.tasks import train as training
-from densenet_multi.tasks.train import Options, _prepare, options_from, train
+from densenet_multi.tasks.train import Options, _prepare, train
 from densenet_multi.training import run_folder as runs
 from densenet_multi.training.history import Epoch, Step
 from densenet_multi.training.run_folder import Recorder, RunError, claimed
@@ -230,14 +231,14 @@ def test_two_processes_cannot_write_one_folder_and_a_killed_one_leaves_no_claim(
 
 
 def test_options_survive_their_json():
-    options = options_from({"backend": "b", "recipe": "paper", "epochs": 3, "seed": 5}, None)
+    options = options_from({"backend_name": "b", "recipe": "paper", "epochs": 3, "seed": 5}, None)
     assert (options.recipe.epochs, options.recipe.seed) == (3, 5)
     assert options.recipe.variant == "densenet_bc100_k12"
     assert Options.from_dict(json.loads(json.dumps(options.to_dict()))) == options
 
 
 def test_another_network_has_its_usual_image_size():
-    given = {"backend": "b", "recipe": None}
+    given = {"backend_name": "b", "recipe": None}
     assert options_from({**given, "variant": "densenet40_k12"}, None).recipe.image_size == 32
     assert options_from({**given, "variant": "densenet121"}, None).recipe.image_size == 96
     chosen = {**given, "variant": "densenet40_k12", "image_size": 28}
@@ -245,9 +246,9 @@ def test_another_network_has_its_usual_image_size():
 
 
 def test_what_is_typed_with_resume_must_agree_except_the_backend_and_the_place_of_the_data():
-    found = options_from({"backend": "b", "epochs": 3}, None).to_dict()
-    assert options_from({"backend": None, "epochs": 3}, found).backend == "b"
-    assert options_from({"backend": "c", "data_dir": "d"}, found).backend == "c"
+    found = options_from({"backend_name": "b", "epochs": 3}, None).to_dict()
+    assert options_from({"backend_name": None, "epochs": 3}, found).backend_name == "b"
+    assert options_from({"backend_name": "c", "data_dir": "d"}, found).backend_name == "c"
     assert options_from({"recipe": "chapter"}, found).recipe.epochs == 3
     for typed, flag in (
         ({"epochs": 4}, "--epochs: expected 3"),
@@ -268,38 +269,38 @@ def test_a_damaged_config_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize("name", ["he_fan_in", "xavier"])
 def test_a_run_begins_with_the_weights_of_its_recipe(name):
-    given = {"backend": "torch", "data": "sample", "initialization": name, "seed": 3}
+    given = {"backend_name": "torch", "data": "sample", "initialization": name, "seed": 3}
     start, _ = _prepare(options_from(given, None), None, lambda _: None)
     for tensor, array in dm.init_weights(start.spec, 3, name).items():
         np.testing.assert_array_equal(start.weights[tensor], array)
 
 
 def test_weights_decide_the_network():
-    with pytest.raises(dm.ConfigError, match="leave --variant out"):
+    with pytest.raises(dm.ConfigError, match="omit --variant"):
         options_from({"weights": "file", "variant": "d2l"}, None)
-    with pytest.raises(dm.ConfigError, match="leave --initialization out"):
+    with pytest.raises(dm.ConfigError, match="omit --initialization"):
         options_from({"weights": "file", "initialization": "xavier"}, None)
     with pytest.raises(dm.ConfigError, match="--freeze: expected --weights"):
         options_from({"train_features": False}, None)
-    typed = {"train_features": False, "weights": "file", "image_size": 32, "backend": "b"}
+    typed = {"train_features": False, "weights": "file", "image_size": 32, "backend_name": "b"}
     frozen = options_from(typed, None).recipe
     assert (frozen.recalibrate, frozen.average) == (0, 0.5)  # of classifiers
-    assert options_from({"backend": "b", "recalibrate": 0}, None).recipe.average == 0
-    averaged = options_from({"backend": "b", "recipe": "modern", "average": 0.5}, None).recipe
+    assert options_from({"backend_name": "b", "recalibrate": 0}, None).recipe.average == 0
+    averaged = options_from({"backend_name": "b", "recipe": "modern", "average": 0.5}, None).recipe
     assert averaged.recalibrate == dm.RECIPES["chapter"].recalibrate > 0  # the mean has none
     with pytest.raises(dm.ConfigError, match="--average: expected --recalibrate of at least 1"):
-        options_from({"backend": "b", "average": 0.5, "recalibrate": 0}, None)
+        options_from({"backend_name": "b", "average": 0.5, "recalibrate": 0}, None)
     with pytest.raises(dm.ConfigError, match="recalibrate: expected 0 where the features stay"):
         options_from({**typed, "recalibrate": 5}, None)
 
 
 def test_a_folder_with_anything_of_a_run_is_refused_without_resume(tmp_path):
-    options = options_from({"backend": "b"}, None)
+    options = options_from({"backend_name": "b"}, None)
     for name in ("config.json", "checkpoint.safetensors", "report.json"):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("{}")
-        with pytest.raises(RunError, match="type --resume to go on"):
+        with pytest.raises(RunError, match="pass resume=True to continue"):
             train(options, output=folder)
         if name != "config.json":
             with pytest.raises(RunError, match=rf"expected config\.json.*found {name} without it"):
@@ -309,7 +310,7 @@ def test_a_folder_with_anything_of_a_run_is_refused_without_resume(tmp_path):
 
 def test_paths_are_kept_so_that_a_run_may_go_on_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = options_from({"backend": "b", "data": "folder:own"}, None)
+    options = options_from({"backend_name": "b", "data": "folder:own"}, None)
     assert options.data == f"folder:{tmp_path.resolve() / 'own'}"
     assert options_from({"data": "folder:own"}, options.to_dict()) == options
 
@@ -413,10 +414,10 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_pa
             message = process.stderr.read()
         expected = -signal.SIGKILL if ending == signal.SIGKILL else 128 + signal.SIGINT
         assert process.returncode == expected, message
-    assert "saved; go on with" in message
+    assert "saved; continue with" in message
     resumed = run(arguments(backend, weights, output, "--resume"))
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after step" in resumed.stderr
+    assert "resuming after step" in resumed.stderr
     names = "last", "best", "final", "checkpoint"
     for file in (f"{name}.safetensors" for name in names):
         if file == "checkpoint.safetensors":  # it also holds how long the epochs took
@@ -435,20 +436,21 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_pa
     assert (again.exit_code, "this run is complete" in again.stderr) == (0, True)
     hidden = called(backend, weights, tmp_path / "gpu", "--device", "gpu")
     if hidden.exit_code:  # no GPU here
-        assert (hidden.exit_code, "type --device cpu" in hidden.stderr) == (1, True)
+        assert (hidden.exit_code, "use --device cpu" in hidden.stderr) == (1, True)
         assert not (tmp_path / "gpu" / "config.json").exists()  # one may try again
     refused = called(backend, weights, output)
-    assert (refused.exit_code, "type --resume to go on" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "pass --resume to continue" in refused.stderr) == (2, True)
 
 
 def test_a_run_ends_with_statistics_measured_anew(backend, weights, tmp_path):
     output, batches = tmp_path / "run", ["--recalibrate", "2"]
     done = called(backend, weights, output, *batches, "--format", "json")
     assert done.exit_code == 0, done.output
-    assert "final.safetensors (the mean of epochs 1 to 2, running statistics m" in done.stderr
+    assert "final.safetensors (the mean of epochs 1 to 2, running statistics r" in done.stderr
     reported = json.loads(done.stdout)["final"]
     assert (reported["epochs"], reported["recalibrate"]) == ([1, 2], 2)
-    found = evaluate.evaluate(output / "final.safetensors", backend=backend.NAME, data="sample")
+    path = output / "final.safetensors"
+    found = evaluate.evaluate(path, backend_name=backend.NAME, data="sample")
     assert reported["test_accuracy"] == found["accuracy"]
     assert reported["test_loss"] == pytest.approx(found["loss"], rel=1e-5)
     trained, anew = (
@@ -490,7 +492,7 @@ def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_pat
 
 def called(*given):
     """The same command in this process."""
-    return CliRunner().invoke(cli.main, arguments(*given)[4:])
+    return CliRunner().invoke(main, arguments(*given)[4:])
 
 
 def wait_for_another_step(output, process):
@@ -504,14 +506,14 @@ def wait_for_another_step(output, process):
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(backend, weights, tmp_path):
     recipe = dm.Recipe(epochs=2, batch_size=100, image_size=32, learning_rate=1e30)
-    options = Options(backend=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
+    options = Options(backend_name=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
     with pytest.raises(dm.TrainingError, match=r"expected .*finite") as caught:
         train(options, output=tmp_path / "run", save_every=0)
     path = tmp_path / "run" / "checkpoint.safetensors"
     if path.exists():
         assert all(np.isfinite(a).all() for a in load_state(path)[1].weights.values())
         assert str(tmp_path / "run") in str(caught.value)
-    with pytest.raises(dm.TrainingError, match=r"history\.jsonl is kept, begin again with another"):
+    with pytest.raises(dm.TrainingError, match=r"history\.jsonl is kept; start again with another"):
         train(options, output=tmp_path / "short")
     assert runs.read_config(tmp_path / "short")["weights"] == str(weights)
     assert (tmp_path / "short" / "history.jsonl").exists()
@@ -536,7 +538,7 @@ def test_a_run_goes_on_in_less_memory(backend, weights, tmp_path, monkeypatch):
 
 def test_a_start_that_fails_leaves_no_run_behind(backend, weights, tmp_path):
     recipe = dm.Recipe(image_size=32, batch_size=5000)
-    options = Options(backend=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
+    options = Options(backend_name=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
     with pytest.raises(dm.ConfigError, match="batch_size: expected at most the 1000 examples"):
         train(options, output=tmp_path / "run")
     assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]
@@ -549,7 +551,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
             Image.new("L", (32, 32), 40 * number).save(tmp_path / "own" / name / f"{number}.png")
     recipe = dm.Recipe(image_size=32, batch_size=3, epochs=1, seed=6)
     data = f"folder:{tmp_path / 'own'}"
-    options = Options(backend=backend.NAME, data=data, weights=str(weights), recipe=recipe)
+    options = Options(backend_name=backend.NAME, data=data, weights=str(weights), recipe=recipe)
     train(options, output=tmp_path / "run")
     assert dm.load_checkpoint(tmp_path / "run" / "last.safetensors").usage.split_seed == 6
     (tmp_path / "run" / "report.json").unlink()

@@ -1,0 +1,114 @@
+"""Rewrite what the library says about arguments as what is typed on the command line.
+
+The library speaks Python. It names an argument as ``name: expected …`` where an error starts, as
+``name=value`` or ``name=`` within a sentence, and a call as ``train(output='X', resume=True)``.
+The same sentences name ``--name: expected …``, ``--name value``, ``--name`` and
+``densenet-multi train --output X --resume`` once they have passed through ``in_flags``.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+
+import click
+
+PROGRAM = "densenet-multi"
+STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+VALUE = rf"{STRING}|[\w.+-]*\w"
+WORD_STARTS = r"(?<![\w./=-])"
+
+
+def in_flags(text: str, context: click.Context) -> str:
+    """A sentence of the library, with the current command's arguments and every call as typed.
+
+    Arguments of other commands stay as they are. So does what the user has typed, even where it
+    looks like an argument: a folder may be called ``seed=3``.
+    """
+    parameters = _by_name(context.command)
+    group = context.find_root().command
+    commands = group.commands if isinstance(group, click.Group) else {}
+    names, typed = _any_of(parameters), _any_of(_texts(context.params.values()))
+    pattern = (
+        rf"{WORD_STARTS}{typed}(?![\w=(])"
+        rf"|{WORD_STARTS}(?P<call>(?P<command>{_any_of(commands)})\((?:[^()'\"]|{STRING})*\))"
+        rf"|(?:^|(?<=Error: ))(?P<subject>{names})(?=: expected)"
+        rf"|{WORD_STARTS}(?P<name>{names})=(?P<value>{VALUE})?"
+    )
+
+    def translated(match: re.Match[str]) -> str:
+        if match["call"]:
+            return _typed_call(match["call"], commands[match["command"]])
+        if match["subject"]:
+            return _flag(parameters[match["subject"]])
+        if match["name"]:
+            return _typed_argument(parameters[match["name"]], match["value"] or "")
+        return match[0]
+
+    return re.sub(pattern, translated, text)
+
+
+def flag_of(command: click.Command, name: str) -> str:
+    """What is typed for a command's parameter: its flag, or the placeholder of an argument."""
+    return _flag(_by_name(command)[name])
+
+
+def _by_name(command: click.Command) -> dict[str, click.Parameter]:
+    return {parameter.name: parameter for parameter in command.params if parameter.name}
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """A pattern for one of these words; without any, one that matches nothing."""
+    longest_first = sorted(words, key=len, reverse=True)
+    return f"(?:{'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)"
+
+
+def _texts(values: Iterable[object]) -> list[str]:
+    """The words and paths among what was typed."""
+    entries = [e for value in values for e in (value if isinstance(value, tuple) else (value,))]
+    return [str(e) for e in entries if not isinstance(e, (bool, int, float)) and e is not None]
+
+
+def _flag(parameter: click.Parameter) -> str:
+    if isinstance(parameter, click.Argument):
+        return parameter.human_readable_name
+    return max(parameter.opts, key=len)
+
+
+def _typed_argument(parameter: click.Parameter, literal: str) -> str:
+    """What is typed for ``name=literal``; the literal is Python's, or a placeholder, or empty."""
+    flag, value = _flag(parameter), _value(literal)
+    if not literal:
+        return flag
+    if isinstance(parameter, click.Argument):
+        return shlex.quote(str(value))
+    if value is True or (value is False and getattr(parameter, "flag_value", None) is False):
+        return flag
+    if value is None or value is False:
+        return f"no {flag}"
+    return f"{flag} {shlex.quote(str(value))}"
+
+
+def _value(literal: str) -> object:
+    if literal[:1] in ("'", '"') or literal in ("True", "False", "None"):
+        return ast.literal_eval(literal)
+    return literal
+
+
+def _typed_call(call: str, command: click.Command) -> str:
+    """What is typed for a call in Python; the call itself where the command has no such option."""
+    try:
+        parsed = ast.parse(call, mode="eval").body
+    except SyntaxError:
+        return call
+    parameters: Mapping[str, click.Parameter] = _by_name(command)
+    if not isinstance(parsed, ast.Call):
+        return call
+    words = [shlex.quote(str(_value(ast.unparse(argument)))) for argument in parsed.args]
+    for keyword in parsed.keywords:
+        if keyword.arg not in parameters:
+            return call
+        words.append(_typed_argument(parameters[keyword.arg], ast.unparse(keyword.value)))
+    return " ".join([PROGRAM, str(command.name), *words])

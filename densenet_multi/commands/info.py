@@ -1,0 +1,62 @@
+"""``densenet-multi info``: what a bug report needs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__, backend_names
+from ..backends import framework_versions, package_versions
+from .options import format_option
+from .output import errors_as_exit_codes, print_result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SETTINGS = ("_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "XLA_FLAGS", "KERAS_BACKEND")
+
+
+@click.command()
+@format_option
+@errors_as_exit_codes
+def info(output_format: str) -> None:
+    """Print the platform, versions, backends and threads: what a bug report needs."""
+    import platform
+
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    result = {
+        "densenet_multi": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "usable_cpus": len(usable),
+        "settings": {k: os.environ[k] for k in sorted(os.environ) if k.endswith(SETTINGS)},
+        "packages": package_versions(),
+        "backends": {name: framework_versions(name) for name in backend_names()},
+    }
+    print_result(result, output_format, table)
+
+
+def table(result: dict[str, Any]) -> Table:
+    """A line for each fact."""
+    from rich.table import Table
+
+    drawn = Table.grid(padding=(0, 2))
+    for name, value in result.items():
+        if isinstance(value, dict):
+            entries = [f"{key}: {_versions(entry)}" for key, entry in value.items()]
+            drawn.add_row(name, "\n".join(entries) or "none")
+        else:
+            drawn.add_row(name, str(value))
+    return drawn
+
+
+def _versions(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return str(entry)
+    if None in entry.values():
+        missing = ", ".join(name for name, version in entry.items() if version is None)
+        return f"not installed (lacks {missing})"
+    return ", ".join(f"{name} {version}" for name, version in entry.items())

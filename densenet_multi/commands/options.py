@@ -1,0 +1,121 @@
+"""The options that several commands share, and the types of what is typed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .._checks import check_names
+from ..backends import backend_names
+
+# --- Types --------------------------------------------------------------------------------------
+
+AT_LEAST_1 = click.IntRange(min=1)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class NewPath(click.Path):
+    """Where something will be written; an empty path would be the current folder."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(path_type=Path, **kwargs)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A ``Path``."""
+        if not str(value):
+            self.fail("expected a path, found an empty one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class NewFile(NewPath):
+    """A file that will be written once the work is done; its folder is checked before.
+
+    Arguments:
+        ending: that its name must have.
+    """
+
+    def __init__(self, ending: str = "") -> None:
+        super().__init__(dir_okay=False, writable=True)
+        self.ending = ending
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A ``Path``."""
+        path = super().convert(value, param, ctx)
+        if not (path.name and os.access(path.parent, os.W_OK)):
+            self.fail(f"no folder to write to: {path.parent}", param, ctx)
+        if not path.name.endswith(self.ending):
+            self.fail(
+                f"expected a name that ends in {self.ending}, found {path.name}; for numbers: "
+                "--format json",
+                param,
+                ctx,
+            )
+        return path
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; NaN, which no range refuses, is none."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A float."""
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:  # noqa: PLR0124
+            self.fail("expected a number of seconds, found nan", param, ctx)
+        return seconds
+
+
+# --- Options ------------------------------------------------------------------------------------
+
+format_option = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    show_default=True,
+    help="A table to look at, or JSON.",
+)
+output_option = click.option(
+    "--output", type=NewFile(), help="Write the result there instead of to stdout."
+)
+image_size_option = click.option(
+    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Where the files of fashion-mnist are.",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu"]),
+    help="Where to compute.  [default: a GPU if available]",
+)
+
+# of evaluate and predict
+weights_argument = click.argument("weights", type=EXISTING_FILE)
+backend_option = click.option(
+    "--backend", "backend_name", help="Which one predicts.  [default: the first that is installed]"
+)
+weights_image_size_option = click.option(
+    "--image-size",
+    type=AT_LEAST_1,
+    help="Pixels per side.  [default: as WEIGHTS state, or the usual]",
+)
+batch_size_option = click.option("--batch-size", type=AT_LEAST_1, default=64, show_default=True)
+
+# of compare, lockstep and bench
+backends_option = click.option(
+    "--backends", help="Comma-separated, such as torch,flax.  [default: all]"
+)
+
+
+def requested_backends(text: str | None) -> list[str]:
+    """The names in ``--backends``, each once; empty without it. Raises ``ConfigError``."""
+    requested = [] if text is None else [name.strip() for name in text.split(",")]
+    check_names("backend", requested, backend_names())
+    return list(dict.fromkeys(requested))

@@ -1,0 +1,176 @@
+"""What every command prints: its result on stdout, everything else on stderr; and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import BackendNotInstalledError, ConfigError
+from .flags import PROGRAM, in_flags
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+NARROWEST = 80  # columns, also where stdout is no terminal
+
+
+# --- Errors -------------------------------------------------------------------------------------
+
+
+def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn what a user's input can cause into one line on stderr and an exit code."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        # as Ctrl-C does, it ends the processes that were started and removes temporary folders
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            code = command(*args, **kwargs)
+        except KeyboardInterrupt:
+            click.echo(f"{PROGRAM}: interrupted", err=True)
+            code = 128 + signal.SIGINT
+        except MemoryError as error:
+            click.echo(
+                f"{PROGRAM}: not enough memory; try smaller images or batches ({error})", err=True
+            )
+            code = 1
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except (BackendNotInstalledError, ValueError, OSError) as error:
+            code = _code_of(error)
+            click.echo(f"{PROGRAM}: {_translated(_message(error))}", err=True)
+        sys.exit(code or 0)
+
+    return run
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
+
+
+def _code_of(error: Exception) -> int:
+    from .._inputs import ImageError
+    from ..data import DataError, IdxError
+    from ..training.run_folder import RunError
+
+    if isinstance(error, BackendNotInstalledError):
+        return 3
+    if isinstance(error, (DataError, IdxError)):
+        return 4
+    return 2 if isinstance(error, (ConfigError, ImageError, RunError)) else 1
+
+
+def _translated(text: str) -> str:
+    return in_flags(text, click.get_current_context())
+
+
+# --- While it runs ------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    """Print a sentence of the library on stderr, with its arguments as flags."""
+    # not click.echo: a progress bar, while it is drawn, replaces sys.stderr to write above itself
+    print(f"{PROGRAM}: {_translated(text)}", file=sys.stderr)  # noqa: T201
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr, on a terminal only; yields the function that starts the next step."""
+    from .._progress import progress
+
+    with progress() as bar:
+        task = bar.add_task("", total=total)
+        started = -1
+
+        def step(text: str) -> None:
+            nonlocal started
+            started += 1
+            bar.update(task, description=text, completed=started)
+
+        yield step
+
+
+# --- The result ---------------------------------------------------------------------------------
+
+
+def print_result(
+    result: Any,
+    output_format: str,
+    table: Callable[[Any], RenderableType],
+    path: Path | None = None,
+) -> None:
+    """Print a result as JSON, or as what ``table`` makes of it; into ``path`` instead of stdout."""
+    from .._files import replace_file
+
+    if output_format == "json":
+        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    else:
+        text = _drawn(table(result), to_file=path is not None)
+    if path is None:
+        click.echo(text, nl=False)
+    else:
+        replace_file(path, text.encode())
+
+
+def _drawn(table: RenderableType, *, to_file: bool) -> str:
+    from rich.console import Console
+
+    wide = sys.stdout is not None and sys.stdout.isatty() and not to_file
+    width = max(Console().width, NARROWEST) if wide else NARROWEST
+    # names of files and classes may look like markup
+    console = Console(width=width, no_color=not wide, highlight=False, markup=False, emoji=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+
+def facts(result: dict[str, Any]) -> Table:
+    """A line for each value, with its name before it."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in result.items():
+        entries = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else [value]
+        entries = value if isinstance(value, list) else entries
+        text = "\n".join(_short(entry) for entry in entries if entry is not None) or "none"
+        table.add_row(name.replace("_", " "), text)
+    return table
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.1e}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+# --- Of backends side by side -------------------------------------------------------------------
+
+
+def print_failures(result: dict[str, Any]) -> None:
+    """Print on stderr why a backend has no numbers."""
+    for name, report in result["backends"].items():
+        if report["status"] != "ok":
+            click.echo(f"{name}: {_translated(report['error'])}", err=True)
+
+
+def exit_code(result: dict[str, Any], requested: list[str]) -> int:
+    """0: every backend that ran is the same function; 1: one differs or failed; 3: a requested
+    one, or every one, is not installed."""
+    reports = result["backends"]
+    if any(r["status"] == "failed" or not r.get("same", True) for r in reports.values()):
+        return 1
+    missing = {name for name, r in reports.items() if r["status"] == "not installed"}
+    return 3 if missing & set(requested) or missing == reports.keys() else 0

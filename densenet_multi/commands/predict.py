@@ -1,0 +1,60 @@
+"""``densenet-multi predict``: the most probable classes of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import (
+    AT_LEAST_1,
+    EXISTING_FILE,
+    backend_option,
+    batch_size_option,
+    device_option,
+    format_option,
+    weights_argument,
+    weights_image_size_option,
+)
+from .output import errors_as_exit_codes, print_result, say
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+@click.command()
+@weights_argument
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=EXISTING_FILE)
+@backend_option
+@click.option("--top", type=AT_LEAST_1, default=5, show_default=True, help="Classes per image.")
+@weights_image_size_option
+@batch_size_option
+@device_option
+@format_option
+@errors_as_exit_codes
+def predict(weights: Path, images: tuple[Path, ...], output_format: str, **given: Any) -> None:
+    """Classify each IMAGE with WEIGHTS, a portable file, and print the most probable classes.
+
+    An IMAGE is a PNG or JPEG file of any size and mode. It is resized to a square, not cropped.
+    """
+    from ..tasks import predict as prediction
+
+    found = prediction.predict(weights, images, **given, say=say)
+    print_result(found, output_format, blocks)
+
+
+def blocks(found: list[dict[str, Any]]) -> Group:
+    """A block for each image: its name, then a line for each class."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+
+    drawn: list[Any] = []
+    for entry in found:
+        classes = Table.grid(padding=(0, 2))
+        classes.add_column(justify="right")
+        for row in entry["top"]:
+            classes.add_row(f"{row['probability']:.4f}", row["class"])
+        drawn += [entry["image"], Padding(classes, (0, 0, 0, 2)), ""]
+    return Group(*drawn[:-1])

@@ -1,0 +1,89 @@
+"""``densenet-multi summary``: stages, shapes, parameters and work of a network."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import VARIANTS, count_parameters, get_spec, profile
+from ..variants import default_image_size
+from .options import format_option, image_size_option
+from .output import errors_as_exit_codes, print_result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command(epilog=f"Variants: {', '.join(VARIANTS)}.")
+@click.argument("variant", default="d2l")
+@image_size_option
+@click.option("--num-classes", type=int, help="Another classifier; 0 for none.")
+@click.option("--in-channels", type=int, help="Another number of image channels.")
+@format_option
+@errors_as_exit_codes
+def summary(
+    variant: str,
+    image_size: int | None,
+    num_classes: int | None,
+    in_channels: int | None,
+    output_format: str,
+) -> None:
+    """Print the stages, shapes, parameters and work of VARIANT (default: d2l).
+
+    Parameters and work are counted in the paper's order; the backends pool before a transition's
+    convolution. Multiply-adds count the taps on zero padding too. Activations are what training
+    keeps for the backward pass without recomputation, in float32, per image.
+    """
+    given = {"num_classes": num_classes, "in_channels": in_channels}
+    spec = get_spec(variant, **{name: value for name, value in given.items() if value is not None})
+    size = image_size if image_size is not None else default_image_size(spec)
+    stages = profile(spec, size, size)
+    counts = count_parameters(spec)
+    result = {
+        "variant": variant,
+        "config": json.loads(spec.to_json())["config"],
+        "image_size": size,
+        "stages": [
+            {
+                "stage": stage.name,
+                "shape": stage.shape,
+                "trainable": stage.parameters.trainable,
+                "statistics": stage.parameters.statistics,
+                "multiply_adds": stage.multiply_adds,
+                "activation_bytes": stage.activation_bytes(),
+            }
+            for stage in stages
+        ],
+        "total": {
+            "trainable": counts.trainable,
+            "statistics": counts.statistics,
+            "multiply_adds": sum(stage.multiply_adds for stage in stages),
+            "activation_bytes": sum(stage.activation_bytes() for stage in stages),
+        },
+    }
+    print_result(result, output_format, table)
+
+
+def table(result: dict[str, Any]) -> Table:
+    """A row for each stage, and their sums."""
+    from rich import box
+    from rich.table import Table
+
+    title = f"{result['variant']}, {result['image_size']}x{result['image_size']}"
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), title=title, show_footer=True)
+    columns = ("trainable", "statistics", "multiply_adds", "activation_bytes")
+    headings = ("trainable", "statistics", "multiply-adds", "activations")
+    drawn.add_column("stage", "total")
+    drawn.add_column("output (C, H, W)")
+    for heading, column in zip(headings, columns, strict=True):
+        drawn.add_column(heading, _amount(column, result["total"][column]), justify="right")
+    for stage in result["stages"]:
+        amounts = (_amount(column, stage[column]) for column in columns)
+        drawn.add_row(stage["stage"], str(tuple(stage["shape"])), *amounts)
+    return drawn
+
+
+def _amount(column: str, value: int) -> str:
+    return f"{value / 2**20:,.2f} MiB" if column == "activation_bytes" else f"{value:,}"

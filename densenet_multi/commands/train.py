@@ -1,0 +1,239 @@
+"""``densenet-multi train``: one backend, one recipe, real images, and a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import ConfigError, backend_names, get_spec
+from .._checks import check_names
+from ..backends import first_installed
+from ..variants import default_image_size
+from .flags import flag_of
+from .options import AT_LEAST_1, NewPath, Seconds, device_option, format_option
+from .output import errors_as_exit_codes, print_result, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..tasks.train import Options
+
+
+@click.command()
+@click.option(
+    "--backend", "backend_name", help="Which one trains.  [default: the first that is installed]"
+)
+@click.option("--recipe", help="chapter, paper or modern.  [default: chapter]")
+@click.option("--variant", help="Another network than the recipe's.")
+@click.option("--data", help="fashion-mnist, sample, folder:PATH or cifar10:PATH.")
+@click.option("--data-dir", help="Where Fashion-MNIST's files are.", type=click.Path())
+@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.")
+@click.option("--epochs", type=AT_LEAST_1)
+@click.option("--batch-size", type=click.IntRange(min=2))
+@click.option("--learning-rate", type=float)
+@click.option("--initialization", help="he_fan_out, he_fan_in or xavier.  [default: the recipe's]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights and the order.")
+@device_option
+@click.option("--bfloat16", is_flag=True, default=None, help="Multiply in bfloat16.")
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="A portable file to start from; other classes get a new classifier.",
+)
+@click.option(
+    "--freeze", "train_features", flag_value=False, default=None, help="Train the classifier alone."
+)
+@click.option(
+    "--recalibrate",
+    type=click.IntRange(min=0),
+    help="Recompute the running statistics at the end, on N batches.  [default: the recipe's]",
+    metavar="N",
+)
+@click.option(
+    "--average",
+    type=click.FloatRange(min=0, max=1),
+    help="End with the mean of the weights after each of the last epochs, a FRACTION of all; 0.5 "
+    "of ten are five.  [default: the recipe's]",
+    metavar="FRACTION",
+)
+@click.option(
+    "--output",
+    type=NewPath(file_okay=False),
+    help="The run folder: checkpoints, history, curve, report.",
+)
+@click.option(
+    "--memory-efficient",
+    type=click.Choice(["some", "max"]),
+    is_flag=False,
+    flag_value="some",
+    help="Recompute part of each dense block in the backward pass instead of keeping it; max: all "
+    "but its maps.  [without a word: some]",
+)
+@click.option(
+    "--save-every",
+    type=Seconds(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds between checkpoints within an epoch.",
+)
+@click.option("--resume", is_flag=True, help="Resume the run in --output, in any backend.")
+@format_option
+@errors_as_exit_codes
+def train(  # noqa: PLR0917  # click passes options by name
+    output: Path | None,
+    resume: bool,
+    save_every: float,
+    device: str | None,
+    output_format: str,
+    memory_efficient: str | None,
+    **given: Any,
+) -> None:
+    """Train a network on real images and print the results.
+
+    Without other options, it is the chapter's network and recipe on Fashion-MNIST. The data order,
+    the augmentation and the initial weights are the same in every backend.
+    """
+    from ..tasks import train as training
+    from ..training.recipe import RECIPES
+    from ..training.run_folder import read_config
+
+    if resume and output is None:
+        raise click.UsageError("--resume needs --output, the run folder")
+    check_names("backend", filter(None, [given["backend_name"]]), backend_names())
+    check_names("recipe", filter(None, [given["recipe"]]), RECIPES)
+    config = read_config(output) if output is not None and resume else None
+    report = training.train(
+        options_from(given, config),
+        output=output,
+        resume=resume,
+        save_every=save_every,
+        device=device,
+        memory_efficient={None: False, "some": True}.get(memory_efficient, "max"),
+        say=say,
+    )
+    print_result(report, output_format, table)
+
+
+# --- From what was typed to what is trained -----------------------------------------------------
+
+
+def options_from(given: dict[str, Any], config: dict[str, Any] | None) -> Options:
+    """The options of a new run, or of one that resumes.
+
+    Arguments:
+        given: what was typed, by the command's parameters; None is what was not. ``recipe`` is a
+            name, ``variant`` and the fields of ``Recipe`` change it.
+        config: the ``config.json`` of the run that resumes. What is typed must agree with it,
+            except the backend and where the data are.
+
+    Raises ``ConfigError`` where they do not agree, ``RunError``.
+    """
+    from dataclasses import asdict, replace
+
+    from ..tasks.train import Options
+
+    typed = {name: value for name, value in given.items() if value is not None}
+    kind, colon, path = typed.get("data", "").partition(":")
+    if colon and path:  # the run may be resumed from another folder
+        typed["data"] = f"{kind}:{Path(path).expanduser().resolve()}"
+    if "data_dir" in typed:
+        typed["data_dir"] = str(Path(typed["data_dir"]).resolve())
+    if config is None:
+        return _new_options(typed)
+    options = Options.from_dict(config)
+    free: dict[str, Any] = {
+        name: str(typed.pop(name)) for name in ("backend_name", "data_dir") if name in typed
+    }
+    began = {**asdict(options), **asdict(options.recipe), "recipe": options.recipe_name}
+    for name, value in typed.items():
+        if value != began[name]:
+            raise ConfigError(
+                f"{flag_of(train, name)}: expected {began[name]!r}, as this run began, found "
+                f"{value!r}; omit it, or start another run with another --output"
+            )
+    return replace(options, **free)
+
+
+def _new_options(typed: dict[str, Any]) -> Options:
+    from dataclasses import fields, replace
+
+    from ..tasks.train import Options
+    from ..training.recipe import RECIPES, Recipe
+
+    if "variant" in typed and "weights" in typed:
+        raise ConfigError("--weights decides the network: omit --variant")
+    if "initialization" in typed and "weights" in typed:
+        raise ConfigError("--weights are what training starts from: omit --initialization")
+    if "train_features" in typed and "weights" not in typed:
+        raise ConfigError("--freeze: expected --weights, whose features are worth keeping")
+    name = typed.get("recipe", "chapter")
+    changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
+    if "train_features" in changes:
+        changes.setdefault("recalibrate", 0)  # the features' statistics stay as they are
+    elif changes.get("recalibrate") == 0:
+        if changes.setdefault("average", 0):  # a mean is of no use with others' statistics
+            raise ConfigError("--average: expected --recalibrate of at least 1 beside it, found 0")
+    elif changes.get("average") and RECIPES[name].recalibrate == 0:
+        changes.setdefault("recalibrate", RECIPES["chapter"].recalibrate)
+    if "image_size" not in changes and ("variant" in changes or "weights" in typed):
+        changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))
+    own = {n: typed[n] for n in ("data", "data_dir", "weights") if n in typed}
+    recipe = replace(RECIPES[name], **changes)  # which refuses what no backend could do
+    return Options(
+        backend_name=typed.get("backend_name") or first_installed(),
+        **own,
+        recipe=recipe,
+        recipe_name=name,
+    )
+
+
+def _usual_image_size(variant: str | None, weights: str | None) -> int:
+    from ..formats.portable import load_checkpoint
+
+    if weights is None:
+        return default_image_size(get_spec(variant or "d2l"))
+    checkpoint = load_checkpoint(weights)
+    return checkpoint.usage.image_size or default_image_size(checkpoint.spec)
+
+
+# --- The table ----------------------------------------------------------------------------------
+
+
+def table(report: dict[str, Any]) -> Table:
+    """A row for each epoch, and one for the final weights."""
+    from rich import box
+    from rich.table import Table
+
+    from ..tasks.train import origin_of
+
+    recipe = report["recipe"]
+    drawn = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{report['weights'] or recipe['variant']} in {report['framework']}, "
+        f"{report['train_examples']:,} images of {report['data']}, "
+        f"{recipe['image_size']}x{recipe['image_size']}",
+        title_justify="left",
+    )
+    drawn.add_column("epoch", justify="right", no_wrap=True)
+    for heading in ("train loss", "train accuracy", "test loss", "test accuracy"):
+        drawn.add_column(heading, justify="right")
+    drawn.add_column("images/s", justify="right")
+    for epoch in report["epochs"]:
+        drawn.add_row(
+            str(epoch["number"]),
+            f"{epoch['loss']:.4f}",
+            f"{epoch['accuracy']:.4f}",
+            f"{epoch['validation_loss']:.4f}",
+            f"{epoch['validation_accuracy']:.4f}",
+            f"{epoch['images_per_second']:,.0f}",
+        )
+    if final := report.get("final"):
+        drawn.add_section()
+        drawn.add_row(
+            "final", "", "", f"{final['test_loss']:.4f}", f"{final['test_accuracy']:.4f}", ""
+        )
+        drawn.caption = f"final: {origin_of(final)}"
+        drawn.caption_justify = "left"
+    return drawn
