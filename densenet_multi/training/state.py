@@ -81,7 +81,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
     if TRAINING_STATE_ENTRY not in metadata:
         raise WeightsError(
             f"{path}: expected a checkpoint of a training run, found no position in its metadata; "
-            "weights alone are given with --weights"
+            f"to start from weights alone, pass weights={str(path)!r}"
         )
     try:
         position = json.loads(metadata[TRAINING_STATE_ENTRY])

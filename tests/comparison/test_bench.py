@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 import densenet_multi as dm
 from densenet_multi import _figures as figures
-from densenet_multi.commands import cli
+from densenet_multi.commands import main
 from densenet_multi.comparison import bench, bench_case
 from densenet_multi.comparison import process as _process
 from densenet_multi.data import Pixels, Preparation, load_sample
@@ -176,7 +176,7 @@ def test_a_case_that_is_killed_leaves_the_others_as_they_are(monkeypatch, round_
     assert found["cases"]["max"]["memory_ratio"] == 1
 
     monkeypatch.setattr(bench, "bench", lambda **_: result(any=found) | {"work": "memory"})
-    done = CliRunner().invoke(cli.main, ["bench", "--work", "memory"])
+    done = CliRunner().invoke(main, ["bench", "--work", "memory"])
     assert done.exit_code == 1
     assert ["plain", "failed"] in [line.split() for line in done.stdout.splitlines()]
     assert "plain: its process ended with signal SIGKILL" in done.stderr
@@ -367,14 +367,14 @@ def test_the_table_begins_with_ratios_and_the_picture_is_whole_xml(monkeypatch, 
         gluon={"status": "not installed", "error": "pip"},
     )
     monkeypatch.setattr(bench, "bench", lambda **_: given)
-    done = CliRunner().invoke(cli.main, ["bench", "--output", str(tmp_path / "bench.svg")])
+    done = CliRunner().invoke(main, ["bench", "--output", str(tmp_path / "bench.svg")])
     assert done.exit_code == 0, done.stderr
     words = done.stdout.split()
     assert words.index("chapter", words.index("fit")) < words.index("1.25")
     assert "not installed" in done.stdout
     root = ET.fromstring((tmp_path / "bench.svg").read_bytes())  # noqa: S314  # our own
     assert root.tag.endswith("svg")
-    refused = CliRunner().invoke(cli.main, ["bench", "--output", str(tmp_path / "bench.png")])
+    refused = CliRunner().invoke(main, ["bench", "--output", str(tmp_path / "bench.png")])
     assert (refused.exit_code, ".svg" in refused.stderr) == (2, True)
 
 
@@ -520,7 +520,7 @@ def test_bench_measures_each_case(backend, work):
         work,
         *(["--depth", "10"] if work == "memory" else ["--variant", "d2l"]),
     ]
-    done = CliRunner().invoke(cli.main, arguments)
+    done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert (len(found["cpus"]), found["device"]) == (1, "cpu")
@@ -551,7 +551,7 @@ def test_bench_measures_each_case(backend, work):
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named(backend):
     arguments = ["bench", "--backends", backend.NAME, "--image-size", "32", "--batch-size", "4"]
-    done = CliRunner().invoke(cli.main, [*arguments, "--device", "gpu", "--rounds", "1"])
+    done = CliRunner().invoke(main, [*arguments, "--device", "gpu", "--rounds", "1"])
     assert done.exit_code == 1
     assert f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none" in done.stderr
 

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 import densenet_multi as dm
 from cases import random_weights, small
-from densenet_multi.commands import cli
 from densenet_multi.commands import lockstep as lockstep_command
+from densenet_multi.commands import main
+from densenet_multi.commands.output import NARROWEST
 from densenet_multi.comparison import lockstep
 from densenet_multi.comparison import process as _process
 from densenet_multi.comparison.lockstep import TOLERANCES, Trajectory
@@ -233,7 +234,7 @@ def pretend(monkeypatch):
 
 
 def invoke(*given: str):
-    return CliRunner().invoke(cli.main, ["lockstep", *given])
+    return CliRunner().invoke(main, ["lockstep", *given])
 
 
 NAMES = dm.backend_names()
@@ -244,7 +245,7 @@ def test_the_table_fits_80_columns_and_says_what_was_found(pretend):
     pretend()
     done = invoke(*FAST, "--steps", "12")
     assert done.exit_code == 0, done.output
-    assert max(map(len, done.stdout.splitlines())) <= cli.NARROWEST
+    assert max(map(len, done.stdout.splitlines())) <= NARROWEST
     assert "…" not in done.stdout
     row = ["12"] + ["1.0417"] * len(NAMES) + ["0.0e+00"] * (len(NAMES) + 1)
     assert row in [line.split() for line in done.stdout.splitlines()]

@@ -18,7 +18,7 @@ import densenet_multi as dm
 from cases import SMALL, as_float32, images, random_weights, small
 from densenet_multi import formats
 from densenet_multi.checkpoint import IMAGENET
-from densenet_multi.commands import cli
+from densenet_multi.commands import main
 from densenet_multi.formats import gluon_zoo
 from densenet_multi.formats.recognize import recognize, variant_name
 from densenet_multi.tasks import convert
@@ -442,7 +442,7 @@ def test_a_variant_that_is_given_must_fit(tmp_path):
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_convert_verifies_on_real_images(tmp_path, checkpoint, monkeypatch):
