@@ -16,7 +16,9 @@ from .output import errors_as_exit_codes, facts, print_result
 @click.option(
     "--from", "source_format", help="Format of SOURCE.  [default: detected from its content]"
 )
-@click.option("--to", "dest_format", help="Format of DEST.  [default: detected from its name]")
+@click.option(
+    "--to", "destination_format", help="Format of DEST.  [default: detected from its name]"
+)
 @click.option("--variant", help="Override the variant detected from names and shapes.")
 @click.option("--num-classes", type=click.IntRange(min=0), help="A new classifier; 0 for none.")
 @click.option("--verify", is_flag=True, help="Run both models on real images before writing DEST.")
@@ -26,7 +28,7 @@ def convert(  # noqa: PLR0917  # click passes options by name
     source: Path,
     dest: Path,
     source_format: str | None,
-    dest_format: str | None,
+    destination_format: str | None,
     variant: str | None,
     num_classes: int | None,
     verify: bool,
@@ -45,7 +47,7 @@ def convert(  # noqa: PLR0917  # click passes options by name
         source,
         dest,
         source_format,
-        dest_format,
+        destination_format,
         variant=variant,
         num_classes=num_classes,
         verify=verify,

@@ -139,8 +139,11 @@ def write(
     return module(name).write(path, checkpoint)
 
 
-def guess(path: Path) -> str:
-    """The format of a file or folder, from its content. Raises ``WeightsError``, ``OSError``."""
+def guess(path: Path, argument: str = "file_format") -> str:
+    """The format of a file or folder, from its content. Raises ``WeightsError``, ``OSError``.
+
+    ``argument`` is the caller's that would decide instead; the error names it.
+    """
     head = b""
     if not path.is_dir():
         with path.open("rb") as file:
@@ -154,12 +157,12 @@ def guess(path: Path) -> str:
     found = "an empty file" if not head else f"a file that starts with {head[:8].hex(' ')}"
     raise WeightsError(
         f"{path}: expected a DenseNet checkpoint ({', '.join(FORMATS)}), found {found}; if you "
-        "know what it is: --from FORMAT"
+        f"know what it is, pass {argument}=FORMAT"
     )
 
 
-def guess_from_name(path: Path) -> str:
-    """The format that a new file's name suggests. Raises ``ConfigError``."""
+def guess_from_name(path: Path, argument: str = "file_format") -> str:
+    """The format that a new file's name suggests. Raises ``ConfigError``; see ``guess``."""
     endings = {
         ".safetensors": "portable",
         ".pth": "torchvision",
@@ -171,7 +174,7 @@ def guess_from_name(path: Path) -> str:
         if path.name.endswith(ending):
             return name
     raise ConfigError(
-        f"{path}: expected a name ending in {', '.join(endings)}, or --to FORMAT; "
+        f"{path}: expected a name ending in {', '.join(endings)}, or {argument}=FORMAT; "
         f"known: {', '.join(FORMATS)}"
     )
 

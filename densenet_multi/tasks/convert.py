@@ -63,8 +63,10 @@ def convert(
         ValueError, OSError, ImportError: as ``formats.read`` and ``formats.write``. In every case
             the destination is complete or as it was.
     """
-    source_format = source_format or formats.guess(source)
-    destination_format = destination_format or formats.guess_from_name(destination)
+    source_format = source_format or formats.guess(source, "source_format")
+    destination_format = destination_format or formats.guess_from_name(
+        destination, "destination_format"
+    )
     _check_is_free(destination, destination_format)
     original = checkpoint = formats.read(source, source_format, variant=variant)
     if num_classes is not None:

@@ -10,7 +10,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from densenet_multi.comparison.process import in_its_own_process
 from rich.console import Console
 
 import densenet_multi as dm
@@ -18,7 +17,9 @@ from densenet_multi.backends import framework_versions
 from densenet_multi.commands import compare as compare_command
 from densenet_multi.commands import main
 from densenet_multi.commands.output import NARROWEST, exit_code
-from densenet_multi.comparison import compare, report
+from densenet_multi.comparison import compare, compare_child
+from densenet_multi.comparison.child_process import report_of
+from densenet_multi.comparison.deviation import TOLERANCES, deviation
 
 SPEC = dm.get_spec("d2l", block_config=(1,))
 
@@ -147,7 +148,7 @@ def test_compare_runs_a_backend_on_real_images(backend, tmp_path):
     assert (row["status"], row["same"], row["agreeing"]) == ("ok", True, 3)
     assert row["output_shape"] == [3, 10]
     assert (row["trainable"], row["statistics"]) == (758_226, 6_608)
-    assert 0 < row["max_deviation"] < report.TOLERANCES["float32"]
+    assert 0 < row["max_deviation"] < TOLERANCES["float32"]
 
 
 def test_compare_repeats_gray_over_the_channels_of_given_weights(backend, tmp_path):
@@ -176,7 +177,8 @@ def test_a_backend_that_is_another_function_differs(tmp_path, shift, same):
         predict=Mock(return_value=logits + shift * np.abs(logits).max()),
         count_parameters=Mock(return_value=dm.count_parameters(spec)),
     )
-    row = {"status": "ok", "versions": {"it": "2.13.0"}, **report._measure(fake, tmp_path)}
+    measured = compare_child.measure_backend(fake, tmp_path)
+    row = {"status": "ok", "versions": {"it": "2.13.0"}, **measured}
     assert row["same"] == same
     result = {
         "backends": {"fake": row, "gone": {"status": "not installed"}},
@@ -213,8 +215,13 @@ def test_exit_codes_of_a_comparison():
 
 
 def test_not_a_number_is_a_deviation():
-    assert report.deviation(np.array([1.0, np.nan]), np.array([1.0, 2.0])) == float("inf")
-    assert report.deviation(np.array([1.0, 2.5]), np.array([1.0, 2.0])) == 0.25
+    assert deviation(np.array([1.0, np.nan]), np.array([1.0, 2.0])) == float("inf")
+    assert deviation(np.array([1.0, 2.5]), np.array([1.0, 2.0])) == 0.25
+
+
+def compare_child_report(name, folder):
+    settings = {"backend": name, "folder": str(folder)}
+    return report_of(compare_child.__name__, settings)
 
 
 def test_a_folder_named_like_a_framework_does_not_shadow_it(backend, tmp_path, monkeypatch):
@@ -230,12 +237,12 @@ def test_a_folder_named_like_a_framework_does_not_shadow_it(backend, tmp_path, m
     np.save(tmp_path / "work" / "expected.npy", expected)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-    row = compare._in_its_own_process(backend.NAME, tmp_path / "work")
+    row = compare_child_report(backend.NAME, tmp_path / "work")
     assert row["status"] == "ok", row
 
 
 def test_a_backend_whose_process_dies_is_a_row(tmp_path):
-    row = compare._in_its_own_process("no-such-backend", tmp_path)
+    row = compare_child_report("no-such-backend", tmp_path)
     assert row["status"] == "failed"
     assert "does not exist" in row["error"]
 
@@ -245,8 +252,8 @@ def test_a_process_that_a_signal_ends_says_which_and_what_was_installed(tmp_path
     (tmp_path / "dies.py").write_text(code, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     name = dm.backend_names()[0]
-    assert in_its_own_process("dies", name, tmp_path) == {
+    assert report_of("dies", {"backend": name}) == {
         "status": "failed",
-        "error": "its process ended with signal SIGKILL and no report: it printed nothing",
+        "error": "its process ended with signal SIGKILL",
         "versions": framework_versions(name),
     }
