@@ -490,7 +490,7 @@ MUTANTS = [
     ),
     Mutant(
         "--device cpu takes no GPU",
-        "tasks/evaluate.py",
+        "tasks/predict.py",
         '    if device == "cpu":\n',
         "    if False:\n",
         "tasks/test_evaluate.py device_that_was_asked",
@@ -849,10 +849,38 @@ MUTANTS = [
     ),
     Mutant(
         "a missing backend that was asked for is exit code 3",
-        "commands/compare.py",
-        "return 3 if missing & set(asked) or missing == reports.keys() else 0",
+        "commands/output.py",
+        "return 3 if missing & set(requested) or missing == reports.keys() else 0",
         "return 3 if missing == reports.keys() else 0",
         "commands/test_cli.py exit_codes",
+    ),
+    Mutant(
+        "the library names no flag",
+        "training/run_folder.py",
+        '"wait for it, or pass another output="',
+        '"wait for it, or pass another --output"',
+        "commands/test_flags.py names_no_flag",
+    ),
+    Mutant(
+        "an error names the flag that was typed",
+        "commands/output.py",
+        "{_translated(_message(error))}",
+        "{_message(error)}",
+        "commands/test_cli.py wrong_input",
+    ),
+    Mutant(
+        "a folder that is called like an argument is not one",
+        "commands/flags.py",
+        'rf"{WORD_STARTS}{typed}(?![\\w=(])"',
+        'r"(?!)"',
+        "commands/test_flags.py typed_is_no_argument",
+    ),
+    Mutant(
+        "config.json names the backend as older run folders do",
+        "tasks/train.py",
+        '"backend": values.pop("backend_name")',
+        '"backend_name": values.pop("backend_name")',
+        "training/test_runs.py survive_their_json",
     ),
     Mutant(
         "a backend that is another function is exit code 1",
@@ -978,7 +1006,7 @@ MUTANTS = [
     ),
     Mutant(
         "a backend can be deleted",
-        "commands/cli.py",
+        "commands/info.py",
         "framework_versions(name) for name in backend_names()}",
         'framework_versions(name) for name in ("flax", "gluon", "keras", "torch")}',
         "project/test_installs.py the_rest_works",

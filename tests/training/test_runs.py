@@ -234,7 +234,13 @@ def test_options_survive_their_json():
     options = options_from({"backend_name": "b", "recipe": "paper", "epochs": 3, "seed": 5}, None)
     assert (options.recipe.epochs, options.recipe.seed) == (3, 5)
     assert options.recipe.variant == "densenet_bc100_k12"
-    assert Options.from_dict(json.loads(json.dumps(options.to_dict()))) == options
+    written = json.loads(json.dumps(options.to_dict()))
+    assert Options.from_dict(written) == options
+    names = ["schema", "backend", "data", "data_dir", "weights", "recipe", "recipe_name"]
+    assert list(written) == names
+    written["recipe"]["epochs"] = 0
+    with pytest.raises(dm.ConfigError, match=r"^config\.json: epochs: expected an integer"):
+        Options.from_dict(written)
 
 
 def test_another_network_has_its_usual_image_size():
