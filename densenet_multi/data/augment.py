@@ -25,7 +25,7 @@ def augment(
 ) -> NDArray[Floating]:
     """Flip each image left to right with probability 1/2, and shift it in both directions.
 
-    What happens to an example follows from (seed, epoch, its index) alone.
+    The changes of an example depend on (seed, epoch, its index) alone.
 
     Arguments:
         images: floating point of shape (n, C, H, W).
@@ -33,12 +33,12 @@ def augment(
         epoch: counted from 0, up to 2**32 - 1.
         indices: integers of shape (n,), each image's index in its data set.
         flip: whether images are flipped.
-        shift: at most so many pixels up, down, left or right, below H and W; each whole number
+        shift: the largest shift up, down, left or right in pixels, below H and W; each integer
             from -shift to shift is equally probable.
-        fill: the value of pixels that nothing was shifted to, or C of them.
+        fill: the value of the pixels that a shift uncovers, or C values.
 
     Returns:
-        A new array of the shape and type of `images`.
+        A new array of the shape and type of ``images``.
 
     Raises:
         ValueError: an argument is outside its range or has another shape (mostly ConfigError).
@@ -51,15 +51,15 @@ def augment(
     truth("flip", flip)
     if integer("shift", shift, 0) >= min(height, width):
         raise bad("shift", shift, f"fewer pixels than an image of {height} x {width} has")
-    colour = np.asarray(fill, images.dtype)
-    if colour.shape not in ((), (1,), (channels,)):
+    color = np.asarray(fill, images.dtype)
+    if color.shape not in ((), (1,), (channels,)):
         raise bad("fill", fill, f"a number, or {channels} of them")
 
     words = _words(seed, epoch, where)
     flipped = words[:, 0] >> np.uint64(63) if flip else np.zeros(n, np.uint64)
     moves = (words[:, 1:] % np.uint64(2 * shift + 1)).astype(np.int64) - shift
     result = np.empty(images.shape, images.dtype)
-    result[:] = colour.reshape(-1, 1, 1)
+    result[:] = color.reshape(-1, 1, 1)
     for target, image, mirrored, (down, right) in zip(result, images, flipped, moves, strict=True):
         source = image[:, :, ::-1] if mirrored else image
         target[:, _slice(down, height), _slice(right, width)] = source[
@@ -76,7 +76,7 @@ def _shape(images: NDArray[Any]) -> tuple[int, ...]:
 
 
 def _slice(move: int, size: int) -> slice:
-    """Where in a row of this size its pixels arrive when they move so far."""
+    """The part of a row of this size that pixels reach when they all move this far."""
     return slice(max(move, 0), size + min(move, 0))
 
 
@@ -85,8 +85,8 @@ def _words(seed: int, epoch: int, indices: NDArray[Any]) -> NDArray[np.uint64]:
 
     The generator is SplitMix64, whose k-th number is a function of k, with k = 3 * index, ...:
     Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014,
-    https://doi.org/10.1145/2660193.2660195. `SeedSequence` makes its start; the third word keeps
-    it apart from `epoch_order`.
+    https://doi.org/10.1145/2660193.2660195. ``SeedSequence`` gives its start; the third word of
+    its entropy separates it from ``epoch_order``.
     """
     if not (0 <= seed < 2**32 and 0 <= epoch < 2**32):
         raise ValueError(f"seed, epoch: expected 0 to 2**32 - 1, found {seed} and {epoch}")

@@ -1,9 +1,11 @@
-"""CIFAR-10 in its binary version: 32 x 32 colour images, 50,000 to train and 10,000 to test.
+"""CIFAR-10 in its binary version: 32 x 32 color images, 50,000 to train and 10,000 to test.
 
 A file is 10,000 records: a byte for the label, then 1,024 bytes of red, of green, of blue, row by
-row. Unlike the Python version, reading it needs no pickle, which may run any program.
+row. Reading it needs no pickle, which could execute any code, as the Python version does.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html (cifar-10-binary.tar.gz)
 """
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import DataError
+from .images import DataError, ImagesAndLabels
 
 CLASSES = (
     "airplane",
@@ -33,9 +35,7 @@ RECORDS = 10_000  # in each file
 RECORD = 1 + 3 * 32 * 32
 
 
-def load_cifar10(
-    path: str | os.PathLike[str], split: str
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
     """Load a split of CIFAR-10 from the folder of its binary files, ``cifar-10-batches-bin``.
 
     Arguments:
@@ -44,7 +44,7 @@ def load_cifar10(
 
     Returns:
         images: uint8 of shape (N, 3, 32, 32): red, green, blue.
-        labels: uint8 of shape (N,), indices into `CLASSES`.
+        labels: uint8 of shape (N,), indices into ``CLASSES``.
 
     Raises:
         ValueError: there is no such split.

@@ -1,4 +1,6 @@
-"""Examples to train on or to test with, made ready for the network a batch at a time."""
+"""Examples to train on or to test with, prepared for the network a batch at a time."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,7 +27,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Arrays:
-    """One's own arrays, as the network reads them.
+    """Your own arrays, as the network reads them.
 
     Attributes:
         images: floating point of shape (N, C, H, W).
@@ -70,12 +72,12 @@ class FashionMNIST:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Bytes of grey or colour images, prepared when taken.
+    """Bytes of gray or color images, prepared when taken.
 
     Attributes:
         pixels: uint8 of shape (N, 1 or 3, H, W).
         labels: uint8 of shape (N,).
-        prepare: what happens to images.
+        prepare: turns the bytes, as 0 to 1, into what the network reads.
     """
 
     pixels: NDArray[np.uint8]
@@ -87,7 +89,7 @@ class Pixels:
 
     @property
     def black(self) -> NDArray[np.float32]:
-        """What a black pixel becomes."""
+        """The value of a black pixel after the preparation."""
         return self.prepare.black
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:

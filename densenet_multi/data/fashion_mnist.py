@@ -1,8 +1,10 @@
-"""Fashion-MNIST: 28 x 28 grey images of ten kinds of clothing, 60,000 to train and 10,000 to test.
+"""Fashion-MNIST: 28 x 28 gray images of ten kinds of clothing, 60,000 to train and 10,000 to test.
 
-A balanced sample of 1,000 + 1,000 is part of this package, so that nothing must be downloaded.
-Source and licence (MIT): https://github.com/zalandoresearch/fashion-mnist
+A balanced sample of 1,000 + 1,000 is part of this package, so that it works without a download.
+Source and license (MIT): https://github.com/zalandoresearch/fashion-mnist
 """
+
+from __future__ import annotations
 
 import os
 from importlib.resources import as_file, files
@@ -13,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .idx import read_idx
-from .images import DataError, from_bytes
+from .images import DataError, ImagesAndLabels, from_bytes
 from .resize import resize
 
 CLASSES = (
@@ -34,20 +36,18 @@ FILES = {  # split -> the official names of (images, labels), without ".gz"
 }
 IMAGE_SIZE = 28
 
-Examples = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
-
-def load_sample(split: str) -> Examples:
+def load_sample(split: str) -> ImagesAndLabels:
     """Load the sample that is part of this package: 100 examples of each class, shuffled.
 
-    Chosen by `densenet_multi.data.make_sample` from the set of the same name.
+    Chosen by ``densenet_multi.data.make_sample`` from the set of the same name.
 
     Arguments:
         split: "train" or "test".
 
     Returns:
         images: uint8 of shape (1000, 28, 28), 0 is background.
-        labels: uint8 of shape (1000,), indices into `CLASSES`.
+        labels: uint8 of shape (1000,), indices into ``CLASSES``.
 
     Raises:
         ValueError: there is no such split.
@@ -58,8 +58,8 @@ def load_sample(split: str) -> Examples:
         return read_pair(images_path, labels_path)
 
 
-def load_directory(path: str | os.PathLike[str], split: str) -> Examples:
-    """Load a whole split from a folder that holds the official files.
+def load_directory(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
+    """Load a complete split from a folder that holds the official files.
 
     Arguments:
         path: the folder, for instance /usr/share/datasets/fashion-mnist on Debian.
@@ -67,7 +67,7 @@ def load_directory(path: str | os.PathLike[str], split: str) -> Examples:
 
     Returns:
         images: uint8 of shape (N, 28, 28), 0 is background.
-        labels: uint8 of shape (N,), indices into `CLASSES`.
+        labels: uint8 of shape (N,), indices into ``CLASSES``.
 
     Raises:
         ValueError: there is no such split, or a file is not IDX (IdxError).
@@ -79,19 +79,19 @@ def load_directory(path: str | os.PathLike[str], split: str) -> Examples:
 
 
 def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.float32]:
-    """Turn bytes into what a network reads: values from 0 to 1, one channel, the wanted size.
+    """Turn bytes into what a network reads: values from 0 to 1, one channel, the requested size.
 
     Scaled first, resized second: resizing bytes would round every pixel to 1/255.
 
     Arguments:
         images: uint8 of shape (N, 28, 28).
-        image_size: S, the height and width of the result in pixels; None leaves 28.
+        image_size: S, the height and width of the result in pixels; None keeps 28.
 
     Returns:
         float32 of shape (N, 1, S, S).
 
     Raises:
-        ValueError: the images have another type or shape, or `image_size` is below 1.
+        ValueError: the images have another type or shape, or ``image_size`` is below 1.
     """
     if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
         raise ValueError(
@@ -118,8 +118,8 @@ def _find(folder: Path, name: str) -> Path:
     )
 
 
-def read_pair(images_path: Path, labels_path: Path) -> Examples:
-    """One file of images and one of labels that fit together; raises as `load_directory`."""
+def read_pair(images_path: Path, labels_path: Path) -> ImagesAndLabels:
+    """Read a file of images and the file of their labels. Raises as ``load_directory``."""
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
         raise DataError(

@@ -1,4 +1,4 @@
-"""One's own images: a folder for each class, its name the name of the class."""
+"""Your own images: a folder for each class, named after the class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .images import DataError, Preparation, open_image, read_image
 from .order import epoch_order
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-VALIDATION = 5  # one image in so many
+VALIDATION = 5  # one image in this many is set apart
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class ImageFiles:
     """PNG and JPEG files, read and prepared when taken.
 
     Attributes:
-        paths: of N files.
+        paths: N files.
         labels: int64 of shape (N,).
-        prepare: what happens to each image.
+        prepare: turns values from 0 to 1 into what the network reads.
     """
 
     paths: tuple[Path, ...]
@@ -35,7 +35,7 @@ class ImageFiles:
         return len(self.paths)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images of these examples, float32 of shape (n, C, S, S). Raises as `read_image`."""
+        """The images of these examples, float32 of shape (n, C, S, S). Raises as ``read_image``."""
         channels, size = self.prepare.channels, self.prepare.image_size
         images = np.empty((len(indices), channels, size, size), np.float32)
         for image, index in zip(images, indices, strict=True):
@@ -44,7 +44,7 @@ class ImageFiles:
 
     @property
     def black(self) -> NDArray[np.float32]:
-        """What a black pixel becomes."""
+        """The value of a black pixel after the preparation."""
         return self.prepare.black
 
 
@@ -53,13 +53,13 @@ def load_folder(
 ) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
     """Find the images ``path/CLASS/NAME.png`` (.jpg, .jpeg), and set a fifth of each class apart.
 
-    Which ones follows from their sorted names and the seed. Hidden files and folders (their names
+    The split depends on their sorted names and the seed. Hidden files and folders (their names
     begin with a dot) are ignored, and so are files beside the folders of the classes. The header
-    of every image is read now, the rest when it is taken.
+    of every image is read now, the rest when the image is taken.
 
     Arguments:
-        path: the folder of the folders.
-        prepare: what happens to each image.
+        path: the folder of the classes' folders.
+        prepare: turns values from 0 to 1 into what the network reads.
         seed: of the split, from 0 to 2**32 - 1.
 
     Returns:

@@ -10,6 +10,8 @@ Only unsigned bytes (type code 0x08) with one dimension (labels) or three (image
 The format: https://web.archive.org/web/2020/http://yann.lecun.com/exdb/mnist/
 """
 
+from __future__ import annotations
+
 import gzip
 import io
 import math
@@ -34,8 +36,8 @@ class IdxError(ValueError):
 def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> NDArray[np.uint8]:
     """Read one IDX file, plain or gzip (told apart by content, not by name).
 
-    The header says how many bytes must follow, and never more than one byte beyond that is
-    decompressed: a small file cannot grow into a large one in memory.
+    The header states how many bytes must follow, and at most one byte more is decompressed: a
+    small file cannot expand into a large one in memory (a decompression bomb).
 
     Arguments:
         path: the file.
@@ -46,7 +48,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
         A writable array of shape (N,) or (N, H, W).
 
     Raises:
-        IdxError: the content is not exactly one IDX array of bytes, or is above `max_bytes`.
+        IdxError: the content is not exactly one IDX array of bytes, or is above ``max_bytes``.
         OSError: the file cannot be opened; FileNotFoundError if it is missing.
     """
     path = Path(path)
@@ -63,9 +65,9 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
 
 
 def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
-    """Write one IDX file, so that a reader sees the old file or the whole new one.
+    """Write one IDX file atomically: a reader sees the old file or the complete new one.
 
-    The same array gives the same bytes on every run: a compressed file (`path` ends in ".gz",
+    The same array gives the same bytes on every run: a compressed file (``path`` ends in ".gz",
     level 9) carries neither a time nor a name. Another build of zlib may compress differently.
 
     Arguments:
@@ -87,7 +89,7 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
 
 
 def header(array: NDArray[np.uint8]) -> bytes:
-    """What comes before the values of this array in a file."""
+    """The bytes that precede the values of this array in a file."""
     return struct.pack(f">HBB{array.ndim}I", 0, UNSIGNED_BYTE, array.ndim, *array.shape)
 
 

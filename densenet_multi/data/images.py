@@ -1,4 +1,4 @@
-"""Images as files and as values: read, in the channels, the size and the range of a network."""
+"""Read images, and convert them to the channels, the size and the range of a network."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import bad, integer
+from ..checkpoint import Usage
 from .resize import resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..checkpoint import Usage
+ImagesAndLabels: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 
 
 class DataError(OSError):
-    """Data are missing, damaged or another set; the message has the place and what to do."""
+    """Data are missing, damaged or another set; the message tells where and what to do."""
 
 
 def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float32]:
-    """Read a PNG or JPEG file of any size and mode, as it is meant to be looked at.
+    """Read a PNG or JPEG file of any size and mode, in its upright orientation.
 
-    A photograph is turned upright, as its EXIF orientation says. Transparency is left out, the
-    colour below it stays, as in torchvision's ImageFolder. Of 16 bits, grey images keep all,
-    colour images the upper eight.
+    EXIF gives the orientation of a photograph. Transparency is dropped and the color below it
+    kept, as in torchvision's ImageFolder. Of 16 bits, gray images keep all, color images the upper
+    eight.
 
     Arguments:
-        path: the file; its content decides what it is, not its name.
-        channels: of the result: see `to_channels`.
+        path: the file; its content, not its name, tells the format.
+        channels: of the result: see ``to_channels``.
 
     Returns:
         float32 of shape (channels, H, W), from 0 to 1.
 
     Raises:
-        DataError: the file is no PNG or JPEG image, is damaged, or has more pixels than Pillow's
-            `Image.MAX_IMAGE_PIXELS`.
+        DataError: the file is not a PNG or JPEG image, is damaged, or has more pixels than Pillow's
+            ``Image.MAX_IMAGE_PIXELS``.
         OSError: it cannot be opened.
-        ConfigError: a colour image has no form with so many channels.
+        ConfigError: a color image cannot be converted to this number of channels.
     """
     from PIL import ImageOps
 
@@ -56,17 +57,17 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
 
 
 def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """Grey images with their channel repeated; colour images as they are, or as luminance.
+    """Convert the channels: gray is repeated; color is kept, or becomes luminance.
 
     Arguments:
         images: float32 of shape (N, 1, H, W), or of red, green, blue: (N, 3, H, W).
-        channels: of the result; for colour 1 or 3.
+        channels: of the result; for color 1 or 3.
 
     Returns:
-        float32 of shape (N, channels, H, W); `images` itself if they have that shape.
+        float32 of shape (N, channels, H, W); ``images`` itself if they have that shape.
 
     Raises:
-        ConfigError: there is no such form of these images.
+        ConfigError: these images cannot be converted to this number of channels.
     """
     found = images.shape[1]
     if found == channels:
@@ -76,22 +77,22 @@ def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float3
     if channels != 1 or found != 3:
         raise bad("in_channels", channels, f"1 or {found} for images of {found} channels")
     red, green, blue = (np.float32(w) * images[:, i] for i, w in enumerate(LUMINANCE))
-    grey: NDArray[np.float32] = (red + green + blue)[:, np.newaxis]
-    return grey
+    gray: NDArray[np.float32] = (red + green + blue)[:, np.newaxis]
+    return gray
 
 
 def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.float32]:
-    """Put pixels into the range that a network is used with, then ``(pixels - mean) / std``.
+    """Scale pixels to the range that a network expects, then compute ``(pixels - mean) / std``.
 
     Arguments:
         images: float32 of shape (N, C, H, W), from 0 to 1.
-        usage: of the network; what it does not say is not done, and mean needs std.
+        usage: of the network; a step whose values are None is omitted, and mean needs std.
 
     Returns:
         float32 of shape (N, C, H, W).
 
     Raises:
-        ConfigError: the usage has another number of channels.
+        ConfigError: the usage is for another number of channels.
     """
     if usage is None:
         return images
@@ -106,7 +107,7 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
 
 
 def check_usage(usage: Usage, channels: int) -> None:
-    """Raise ``ConfigError`` if images of so many channels cannot be normalised by it."""
+    """Raise ``ConfigError`` if the usage is for another number of channels."""
     for name in ("mean", "std"):
         values = getattr(usage, name)
         if values is not None and len(values) != channels:
@@ -115,12 +116,12 @@ def check_usage(usage: Usage, channels: int) -> None:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What happens to pixels before a network reads them: its channels, its size, its values.
+    """Convert pixels to what a network reads: its channels, its size, its range.
 
     Attributes:
         image_size: S, pixels per side of the result; another shape is stretched.
         channels: C of the result.
-        usage: the values, as `normalise` makes them; None leaves 0 to 1.
+        usage: the range, mean and std for ``normalise``; None keeps 0 to 1.
     """
 
     image_size: int
@@ -141,19 +142,19 @@ class Preparation:
 
     @property
     def black(self) -> NDArray[np.float32]:
-        """What a black pixel becomes, of shape (C,)."""
+        """The value of a black pixel after the preparation, of shape (C,)."""
         return normalise(np.zeros((1, self.channels, 1, 1), np.float32), self.usage).ravel()
 
 
 def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """0 … 255 as 0 … 1."""
+    """Scale 0 … 255 to 0 … 1."""
     scaled: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(255)
     return scaled
 
 
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
-    """Pillow's image, of which no more than the header is read; errors as in `read_image`."""
+    """Open an image with Pillow, reading no more than its header. Raises as ``read_image``."""
     from PIL import Image, JpegImagePlugin, PngImagePlugin
 
     with Path(path).open("rb") as file:
@@ -189,10 +190,10 @@ def _check_size(path: str | os.PathLike[str], image: Image, limit: int | None) -
 
 def _values(image: Image) -> NDArray[np.float32]:
     """The image as float32 of shape (1 or 3, H, W), from 0 to 1."""
-    if image.mode.startswith("I"):  # grey of 16 bits: Pillow would cut off what is above 255
+    if image.mode.startswith("I"):  # gray of 16 bits: Pillow would clip it at 255
         return np.asarray(image).astype(np.float32)[np.newaxis] / np.float32(65535)
     if image.mode in ("1", "L", "LA"):
         return from_bytes(np.asarray(image.convert("L")))[np.newaxis]
     if image.mode == "P":
-        image = image.convert("RGBA")  # from a palette with transparency, it warns of less
+        image = image.convert("RGBA")  # "RGB" would warn of transparency
     return from_bytes(np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1)))

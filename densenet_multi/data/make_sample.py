@@ -3,9 +3,11 @@
     python -m densenet_multi.data.make_sample --data-dir /usr/share/datasets/fashion-mnist
 
 The official examples are shuffled by a fixed seed, and of each class the first 100 are kept, in
-shuffled order. The same four files come out on every run. Where zlib is another build (zlib-ng,
-for instance) the compressed bytes may differ: compare the content.
+shuffled order. Every run writes the same four files. Another build of zlib (zlib-ng, for instance)
+may compress to other bytes: compare the content.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys
@@ -25,7 +27,7 @@ PER_CLASS = 100
 
 
 def choose(labels: NDArray[Any], order: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
-    """Walk through `order` and keep the first `per_class` indices of each class.
+    """Walk through ``order`` and keep the first ``per_class`` indices of each class.
 
     Arguments:
         labels: of shape (N,), from 0 to 9.
@@ -33,10 +35,10 @@ def choose(labels: NDArray[Any], order: NDArray[np.int64], per_class: int) -> ND
         per_class: how many to keep.
 
     Returns:
-        Indices of shape (10 * per_class,), in the order in which they were met.
+        Indices of shape (10 * per_class,), in the order of ``order``.
 
     Raises:
-        ValueError: a class has fewer than `per_class` examples.
+        ValueError: a class has fewer than ``per_class`` examples.
     """
     kept = [order[labels[order] == label][:per_class] for label in range(len(CLASSES))]
     for label, indices in enumerate(kept):
@@ -59,7 +61,7 @@ def make_sample(data_dir: Path, output: Path) -> list[Path]:
         The paths written.
 
     Raises:
-        ValueError, OSError: as `load_directory` and `choose`, or a file cannot be written.
+        ValueError, OSError: as ``load_directory`` and ``choose``, or a file cannot be written.
     """
     output.mkdir(parents=True, exist_ok=True)
     written = []

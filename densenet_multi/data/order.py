@@ -1,5 +1,7 @@
 """The order of the examples in an epoch, the same for every backend and every NumPy."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,8 +9,8 @@ from numpy.typing import NDArray
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Shuffle 0 … n-1 by sorting n random 64-bit numbers.
 
-    Not `Generator.permutation`: NumPy promises that the bits of `PCG64` and of `SeedSequence`
-    never change, and promises nothing for the methods of `Generator` built on them
+    Not ``Generator.permutation``: NumPy promises that the bits of ``PCG64`` and of ``SeedSequence``
+    never change, and promises nothing for the methods of ``Generator`` built on them
     (https://numpy.org/neps/nep-0019-rng-policy.html). A stable sort decides ties by position.
 
     Arguments:

@@ -1,5 +1,7 @@
 """Bilinear resizing, the same for every backend: two small matrices in float32."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
@@ -7,11 +9,11 @@ from numpy.typing import NDArray
 
 
 def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
-    """Resize images by bilinear interpolation, `rows @ image @ columns.T` for each of them.
+    """Resize images by bilinear interpolation, ``rows @ image @ columns.T`` for each of them.
 
-    Pixels are squares and their centres are interpolated; positions outside the outermost
-    centres take the edge's value; nothing is smoothed first when shrinking. It is what others
-    call half-pixel centres, `align_corners=False`, `antialias=False`.
+    Pixels are squares and their centers are interpolated; positions outside the outermost centers
+    get the edge's value; nothing is smoothed before shrinking. Elsewhere this is called half-pixel
+    centers, ``align_corners=False``, ``antialias=False``.
 
     Arguments:
         images: floating point and finite, of shape (N, H, W) or (N, C, H, W); computed in float32.
@@ -38,7 +40,7 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
         raise ValueError(f"resize: expected a size of at least 1 x 1, found {height} x {width}")
     rows = _interpolation(images.shape[-2], height)
     columns = _interpolation(images.shape[-1], width)
-    # of a large photograph, most pixels are between those that are used
+    # most pixels of a large photograph are never used
     used_rows, used_columns = rows.any(axis=0), columns.any(axis=0)
     used = images[..., used_rows, :][..., used_columns].astype(np.float32, copy=False)
     taller: NDArray[np.float32] = np.matmul(rows[:, used_rows], used)
@@ -48,8 +50,8 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
 
 def _interpolation(size_in: int, size_out: int) -> NDArray[np.float32]:
     """Return the (size_out, size_in) matrix whose row i holds the weights of output pixel i."""
-    centres = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5  # in input pixels
-    centres = centres.clip(0, size_in - 1)
-    distances = np.abs(centres[:, np.newaxis] - np.arange(size_in))
+    centers = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5  # in input pixels
+    centers = centers.clip(0, size_in - 1)
+    distances = np.abs(centers[:, np.newaxis] - np.arange(size_in))
     weights: NDArray[np.float32] = np.maximum(0, 1 - distances).astype(np.float32)
     return weights

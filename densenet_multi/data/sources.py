@@ -1,24 +1,20 @@
-"""Data by name, for the command line and for Python: found, checked, ready for a network."""
+"""Find data by name, check them, and prepare them for a network."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._checks import bad, check_names
+from ..checkpoint import Usage
 from . import cifar10, fashion_mnist
 from .examples import Examples, Pixels
 from .folder import load_folder
 from .idx import IdxError, header
-from .images import DataError, Preparation
-
-if TYPE_CHECKING:
-    from ..checkpoint import Usage
+from .images import DataError, ImagesAndLabels, Preparation
 
 NAMES = {
     "fashion-mnist": "fashion-mnist",
@@ -46,8 +42,6 @@ CHECKSUMS = {  # SHA256 of the official .gz, and of its content, which is what d
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
 }
-
-Bytes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -82,19 +76,22 @@ def load_data(
 
     Arguments:
         name: "fashion-mnist"; "sample", 1,000 + 1,000 of it that are part of this package;
-            "folder:PATH", one's own images (see `load_folder`); "cifar10:PATH", the folder of the
-            binary files (see `load_cifar10`).
+            "folder:PATH", your own images (see ``load_folder``); "cifar10:PATH", the folder of the
+            binary files (see ``load_cifar10``).
         image_size: S, pixels per side.
-        in_channels: C; None is what the data have: 1 for Fashion-MNIST, else 3. Grey is repeated,
-            colour becomes luminance.
-        usage: of the network's weights, whose range, mean and std pixels get; None is 0 to 1.
-        data_dir: where Fashion-MNIST is, and nowhere else; None looks for it in the cache, in
-            Debian's place and on its server.
-        seed: of what is random: the split of a folder into train and test.
+        in_channels: C; None is that of the data: 1 for Fashion-MNIST, else 3. Gray is repeated,
+            color becomes luminance.
+        usage: of the network's weights; gives the pixels' range, mean and std; None is 0 to 1.
+        data_dir: the only place to look for Fashion-MNIST; None looks for it in the cache, in
+            Debian's folder and on its server.
+        seed: of the split of a folder into train and test.
+
+    Returns:
+        The data set, as the network reads it.
 
     Raises:
-        ConfigError: there are no such data, or they have no such form.
-        DataError, IdxError: they are not there, or not what they should be.
+        ConfigError: there are no such data, or they cannot be prepared like this.
+        DataError, IdxError: the data are missing or damaged, or another set.
         OSError: a file cannot be read.
     """
     kind, colon, path = name.partition(":")
@@ -104,10 +101,10 @@ def load_data(
         raise bad("data", name, repr(NAMES[kind]))
     if data_dir is not None and kind != "fashion-mnist":
         raise bad("data_dir", str(data_dir), f"none for {NAMES[kind]!r}: only fashion-mnist has it")
-    colour = kind in ("folder", "cifar10")
-    if colour and in_channels not in (None, 1, 3):
+    in_color = kind in ("folder", "cifar10")
+    if in_color and in_channels not in (None, 1, 3):
         raise bad("in_channels", in_channels, f"1 or 3 for {NAMES[kind]!r}")
-    channels = (3 if colour else 1) if in_channels is None else in_channels
+    channels = (3 if in_color else 1) if in_channels is None else in_channels
     prepare = Preparation(image_size, channels, usage)
 
     root = Path(path).expanduser()
@@ -125,23 +122,23 @@ def load_data(
     return DataSet(kind, train_pixels, test_pixels, classes, where)
 
 
-def _sample() -> tuple[list[Bytes], str]:
+def _sample() -> tuple[list[ImagesAndLabels], str]:
     splits = [fashion_mnist.load_sample(split) for split in fashion_mnist.FILES]
     return splits, "the sample in this package"
 
 
-def _fashion_mnist(data_dir: Path | None) -> tuple[list[Bytes], str]:
+def _fashion_mnist(data_dir: Path | None) -> tuple[list[ImagesAndLabels], str]:
     """Both splits, and where they were found."""
     if data_dir is not None:
         try:
             return _read(Path(data_dir).expanduser()), str(data_dir)
         except FileNotFoundError as error:
-            raise DataError(f"{error}; without a data_dir, it is looked for elsewhere") from None
+            raise DataError(f"{error}; without data_dir=, it is looked for elsewhere") from None
 
     from .. import _download
 
     cache = _download.cache_folder() / "fashion-mnist"
-    missed = ["data_dir (--data-dir): not given"]
+    missed = ["data_dir=None"]
     for place in (cache, DEBIAN):
         try:
             return _official(_read(place)), str(place)
@@ -157,16 +154,16 @@ def _fashion_mnist(data_dir: Path | None) -> tuple[list[Bytes], str]:
         "Fashion-MNIST is in none of four places:\n  "
         + "\n  ".join(missed)
         + "\nOn Debian and Ubuntu, type 'apt-get install dataset-fashion-mnist'; elsewhere, put "
-        "its four files into a folder and type '--data-dir FOLDER'; or take '--data sample'"
+        "its four files into a folder and pass data_dir='FOLDER'; or use data='sample'"
     )
 
 
-def _read(folder: Path) -> list[Bytes]:
+def _read(folder: Path) -> list[ImagesAndLabels]:
     return [fashion_mnist.load_directory(folder, split) for split in fashion_mnist.FILES]
 
 
-def _official(splits: list[Bytes]) -> list[Bytes]:
-    """The same, if they have the content of the official release; else ``DataError``."""
+def _official(splits: list[ImagesAndLabels]) -> list[ImagesAndLabels]:
+    """Return the splits if their content is the official release's; else raise ``DataError``."""
     for names, arrays in zip(fashion_mnist.FILES.values(), splits, strict=True):
         for name, array in zip(names, arrays, strict=True):
             found, expected = hashlib.sha256(header(array)), CHECKSUMS[name][1]
@@ -178,7 +175,7 @@ def _official(splits: list[Bytes]) -> list[Bytes]:
     return splits
 
 
-def _fetch(folder: Path) -> list[Bytes]:
+def _fetch(folder: Path) -> list[ImagesAndLabels]:
     from .._download import download
 
     splits = []
