@@ -1,7 +1,7 @@
 """A trained network in memory: its specification, its weights, and how to use them.
 
-Every file of weights is read into a ``Checkpoint``, whatever its format: see ``formats``. Where a
-training run stands between two steps is another thing: ``training/state.py``.
+``formats`` reads every file of weights into a ``Checkpoint``, whatever its format, and writes it
+from one. What a training run needs to resume is a ``TrainingState``: see training/state.py.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a user of the weights must know and no tensor says; None where it is not known.
+    """How to use a network's weights, as no tensor tells; None where it is not known.
 
     Attributes:
-        image_size: pixels per side that the network was trained or is meant to be used at.
+        image_size: pixels per side that the network was trained with or is meant for.
         value_range: of pixels before ``mean`` and ``std``: (0, 1) or (0, 255).
-        mean, std: per channel; the network gets ``(pixels - mean) / std``.
+        mean, std: per channel; the network reads ``(pixels - mean) / std``.
         class_names: one for each output, in order.
-        running_variance: ``"biased"`` or ``"unbiased"``, the convention behind the statistics.
-        split_seed: of the split of a folder of images into those they were trained on and the rest.
+        running_variance: ``"biased"`` or ``"unbiased"``, the estimator behind the statistics.
+        split_seed: of the split of a folder of images into training and validation images.
         source: where the weights come from, in words.
     """
 
@@ -64,7 +64,7 @@ class Usage:
             raise bad("running_variance", self.running_variance, "'biased', 'unbiased' or None")
 
     def fits(self, spec: DenseNetSpec) -> Usage:
-        """The same, if every list has the length that the network needs; else ``ConfigError``."""
+        """Return this usage; raise ``ConfigError`` if a list does not fit the network's size."""
         config = spec.config
         lengths = {"mean": config.in_channels, "std": config.in_channels}
         if config.num_classes:
@@ -81,13 +81,13 @@ IMAGENET = Usage(image_size=224, value_range=(0.0, 1.0), mean=IMAGENET_MEAN, std
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds, in canonical names and layout, whatever its format is.
+    """A trained network in canonical names and layout, whatever file it was read from.
 
     Attributes:
         spec: the network.
         weights: {canonical name: array}, float32 or float64, in the manifest's order.
         usage: how to use them.
-        notes: what is unusual, or was changed to get here: sentences for the user.
+        notes: what is unusual, or was changed when it was read: sentences for the user.
     """
 
     spec: DenseNetSpec

@@ -17,25 +17,29 @@ from ..checkpoint import Checkpoint
 from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights, widest
 from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
-from ._limits import HARMLESS, is_bomb
+from ._limits import HARMLESS, LARGEST_FILE, is_bomb
 from ._notes import differences
-from ._safetensors import is_safetensors
+from ._safetensors import is_safetensors, open_safetensors
 from .portable import load_checkpoint, save_weights
+from .recognize import implied_usage
 
 __all__ = [
     "FORMATS",
     "FROM_CHANNELS_LAST",
     "HARMLESS",
+    "LARGEST_FILE",
     "TO_CHANNELS_LAST",
     "Checkpoint",
     "Format",
     "differences",
     "guess",
     "guess_from_name",
+    "implied_usage",
     "is_bomb",
     "is_safetensors",
     "load_checkpoint",
     "module",
+    "open_safetensors",
     "read",
     "save_weights",
     "with_classes",

@@ -163,7 +163,7 @@ CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
 
 
 def _from_structure(names: list[str]) -> dict[str, str]:
-    """{structural name: canonical name}; what fits no pattern is left out."""
+    """{structural name: canonical name}; names that fit no pattern are omitted."""
     top = [int(m[1]) for name in names if (m := re.match(r"features\.(\d+)\.(?:gamma|beta)", name))]
     last = max(top, default=0)
     found = {}
@@ -191,7 +191,7 @@ def _from_structure(names: list[str]) -> dict[str, str]:
 
 
 def _from_prefixes(names: list[str]) -> dict[str, str]:
-    """The same for prefixed names: layers are counted, batch norms and convolutions each apart.
+    """{prefixed name: canonical name}; BatchNorms and convolutions are numbered separately.
 
     Inside ``densenet0_stage1_`` layer i has batchnorm 2i and 2i + 1 and conv 2i and 2i + 1. Outside
     the stages, conv0 and batchnorm0 are the stem's; then come the transitions' and the last one.

@@ -68,7 +68,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """A ``.weights.h5`` that ``keras.applications.DenseNet121(weights=path)`` reads."""
+    """Write a ``.weights.h5`` that ``keras.applications.DenseNet121(weights=path)`` reads."""
     config = checkpoint.spec.config
     expected = [f"{name} {value}" for name, value in FAMILY.items()]
     found = [f"{f} {getattr(config, f)}" for f, v in FAMILY.items() if getattr(config, f) != v]
@@ -152,7 +152,7 @@ def canonical_layer(name: str) -> str | None:
 
 
 def native_layer(name: str) -> str:
-    """The reverse, in Keras 3's names."""
+    """The reverse of ``canonical_layer``, in Keras 3's names."""
     if match := re.fullmatch(r"features\.denseblock(\d+)\.denselayer(\d+)\.(\w+)", name):
         return f"conv{int(match[1]) + 1}_block{match[2]}_{INSIDE[match[3]]}"
     if match := re.fullmatch(r"features\.transition(\d+)\.(norm|conv)", name):

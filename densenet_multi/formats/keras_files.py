@@ -56,7 +56,7 @@ OLD_LEAVES = {
 
 
 def read_weights(path: Path, canonical: Callable[[str], str | None] = lambda _: None) -> Weights:
-    """{canonical name: array in canonical layout}; what no DenseNet has keeps its own name.
+    """{canonical name: array in canonical layout}; a tensor of no DenseNet keeps its own name.
 
     ``canonical`` gives the canonical name of a layer that has a name in the file; None: unknown.
     """
@@ -80,10 +80,19 @@ def write_weights(
     within: str = "",
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """What ``save_weights`` of Keras 3 writes, without the groups that would be empty.
+    """Write the file of Keras 3's ``save_weights``, without the groups that would be empty.
 
-    ``native`` gives a layer's name in Keras; ``within`` is the group of a model inside the model;
-    ``more`` is written too. Raises ``ConfigError`` for a name that Keras would not read it by.
+    Arguments:
+        path: ends in ``.weights.h5``.
+        checkpoint: the weights.
+        native: gives a layer's name in Keras.
+        within: the group of a model inside the model.
+        more: {place: value}, written too.
+
+    Raises:
+        ConfigError: Keras would not recognize a file of this name.
+        BackendNotInstalledError: h5py is missing.
+        OSError: the file cannot be written.
     """
     if not path.name.endswith(".weights.h5"):
         raise bad("name", str(path), "one that ends in .weights.h5, because Keras goes by it")
@@ -171,8 +180,8 @@ LEFT_OUT = ("optimizer/", "optimizer_weights/")
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable: its layer's ``place`` in the file, the ``layer`` where a name tells, its
-    canonical ``leaf``, its array in canonical layout."""
+    """One variable: its layer's ``place`` in the file, the canonical ``layer`` if it has a name,
+    its canonical ``leaf``, its array in canonical layout."""
 
     place: str
     layer: str | None
@@ -181,7 +190,7 @@ class Variable:
 
 
 def names_in(path: Path, head: bytes, names: Iterable[bytes]) -> set[bytes]:
-    """Which of the names a Keras file holds as text; of other files, none.
+    """The names among these that a Keras file contains as text; none for any other file.
 
     Raises ``WeightsError`` for a damaged ``.keras`` file.
     """
@@ -204,7 +213,7 @@ def names_in(path: Path, head: bytes, names: Iterable[bytes]) -> set[bytes]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Any, int]]:
-    """The HDF5 file, or the one inside a ``.keras`` file, and its size in bytes.
+    """Open an HDF5 file, or the one inside a ``.keras`` file; yield it and its size in bytes.
 
     Whatever HDF5 finds wrong with it, here or inside the block, becomes ``WeightsError``.
     """
@@ -228,7 +237,7 @@ def opened(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 def _member(path: Path, name: str) -> bytes:
-    """One file inside a zip, checked by its CRC; nothing large that was packed 20 to 1."""
+    """Read a file inside a zip, check its CRC, and refuse a decompression bomb."""
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -310,7 +319,7 @@ def _class_in(group: str) -> str:
 
 
 def _bytes_in(place: str, dataset: Any, size: int) -> int:
-    """How many bytes of the file it is, where it is nothing but plain floats stored there."""
+    """The bytes that a dataset takes in the file; anything but plain floats is refused."""
     if dataset.is_virtual or dataset.external or dataset.chunks:
         raise WeightsError(f"{place}: expected an array stored in one piece, found another kind")
     dtype = dataset.dtype
@@ -331,7 +340,7 @@ def _bytes_in(place: str, dataset: Any, size: int) -> int:
 
 
 def _array(dataset: Any) -> npt.NDArray[np.floating]:
-    """In canonical layout and native byte order; float16 and bfloat16 as float32."""
+    """Read an array in canonical layout and native byte order, float16 and bfloat16 as float32."""
     array = dataset[()]
     if array.dtype == BFLOAT16:
         array = from_bfloat16(array.view("<u2"))
@@ -343,7 +352,7 @@ def _array(dataset: Any) -> npt.NDArray[np.floating]:
 
 
 def _names_by_number(found: list[Variable]) -> dict[str, str]:
-    """{place: canonical layer} of numbered layers, which are in the order that they run in.
+    """{place: canonical layer} of numbered layers; their numbers follow the order of execution.
 
     A 1x1 convolution before a 3x3 is a dense layer's first one, any other a transition's.
     """

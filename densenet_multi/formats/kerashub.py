@@ -68,8 +68,8 @@ def read(path: Path) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """A ``.weights.h5`` for a ``DenseNetImageClassifier``, or, without a classifier, for a
-    ``DenseNetBackbone``."""
+    """Write a ``.weights.h5`` for a ``DenseNetImageClassifier``, or a ``DenseNetBackbone`` if the
+    network has no classifier."""
     config = checkpoint.spec.config
     if _is_not_kerashubs(checkpoint.spec):
         raise WeightsError(

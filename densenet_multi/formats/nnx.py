@@ -47,7 +47,7 @@ CANONICAL = {leaf: kind.partition(".")[2] for kind, leaf in LEAVES.items()}
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is safetensors with NNX' names, or a folder, of which Orbax decides."""
+    """Whether it is safetensors with NNX' names, or a folder (``read`` lets Orbax check it)."""
     if is_safetensors(head):
         return any(name.endswith("kernel") for name in names_in_safetensors(path))
     return path.is_dir()

@@ -75,17 +75,17 @@ SOURCES: dict[str, dict[str, Published]] = {
 def from_pretrained(name: str, source: str = "torchvision") -> Checkpoint:
     """Trained ImageNet weights, as the project ``source`` publishes them.
 
-    Fetched once into the cache (``$DENSENET_MULTI_CACHE``), checked, and read as any other file.
-    Their licence is their owner's.
+    They are downloaded once into the cache (``$DENSENET_MULTI_CACHE``), checked, and read like any
+    other file. Their license is their owner's.
 
     Arguments:
         name: ``densenet121``, ``161``, ``169`` or ``201``.
         source: ``torchvision``, ``keras`` or ``gluon`` (MXNet's zoo).
 
     Raises:
-        ConfigError: an unknown source or name, with the nearest.
-        DownloadError: it cannot be fetched, or is not what it should be.
-        WeightsError: it does not hold a DenseNet.
+        ConfigError: an unknown source or name; the message has the nearest.
+        DownloadError: the download failed, or has another checksum.
+        WeightsError: the file does not hold a DenseNet.
     """
     check_names("source", [source], SOURCES)
     check_names("name", [name], SOURCES[source])

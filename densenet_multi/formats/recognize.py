@@ -1,4 +1,4 @@
-"""Which DenseNet a set of canonical tensors belongs to, from names and shapes alone."""
+"""Recognize the DenseNet of canonical tensors, from their names and shapes alone."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
         shapes: {canonical name: canonical shape}.
         known: what no shape tells: ``bn_eps``, ``bn_decay``, ``drop_rate``.
 
-    Raises ``WeightsError`` where no DenseNet can have these tensors. A returned configuration
-    still has to be resolved and compared: this looks at a few tensors only.
+    Returns:
+        The configuration, inferred from a few tensors: resolve it, and check all tensors against
+        it.
+
+    Raises:
+        WeightsError: no DenseNet can have these tensors.
     """
     blocks: dict[int, int] = {}
     for name in shapes:
@@ -68,10 +72,21 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
 def checkpoint_of(
     weights: Weights, running_variance: str, source: str, notes: Iterable[str] = (), **known: Any
 ) -> Checkpoint:
-    """The checkpoint that these canonical tensors are, every one of them checked.
+    """Recognize the network of canonical tensors, and check every one of them.
 
-    A variant for ImageNet with 3 channels gets ImageNet's preprocessing. ``known`` as in
-    ``recognize``. Raises ``WeightsError``, ``ConfigError``.
+    Arguments:
+        weights: {canonical name: array in canonical layout}.
+        running_variance: ``"biased"`` or ``"unbiased"``.
+        source: where the weights come from, in words.
+        notes: sentences for the user.
+        known: as in ``recognize``.
+
+    Returns:
+        The checkpoint; a variant for ImageNet with 3 channels has ImageNet's preprocessing.
+
+    Raises:
+        WeightsError: not the tensors of a DenseNet.
+        ConfigError: a field in ``known`` is impossible.
     """
     config = recognize({name: array.shape for name, array in weights.items()}, **known)
     spec = config.resolve()
@@ -81,13 +96,13 @@ def checkpoint_of(
 
 
 def implied_usage(config: DenseNetConfig) -> Usage:
-    """ImageNet's, for a variant made for it with 3 channels; otherwise nothing is known."""
+    """ImageNet's usage for a variant made for it with 3 channels; otherwise one without values."""
     for_imagenet = (variant_name(config) or "").startswith("densenet") and config.stem == "imagenet"
     return IMAGENET if for_imagenet and config.in_channels == len(IMAGENET_MEAN) else Usage()
 
 
 def variant_name(config: DenseNetConfig) -> str | None:
-    """The variant that this is, apart from its head, channels, epsilon, decay and dropout."""
+    """The variant of a configuration; classes, channels, epsilon, decay and dropout are free."""
     free = ("num_classes", "in_channels", "bn_eps", "bn_decay", "drop_rate")
     for name, known in VARIANTS.items():
         if replace(known, **{field: getattr(config, field) for field in free}) == config:
