@@ -74,6 +74,13 @@ def truth(name: str, given: Any) -> bool:
     return given
 
 
+def check_bfloat16(bfloat16: bool, dtype: str) -> str:
+    """The ``dtype`` of a network that may compute in bfloat16; otherwise ``ConfigError``."""
+    if truth("bfloat16", bfloat16) and dtype != "float32":
+        raise bad("bfloat16", True, f"False for a network in {dtype}")
+    return dtype
+
+
 def is_bool(given: Any) -> bool:
     return isinstance(given, bool) or getattr(getattr(given, "dtype", None), "kind", "") == "b"
 

@@ -1,30 +1,35 @@
-"""The network for evaluation alone: a BatchNorm after a convolution becomes part of it.
+"""Fold each BatchNorm that follows a convolution into that convolution, for inference.
 
-In evaluation a BatchNorm multiplies each channel by a number and adds another. A convolution can do
-both: its kernel is scaled, its bias shifted. That holds for ``norm0`` and every ``norm2``. The
-others come after a concatenation, and a ReLU comes after them: they stay.
+In inference a BatchNorm multiplies each channel by a number and adds another. A convolution can do
+both: its kernel is scaled, its bias shifted. That applies to ``norm0`` and every ``norm2``. The
+other BatchNorms follow a concatenation and precede a ReLU: they stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .spec import BatchNormSpec, DenseLayerSpec, DenseNetSpec, FoldedNormSpec
+from .manifest import layers
+from .spec import BatchNormSpec, DenseLayerSpec, DenseNetSpec
 from .weights import Weights, check_weights, widest
 
 
 def fold(
     spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.floating]]
 ) -> tuple[DenseNetSpec, Weights]:
-    """The spec and the weights of the network that evaluates to the same and has fewer BatchNorms.
+    """The spec and the weights of the same function with fewer BatchNorms.
+
+    Where a BatchNorm was folded, the spec has None, and a bias on the convolution before it.
 
     Arguments:
-        spec: of a network as it is trained; one that is folded already comes back as it is.
-        weights: {canonical name: array}, of one dtype; calculated in float64, rounded once.
+        spec: a network as it is trained; one that is folded already is returned as it is.
+        weights: {canonical name: array}, of one dtype; computed in float64, rounded once.
 
     Raises ``WeightsError`` where the weights do not fit the spec.
     Source: B. Jacob et al., https://arxiv.org/abs/1712.05877, section 3.2, equation 14.
@@ -40,8 +45,22 @@ def fold(
         kernel, bias = folded[f"{conv}.weight"], folded.get(f"{conv}.bias", 0.0)
         folded[f"{conv}.weight"] = (kernel * scale[:, None, None, None]).astype(dtype)
         folded[f"{conv}.bias"] = (shift + (bias - mean) * scale).astype(dtype)
-    changed = _without(spec)
+    changed = _without_pairs(spec)
     return changed, check_weights(changed, folded, dtype)
+
+
+def fill_folded(model: Any, identity: Callable[[], Any]) -> None:
+    """Put ``identity()``, which returns what it is given, where BatchNorms were folded.
+
+    Arguments:
+        model: a backend's model that was built from a folded spec; its attributes are changed.
+        identity: called once for each BatchNorm that is missing.
+    """
+    present = {name for name, _ in layers(model.spec)}
+    for name, _ in layers(model.spec.config.resolve()):
+        if name not in present:
+            parent, _, leaf = name.rpartition(".")
+            setattr(attrgetter(parent)(model), leaf, identity())
 
 
 def _pairs(spec: DenseNetSpec) -> list[tuple[str, str, float]]:
@@ -58,12 +77,10 @@ def _pairs(spec: DenseNetSpec) -> list[tuple[str, str, float]]:
     ]
 
 
-def _without(spec: DenseNetSpec) -> DenseNetSpec:
-    """The spec with ``FoldedNormSpec`` in place of the BatchNorms of ``_pairs``."""
+def _without_pairs(spec: DenseNetSpec) -> DenseNetSpec:
     stem = spec.stem
     if stem.norm0:
-        norm0 = FoldedNormSpec(stem.norm0.num_features)
-        stem = replace(stem, conv0=replace(stem.conv0, bias=True), norm0=norm0)
+        stem = replace(stem, conv0=replace(stem.conv0, bias=True), norm0=None)
     stages = tuple(
         (replace(block, layers=tuple(map(_layer_without, block.layers))), transition)
         for block, transition in spec.stages
@@ -74,5 +91,4 @@ def _without(spec: DenseNetSpec) -> DenseNetSpec:
 def _layer_without(layer: DenseLayerSpec) -> DenseLayerSpec:
     if not layer.norm2:
         return layer
-    norm2 = FoldedNormSpec(layer.norm2.num_features)
-    return replace(layer, conv1=replace(layer.conv1, bias=True), norm2=norm2)
+    return replace(layer, conv1=replace(layer.conv1, bias=True), norm2=None)

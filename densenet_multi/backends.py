@@ -6,12 +6,15 @@ A backend is a subpackage registered as an entry point of the group ``densenet_m
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ._checks import ConfigError, bad, check_names, truth
+from ._checks import ConfigError, bad, check_names
+from ._installed import BackendError as BackendError  # noqa: PLC0414  # re-exported
+from ._installed import BackendNotInstalledError as BackendNotInstalledError  # noqa: PLC0414  # re-exported
+from ._installed import framework as framework  # noqa: PLC0414  # re-exported
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,14 +33,8 @@ if TYPE_CHECKING:
 
 GROUP = "densenet_multi.backends"
 DTYPES = ("float32", "float64")
-
-
-class BackendNotInstalledError(ImportError):
-    """A backend's framework is not installed; the message has the command that installs it."""
-
-
-class BackendError(ValueError):
-    """A backend's framework is set up in a way that this package cannot use."""
+# JAX and TensorFlow each take most of a GPU's memory for themselves unless they are told not to
+SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 class Backend(Protocol):
@@ -67,46 +64,73 @@ class Backend(Protocol):
     ) -> Any:
         """A native model with the weights of ``init_weights(spec, seed)``.
 
-        With ``memory_efficient``, it trains the same in less memory: True calculates the
-        concatenations, BatchNorms and ReLUs of dense blocks again in the backward pass, and keeps
-        what the convolutions made; ``"max"`` calculates these again too, and keeps a layer's new
-        maps alone.
+        Arguments:
+            spec: what ``get_spec`` or ``DenseNetConfig.resolve`` returns.
+            seed: of the initial weights, the same in every backend.
+            dtype: "float32" or "float64".
+            memory_efficient: "some" recomputes the concatenations, BatchNorms and ReLUs of the
+                dense blocks in the backward pass instead of keeping them; "max" recomputes the
+                first convolution of each bottleneck too. The training is the same, in less memory.
+                False keeps everything (True means "some").
+
+        Raises ``ConfigError``. Example::
+
+            model = build(dm.get_spec("d2l"), seed=1)
         """
 
     def optimize(self, model: Any, *, bfloat16: bool = False) -> Any:
-        """Another model for evaluation alone: the same logits up to rounding, sooner.
+        """An inference-only copy of the model: the same logits up to rounding, faster.
 
-        BatchNorms are folded (see fold.py), layout and compilation chosen for this framework. It
-        has copies of the weights as they are now. ``predict`` and ``features`` take it; training
-        refuses it with ``ConfigError``. With ``bfloat16``, the features are calculated in it;
-        weights, classifier and logits stay float32.
+        BatchNorms are folded into convolutions; layout and compilation are those that suit this
+        framework. The copy has the weights as they are now. ``predict`` and ``features`` accept it;
+        training refuses it with ``ConfigError``. With ``bfloat16``, the features are computed in
+        it; weights, classifier and logits stay float32 (Gluon refuses ``bfloat16``).
         """
 
     def use_gpu(self, model: Any) -> bool:
-        """Move the model to the GPU, unless it is there; False where this framework sees none."""
+        """Move the model to the GPU if there is one; return whether this framework sees one."""
 
     def import_weights(self, model: Any, weights: Mapping[str, Array]) -> None:
-        """Overwrite every tensor, or raise ``WeightsError`` and leave the model as it was."""
+        """Overwrite every tensor of the model, or leave it as it was.
+
+        ``weights`` are {canonical name: array} in canonical layout, such as ``export_weights`` of
+        any backend returns. Raises ``WeightsError``, which lists every tensor that does not fit.
+        """
 
     def export_weights(self, model: Any) -> dict[str, Array]:
         """Copies of every tensor, in canonical layout and the model's dtype."""
 
     def predict(self, model: Any, images: Images) -> Array:
-        """Logits (N, num_classes) in evaluation mode, in the model's dtype."""
+        """Logits (N, num_classes) of images (N, C, H, W), in evaluation mode and the model's dtype.
+
+        Images are floating point, scaled as the network expects them. Raises ``ImageError``, and
+        ``ImageSizeError`` for too few pixels. Example::
+
+            predict(model, np.zeros((1, 1, 96, 96), "float32")).shape  # (1, 10) for "d2l"
+        """
 
     def features(self, model: Any, images: Images) -> dict[str, Array]:
-        """The map (N, C, H, W) after each stage of ``shape_trace``, in evaluation mode."""
+        """The map (N, C, H, W) after each stage, {stage: array}, in evaluation mode.
+
+        The stages are those of ``shape_trace``: "stem", "denseblock1", … "norm5". Raises as
+        ``predict``.
+        """
 
     def loss_and_gradients(
         self, model: Any, images: Images, labels: Labels
     ) -> tuple[float, dict[str, Array]]:
-        """Mean cross entropy and its gradients, in training mode: running statistics move once.
+        """Mean cross entropy in nats, and its gradients by canonical name, of one training batch.
 
-        What is frozen in the framework's own way has no gradient.
+        The model is in training mode meanwhile: BatchNorm uses the statistics of the batch, and the
+        running statistics are updated once. Parameters that are frozen in the framework's own way
+        have no gradient. Labels are integers (N,). Raises ``ImageError``, ``ConfigError``.
         """
 
     def count_parameters(self, model: Any) -> ParameterCount:
-        """Counted from the native model's own tensors; frozen ones count as trainable."""
+        """Numbers of trainable elements and of running statistics, counted from the native tensors.
+
+        Frozen parameters count as trainable.
+        """
 
     def fit(
         self,
@@ -119,13 +143,23 @@ class Backend(Protocol):
         checkpoint: Keep | None = None,
         resume: TrainingState | None = None,
     ) -> History:
-        """Train the model in place, by the rule of recipe.py, in this framework's own loop.
+        """Train the model in place, by the rule of training/recipe.py, in this framework's loop.
 
-        ``data`` and ``validation`` are pairs of images (N, C, H, W) and labels (N,), or objects
-        such as ``data.FashionMNIST``. Each callback is called with every ``Step`` and ``Epoch``;
-        then ``checkpoint``, with a function that returns the ``TrainingState`` of that moment,
-        from which ``resume`` goes on, in this framework or another. Afterwards the model is in
-        the mode that it was in before.
+        Arguments:
+            model: what ``build`` returned; afterwards it is in the mode that it was in before.
+            data: a pair of images (N, C, H, W) and labels (N,), or an object such as
+                ``data.FashionMNIST``.
+            recipe: a ``Recipe``: epochs, batch size, learning rate and the rest.
+            validation: the same as ``data``, evaluated after every epoch; None: nothing is.
+            callbacks: each is called with every ``Step`` and every ``Epoch``.
+            checkpoint: called after them with a function that returns the ``TrainingState`` of that
+                moment.
+            resume: a ``TrainingState`` to resume from, of this backend or another.
+
+        Raises ``ConfigError``, ``ImageError``, and ``TrainingError`` where the loss or a weight is
+        not finite. Example::
+
+            history = fit(model, (images, labels), dm.Recipe(epochs=1, batch_size=32))
         """
 
 
@@ -182,7 +216,7 @@ def place(backend: Backend, model: Any, device: str | None) -> None:
     """
     if device != "cpu" and not backend.use_gpu(model) and device == "gpu":
         raise BackendError(
-            f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none; type --device cpu"
+            f"device: expected a GPU that {backend.FRAMEWORK} sees, found none; use device='cpu'"
         )
 
 
@@ -200,22 +234,43 @@ def first_installed() -> str:
     )
 
 
-@contextmanager
-def framework(backend: str, *packages: str, note: str = "") -> Iterator[None]:
-    """Around a backend's imports: an absent framework becomes ``BackendNotInstalledError``.
+# --- What a backend's __init__ offers ------------------------------------------------------------
 
-    Its message ends with ``note``.
+CLASSES = {  # public class -> the spec that it is built from
+    "Stem": "StemSpec",
+    "DenseLayer": "DenseLayerSpec",
+    "DenseBlock": "DenseBlockSpec",
+    "Transition": "TransitionSpec",
+    "Features": "DenseNetSpec",
+    "DenseNet": "DenseNetSpec",
+}
+INSIDE = {"Features": "Everything before the classifier: stem, dense blocks, transitions, norm5."}
+
+
+def publish(module: dict[str, Any]) -> None:
+    """Make a backend's public names those of ``Backend``, and ``help()`` answer for each.
+
+    ``module`` is the ``globals()`` of the backend's ``__init__``. Its functions get the contract's
+    docstrings, its classes those of their specs; ``__all__`` and ``dir()`` list exactly these names
+    and the constants.
     """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name not in packages:  # present but broken: its own error says more than ours
-            raise
-        raise BackendNotInstalledError(
-            f"backend {backend!r} needs {error.name!r}, which is not installed; in a clone of "
-            f"densenet_multi, install it with: pip install '.[{backend}]'{note}",
-            name=error.name,
-        ) from error
+    from . import spec
+
+    constants = [name for name in Backend.__annotations__ if name.isupper()]
+    functions = [name for name, value in vars(Backend).items() if _is_public_function(name, value)]
+    for name in functions:
+        module[name].__doc__ = inspect.cleandoc(getattr(Backend, name).__doc__)
+    for name, of in CLASSES.items():
+        text = INSIDE.get(name) or inspect.cleandoc(getattr(spec, of).__doc__)
+        how = f"``{name}(spec)`` is built from a ``{of}``, in {module['FRAMEWORK']}'s own layers."
+        module[name].__doc__ = f"{text}\n\n{how}"
+    names = [*sorted(constants), *sorted([*CLASSES, *functions])]
+    module["__all__"] = names
+    module["__dir__"] = names.copy
+
+
+def _is_public_function(name: str, value: Any) -> bool:
+    return inspect.isfunction(value) and not name.startswith("_")
 
 
 def check_dtype(dtype: str) -> str:
@@ -226,17 +281,12 @@ def check_dtype(dtype: str) -> str:
 
 
 def check_memory_efficient(level: bool | str) -> bool | str:
-    """``level`` if ``build`` knows it; otherwise ``ConfigError``."""
-    if level != "max" and not isinstance(level, bool):
-        raise bad("memory_efficient", level, "True, False or 'max'")
+    """False, "some" or "max"; True is "some". Raises ``ConfigError`` for anything else."""
+    if isinstance(level, bool):
+        return level and "some"
+    if level not in ("some", "max"):
+        raise bad("memory_efficient", level, "False, 'some' or 'max'")
     return level
-
-
-def check_bfloat16(bfloat16: bool, dtype: str) -> str:
-    """The ``dtype`` of a network that may calculate in bfloat16; otherwise ``ConfigError``."""
-    if truth("bfloat16", bfloat16) and dtype != "float32":
-        raise bad("bfloat16", True, f"False for a network in {dtype}")
-    return dtype
 
 
 def _versions(requirements: Iterable[str]) -> dict[str, str | None]:

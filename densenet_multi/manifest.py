@@ -227,10 +227,10 @@ def _profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
         area = math.prod(size)
         work = kept = 0
         for layer in block.layers:
-            for norm, conv in ((layer.norm1, layer.conv1), (layer.norm2, layer.conv2)):
-                if norm and conv:
+            for conv in (layer.conv1, layer.conv2):
+                if conv:
                     work += _multiply_adds(conv, area)
-                    kept += (norm.num_features + conv.out_channels) * area  # ReLU, convolution
+                    kept += (conv.in_channels + conv.out_channels) * area  # ReLU, convolution
             kept += (layer.norm1.num_features + (layer.conv2 or layer.conv1).out_channels) * area
         add(block.name, block, block.out_channels, work, kept)
         if transition:

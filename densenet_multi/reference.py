@@ -19,7 +19,6 @@ from .spec import (
     ConvSpec,
     DenseBlockSpec,
     DenseNetSpec,
-    FoldedNormSpec,
     PoolSpec,
     TransitionSpec,
 )
@@ -110,7 +109,7 @@ class _Network:
     def run(self, spec: DenseNetSpec, x: Array) -> Forward:
         stages = {}
         x = self.conv("features.conv0", spec.stem.conv0, x)
-        if spec.stem.norm0 and spec.stem.pool0:
+        if spec.stem.pool0:
             x = relu(self.batch_norm("features.norm0", spec.stem.norm0, x))
             x = max_pool(spec.stem.pool0, x)
         stages["stem"] = x
@@ -130,7 +129,7 @@ class _Network:
             prefix = f"{name}.{layer.name}"
             new = relu(self.batch_norm(f"{prefix}.norm1", layer.norm1, x))
             new = self.conv(f"{prefix}.conv1", layer.conv1, new)
-            if layer.norm2 and layer.conv2:
+            if layer.conv2:
                 new = relu(self.batch_norm(f"{prefix}.norm2", layer.norm2, new))
                 new = self.conv(f"{prefix}.conv2", layer.conv2, new)
             x = np.concatenate([x, new], axis=1)  # old channels first
@@ -146,8 +145,8 @@ class _Network:
         y = convolve(x, self.w[f"{name}.weight"], conv.stride, conv.padding)
         return y + _per_channel(self.w[f"{name}.bias"]) if conv.bias else y
 
-    def batch_norm(self, name: str, norm: BatchNormSpec | FoldedNormSpec, x: Array) -> Array:
-        if isinstance(norm, FoldedNormSpec):
+    def batch_norm(self, name: str, norm: BatchNormSpec | None, x: Array) -> Array:
+        if norm is None:  # folded into the convolution before it
             return x
         mean, var = self.w[f"{name}.running_mean"], self.w[f"{name}.running_var"]
         if self.training:

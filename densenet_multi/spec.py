@@ -56,13 +56,6 @@ class BatchNormSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class FoldedNormSpec:
-    """Left of a batch normalisation that is part of the convolution before it: see fold.py."""
-
-    num_features: int
-
-
-@dataclass(frozen=True, slots=True)
 class PoolSpec:
     """A square pooling window; a window that does not fit is dropped (floor)."""
 
@@ -87,7 +80,7 @@ class StemSpec:
     """Before the first dense block: ``conv0``, and in the ImageNet stem ``norm0`` and ``pool0``."""
 
     conv0: ConvSpec
-    norm0: BatchNormSpec | FoldedNormSpec | None = None
+    norm0: BatchNormSpec | None = None
     pool0: PoolSpec | None = None
 
 
@@ -98,7 +91,7 @@ class DenseLayerSpec:
     name: str
     norm1: BatchNormSpec
     conv1: ConvSpec
-    norm2: BatchNormSpec | FoldedNormSpec | None = None
+    norm2: BatchNormSpec | None = None
     conv2: ConvSpec | None = None
     drop_rate: float = 0.0
 

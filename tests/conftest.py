@@ -16,8 +16,7 @@ import pytest
 from hypothesis import settings
 
 import densenet_multi as dm
-from densenet_multi.backends import framework_versions, hide_gpus, place
-from densenet_multi.comparison.bench import SHARED
+from densenet_multi.backends import SHARED_GPU, framework_versions, hide_gpus, place
 from tolerances import TIERS, Deviations
 
 # Before any framework is imported. Threads that spin while they wait for work starve the other
@@ -46,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--device") == "cpu":
         hide_gpus()
     else:  # where float32 is to be float32, and processes share the memory
-        os.environ |= SHARED | {"NVIDIA_TF32_OVERRIDE": "0"}
+        os.environ |= SHARED_GPU | {"NVIDIA_TF32_OVERRIDE": "0"}
     if len(selected(config)) > 1:
         # as densenet_multi/keras/__init__.py does, before the tests import TensorFlow
         with suppress(ImportError):

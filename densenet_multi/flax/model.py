@@ -1,7 +1,7 @@
 """The translation into Flax NNX: modules are pytrees of arrays, called on NHWC images.
 
-spec.py says what each class is; the other three model.py are the same text. memory.py and
-optimized.py put other classes into ``layer_class``, ``block_class`` and ``features_class``.
+spec.py says what each class is; the other three model.py are the same text. Instances may get other
+classes, which say the same function again for speed or memory: see faster/.
 """
 
 from typing import Any
@@ -63,12 +63,10 @@ class DenseLayer(nnx.Module):
 
 
 class DenseBlock(nnx.Module):
-    layer_class = DenseLayer
-
     def __init__(self, spec: DenseBlockSpec, *, rngs: nnx.Rngs) -> None:
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, self.layer_class(layer, rngs=rngs))
+            setattr(self, layer.name, DenseLayer(layer, rngs=rngs))
 
     def __call__(self, x: Array) -> Array:
         for layer in self.spec.layers:
@@ -88,13 +86,11 @@ class Transition(nnx.Module):
 
 
 class Features(Stem):
-    block_class = DenseBlock
-
     def __init__(self, spec: DenseNetSpec, *, rngs: nnx.Rngs) -> None:
         super().__init__(spec.stem, rngs=rngs)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, self.block_class(block, rngs=rngs))
+            setattr(self, block.name, DenseBlock(block, rngs=rngs))
             if transition:
                 setattr(self, transition.name, Transition(transition, rngs=rngs))
         self.norm5 = batch_norm(spec.norm5, rngs=rngs)
@@ -114,12 +110,10 @@ class Features(Stem):
 
 
 class DenseNet(nnx.Module):
-    features_class = Features
-
     def __init__(self, spec: DenseNetSpec, *, rngs: nnx.Rngs | None = None) -> None:
         rngs = rngs or nnx.Rngs(0)
         self.spec = check_spec(spec)
-        self.features = self.features_class(spec, rngs=rngs)
+        self.features = Features(spec, rngs=rngs)
         self.classifier = linear(spec.classifier, rngs=rngs) if spec.classifier else None
 
     def __call__(self, x: Array) -> Array:

@@ -1,6 +1,5 @@
 """Training in NNX's own idiom: steps are pure functions of the model's state, compiled."""
 
-from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -12,14 +11,12 @@ import optax
 from flax import nnx
 
 from .._inputs import check_batch
-from ..training.history import History
 from ..training.recipe import Recipe
-from ..training.run import Callback, Data, Keep, Training
-from ..training.state import TrainingState
+from ..training.run import Run, fit_with
 from ..weights import Weights
-from .faster.recompute import share_statistics
-from .layers import exchange
+from .faster import for_training
 from .model import DenseNet
+from .predict import evaluate
 from .weights import dtype_of, import_weights, precision, to_canonical, to_native
 
 
@@ -43,8 +40,7 @@ def _step(graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, batch: Any)
     model = nnx.merge(graphdef, parameters, rest, copy=True)
     if recipe.train_features:
         model.train()
-        share_statistics(model)
-        exchange(model)
+        for_training(model)  # from here on, blocks may be those of faster/: the same function
     else:
         model.eval()
     scores = in_bfloat16(model, x) if recipe.bfloat16 else model(x)
@@ -64,33 +60,14 @@ def trained(recipe: Recipe) -> Any:
     return nnx.All(nnx.Param, nnx.PathContains("classifier"))
 
 
-def fit(
-    model: DenseNet,
-    data: Data,
-    recipe: Recipe,
-    *,
-    validation: Data | None = None,
-    callbacks: Iterable[Callback] = (),
-    checkpoint: Keep | None = None,
-    resume: TrainingState | None = None,
-) -> History:
-    run = Training(
-        model.spec,
-        dtype_of(model),
-        recipe,
-        data,
-        validation=validation,
-        callbacks=callbacks,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
-    if resume is not None:
-        import_weights(model, resume.weights)
+@fit_with(Run, dtype_of, import_weights)
+def fit(model: DenseNet, run: Run) -> None:
+    recipe = run.recipe
     with precision(dtype_of(model)):
         graphdef, parameters, rest = nnx.split(model, trained(recipe), ...)
         velocity = nnx.clone(parameters)
         nnx.update(velocity, to_native(model.spec, run.velocity))
-        optimizer = _optimizer(run.recipe).init(parameters)
+        optimizer = _optimizer(recipe).init(parameters)
         optimizer = optax.tree.set(optimizer, trace=velocity)
         # copies, because each step gives its buffers to the next
         state = jax.tree.map(jnp.copy, (parameters, rest, optimizer))
@@ -110,14 +87,13 @@ def fit(
                 for _ in run.epochs_left:
                     for x, y, rate in run.batches():
                         batch = jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray(y)
-                        state, loss, right = _update(graphdef, run.recipe, state, batch, rate)
+                        state, loss, right = _update(graphdef, recipe, state, batch, rate)
                         run.record(loss.item(), right.item())
                     run.finish_epoch()
             finally:
                 # interrupted inside a step, what it was given is gone: the model stays as it was
                 if not any(array.is_deleted() for array in jax.tree.leaves(state)):
                     nnx.update(model, *state[:2])
-    return run.history
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -139,9 +115,3 @@ def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
         optax.add_decayed_weights(recipe.weight_decay),
         optax.trace(recipe.momentum, recipe.nesterov),
     )
-
-
-@partial(jax.jit, static_argnums=0)  # eager JAX would be several times slower
-def evaluate(function: Callable[..., Any], model: DenseNet, x: jax.Array) -> Any:
-    model.eval()  # of the copy; the caller's model stays in its mode
-    return function(model, x)

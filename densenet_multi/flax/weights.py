@@ -52,6 +52,19 @@ def dtype_of(model: DenseNet) -> str:
     return check_dtype(str(model.features.conv0.kernel.dtype))
 
 
+def new_model(spec: DenseNetSpec, weights: Weights, dtype: str, seed: int = 0) -> DenseNet:
+    def native() -> DenseNet:
+        return DenseNet(spec, rngs=nnx.Rngs(seed))
+
+    with precision(dtype):
+        model = nnx.eval_shape(native)  # running it would compile one initializer for every shape
+        values = {name: array.astype(dtype) for name, array in weights.items()}
+        nnx.update(model, to_native(spec, values))
+        if spec.config.drop_rate:  # dropout's random state is not among the weights
+            nnx.update(model, jax.jit(lambda: nnx.state(native(), nnx.RngState))())
+    return model
+
+
 def precision(dtype: str) -> Any:
     """Outside this context JAX turns every float64 into a float32, without a word."""
     if dtype != "float64":

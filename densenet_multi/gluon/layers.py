@@ -7,9 +7,9 @@ the methods used here.
 from typing import Any
 
 import mxnet as mx
-from mxnet.gluon import contrib, nn
+from mxnet.gluon import nn
 
-from ..spec import BatchNormSpec, ConvSpec, FoldedNormSpec, LinearSpec, PoolSpec
+from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec
 
 
 def conv(spec: ConvSpec) -> nn.HybridBlock:
@@ -23,10 +23,8 @@ def conv(spec: ConvSpec) -> nn.HybridBlock:
     )
 
 
-def batch_norm(spec: BatchNormSpec | FoldedNormSpec) -> nn.HybridBlock:
-    if isinstance(spec, FoldedNormSpec):
-        return contrib.nn.Identity()
-    # the running statistics move in the backward pass, not in the forward pass
+def batch_norm(spec: BatchNormSpec) -> nn.HybridBlock:
+    # the running statistics change in the backward pass, not in the forward pass
     return nn.BatchNorm(epsilon=spec.eps, momentum=spec.decay, in_channels=spec.num_features)
 
 
@@ -47,26 +45,20 @@ def dropout(rate: float) -> nn.HybridBlock:
 
 
 def relu(x: Any) -> Any:
-    return _operators(x).Activation(
-        x, act_type="relu"
-    )  # oneDNN's, unlike x.relu(); it makes 0 of NaN
+    # oneDNN's, unlike x.relu(); it turns NaN into 0
+    return operators(x).Activation(x, act_type="relu")
 
 
 def concat(*maps: Any) -> Any:
     # the slice takes everything: without it, on some processors, oneDNN's gradient stops with
-    # "could not construct a sub-memory" for some widths in float32, the paper's CIFAR nets' too
-    # (optimized.py knows for which it need not)
-    return join(*maps).slice_axis(axis=0, begin=0, end=None)
+    # "could not construct a sub-memory" for some widths in float32, those of the paper's CIFAR nets
+    # among them
+    return operators(maps[0]).concat(*maps, dim=1).slice_axis(axis=0, begin=0, end=None)
 
 
 def global_avg_pool(x: Any) -> Any:
     return x.mean(axis=(2, 3))
 
 
-def join(*maps: Any) -> Any:
-    """A concatenation that needs no slice: nobody asks for its gradient, or oneDNN has it."""
-    return _operators(maps[0]).concat(*maps, dim=1)
-
-
-def _operators(x: Any) -> Any:
+def operators(x: Any) -> Any:
     return mx.nd if isinstance(x, mx.nd.NDArray) else mx.sym

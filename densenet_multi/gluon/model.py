@@ -1,8 +1,8 @@
 """The translation into Gluon: HybridBlocks, imperative until ``hybridize()``.
 
-spec.py says what each class is; the other three model.py are the same text. memory.py and
-optimized.py put other classes into ``layer_class``, ``block_class`` and ``features_class``. ``F``
-goes unused: see layers.py.
+spec.py says what each class is; the other three model.py are the same text. Instances may get other
+classes, which say the same function again for speed or memory: see faster/. ``F`` is not used: see
+layers.py.
 """
 
 from typing import Any
@@ -65,13 +65,11 @@ class DenseLayer(HybridBlock):
 
 
 class DenseBlock(HybridBlock):
-    layer_class = DenseLayer
-
     def __init__(self, spec: DenseBlockSpec) -> None:
         super().__init__()
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, self.layer_class(layer))
+            setattr(self, layer.name, DenseLayer(layer))
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         for layer in self.spec.layers:
@@ -92,13 +90,11 @@ class Transition(HybridBlock):
 
 
 class Features(Stem):
-    block_class = DenseBlock
-
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__(spec.stem)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, self.block_class(block))
+            setattr(self, block.name, DenseBlock(block))
             if transition:
                 setattr(self, transition.name, Transition(transition))
         self.norm5 = batch_norm(spec.norm5)
@@ -118,12 +114,10 @@ class Features(Stem):
 
 
 class DenseNet(HybridBlock):
-    features_class = Features
-
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__()
         self.spec = check_spec(spec)
-        self.features = self.features_class(spec)
+        self.features = Features(spec)
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:

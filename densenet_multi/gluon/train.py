@@ -11,13 +11,10 @@ from mxnet import autograd, gluon
 
 from .._checks import bad
 from .._inputs import check_batch
-from ..training.history import History
 from ..training.recipe import Recipe
-from ..training.run import Callback, Data, Keep, Training
-from ..training.state import TrainingState
+from ..training.run import Run, fit_with
 from ..weights import Weights
-from .faster.inference import align
-from .faster.recompute import RecomputingDenseNet
+from .faster import for_training
 from .model import DenseNet
 from .weights import dtype_of, export_weights, import_weights, native_parameters, to_native
 
@@ -38,35 +35,16 @@ def loss_and_gradients(
     }
 
 
-def fit(
-    model: DenseNet,
-    data: Data,
-    recipe: Recipe,
-    *,
-    validation: Data | None = None,
-    callbacks: Iterable[Callback] = (),
-    checkpoint: Keep | None = None,
-    resume: TrainingState | None = None,
-) -> History:
-    run = Training(
-        model.spec,
-        dtype_of(model),
-        recipe,
-        data,
-        validation=validation,
-        callbacks=callbacks,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
+@fit_with(Run, dtype_of, import_weights)
+def fit(model: DenseNet, run: Run) -> None:
+    recipe = run.recipe
     if recipe.bfloat16:
         raise bad("bfloat16", True, "False: MXNet 1.9.1 does not train in bfloat16")
-    if resume is not None:
-        import_weights(model, resume.weights)
+    for_training(model)  # from here on, blocks may be those of faster/: the same function
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True, sparse_label=False)
     velocity = {name: to_native(array) for name, array in run.velocity.items()}
     native = native_parameters(model)
-    trainer = gluon.Trainer([native[name] for name in velocity], SGD(run.recipe, velocity))
-    align(model)
+    trainer = gluon.Trainer([native[name] for name in velocity], SGD(recipe, velocity))
     model.hybridize(static_alloc=True)
 
     def logits(x: Any) -> npt.NDArray[np.floating]:
@@ -84,13 +62,12 @@ def fit(
                     scores = model(to_native(x))
                     loss = cross_entropy(log_softmax(scores), to_native(y)).mean()
                 loss.backward()
-                if isinstance(model, RecomputingDenseNet):
-                    mx.nd.waitall()  # its backward pass reads weights that are about to change
+                if not model._active:  # noqa: SLF001  # Gluon has no public name for it
+                    mx.nd.waitall()  # recomputing reads weights, which are about to change
                 trainer.step(batch_size=1)  # the loss is a mean already
                 right = scores.asnumpy().argmax(axis=1) == y.argmax(axis=1)
                 run.record(loss.asscalar().item(), right.mean().item())
             run.finish_epoch()
-    return run.history
 
 
 def log_softmax(scores: Any) -> Any:

@@ -11,6 +11,7 @@ from mxnet import gluon
 
 from ..backends import BackendError, check_dtype
 from ..manifest import ParameterCount, tensors
+from ..spec import DenseNetSpec
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
@@ -60,6 +61,15 @@ def native_parameters(model: DenseNet) -> dict[str, gluon.Parameter]:
         layer = attrgetter(name.rpartition(".")[0])(model)
         found[name] = getattr(layer, NATIVE[info.kind])
     return found
+
+
+def new_model(spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
+    with mx.name.NameManager():  # names, and so exported files, independent of earlier models
+        model = DenseNet(spec)
+    model.cast(dtype)
+    model.initialize(mx.init.Zero())  # every tensor is about to be overwritten
+    import_weights(model, weights)
+    return model
 
 
 def to_native(array: npt.NDArray[np.generic]) -> mx.nd.NDArray:

@@ -1,7 +1,7 @@
 """The translation into Keras: layers that hold layers, called on NHWC images.
 
-spec.py says what each class is; the other three model.py are the same text. memory.py and
-optimized.py put other classes into ``layer_class``, ``block_class`` and ``features_class``.
+spec.py says what each class is; the other three model.py are the same text. Instances may get other
+classes, which say the same function again for speed or memory: see faster/.
 """
 
 from typing import Any
@@ -14,9 +14,8 @@ from ..spec import (
     TransitionSpec,
     check_spec,
 )
+from ._saving import Block, Network
 from .layers import (
-    Block,
-    Network,
     avg_pool,
     batch_norm,
     concat,
@@ -64,13 +63,11 @@ class DenseLayer(Block):
 
 
 class DenseBlock(Block):
-    layer_class = DenseLayer
-
     def __init__(self, spec: DenseBlockSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, self.layer_class(layer))
+            setattr(self, layer.name, DenseLayer(layer))
 
     def call(self, x: Any) -> Any:
         for layer in self.spec.layers:
@@ -91,13 +88,11 @@ class Transition(Block):
 
 
 class Features(Stem):
-    block_class = DenseBlock
-
     def __init__(self, spec: DenseNetSpec, **kwargs: Any) -> None:
         super().__init__(spec.stem, **kwargs)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, self.block_class(block))
+            setattr(self, block.name, DenseBlock(block))
             if transition:
                 setattr(self, transition.name, Transition(transition))
         self.norm5 = batch_norm(spec.norm5)
@@ -117,12 +112,10 @@ class Features(Stem):
 
 
 class DenseNet(Network):
-    features_class = Features
-
     def __init__(self, spec: DenseNetSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spec = check_spec(spec)
-        self.features = self.features_class(spec)
+        self.features = Features(spec)
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def call(self, x: Any, training: Any = None) -> Any:

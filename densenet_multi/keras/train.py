@@ -1,7 +1,7 @@
 """Training in Keras' own idiom: a step on TensorFlow's tape, and ``compile`` and ``fit``."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,12 +11,11 @@ import tensorflow as tf
 from tensorflow import keras
 
 from .._inputs import check_batch
-from ..training.history import History
 from ..training.recipe import Recipe
-from ..training.run import Callback, Data, Keep, Training
-from ..training.state import TrainingState
+from ..training.run import Run, fit_with
 from ..weights import Weights
-from .layers import dtype_policy
+from ._saving import dtype_policy
+from .faster import for_training
 from .model import DenseNet
 from .weights import dtype_of, export_weights, import_weights, native_variables, to_canonical
 
@@ -39,28 +38,10 @@ def loss_and_gradients(
     }
 
 
-def fit(
-    model: DenseNet,
-    data: Data,
-    recipe: Recipe,
-    *,
-    validation: Data | None = None,
-    callbacks: Iterable[Callback] = (),
-    checkpoint: Keep | None = None,
-    resume: TrainingState | None = None,
-) -> History:
-    run = Training(
-        model.spec,
-        dtype_of(model),
-        recipe,
-        data,
-        validation=validation,
-        callbacks=callbacks,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
-    if resume is not None:
-        import_weights(model, resume.weights)
+@fit_with(Run, dtype_of, import_weights)
+def fit(model: DenseNet, run: Run) -> None:
+    recipe = run.recipe
+    for_training(model)  # from here on, blocks may be those of faster/: the same function
 
     def logits(x: Any) -> npt.NDArray[np.floating]:
         return model.predict_on_batch(x.transpose(0, 2, 3, 1))
@@ -75,9 +56,9 @@ def fit(
     with dtype_policy(dtype_of(model)), floatx(dtype_of(model)), changed(model, recipe):
         optimizer = SGD(
             run.rates[0],
-            momentum=run.recipe.momentum,
-            nesterov=run.recipe.nesterov,
-            decay=run.recipe.weight_decay,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            decay=recipe.weight_decay,
         )
         model.compile(
             optimizer,
@@ -99,13 +80,12 @@ def fit(
                         batches,
                         initial_epoch=epoch,
                         epochs=epoch + 1,
-                        shuffle=False,  # Training has done it
+                        shuffle=False,  # the run has shuffled
                         callbacks=[Report(run)],
                         verbose=0,
                     )
                 except tf.errors.OpError:
                     raise batches.error or sys.exception() from None
-    return run.history
 
 
 @contextmanager
@@ -141,11 +121,11 @@ def floatx(dtype: str) -> Iterator[None]:
 
 
 class Batches(keras.utils.PyDataset):
-    def __init__(self, run: Training) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
         self.run, self.epoch = run, run.epoch
         self.first = run.steps - run.epoch * run.steps_per_epoch
-        self.error: Exception | None = None  # TensorFlow makes another one of it
+        self.error: Exception | None = None  # TensorFlow raises another one in its place
 
     def __len__(self) -> int:
         return self.run.steps_per_epoch - self.first
@@ -160,7 +140,7 @@ class Batches(keras.utils.PyDataset):
 
 
 class Report(keras.callbacks.Callback):
-    def __init__(self, run: Training) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
         self.run = run
 

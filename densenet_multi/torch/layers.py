@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..spec import BatchNormSpec, ConvSpec, FoldedNormSpec, LinearSpec, PoolSpec
+from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec
 
 
 def conv(spec: ConvSpec) -> nn.Conv2d:
@@ -18,9 +18,7 @@ def conv(spec: ConvSpec) -> nn.Conv2d:
     )
 
 
-def batch_norm(spec: BatchNormSpec | FoldedNormSpec) -> nn.Module:
-    if isinstance(spec, FoldedNormSpec):
-        return nn.Identity()
+def batch_norm(spec: BatchNormSpec) -> nn.BatchNorm2d:
     # PyTorch's momentum is the weight of the new value: 0.1 where the spec says decay 0.9
     return nn.BatchNorm2d(spec.num_features, eps=spec.eps, momentum=round(1 - spec.decay, 15))
 

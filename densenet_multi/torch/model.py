@@ -1,7 +1,7 @@
 """The translation into PyTorch: a plain nn.Module whose state_dict has torchvision's keys.
 
-spec.py says what each class is; the other three model.py are the same text. memory.py and
-optimized.py put other classes into ``layer_class``, ``block_class`` and ``features_class``.
+spec.py says what each class is; the other three model.py are the same text. Instances may get other
+classes, which say the same function again for speed or memory: see faster/.
 """
 
 from typing import Any
@@ -64,13 +64,11 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    layer_class = DenseLayer
-
     def __init__(self, spec: DenseBlockSpec) -> None:
         super().__init__()
         self.spec = spec
         for layer in spec.layers:
-            setattr(self, layer.name, self.layer_class(layer))
+            setattr(self, layer.name, DenseLayer(layer))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.spec.layers:
@@ -91,13 +89,11 @@ class Transition(nn.Module):
 
 
 class Features(Stem):
-    block_class = DenseBlock
-
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__(spec.stem)
         self.spec = spec
         for block, transition in spec.stages:
-            setattr(self, block.name, self.block_class(block))
+            setattr(self, block.name, DenseBlock(block))
             if transition:
                 setattr(self, transition.name, Transition(transition))
         self.norm5 = batch_norm(spec.norm5)
@@ -117,12 +113,10 @@ class Features(Stem):
 
 
 class DenseNet(nn.Module):
-    features_class = Features
-
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__()
         self.spec = check_spec(spec)
-        self.features = self.features_class(spec)
+        self.features = Features(spec)
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Training in PyTorch's own idiom."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,12 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from .._inputs import check_batch
-from ..training.history import History
-from ..training.recipe import Recipe
-from ..training.run import Callback, Data, Keep, Training
-from ..training.state import TrainingState
+from ..training.run import Run, fit_with
 from ..weights import Weights
+from .faster import for_training
 from .model import DenseNet
+from .predict import in_mode
 from .weights import dtype_of, export_weights, import_weights, native_tensors, to_numpy
 
 
@@ -33,37 +32,19 @@ def loss_and_gradients(
     return loss.item(), dict(zip(parameters, map(to_numpy, gradients), strict=True))
 
 
-def fit(
-    model: DenseNet,
-    data: Data,
-    recipe: Recipe,
-    *,
-    validation: Data | None = None,
-    callbacks: Iterable[Callback] = (),
-    checkpoint: Keep | None = None,
-    resume: TrainingState | None = None,
-) -> History:
-    run = Training(
-        model.spec,
-        dtype_of(model),
-        recipe,
-        data,
-        validation=validation,
-        callbacks=callbacks,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
-    if resume is not None:
-        import_weights(model, resume.weights)
+@fit_with(Run, dtype_of, import_weights)
+def fit(model: DenseNet, run: Run) -> None:
+    recipe = run.recipe
+    for_training(model)  # from here on, blocks may be those of faster/: the same function
     device = model.features.conv0.weight.device
     native = native_tensors(model)
     parameters = {name: native[name] for name in run.velocity}
     optimizer = torch.optim.SGD(
         parameters.values(),
         lr=run.rates[0],
-        momentum=run.recipe.momentum,
-        weight_decay=run.recipe.weight_decay,
-        nesterov=run.recipe.nesterov,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
     )
     for name, array in run.velocity.items():
         velocity = torch.tensor(array, device=device)
@@ -97,12 +78,11 @@ def fit(
                 run.record(loss.item(), right.double().mean().item())
             run.finish_epoch()
     optimizer.zero_grad()
-    return run.history
 
 
 @contextmanager
 def channels_last(model: DenseNet) -> Iterator[None]:
-    """Inside, kernels lie in memory as oneDNN and cuDNN like them."""
+    """Inside, kernels have the memory format that oneDNN and cuDNN like."""
     contiguous = all(parameter.is_contiguous() for parameter in model.parameters())
     model.to(memory_format=torch.channels_last)
     try:
@@ -110,15 +90,3 @@ def channels_last(model: DenseNet) -> Iterator[None]:
     finally:
         if contiguous:
             model.to(memory_format=torch.contiguous_format)
-
-
-@contextmanager
-def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
-    """Inside, every module is in this mode; then each is in its own again, a frozen one too."""
-    modes = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -10,17 +10,18 @@ import torch
 from ..backends import check_dtype
 from ..manifest import ParameterCount, tensors
 from ..weights import Weights, check_weights
-from .faster.inference import prepare
 from .model import DenseNet
 
 
 def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floating]]) -> None:
     native = native_tensors(model)
     checked = check_weights(model.spec, weights, dtype_of(model))
-    with torch.no_grad():
-        for name, array in checked.items():
-            native[name].copy_(torch.tensor(np.ascontiguousarray(array)))
-    prepare(model)
+    keys = {id(tensor): key for key, tensor in model.state_dict(keep_vars=True).items()}
+    state = {
+        keys[id(native[name])]: torch.tensor(np.ascontiguousarray(array))
+        for name, array in checked.items()
+    }
+    model.load_state_dict(state, strict=False)  # without the counters of its BatchNorms
 
 
 def export_weights(model: DenseNet) -> Weights:
@@ -29,7 +30,7 @@ def export_weights(model: DenseNet) -> Weights:
 
 def count_parameters(model: DenseNet) -> ParameterCount:
     trainable = sum(parameter.numel() for parameter in model.parameters())
-    # without a counter in every BatchNorm, and what an optimized layer makes of its weights
+    # without the counter in every BatchNorm, and without what is not saved
     kept = model.state_dict().keys()
     buffers = [b for name, b in model.named_buffers() if name in kept and b.is_floating_point()]
     return ParameterCount(trainable, sum(buffer.numel() for buffer in buffers))

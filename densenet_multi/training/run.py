@@ -1,27 +1,28 @@
-"""What a training run is apart from its steps: checks, batches, what is written down, progress.
+"""What a training run is apart from its steps: checks, batches, history, progress.
 
 The steps are each backend's own: see ``train.py`` there.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from statistics import median
-from typing import Any
+from typing import Any, ParamSpec, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, bad
+from .._checks import ConfigError, bad, check_bfloat16
 from .._inputs import ImageError, check_image_shape, check_images, check_labels, check_trainable
 from .._progress import progress
-from ..backends import check_bfloat16
 from ..data import Arrays, Examples, epoch_order
 from ..data.augment import augment
 from ..manifest import tensors
@@ -37,6 +38,7 @@ Batch = tuple[Array, Array]
 Data = Examples | tuple[Any, Any]
 Callback = Callable[[Step | Epoch], object]
 Keep = Callable[[Callable[[], TrainingState]], object]
+P = ParamSpec("P")
 
 
 class TrainingError(ValueError):
@@ -55,23 +57,30 @@ def check_finite(step: int, weights: Weights, velocity: Weights) -> None:
         )
 
 
-class Training:
-    """One run of a recipe. A backend's ``fit`` takes batches from it and reports every step::
+@dataclass(frozen=True)
+class Subject:
+    """What is trained, as far as a ``Run`` has to know: a network's spec and its dtype."""
 
-        run = Training(model.spec, "float32", recipe, data)
+    spec: DenseNetSpec
+    dtype: str
+
+
+class Run:
+    """One run of a recipe. A backend's loop takes batches from it and reports every step::
+
         with run.started(logits, snapshot):
             for _ in run.epochs_left:
                 for x, targets, rate in run.batches():
                     ...
                     run.record(loss, accuracy)
                 run.finish_epoch()
-        return run.history
+
+    These are the parameters of every backend's ``fit``, written once: see ``fit_with``.
 
     Arguments:
-        spec: of the network, which must have a classifier.
-        dtype: of the images and targets that ``batches`` gives.
-        recipe: its numbers are rounded once (``Recipe.rounded``).
+        model: the ``Subject``; its network must have a classifier.
         data: examples to train on, or a pair (images (N, C, H, W), labels (N,)).
+        recipe: its numbers are rounded once (``Recipe.rounded``).
         validation: the same to test with after every epoch, or None.
         callbacks: called with every ``Step`` and every ``Epoch``.
         checkpoint: called after them with a function that returns the ``TrainingState`` of that
@@ -83,10 +92,9 @@ class Training:
 
     def __init__(
         self,
-        spec: DenseNetSpec,
-        dtype: str,
-        recipe: Recipe,
+        model: Any,
         data: Data,
+        recipe: Recipe,
         *,
         validation: Data | None = None,
         callbacks: Iterable[Callback] = (),
@@ -97,6 +105,7 @@ class Training:
             raise ConfigError(
                 f"recipe: expected a Recipe, such as Recipe(epochs=3), found {recipe!r}"
             )
+        spec, dtype = model.spec, model.dtype
         check_trainable(spec)
         self.recipe = recipe.rounded()
         self.history = History(recipe)
@@ -119,7 +128,7 @@ class Training:
             if info.role == "trainable" and name.startswith(trained)
         }
         if resume is not None:
-            self._go_on_from(resume)
+            self._resume_from(resume)
 
     @property
     def epoch(self) -> int:
@@ -252,7 +261,7 @@ class Training:
         mean = self.history.mean or weights
         self.history.mean = {n: mean[n] + (weights[n] - mean[n]) / count for n in weights}
 
-    def _go_on_from(self, resume: TrainingState) -> None:
+    def _resume_from(self, resume: TrainingState) -> None:
         epochs, unfinished = len(resume.epochs), len(resume.unfinished)
         expected = epochs * self.steps_per_epoch + unfinished
         if resume.steps != expected or epochs > self.recipe.epochs:
@@ -347,6 +356,46 @@ class Training:
         status = f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {speed:,.0f} images/s"
         text = f"epoch {step.epoch}/{self.recipe.epochs}"
         self._progress.update(self._bar, description=text, completed=self.steps, status=status)
+
+
+def fit_with(
+    head: Callable[P, Run],
+    dtype_of: Callable[[Any], str],
+    import_weights: Callable[[Any, Weights], None],
+) -> Callable[[Callable[[Any, Run], None]], Callable[P, History]]:
+    """Around a backend's loop over steps, ``loop(model, run)``: its ``fit``, with ``Run``'s
+    parameters.
+
+    The run is made and checked, the model gets the weights of ``resume``, and the loop's history is
+    returned.
+
+    Arguments:
+        head: ``Run``; its parameters are those of ``fit``, for editors and ``inspect.signature``.
+        dtype_of: of a native model.
+        import_weights: into a native model.
+    """
+
+    def decorate(loop: Callable[[Any, Run], None]) -> Callable[P, History]:
+        def fit(*args: Any, **kwargs: Any) -> History:
+            given = signature.bind(*args, **kwargs).arguments
+            model, resume = given.pop("model"), given.get("resume")
+            run = Run(Subject(model.spec, dtype_of(model)), **given)
+            if resume is not None:
+                import_weights(model, resume.weights)
+            loop(model, run)
+            return run.history
+
+        for name, value in {
+            "__module__": loop.__module__,
+            "__name__": "fit",
+            "__qualname__": "fit",
+            "__signature__": signature,
+        }.items():
+            setattr(fit, name, value)
+        return cast("Callable[P, History]", fit)
+
+    signature = inspect.signature(head).replace(return_annotation=History)
+    return decorate
 
 
 def _bar() -> Any:

@@ -8,10 +8,10 @@ import pytest
 
 import densenet_multi as dm
 from cases import images, labels, random_weights, small
-from densenet_multi.comparison.report import deviation
+from densenet_multi.comparison.deviation import deviation
 from densenet_multi.data import FashionMNIST, epoch_order, load_sample
 from densenet_multi.training.history import Epoch, Step
-from densenet_multi.training.run import Training
+from densenet_multi.training.run import Run, Subject
 
 RECIPES = {  # eight steps each, of which the fourth and the last have a smaller batch
     "plain": dm.Recipe(epochs=2, batch_size=3, learning_rate=0.05),
@@ -46,7 +46,7 @@ def rule(backend, spec, weights, recipe, data):
     """The weights, velocities and losses of the same run, by the rule of recipe.py in NumPy;
     gradients and statistics come from ``loss_and_gradients``, which other tests compare with the
     reference."""
-    run = Training(spec, "float64", recipe, data)
+    run = Run(Subject(spec, "float64"), data, recipe)
     recipe = recipe.rounded()
     model = backend.build(spec, dtype="float64")
     w, v, losses = weights, dict.fromkeys(weights, 0.0), []
@@ -221,7 +221,7 @@ def test_frozen_features_stay_and_the_classifier_learns(backend, deviations):
         if not name.startswith("classifier."):
             np.testing.assert_array_equal(array, weights[name], err_msg=name)
 
-    run = Training(spec, "float64", recipe, data)
+    run = Run(Subject(spec, "float64"), data, recipe)
     w, b = weights["classifier.weight"], weights["classifier.bias"]
     vw, vb = 0.0, 0.0
     for step, rate in enumerate(run.rates):

@@ -125,7 +125,7 @@ def test_in_bfloat16_too(backend, level):
 
 
 def test_an_unknown_level_is_refused_with_the_known(backend):
-    with pytest.raises(dm.ConfigError, match="memory_efficient: expected True, False or 'max'"):
+    with pytest.raises(dm.ConfigError, match="memory_efficient: expected False, 'some' or 'max'"):
         backend.build(small("plain"), memory_efficient="min")
 
 

@@ -9,12 +9,12 @@ from flax import nnx
 
 import densenet_multi as dm
 import densenet_multi.flax as df
-from cases import as_float32, images, labels, random_weights, small
-from densenet_multi.comparison.report import deviation
-from densenet_multi.comparison.rivals import flax_framework as peer
-from densenet_multi.comparison.rivals.flax_chapter import chapter_net
-from densenet_multi.flax.faster.recompute import SharingBlock
-from densenet_multi.flax.layers import BatchNorm, MaxPool, PointwiseConv, exchange
+from cases import images, labels, small
+from densenet_multi.comparison.deviation import deviation
+from densenet_multi.flax._layers import MaxPool
+from densenet_multi.flax.faster import for_training
+from densenet_multi.flax.faster.layers import BatchNorm, PointwiseConv
+from densenet_multi.flax.faster.training import SharingBlock
 from densenet_multi.flax.weights import precision
 from densenet_multi.spec import PoolSpec
 
@@ -44,33 +44,6 @@ def test_splits_and_merges(spec):
     x = images(spec, 32)
     np.testing.assert_array_equal(df.predict(merged, x), df.predict(model, x))
     assert hash(nnx.split(df.build(spec, seed=1))[0]) == hash(graphdef)  # jit compiles once
-
-
-def test_the_plain_network_of_bench_is_the_same_function():
-    blocks = (2, 1)
-    config = dm.DenseNetConfig(growth_rate=8, block_config=blocks)
-    spec = config.resolve()
-    model, plain = df.build(spec), peer.PlainDenseNet(blocks, 8, nnx.Rngs(1))
-    df.import_weights(model, as_float32(random_weights(spec)))
-    f = model.features
-    ours = [(f.conv0, f.norm0)]
-    for block, transition in spec.stages:
-        layers = [getattr(getattr(f, block.name), layer.name) for layer in block.layers]
-        ours += [(each.norm1, each.conv1, each.norm2, each.conv2) for each in layers]
-        if transition:
-            last = getattr(f, transition.name)
-            ours.append((last.norm, last.conv))
-    ours.append((f.norm5, model.classifier))
-    theirs = [(plain.conv, plain.norm0)]
-    for part in plain.parts:
-        names = ("norm1", "norm", "conv1", "conv", "norm2", "conv2")
-        theirs.append(tuple(getattr(part, name) for name in names if hasattr(part, name)))
-    theirs.append((plain.norm1, plain.classifier))
-    for group, other in zip(ours, theirs, strict=True):
-        for module, its in zip(group, other, strict=True):
-            nnx.update(its, nnx.state(module, (nnx.Param, nnx.BatchStat)))
-    x = images(spec, 64).astype(np.float32)
-    assert deviation(df.predict(model, x), peer.logits(plain, x)) < 1e-5
 
 
 def test_trains_under_nnx_grad_with_an_optax_optimizer(spec):
@@ -183,7 +156,7 @@ def test_layers_that_train_fast_are_nnxs_with_their_gradients_and_those_of_gradi
     with precision("float64"):
         x, target = (jnp.asarray(rng.normal(2, 1, (6, 33, 7, channels))) for channels in (3, 4))
         model = Both()
-        exchange(fast := nnx.clone(model))
+        for_training(fast := nnx.clone(model))
         assert (type(fast.conv), type(fast.norm)) == (PointwiseConv, BatchNorm)
         for function in (loss, slope):
             found, expected = (
@@ -266,21 +239,3 @@ def test_an_interrupt_inside_a_step_leaves_a_model_that_works(spec, monkeypatch)
     after = df.export_weights(model)
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
-
-
-def test_the_chapters_network_has_as_many_parameters():
-    net, counts = chapter_net(), dm.count_parameters(dm.get_spec("d2l"))
-    arrays = jax.tree.leaves(nnx.state(net, nnx.Param))
-    assert sum(array.size for array in arrays) == counts.trainable
-    assert sum(a.size for a in jax.tree.leaves(nnx.state(net, nnx.BatchStat))) == counts.statistics
-
-
-@pytest.mark.parametrize("variant", ["densenet121", "densenet169", "densenet201"])
-def test_the_plain_network_that_bench_compares_with_has_the_same_weights(variant):
-    from densenet_multi.comparison.rivals import flax_framework as peer
-
-    net = nnx.eval_shape(lambda: peer.peer_net(variant, 224))
-    shapes = {kind: jax.tree.leaves(nnx.state(net, kind)) for kind in (nnx.Param, nnx.BatchStat)}
-    counts = dm.count_parameters(dm.get_spec(variant))
-    expected = {nnx.Param: counts.trainable, nnx.BatchStat: counts.statistics}
-    assert {kind: sum(s.size for s in found) for kind, found in shapes.items()} == expected

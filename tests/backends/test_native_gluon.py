@@ -15,8 +15,7 @@ import densenet_multi.gluon as dg  # before mxnet: it makes mxnet importable on 
 
 import mxnet as mx  # isort: skip
 from cases import images, labels, random_weights, small
-from densenet_multi.comparison.rivals.gluon_chapter import chapter_net
-from densenet_multi.gluon.faster.inference import align
+from densenet_multi.gluon.faster import for_training
 from densenet_multi.gluon.weights import to_native
 
 COPIES = """
@@ -93,7 +92,7 @@ def test_gradients_that_are_added_up_are_refused_in_a_memory_efficient_network()
 def test_a_concatenation_has_its_slice_where_onednn_would_stop(growth_rate, aligned):
     model = dg.build(dm.get_spec("d2l", growth_rate=growth_rate, block_config=(2, 2)))
     expected = dg.predict(model, images(model.spec, 32))
-    align(model)
+    for_training(model)
     outputs = model(mx.sym.var("data")).get_internals().list_outputs()
     assert any("slice" in name for name in outputs) != aligned
     np.testing.assert_array_equal(dg.predict(model, images(model.spec, 32)), expected)
@@ -252,12 +251,3 @@ def test_a_model_that_is_not_initialized_says_what_to_type():
     ):
         with pytest.raises(dm.BackendError, match=r"type model\.initialize\(\) first"):
             use()
-
-
-@mx.util.use_np
-def test_the_chapters_network_has_as_many_parameters():
-    net = chapter_net()
-    net.initialize()
-    net(mx.np.zeros((1, 1, 96, 96)))
-    found = sum(parameter.data().size for parameter in net.collect_params().values())
-    assert found == dm.count_parameters(dm.get_spec("d2l")).total

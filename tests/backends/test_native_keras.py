@@ -11,7 +11,6 @@ from tensorflow import keras
 import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import images, labels, small
-from densenet_multi.comparison.rivals.keras_chapter import chapter_net
 
 
 def test_triton_is_loaded_before_tensorflow_and_never_after(tmp_path):
@@ -240,9 +239,3 @@ def test_a_model_that_was_fitted_is_saved_with_its_optimizer(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.get_config() == model.optimizer.get_config()
     np.testing.assert_array_equal(dk.predict(loaded, data[0]), dk.predict(model, data[0]))
-
-
-def test_the_chapters_network_has_as_many_parameters():
-    net = chapter_net()
-    net.build((None, 96, 96, 1))
-    assert net.count_params() == dm.count_parameters(dm.get_spec("d2l")).total

@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -14,8 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import densenet_multi as dm
 import densenet_multi.torch as dt
 from cases import images, labels, random_weights, small
-from densenet_multi.comparison.report import deviation
-from densenet_multi.comparison.rivals.torch_chapter import chapter_net
+from densenet_multi.comparison.deviation import deviation
 
 # sha256 of "\n".join(torchvision.models.densenet121().state_dict()), torchvision 0.29.1
 TORCHVISION_KEYS = "366ea3ff24f18b7cc9996c31900a69ed5d2966aadbf7f96b444bce8a1825123e"
@@ -95,9 +95,11 @@ def test_many_images_are_predicted_a_few_at_a_time(monkeypatch, optimized):
     model.register_forward_pre_hook(lambda _, given: counts.append(len(given[0])))
     dt.predict(model, x)
     largest = max(np.prod(shape) for _, shape in dm.shape_trace(spec, 32, 32))
-    monkeypatch.setattr(dt, "KEPT", int(2.5 * 8 * largest))
+    monkeypatch.setattr(
+        import_module("densenet_multi.torch.predict"), "KEPT", int(2.5 * 8 * largest)
+    )
     assert deviation(dt.predict(model, x), expected) < 1e-14
-    monkeypatch.setattr(dt, "KEPT", 1)
+    monkeypatch.setattr(import_module("densenet_multi.torch.predict"), "KEPT", 1)
     dt.predict(model, x[:2])
     assert counts == [5, 2, 2, 1, 1, 1]
 
@@ -329,22 +331,3 @@ def test_another_dtype_is_refused_by_name():
     ):
         with pytest.raises(dm.ConfigError, match="dtype: expected 'float32' or 'float64'; found"):
             use()
-
-
-def test_the_chapters_own_network_is_the_same_function():
-    net, spec = chapter_net(), dm.get_spec("d2l")
-    names = iter(dm.tensors(spec))
-    weights = random_weights(spec)
-    with torch.no_grad():
-        for module in net.modules():
-            own = dict(module.named_parameters(recurse=False))
-            own |= {n: b for n, b in module.named_buffers(recurse=False) if n.startswith("running")}
-            for name, tensor in own.items():
-                ours = next(names)
-                assert ours.endswith(f".{name}")
-                tensor.copy_(torch.tensor(weights[ours]))
-    assert next(names, None) is None
-    x = images(spec, 96)
-    with torch.inference_mode():
-        found = net.eval()(torch.tensor(x, dtype=torch.float32)).numpy()
-    assert deviation(found, dm.reference.predict(spec, weights, x)) < 1e-5

@@ -18,7 +18,7 @@ from cases import (
     random_weights,
     small,
 )
-from densenet_multi.comparison.report import deviation
+from densenet_multi.comparison.deviation import deviation
 from parity import check_forward, check_training, gradient_scale
 from tolerances import Deviations
 

@@ -8,7 +8,7 @@ import densenet_multi as dm
 from cases import SMALL, as_float32, images, labels, random_weights, small
 from densenet_multi._fold import fold
 from densenet_multi._spec_dict import from_dict, to_dict
-from densenet_multi.comparison.report import deviation
+from densenet_multi.comparison.deviation import deviation
 from densenet_multi.spec import BatchNormSpec
 from parity import check_forward
 from strategies import small_configs

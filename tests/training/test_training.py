@@ -22,7 +22,7 @@ from densenet_multi.data import (
     to_input,
 )
 from densenet_multi.training.history import History
-from densenet_multi.training.run import Training
+from densenet_multi.training.run import Run, Subject
 
 # --- Recipes ------------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ def training(count=11, **recipe):
     x = images(spec, 8, count=count)
     x[:, 0, 0, 0] = np.arange(count)  # every image says which it is
     recipe = dm.Recipe(**{"epochs": 2, "batch_size": 3, **recipe})
-    return Training(spec, "float32", recipe, (x, np.arange(count) % 5))
+    return Run(Subject(spec, "float32"), (x, np.arange(count) % 5), recipe)
 
 
 def seen(run, epoch):
@@ -261,7 +261,7 @@ def test_what_nothing_was_shifted_to_is_black():
     pixels = np.full((8, 1, 28, 28), 255, np.uint8)
     data = Pixels(pixels, np.arange(8) % 5, Preparation(28, 1, usage))
     spec = small("plain", in_channels=1)
-    run = Training(spec, "float32", dm.Recipe(batch_size=8, shift=4), data)
+    run = Run(Subject(spec, "float32"), data, dm.Recipe(batch_size=8, shift=4))
     assert np.unique(run.batch(0, 0)[0]).tolist() == [-2, 2]  # black and white, normalised
 
 
@@ -269,9 +269,9 @@ def test_what_a_network_cannot_is_refused_before_the_run():
     spec = small("plain", drop_rate=0.2)
     data = images(spec, 8, count=4), labels(spec, 4)
     with pytest.raises(dm.ConfigError, match="train_features: expected True for a network with a"):
-        Training(spec, "float32", dm.Recipe(batch_size=2, train_features=False), data)
+        Run(Subject(spec, "float32"), data, dm.Recipe(batch_size=2, train_features=False))
     with pytest.raises(dm.ConfigError, match="bfloat16: expected False for a network in float64"):
-        Training(spec, "float64", dm.Recipe(batch_size=2, bfloat16=True), data)
+        Run(Subject(spec, "float64"), data, dm.Recipe(batch_size=2, bfloat16=True))
 
 
 def test_a_checkpoint_is_offered_after_every_step_but_the_last_of_an_epoch_and_after_the_epoch():
@@ -279,7 +279,7 @@ def test_a_checkpoint_is_offered_after_every_step_but_the_last_of_an_epoch_and_a
     spec = small("plain")
     data = images(spec, 8, count=6), labels(spec, 6)
     recipe = dm.Recipe(batch_size=2, epochs=2)
-    run = Training(spec, "float32", recipe, data, checkpoint=lambda now: offered.append(now()))
+    run = Run(Subject(spec, "float32"), data, recipe, checkpoint=lambda now: offered.append(now()))
     with run.started(*idle()):
         for _ in run.epochs_left:
             for step, _ in enumerate(run.batches()):
@@ -304,7 +304,9 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_rate(loss):
 def test_validation_counts_every_example_once():
     spec = small("plain")
     x, y = images(spec, 8, count=8), labels(spec, 8)
-    run = Training(spec, "float32", dm.Recipe(epochs=1, batch_size=3), (x, y), validation=(x, y))
+    run = Run(
+        Subject(spec, "float32"), (x, y), dm.Recipe(epochs=1, batch_size=3), validation=(x, y)
+    )
     scores = np.random.default_rng(0).normal(size=(8, 5))
     asked = []
 
@@ -329,29 +331,29 @@ def test_every_set_of_examples_is_checked_before_the_run(what):
     x, y = images(spec, 8, count=8), labels(spec, 8)
     sets = {"data": (x, y), "validation": (x, y), what: (x, y + 5)}
     with pytest.raises(dm.ImageError, match=f"^{what}: labels: expected values from 0 to 4"):
-        Training(spec, "float32", dm.Recipe(batch_size=2), **sets)
+        Run(Subject(spec, "float32"), recipe=dm.Recipe(batch_size=2), **sets)
 
 
 def test_a_network_without_a_classifier_is_refused():
     spec = small("plain", num_classes=0)
     x = images(spec, 8, count=8)
     with pytest.raises(dm.ImageError, match="no classifier"):
-        Training(spec, "float32", dm.Recipe(batch_size=2), (x, np.zeros(8, int)))
+        Run(Subject(spec, "float32"), (x, np.zeros(8, int)), dm.Recipe(batch_size=2))
 
 
 def test_something_else_than_a_recipe_is_refused():
     spec = small("plain")
     with pytest.raises(dm.ConfigError, match=r"recipe: expected a Recipe.*found 'chapter'"):
-        Training(spec, "float32", "chapter", (images(spec, 8), labels(spec)))
+        Run(Subject(spec, "float32"), (images(spec, 8), labels(spec)), "chapter")
 
 
 def test_lists_and_objects_with_labels_are_examples_too():
     spec = small("plain")
     x, y = images(spec, 8, count=4), labels(spec, 4)
     recipe = dm.Recipe(batch_size=2, epochs=1)
-    expected = Training(spec, "float32", recipe, (x, y)).batch(0, 0)
+    expected = Run(Subject(spec, "float32"), (x, y), recipe).batch(0, 0)
     for data in ([x.tolist(), y.tolist()], Arrays(x, y)):
         for actual, wanted in zip(
-            Training(spec, "float32", recipe, data).batch(0, 0), expected, strict=True
+            Run(Subject(spec, "float32"), data, recipe).batch(0, 0), expected, strict=True
         ):
             np.testing.assert_array_equal(actual, wanted)

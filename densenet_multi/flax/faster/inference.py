@@ -1,15 +1,29 @@
-"""The network for evaluation alone: a block's maps lie in one array, which its layers fill.
+"""The network for inference only: all maps of a block are in one array, which its layers fill.
 
-Under jit, XLA writes a layer's maps where they belong; a concatenation copies all others too.
+Under jit, XLA writes a layer's output where it belongs; a concatenation would copy all other maps.
 """
 
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 
+from ..._fold import fill_folded, fold
 from ..model import DenseBlock, DenseNet, Features
+from ..weights import dtype_of, export_weights, new_model
+from .exchange import exchange
 
 
-class OptimizedBlock(DenseBlock):
+def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
+    faster = new_model(*fold(model.spec, export_weights(model)), dtype_of(model))
+    fill_folded(faster, lambda: nnx.identity)
+    exchange(faster, INFERENCE)
+    if bfloat16:
+        faster.features.set_attributes(dtype=jnp.bfloat16)  # of each layer's output
+    faster.eval()
+    return faster
+
+
+class InferenceBlock(DenseBlock):
     def __call__(self, x: Array) -> Array:
         count, height, width, end = x.shape
         maps = jnp.zeros((count, height, width, self.spec.out_channels), x.dtype)
@@ -21,12 +35,9 @@ class OptimizedBlock(DenseBlock):
         return maps
 
 
-class OptimizedFeatures(Features):
-    block_class = OptimizedBlock
-
+class InferenceFeatures(Features):
     def __call__(self, x: Array) -> Array:
         return super().__call__(x).astype(x.dtype)
 
 
-class OptimizedDenseNet(DenseNet):
-    features_class = OptimizedFeatures
+INFERENCE = {DenseBlock: InferenceBlock, Features: InferenceFeatures}

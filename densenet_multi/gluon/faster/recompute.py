@@ -1,6 +1,6 @@
-"""Training in less memory: a convolution's input is made again when its gradient is wanted.
+"""Training in less memory: recompute each convolution's input in the backward pass.
 
-The backward pass is a block's, as in Keras and Flax: it reads what each layer reads in what the
+A block does so, as in Keras and Flax: its backward pass finds the input of each layer in what the
 block returned. The network stays imperative when it is hybridized; its parts do not.
 """
 
@@ -15,14 +15,14 @@ from mxnet.gluon import HybridBlock
 from mxnet.ndarray.register import _imperative_invoke
 
 from ..._checks import ConfigError
-from ..layers import concat, join, relu
+from ..layers import concat, operators, relu
 from ..model import DenseBlock, DenseLayer, DenseNet, Features
 
 
 class Imperative(HybridBlock):
     def hybridize(self, active: bool = True, **kwargs: Any) -> None:  # noqa: FBT002  # Gluon's signature
         for child in self._children.values():
-            child.hybridize(active)  # with static_alloc, what is freed here would be kept
+            child.hybridize(active)  # static_alloc would keep what is freed here
 
 
 class RecomputingLayer(DenseLayer):
@@ -37,44 +37,51 @@ class RecomputingLayer(DenseLayer):
 
 
 class RecomputingBlock(Imperative, DenseBlock):
-    layer_class = RecomputingLayer
-    whole = False  # what the first convolution of a layer makes is kept
+    keeps_convolutions = True  # the output of a layer's first one, in a bottleneck
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         layers = [getattr(self, layer.name) for layer in self.spec.layers]
         if autograd.is_recording() and autograd.is_training():
             weights = [w for layer in layers for pair in layer.pairs() for w in trained(*pair)]
-            # MXNet stops at the first gradient that nobody wants, as x's where the stem is frozen
-            return Recomputed(layers, self.whole)(*weights, x)
+            # MXNet stops at the first gradient that nobody needs, as x's where the stem is frozen
+            return Recomputed(layers, self.keeps_convolutions)(*weights, x)
         for layer in layers:
             x = concat(x, layer.dropout(layer(x)))
         return x
 
 
-class RecomputingFeatures(Imperative, Features):
-    block_class = RecomputingBlock
+class FullyRecomputingBlock(RecomputingBlock):
+    keeps_convolutions = False
 
 
-class RecomputingDenseNet(Imperative, DenseNet):
-    features_class = RecomputingFeatures
+class ImperativeFeatures(Imperative, Features):
+    pass
 
 
-class WholeBlock(RecomputingBlock):
-    whole = True
+class ImperativeDenseNet(Imperative, DenseNet):
+    pass
 
 
-class WholeFeatures(RecomputingFeatures):
-    block_class = WholeBlock
+RECOMPUTING = {
+    level: {
+        DenseLayer: RecomputingLayer,
+        DenseBlock: block,
+        Features: ImperativeFeatures,
+        DenseNet: ImperativeDenseNet,
+    }
+    for level, block in {"some": RecomputingBlock, "max": FullyRecomputingBlock}.items()
+}
 
 
-class WholeDenseNet(RecomputingDenseNet):
-    features_class = WholeFeatures
+def join(*maps: Any) -> Any:
+    """Concatenate without the slice of layers.py: nobody needs a gradient, or oneDNN has it."""
+    return operators(maps[0]).concat(*maps, dim=1)
 
 
 def trained(*parts: HybridBlock) -> list[mx.nd.NDArray]:
     parameters = [p for part in parts for p in part.collect_params().values()]
     for parameter in parameters:
-        if parameter.grad_req == "add":  # MXNet's autograd.Function would pass it by
+        if parameter.grad_req == "add":  # MXNet's autograd.Function would ignore it
             raise ConfigError(
                 f"{parameter.name}: expected grad_req 'write' or 'null', found 'add'; build the "
                 "model without memory_efficient"
@@ -83,9 +90,9 @@ def trained(*parts: HybridBlock) -> list[mx.nd.NDArray]:
 
 
 class Recomputed(autograd.Function):
-    def __init__(self, layers: list[RecomputingLayer], whole: bool) -> None:
+    def __init__(self, layers: list[RecomputingLayer], keeps_convolutions: bool) -> None:
         super().__init__()
-        self.layers, self.whole = layers, whole
+        self.layers, self.keeps_convolutions = layers, keeps_convolutions
 
     def forward(self, *weights_and_x: Any) -> Any:
         x = weights_and_x[-1]
@@ -96,11 +103,11 @@ class Recomputed(autograd.Function):
                 for norm, conv in layer.pairs():
                     inputs.append(new)
                     new = conv(relu(norm(new)))
-                self.kept.append([] if self.whole else inputs[1:])
+                self.kept.append(inputs[1:] if self.keeps_convolutions else [])
                 mask = layer.dropout(new.ones_like()) if layer.spec.drop_rate else None
                 self.masks.append(mask)
                 x = join(x, new if mask is None else new * mask)
-                x.wait_to_read()  # the engine would make room for every layer at once
+                x.wait_to_read()  # the engine would allocate memory for every layer at once
         self.maps = x
         return x
 
@@ -111,7 +118,7 @@ class Recomputed(autograd.Function):
                 "(retain_graph=True); build the model without memory_efficient"
             )
         maps, masks, kept = self.maps, self.masks, self.kept
-        self.maps = self.masks = self.kept = None  # what holds this object would keep them
+        self.maps = self.masks = self.kept = None  # whatever holds this object would keep them
         gradients: list[Any] = []
         for layer, mask, inner in reversed([*zip(self.layers, masks, kept, strict=True)]):
             width = layer.spec.norm1.num_features
@@ -127,19 +134,19 @@ class Recomputed(autograd.Function):
 
 
 def recomputed_gradients(pairs: Any, inputs: list[Any], gradient: Any) -> tuple[Any, list[Any]]:
-    """The gradients of a layer's input and weights, by that of what it makes."""
+    """The gradients of a layer's input and weights, from that of its output."""
     read: list[Any] = []
     for number, (norm, _) in enumerate(pairs):
         if number == len(inputs):
             inputs.append(pairs[number - 1][1](read[-1]))
-        # attach_grad would fill an array with zeros, which autograd.grad has no use for
+        # attach_grad would fill an array with zeros, which autograd.grad does not need
         autograd.mark_variables([inputs[number]], [empty_like(inputs[number])])
         with autograd.record():
             read.append(relu(norm(inputs[number])))
     weights: list[Any] = []
     for (norm, conv), x, y in zip(reversed(pairs), reversed(inputs), reversed(read), strict=True):
         of_y, *of_conv = convolution_gradients(conv, gradient, y)
-        gradient, *of_norm = autograd.grad(y, [x, *trained(norm)], of_y)  # statistics move now
+        gradient, *of_norm = autograd.grad(y, [x, *trained(norm)], of_y)  # statistics change now
         weights = [*of_norm, *of_conv, *weights]
     return gradient, weights
 
@@ -149,8 +156,8 @@ def empty_like(x: Any) -> Any:
 
 
 def convolution_gradients(conv: Any, gradient: Any, x: Any) -> list[Any]:
-    """Those of x, and of the weights that are trained, by the operation that MXNet's autograd calls
-    when it has made the convolution: here nobody needs to make it again."""
+    """Those of x and of the trained weights, by the operation that MXNet's autograd calls itself:
+    the convolution need not be recomputed for it."""
     parameters = [p for p in (conv.weight, conv.bias) if p is not None]
     arrays = [gradient, x, *(p.data() for p in parameters)]
     settings = [*map(str, conv._kwargs)], [*map(str, conv._kwargs.values())]  # noqa: SLF001

@@ -1,32 +1,61 @@
-"""The network for evaluation alone, traced: a graph, in which TensorFlow merges operations."""
+"""The network for inference only: traced to a graph, in which TensorFlow merges operations."""
 
 from typing import Any
 
 import tensorflow as tf
+from tensorflow import keras
 
+from ..._fold import fill_folded, fold
 from ...spec import DenseNetSpec
 from ..model import DenseNet, Features
+from ..weights import dtype_of, export_weights, import_weights
+from .exchange import exchange
 
 
-class OptimizedFeatures(Features):
+def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
+    spec, weights = fold(model.spec, export_weights(model))
+    faster = InferenceDenseNet(spec, dtype=dtype_of(model), bfloat16=bfloat16)
+    faster.build((None, None, None, spec.config.in_channels))
+    import_weights(faster, weights)
+    return faster
+
+
+def identity(x: Any) -> Any:
+    return x
+
+
+class InferenceFeatures(Features):
     def call(self, x: Any) -> Any:
         return tf.cast(super().call(x), x.dtype)
 
 
-class OptimizedDenseNet(DenseNet):
-    features_class = OptimizedFeatures
+class InferenceDenseNet(DenseNet):
+    """Has an ``__init__`` of its own, which Keras calls when it restores a saved one."""
 
     def __init__(self, spec: DenseNetSpec, *, bfloat16: bool = False, **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)
+        fill_folded(self, lambda: identity)
+        exchange(self, INFERENCE)
         self.trainable = False
         self.bfloat16 = bfloat16
         if bfloat16:
-            for layer in self.features._flatten_layers(include_self=False):  # noqa: SLF001  # as in train.py
+            for layer in self.features._flatten_layers(include_self=False):  # noqa: SLF001  # as in exchange.py
                 layer.dtype_policy = "mixed_bfloat16"
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bfloat16": self.bfloat16}
 
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if tf.is_tensor(x) and tf.executing_eagerly():
+            return self.call(x)  # Keras' own __call__ would first clear the losses of every layer
+        return super().__call__(x, *args, **kwargs)
+
     @tf.function(autograph=False)
     def call(self, x: Any, training: Any = None) -> Any:
         return super().call(x, training)
+
+
+INFERENCE = {Features: InferenceFeatures}
+
+# the name in files that were saved before the class was renamed
+keras.saving.get_custom_objects()["densenet_multi>OptimizedDenseNet"] = InferenceDenseNet

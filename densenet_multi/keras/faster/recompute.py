@@ -1,25 +1,28 @@
-"""Training in less memory: a convolution's input is made again when its gradient is wanted.
+"""Training in less memory: recompute each convolution's input in the backward pass.
 
-In PyTorch each layer asks for it. Here, as in Gluon and Flax, a block does, in whose backward pass
-a layer reads a slice of what the block returned: joining many narrow maps takes longer. And
-``tf.recompute_grad`` would copy all that it is given, and take mean and variance a second time.
+In PyTorch each layer does so. Here, as in Gluon and Flax, a block does: in its backward pass a
+layer reads a slice of what the block returned, since joining many narrow maps takes longer.
+``tf.recompute_grad`` would copy all that it is given, and compute mean and variance a second time.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow import keras
 
 from ..._checks import ConfigError
-from ..layers import BatchNormalization, Conv2D, biased, concat, fused_batch_norm, relu
-from ..model import DenseBlock, DenseNet, Features
+from .._layers import BatchNormalization, Conv2D, biased, fused_batch_norm
+from ..layers import concat, relu
+from ..model import DenseBlock, DenseNet
+from .exchange import exchange
 
 
 class RecomputingBlock(DenseBlock):
-    whole = False  # what the first convolution of a layer makes is kept
+    keeps_convolutions = True  # the output of a layer's first one, in a bottleneck
 
-    def call(self, x: Any, training: Any = None) -> Any:
-        if not training:
+    def call(self, x: Any) -> Any:
+        if not called_for_training(x):
             return super().call(x)
         plan, masks = list[list[Step]](), list[Any]()
         for spec in self.spec.layers:
@@ -28,31 +31,53 @@ class RecomputingBlock(DenseBlock):
             plan.append([Step(norm, conv) for norm, conv in pairs if norm is not None])
             shape = [*tf.unstack(tf.shape(x)[:3]), plan[-1][-1].conv.filters]
             masks.append(layer.dropout(tf.ones(shape, x.dtype)) if spec.drop_rate else None)
-        maps, found = recomputed(self.whole, plan, masks, x)
+        maps, found = recomputed(self.keeps_convolutions, plan, masks, x)
         for steps, its in zip(plan, found, strict=True):
             for step, values in zip(steps, its, strict=True):
                 step.move(values)
         return maps
 
 
-class RecomputingFeatures(Features):
-    block_class = RecomputingBlock
+class FullyRecomputingBlock(RecomputingBlock):
+    keeps_convolutions = False
 
 
 class RecomputingDenseNet(DenseNet):
-    features_class = RecomputingFeatures
+    """Has an ``__init__`` of its own, which Keras calls when it restores a saved one."""
+
+    level = "some"
+
+    def __init__(self, spec: Any, **kwargs: Any) -> None:
+        super().__init__(spec, **kwargs)
+        exchange(self, RECOMPUTING[self.level])
 
 
-class WholeBlock(RecomputingBlock):
-    whole = True
+class FullyRecomputingDenseNet(RecomputingDenseNet):
+    level = "max"
 
 
-class WholeFeatures(RecomputingFeatures):
-    block_class = WholeBlock
+RECOMPUTING = {
+    "some": {DenseNet: RecomputingDenseNet, DenseBlock: RecomputingBlock},
+    "max": {DenseNet: FullyRecomputingDenseNet, DenseBlock: FullyRecomputingBlock},
+}
+
+# the name in files that were saved before the class was renamed
+keras.saving.get_custom_objects()["densenet_multi>WholeDenseNet"] = FullyRecomputingDenseNet
 
 
-class WholeDenseNet(RecomputingDenseNet):
-    features_class = WholeFeatures
+class TrainingSwitch(keras.layers.Layer):
+    """Keras tells only a layer whose ``call`` has a parameter ``training`` what a call is for, and
+    looks when an instance is made: an exchanged block would not be told."""
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        self.on = bool(training)
+        return x
+
+
+def called_for_training(x: Any) -> bool:
+    switch = TrainingSwitch(autocast=False)
+    switch(x)
+    return switch.on
 
 
 class Step:
@@ -60,7 +85,9 @@ class Step:
 
     def __init__(self, norm: Any, conv: Any) -> None:
         usual = type(norm) is BatchNormalization and type(conv) is Conv2D
-        if not usual or norm.synchronized or conv.lora_enabled:  # what else they do is passed by
+        if (
+            not usual or norm.synchronized or conv.lora_enabled
+        ):  # what else they do would be bypassed
             raise ConfigError(
                 f"a memory-efficient layer: expected BatchNormalization of one device and Conv2D, "
                 f"found {norm} and {conv}; build the model without memory_efficient"
@@ -69,7 +96,7 @@ class Step:
         self.variables = [[v.value for v in layer.variables] for layer in (norm, conv)]
 
     def __call__(self, variables: Any, x: Any, known: Sequence[Any] = ()) -> tuple[Any, Any, Any]:
-        """What it makes, the new running statistics, and what is known if it makes that again."""
+        """The output, the new running statistics, and what a recomputation need not find out."""
         (gamma, beta, *running), (kernel, *bias) = variables
         if x.dtype == tf.float64 or not self.norm.trainable:
             trained = len(self.norm.trainable_variables)
@@ -93,7 +120,7 @@ class Step:
 
 
 def recomputed(
-    whole: bool, plan: Sequence[Sequence[Step]], masks: Sequence[Any], x: Any
+    keeps_convolutions: bool, plan: Sequence[Sequence[Step]], masks: Sequence[Any], x: Any
 ) -> tuple[Any, Any]:
     """The maps of a block, and the new running statistics of each step of each layer."""
 
@@ -109,7 +136,7 @@ def recomputed(
                 found.append(more)
             running, known = zip(*found, strict=True)
             moved.append(running)
-            kept.append(([] if whole else reads[1:-1], known))
+            kept.append((reads[1:-1] if keeps_convolutions else [], known))
             maps = concat(maps, new if mask is None else new * mask)
 
         def gradients(gradient: Any, *_: Any) -> Any:
@@ -125,7 +152,7 @@ def recomputed(
                     first = maps[..., :start]
                 of_its = list[Any]()
                 for number, read in reversed([*enumerate([first, *inner])]):
-                    part = slice(number, None if whole else number + 1)
+                    part = slice(number, number + 1 if keeps_convolutions else None)
                     of_part, of_new = recomputed_gradients(
                         steps[part], its[part], known[part], read, of_new
                     )

@@ -1,8 +1,8 @@
-"""The network for evaluation alone: a block's maps lie in one array, which its layers fill.
+"""The network for inference only: all maps of a block are in one array, which its layers fill.
 
-In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution are here a clamp and a
+In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution become a clamp and a
 convolution, one pass over the maps instead of two: relu(a x + b) is a clamp(x) + b with one bound
-at -b / a, the lower one where a > 0, the upper one where a < 0. The kernel takes a, the bias b.
+at -b / a, the lower one where a > 0, the upper one where a < 0. The kernel absorbs a, the bias b.
 """
 
 from collections.abc import Callable
@@ -12,24 +12,41 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...spec import DenseLayerSpec, DenseNetSpec
+from ..._fold import fill_folded, fold
 from ..layers import relu
 from ..model import DenseBlock, DenseLayer, DenseNet, Features
+from ..weights import dtype_of, export_weights, import_weights
+from .exchange import exchange
 
 
-class OptimizedLayer(DenseLayer):
-    def __init__(self, spec: DenseLayerSpec) -> None:
-        super().__init__(spec)
-        # zeros around the map, which a wider kernel reads, are not to be clamped
-        self.clamps = not spec.conv1.padding
-        self.bfloat16 = False
+def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
+    spec, weights = fold(model.spec, export_weights(model))
+    faster = DenseNet(spec).to(getattr(torch, dtype_of(model)))
+    fill_folded(faster, nn.Identity)
+    for module in exchange(faster, INFERENCE).modules():
+        if isinstance(module, InferenceLayer):
+            module.set_up(bfloat16)
+        elif isinstance(module, InferenceFeatures):
+            module.bfloat16 = bfloat16
+    import_weights(faster, weights)
+    device = model.features.conv0.weight.device
+    # kernels have the memory format that oneDNN and cuDNN like; maps follow
+    return faster.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
+
+
+class InferenceLayer(DenseLayer):
+    def set_up(self, bfloat16: bool) -> None:
+        """What ``__init__`` would do, if an instance were made and not exchanged."""
+        # a wider kernel also reads zero padding, which must not be clamped
+        self.clamps = not self.spec.conv1.padding
+        self.bfloat16 = bfloat16
         for name in ("lower", "upper", "kernel", "bias"):
             self.register_buffer(name, None, persistent=False)
         self.register_load_state_dict_post_hook(prepare)
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """What the forward pass takes, of the weights as they are now."""
+        """Compute what the forward pass uses from the weights as they are now."""
         norm, conv = self.norm1, self.conv1
         a = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
         b = norm.bias.double() - norm.running_mean.double() * a
@@ -52,7 +69,7 @@ class OptimizedLayer(DenseLayer):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        # a GPU's convolutions round what they read (TF32), which is then better normalised before
+        # a GPU's convolutions round their input (TF32), which is better normalized before that
         if self.clamps and x.device.type == "cpu":
             x = F.conv2d(torch.clamp(x, self.lower, self.upper), self.kernel, self.bias)
         else:
@@ -62,9 +79,7 @@ class OptimizedLayer(DenseLayer):
         return x  # N, k, H, W
 
 
-class OptimizedBlock(DenseBlock):
-    layer_class = OptimizedLayer
-
+class InferenceBlock(DenseBlock):
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad:  # gradients need every layer's input as it was
             return super().forward(x)
@@ -78,8 +93,7 @@ class OptimizedBlock(DenseBlock):
         return maps
 
 
-class OptimizedFeatures(Features):
-    block_class = OptimizedBlock
+class InferenceFeatures(Features):
     bfloat16 = False
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
@@ -92,18 +106,15 @@ class OptimizedFeatures(Features):
         return super().forward(x).to(x.dtype)
 
 
-class OptimizedDenseNet(DenseNet):
-    features_class = OptimizedFeatures
-
-    def __init__(self, spec: DenseNetSpec, *, bfloat16: bool = False) -> None:
-        super().__init__(spec)
-        for module in self.features.modules():
-            if isinstance(module, OptimizedFeatures | OptimizedLayer):
-                module.bfloat16 = bfloat16
+INFERENCE = {
+    DenseLayer: InferenceLayer,
+    DenseBlock: InferenceBlock,
+    Features: InferenceFeatures,
+}
 
 
 def prepare(module: nn.Module, _: Any = None) -> None:
     """After the weights of a module have changed."""
     for layer in module.modules():
-        if isinstance(layer, OptimizedLayer) and layer.clamps and layer.conv1.weight.is_cpu:
+        if isinstance(layer, InferenceLayer) and layer.clamps and layer.conv1.weight.is_cpu:
             layer.prepare()

@@ -1,6 +1,6 @@
-"""Training in less memory: a convolution's input is made again when its gradient is wanted.
+"""Training in less memory: recompute each convolution's input in the backward pass.
 
-Each layer asks for it by itself; in the other three, a block does.
+In PyTorch each layer does so; in the other three backends a block does.
 """
 
 from collections.abc import Sequence
@@ -13,23 +13,25 @@ from torch.utils.checkpoint import checkpoint
 
 from ..._checks import ConfigError
 from ..layers import concat, relu
-from ..model import DenseBlock, DenseLayer, DenseNet, Features
+from ..model import DenseBlock, DenseLayer
 
 
 class RecomputingLayer(DenseLayer):
-    whole = False  # what the first convolution makes is kept
+    keeps_convolutions = True  # the output of the first one, in a bottleneck
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         steps = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
         steps = [(norm, conv) for norm, conv in steps if norm is not None]
-        for together in [steps] if self.whole else [[step] for step in steps]:
+        for together in [[step] for step in steps] if self.keeps_convolutions else [steps]:
             maps = [recomputed(together, maps)]
         return self.dropout(maps[0])  # N, k, H, W
 
 
-class RecomputingBlock(DenseBlock):
-    layer_class = RecomputingLayer
+class FullyRecomputingLayer(RecomputingLayer):
+    keeps_convolutions = False
 
+
+class RecomputingBlock(DenseBlock):
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
         for layer in self.spec.layers:
@@ -37,28 +39,10 @@ class RecomputingBlock(DenseBlock):
         return concat(*maps)
 
 
-class RecomputingFeatures(Features):
-    block_class = RecomputingBlock
-
-
-class RecomputingDenseNet(DenseNet):
-    features_class = RecomputingFeatures
-
-
-class WholeLayer(RecomputingLayer):
-    whole = True
-
-
-class WholeBlock(RecomputingBlock):
-    layer_class = WholeLayer
-
-
-class WholeFeatures(RecomputingFeatures):
-    block_class = WholeBlock
-
-
-class WholeDenseNet(RecomputingDenseNet):
-    features_class = WholeFeatures
+RECOMPUTING = {
+    "some": {DenseLayer: RecomputingLayer, DenseBlock: RecomputingBlock},
+    "max": {DenseLayer: FullyRecomputingLayer, DenseBlock: RecomputingBlock},
+}
 
 
 def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -> Tensor:
@@ -69,7 +53,7 @@ def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
         return x
     for norm, _ in steps:
         if (
-            type(norm) is not nn.BatchNorm2d  # what it does would be passed by
+            type(norm) is not nn.BatchNorm2d  # what else it does would be bypassed
             or norm.momentum is None
             or not norm.track_running_stats
         ):
@@ -91,12 +75,12 @@ def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
                 norm.weight,
                 norm.bias,
                 training=True,
-                momentum=0.0 if recomputing else norm.momentum,  # 0: they stay as they are
+                momentum=0.0 if recomputing else norm.momentum,  # 0: no second update
                 eps=norm.eps,
             )
             x = conv(x.relu_())
-        if not is_compiling():  # which moves the running statistics once by itself
+        if not is_compiling():  # a compiled graph updates the running statistics once by itself
             recomputing = True
-        return x  # once: checkpoint stops when it has what was missing
+        return x  # reached once: checkpoint stops when it has what was missing
 
     return checkpoint(forward, *maps, use_reentrant=False, preserve_rng_state=False)

@@ -1,0 +1,52 @@
+"""Pooling as modules, which the glossary needs and Flax has as functions only."""
+
+from collections.abc import Iterator
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ..spec import PoolSpec
+
+
+class AvgPool(nnx.Module):
+    """Average pooling; modules with equal attributes let jit reuse what it compiled."""
+
+    def __init__(self, spec: PoolSpec) -> None:
+        self.spec = spec
+
+    def __call__(self, x: Array) -> Array:
+        size, stride = (self.spec.kernel_size,) * 2, (self.spec.stride,) * 2
+        return nnx.avg_pool(x, size, stride, ((self.spec.padding, self.spec.padding),) * 2)
+
+
+class MaxPool(AvgPool):
+    """Max pooling by comparisons, with the gradient of ``nnx.max_pool``: where two numbers are the
+    largest, the first one gets it. On a CPU, XLA takes several times as long for ``nnx.max_pool``.
+    """
+
+    def __call__(self, x: Array) -> Array:
+        for axis in (2, 1):  # the largest of each row of a window, then of those
+            x = reduce(lambda a, b: jnp.where(a >= b, a, b), self.taps(x, axis))
+        return x
+
+    def taps(self, x: Array, axis: int) -> Iterator[Array]:
+        """For each position in a window, what it sees: every ``stride``-th number from there on."""
+        spec, length = self.spec, x.shape[axis]
+        outputs = (length + 2 * spec.padding - spec.kernel_size) // spec.stride + 1
+        blocks = -(-length // spec.stride)
+        x = padded(x, axis, 0, blocks * spec.stride - length)
+        x = x.reshape(*x.shape[:axis], blocks, spec.stride, *x.shape[axis + 1 :])
+        for place in range(-spec.padding, spec.kernel_size - spec.padding):
+            block, within = divmod(place, spec.stride)
+            every = jax.lax.index_in_dim(x, within, axis + 1, keepdims=False)
+            yield padded(every, axis, -block, outputs + block - blocks)
+
+
+def padded(x: Array, axis: int, before: int, after: int) -> Array:
+    """The map with so much more of what is never the largest at its edges; negative: with less."""
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (before, after, 0)
+    return jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges)

@@ -1,0 +1,88 @@
+"""The network for training: the mean and variance of each map are computed once.
+
+Every later layer of a block normalizes the map, and XLA would compute them again for each. The
+fused BatchNorms of the other frameworks cannot be given them.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from ..layers import concat, relu
+from ..model import DenseBlock, DenseLayer, DenseNet
+from .exchange import exchange
+from .layers import BatchNorm, PointwiseConv, moments, move, normalized
+from .recompute import RECOMPUTING
+
+
+def for_training(model: DenseNet, *, memory_efficient: bool | str = False) -> DenseNet:
+    return exchange(model, TRAINING[memory_efficient])
+
+
+class Map:
+    """The output of a layer; its moments are computed when they are first needed."""
+
+    def __init__(self, x: Array) -> None:
+        self.x = x
+
+    @classmethod
+    def joined(cls, maps: Sequence["Map"]) -> "Map":
+        whole = cls(concat(*(each.x for each in maps)))
+        means, variances = zip(*(each.moments for each in maps), strict=True)
+        whole.moments = concat(*means), concat(*variances)
+        return whole
+
+    @cached_property
+    def moments(self) -> tuple[Array, Array]:
+        return moments(self.x)
+
+
+class SharingLayer(DenseLayer):
+    def __call__(self, maps: Sequence[Map]) -> Array:
+        x = self.conv1(rectified(self.norm1, maps))
+        if self.norm2 is not None:
+            x = self.conv2(relu(self.norm2(x)))
+        return self.dropout(x)  # N, H, W, k
+
+
+class SharingBlock(DenseBlock):
+    group = 4  # this many maps are read as one: one by one, XLA would compile half as long again
+
+    def __call__(self, x: Array) -> Array:
+        maps, new = [Map(x)], list[Map]()
+        for layer in self.spec.layers:
+            if len(new) == self.group:
+                maps, new = [*maps, Map.joined(new)], []
+            new.append(Map(getattr(self, layer.name)([*maps, *new])))
+        return concat(*(each.x for each in [*maps, *new]))
+
+
+def rectified(norm: nnx.BatchNorm, maps: Sequence[Map]) -> Array:
+    """``relu(norm(concat(*maps)))``, which also updates the running statistics.
+
+    Maps are normalized one by one and then concatenated, so that the maps themselves need not be.
+    """
+    move(norm, *map(concat, *(each.moments for each in maps)))
+    ends = np.cumsum([each.x.shape[-1] for each in maps])[:-1]
+    weights = (jnp.split(array[...], ends) for array in (norm.scale, norm.bias))
+    return concat(
+        *(
+            relu(normalized(each.x, each.moments, norm.epsilon, scale, bias))
+            for each, scale, bias in zip(maps, *weights, strict=True)
+        )
+    )
+
+
+TRAINING = {
+    False: {
+        DenseLayer: SharingLayer,
+        DenseBlock: SharingBlock,
+        nnx.BatchNorm: BatchNorm,
+        nnx.Conv: PointwiseConv,
+    },
+    **RECOMPUTING,
+}

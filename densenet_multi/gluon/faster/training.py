@@ -1,0 +1,36 @@
+"""The network for training: concatenations without the slice of layers.py, where oneDNN allows it.
+
+oneDNN stores channels in blocks of up to 16, and can split a concatenation, as its gradient needs,
+only at block boundaries.
+"""
+
+from typing import Any
+
+from ...spec import DenseBlockSpec
+from ..model import DenseBlock, DenseNet
+from .exchange import exchange
+from .recompute import RECOMPUTING, join
+
+
+def for_training(model: DenseNet, *, memory_efficient: bool | str = False) -> DenseNet:
+    if memory_efficient:
+        return exchange(model, RECOMPUTING[memory_efficient])
+    for spec, _ in model.spec.stages:
+        if is_aligned(spec):
+            exchange(getattr(model.features, spec.name), JOINING)
+    return model
+
+
+def is_aligned(spec: DenseBlockSpec) -> bool:
+    widths = spec.out_channels, *(layer.norm1.num_features for layer in spec.layers)
+    return all(width % 16 == 0 for width in widths)
+
+
+class JoiningBlock(DenseBlock):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        for layer in self.spec.layers:
+            x = join(x, getattr(self, layer.name)(x))
+        return x
+
+
+JOINING = {DenseBlock: JoiningBlock}

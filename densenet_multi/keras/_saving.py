@@ -1,0 +1,62 @@
+"""How Keras saves and restores what is built from the spec: the base classes of model.py."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from tensorflow import keras
+
+from .._spec_dict import from_dict, to_dict
+
+
+class Block(keras.layers.Layer):
+    """A layer that is built from, and saved as, a part of the spec.
+
+    Its dtype policy applies to the layers inside too, which would otherwise use the global one.
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        keras.utils.register_keras_serializable("densenet_multi")(cls)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _in_its_dtype(cls.__init__)  # type: ignore[method-assign]
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing is left to build: the layers inside were built when they were created."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "spec": to_dict(self.spec)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        policy = keras.dtype_policies.get(config["dtype"])
+        return cls(**{**config, "spec": from_dict(config["spec"]), "dtype": policy})
+
+
+def _in_its_dtype(make: Any) -> Any:
+    @wraps(make)
+    def init(self: Any, spec: Any, **kwargs: Any) -> None:
+        with dtype_policy(kwargs.get("dtype") or keras.config.dtype_policy()):
+            make(self, spec, **kwargs)
+
+    return init
+
+
+class Network(Block, keras.Model):
+    """The complete network: a keras.Model, saved the same way."""
+
+    def build(self, input_shape: Any) -> None:
+        # one symbolic call tells every layer inside its shape, for summary() and saving
+        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+
+
+@contextmanager
+def dtype_policy(policy: Any) -> Iterator[None]:
+    """Layers made inside have this dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,85 @@
+"""Using a network in PyTorch: build it, place it, ask it."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .._checks import check_bfloat16
+from .._inputs import check_images
+from ..backends import check_dtype, check_memory_efficient
+from ..manifest import shape_trace
+from ..spec import DenseNetSpec
+from ..weights import init_weights
+from .faster import for_inference, for_training
+from .model import DenseNet
+from .weights import dtype_of, import_weights, to_numpy
+
+KEPT = 33_554_432  # bytes, 32 MiB
+
+
+def build(
+    spec: DenseNetSpec,
+    *,
+    seed: int = 0,
+    dtype: str = "float32",
+    memory_efficient: bool | str = False,
+) -> DenseNet:
+    level = check_memory_efficient(memory_efficient)
+    model = DenseNet(spec).to(getattr(torch, check_dtype(dtype)))
+    import_weights(model, init_weights(spec, seed))
+    return for_training(model, memory_efficient=level) if level else model
+
+
+def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
+    check_bfloat16(bfloat16, dtype_of(model))
+    return for_inference(model, bfloat16=bfloat16)
+
+
+def use_gpu(model: DenseNet) -> bool:
+    if torch.cuda.is_available():
+        model.to("cuda")
+    return torch.cuda.is_available()
+
+
+def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
+    return to_numpy(_evaluate(model, partial(_few_at_a_time, model), images))
+
+
+def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
+    maps = _evaluate(model, model.features.stages, images)
+    return {stage: to_numpy(x) for stage, x in maps.items()}
+
+
+def _few_at_a_time(model: DenseNet, x: torch.Tensor) -> torch.Tensor:
+    """On a CPU, PyTorch has no caching allocator: glibc requests every block larger than ``KEPT``
+    from the system again, page by page."""
+    if x.device.type != "cpu":
+        return model(x)
+    largest = max(math.prod(shape) for _, shape in shape_trace(model.spec, *x.shape[2:]))
+    return torch.cat([model(part) for part in x.split(max(1, KEPT // (largest * x.itemsize)))])
+
+
+def _evaluate(
+    model: DenseNet, function: Callable[[torch.Tensor], Any], images: npt.ArrayLike
+) -> Any:
+    x = check_images(model.spec, images, dtype_of(model))
+    with in_mode(model, training=False), torch.inference_mode():
+        return function(torch.tensor(x, device=model.features.conv0.weight.device))
+
+
+@contextmanager
+def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
+    """Inside, every module is in this mode; then each is in its own again, a frozen one too."""
+    modes = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
