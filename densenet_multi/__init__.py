@@ -1,5 +1,16 @@
 """One DenseNet, written once as a specification and four times as native code.
 
+What is where, in reading order:
+
+- spec.py, variants.py, manifest.py: the paper as data, its networks by name, and what follows from
+  them: tensor names, shapes, counts. reference.py computes it all in NumPy; weights.py draws and
+  checks weights.
+- torch/, keras/, gluon/, flax/: the same network in four frameworks, in the same files: layers.py,
+  model.py, weights.py, predict.py, train.py. backends.py says what each must offer.
+- data/, formats/, training/, tasks/, comparison/, commands/: images, files of weights, training
+  runs, evaluation and conversion, backends side by side, the command line. These and all files
+  whose names begin with an underscore serve the lesson; a reader of it may ignore them.
+
 ``import densenet_multi as dm`` imports no framework and no NumPy; what needs them is imported on
 first use. Backends: ``dm.load_backend("flax")``, or ``import densenet_multi.flax``.
 """

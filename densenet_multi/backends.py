@@ -1,6 +1,7 @@
 """Which backends exist, what each must offer, and how one is loaded.
 
-A backend is a subpackage registered as an entry point of the group ``densenet_multi.backends``
+``Backend`` is the contract: its functions, their parameters and their docstrings, written once for
+all. A backend is a subpackage registered as an entry point of the group ``densenet_multi.backends``
 (see pyproject.toml): adding or removing one touches no other code.
 """
 
@@ -62,18 +63,19 @@ class Backend(Protocol):
         dtype: str = "float32",
         memory_efficient: bool | str = False,
     ) -> Any:
-        """A native model with the weights of ``init_weights(spec, seed)``.
+        """Build the network of a specification: a model of this framework, with seeded weights.
 
         Arguments:
             spec: what ``get_spec`` or ``DenseNetConfig.resolve`` returns.
-            seed: of the initial weights, the same in every backend.
+            seed: of the initial weights (``init_weights``), the same in every backend.
             dtype: "float32" or "float64".
             memory_efficient: "some" recomputes the concatenations, BatchNorms and ReLUs of the
                 dense blocks in the backward pass instead of keeping them; "max" recomputes the
                 first convolution of each bottleneck too. The training is the same, in less memory.
                 False keeps everything (True means "some").
 
-        Raises ``ConfigError``. Example::
+        Raises ``ConfigError``. The network is the paper's (densenet_multi/spec.py), its translation
+        model.py beside this backend's ``__init__``. Example::
 
             model = build(dm.get_spec("d2l"), seed=1)
         """

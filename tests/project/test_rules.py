@@ -19,16 +19,10 @@ import densenet_multi as dm
 
 PACKAGE = Path(dm.__file__).parent
 BACKENDS = sorted(path.parent.name for path in PACKAGE.glob("*/model.py"))
-FILES = [
-    "layers.py",
-    "model.py",
-    "memory.py",
-    "optimized.py",
-    "weights.py",
-    "train.py",
-    "__init__.py",
-]  # in order of import
-BESIDE = ["chapter.py", "peer.py"]  # other people's code, which nothing of ours imports
+LESSON = ["layers", "model", "weights", "predict", "train"]  # the same in all, in reading order
+FASTER = ["exchange", "inference", "recompute", "training"]
+# in order of import; files with an underscore are a framework's own helpers, and come first
+ORDER = ["layers", "model", "weights", "faster", "predict", "train", "__init__"]
 
 FRAMEWORKS = {  # backend -> the packages that are its framework
     "torch": {"torch", "torchvision"},  # torchvision: only to compare speeds with
@@ -38,25 +32,32 @@ FRAMEWORKS = {  # backend -> the packages that are its framework
 }
 EVERY_FRAMEWORK = set().union(*FRAMEWORKS.values())
 
-BESIDE_THE_STANDARD_LIBRARY = {  # module -> what it may import; others: anything but a framework
+BESIDE_THE_STANDARD_LIBRARY = {  # module or room -> what it may import
     "__init__": set(),
+    "__main__": set(),
     "_checks": set(),
     "_download": {"rich"},
-    "_progress": {"rich"},
+    "_figures": {"matplotlib", "numpy"},
     "_files": set(),
-    "backends": set(),
-    "history": set(),
-    "manifest": set(),
-    "recipe": set(),
-    "spec": set(),
-    "variants": set(),
+    "_fold": {"numpy"},
+    "_inputs": {"numpy"},
+    "_installed": set(),
+    "_progress": {"rich"},
+    "_spec_dict": set(),
+    "backends": {"numpy"},  # for types
+    "checkpoint": set(),
+    "commands": {"click", "numpy", "rich"},
+    "comparison": {"numpy"},
     "data": {"numpy", "PIL"},
-    "fold": {"numpy"},
-    "inputs": {"numpy"},
+    "manifest": set(),
     "reference": {"numpy"},
+    "spec": set(),
+    "tasks": {"numpy"},
     "training": {"numpy", "rich"},
-    "weights": {"numpy", "safetensors"},
+    "variants": set(),
+    "weights": {"numpy"},
 }
+OTHER_PROJECTS = ("formats/", "comparison/rivals/")  # which import those projects' libraries
 
 
 def tree(path: Path) -> ast.Module:
@@ -68,13 +69,18 @@ def framework_free_files() -> list[Path]:
     return sorted(path for path in files if path.parts[0] not in BACKENDS)
 
 
+def backend_files(folder: str) -> list[Path]:
+    return sorted(path.relative_to(PACKAGE) for path in (PACKAGE / folder).rglob("*.py"))
+
+
+EVERY_BACKEND_FILE = [path for folder in BACKENDS for path in backend_files(folder)]
+
+
 # --- Imports ------------------------------------------------------------------------------------
 
 
 def imports(node: ast.AST, package: str) -> Iterator[str]:
-    """The full name of everything imported below the node, but for what serves types only."""
-    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        return
+    """The full name of everything imported below the node, for types too."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     if isinstance(node, ast.ImportFrom):
@@ -126,43 +132,62 @@ def f():
         "os",
         "torch.nn",
         "typing.TYPE_CHECKING",
+        "typing_only",
     ]
 
 
 @pytest.mark.parametrize("path", framework_free_files(), ids=str)
 def test_a_framework_free_module_imports_no_framework_and_no_backend(path):
-    # a format's library is imported when a checkpoint of that format is read or written
+    # a format's library is imported when a file of that format is read or written
     names = imported_when_loaded(path) if path.parts[0] == "formats" else imported_by(path)
-    assert not third_party(iter(names)) & EVERY_FRAMEWORK
+    if not path.as_posix().startswith("comparison/rivals/"):
+        assert not third_party(iter(names)) & EVERY_FRAMEWORK
     own = [name.split(".") for name in names if name.startswith("densenet_multi.")]
     assert not [parts for parts in own if parts[1] in BACKENDS]
 
 
 @pytest.mark.parametrize("path", framework_free_files(), ids=str)
 def test_a_module_imports_no_library_but_its_own(path):
-    allowed = BESIDE_THE_STANDARD_LIBRARY.get(path.parts[0].removesuffix(".py"))
-    if allowed is not None:
-        assert third_party(iter(imported_by(path))) <= allowed
+    if path.as_posix().startswith(OTHER_PROJECTS):
+        return
+    allowed = BESIDE_THE_STANDARD_LIBRARY[path.parts[0].removesuffix(".py")]
+    assert third_party(iter(imported_by(path))) <= allowed
 
 
-@pytest.mark.parametrize("folder", BACKENDS)
-@pytest.mark.parametrize("file", FILES + BESIDE)
-def test_a_backend_imports_its_own_framework_and_numpy_and_no_other_backend(folder, file):
-    names = imported_by(Path(folder, file))
-    assert third_party(iter(names)) <= FRAMEWORKS[folder] | {"numpy"}
+@pytest.mark.parametrize("path", EVERY_BACKEND_FILE, ids=str)
+def test_a_backend_imports_its_own_framework_and_numpy_and_no_other_backend(path):
+    names = imported_by(path)
+    assert third_party(iter(names)) <= FRAMEWORKS[path.parts[0]] | {"numpy"}
     assert "importlib" not in {name.split(".")[0] for name in names}  # no way around this test
     others = {name for name in names if name.startswith("densenet_multi.")}
-    for other in set(BACKENDS) - {folder}:
+    for other in set(BACKENDS) - {path.parts[0]}:
         assert not {name for name in others if name.split(".")[1] == other}
 
 
-@pytest.mark.parametrize("folder", BACKENDS)
-@pytest.mark.parametrize("file", FILES)
-def test_a_file_of_a_backend_imports_only_the_files_before_it(folder, file):
-    """The order is layers <- model <- memory <- optimized <- weights <- train <- __init__."""
-    earlier = {name.removesuffix(".py") for name in FILES[: FILES.index(file)]}
-    own = [name.split(".") for name in imported_by(Path(folder, file))]
-    assert {parts[2] for parts in own if parts[:2] == ["densenet_multi", folder]} <= earlier
+@pytest.mark.parametrize("path", EVERY_BACKEND_FILE, ids=str)
+def test_a_file_of_a_backend_imports_only_the_files_before_it(path):
+    """So the lesson (layers, model, weights) knows nothing of faster/."""
+    own = [name.split(".") for name in imported_by(path)]
+    own = {parts[2] for parts in own if parts[:2] == ["densenet_multi", path.parts[0]]}
+    place = path.parts[1].removesuffix(".py")
+    after = ORDER.index(place) + (place == "faster") if place in ORDER else 0
+    earlier = set(ORDER[:after])
+    assert {name for name in own if not name.startswith("_")} <= earlier
+
+
+@pytest.mark.parametrize("path", EVERY_BACKEND_FILE, ids=str)
+def test_faster_is_known_by_two_names(path):
+    if path.parts[1] == "faster":
+        return
+    word = f"densenet_multi.{path.parts[0]}.faster"
+    names = {name.removeprefix(f"{word}.") for name in imported_by(path) if name.startswith(word)}
+    expected = {"predict.py": {"for_inference", "for_training"}, "train.py": {"for_training"}}
+    assert names == expected.get(path.parts[1], set())
+
+
+@pytest.mark.parametrize("path", EVERY_BACKEND_FILE, ids=str)
+def test_only_exchange_changes_a_class(path):
+    assert ("__class__" in (PACKAGE / path).read_text("utf-8")) == (path.name == "exchange.py")
 
 
 def test_a_model_speaks_only_the_words_of_its_glossary():
@@ -170,7 +195,8 @@ def test_a_model_speaks_only_the_words_of_its_glossary():
     for backend in BACKENDS:
         own = [n for n in imported_by(Path(backend, "model.py")) if n.startswith("densenet_multi")]
         sources = {name.rpartition(".")[0] for name in own}
-        assert sources == {"densenet_multi.spec", f"densenet_multi.{backend}.layers"}
+        saving = {"densenet_multi.keras._saving"} if backend == "keras" else set()
+        assert sources == {"densenet_multi.spec", f"densenet_multi.{backend}.layers"} | saving
 
 
 def loaded_by(code: str, *folders: Path) -> set[str]:
@@ -248,7 +274,31 @@ def test_every_public_name_exists_and_nothing_else_is_offered():
 
 @pytest.mark.parametrize("folder", BACKENDS)
 def test_every_backend_has_the_same_files(folder):
-    assert sorted(path.name for path in (PACKAGE / folder).glob("*.py")) == sorted(FILES + BESIDE)
+    files = {path.stem for path in (PACKAGE / folder).glob("*.py")}
+    assert {name for name in files if not name.startswith("_")} == set(LESSON)
+    faster = {path.stem for path in (PACKAGE / folder / "faster").glob("*.py")}
+    assert {name for name in faster if not name.startswith("_")} == set(FASTER)
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_the_lesson_is_short(folder):
+    lines = {name: len(source(folder, name).splitlines()) for name in LESSON}
+    assert lines["layers"] <= 90
+    assert lines["model"] <= 130
+
+
+def source(backend: str, name: str) -> str:
+    return (PACKAGE / backend / f"{name}.py").read_text(encoding="utf-8")
+
+
+def test_the_listing_shows_the_lesson():
+    """At most a dozen modules, beside the four translations and the rooms that serve them."""
+    modules = [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("_")]
+    assert len(modules) <= 12
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms - set(BACKENDS) == {
+        "commands", "comparison", "data", "formats", "tasks", "training"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", BACKENDS)
@@ -454,36 +504,40 @@ def constants_in(path: Path) -> dict[str, object]:
     return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in assigned}
 
 
-@pytest.mark.parametrize("folder", BACKENDS)
-def test_a_backend_exports_exactly_the_contract(folder):
-    values, functions = contract()
-    exported = constants_in(PACKAGE / folder / "__init__.py")["__all__"]
-    assert exported == sorted(exported, key=lambda name: (not name.isupper(), name))
-    assert set(exported) == values | functions.keys()
-
-
-@pytest.mark.parametrize("folder", BACKENDS)
-def test_everything_that_a_backend_exports_exists(folder):
-    """``__all__`` is text: here each of its names is assigned, defined or imported."""
-    init = tree(PACKAGE / folder / "__init__.py")
-    defined = {node.name for node in ast.walk(init) if isinstance(node, ast.FunctionDef)}
-    defined |= constants_in(PACKAGE / folder / "__init__.py").keys()
+def re_exported(folder: str) -> dict[str, str]:
+    """{name: file} of what a backend's ``__init__`` imports from its own files, to be offered."""
+    found = {}
     for name in imported_by(Path(folder, "__init__.py")):
         parts = name.split(".")
-        if parts[:2] == ["densenet_multi", folder]:
-            source = tree(PACKAGE / folder / f"{parts[2]}.py")
-            kinds = (ast.FunctionDef, ast.ClassDef)
-            defined |= {n.name for n in source.body if isinstance(n, kinds) and n.name == parts[3]}
-    assert set(constants_in(PACKAGE / folder / "__init__.py")["__all__"]) <= defined
+        if parts[:2] == ["densenet_multi", folder] and len(parts) == 4:
+            found[parts[3]] = parts[2]
+    return found
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_a_backend_offers_exactly_the_contract(folder):
+    values, functions = contract()
+    offered = re_exported(folder).keys() | constants_in(PACKAGE / folder / "__init__.py").keys()
+    assert {name for name in offered if name != "WHEELS"} == values | functions.keys()
 
 
 @pytest.mark.parametrize("folder", BACKENDS)
 def test_functions_of_the_contract_take_the_same_parameters_everywhere(folder):
     _, expected = contract()
-    found: dict[str, str] = {}
-    for file in FILES:
-        found |= functions_in(PACKAGE / folder / file)
-    assert {name: found.get(name) for name in expected} == expected
+    files = re_exported(folder)
+    found = {
+        name: functions_in(PACKAGE / folder / f"{files[name]}.py").get(name) for name in expected
+    }
+    assert found.pop("fit") == "model, run"  # fit_with gives it the parameters of Run
+    assert found == {name: text for name, text in expected.items() if name != "fit"}
+
+
+def test_fits_parameters_are_written_once_and_documented_in_the_contract():
+    _, expected = contract()
+    (run,) = [n for n in tree(PACKAGE / "training" / "run.py").body
+              if isinstance(n, ast.ClassDef) and n.name == "Run"]  # fmt: skip
+    (init,) = [n for n in run.body if getattr(n, "name", "") == "__init__"]
+    assert parameters(init).removeprefix("self, ") == expected["fit"]
 
 
 @pytest.mark.parametrize("folder", BACKENDS)

@@ -17,7 +17,7 @@ from jax import Array
 from ..._checks import ConfigError
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseLayer
-from .layers import BatchNorm, moments, moments_gradient, move, normalized
+from ._layers import BatchNorm, moments, moments_gradient, move, normalized
 
 
 class RecomputingLayer(DenseLayer):

@@ -15,7 +15,7 @@ from jax import Array
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseLayer, DenseNet
 from .exchange import exchange
-from .layers import BatchNorm, PointwiseConv, moments, move, normalized
+from ._layers import BatchNorm, PointwiseConv, moments, move, normalized
 from .recompute import RECOMPUTING
 
 
