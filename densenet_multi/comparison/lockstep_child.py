@@ -68,11 +68,12 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SayStep:
-    """A callback of ``fit`` that tells the parent of every step."""
+    """A callback of ``fit``: it tells the parent of every step."""
 
     dtype: str
 
     def __call__(self, event: Step | Epoch) -> None:
+        """Say the number of a step; an epoch is no step."""
         if isinstance(event, Step):
             say({"dtype": self.dtype, "step": event.number})
 

@@ -99,9 +99,7 @@ def beginners_network(image_size: int) -> nnx.Module:
 def framework_network(variant: str, image_size: int) -> nnx.Module | None:
     if variant not in BLOCKS:
         return None
-    return BeginnersDenseNet(
-        nnx.Rngs(0), BottleneckLayer, BLOCKS[variant], 3, 1000, use_bias=False
-    )
+    return BeginnersDenseNet(nnx.Rngs(0), BottleneckLayer, BLOCKS[variant], 3, 1000, use_bias=False)
 
 
 @nnx.jit

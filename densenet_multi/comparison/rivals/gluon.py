@@ -103,8 +103,8 @@ def finish() -> None:
 
 
 def peak_gpu_memory() -> int:
-    free, total = mx.context.gpu_memory_info()  # MXNet returns nothing to the GPU: what it holds now
-    return total - free
+    free, total = mx.context.gpu_memory_info()
+    return total - free  # a peak, because MXNet keeps what it once took
 
 
 def forget_peak_gpu_memory() -> None:

@@ -1,12 +1,15 @@
 """Where the time goes: milliseconds of each kind of operation, in one step on the CPU.
 
-    python docs/results/scripts/profiles.py torch > docs/results/data/profile-torch.json
-    python docs/results/scripts/profiles.py gluon > docs/results/data/profile-gluon.json
-    python docs/results/scripts/profiles.py gluon inference 1 > docs/results/data/profile-gluon-1.json
-    python docs/results/scripts/profiles.py gluon training > docs/results/data/profile-gluon-training.json
+In docs/results/data:
 
-Densenet121, 8 images of 224x224 (or as many as the last word says), by the frameworks' own
-profilers, in turn. PyTorch: ``optimize`` in float32 and in bfloat16. Gluon: ours and the zoo's.
+    python ../scripts/profiles.py torch > profile-torch.json
+    python ../scripts/profiles.py gluon > profile-gluon.json
+    python ../scripts/profiles.py gluon inference 1 > profile-gluon-1.json
+    python ../scripts/profiles.py gluon training > profile-gluon-training.json
+
+They profile densenet121 with 8 images of 224x224 (or as many as the last argument says), in turn,
+with the frameworks' own profilers. PyTorch: ``optimize`` in float32 and in bfloat16. Gluon: this
+package's network and the zoo's.
 """
 
 import json
@@ -19,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# operations one by one, and one at a time: otherwise MXNet counts a whole segment as one
+# Run operations one by one, and one at a time; otherwise MXNet counts a whole segment as one.
 os.environ |= {"MXNET_EXEC_BULK_EXEC_TRAIN": "0", "MXNET_EXEC_BULK_EXEC_INFERENCE": "0"}
 os.environ |= {"MXNET_CPU_WORKER_NTHREADS": "1"}
 
@@ -32,7 +35,7 @@ ROUNDS = 7
 
 
 def with_torch(step: Callable[[], Any]) -> dict[str, float]:
-    """Milliseconds of one step by operation, in PyTorch."""
+    """Milliseconds of each operation of one step, in PyTorch."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]) as found:
@@ -50,7 +53,7 @@ def with_gluon(step: Callable[[], Any]) -> dict[str, float]:
     mx.nd.waitall()
     mx.profiler.set_state("stop")
     found = json.loads(mx.profiler.dumps(reset=True, format="json"))["Time"]["operator"]
-    waits = {"WaitForVar", "DeleteVariable"}  # they wait, for what is in the others
+    waits = {"WaitForVar", "DeleteVariable"}  # they wait for the other operations
     return {name: entry["Total"] for name, entry in found.items() if name not in waits}
 
 
@@ -68,17 +71,17 @@ def cases(name: str, work: str, count: int) -> dict[str, Callable[[], dict[str, 
         }
     import mxnet as mx
 
-    from densenet_multi.comparison.rivals import gluon_framework as peer
+    from densenet_multi.comparison.rivals import gluon as rival
 
-    # MXNet replaces this file when it ends, whatever it is
+    # MXNet overwrites this file when it ends
     unread = str(Path(tempfile.mkdtemp()) / "profile.json")
     mx.profiler.set_config(profile_all=True, aggregate_stats=True, filename=unread)
-    net = peer.peer_net("densenet121", 224)
+    net = rival.framework_network("densenet121", 224)
     if work == "inference":
         ours = b.optimize(model)
         return {
             "ours": lambda: with_gluon(partial(b.predict, ours, x)),
-            "zoo": lambda: with_gluon(partial(peer.logits, net, x)),
+            "zoo": lambda: with_gluon(partial(rival.logits, net, x)),
         }
     pixels, labels = load_sample("train")
     pixels, labels = pixels[:count, np.newaxis], labels[:count]
@@ -91,7 +94,7 @@ def cases(name: str, work: str, count: int) -> dict[str, Callable[[], dict[str, 
 
     return {
         "ours": lambda: with_gluon(fit),
-        "zoo": lambda: with_gluon(partial(peer.train, net, [batch], 0.1, peer.calculated)),
+        "zoo": lambda: with_gluon(partial(rival.train, net, [batch], 0.1, rival.finish)),
     }
 
 

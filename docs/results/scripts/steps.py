@@ -1,11 +1,14 @@
-"""What each step towards speed buys: images per second, step after step, in turn.
+"""What each step towards speed gains: images per second, step after step, in turn.
 
-    python docs/results/scripts/steps.py torch > docs/results/data/steps-torch.json
-    python docs/results/scripts/steps.py torch training > docs/results/data/steps-training-torch.json
-    python docs/results/scripts/steps.py torch many > docs/results/data/steps-many-torch.json
+In docs/results/data:
 
-Of ``optimize``: densenet121, 8 images of 224x224, float32. Of ``fit``: the chapter's network, 64
-images of 96x96. ``many`` is 64 images of 224x224, at once and a few at a time; in PyTorch alone.
+    python ../scripts/steps.py torch > steps-torch.json
+    python ../scripts/steps.py torch training > steps-training-torch.json
+    python ../scripts/steps.py torch many > steps-many-torch.json
+
+Steps of ``optimize``: densenet121, 8 images of 224x224, float32. Steps of ``fit``: the chapter's
+network, 64 images of 96x96. ``many`` predicts 64 images of 224x224, all at once and a few at a time
+(PyTorch only).
 """
 
 import json
@@ -24,7 +27,8 @@ import numpy as np
 
 import densenet_multi as dm
 from densenet_multi._fold import fold
-from densenet_multi.comparison.bench_case import multiplies_bfloat16
+from densenet_multi.comparison.machine import multiplies_bfloat16
+from densenet_multi.comparison.rivals import load_rival
 from densenet_multi.data import Pixels, Preparation, load_sample
 from densenet_multi.training.history import Step
 
@@ -157,7 +161,7 @@ def training(b: Any) -> dict[str, list[float]]:
     names = ["none of them", *patches]
     if b.NAME in ("torch", "keras") and multiplies_bfloat16():
         names.append("bfloat16")
-    calculated = getattr(import_module(f"{b.__name__}.peer"), "calculated", lambda: None)
+    rival: Any = load_rival(b.NAME)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(FITS):
         for number, name in enumerate(names):
@@ -165,7 +169,7 @@ def training(b: Any) -> dict[str, list[float]]:
 
             def hear(event: Any, ends: list[float] = ends) -> None:
                 if isinstance(event, Step):
-                    calculated()
+                    rival.finish()
                     ends.append(time.perf_counter())
 
             with ExitStack() as stack:
