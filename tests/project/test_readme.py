@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mutants
-from densenet_multi.comparison.report import code_lines
+from densenet_multi.comparison.compare_child import code_lines
 
 ROOT = Path(__file__).parents[2]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)

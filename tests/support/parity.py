@@ -4,7 +4,7 @@ import numpy as np
 
 import densenet_multi as dm
 from cases import derivative, images, labels
-from densenet_multi.comparison.report import deviation
+from densenet_multi.comparison.deviation import deviation
 
 ROUNDING = 2.0**-24  # what float32 changes a number by, at most, relative to the number
 

@@ -4,7 +4,7 @@ import numpy as np
 
 import densenet_multi as dm
 from densenet_multi import formats
-from densenet_multi.comparison.report import deviation
+from densenet_multi.comparison.deviation import deviation
 
 
 def check_answers(path, spec, answers, deviations, dtype):
