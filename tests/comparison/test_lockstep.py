@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,7 @@ from cases import random_weights, small
 from densenet_multi.commands import lockstep as lockstep_command
 from densenet_multi.commands import main
 from densenet_multi.commands.output import NARROWEST
-from densenet_multi.comparison import lockstep
-from densenet_multi.comparison import process as _process
+from densenet_multi.comparison import lockstep, lockstep_child
 from densenet_multi.comparison.lockstep import TOLERANCES, Trajectory
 from densenet_multi.data import Arrays, load_data
 
@@ -186,14 +186,15 @@ def test_exit_codes_of_backends_that_did_not_run():
 
 
 class Pretended:
-    """In place of ``in_its_own_process``: ``trains`` maps a backend to what it adds to its weights
-    in float64, or to a report of its own."""
+    """In place of ``report_of``: ``trains`` maps a backend to what it adds to its weights in
+    float64, or to a report of its own."""
 
     def __init__(self, **trains: object) -> None:
         self.trains, self.seen = trains, []
 
-    def __call__(self, module, backend, folder, hear):
-        assert module == "densenet_multi.comparison.lockstep"
+    def __call__(self, module, settings, hear):
+        assert module == "densenet_multi.comparison.lockstep_child"
+        backend, folder = settings["backend"], Path(settings["folder"])
         spec, weights = dm.load_weights(folder / "weights.safetensors")
         self.seen.append(
             {
@@ -212,9 +213,8 @@ class Pretended:
             moved = {n: a + (added if dtype == "float64" else 0) for n, a in weights.items()}
             moved = {n: array.astype(dtype) for n, array in moved.items()}
             dm.save_weights(folder / f"{backend}-{dtype}.safetensors", spec, moved)
-            hear("a word of the framework")
             for step in range(steps):
-                hear(f"step {dtype}, step {step + 1}")
+                hear({"dtype": dtype, "step": step + 1})
         losses = [12.5 / (i + 1) for i in range(steps)]
         return {
             "status": "ok", "versions": {"it": "2.13.0+cpu"}, "framework": "PyTorch",
@@ -227,7 +227,7 @@ class Pretended:
 def pretend(monkeypatch):
     def start(**trains: object) -> Pretended:
         pretended = Pretended(**trains)
-        monkeypatch.setattr(lockstep, "in_its_own_process", pretended)
+        monkeypatch.setattr(lockstep, "report_of", pretended)
         return pretended
 
     return start
@@ -302,7 +302,7 @@ def test_every_process_gets_the_same_float32_weights_and_examples(pretend, tmp_p
         np.testing.assert_array_equal(seen["labels"][1000:], seen["labels"][:200])
         paper = dm.RECIPES["paper"]
         assert seen["recipe"] == replace(paper, epochs=1, batch_size=4, seed=7)
-    repeated = lockstep.Repeated(seen["images"], seen["labels"])
+    repeated = lockstep_child.Repeated(seen["images"], seen["labels"])
     np.testing.assert_array_equal(repeated.take(np.array([1001])), seen["images"][1:2])
     assert len(repeated) == 1200
 
@@ -333,7 +333,7 @@ def test_the_bar_is_told_of_every_step(pretend):
     lockstep.lockstep(
         SPEC, dm.init_weights(SPEC), data, recipe, backends=names, steps=3, step=told.append
     )
-    assert len(told) == lockstep.parts(names, 3) == 14
+    assert len(told) == lockstep.progress_steps(names, 3) == 14
     assert told[:2] == ["backend a", "backend a, float64, step 1"]
     assert told[-1] == "backend b, float32, step 3"
 
@@ -384,44 +384,14 @@ def test_a_network_that_cannot_keep_step_is_refused(pretend, tmp_path, changes, 
     assert not pretended.seen
 
 
-def test_every_backend_trains_on_the_cpu(tmp_path, monkeypatch):
+def test_every_backend_trains_on_the_cpu(monkeypatch):
     hiding = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     for name in hiding:
         monkeypatch.setenv(name, "0")
-    monkeypatch.setattr(lockstep, "report_of", lambda *_: {n: os.environ[n] for n in hiding})
-    assert lockstep.run("it", tmp_path) == hiding
 
+    def load_backend(_):
+        raise dm.BackendError({n: os.environ[n] for n in hiding} == hiding)
 
-# --- A process of its own -----------------------------------------------------------------------
-
-
-def as_module(folder, monkeypatch, source: str) -> str:
-    (folder / "pretended_backend.py").write_text(source)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    return "pretended_backend"
-
-
-def test_what_a_process_prints_is_heard_and_its_end_without_a_report_is_a_failure(
-    tmp_path, monkeypatch
-):
-    source = "import sys; print('one'); print('two'); sys.exit('out of order')"
-    module, heard = as_module(tmp_path, monkeypatch, source), []
-    report = _process.in_its_own_process(module, "it", tmp_path, heard.append)
-    assert heard == ["one", "two"]
-    assert report["status"] == "failed"
-    assert "ended with exit code 1" in report["error"]
-    assert "out of order" in report["error"]
-
-
-def test_an_interruption_ends_the_process(tmp_path, monkeypatch):
-    source = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
-    module, heard = as_module(tmp_path, monkeypatch, source), []
-
-    def interrupt(line: str) -> None:
-        heard.append(int(line))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        _process.in_its_own_process(module, "it", tmp_path, interrupt)
-    with pytest.raises(ProcessLookupError):
-        os.kill(heard[0], 0)
+    monkeypatch.setattr(lockstep_child, "load_backend", load_backend)
+    with pytest.raises(dm.BackendError, match="True"):
+        lockstep_child.measure({"backend": "it", "folder": "anywhere"})
