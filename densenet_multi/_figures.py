@@ -16,7 +16,7 @@ def training_curve(lines: list[dict[str, Any]]) -> bytes:
     """Training loss and accuracy and test accuracy over the epochs, as in the chapter's figure.
 
     Arguments:
-        lines: of ``history.jsonl``; those of single steps give the thin line of the loss.
+        lines: of ``history.jsonl``; the thin line is the loss of single steps.
     """
     steps = [line for line in lines if line["kind"] == "step"]
     epochs = [line for line in lines if line["kind"] == "epoch"]
@@ -39,11 +39,11 @@ def training_curve(lines: list[dict[str, Any]]) -> bytes:
 
 
 def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[str, ...]) -> bytes:
-    """A matrix of how often the class of a row was called the class of a column.
+    """A matrix of how often the class of a row was predicted to be the class of a column.
 
     Arguments:
         counts: integers of shape (classes, classes); rows are the true classes.
-        class_names: one for each class; shown, as the counts are, for up to 40 of them.
+        class_names: one for each class; names and counts are shown for up to 40 classes.
     """
     classes, longest = len(counts), max(map(len, class_names))
     readable = classes <= MOST_NAMED
@@ -55,10 +55,10 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[st
     if readable:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                centre = {"ha": "center", "va": "center"}
-                axes.text(column, row, f"{count:,}", **centre, color=colour, fontsize=7)
-        # a dollar sign in a name begins no formula
+                color = "white" if shares[row, column] > 0.5 else "black"
+                middle = {"ha": "center", "va": "center"}
+                axes.text(column, row, f"{count:,}", **middle, color=color, fontsize=7)
+        # a dollar sign in a name does not start a formula
         slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(range(classes), class_names, **slanted, parse_math=False)
         axes.set_yticks(range(classes), class_names, parse_math=False)
@@ -92,11 +92,11 @@ def bars(
 
 
 def powers(lines: dict[str, tuple[list[float], list[float]]], x_label: str, y_label: str) -> bytes:
-    """Lines on logarithmic axes, where a power is straight and its exponent the slope.
+    """Lines on logarithmic axes, where a power law is straight and its exponent is the slope.
 
     Arguments:
-        lines: for each name, (x, y), both positive. Names in pairs take one colour, the second of
-            them dashed.
+        lines: for each name, (x, y), both positive. Names in pairs have one color; the second is
+            dashed.
         x_label: of the axis, which is marked at every x of the first line.
         y_label: of the other axis.
     """
@@ -129,7 +129,7 @@ def _svg(figure: Any) -> bytes:
     file = io.BytesIO()
     settings = {"svg.hashsalt": "densenet_multi", "svg.fonttype": "none"}
     with mpl.rc_context(settings), warnings.catch_warnings():
-        # text stays text, which the viewer's fonts draw
+        # text stays text, drawn in the viewer's fonts
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

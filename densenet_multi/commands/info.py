@@ -22,7 +22,7 @@ SETTINGS = ("_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "XLA_FLAGS", "KER
 @format_option
 @errors_as_exit_codes
 def info(output_format: str) -> None:
-    """Print the platform, versions, backends and threads: what a bug report needs."""
+    """Platform, versions, backends, threads: what a bug report needs."""
     import platform
 
     usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)

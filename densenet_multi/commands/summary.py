@@ -30,7 +30,7 @@ def summary(
     in_channels: int | None,
     output_format: str,
 ) -> None:
-    """Print the stages, shapes, parameters and work of VARIANT (default: d2l).
+    """Stages, shapes, parameters and work of VARIANT (default: d2l).
 
     Parameters and work are counted in the paper's order; the backends pool before a transition's
     convolution. Multiply-adds count the taps on zero padding too. Activations are what training

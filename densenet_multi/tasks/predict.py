@@ -130,7 +130,7 @@ def train_a_new_classifier(path: Path, data: str) -> str:
 def say_assumed_pixels(path: Path, checkpoint: Checkpoint, say: Say) -> None:
     """Tell the user that the file does not state which pixel values its network expects."""
     if checkpoint.usage.value_range is None:
-        say(f"{path}: does not say which pixel values the network wants; 0 to 1 is assumed")
+        say(f"{path}: does not state which pixel values the network expects; assuming 0 to 1")
 
 
 def build_model(

@@ -61,7 +61,7 @@ class Options:
         weights: a portable file to start from, instead of the recipe's variant; its classifier is
             replaced where the data have other classes.
         recipe: with the variant and the image size of this run.
-        recipe_name: of the recipe in ``RECIPES`` that it was made from.
+        recipe_name: that of the recipe in ``RECIPES`` which ``recipe`` changes.
     """
 
     backend_name: str
@@ -143,7 +143,7 @@ def train(
             done = read_json(output / REPORT)
             if not {"recipe", "epochs"} <= done.keys():
                 raise RunError(
-                    f"{output / REPORT}: expected a run's report; remove it to write it again"
+                    f"{output / REPORT}: expected a run's report; remove it to write a new one"
                 )
             say(f"{output}: this run is complete")
             return done

@@ -1,11 +1,11 @@
-"""A training run in a folder: it survives being killed, and goes on in any backend.
+"""A training run in a folder: it survives being killed, and resumes in any backend.
 
-The folder holds ``config.json`` (what was asked for), ``checkpoint.safetensors`` (where the run
-stands: see checkpoint.py), ``last.safetensors`` and ``best.safetensors`` (portable weights),
-``history.jsonl`` (a line for every epoch and for every ``LOG_EVERY``-th step), ``curve.svg`` and,
-at the end, ``report.json`` and, where the recipe averages weights or measures running statistics
-anew, ``final.safetensors``. Each file is whole at any moment; what follows from the checkpoint is
-written after it, and made to agree with it at the next start.
+The folder holds ``config.json`` (the options of the run), ``checkpoint.safetensors`` (its state:
+see state.py), ``last.safetensors`` and ``best.safetensors`` (portable weights), ``history.jsonl``
+(a line for every epoch and for every ``LOG_EVERY``-th step), ``curve.svg`` and, at the end,
+``report.json`` and, where the recipe averages weights or recomputes running statistics,
+``final.safetensors``. Each file is replaced atomically. Files derived from the checkpoint are
+written after it; resuming makes them agree with it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ FINAL = "final.safetensors"
 
 
 class RunError(ValueError):
-    """A folder cannot be used for this run; the message says why, and what to type."""
+    """A folder cannot be used for this run; the message states why, and what to do."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop, and is saved."""
+    """The run has been stopped, and is saved."""
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """The folder, made if need be, for this process alone. Raises ``RunError``, ``OSError``.
+    """Lock the folder, created if missing, for this process. Raises ``RunError``, ``OSError``.
 
-    A killed process leaves no claim behind, and what it was writing goes now.
+    The lock dies with its process; half-written files that it left are deleted here.
     """
-    import fcntl  # where the system has it
+    import fcntl  # not on every system
 
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("w", encoding="utf-8") as lock:
@@ -56,7 +56,7 @@ def claimed(path: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(
-                f"{path}: expected a folder of one run, found another process that writes it; "
+                f"{path}: expected a free run folder, found another process that writes it; "
                 "wait for it, or pass another output="
             ) from None
         for file in (CONFIG, REPORT, HISTORY, CHECKPOINT, LAST, BEST, FINAL, "curve.svg"):
@@ -66,12 +66,12 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """What ``config.json`` in the folder holds; None where there is none. Raises ``RunError``."""
+    """The content of the folder's ``config.json``, or None without one. Raises ``RunError``."""
     return read_json(path / CONFIG) if (path / CONFIG).exists() else None
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a file. Raises ``RunError`` where there is something else, ``OSError``."""
+    """The JSON object in a file. Raises ``RunError`` for any other content, ``OSError``."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -82,12 +82,12 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file that people may read, complete or not at all. Raises ``OSError``."""
+    """Write indented JSON, completely or not at all. Raises ``OSError``."""
     replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of ``history.jsonl``; one that a killed process left half written is skipped."""
+    """The lines of ``history.jsonl``, except one that a killed process left half-written."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -98,13 +98,13 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 class Recorder:
-    """Writes a run down in its folder, which is ``claimed``.
+    """Records a run in its folder, which is ``claimed``.
 
     ``record`` is a callback of ``fit``, ``keep`` its ``checkpoint``.
 
     Arguments:
         path: the folder.
-        spec, usage: of the network that is trained.
+        spec, usage: of the trained network.
         save_every: seconds after which ``keep`` saves within an epoch.
 
     Attributes:
@@ -119,10 +119,10 @@ class Recorder:
         self.stop = False
 
     def resume(self) -> TrainingState | None:
-        """Where the run stands, or None before its first checkpoint; the other files agree then.
+        """The state of the run, or None before its first checkpoint; the other files then agree.
 
-        Raises ``RunError`` where the checkpoint belongs to another network, ``WeightsError`` where
-        it is damaged.
+        Raises ``RunError`` if the checkpoint belongs to another network, ``WeightsError`` if it is
+        damaged.
         """
         path = self.path / CHECKPOINT
         if not path.exists():
@@ -149,9 +149,9 @@ class Recorder:
             os.fsync(file.fileno())
 
     def keep(self, now: Callable[[], TrainingState]) -> None:
-        """Save after every epoch, every ``save_every`` seconds, and when it is to stop.
+        """Save after every epoch, every ``save_every`` seconds, and once ``stop`` is set.
 
-        Raises ``Stopped`` once it has saved and is to stop.
+        Raises ``Stopped`` after saving if ``stop`` is set.
         """
         stop = self.stop  # a signal may come at any moment
         if self._epoch_ended or stop or time.monotonic() - self._saved > self._save_every:
@@ -160,9 +160,9 @@ class Recorder:
             raise Stopped
 
     def save(self, state: TrainingState) -> None:
-        """Write the checkpoint, then what follows from it.
+        """Write the checkpoint, then the files derived from it.
 
-        Raises ``TrainingError`` where a weight is not finite; the last checkpoint stays then.
+        Raises ``TrainingError`` if a weight is not finite; the last checkpoint is then kept.
         """
         check_finite(state.steps, state.weights, state.velocity)
         save_state(self.path / CHECKPOINT, self._spec, state)

@@ -510,7 +510,7 @@ def test_what_is_assumed_about_pixels_is_said_on_stderr(tmp_path, picture, weigh
         assert not invoke(name, weights, *rest, "--backend", NAME).stderr
         done = invoke(name, silent, *rest, "--backend", NAME, "--format", "json")
         assert done.exit_code == 0
-        assert f"{silent}: does not say which pixel values" in done.stderr
+        assert f"{silent}: does not state which pixel values" in done.stderr
         assert json.loads(done.stdout)
 
 

@@ -216,7 +216,7 @@ def test_two_processes_cannot_write_one_folder_and_a_killed_one_leaves_no_claim(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
         with (
-            pytest.raises(RunError, match="another process that writes it"),
+            pytest.raises(RunError, match="found another process that writes it"),
             claimed(tmp_path / "run"),
         ):
             pass
