@@ -12,6 +12,7 @@ import ast
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import click
 
@@ -29,8 +30,8 @@ def in_flags(text: str, context: click.Context) -> str:
     """
     parameters = _by_name(context.command)
     group = context.find_root().command
-    commands = group.commands if isinstance(group, click.Group) else {}
-    names, typed = _any_of(parameters), _any_of(_texts(context.params.values()))
+    commands: Mapping[str, click.Command] = group.commands if isinstance(group, click.Group) else {}
+    names, typed = _any_of(parameters), _any_of(_words_and_paths(context.params.values()))
     pattern = (
         rf"{WORD_STARTS}{typed}(?![\w=(])"
         rf"|{WORD_STARTS}(?P<call>(?P<command>{_any_of(commands)})\((?:[^()'\"]|{STRING})*\))"
@@ -65,10 +66,11 @@ def _any_of(words: Iterable[str]) -> str:
     return f"(?:{'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)"
 
 
-def _texts(values: Iterable[object]) -> list[str]:
-    """The words and paths among what was typed."""
-    entries = [e for value in values for e in (value if isinstance(value, tuple) else (value,))]
-    return [str(e) for e in entries if not isinstance(e, (bool, int, float)) and e is not None]
+def _words_and_paths(values: Iterable[object]) -> list[str]:
+    entries = [
+        entry for value in values for entry in (value if isinstance(value, tuple) else (value,))
+    ]
+    return [str(entry) for entry in entries if isinstance(entry, (str, Path)) and str(entry)]
 
 
 def _flag(parameter: click.Parameter) -> str:
@@ -103,9 +105,9 @@ def _typed_call(call: str, command: click.Command) -> str:
         parsed = ast.parse(call, mode="eval").body
     except SyntaxError:
         return call
-    parameters: Mapping[str, click.Parameter] = _by_name(command)
     if not isinstance(parsed, ast.Call):
         return call
+    parameters = _by_name(command)
     words = [shlex.quote(str(_value(ast.unparse(argument)))) for argument in parsed.args]
     for keyword in parsed.keywords:
         if keyword.arg not in parameters:
