@@ -1,1 +1,1 @@
-"""TODO"""
+"""Complete tasks on real data: train, evaluate, predict, convert; a command shows each result."""

@@ -213,13 +213,13 @@ def test_the_last_error_names_all_four_places_and_what_to_type(world):
         fashion()
     message = str(error.value)
     for part in [
-        "--data-dir): not given",
+        "data_dir=None",
         f"{world.cache}: not there",
         f"{world.debian / FILES[0]}.gz: expected the IDX magic number",
         f"{sources.ADDRESS}{FILES[0]}.gz: the server answers 404",
         "'apt-get install dataset-fashion-mnist'",
-        "'--data-dir FOLDER'",
-        "'--data sample'",
+        "data_dir='FOLDER'",
+        "data='sample'",
     ]:
         assert part in message
 
