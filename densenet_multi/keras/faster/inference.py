@@ -58,4 +58,4 @@ class InferenceDenseNet(DenseNet):
 INFERENCE = {Features: InferenceFeatures}
 
 # the name in files that were saved before the class was renamed
-keras.saving.get_custom_objects()["densenet_multi>OptimizedDenseNet"] = InferenceDenseNet
+keras.utils.get_custom_objects()["densenet_multi>OptimizedDenseNet"] = InferenceDenseNet

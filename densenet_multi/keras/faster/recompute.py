@@ -62,7 +62,7 @@ RECOMPUTING = {
 }
 
 # the name in files that were saved before the class was renamed
-keras.saving.get_custom_objects()["densenet_multi>WholeDenseNet"] = FullyRecomputingDenseNet
+keras.utils.get_custom_objects()["densenet_multi>WholeDenseNet"] = FullyRecomputingDenseNet
 
 
 class TrainingSwitch(keras.layers.Layer):

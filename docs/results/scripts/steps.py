@@ -26,7 +26,6 @@ from unittest.mock import patch
 import numpy as np
 
 import densenet_multi as dm
-from densenet_multi._fold import fold
 from densenet_multi.comparison.machine import multiplies_bfloat16
 from densenet_multi.comparison.rivals import load_rival
 from densenet_multi.data import Pixels, Preparation, load_sample
@@ -39,19 +38,24 @@ FITS, BATCHES = 3, 5
 def models(b: Any) -> dict[str, Any]:
     """Models of one function, each with one step more than the one before."""
     plain = b.build(dm.get_spec("densenet121"))
-    spec, weights = fold(plain.spec, b.export_weights(plain))
+    faster = import_module(f"{b.__name__}.faster.inference")
 
-    def folded() -> Any:
-        return b._made(b.DenseNet, spec, weights, "float32")  # noqa: SLF001  # as optimize does
+    def as_written() -> Any:
+        """What ``optimize`` returns, but with the classes of model.py."""
+        with patch.object(faster, "exchange", lambda model, _: model):
+            return b.optimize(plain)
 
-    steps = {"as built": plain, "BatchNorms folded": folded()}
+    steps = {"as built": plain, "BatchNorms folded": as_written()}
     if b.NAME == "torch":
         import torch
 
-        steps["channels last"] = folded().to(memory_format=torch.channels_last)
+        steps["BatchNorms folded"].to(memory_format=torch.contiguous_format)
+        steps["channels last"] = as_written()
+    elif b.NAME == "keras":
+        faster.exchange(steps["BatchNorms folded"], {faster.InferenceDenseNet: b.DenseNet})
     elif b.NAME == "gluon":
-        steps["hybridized"] = folded()
-        steps["hybridized"].hybridize(static_alloc=True, static_shape=True)
+        steps["BatchNorms folded"].hybridize(active=False)
+        steps["hybridized"] = as_written()
     last = {
         "torch": "clamped, one array per block",
         "keras": "traced (tf.function)",
@@ -89,10 +93,11 @@ def many(b: Any) -> dict[str, list[float]]:
     """Seconds of each prediction of 64 images, with PyTorch."""
     x = np.random.default_rng(0).random((64, 3, 224, 224), np.float32)
     plain = b.build(dm.get_spec("densenet121"))
-    ways = {"all at once": sys.maxsize, "a few at a time": b.KEPT}
+    module = import_module(f"{b.__name__}.predict")
+    ways = {"all at once": sys.maxsize, "a few at a time": module.KEPT}
     return in_turn(
         {
-            f"{name}, {way}": patch.object(b, "KEPT", kept)(partial(b.predict, model, x))
+            f"{name}, {way}": patch.object(module, "KEPT", kept)(partial(b.predict, model, x))
             for name, model in {"as built": plain, "optimized": b.optimize(plain)}.items()
             for way, kept in ways.items()
         }
@@ -101,8 +106,9 @@ def many(b: Any) -> dict[str, list[float]]:
 
 def undone(b: Any) -> dict[str, Any]:
     """Each step of ``fit``, and the patch that takes it back."""
-    model, train, layers = (
-        import_module(f"{b.__name__}.{module}") for module in ("model", "train", "layers")
+    model, layers, train, faster = (
+        import_module(f"{b.__name__}.{module}")
+        for module in ("model", "layers", "train", "faster.training")
     )
 
     def pooled_last(self: Any, x: Any) -> Any:
@@ -133,10 +139,14 @@ def undone(b: Any) -> dict[str, Any]:
                 model.Transition, "hybrid_forward", hybrid_forward
             ),
             "oneDNN's ReLU": patch.object(model, "relu", lambda x: x.relu()),
-            "joined without a slice": patch.object(train, "align", lambda _: None),
+            "joined without a slice": patch.object(train, "for_training", lambda _: None),
             "hybridized": patch.object(model.DenseNet, "hybridize", lambda *_, **__: None),
         }
     from flax import nnx
+
+    def kept(*kinds: type) -> Any:
+        """Exchange modules of these classes for themselves."""
+        return patch.dict(faster.TRAINING[False], {kind: kind for kind in kinds})
 
     def max_pool(self: Any, x: Any) -> Any:
         size, stride = (self.spec.kernel_size,) * 2, (self.spec.stride,) * 2
@@ -144,8 +154,8 @@ def undone(b: Any) -> dict[str, Any]:
 
     return {
         "pooled before the convolution": patch.object(model.Transition, "__call__", pooled_last),
-        "sums axis by axis, 1x1 as products": patch.object(train, "exchange", lambda _: None),
-        "statistics once per map": patch.object(train, "share_statistics", lambda _: None),
+        "sums axis by axis, 1x1 as products": kept(nnx.BatchNorm, nnx.Conv),
+        "statistics once per map": kept(model.DenseLayer, model.DenseBlock),
         "largest by comparisons": patch.object(layers.MaxPool, "__call__", max_pool),
     }
 
