@@ -54,7 +54,7 @@ COUNTS = "backends/test_parity.py counts_of_every_variant"
 MUTANTS = [
     Mutant(
         "the stem is padded by 3 on every side, not SAME",
-        "keras/layers.py",
+        "keras/_layers.py",
         'padded, kernel, self.strides, "VALID"',
         'inputs, kernel, self.strides, "SAME"',
         FORWARD,
@@ -183,14 +183,14 @@ MUTANTS = [
     ),
     Mutant(
         "running statistics move by the decay also where layers share a map's",
-        "flax/layers.py",
+        "flax/faster/_layers.py",
         "(1 - norm.momentum) * new",
         "new",
         TRAINING,
     ),
     Mutant(
         "maps that are read as one keep their own statistics",
-        "flax/faster/recompute.py",
+        "flax/faster/training.py",
         "whole.moments = concat(*means), concat(*variances)",
         "whole.moments = concat(*means[::-1]), concat(*variances)",
         "backends/test_native_flax.py read_as_one",
@@ -198,21 +198,21 @@ MUTANTS = [
     ),
     Mutant(
         "a mean has a gradient in the BatchNorm that trains",
-        "flax/layers.py",
+        "flax/faster/_layers.py",
         "-factor * of_bias",
         "0 * of_bias",
         TRAINING,
     ),
     Mutant(
         "the same where that gradient has one",
-        "flax/layers.py",
+        "flax/faster/_layers.py",
         "return found, (x, found[0])",
         "return found, (x, jax.lax.stop_gradient(found[0]))",
         "backends/test_native_flax.py gradients_and_those",
     ),
     Mutant(
         "prediction runs in evaluation mode",
-        "torch/__init__.py",
+        "torch/predict.py",
         "in_mode(model, training=False)",
         "in_mode(model, training=True)",
         FORWARD,
@@ -276,7 +276,7 @@ MUTANTS = [
     Mutant(
         "Nesterov's momentum is used where the recipe asks for it",
         "torch/train.py",
-        "nesterov=run.recipe.nesterov",
+        "nesterov=recipe.nesterov",
         "nesterov=False",
         FIT,
     ),
@@ -590,14 +590,14 @@ MUTANTS = [
     ),
     Mutant(
         "a batch variance is divided by the number of values (the fused BatchNorm's by one less)",
-        "keras/layers.py",
+        "keras/_layers.py",
         "return variance * ((count - 1) / count)",
         "return variance",
         "backends/test_parity.py a_step_in_float32",
     ),
     Mutant(
         "of equal numbers in a pooling window the first has the gradient",
-        "flax/layers.py",
+        "flax/_layers.py",
         "a >= b",
         "a > b",
         "backends/test_native_flax.py max_pooling",
@@ -605,7 +605,7 @@ MUTANTS = [
     Mutant(
         "memory-efficient training compiles as one graph",
         "torch/faster/recompute.py",
-        """if not is_compiling():  # which moves the running statistics once by itself
+        """if not is_compiling():  # a compiled graph updates the running statistics once by itself
             recomputing = True""",
         "recomputing = not is_compiling()",
         "backends/test_native_torch.py compiles_whole",
@@ -619,28 +619,28 @@ MUTANTS = [
     ),
     Mutant(
         "prediction is in evaluation mode also while the caller records",
-        "gluon/__init__.py",
+        "gluon/predict.py",
         "    with mx.autograd.pause(train_mode=False):  # also inside the caller's record()\n",
         "    if True:\n",
         "backends/test_native_gluon.py caller_records",
     ),
     Mutant(
         "every module gets its own mode back",
-        "torch/train.py",
+        "torch/predict.py",
         "            module.training = mode",
         "            model.train(mode)",
         "backends/test_native_torch.py own_mode",
     ),
     Mutant(
         "a network's dtype is that of the layers inside",
-        "keras/layers.py",
+        "keras/_saving.py",
         'with dtype_policy(kwargs.get("dtype") or keras.config.dtype_policy()):',
         "if True:",
         "backends/test_native_keras.py layers_inside",
     ),
     Mutant(
         "features have the names of the shape trace, in its order",
-        "flax/__init__.py",
+        "flax/predict.py",
         "for stage, _ in stages}",
         "for stage in sorted(maps)}",
         FORWARD,
@@ -696,23 +696,23 @@ MUTANTS = [
     ),
     Mutant(
         "PyTorch predicts many images a few at a time",
-        "torch/__init__.py",
+        "torch/predict.py",
         "x.split(max(1, KEPT // (largest * x.itemsize)))",
         "[x]",
         "backends/test_native_torch.py a_few_at_a_time",
     ),
     Mutant(
         "MXNet's copies start no threads beside those that calculate",
-        "gluon/__init__.py",
+        "gluon/_startup.py",
         '"MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1)',
         '"MXNET_CPU_PARALLEL_SIZE", "1000"',
         "backends/test_native_gluon.py copies_start_no_threads",
     ),
     Mutant(
         "an optimized model has weights of its own",
-        "torch/__init__.py",
+        "torch/faster/inference.py",
         "fold(model.spec, export_weights(model))",
-        "fold(model.spec, init_weights(model.spec))",
+        "fold(model.spec, {n: 0 * w for n, w in export_weights(model).items()})",
         "paper/test_fold.py optimized_model",
     ),
     Mutant(
@@ -732,15 +732,15 @@ MUTANTS = [
     Mutant(
         "zeros around a map are not clamped",
         "torch/faster/inference.py",
-        "not spec.conv1.padding",
+        "not self.spec.conv1.padding",
         "True",
         "paper/test_fold.py optimized_model_is_the_same",
     ),
     Mutant(
         "an optimized model follows weights that it is given",
         "torch/weights.py",
-        "    prepare(model)\n",
-        "",
+        "model.load_state_dict(state, strict=False)",
+        "[model.state_dict()[key].copy_(value) for key, value in state.items()]",
         "paper/test_fold.py follows_weights",
     ),
     Mutant(
@@ -795,8 +795,8 @@ MUTANTS = [
     Mutant(
         "what Keras' memory-efficient layer would pass by is refused",
         "keras/faster/recompute.py",
-        "if not usual or norm.synchronized or conv.lora_enabled:",
-        "if not usual:",
+        "not usual or norm.synchronized or conv.lora_enabled",
+        "not usual",
         "backends/test_native_keras.py pass_by",
     ),
     Mutant(
@@ -858,7 +858,7 @@ MUTANTS = [
     ),
     Mutant(
         "a missing framework is named with the command that installs it",
-        "backends.py",
+        "_installed.py",
         "if error.name not in packages:",
         "if error.name in packages:",
         "project/test_installs.py ",
@@ -1020,10 +1020,41 @@ MUTANTS = [
     ),
     Mutant(
         "functions of the contract have the same parameters in every backend",
-        "keras/__init__.py",
+        "keras/predict.py",
         "def optimize(model: DenseNet, *, bfloat16: bool = False)",
         "def optimize(model: DenseNet, bfloat16: bool = False)",
         "project/test_rules.py same_parameters",
+    ),
+    Mutant(
+        "help() answers with the contract's docstrings",
+        "backends.py",
+        "module[name].__doc__ = inspect.cleandoc(getattr(Backend, name).__doc__)",
+        "pass",
+        "backends/test_contract.py docstring",
+        "torch",
+    ),
+    Mutant(
+        "fit has the parameters of Run",
+        "training/run.py",
+        '            "__signature__": signature,\n',
+        "",
+        "backends/test_contract.py docstring",
+        "torch",
+    ),
+    Mutant(
+        "the lesson does not know the tricks",
+        "torch/weights.py",
+        "from .model import DenseNet\n",
+        "from .model import DenseNet\nfrom .faster import for_training\n",
+        "project/test_rules.py files_before_it",
+    ),
+    Mutant(
+        "only exchange changes a class",
+        "gluon/train.py",
+        "    for_training(model)",
+        "    model.__class__ = DenseNet; for_training(model)",
+        "project/test_rules.py only_exchange",
+        "none",
     ),
     Mutant(
         "every glossary has the same words in the same order",
