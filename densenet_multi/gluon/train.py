@@ -90,7 +90,7 @@ def frozen(native: Mapping[str, Any], trained: Iterable[str]) -> Iterator[None]:
 
 
 class SGD(mx.optimizer.Optimizer):
-    """The rule of recipe.py: MXNet's own puts the learning rate into the velocity."""
+    """The rule of training/recipe.py: MXNet's own puts the learning rate into the velocity."""
 
     def __init__(self, recipe: Recipe, velocity: dict[str, Any]) -> None:
         super().__init__(learning_rate=recipe.learning_rate)

@@ -157,7 +157,7 @@ class Report(keras.callbacks.Callback):
 
 @keras.utils.register_keras_serializable("densenet_multi")
 class SGD(keras.optimizers.Optimizer):
-    """The rule of recipe.py: Keras' own puts the learning rate into the velocity."""
+    """The rule of training/recipe.py: Keras' own puts the learning rate into the velocity."""
 
     def __init__(
         self,

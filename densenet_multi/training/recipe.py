@@ -9,7 +9,7 @@ rate of that step (v starts at 0)::
 
 It is that of Torch, in which the paper's nets were trained, and of PyTorch and Optax. Keras and
 MXNet put the learning rate into v, which differs as soon as the rate changes; Keras' weight decay
-acts apart from the momentum. The cross entropy is taken against ``targets`` (see training.py)::
+acts apart from the momentum. The cross entropy is taken against ``targets`` (see run.py)::
 
     targets = (1 - label_smoothing) * one_hot(label) + label_smoothing / num_classes
 

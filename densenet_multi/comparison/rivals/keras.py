@@ -61,6 +61,7 @@ def train(
 
     network.fit(
         ((images.transpose(0, 2, 3, 1), labels) for images, labels in batches),
+        shuffle=False,
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=on_train_batch_end)],
         verbose=0,
     )

@@ -85,9 +85,8 @@ class Step:
 
     def __init__(self, norm: Any, conv: Any) -> None:
         usual = type(norm) is BatchNormalization and type(conv) is Conv2D
-        if (
-            not usual or norm.synchronized or conv.lora_enabled
-        ):  # what else they do would be bypassed
+        # what other layers do would be bypassed
+        if not usual or norm.synchronized or conv.lora_enabled:
             raise ConfigError(
                 f"a memory-efficient layer: expected BatchNormalization of one device and Conv2D, "
                 f"found {norm} and {conv}; build the model without memory_efficient"
