@@ -1,4 +1,4 @@
-"""Running statistics measured again, on the weights as they are."""
+"""Running statistics, measured again for weights as they are."""
 
 from __future__ import annotations
 
@@ -13,24 +13,34 @@ from ..weights import Weights
 
 
 def measure_statistics(
-    module: Any, model: Any, examples: Examples, batches: int, batch_size: int
+    backend: Any, model: Any, examples: Examples, batches: int, batch_size: int
 ) -> Weights:
-    """The weights of a backend's model as ``recalibrated`` gives them; the model has them too."""
-    weights = module.export_weights(model)
+    """Replace the running statistics of a model by means over batches; return all of its weights.
+
+    Arguments:
+        backend: the module (a ``Backend``) that built the model.
+        model: its weights stay as they are, its running statistics do not.
+        examples: images and labels, taken in the order of the first epoch with seed 0.
+        batches: how many, at most as many as there are.
+        batch_size: images in each.
+
+    Source: Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576, section 3.
+    """
+    weights: Weights = backend.export_weights(model)
     decay = model.spec.config.bn_decay
     statistics = [n for n, t in tensors(model.spec).items() if t.role == "statistic"]
-    nothing = {name: np.zeros_like(weights[name]) for name in statistics}
-    sums = {name: np.zeros(array.shape) for name, array in nothing.items()}
+    zeros = {name: np.zeros_like(weights[name]) for name in statistics}
+    sums = {name: np.zeros(array.shape) for name, array in zeros.items()}
     order, labels = epoch_order(len(examples), 0, 0), np.asarray(examples.labels)
     batches = min(batches, max(len(order) // batch_size, 1))
     with progress() as bar:
         for number in bar.track(range(batches), description="measuring running statistics"):
-            module.import_weights(model, {**weights, **nothing})
+            backend.import_weights(model, {**weights, **zeros})
             indices = order[number * batch_size : (number + 1) * batch_size]
-            module.loss_and_gradients(model, examples.take(indices), labels[indices])
-            after = module.export_weights(model)  # (1 - decay) of this batch's statistics
+            backend.loss_and_gradients(model, examples.take(indices), labels[indices])
+            after = backend.export_weights(model)  # (1 - decay) of this batch's statistics
             for name in statistics:
                 sums[name] += after[name].astype(np.float64) / (1 - decay) / batches
-    anew = {name: sums[name].astype(weights[name].dtype) for name in statistics}
-    module.import_weights(model, weights | anew)
-    return weights | anew
+    measured = {name: sums[name].astype(weights[name].dtype) for name in statistics}
+    backend.import_weights(model, weights | measured)
+    return weights | measured

@@ -1,6 +1,6 @@
 """Break a copy of the installed package, or of the tests, in one line; see a test go red; for each.
 
-``nox -s mutants``, or ``python tests/support/mutants.py [WORD]`` for the breaks whose promise or file has
+``nox -s mutants``, or ``python tests/support/mutants.py [WORD]``: those whose promise or file has
 WORD in it; ``--table`` prints the table of tests/README.md. Exit code 1 if a break goes unnoticed.
 """
 
@@ -795,8 +795,8 @@ MUTANTS = [
     Mutant(
         "what Keras' memory-efficient layer would pass by is refused",
         "keras/faster/recompute.py",
-        "not usual or norm.synchronized or conv.lora_enabled",
-        "not usual",
+        "if not usual or norm.synchronized or conv.lora_enabled:",
+        "if not usual:",
         "backends/test_native_keras.py pass_by",
     ),
     Mutant(

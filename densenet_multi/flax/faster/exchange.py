@@ -1,14 +1,15 @@
 """Give modules other classes, which compute the same function: see ``faster/__init__.py``."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from flax import nnx
 
 from ..model import DenseNet
 
+Kinds = Mapping[type, type]
 
-def exchange(model: DenseNet, kinds: Mapping[type, type[Any]]) -> DenseNet:
+
+def exchange(model: DenseNet, kinds: Kinds) -> DenseNet:
     """The same model; each module whose class is a key of ``kinds`` has the class beside it."""
     for _, node in nnx.iter_graph(model):
         if type(node) in kinds:

@@ -10,7 +10,7 @@ from jax import Array
 from ..._fold import fill_folded, fold
 from ..model import DenseBlock, DenseNet, Features
 from ..weights import dtype_of, export_weights, new_model
-from .exchange import exchange
+from .exchange import Kinds, exchange
 
 
 def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
@@ -40,4 +40,4 @@ class InferenceFeatures(Features):
         return super().__call__(x).astype(x.dtype)
 
 
-INFERENCE = {DenseBlock: InferenceBlock, Features: InferenceFeatures}
+INFERENCE: Kinds = {DenseBlock: InferenceBlock, Features: InferenceFeatures}

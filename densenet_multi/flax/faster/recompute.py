@@ -18,6 +18,7 @@ from ..._checks import ConfigError
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseLayer
 from ._layers import BatchNorm, moments, moments_gradient, move, normalized
+from .exchange import Kinds
 
 
 class RecomputingLayer(DenseLayer):
@@ -52,7 +53,7 @@ class FullyRecomputingBlock(RecomputingBlock):
     keeps_convolutions = False
 
 
-RECOMPUTING = {
+RECOMPUTING: dict[bool | str, Kinds] = {
     "some": {DenseLayer: RecomputingLayer, DenseBlock: RecomputingBlock},
     "max": {DenseLayer: RecomputingLayer, DenseBlock: FullyRecomputingBlock},
 }

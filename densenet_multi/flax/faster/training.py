@@ -14,8 +14,8 @@ from jax import Array
 
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseLayer, DenseNet
-from .exchange import exchange
 from ._layers import BatchNorm, PointwiseConv, moments, move, normalized
+from .exchange import Kinds, exchange
 from .recompute import RECOMPUTING
 
 
@@ -77,7 +77,7 @@ def rectified(norm: nnx.BatchNorm, maps: Sequence[Map]) -> Array:
     )
 
 
-TRAINING = {
+TRAINING: dict[bool | str, Kinds] = {
     False: {
         DenseLayer: SharingLayer,
         DenseBlock: SharingBlock,

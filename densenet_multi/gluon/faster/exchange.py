@@ -5,8 +5,10 @@ from typing import Any
 
 from ..model import DenseNet
 
+Kinds = Mapping[type, type]
 
-def exchange(model: DenseNet, kinds: Mapping[type, type[Any]]) -> DenseNet:
+
+def exchange(model: DenseNet, kinds: Kinds) -> DenseNet:
     """The same model; each block whose class is a key of ``kinds`` has the class beside it."""
 
     def change(block: Any) -> None:

@@ -17,6 +17,7 @@ from mxnet.ndarray.register import _imperative_invoke
 from ..._checks import ConfigError
 from ..layers import concat, operators, relu
 from ..model import DenseBlock, DenseLayer, DenseNet, Features
+from .exchange import Kinds
 
 
 class Imperative(HybridBlock):
@@ -62,7 +63,7 @@ class ImperativeDenseNet(Imperative, DenseNet):
     pass
 
 
-RECOMPUTING = {
+RECOMPUTING: dict[bool | str, Kinds] = {
     level: {
         DenseLayer: RecomputingLayer,
         DenseBlock: block,

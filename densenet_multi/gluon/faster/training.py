@@ -8,7 +8,7 @@ from typing import Any
 
 from ...spec import DenseBlockSpec
 from ..model import DenseBlock, DenseNet
-from .exchange import exchange
+from .exchange import Kinds, exchange
 from .recompute import RECOMPUTING, join
 
 
@@ -33,4 +33,4 @@ class JoiningBlock(DenseBlock):
         return x
 
 
-JOINING = {DenseBlock: JoiningBlock}
+JOINING: Kinds = {DenseBlock: JoiningBlock}

@@ -9,7 +9,7 @@ from ..._fold import fill_folded, fold
 from ...spec import DenseNetSpec
 from ..model import DenseNet, Features
 from ..weights import dtype_of, export_weights, import_weights
-from .exchange import exchange
+from .exchange import Kinds, exchange
 
 
 def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
@@ -55,7 +55,7 @@ class InferenceDenseNet(DenseNet):
         return super().call(x, training)
 
 
-INFERENCE = {Features: InferenceFeatures}
+INFERENCE: Kinds = {Features: InferenceFeatures}
 
 # the name in files that were saved before the class was renamed
 keras.utils.get_custom_objects()["densenet_multi>OptimizedDenseNet"] = InferenceDenseNet

@@ -15,7 +15,7 @@ from ..._checks import ConfigError
 from .._layers import BatchNormalization, Conv2D, biased, fused_batch_norm
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseNet
-from .exchange import exchange
+from .exchange import Kinds, exchange
 
 
 class RecomputingBlock(DenseBlock):
@@ -56,7 +56,7 @@ class FullyRecomputingDenseNet(RecomputingDenseNet):
     level = "max"
 
 
-RECOMPUTING = {
+RECOMPUTING: dict[bool | str, Kinds] = {
     "some": {DenseNet: RecomputingDenseNet, DenseBlock: RecomputingBlock},
     "max": {DenseNet: FullyRecomputingDenseNet, DenseBlock: FullyRecomputingBlock},
 }

@@ -16,7 +16,7 @@ from ..._fold import fill_folded, fold
 from ..layers import relu
 from ..model import DenseBlock, DenseLayer, DenseNet, Features
 from ..weights import dtype_of, export_weights, import_weights
-from .exchange import exchange
+from .exchange import Kinds, exchange
 
 
 def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
@@ -106,7 +106,7 @@ class InferenceFeatures(Features):
         return super().forward(x).to(x.dtype)
 
 
-INFERENCE = {
+INFERENCE: Kinds = {
     DenseLayer: InferenceLayer,
     DenseBlock: InferenceBlock,
     Features: InferenceFeatures,

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..._checks import ConfigError
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseLayer
+from .exchange import Kinds
 
 
 class RecomputingLayer(DenseLayer):
@@ -39,7 +40,7 @@ class RecomputingBlock(DenseBlock):
         return concat(*maps)
 
 
-RECOMPUTING = {
+RECOMPUTING: dict[bool | str, Kinds] = {
     "some": {DenseLayer: RecomputingLayer, DenseBlock: RecomputingBlock},
     "max": {DenseLayer: FullyRecomputingLayer, DenseBlock: RecomputingBlock},
 }
