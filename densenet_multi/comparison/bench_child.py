@@ -117,8 +117,8 @@ def _train_in_a_plain_loop(settings: dict[str, Any]) -> None:
         (data.take(indices), data.labels[indices].astype(np.int64))
         for indices in np.arange(min(len(data), DIFFERENT * size)).reshape(-1, size)
     ]
-    endless = islice(cycle(batches), len(data) // size)
-    rival.train(net, endless, recipe.learning_rate, _rounds(rival, settings))
+    enough = list(islice(cycle(batches), len(data) // size))
+    rival.train(net, enough, recipe.learning_rate, _rounds(rival, settings))
 
 
 def _feed(settings: dict[str, Any]) -> None:

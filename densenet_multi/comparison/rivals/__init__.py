@@ -8,7 +8,7 @@ own project ships. Both are trained in a plain loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -35,7 +35,7 @@ class Rival(Protocol):
     def train(
         self,
         network: Any,
-        batches: Iterable[Batch],
+        batches: Sequence[Batch],
         learning_rate: float,
         after_step: Callable[[], object],
     ) -> None:

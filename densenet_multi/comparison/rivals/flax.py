@@ -1,7 +1,7 @@
 """Flax: a beginner's ``nnx.Module`` and jitted step. Flax ships no DenseNet, so the framework's
 network is a beginner's, too."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -114,7 +114,7 @@ def train_step(network: Any, optimizer: Any, x: jax.Array, y: jax.Array) -> Any:
 
 
 def train(
-    network: Any, batches: Iterable[Any], learning_rate: float, after_step: Callable[[], object]
+    network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
 ) -> None:
     optimizer = nnx.Optimizer(network, optax.sgd(learning_rate), wrt=nnx.Param)
     network.train()

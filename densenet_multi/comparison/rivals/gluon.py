@@ -1,6 +1,6 @@
 """MXNet Gluon: a beginner's ``HybridBlock`` and ``Trainer``, and the DenseNet of the Gluon zoo."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -78,7 +78,7 @@ def framework_network(variant: str, image_size: int) -> gluon.HybridBlock | None
 
 
 def train(
-    network: Any, batches: Iterable[Any], learning_rate: float, after_step: Callable[[], object]
+    network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
 ) -> None:
     network.hybridize(static_alloc=True)
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()

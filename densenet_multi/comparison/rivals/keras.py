@@ -1,6 +1,6 @@
 """Keras: a beginner's functional model with ``compile`` and ``fit``, and keras.applications."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def framework_network(variant: str, image_size: int) -> keras.Model | None:
 
 
 def train(
-    network: Any, batches: Iterable[Any], learning_rate: float, after_step: Callable[[], object]
+    network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
 ) -> None:
     network.compile(
         optimizer=keras.optimizers.SGD(learning_rate),
@@ -61,6 +61,7 @@ def train(
 
     network.fit(
         ((images.transpose(0, 2, 3, 1), labels) for images, labels in batches),
+        steps_per_epoch=len(batches),
         shuffle=False,
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=on_train_batch_end)],
         verbose=0,

@@ -1,6 +1,6 @@
 """PyTorch: a beginner's ``nn.Module`` and loop, and torchvision's DenseNet."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -73,7 +73,7 @@ def framework_network(variant: str, image_size: int) -> nn.Module | None:
 
 
 def train(
-    network: Any, batches: Iterable[Any], learning_rate: float, after_step: Callable[[], object]
+    network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
 ) -> None:
     device = next(network.parameters()).device
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
