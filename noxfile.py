@@ -123,7 +123,7 @@ def compare(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """How fast each backend trains, in turn with the chapter's own code."""
+    """How fast each backend trains, in turn with a beginner's code."""
     all_in_one(session)
     session.run("densenet-multi", "bench", *session.posargs)
 

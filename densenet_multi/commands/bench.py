@@ -49,7 +49,7 @@ def bench(
     rounds: int,
     **given: Any,
 ) -> int:
-    """Measure how fast each backend trains or predicts, with the chapter's own code and the
+    """Measure how fast each backend trains or predicts, with a beginner's code and the
     framework's own DenseNet beside it; or what memory-efficient training costs and saves.
 
     Each case is a process of its own; they take turns, so that background load affects all of them
