@@ -30,12 +30,15 @@ def beginners_network(backend: str, rival: Any, size: int) -> Iterator[tuple[Any
     elif backend == "keras":
         from tensorflow import keras
 
-        keras.config.set_floatx("float64")
+        policy = keras.config.dtype_policy()
+        keras.config.set_floatx("float64")  # of images and metrics
+        keras.config.set_dtype_policy("float64")
         try:
             network = rival.beginners_network(size)
             yield network, list(_of_keras(network))
         finally:
             keras.config.set_floatx("float32")
+            keras.config.set_dtype_policy(policy)
     elif backend == "gluon":
         import mxnet as mx
 
