@@ -32,6 +32,7 @@ from densenet_multi.training.run_folder import Recorder, RunError, claimed
 from densenet_multi.training.state import TrainingState, load_state, save_state
 
 SPEC = small("cubic", in_channels=1, num_classes=10)
+SIZE = 16  # pixels per side of the images that real backends train on here
 
 
 def epoch(number, accuracy):
@@ -385,8 +386,12 @@ def test_no_kill_loses_a_completed_checkpoint_nor_needs_cleaning(tmp_path):
 
 @pytest.fixture
 def weights(tmp_path):
-    path = tmp_path / "begin.safetensors"
-    dm.save_weights(path, SPEC, dm.init_weights(SPEC), dm.Usage(image_size=32))
+    return saved_weights(tmp_path)
+
+
+def saved_weights(folder):
+    path = folder / "begin.safetensors"
+    dm.save_weights(path, SPEC, dm.init_weights(SPEC), dm.Usage(image_size=SIZE))
     return path
 
 
@@ -398,22 +403,30 @@ def arguments(backend, weights, output, *more):
     ]  # fmt: skip
 
 
-def run(*command):
-    return subprocess.run(*command, capture_output=True, text=True, check=False, timeout=300)
+BATCHES = "--recalibrate", "2"
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_path):
-    whole = run(arguments(backend, weights, tmp_path / "whole", "--format", "json"))
-    assert whole.returncode == 0, whole.stderr
-    assert "images/s" not in whole.stderr  # no bar where there is no terminal
-    report = json.loads(whole.stdout)
+@pytest.fixture(scope="module")
+def whole(backend, tmp_path_factory):
+    """The folder of a run that nothing interrupted, and what the command printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    weights, output = saved_weights(folder), folder / "run"
+    return output, called(backend, weights, output, *BATCHES, "--format", "json")
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole, tmp_path):
+    uninterrupted, done = whole
+    assert done.exit_code == 0, done.output
+    assert "images/s" not in done.stderr  # no bar where there is no terminal
+    report = json.loads(done.stdout)
     assert [line["number"] for line in report["epochs"]] == [1, 2]
     assert report["test_accuracy"] == report["epochs"][-1]["validation_accuracy"]
-    assert json.loads((tmp_path / "whole" / "report.json").read_text()) == report
+    assert json.loads((uninterrupted / "report.json").read_text()) == report
 
     output = tmp_path / "killed"
     for ending in (signal.SIGKILL, signal.SIGINT):
-        command = arguments(backend, weights, output, *(["--resume"] if output.exists() else []))
+        resume = ["--resume"] if output.exists() else []
+        command = arguments(backend, weights, output, *BATCHES, *resume)
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             wait_for_another_step(output, process)
             process.send_signal(ending)
@@ -421,18 +434,18 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_pa
         expected = -signal.SIGKILL if ending == signal.SIGKILL else 128 + signal.SIGINT
         assert process.returncode == expected, message
     assert "saved; continue with" in message
-    resumed = run(arguments(backend, weights, output, "--resume"))
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = called(backend, weights, output, *BATCHES, "--resume")
+    assert resumed.exit_code == 0, resumed.output
     assert "resuming after step" in resumed.stderr
     names = "last", "best", "final", "checkpoint"
     for file in (f"{name}.safetensors" for name in names):
         if file == "checkpoint.safetensors":  # it also holds how long the epochs took
-            actual, expected = (load_state(tmp_path / n / file)[1] for n in ("killed", "whole"))
+            actual, expected = (load_state(path / file)[1] for path in (output, uninterrupted))
             for name, array in expected.velocity.items():
                 np.testing.assert_array_equal(actual.velocity[name], array)
         else:
-            assert (output / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-    lines = [runs.read_history(tmp_path / n / "history.jsonl") for n in ("killed", "whole")]
+            assert (output / file).read_bytes() == (uninterrupted / file).read_bytes()
+    lines = [runs.read_history(path / "history.jsonl") for path in (output, uninterrupted)]
     for line in (*lines[0], *lines[1]):
         line.pop("seconds", None)
         line.pop("images_per_second", None)
@@ -448,9 +461,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, tmp_pa
     assert (refused.exit_code, "pass --resume to continue" in refused.stderr) == (2, True)
 
 
-def test_a_run_ends_with_statistics_measured_anew(backend, weights, tmp_path):
-    output, batches = tmp_path / "run", ["--recalibrate", "2"]
-    done = called(backend, weights, output, *batches, "--format", "json")
+def test_a_run_ends_with_statistics_measured_anew(backend, weights, whole, tmp_path):
+    output, done = whole
     assert done.exit_code == 0, done.output
     assert "final.safetensors (the mean of epochs 1 to 2, running statistics r" in done.stderr
     reported = json.loads(done.stdout)["final"]
@@ -465,15 +477,13 @@ def test_a_run_ends_with_statistics_measured_anew(backend, weights, tmp_path):
     assert anew.usage == trained.usage
     mean = load_state(output / "checkpoint.safetensors")[1].mean
     averaged = replace(trained, weights=mean)
-    examples = load_data("sample", image_size=32, usage=trained.usage).train
+    examples = load_data("sample", image_size=SIZE, usage=trained.usage).train
     expected = evaluate.recalibrated(backend.NAME, averaged, examples, 2, batch_size=125)
     for name, array in anew.weights.items():
         np.testing.assert_array_equal(array, expected[name])
         learns = dm.tensors(SPEC)[name].role == "trainable"
         assert np.array_equal(array, averaged.weights[name]) == learns, name
         assert not np.array_equal(array, trained.weights[name]), name
-    (output / "report.json").unlink()
-    assert called(backend, weights, output, *batches, "--resume").exit_code == 0
     frozen = "--epochs", "1", "--freeze", "--average", "0"
     without = called(backend, weights, tmp_path / "frozen", *frozen)
     assert without.exit_code == 0, without.output
@@ -506,7 +516,7 @@ def wait_for_another_step(output, process):
     path = output / "checkpoint.safetensors"
     before = path.stat().st_mtime_ns if path.exists() else 0
     while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns > before):
-        time.sleep(0.01)
+        time.sleep(0.002)
     assert process.returncode is None, process.stderr.read()
 
 
