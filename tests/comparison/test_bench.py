@@ -20,7 +20,7 @@ from click.testing import CliRunner
 import densenet_multi as dm
 from densenet_multi import _figures as figures
 from densenet_multi.commands import main
-from densenet_multi.comparison import bench, bench_child, machine
+from densenet_multi.comparison import bench, bench_child, machine, rivals
 from densenet_multi.comparison.child_process import MARK, FinishedError, run_child, started
 from densenet_multi.comparison.matrix_products import matrix_products
 from densenet_multi.comparison.rounds import Rounds
@@ -409,6 +409,16 @@ def test_what_is_measured_is_put_on_the_device(monkeypatch, work, case):
         bench_child.measure(settings)
     assert placed == ["other's" if case in ("beginner", "framework") else "ours"]
     assert not hidden.called
+
+
+@pytest.mark.parametrize("case", bench_child.PLAIN_LOOP)
+def test_a_backend_from_elsewhere_has_no_rival(monkeypatch, case):
+    monkeypatch.setattr(rivals, "load_backend", lambda _: None)
+    assert rivals.load_rival("elsewhere") is None
+    monkeypatch.setattr(bench_child, "load_backend", lambda _: None)
+    settings = {**FEW, "work": "training", "case": case, "backend": "elsewhere", "device": "gpu"}
+    answer = bench_child.measure({**settings, "cpus": sorted(os.sched_getaffinity(0))})
+    assert answer == {"absent": "elsewhere has no rival"}
 
 
 @pytest.mark.parametrize("has_it", [False, True])
