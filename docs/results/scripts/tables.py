@@ -61,8 +61,8 @@ def first_epochs(reports: list[dict[str, Any]]) -> str:
     return rows("framework | loss | accuracy | test loss | test accuracy", *lines)
 
 
-def anew() -> str:
-    """Test accuracies of two runs as trained, and as ``evaluate --recalibrate`` says."""
+def recalibrated() -> str:
+    """Test accuracies of two runs, as trained and with ``evaluate --recalibrate``."""
     lines = []
     for seed, suffix in enumerate(("", "-1")):
         epochs = read(f"chapter-torch{suffix}")["epochs"]
@@ -171,7 +171,7 @@ def tables() -> dict[str, list[str]]:
             run(read("chapter-torch-mean")),
             run(read("chapter-torch")),
             run(read("chapter-torch-1")),
-            anew(),
+            recalibrated(),
             first_epochs(epochs),
             run(read("modern-torch")),
         ],
