@@ -75,6 +75,17 @@ def tests(session: nox.Session) -> None:
     pytest("--backends", ",".join(BACKENDS), "-m", "together")
 
 
+@nox.session(name="tests-long", default=False)
+def tests_long(session: nox.Session) -> None:
+    """The same promises at full size, which take long. ``-- torch flax``: only these backends."""
+    all_in_one(session)
+    chosen = [word for word in session.posargs if word in ("none", *BACKENDS)]
+    rest = [argument for argument in session.posargs if argument not in chosen]
+    for backend in chosen or ("none", *BACKENDS):
+        mark = "long" if backend == "none" else "backend and long"
+        session.run(*PYTEST, "--backends", backend, "-m", mark, *rest, env=INSTALLED)
+
+
 def peers(session: nox.Session, test: str, *packages: str) -> None:
     """Run the tests against another project's own models, with all four backends beside them."""
     install_wheel(session, "all", *packages)

@@ -2,7 +2,8 @@
 
 ``pytest`` tests every installed backend; ``--backends torch,flax`` exactly those, and one that
 cannot be imported then fails; ``--backends none`` the framework-free part only. Tests run on the
-CPU, or with ``--device gpu`` on a GPU, which must be there.
+CPU, or with ``--device gpu`` on a GPU, which must be there. Tests marked ``long`` are deselected
+unless ``-m`` names the marker: ``pytest -m long``.
 """
 
 import os
@@ -82,6 +83,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     names = selected(config)
+    with_long = "long" in config.option.markexpr
     kept, dropped = [], []
     for item in items:
         needs_backend = "backend" in getattr(item, "fixturenames", ())
@@ -91,6 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             wanted = set(names) == set(dm.backend_names())
         else:
             wanted = bool(names) or not needs_backend
+        wanted = wanted and (with_long or not item.get_closest_marker("long"))
         (kept if wanted else dropped).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)

@@ -5,7 +5,7 @@ import pytest
 
 import densenet_multi as dm
 import native
-from cases import SMALL, as_float32, images, labels, random_weights, small
+from cases import SMALL, as_float32, images, labels, random_weights, small, tiny
 from densenet_multi.comparison.bench import bench
 
 
@@ -47,7 +47,7 @@ def test_a_step_is_the_same(backend, name, level, drop_rate):
 
 @pytest.mark.parametrize("level", [True, "max"])
 def test_training_is_the_same(backend, level):
-    spec = small("bottleneck")
+    spec = tiny()
     data = images(spec, 32, count=10), labels(spec, 10)
     recipe = dm.Recipe(epochs=2, batch_size=4, momentum=0.9, nesterov=True, weight_decay=1e-3)
     ends = []
@@ -61,7 +61,7 @@ def test_training_is_the_same(backend, level):
 
 
 def test_frozen_features_stay_as_they_are(backend):
-    spec = small("bottleneck")
+    spec = tiny()
     data = images(spec, 32, count=8), labels(spec, 8)
     before = random_weights(spec)
     for model in pair(backend, spec, before):
@@ -71,7 +71,7 @@ def test_frozen_features_stay_as_they_are(backend):
 
 
 def test_evaluation_is_the_same(backend):
-    spec = small("bottleneck", drop_rate=0.3)
+    spec = tiny(drop_rate=0.3)
     x = images(spec, 33)
     plain, efficient = pair(backend, spec, random_weights(spec), level="max")
     np.testing.assert_array_equal(backend.predict(efficient, x), backend.predict(plain, x))
@@ -84,7 +84,7 @@ def test_evaluation_is_the_same(backend):
 
 @pytest.mark.parametrize("level", [True, "max"])
 def test_a_float32_step_is_the_same(backend, level):
-    spec = small("bottleneck")
+    spec = tiny()
     x, y = images(spec, 32, count=4), labels(spec, 4)
     before, ends = as_float32(random_weights(spec)), []
     for efficient in (False, level):
@@ -102,7 +102,7 @@ def test_a_float32_step_is_the_same(backend, level):
 
 @pytest.mark.parametrize("level", [True, "max"])
 def test_in_bfloat16_too(backend, level):
-    spec = small("bottleneck", drop_rate=0.2)
+    spec = tiny(drop_rate=0.2)
     data = images(spec, 32, count=8), labels(spec, 8)
     recipe = dm.Recipe(epochs=1, batch_size=8, bfloat16=True)
     if backend.NAME == "gluon":

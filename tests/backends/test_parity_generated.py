@@ -15,7 +15,7 @@ from strategies import small_configs
 
 THOROUGH = settings.get_current_profile_name() == "thorough"
 drawn = settings(  # frameworks compile: a network takes seconds
-    max_examples=100 if THOROUGH else 8,
+    max_examples=100 if THOROUGH else 4,
     derandomize=not THOROUGH,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

@@ -30,6 +30,11 @@ def small(name: str, **overrides: object) -> dm.DenseNetSpec:
     return dm.DenseNetConfig(**{**SMALL[name], **overrides}).resolve()
 
 
+def tiny(**overrides: object) -> dm.DenseNetSpec:
+    """Two bottleneck layers and the transition between them, where tracing takes the time."""
+    return small("bottleneck", block_config=(1, 1), **overrides)
+
+
 def random_weights(spec: dm.DenseNetSpec, seed: int = 1) -> Weights:
     """float64 weights in which nothing is trivial: no zero shift or mean, no variance of one."""
     rng = np.random.default_rng(seed)
