@@ -84,7 +84,9 @@ def smoothed(backend, model, weights, x, targets, smoothing):
     ("name", "kind"), [("bottleneck", "plain"), ("bottleneck", "smooth"), ("cubic", "nesterov")]
 )
 def test_eight_steps_follow_the_rule(backend, name, kind, deviations):
-    spec = small(name, bn_decay=0.875, num_classes=2)  # smoothing takes a run of each
+    spec = small(
+        name, bn_decay=0.875, block_config=(1, 1), num_classes=2
+    )  # smoothing takes a run of each
     data, weights = examples(spec), random_weights(spec)
     model = backend.build(spec, dtype="float64")
     backend.import_weights(model, weights)
@@ -305,7 +307,7 @@ def test_fitting_lowers_the_loss_on_real_images(backend):
 
 
 def test_fitting_again_goes_on_from_the_weights(backend):
-    spec = small("cubic", bn_decay=0.875)
+    spec = small("cubic", bn_decay=0.875, block_config=(1,))
     data, recipe = examples(spec), dm.Recipe(epochs=1, batch_size=3)
     model, other = backend.build(spec, dtype="float64"), backend.build(spec, dtype="float64")
     first = backend.fit(model, data, recipe)

@@ -129,15 +129,19 @@ def test_an_unknown_level_is_refused_with_the_known(backend):
         backend.build(small("plain"), memory_efficient="min")
 
 
-def test_a_step_takes_less_memory(backend):
+@pytest.mark.parametrize(  # a deeper network saves more of it; nothing saved is a ratio of 1
+    ("depth", "batch_size", "ratio"),
+    [(22, 64, 0.9), pytest.param(40, 128, 0.75, marks=pytest.mark.long)],
+)
+def test_a_step_takes_less_memory(backend, depth, batch_size, ratio):
     report = bench(
         backends=[backend.NAME],
         work="memory",
-        depth=40,
-        batch_size=128,
+        depth=depth,
+        batch_size=batch_size,
         rounds=1,
         steps=1,
     )
     cases = report["backends"][backend.NAME]["cases"]
-    assert cases["plain"]["memory_ratio"] < 0.75, cases
+    assert cases["plain"]["memory_ratio"] < ratio, cases
     assert cases["max"]["memory_ratio"] > 1, cases

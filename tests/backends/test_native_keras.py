@@ -13,29 +13,47 @@ import densenet_multi.keras as dk
 from cases import images, labels, small
 
 
+# in place of TensorFlow, which takes long to import
+STUB = """
+import os
+print("tensorflow", os.environ["TF_ENABLE_ONEDNN_OPTS"])
+class keras:
+    class config:
+        backend = staticmethod(lambda: "a stub")
+"""
+IMPORT = """
+try:
+    import densenet_multi.keras
+except ValueError as error:
+    assert "found 'a stub'" in str(error)
+"""
+
+
+def what_happens(folder, first="", **environment):
+    """What a made-up triton and TensorFlow print when this backend is imported."""
+    (folder / "triton.py").write_text("print('triton')")
+    (folder / "tensorflow.py").write_text(STUB)
+    inherited = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    done = subprocess.run(
+        [sys.executable, "-c", first + IMPORT],
+        env=inherited | {"PYTHONPATH": str(folder)} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
 def test_triton_is_loaded_before_tensorflow_and_never_after(tmp_path):
     # what comes with PyTorch for CUDA crashes the process when it is loaded after TensorFlow
-    (tmp_path / "triton.py").write_text("import sys\nprint('tensorflow' in sys.modules)")
-    command = [sys.executable, "-c"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    for first, printed in {"": "False\n", "import tensorflow; ": ""}.items():
-        done = subprocess.run(
-            [*command, f"{first}import densenet_multi.keras"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout == printed
+    assert what_happens(tmp_path) == ["triton", "tensorflow 1"]
+    given = {"first": "import tensorflow", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    assert what_happens(tmp_path, **given) == ["tensorflow 0"]
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
-def test_onednn_is_used_unless_it_is_forbidden(given, expected):
-    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"} | given
-    code = "import os, densenet_multi.keras; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{expected}\n"
+def test_onednn_is_used_unless_it_is_forbidden(tmp_path, given, expected):
+    assert what_happens(tmp_path, **given) == ["triton", f"tensorflow {expected}"]
 
 
 def nhwc(x):

@@ -117,13 +117,20 @@ def test_to_moves_dtype_and_memory_format():
     assert next(dt.DenseNet(spec).to("meta").parameters()).is_meta
 
 
+LEAST = {"block_config": (1,), "stem": "cifar"}  # inductor runs g++ for many operations
+
+
 # inductor imports a module of PyTorch that still uses torch.jit.script_method
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is:DeprecationWarning")
-@pytest.mark.parametrize("engine", ["aot_eager", "inductor"])
-def test_compiles(engine):
+@pytest.mark.parametrize(
+    ("engine", "network"),
+    [("aot_eager", {}), ("inductor", LEAST), pytest.param("inductor", {}, marks=pytest.mark.long)],
+    ids=["aot_eager", "inductor", "inductor, three blocks"],
+)
+def test_compiles(engine, network):
     if engine == "inductor" and not shutil.which("g++"):
         pytest.skip("torch.compile's default needs a C++ compiler: no g++ here")
-    spec = small("bottleneck")
+    spec = small("bottleneck", **network)
     model = dt.build(spec).eval()
     x = torch.tensor(images(spec, 32), dtype=torch.float32)
     with torch.no_grad():
@@ -142,12 +149,20 @@ def a_step(model, forward, x, y):
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("engine", "level"), [("aot_eager", True), ("aot_eager", "max"), ("inductor", True)]
+    ("engine", "level", "network"),
+    [
+        ("aot_eager", True, {}),
+        ("aot_eager", "max", {}),
+        pytest.param("inductor", True, {}, marks=pytest.mark.long),
+    ],
+    ids=["aot_eager-True", "aot_eager-max", "inductor"],
 )
-def test_a_memory_efficient_model_compiles_whole_and_moves_its_statistics_once(engine, level):
+def test_a_memory_efficient_model_compiles_whole_and_moves_its_statistics_once(
+    engine, level, network
+):
     if engine == "inductor" and not shutil.which("g++"):
         pytest.skip("torch.compile's default needs a C++ compiler: no g++ here")
-    spec = small("bottleneck")
+    spec = small("bottleneck", **network)
     x, y = torch.tensor(images(spec, 32, count=4)), torch.tensor(labels(spec, 4))
     plain, efficient = (
         dt.build(spec, dtype="float64", memory_efficient=how).train() for how in (False, level)

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from functools import partial
 from importlib.util import find_spec
 from itertools import count
@@ -491,8 +491,52 @@ def test_wrong_settings_are_refused_by_name(given, message):
 # --- With one -----------------------------------------------------------------------------------
 
 
+class InThisProcess:
+    """A child that is none: it works to its end when it is entered, and is then heard."""
+
+    def __init__(self, settings, monkeypatch):
+        self.settings, self.monkeypatch = settings, monkeypatch
+
+    def __enter__(self):
+        printed = io.StringIO()
+        with self.monkeypatch.context() as patch, redirect_stdout(printed):
+            patch.setattr("sys.argv", ["bench_child", json.dumps(self.settings)])
+            patch.setattr("sys.stdin", io.StringIO("\n" * self.settings["rounds"]))
+            patch.setattr(os, "sched_setaffinity", lambda *_: None)
+            run_child(bench_child.measure)
+        lines = printed.getvalue().splitlines()
+        self.messages = iter([json.loads(x.removeprefix(MARK)) for x in lines if MARK in x])
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def hear(self):
+        return next(self.messages)
+
+    def go_on(self):
+        pass
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Starting a process and importing a framework takes longer than a case."""
+    monkeypatch.setattr(bench, "_started", partial(InThisProcess, monkeypatch=monkeypatch))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("work", bench_child.CASES)
+def test_bench_measures_each_case_in_a_process_of_its_own(backend, work):
+    check_each_case(backend, work)
+
+
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("work", bench_child.CASES)
 def test_bench_measures_each_case(backend, work):
+    check_each_case(backend, work)
+
+
+def check_each_case(backend, work):
     arguments = ["bench", "--backends", backend.NAME, "--image-size", "32", "--batch-size", "4"]
     arguments += ["--rounds", "2", "--steps", "1", "--threads", "1", "--format", "json"]
     arguments += [
@@ -528,6 +572,7 @@ def test_bench_measures_each_case(backend, work):
         assert case["lowest"] <= case["images_per_second"]
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named(backend):
     arguments = ["bench", "--backends", backend.NAME, "--image-size", "32", "--batch-size", "4"]

@@ -58,7 +58,7 @@ def same(first, second):
 # --- The same function --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [224, 64, 67])
+@pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.long), 64, 67])
 def test_the_same_answers_as_keras_applications(tmp_path, dtype, size):
     model, path = peer(size), tmp_path / "x.weights.h5"
     model.save_weights(path)

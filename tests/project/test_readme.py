@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import mutants
+from densenet_multi import data
 from densenet_multi.comparison.compare_child import code_lines
+from densenet_multi.data import load_sample
 
 ROOT = Path(__file__).parents[2]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
@@ -32,6 +34,19 @@ def test_the_snippet_that_all_backends_share_runs(backend, tmp_path, monkeypatch
     assert (tmp_path / f"d2l-{backend.NAME}.safetensors").stat().st_size > 3_000_000
 
 
+@pytest.fixture(params=[100, pytest.param(1000, marks=pytest.mark.long)], ids="{} images".format)
+def examples(request, monkeypatch):
+    """How many images each half of the sample has in this test; in truth, 1,000."""
+
+    def few(split: str) -> tuple[object, ...]:
+        return tuple(array[: request.param] for array in load_sample(split))
+
+    monkeypatch.setattr(data, "load_sample", few)
+    monkeypatch.setattr(data.fashion_mnist, "load_sample", few)
+    return request.param
+
+
+@pytest.mark.usefixtures("examples")
 def test_the_snippet_that_trains_learns(backend):
     (snippet,) = (code for code in SNIPPETS if "b.fit(" in code)
     names: dict[str, object] = {}
@@ -40,11 +55,13 @@ def test_the_snippet_that_trains_learns(backend):
     assert last.loss < first.loss
 
 
-def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend, capsys):
+def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend, examples, capsys):
     page = (ROOT / "docs" / "training.md").read_text("utf-8")
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, object] = {}
-    exec(snippet.replace('"torch"', repr(backend.NAME), 1), names)  # noqa: S102  # the page's own code
+    snippet = snippet.replace('"torch"', repr(backend.NAME), 1)
+    snippet = snippet.replace("batch_size=100", f"batch_size={examples // 10}")
+    exec(snippet, names)  # noqa: S102  # the page's own code
     assert capsys.readouterr().out.count("Step(") == 20
     expected = backend.export_weights(names["model"])
     for name, array in backend.export_weights(names["again"]).items():
