@@ -60,13 +60,26 @@ def check_image_shape(spec: DenseNetSpec, shape: tuple[int, ...]) -> None:
         raise ImageError(f"images: expected shape {expected}, found {shape}{hint}")
 
 
+def check_complete(spec: DenseNetSpec) -> None:
+    """Raises ``ConfigError`` for a spec without the BatchNorms that ``optimize`` folds."""
+    if _is_folded(spec):
+        raise ConfigError(
+            "spec: expected one with all its BatchNorms, found that of a model that optimize() "
+            "made for inference; take spec.config.resolve()"
+        )
+
+
 def check_trainable(spec: DenseNetSpec) -> None:
-    """Raises ``ConfigError`` for what ``fold`` made: it has lost BatchNorms."""
-    if check_spec(spec) != spec.config.resolve():
+    """Raises ``ConfigError`` for the spec of a model that ``optimize`` made."""
+    if _is_folded(spec):
         raise ConfigError(
             "model: expected a network with all its BatchNorms, found one that optimize() made for "
-            "evaluation; train the one that was given to optimize()"
+            "inference; train the one that was given to optimize()"
         )
+
+
+def _is_folded(spec: DenseNetSpec) -> bool:
+    return check_spec(spec) != spec.config.resolve()
 
 
 def check_batch(

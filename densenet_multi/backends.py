@@ -41,6 +41,7 @@ SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROW
 class Backend(Protocol):
     """What a backend module offers. Images are NumPy (N, C, H, W), labels (N,), names canonical.
 
+    ``NAME`` is the backend's word (``"torch"``), ``FRAMEWORK`` its framework's name.
     ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: which estimate of the batch variance
     this framework's own BatchNorm adds to the running one (see docs/conventions.md).
     """
@@ -74,8 +75,10 @@ class Backend(Protocol):
                 first convolution of each bottleneck too. The training is the same, in less memory.
                 False keeps everything (True means "some").
 
-        Raises ``ConfigError``. The network is the paper's (densenet_multi/spec.py), its translation
-        model.py beside this backend's ``__init__``. Example::
+        Raises ``ConfigError``. The network is that of https://arxiv.org/abs/1608.06993, as data in
+        densenet_multi/spec.py, and in this framework's words in model.py of this backend's folder;
+        the other three folders have the same. ``help(densenet_multi)`` says what may be ignored.
+        Example::
 
             model = build(dm.get_spec("d2l"), seed=1)
         """
@@ -152,7 +155,7 @@ class Backend(Protocol):
             data: a pair of images (N, C, H, W) and labels (N,), or an object such as
                 ``data.FashionMNIST``.
             recipe: a ``Recipe``: epochs, batch size, learning rate and the rest.
-            validation: the same as ``data``, evaluated after every epoch; None: nothing is.
+            validation: the same as ``data``, evaluated after every epoch; None skips it.
             callbacks: each is called with every ``Step`` and every ``Epoch``.
             checkpoint: called after them with a function that returns the ``TrainingState`` of that
                 moment.
@@ -212,7 +215,7 @@ def hide_gpus() -> None:
 
 
 def place(backend: Backend, model: Any, device: str | None) -> None:
-    """Let a model compute on "gpu", which must be there, or "cpu"; None is a GPU if there is one.
+    """Place a model on "gpu" (an error if none is found) or "cpu"; None uses a GPU if available.
 
     For "cpu", ``hide_gpus`` comes before the framework. Raises ``BackendError``.
     """
@@ -246,11 +249,15 @@ CLASSES = {  # public class -> the spec that it is built from
     "Features": "DenseNetSpec",
     "DenseNet": "DenseNetSpec",
 }
-INSIDE = {"Features": "Everything before the classifier: stem, dense blocks, transitions, norm5."}
+OWN_DOCSTRINGS = {
+    "Features": "Everything before the classifier: stem, dense blocks, transitions, norm5.",
+    "DenseNet": "The complete network: features, ReLU, global average pooling, classifier. Call it "
+    "on a batch of images; it returns logits.",
+}
 
 
 def publish(module: dict[str, Any]) -> None:
-    """Make a backend's public names those of ``Backend``, and ``help()`` answer for each.
+    """Set a backend's ``__all__``, ``dir()`` and docstrings from the contract.
 
     ``module`` is the ``globals()`` of the backend's ``__init__``. Its functions get the contract's
     docstrings, its classes those of their specs; ``__all__`` and ``dir()`` list exactly these names
@@ -263,7 +270,7 @@ def publish(module: dict[str, Any]) -> None:
     for name in functions:
         module[name].__doc__ = inspect.cleandoc(getattr(Backend, name).__doc__)
     for name, of in CLASSES.items():
-        text = INSIDE.get(name) or inspect.cleandoc(getattr(spec, of).__doc__)
+        text = OWN_DOCSTRINGS.get(name) or inspect.cleandoc(getattr(spec, of).__doc__)
         how = f"``{name}(spec)`` is built from a ``{of}``, in {module['FRAMEWORK']}'s own layers."
         module[name].__doc__ = f"{text}\n\n{how}"
     names = [*sorted(constants), *sorted([*CLASSES, *functions])]

@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     else:  # where float32 is to be float32, and processes share the memory
         os.environ |= SHARED_GPU | {"NVIDIA_TF32_OVERRIDE": "0"}
     if len(selected(config)) > 1:
-        # as densenet_multi/keras/__init__.py does, before the tests import TensorFlow
+        # as densenet_multi/keras/_startup.py does, before the tests import TensorFlow
         with suppress(ImportError):
             import triton  # noqa: F401
 

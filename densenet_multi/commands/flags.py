@@ -34,6 +34,7 @@ def in_flags(text: str, context: click.Context) -> str:
     names, typed = _any_of(parameters), _any_of(_words_and_paths(context.params.values()))
     pattern = (
         rf"{WORD_STARTS}{typed}(?![\w=(])"
+        rf"|{WORD_STARTS}[A-Z]\w*\((?:[^()]|\([^()]*\))*\)"  # an object, as Python shows it
         rf"|{WORD_STARTS}(?P<call>(?P<command>{_any_of(commands)})\((?:[^()'\"]|{STRING})*\))"
         rf"|(?:^|(?<=Error: ))(?P<subject>{names})(?=: expected)"
         rf"|{WORD_STARTS}(?P<name>{names})=(?P<value>{VALUE})?"

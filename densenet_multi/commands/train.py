@@ -110,7 +110,7 @@ def train(  # noqa: PLR0917  # click passes options by name
         resume=resume,
         save_every=save_every,
         device=device,
-        memory_efficient={None: False, "some": True}.get(memory_efficient, "max"),
+        memory_efficient=memory_efficient or False,
         say=say,
     )
     print_result(report, output_format, table)

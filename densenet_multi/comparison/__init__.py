@@ -3,5 +3,5 @@
 ``compare`` asks whether they are the same function, ``lockstep`` whether they train alike, and
 ``bench`` how fast they are and how much memory they take. Each has two modules: what the parent
 does, and what its children do (``…_child.py``). child_process.py is the conversation between them.
-rivals/ has other ways to a DenseNet, which ``bench`` compares with.
+rivals/ has other implementations, which ``bench`` compares with.
 """

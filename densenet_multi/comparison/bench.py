@@ -58,9 +58,9 @@ def bench(
             network's matrix products alone, in NumPy (bfloat16, or on a GPU: PyTorch).
             "inference": ``predict`` with ``optimize(model)``, with the model as it is, in bfloat16,
             with the framework's own DenseNet; and the products.
-            "memory": ``fit`` with ``build(spec, memory_efficient=True)``, with ``"max"``, and with
-            the model as it is (in Gluon without static allocation, which takes less memory), in an
-            environment (``EXACT``) that makes memory measurable.
+            "memory": ``fit`` with ``build(spec, memory_efficient="some")``, with ``"max"``, and
+            with the model as it is (in Gluon without static allocation, which takes less memory),
+            in an environment (``EXACT``) that makes memory measurable.
         variant: the network; a beginner's is "d2l", the frameworks' own are "densenet121" and its
             like. None, here as in what follows, is the usual one (``USUAL``).
         image_size: pixels per side.

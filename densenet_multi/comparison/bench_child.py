@@ -84,7 +84,7 @@ def _fit(settings: dict[str, Any]) -> None:
     backend = load_backend(settings["backend"])
     spec, data, recipe = _to_train(settings)
     case = settings["case"]
-    level: bool | str = "max" if case == "max" else case == "efficient"
+    level = {"efficient": "some", "max": "max"}.get(case, False)
     model = backend.build(spec, memory_efficient=level)
     place(backend, model, settings["device"])
     if case == "plain" and settings["backend"] == "gluon":

@@ -78,6 +78,6 @@ def progress_steps(backends: list[str], batch_size: int) -> int:
 def _images(spec: DenseNetSpec, image_size: int, batch_size: int, dtype: str) -> Any:
     pixels, _ = load_sample("test")
     if not 1 <= batch_size <= len(pixels):
-        raise ImageError(f"batch size: expected 1 to {len(pixels)} images, found {batch_size}")
+        raise ImageError(f"batch_size: expected 1 to {len(pixels)} images, found {batch_size}")
     images = to_input(pixels[:batch_size], image_size)
     return images.repeat(spec.config.in_channels, axis=1).astype(dtype)

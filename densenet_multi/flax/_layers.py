@@ -23,8 +23,8 @@ class AvgPool(nnx.Module):
 
 
 class MaxPool(AvgPool):
-    """Max pooling by comparisons, with the gradient of ``nnx.max_pool``: where two numbers are the
-    largest, the first one gets it. On a CPU, XLA takes several times as long for ``nnx.max_pool``.
+    """Max pooling by comparisons, with the gradient of ``nnx.max_pool``: on a tie, the first one
+    gets it. On a CPU, XLA takes several times as long for ``nnx.max_pool``.
     """
 
     def __call__(self, x: Array) -> Array:
@@ -46,7 +46,7 @@ class MaxPool(AvgPool):
 
 
 def padded(x: Array, axis: int, before: int, after: int) -> Array:
-    """The map with so much more of what is never the largest at its edges; negative: with less."""
+    """Pad one axis with -inf; negative amounts crop."""
     edges = [(0, 0, 0)] * x.ndim
     edges[axis] = (before, after, 0)
     return jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges)

@@ -1,7 +1,7 @@
 """The translation into Flax NNX: modules are pytrees of arrays, called on NHWC images.
 
-spec.py says what each class is; the other three model.py are the same text. Instances may get other
-classes, which say the same function again for speed or memory: see faster/.
+spec.py says what each class is; the other three model.py are the same text. Instances may be
+given other classes, which compute the same function faster or in less memory: see faster/.
 """
 
 from typing import Any
@@ -39,10 +39,8 @@ class Stem(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x = self.conv0(x)
-        if self.norm0 is not None:
-            x = relu(self.norm0(x))
         if self.pool0 is not None:
-            x = self.pool0(x)
+            x = self.pool0(relu(self.norm0(x)))
         return x
 
 
@@ -57,7 +55,7 @@ class DenseLayer(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x = self.conv1(relu(self.norm1(x)))
-        if self.norm2 is not None:
+        if self.conv2 is not None:
             x = self.conv2(relu(self.norm2(x)))
         return self.dropout(x)  # N, H, W, k
 

@@ -1,4 +1,4 @@
-"""Using a network in Flax NNX: build it, place it, ask it."""
+"""Using a network in Flax NNX: build it, place it on a device, predict with it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import check_bfloat16
-from .._inputs import check_images
+from .._inputs import check_complete, check_images
 from ..backends import check_dtype, check_memory_efficient
 from ..manifest import shape_trace
 from ..spec import DenseNetSpec
@@ -27,6 +27,7 @@ def build(
     dtype: str = "float32",
     memory_efficient: bool | str = False,
 ) -> DenseNet:
+    check_complete(spec)
     level = check_memory_efficient(memory_efficient)
     model = new_model(spec, init_weights(spec, seed), check_dtype(dtype), seed)
     return for_training(model, memory_efficient=level) if level else model

@@ -40,7 +40,7 @@ def _step(graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, batch: Any)
     model = nnx.merge(graphdef, parameters, rest, copy=True)
     if recipe.train_features:
         model.train()
-        for_training(model)  # from here on, blocks may be those of faster/: the same function
+        for_training(model)  # swaps in the equivalent blocks of faster/, if there are any
     else:
         model.eval()
     scores = in_bfloat16(model, x) if recipe.bfloat16 else model(x)

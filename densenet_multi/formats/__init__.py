@@ -16,32 +16,15 @@ from .._checks import ConfigError, check_names, integer
 from ..checkpoint import Checkpoint
 from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights, widest
-from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
-from ._limits import HARMLESS, LARGEST_FILE, is_bomb
-from ._notes import differences
-from ._safetensors import is_safetensors, open_safetensors
-from .portable import load_checkpoint, save_weights
-from .recognize import implied_usage
 
 __all__ = [
     "FORMATS",
-    "FROM_CHANNELS_LAST",
-    "HARMLESS",
-    "LARGEST_FILE",
-    "TO_CHANNELS_LAST",
     "Checkpoint",
     "Format",
-    "differences",
     "guess",
     "guess_from_name",
-    "implied_usage",
-    "is_bomb",
-    "is_safetensors",
-    "load_checkpoint",
     "module",
-    "open_safetensors",
     "read",
-    "save_weights",
     "with_classes",
     "write",
 ]
@@ -221,3 +204,9 @@ def _naming(path: Path, error: ValueError) -> WeightsError:
     """The same error as a ``WeightsError`` whose message starts with the path."""
     named = str(error).startswith(f"{path}: ")
     return WeightsError(str(error) if named else f"{path}: {error}")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "logits":  # public here, but it needs the backends, which are above this room
+        return import_module("densenet_multi.tasks.convert").logits
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

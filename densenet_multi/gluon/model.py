@@ -1,8 +1,8 @@
 """The translation into Gluon: HybridBlocks, imperative until ``hybridize()``.
 
-spec.py says what each class is; the other three model.py are the same text. Instances may get other
-classes, which say the same function again for speed or memory: see faster/. ``F`` is not used: see
-layers.py.
+spec.py says what each class is; the other three model.py are the same text. Instances may be
+given other classes, which compute the same function faster or in less memory: see faster/.
+``F`` is not used: see layers.py.
 """
 
 from typing import Any
@@ -40,10 +40,8 @@ class Stem(HybridBlock):
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = self.conv0(x)
-        if self.norm0 is not None:
-            x = relu(self.norm0(x))
         if self.pool0 is not None:
-            x = self.pool0(x)
+            x = self.pool0(relu(self.norm0(x)))
         return x
 
 
@@ -59,7 +57,7 @@ class DenseLayer(HybridBlock):
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = self.conv1(relu(self.norm1(x)))
-        if self.norm2 is not None:
+        if self.conv2 is not None:
             x = self.conv2(relu(self.norm2(x)))
         return self.dropout(x)  # N, k, H, W
 

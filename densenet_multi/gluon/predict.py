@@ -1,4 +1,4 @@
-"""Using a network in Gluon: build it, place it, ask it."""
+"""Using a network in Gluon: build it, place it on a device, predict with it."""
 
 from typing import Any
 
@@ -6,8 +6,7 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import bad
-from .._inputs import check_images
+from .._inputs import check_complete, check_images
 from ..backends import check_dtype, check_memory_efficient
 from ..spec import DenseNetSpec
 from ..weights import init_weights
@@ -23,15 +22,14 @@ def build(
     dtype: str = "float32",
     memory_efficient: bool | str = False,
 ) -> DenseNet:
+    check_complete(spec)
     level = check_memory_efficient(memory_efficient)
     model = new_model(spec, init_weights(spec, seed), check_dtype(dtype))
     return for_training(model, memory_efficient=level) if level else model
 
 
 def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
-    if bfloat16:
-        raise bad("bfloat16", True, "False: Gluon's network computes in float32 or float64")
-    return for_inference(model)
+    return for_inference(model, bfloat16=bfloat16)
 
 
 def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # nothing is moved

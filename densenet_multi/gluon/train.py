@@ -40,7 +40,7 @@ def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
     if recipe.bfloat16:
         raise bad("bfloat16", True, "False: MXNet 1.9.1 does not train in bfloat16")
-    for_training(model)  # from here on, blocks may be those of faster/: the same function
+    for_training(model)  # swaps in the equivalent blocks of faster/, if there are any
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True, sparse_label=False)
     velocity = {name: to_native(array) for name, array in run.velocity.items()}
     native = native_parameters(model)
@@ -62,8 +62,8 @@ def fit(model: DenseNet, run: Run) -> None:
                     scores = model(to_native(x))
                     loss = cross_entropy(log_softmax(scores), to_native(y)).mean()
                 loss.backward()
-                if not model._active:  # noqa: SLF001  # Gluon has no public name for it
-                    mx.nd.waitall()  # recomputing reads weights, which are about to change
+                if not model._active:  # noqa: SLF001  # memory-efficient: see faster/recompute.py
+                    mx.nd.waitall()  # it recomputes, from weights that are about to change
                 trainer.step(batch_size=1)  # the loss is a mean already
                 right = scores.asnumpy().argmax(axis=1) == y.argmax(axis=1)
                 run.record(loss.asscalar().item(), right.mean().item())

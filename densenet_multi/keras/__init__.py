@@ -1,8 +1,9 @@
 """DenseNet in tf.keras (Keras 3 on TensorFlow): ``import densenet_multi.keras as dk``.
 
 Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own words.
-weights.py, predict.py and train.py follow. keras/, gluon/, flax/ and torch/ have the same files,
-which say the same. faster/ and files whose names begin with an underscore may be ignored.
+weights.py, predict.py and train.py follow. torch/, keras/, gluon/ and flax/ have the same files,
+with the same network in each framework. You may ignore faster/ and files whose names begin with an
+underscore.
 """
 
 from ..backends import framework, publish

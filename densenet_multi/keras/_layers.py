@@ -10,7 +10,8 @@ from tensorflow import keras
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' own layer, computed by TensorFlow's fused operation, which float64 does not have.
 
-    Keras itself goes over the map once for each of its operations, and makes float32 of bfloat16.
+    Keras itself goes over the map once for each of its operations, and converts bfloat16 to
+    float32.
     """
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
@@ -47,7 +48,7 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float, known: Any =
 
 
 def biased(variance: Any, x: Any) -> Any:
-    """Undo that the fused BatchNorm has divided by count - 1."""
+    """Undo the fused BatchNorm's division by count - 1."""
     count = tf.cast(tf.size(x) / x.shape[-1], variance.dtype)
     return variance * ((count - 1) / count)
 

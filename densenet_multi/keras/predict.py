@@ -1,4 +1,4 @@
-"""Using a network in Keras: build it, place it, ask it."""
+"""Using a network in Keras: build it, place it on a device, predict with it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from .._checks import check_bfloat16
-from .._inputs import check_images
+from .._inputs import check_complete, check_images
 from ..backends import check_dtype, check_memory_efficient
 from ..spec import DenseNetSpec
 from ..weights import init_weights
@@ -25,6 +25,7 @@ def build(
     dtype: str = "float32",
     memory_efficient: bool | str = False,
 ) -> DenseNet:
+    check_complete(spec)
     level = check_memory_efficient(memory_efficient)
     model = DenseNet(spec, dtype=check_dtype(dtype))
     model.build((None, None, None, spec.config.in_channels))

@@ -1,1 +1,4 @@
-"""Complete tasks on real data: train, evaluate, predict, convert; a command shows each result."""
+"""What a command does with any backend: train, evaluate, predict, convert.
+
+The command line, with its options and tables, is in ``commands``.
+"""

@@ -1,4 +1,4 @@
-"""Using a network in PyTorch: build it, place it, ask it."""
+"""Using a network in PyTorch: build it, place it on a device, predict with it."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from .._checks import check_bfloat16
-from .._inputs import check_images
+from .._inputs import check_complete, check_images
 from ..backends import check_dtype, check_memory_efficient
 from ..manifest import shape_trace
 from ..spec import DenseNetSpec
@@ -30,6 +30,7 @@ def build(
     dtype: str = "float32",
     memory_efficient: bool | str = False,
 ) -> DenseNet:
+    check_complete(spec)
     level = check_memory_efficient(memory_efficient)
     model = DenseNet(spec).to(getattr(torch, check_dtype(dtype)))
     import_weights(model, init_weights(spec, seed))
@@ -75,7 +76,7 @@ def _evaluate(
 
 @contextmanager
 def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
-    """Inside, every module is in this mode; then each is in its own again, a frozen one too."""
+    """Inside, every module is in this mode; then each one's own is restored, a frozen one's too."""
     modes = {module: module.training for module in model.modules()}
     model.train(training)
     try:

@@ -52,7 +52,7 @@ class History:
         steps, epochs: every one, in order.
         mean: of the weights as each of ``recipe.averaged_epochs`` ended, {canonical name: array};
             None where there are no such epochs. Its running statistics are means too, and those of
-            no network: ``evaluate.measure_statistics`` measures them anew.
+            no network: ``statistics.measure_statistics`` measures them again.
     """
 
     recipe: Recipe

@@ -53,13 +53,13 @@ SCHEDULES = ("constant", "cosine", "linear")
 @refuse_unknown_fields
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The hyper-parameters of a training run; fields are checked, ``ConfigError`` names the wrong.
+    """The hyper-parameters of a training run; ``ConfigError`` names an offending field.
 
     Attributes:
         variant, image_size, initialization: what the command line trains unless told otherwise;
             ``fit`` takes the network, its weights and the images as they are.
         recalibrate: the batches on which the command line, after the last epoch, measures the
-            running statistics anew (``evaluate.recalibrated``) for the mean of the weights, or for
+            running statistics again (``training.statistics``) for the mean of the weights, or for
             the last ones; it keeps these beside the trained ones. They gain where the learning rate
             has stayed high.
         average: the last fraction of the epochs (0.5 of 3 is 2: rounded up) whose weights, as each

@@ -209,7 +209,8 @@ class Run:
     def finish_epoch(self) -> None:
         """Test, and write down an epoch. Raises ``TrainingError`` where it has ended in nothing.
 
-        A loss says so in time but in MXNet, whose ReLU makes 0 of what is not a number.
+        Elsewhere a NaN loss stops the run earlier; MXNet's ReLU turns NaN into 0, so the weights
+        are checked too.
         """
         seconds = time.perf_counter() - self._start
         weights, velocity = self._snapshot()
@@ -268,21 +269,21 @@ class Run:
             raise bad(
                 "resume",
                 f"{resume.steps} steps and {epochs} epochs",
-                f"a checkpoint of this run, which has {self.steps_per_epoch} steps an epoch "
+                f"the state of this run, which has {self.steps_per_epoch} steps an epoch "
                 f"and {self.recipe.epochs} epochs",
             )
         if resume.velocity.keys() != self.velocity.keys():
             raise bad(
                 "resume",
                 f"a velocity for {len(resume.velocity)} tensors",
-                f"a checkpoint of this run, which trains {len(self.velocity)} tensors",
+                f"the state of this run, which trains {len(self.velocity)} tensors",
             )
         averaged = self._averaged_after(epochs)
         if resume.averaged != averaged or (resume.mean is None) != (averaged == 0):
             raise bad(
                 "resume",
                 f"a mean of the weights of {resume.averaged}",
-                f"a checkpoint of this run, which after epoch {epochs} has averaged {averaged} "
+                f"the state of this run, which after epoch {epochs} has averaged {averaged} "
                 f"(average={self.recipe.average:g}, epochs={self.recipe.epochs})",
             )
         self.velocity = {name: v.astype(self._dtype) for name, v in resume.velocity.items()}
@@ -294,7 +295,8 @@ class Run:
     def _check_recipe(self, recipe: Recipe) -> None:
         check_bfloat16(recipe.bfloat16, self._dtype)
         if not recipe.train_features and self._spec.config.drop_rate:
-            raise bad("train_features", False, "True for a network with a drop_rate")
+            rate = self._spec.config.drop_rate
+            raise bad("drop_rate", rate, "0 where the features stay as they are")
 
     def _test(self, logits: Callable[[Any], Any]) -> tuple[float | None, float | None]:
         data, size = self._validation, self.recipe.batch_size
@@ -363,8 +365,7 @@ def fit_with(
     dtype_of: Callable[[Any], str],
     import_weights: Callable[[Any, Weights], None],
 ) -> Callable[[Callable[[Any, Run], None]], Callable[P, History]]:
-    """Around a backend's loop over steps, ``loop(model, run)``: its ``fit``, with ``Run``'s
-    parameters.
+    """Turn a backend's loop over steps, ``loop(model, run)``, into its ``fit``.
 
     The run is made and checked, the model gets the weights of ``resume``, and the loop's history is
     returned.

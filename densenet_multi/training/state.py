@@ -80,7 +80,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
     metadata, arrays = read_safetensors(path)
     if TRAINING_STATE_ENTRY not in metadata:
         raise WeightsError(
-            f"{path}: expected a checkpoint of a training run, found no position in its metadata; "
+            f"{path}: expected the state of a training run, found no position in its metadata; "
             f"to start from weights alone, pass weights={str(path)!r}"
         )
     try:
@@ -104,7 +104,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: expected a whole checkpoint, found {error!r}") from None
+        raise WeightsError(f"{path}: expected a complete state, found {error!r}") from None
 
 
 def _taken(arrays: dict[str, Any], prefix: str) -> Weights:

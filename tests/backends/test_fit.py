@@ -149,7 +149,7 @@ def test_a_state_of_another_run_is_refused(backend):
     recipe = dm.Recipe(epochs=1, batch_size=3)
     backend.fit(model, examples(spec), recipe, checkpoint=lambda now: states.append(now()))
     before = backend.export_weights(model)
-    with pytest.raises(dm.ConfigError, match=r"resume: expected a checkpoint of this run"):
+    with pytest.raises(dm.ConfigError, match=r"resume: expected the state of this run"):
         backend.fit(model, examples(spec, 30), recipe, resume=states[-1])
     for name, array in backend.export_weights(model).items():
         np.testing.assert_array_equal(array, before[name])

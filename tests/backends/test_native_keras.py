@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from tensorflow import keras
 import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import images, labels, small
-
 
 # in place of TensorFlow, which takes long to import
 STUB = """
@@ -115,6 +115,29 @@ def test_an_optimized_model_is_saved_and_summed_up(tmp_path, bfloat16):
     lines = []
     loaded.summary(print_fn=lines.append)
     assert f"Non-trainable params: {model.count_params():,}" in "".join(lines)
+
+
+@pytest.mark.parametrize("old", ["OptimizedDenseNet", "WholeDenseNet"])
+def test_a_model_that_was_saved_before_its_class_was_renamed_is_restored(tmp_path, old):
+    spec = small("bottleneck")
+    model = dk.build(spec, memory_efficient="max")
+    model = dk.optimize(model) if old == "OptimizedDenseNet" else model
+    model.save(tmp_path / "new.keras")
+    new = type(model).__name__
+    with ZipFile(tmp_path / "new.keras") as source, ZipFile(tmp_path / "old.keras", "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                assert content.count(new.encode()) == 2  # its name, and that of its registration
+                content = content.replace(new.encode(), old.encode())
+                folded = b'{"spec": "FoldedNormSpec", "num_features": 8}'
+                content = content.replace(b'"norm0": null', b'"norm0": ' + folded)
+                content = content.replace(b'"norm2": null', b'"norm2": ' + folded)
+            target.writestr(name, content)
+    loaded = keras.models.load_model(tmp_path / "old.keras")
+    assert (type(loaded), loaded.spec) == (type(model), model.spec)
+    x = images(spec, 32)
+    np.testing.assert_array_equal(dk.predict(loaded, x), dk.predict(model, x))
 
 
 @pytest.mark.parametrize("level", [False, True, "max"])

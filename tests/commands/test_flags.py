@@ -52,6 +52,7 @@ def spoken(command, text, **typed):
         ("train", "with resume=False", "with no --resume"),
         ("evaluate", "places: data_dir=None", "places: no --data-dir"),
         ("summary", "variant: expected a name", "VARIANT: expected a name"),
+        ("convert", "found Config(f=(1,), num_classes=10)", "found Config(f=(1,), num_classes=10)"),
         ("evaluate", "look: weights='w', weights=", "look: w, WEIGHTS"),
         (
             "evaluate",

@@ -121,6 +121,15 @@ def test_an_optimized_model_is_not_trained(backend):
     np.testing.assert_equal(backend.export_weights(optimized), before)
 
 
+def test_the_spec_of_an_optimized_model_is_not_built(backend):
+    """Its weights would fit the network, whose ReLUs after folded BatchNorms would be missing."""
+    optimized = backend.optimize(backend.build(small("bottleneck")))
+    with pytest.raises(dm.ConfigError, match="spec: expected one with all its BatchNorms"):
+        backend.build(optimized.spec)
+    built = backend.build(optimized.spec.config.resolve())
+    assert backend.count_parameters(built) == dm.count_parameters(small("bottleneck"))
+
+
 def test_bfloat16_is_close_or_refused_by_name(backend):
     spec = small("bottleneck")
     model, x = backend.build(spec), images(spec, 32, 35, count=4).astype(np.float32)

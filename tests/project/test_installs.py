@@ -22,7 +22,7 @@ PACKAGES = {  # backend -> the packages it imports, the first one first
     "torch": ["torch"],
     "keras": ["tensorflow"],
     "gluon": ["mxnet"],
-    "flax": ["jax", "flax", "optax"],
+    "flax": ["flax", "jax", "optax"],
 }
 only_with_keras = pytest.mark.skipif("keras" not in BACKENDS, reason="keras was removed")
 

@@ -79,8 +79,8 @@ MUTANTS = [
     Mutant(
         "a ReLU follows the stem's BatchNorm",
         "torch/model.py",
-        "x = relu(self.norm0(x))",
-        "x = self.norm0(x)",
+        "self.pool0(relu(self.norm0(x)))",
+        "self.pool0(self.norm0(x))",
         FORWARD,
     ),
     Mutant(
@@ -295,7 +295,7 @@ MUTANTS = [
         FIT,
     ),
     Mutant(
-        "batches come in the order that Training gives them",
+        "batches come in the order that Run gives them",
         "keras/train.py",
         "shuffle=False",
         "shuffle=True",
@@ -690,8 +690,8 @@ MUTANTS = [
     Mutant(
         "a folded network is not trained",
         "_inputs.py",
-        "    if check_spec(spec) != spec.config.resolve():",
-        "    if False:",
+        "return check_spec(spec) != spec.config.resolve()",
+        "return check_spec(spec) is None",
         "paper/test_fold.py does_not_train",
     ),
     Mutant(

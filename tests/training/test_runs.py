@@ -88,7 +88,7 @@ def test_a_damaged_mean_is_named(tmp_path):
 
 def test_other_files_are_no_state(tmp_path):
     dm.save_weights(tmp_path / "weights", SPEC, state().weights)
-    with pytest.raises(dm.WeightsError, match="weights: expected a checkpoint of a training run"):
+    with pytest.raises(dm.WeightsError, match="weights: expected the state of a training run"):
         load_state(tmp_path / "weights")
     save_state(tmp_path / "state", SPEC, state())
     with pytest.raises(dm.WeightsError, match=r"its weights are in last\.safetensors"):
@@ -99,7 +99,7 @@ def test_other_files_are_no_state(tmp_path):
         with pytest.raises(dm.WeightsError, match="state: "):
             load_state(tmp_path / "state")
     (tmp_path / "state").write_bytes(whole.replace(b'\\"steps\\"', b'\\"stips\\"'))
-    with pytest.raises(dm.WeightsError, match="expected a whole checkpoint"):
+    with pytest.raises(dm.WeightsError, match="expected a complete state"):
         load_state(tmp_path / "state")
 
 

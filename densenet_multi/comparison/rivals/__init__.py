@@ -1,4 +1,4 @@
-"""Other ways to a DenseNet, one module per framework: what ``bench`` compares a backend with.
+"""Other implementations of DenseNet, one module per framework: ``bench`` compares with them.
 
 A *beginner's network* is the one that this package calls "d2l", as somebody might write it who has
 read the paper, knows the framework, and has neither a specification nor a library to lean on. The
@@ -54,11 +54,11 @@ class Rival(Protocol):
         """Let ``peak_gpu_memory`` count from now on."""
 
 
-def load_rival(backend: str) -> Rival | None:
+def load_rival(backend_name: str) -> Rival | None:
     """The module of a backend's framework, imported now; None for a backend from elsewhere.
 
     Raises as ``load_backend``, which comes first: it prepares the framework's import.
     """
-    load_backend(backend)
-    name = f"{__name__}.{backend}"
+    load_backend(backend_name)
+    name = f"{__name__}.{backend_name}"
     return cast("Rival", import_module(name)) if find_spec(name) else None

@@ -10,7 +10,7 @@ Kinds = Mapping[type, type]
 
 
 def exchange(model: DenseNet, kinds: Kinds) -> DenseNet:
-    """The same model; each module whose class is a key of ``kinds`` has the class beside it."""
+    """Give each module whose class is a key of ``kinds`` the class that it maps to."""
     for _, node in nnx.iter_graph(model):
         if type(node) in kinds:
             node.__class__ = kinds[type(node)]

@@ -9,7 +9,7 @@ Kinds = Mapping[type, type]
 
 
 def exchange(model: DenseNet, kinds: Kinds) -> DenseNet:
-    """The same model; each block whose class is a key of ``kinds`` has the class beside it."""
+    """Give each block whose class is a key of ``kinds`` the class that it maps to."""
 
     def change(block: Any) -> None:
         block.__class__ = kinds.get(type(block), type(block))

@@ -2,6 +2,7 @@
 
 from mxnet.gluon import contrib
 
+from ..._checks import bad
 from ..._fold import fill_folded, fold
 from ..model import DenseNet
 from ..weights import dtype_of, export_weights, new_model
@@ -9,7 +10,9 @@ from .exchange import exchange
 from .training import JOINING
 
 
-def for_inference(model: DenseNet) -> DenseNet:
+def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
+    if bfloat16:
+        raise bad("bfloat16", True, "False: Gluon's network computes in float32 or float64")
     faster = new_model(*fold(model.spec, export_weights(model)), dtype_of(model))
     fill_folded(faster, contrib.nn.Identity)
     exchange(faster, JOINING).collect_params().setattr("grad_req", "null")

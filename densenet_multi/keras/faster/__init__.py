@@ -1,4 +1,4 @@
-"""The same network, said again for speed or memory. Readers of the lesson may ignore this folder.
+"""The same network, written again for speed or memory. Ignore this folder to learn DenseNet.
 
 One mechanism, the same in all four backends: ``exchange`` gives layers other classes, which
 compute the same function from the same weights. layers.py, model.py and weights.py know nothing of

@@ -95,7 +95,7 @@ class Step:
         self.variables = [[v.value for v in layer.variables] for layer in (norm, conv)]
 
     def __call__(self, variables: Any, x: Any, known: Sequence[Any] = ()) -> tuple[Any, Any, Any]:
-        """The output, the new running statistics, and what a recomputation need not find out."""
+        """The output, the new running statistics, and what a recomputation can reuse."""
         (gamma, beta, *running), (kernel, *bias) = variables
         if x.dtype == tf.float64 or not self.norm.trainable:
             trained = len(self.norm.trainable_variables)
@@ -168,7 +168,7 @@ def recomputed(
 def recomputed_gradients(
     steps: Sequence[Step], variables: Any, known: Any, x: Any, gradient: Any
 ) -> tuple[Any, Any]:
-    """The gradients of a step or two, by that of what the last makes."""
+    """The gradients of a step or two, from that of the last output."""
     with tf.GradientTape() as tape:
         tape.watch([variables, x])
         y = x

@@ -8,7 +8,7 @@ Kinds = Mapping[type, type]
 
 
 def exchange(model: DenseNet, kinds: Kinds) -> DenseNet:
-    """The same model; each module whose class is a key of ``kinds`` has the class beside it."""
+    """Give each module whose class is a key of ``kinds`` the class that it maps to."""
     for module in model.modules():
         module.__class__ = kinds.get(type(module), type(module))
     return model

@@ -1,8 +1,8 @@
-"""The tables of the pages in this folder, from the JSON files beside this one.
+"""The tables of the pages in docs/results, from the JSON files in docs/results/data.
 
     python docs/results/scripts/tables.py
 
-prints them, which a test compares with the pages beside it, and draws growth.svg.
+prints them (a test compares them with the pages) and draws growth.svg.
 """
 
 import json
@@ -21,7 +21,7 @@ BACKENDS = ("torch", "keras", "gluon", "flax")
 
 
 def read(name: str) -> Any:
-    """What a JSON file of this folder holds."""
+    """What a JSON file of docs/results/data holds."""
     return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
 
 
