@@ -1,7 +1,7 @@
 """Break a copy of the installed package, or of the tests, in one line; see a test go red; for each.
 
 ``nox -s mutants``, or ``python tests/support/mutants.py [WORD]``: those whose promise or file has
-WORD in it; ``--table`` prints the table of tests/README.md. Exit code 1 if a break goes unnoticed.
+WORD in it; ``--table`` prints a table of them. Exit code 1 if a break goes unnoticed.
 """
 
 import os
