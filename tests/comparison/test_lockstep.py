@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import densenet_multi as dm
-from cases import random_weights, small
+from cases import random_weights, small, tiny
 from densenet_multi.commands import lockstep as lockstep_command
 from densenet_multi.commands import main
 from densenet_multi.commands.output import NARROWEST
@@ -20,8 +20,8 @@ from densenet_multi.comparison import lockstep, lockstep_child
 from densenet_multi.comparison.lockstep import TOLERANCES, Trajectory
 from densenet_multi.data import Arrays, load_data
 
-SPEC = small("bottleneck", in_channels=1, num_classes=10)
-STEPS, BATCH = 3, 8
+SPEC = tiny(in_channels=1, num_classes=10)
+STEPS, BATCH = 3, 4
 DEVIATIONS = ("max_relative_deviation", "loss", "weights", "running_means")
 
 

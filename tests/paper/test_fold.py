@@ -69,7 +69,7 @@ def test_the_reference_does_not_train_a_folded_network():
         dm.reference.forward(spec, weights, images(spec, 32), training=True)
 
 
-@pytest.mark.parametrize("size", [32, 35])
+@pytest.mark.parametrize("size", [pytest.param(32, marks=pytest.mark.long), 35])
 @pytest.mark.parametrize("name", SMALL)
 def test_an_optimized_model_is_the_same_function(backend, name, size, deviations):
     spec = small(name, drop_rate=0.3)

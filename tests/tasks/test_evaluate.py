@@ -541,7 +541,7 @@ def test_a_network_without_a_classifier_predicts_nothing(tmp_path, picture):
 
 
 def test_a_backends_numbers_are_those_of_its_own_logits(backend, tmp_path, picture):
-    path = saved(tmp_path / "w.safetensors", class_names=CLASSES, **PIXELS)
+    path = saved(tmp_path / "w.safetensors", image_size=16, class_names=CLASSES, **PIXELS)
     checkpoint = dm.load_checkpoint(path)
     model = backend.build(checkpoint.spec, dtype="float64")
     backend.import_weights(model, checkpoint.weights)
@@ -553,7 +553,7 @@ def test_a_backends_numbers_are_those_of_its_own_logits(backend, tmp_path, pictu
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     images, labels = load_sample("test")
-    logits = np.concatenate([backend.predict(model, to_input(x, 32)) for x in np.split(images, 2)])
+    logits = np.concatenate([backend.predict(model, to_input(x, 16)) for x in np.split(images, 2)])
     right = logits.argmax(axis=1) == labels
     assert result["accuracy"] == right.mean()
     assert result["loss"] == pytest.approx(dm.reference.cross_entropy(logits, labels), rel=1e-12)
@@ -561,7 +561,7 @@ def test_a_backends_numbers_are_those_of_its_own_logits(backend, tmp_path, pictu
     assert result["per_class"] == expected
 
     (entry,) = predict.predict(path, [picture], backend_name=backend.NAME, top=10)
-    prepared = np.full((1, 1, 32, 32), read_image(picture, 1)[0, 0, 0])
+    prepared = np.full((1, 1, 16, 16), read_image(picture, 1)[0, 0, 0])
     (exact,) = predict.softmax(backend.predict(model, prepared))
     for row in entry["top"]:
         assert row["probability"] == pytest.approx(exact[row["index"]], rel=1e-9)
