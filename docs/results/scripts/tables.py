@@ -194,7 +194,6 @@ def tables() -> dict[str, list[str]]:
             profile("profile-gluon-1"),
             speed(read("bench-training")),
             speed(read("bench-training-densenet121")),
-            speed(read("torchvision-training")),
             profile("profile-gluon-training"),
             steps("steps-training"),
             memory(read("bench-memory")),
