@@ -42,8 +42,7 @@ def assert_equal_step(backend, spec, x, y, level):
 )
 def test_a_step_is_the_same(backend, name, level, drop_rate):
     spec = small(name, drop_rate=drop_rate)
-    size = max(dm.min_image_size(spec), 8) + 3
-    assert_equal_step(backend, spec, images(spec, size, count=3), labels(spec, 3), level)
+    assert_equal_step(backend, spec, images(spec, 35, count=3), labels(spec, 3), level)
 
 
 @pytest.mark.parametrize("level", [True, "max"])
