@@ -102,11 +102,18 @@ def test_info_names_every_backend_and_library():
     ],
 )
 def test_wrong_input_is_one_message_on_stderr(arguments, code, message):
-    done = run(*arguments)
-    assert done.returncode == code
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_an_error_is_one_message_in_a_process_too():
+    done = run("summary", "densenet12")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean 'densenet121'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_the_system_says_has_the_name_first(tmp_path):

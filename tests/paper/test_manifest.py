@@ -389,8 +389,8 @@ def test_activations_of_a_plain_cifar_net_are_what_each_operation_writes():
 
 def test_work_grows_linearly_with_depth():
     """Counted in function calls, not in seconds."""
-    calls = {layers: _calls_to_describe(layers) for layers in (100, 1_000, 10_000)}
-    per_layer = [(calls[n] - calls[100]) / (n - 100) for n in (1_000, 10_000)]
+    calls = {layers: _calls_to_describe(layers) for layers in (100, 500, 3_000)}
+    per_layer = [(calls[n] - calls[100]) / (n - 100) for n in (500, 3_000)]
     assert per_layer[0] == pytest.approx(per_layer[1], rel=0.01)
 
 

@@ -254,13 +254,20 @@ REMOVALS += [names for names in (OTHERS, BACKENDS) if names and names not in REM
 def files_without(tests: Path, names: list[str]) -> list[Path]:
     """The files of tests that run on an installation from which these backends were removed."""
     if names == BACKENDS:
-        files = ["spec", "manifest", "weights", "rules"]
+        files = ["spec", "rules"]
     elif names in (FIRST, OTHERS):
         # a test that counts on any one backend goes red without the first, or with nothing but it
         files = ["rules", "inputs", "cli", "readme", "evaluate", "lockstep"]
     else:
         files = ["rules", "inputs"]
     return [next(tests.rglob(f"test_{file}.py")) for file in files]
+
+
+@pytest.mark.long
+def test_without_any_backend_everything_about_the_paper_works(tmp_path, pytestconfig):
+    tests = Path(__file__).parents[1]
+    files = [tests / "paper" / f"test_{name}.py" for name in ("spec", "manifest", "weights")]
+    check_tests(removed(BACKENDS, tmp_path), files, pytestconfig)
 
 
 @pytest.mark.parametrize("names", REMOVALS, ids="+".join)
@@ -282,10 +289,14 @@ result = [dm.__file__, dm.backend_names(), logits.shape]
         assert error["kinds"][0] == "ConfigError"
         assert f"backend {name!r} does not exist" in error["text"]
 
-    tests = Path(__file__).parents[1]
+    check_tests(folder, files_without(Path(__file__).parents[1], names), pytestconfig)
+
+
+def check_tests(folder: Path, files: list[Path], pytestconfig: pytest.Config) -> None:
+    """These tests are green on the installation in the folder."""
     done = python(
         *["-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(pytestconfig.inipath)],
-        *["--backends", "none", *map(str, files_without(tests, names))],
+        *["--backends", "none", *map(str, files)],
         folders=[folder],
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
