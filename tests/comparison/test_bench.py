@@ -585,7 +585,7 @@ def check_each_case(backend, work):
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named(backend):
-    arguments = ["bench", "--backends", backend.NAME, "--image-size", "32", "--batch-size", "4"]
+    arguments = ["bench", "--backends", backend.NAME, "--work", "memory", "--depth", "10"]
     done = CliRunner().invoke(main, [*arguments, "--device", "gpu", "--rounds", "1"])
     assert done.exit_code == 1
     assert f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none" in done.stderr

@@ -77,6 +77,7 @@ def test_the_same_answers_as_keras_applications(tmp_path, dtype, size):
     assert deviation(dk.predict(ours, x), expected) < TOLERANCE[dtype]
 
 
+@pytest.mark.long  # smaller ones: test_other_heads_and_channels_go_there_and_back
 @pytest.mark.parametrize("variant", ["DenseNet121"])  # 169, 201: nox -s peers-keras
 def test_the_models_that_users_have_load_what_is_written_bit_by_bit(tmp_path, variant):
     spec = dm.get_spec(variant.lower(), bn_eps=1.001e-5, bn_decay=0.99)
