@@ -1,15 +1,19 @@
 """One DenseNet, written once as a specification and four times as native code.
 
+The paper: "Densely Connected Convolutional Networks", https://arxiv.org/abs/1608.06993.
 What is where, in reading order:
 
-- spec.py, variants.py, manifest.py: the paper as data, its networks by name, and what follows from
-  them: tensor names, shapes, counts. reference.py computes it all in NumPy; weights.py draws and
-  checks weights.
+- spec.py: the paper as data. variants.py: its networks by name. manifest.py: the tensor names,
+  shapes and counts that follow. reference.py: what each operation computes, in NumPy. weights.py:
+  initial weights, and the check of any weights.
 - torch/, keras/, gluon/, flax/: the same network in four frameworks, in the same files: layers.py,
-  model.py, weights.py, predict.py, train.py. backends.py says what each must offer.
-- data/, formats/, training/, tasks/, comparison/, commands/: images, files of weights, training
-  runs, evaluation and conversion, backends side by side, the command line. These and all files
-  whose names begin with an underscore serve the lesson; a reader of it may ignore them.
+  model.py, weights.py, predict.py, train.py. backends.py: what each of them offers.
+- checkpoint.py: what a file of weights holds. data/, formats/, training/, tasks/, comparison/,
+  commands/: images, files of weights, training runs, evaluation and conversion, backends side by
+  side, the command line.
+
+To learn DenseNet you may ignore the last group, every faster/, and all files whose names begin with
+an underscore.
 
 ``import densenet_multi as dm`` imports no framework and no NumPy; what needs them is imported on
 first use. Backends: ``dm.load_backend("flax")``, or ``import densenet_multi.flax``.

@@ -77,7 +77,8 @@ class Backend(Protocol):
 
         Raises ``ConfigError``. The network is that of https://arxiv.org/abs/1608.06993, as data in
         densenet_multi/spec.py, and in this framework's words in model.py of this backend's folder;
-        the other three folders have the same. ``help(densenet_multi)`` says what may be ignored.
+        model.py of the other three backends has the same classes. ``help(densenet_multi)`` says
+        what you may ignore.
         Example::
 
             model = build(dm.get_spec("d2l"), seed=1)
@@ -89,14 +90,14 @@ class Backend(Protocol):
         BatchNorms are folded into convolutions; layout and compilation are those that suit this
         framework. The copy has the weights as they are now. ``predict`` and ``features`` accept it;
         training refuses it with ``ConfigError``. With ``bfloat16``, the features are computed in
-        it; weights, classifier and logits stay float32 (Gluon refuses ``bfloat16``).
+        bfloat16; weights, classifier and logits stay float32 (Gluon refuses ``bfloat16``).
         """
 
     def use_gpu(self, model: Any) -> bool:
         """Move the model to the GPU if there is one; return whether this framework sees one."""
 
     def import_weights(self, model: Any, weights: Mapping[str, Array]) -> None:
-        """Overwrite every tensor of the model, or leave it as it was.
+        """Overwrite every tensor of the model; on an error it is unchanged.
 
         ``weights`` are {canonical name: array} in canonical layout, such as ``export_weights`` of
         any backend returns. Raises ``WeightsError``, which lists every tensor that does not fit.
@@ -151,14 +152,14 @@ class Backend(Protocol):
         """Train the model in place, by the rule of training/recipe.py, in this framework's loop.
 
         Arguments:
-            model: what ``build`` returned; afterwards it is in the mode that it was in before.
+            model: what ``build`` returned; its training or evaluation mode is restored afterwards.
             data: a pair of images (N, C, H, W) and labels (N,), or an object such as
                 ``data.FashionMNIST``.
             recipe: a ``Recipe``: epochs, batch size, learning rate and the rest.
             validation: the same as ``data``, evaluated after every epoch; None skips it.
             callbacks: each is called with every ``Step`` and every ``Epoch``.
-            checkpoint: called after them with a function that returns the ``TrainingState`` of that
-                moment.
+            checkpoint: called after the callbacks, with a function that returns the current
+                ``TrainingState``.
             resume: a ``TrainingState`` to resume from, of this backend or another.
 
         Raises ``ConfigError``, ``ImageError``, and ``TrainingError`` where the loss or a weight is

@@ -86,7 +86,7 @@ class StemSpec:
 
 @dataclass(frozen=True, slots=True)
 class DenseLayerSpec:
-    """The paper's H: BN-ReLU-Conv3x3, or with a bottleneck BN-ReLU-Conv1x1-BN-ReLU-Conv3x3."""
+    """The paper's H (section 3): BN-ReLU-Conv3x3, or BN-ReLU-Conv1x1-BN-ReLU-Conv3x3."""
 
     name: str
     norm1: BatchNormSpec
@@ -110,7 +110,8 @@ class DenseBlockSpec:
 class TransitionSpec:
     """Between two dense blocks: BN-ReLU-Conv1x1, then 2x2 average pooling with stride 2.
 
-    Both are linear and commute: a backend pools first, which leaves a quarter of the convolution.
+    The convolution and the pooling are linear and commute, so a backend pools first, which leaves a
+    quarter of the convolution's work.
     """
 
     name: str
