@@ -81,9 +81,11 @@ def tests_long(session: nox.Session) -> None:
     all_in_one(session)
     chosen = [word for word in session.posargs if word in ("none", *BACKENDS)]
     rest = [argument for argument in session.posargs if argument not in chosen]
-    for backend in chosen or ("none", *BACKENDS):
-        mark = "long" if backend == "none" else "backend and long"
-        session.run(*PYTEST, "--backends", backend, "-m", mark, *rest, env=INSTALLED)
+    runs = dict.fromkeys(BACKENDS, "backend and long")
+    runs = {"none": "long", **runs, ",".join(BACKENDS): "together and long"}
+    for backends, mark in runs.items():
+        if not chosen or backends in chosen:
+            session.run(*PYTEST, "--backends", backends, "-m", mark, *rest, env=INSTALLED)
 
 
 def peers(session: nox.Session, test: str, *packages: str) -> None:

@@ -44,7 +44,22 @@ def test_every_backend_predicts_the_same_in_one_process():
         np.testing.assert_allclose(backend.predict(model, x), expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("order", list(permutations(dm.backend_names()))[::5], ids="-".join)
+NAMES = dm.backend_names()
+ORDERS = [tuple(NAMES), tuple(reversed(NAMES))]  # each pair, in both orders
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        *ORDERS,
+        *(
+            pytest.param(order, marks=pytest.mark.long)
+            for order in list(permutations(NAMES))[::5]
+            if order not in ORDERS
+        ),
+    ],
+    ids="-".join,
+)
 def test_frameworks_import_in_any_order(order):
     code = "; ".join(f"import densenet_multi.{name}" for name in order)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -66,13 +81,15 @@ def check_any_to_any(spec, folder, dtype="float32"):
 
 
 # the larger variants: test_parity.py, every tensor in and out of every backend
-@pytest.mark.parametrize("variant", ["d2l", "densenet_bc100_k12"])
+@pytest.mark.parametrize(
+    "variant", ["d2l", pytest.param("densenet_bc100_k12", marks=pytest.mark.long)]
+)
 def test_a_variant_goes_from_any_backend_to_any_other_bit_by_bit(variant, tmp_path):
     check_any_to_any(dm.get_spec(variant), tmp_path)
 
 
 @settings(
-    max_examples=8,
+    max_examples=4,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -492,16 +492,17 @@ def test_a_run_ends_with_statistics_measured_anew(backend, weights, whole, tmp_p
 
 
 def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_path, monkeypatch):
+    given = "--epochs", "1", *BATCHES, "--resume"
     for error in KeyboardInterrupt, SystemExit:
         with monkeypatch.context() as patch:
             patch.setattr(training, "measure_statistics", Mock(side_effect=error))
-            done = called(backend, weights, tmp_path / "run", "--epochs", "1", "--resume")
+            done = called(backend, weights, tmp_path / "run", *given)
         assert f"train --output {tmp_path / 'run'} --resume" in done.stderr
         assert not (tmp_path / "run" / "report.json").exists()
-    assert called(backend, weights, tmp_path / "run", "--epochs", "1", "--resume").exit_code == 0
+    assert called(backend, weights, tmp_path / "run", *given).exit_code == 0
     for broken, found in ("{", "expected JSON"), ("{}", "expected a run's report; remove it"):
         (tmp_path / "run" / "report.json").write_text(broken)
-        done = called(backend, weights, tmp_path / "run", "--epochs", "1", "--resume")
+        done = called(backend, weights, tmp_path / "run", *given)
         assert done.exit_code == 2
         assert f"report.json: {found}" in done.stderr
         assert "complete" not in done.stderr
@@ -544,7 +545,7 @@ def test_a_run_goes_on_in_less_memory(backend, weights, tmp_path, monkeypatch):
         return build(spec, **given)
 
     monkeypatch.setattr(backend, "build", listening)
-    common = ["--epochs", "1", "--batch-size", "500"]
+    common = ["--epochs", "1", "--batch-size", "500", "--average", "0", "--recalibrate", "0"]
     assert called(backend, weights, tmp_path / "run", *common).exit_code == 0
     for level in (["--memory-efficient"], ["--memory-efficient", "max"]):
         (tmp_path / "run" / "report.json").unlink()
@@ -581,7 +582,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
 
 @pytest.mark.together
 def test_a_run_goes_on_in_every_other_framework(deviations):
-    spec = replace(SPEC.config, bn_decay=0.875).resolve()
+    spec = replace(SPEC.config, bn_decay=0.875, block_config=(1, 1)).resolve()
     rng = np.random.default_rng(0)
     data = rng.random((12, 1, 16, 16)), rng.integers(0, 10, 12)
     recipe = dm.Recipe(epochs=2, batch_size=4, momentum=0.9, nesterov=True, weight_decay=1e-2)
