@@ -93,10 +93,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             wanted = set(names) == set(dm.backend_names())
         else:
             wanted = bool(names) or not needs_backend
-        wanted = wanted and (with_long or not item.get_closest_marker("long"))
+        wanted = wanted and (with_long or not is_long(item))
         (kept if wanted else dropped).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
+
+
+def is_long(item: pytest.Item) -> bool:
+    """Whether it is marked so, for all backends or, by name, for the one that it runs with."""
+    marker = item.get_closest_marker("long")
+    if marker is None or not marker.args:
+        return marker is not None
+    return item.callspec.params["backend"] in marker.args  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from densenet_multi.data import FashionMNIST, epoch_order, load_sample
 from densenet_multi.training.history import Epoch, Step
 from densenet_multi.training.run import Run, Subject
 
-RECIPES = {  # eight steps each, of which the fourth and the last have a smaller batch
+RECIPES = {  # eight steps each
     "plain": dm.Recipe(epochs=2, batch_size=3, learning_rate=0.05),
     "nesterov": dm.Recipe(
         epochs=2,
@@ -38,7 +38,7 @@ RECIPES = {  # eight steps each, of which the fourth and the last have a smaller
 }
 
 
-def examples(spec, count=11):
+def examples(spec, count=12):
     return images(spec, 32, count=count), labels(spec, count)
 
 
@@ -81,13 +81,18 @@ def smoothed(backend, model, weights, x, targets, smoothing):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("bottleneck", "plain"), ("bottleneck", "smooth"), ("cubic", "nesterov")]
+    ("name", "kind", "count"),
+    [
+        pytest.param("bottleneck", "plain", 12, marks=pytest.mark.long),
+        ("bottleneck", "smooth", 12),
+        ("cubic", "nesterov", 11),  # the fourth and the last step have a smaller batch
+    ],
 )
-def test_eight_steps_follow_the_rule(backend, name, kind, deviations):
+def test_eight_steps_follow_the_rule(backend, name, kind, count, deviations):
     spec = small(
         name, bn_decay=0.875, block_config=(1, 1), num_classes=2
     )  # smoothing takes a run of each
-    data, weights = examples(spec), random_weights(spec)
+    data, weights = examples(spec, count), random_weights(spec)
     model = backend.build(spec, dtype="float64")
     backend.import_weights(model, weights)
     states = []
@@ -185,7 +190,7 @@ def test_a_state_of_a_run_that_averages_other_epochs_is_refused(backend):
 def test_what_is_wrong_with_a_later_batch_is_said_as_it_is(backend):
     spec = small("plain")
     x, y = examples(spec)
-    broken = epoch_order(11, 0, 0)[7]
+    broken = epoch_order(12, 0, 0)[7]
     x[broken, 0, 3, 3] = np.nan
     recipe, why = dm.Recipe(epochs=1, batch_size=3), "images: expected finite pixels, found 1"
     with pytest.raises(dm.ImageError, match=f"data: example {broken}: {why}"):
@@ -375,7 +380,7 @@ def test_data_that_do_not_fit_are_refused_by_name(backend, change, error, messag
     model = backend.build(spec)
     before = backend.export_weights(model)
     with pytest.raises(error, match=message):
-        backend.fit(model, change(*examples(spec)), dm.Recipe(epochs=1, batch_size=3))
+        backend.fit(model, change(*examples(spec, 11)), dm.Recipe(epochs=1, batch_size=3))
     for name, array in backend.export_weights(model).items():
         np.testing.assert_array_equal(array, before[name])
 

@@ -571,6 +571,14 @@ MUTANTS = [
         "torch",
     ),
     Mutant(
+        "a folder named like a framework does not shadow it",
+        "comparison/child_process.py",
+        'sys.executable, "-P", "-m"',
+        'sys.executable, "-m"',
+        "commands/test_cli.py on_real_images",
+        "torch",
+    ),
+    Mutant(
         "bench compares within a round",
         "comparison/bench.py",
         "median(a / b for a, b in pairs)",
