@@ -21,14 +21,13 @@ class BackendError(ValueError):
 def framework(backend: str, *packages: str, note: str = "") -> Iterator[None]:
     """Around a backend's imports: an absent framework becomes ``BackendNotInstalledError``.
 
+    Raises ``BackendNotInstalledError`` where one of the packages is absent. Any other failed import
+    raises its own error, because the framework is present and broken.
+
     Arguments:
         backend: the extra that installs the packages.
         packages: the modules whose absence means that the framework is not installed.
         note: the end of the message.
-
-    Raises:
-        BackendNotInstalledError: one of the packages is absent. Any other failed import raises its
-            own error, because the framework is present and broken.
     """
     try:
         yield

@@ -87,10 +87,10 @@ def _fit(settings: dict[str, Any]) -> None:
     level = {"efficient": "some", "max": "max"}.get(case, False)
     model = backend.build(spec, memory_efficient=level)
     place(backend, model, settings["device"])
-    if case == "plain" and settings["backend"] == "gluon":
-        # allocated statically, each array has its own place for good: the most memory of all
-        model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
-    rounds = [_rounds(load_rival(settings["backend"]), settings)]
+    rival = load_rival(settings["backend"])
+    if case == "plain" and rival:
+        rival.free_arrays_early(model)
+    rounds = [_rounds(rival, settings)]
     if case == "bfloat16":
         with _absent_if_refused():
             backend.fit(model, data, replace(recipe, bfloat16=True), callbacks=rounds)

@@ -27,6 +27,9 @@ def augment(
 
     The changes of an example depend on (seed, epoch, its index) alone.
 
+    Raises ``ValueError`` where an argument is outside its range or has another shape (mostly
+    ``ConfigError``).
+
     Arguments:
         images: floating point of shape (n, C, H, W).
         seed: of the run, from 0 to 2**32 - 1.
@@ -39,9 +42,6 @@ def augment(
 
     Returns:
         A new array of the shape and type of ``images``.
-
-    Raises:
-        ValueError: an argument is outside its range or has another shape (mostly ConfigError).
     """
     n, channels, height, width = _shape(images)
     where = np.asarray(indices)

@@ -38,6 +38,9 @@ RECORD = 1 + 3 * 32 * 32
 def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
     """Load a split of CIFAR-10 from the folder of its binary files, ``cifar-10-batches-bin``.
 
+    Raises ``ValueError`` where there is no such split; ``DataError`` where a file is missing or is
+    not as described above; ``OSError`` where it cannot be read.
+
     Arguments:
         path: the folder.
         split: "train" or "test".
@@ -45,11 +48,6 @@ def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
     Returns:
         images: uint8 of shape (N, 3, 32, 32): red, green, blue.
         labels: uint8 of shape (N,), indices into ``CLASSES``.
-
-    Raises:
-        ValueError: there is no such split.
-        DataError: a file is missing or is not as described above.
-        OSError: it cannot be read.
     """
     if split not in FILES:
         raise ValueError(f"split: expected one of {', '.join(map(repr, FILES))}, found {split!r}")

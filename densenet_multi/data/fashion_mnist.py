@@ -42,15 +42,14 @@ def load_sample(split: str) -> ImagesAndLabels:
 
     Chosen by ``densenet_multi.data.make_sample`` from the set of the same name.
 
+    Raises ``ValueError`` where there is no such split.
+
     Arguments:
         split: "train" or "test".
 
     Returns:
         images: uint8 of shape (1000, 28, 28), 0 is background.
         labels: uint8 of shape (1000,), indices into ``CLASSES``.
-
-    Raises:
-        ValueError: there is no such split.
     """
     sample = files("densenet_multi.data") / "sample"
     images, labels = (sample / f"{name}.gz" for name in _names(split))
@@ -61,6 +60,10 @@ def load_sample(split: str) -> ImagesAndLabels:
 def load_directory(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
     """Load a complete split from a folder that holds the official files.
 
+    Raises ``ValueError`` where there is no such split, or a file is not IDX (IdxError);
+    ``FileNotFoundError`` where a file is missing, with and without ".gz"; ``DataError`` where the
+    files do not fit together, or are another data set.
+
     Arguments:
         path: the folder, for instance /usr/share/datasets/fashion-mnist on Debian.
         split: "train" or "test".
@@ -68,11 +71,6 @@ def load_directory(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
     Returns:
         images: uint8 of shape (N, 28, 28), 0 is background.
         labels: uint8 of shape (N,), indices into ``CLASSES``.
-
-    Raises:
-        ValueError: there is no such split, or a file is not IDX (IdxError).
-        FileNotFoundError: a file is missing, with and without ".gz".
-        DataError: the files do not fit together, or are another data set.
     """
     images, labels = (_find(Path(path), name) for name in _names(split))
     return read_pair(images, labels)
@@ -83,15 +81,14 @@ def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.
 
     Scaled first, resized second: resizing bytes would round every pixel to 1/255.
 
+    Raises ``ValueError`` where the images have another type or shape, or ``image_size`` is below 1.
+
     Arguments:
         images: uint8 of shape (N, 28, 28).
         image_size: S, the height and width of the result in pixels; None keeps 28.
 
     Returns:
         float32 of shape (N, 1, S, S).
-
-    Raises:
-        ValueError: the images have another type or shape, or ``image_size`` is below 1.
     """
     if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
         raise ValueError(

@@ -57,6 +57,10 @@ def load_folder(
     begin with a dot) are ignored, and so are files beside the folders of the classes. The header
     of every image is read now, the rest when the image is taken.
 
+    Raises ``DataError`` where there are fewer than two classes, or fewer than two images of one, or
+    where something in the folder of a class is not a PNG or JPEG image; ``ValueError`` where the
+    seed is outside its range; ``OSError`` where something cannot be read.
+
     Arguments:
         path: the folder of the classes' folders.
         prepare: turns values from 0 to 1 into what the network reads.
@@ -64,12 +68,6 @@ def load_folder(
 
     Returns:
         Examples to train on, examples to validate with, and the names of the classes, sorted.
-
-    Raises:
-        DataError: there are fewer than two classes, or fewer than two images of one; something
-            in the folder of a class is not a PNG or JPEG image.
-        ValueError: the seed is outside its range.
-        OSError: something cannot be read.
     """
     root = Path(path)
     if not root.is_dir():

@@ -39,6 +39,10 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
     The header states how many bytes must follow, and at most one byte more is decompressed: a
     small file cannot expand into a large one in memory (a decompression bomb).
 
+    Raises ``IdxError`` where the content is not exactly one IDX array of bytes, or is above
+    ``max_bytes``; ``OSError`` where the file cannot be opened (``FileNotFoundError`` where it is
+    missing).
+
     Arguments:
         path: the file.
         max_bytes: the largest decompressed size accepted, header included. The training images
@@ -46,10 +50,6 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
 
     Returns:
         A writable array of shape (N,) or (N, H, W).
-
-    Raises:
-        IdxError: the content is not exactly one IDX array of bytes, or is above ``max_bytes``.
-        OSError: the file cannot be opened; FileNotFoundError if it is missing.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -70,13 +70,12 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     The same array gives the same bytes on every run: a compressed file (``path`` ends in ".gz",
     level 9) carries neither a time nor a name. Another build of zlib may compress differently.
 
+    Raises ``IdxError`` where the array has another type or another number of dimensions;
+    ``OSError`` where the file cannot be written.
+
     Arguments:
         path: the file; replaced if it exists.
         array: uint8, of shape (N,) or (N, H, W).
-
-    Raises:
-        IdxError: the array has another type or another number of dimensions.
-        OSError: the file cannot be written.
     """
     if array.dtype != np.uint8 or array.ndim not in (1, 3):
         raise IdxError(

@@ -35,18 +35,16 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
     kept, as in torchvision's ImageFolder. Of 16 bits, gray images keep all, color images the upper
     eight.
 
+    Raises ``DataError`` where the file is not a PNG or JPEG image, is damaged, or has more pixels
+    than Pillow's ``Image.MAX_IMAGE_PIXELS``; ``OSError`` where it cannot be opened; ``ConfigError``
+    where a color image cannot be converted to this number of channels.
+
     Arguments:
         path: the file; its content, not its name, tells the format.
         channels: of the result: see ``to_channels``.
 
     Returns:
         float32 of shape (channels, H, W), from 0 to 1.
-
-    Raises:
-        DataError: the file is not a PNG or JPEG image, is damaged, or has more pixels than Pillow's
-            ``Image.MAX_IMAGE_PIXELS``.
-        OSError: it cannot be opened.
-        ConfigError: a color image cannot be converted to this number of channels.
     """
     from PIL import ImageOps
 
@@ -59,15 +57,14 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
 def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
     """Convert the channels: gray is repeated; color is kept, or becomes luminance.
 
+    Raises ``ConfigError`` where these images cannot be converted to this number of channels.
+
     Arguments:
         images: float32 of shape (N, 1, H, W), or of red, green, blue: (N, 3, H, W).
         channels: of the result; for color 1 or 3.
 
     Returns:
         float32 of shape (N, channels, H, W); ``images`` itself if they have that shape.
-
-    Raises:
-        ConfigError: these images cannot be converted to this number of channels.
     """
     found = images.shape[1]
     if found == channels:
@@ -84,15 +81,14 @@ def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float3
 def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.float32]:
     """Scale pixels to the range that a network expects, then compute ``(pixels - mean) / std``.
 
+    Raises ``ConfigError`` where the usage is for another number of channels.
+
     Arguments:
         images: float32 of shape (N, C, H, W), from 0 to 1.
         usage: of the network; a step whose values are None is omitted, and mean needs std.
 
     Returns:
         float32 of shape (N, C, H, W).
-
-    Raises:
-        ConfigError: the usage is for another number of channels.
     """
     if usage is None:
         return images

@@ -29,6 +29,8 @@ PER_CLASS = 100
 def choose(labels: NDArray[Any], order: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
     """Walk through ``order`` and keep the first ``per_class`` indices of each class.
 
+    Raises ``ValueError`` where a class has fewer than ``per_class`` examples.
+
     Arguments:
         labels: of shape (N,), from 0 to 9.
         order: a permutation of 0 … N-1.
@@ -36,9 +38,6 @@ def choose(labels: NDArray[Any], order: NDArray[np.int64], per_class: int) -> ND
 
     Returns:
         Indices of shape (10 * per_class,), in the order of ``order``.
-
-    Raises:
-        ValueError: a class has fewer than ``per_class`` examples.
     """
     kept = [order[labels[order] == label][:per_class] for label in range(len(CLASSES))]
     for label, indices in enumerate(kept):
@@ -53,15 +52,15 @@ def choose(labels: NDArray[Any], order: NDArray[np.int64], per_class: int) -> ND
 def make_sample(data_dir: Path, output: Path) -> list[Path]:
     """Write the four files of the sample.
 
+    Raises ``ValueError`` and ``OSError`` as ``load_directory`` and ``choose`` do; ``OSError`` where
+    a file cannot be written.
+
     Arguments:
         data_dir: the folder of the official files.
         output: the folder to write to; created if it does not exist.
 
     Returns:
         The paths written.
-
-    Raises:
-        ValueError, OSError: as ``load_directory`` and ``choose``, or a file cannot be written.
     """
     output.mkdir(parents=True, exist_ok=True)
     written = []

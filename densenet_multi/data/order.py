@@ -13,6 +13,8 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     never change, and promises nothing for the methods of ``Generator`` built on them
     (https://numpy.org/neps/nep-0019-rng-policy.html). A stable sort decides ties by position.
 
+    Raises ``ValueError`` where an argument is outside its range.
+
     Arguments:
         n: the number of examples.
         seed: of the run, from 0 to 2**32 - 1.
@@ -20,9 +22,6 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
     Returns:
         int64 of shape (n,), each index once.
-
-    Raises:
-        ValueError: an argument is outside its range.
     """
     if not (0 <= seed < 2**32 and 0 <= epoch < 2**32):  # each is one word of the entropy
         raise ValueError(f"seed, epoch: expected 0 to 2**32 - 1, found {seed} and {epoch}")

@@ -15,6 +15,9 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
     get the edge's value; nothing is smoothed before shrinking. Elsewhere this is called half-pixel
     centers, ``align_corners=False``, ``antialias=False``.
 
+    Raises ``ValueError`` where the images are integers (rounding to 1/255 would cost three decimal
+    places), have another number of dimensions or no pixels, or a size is below 1.
+
     Arguments:
         images: floating point and finite, of shape (N, H, W) or (N, C, H, W); computed in float32.
         height: of the result, in pixels, at least 1.
@@ -22,10 +25,6 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
 
     Returns:
         float32 of shape (N, height, width) or (N, C, height, width).
-
-    Raises:
-        ValueError: the images are integers (rounding to 1/255 would cost three decimal places),
-            have another number of dimensions or no pixels, or a size is below 1.
     """
     if not np.issubdtype(images.dtype, np.floating):
         raise ValueError(

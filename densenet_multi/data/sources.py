@@ -69,10 +69,14 @@ def load_data(
     image_size: int,
     in_channels: int | None = None,
     usage: Usage | None = None,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     seed: int = 0,
 ) -> DataSet:
     """Find data by name, and prepare them for a network.
+
+    Raises ``ConfigError`` where there are no such data, or they cannot be prepared like this;
+    ``DataError`` or ``IdxError`` where the data are missing or damaged, or another set; ``OSError``
+    where a file cannot be read.
 
     Arguments:
         name: "fashion-mnist"; "sample", 1,000 + 1,000 of it that are part of this package;
@@ -88,11 +92,6 @@ def load_data(
 
     Returns:
         The data set, as the network reads it.
-
-    Raises:
-        ConfigError: there are no such data, or they cannot be prepared like this.
-        DataError, IdxError: the data are missing or damaged, or another set.
-        OSError: a file cannot be read.
     """
     kind, colon, path = name.partition(":")
     if kind not in NAMES:
@@ -127,7 +126,7 @@ def _sample() -> tuple[list[ImagesAndLabels], str]:
     return splits, "the sample in this package"
 
 
-def _fashion_mnist(data_dir: Path | None) -> tuple[list[ImagesAndLabels], str]:
+def _fashion_mnist(data_dir: str | Path | None) -> tuple[list[ImagesAndLabels], str]:
     """Both splits, and where they were found."""
     if data_dir is not None:
         try:

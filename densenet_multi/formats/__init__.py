@@ -42,10 +42,10 @@ FORMATS = {  # name -> (module, what it is); content is tried in this order
 class Format(Protocol):
     """What the module of a format offers.
 
-    ``BACKEND`` is the backend whose framework the format belongs to; None: it belongs to none. A
-    format of models that are installable may also have ``peer_logits(path, checkpoint, images)``:
-    the logits of such a model, which loads the file itself, and its name. That function is called
-    after the backend was imported, and raises ``LookupError`` where there is no such model.
+    ``BACKEND`` is the backend whose framework the format belongs to; None: it belongs to none. The
+    format of an installable library may also have ``library_logits(path, checkpoint, images)``: the
+    logits of the library's model, which loads the file itself, and its name. That function is
+    called after the backend was imported, and raises ``LookupError`` where there is no such model.
     """
 
     BACKEND: str | None
@@ -76,19 +76,17 @@ def read(
 ) -> Checkpoint:
     """Read weights of any known format, in canonical names and layout.
 
+    Raises ``WeightsError`` where these are not a DenseNet's weights, or damaged, or another
+    network's (every problem is listed); ``ConfigError`` for an unknown format or field; ``OSError``
+    where it cannot be read; ``BackendNotInstalledError`` where the library that reads it is
+    missing.
+
     Arguments:
         path: a file, or a folder of Orbax or KerasHub.
         file_format: one of ``FORMATS``; by default the content decides.
         variant: one of ``VARIANTS``; overrides the one detected from names and shapes, and must
             fit them.
         overrides: fields of ``DenseNetConfig`` that no tensor shows (``bn_eps``, ``drop_rate``).
-
-    Raises:
-        WeightsError: not a DenseNet's weights, damaged, or another network's; every problem is
-            listed.
-        ConfigError: an unknown format or field.
-        OSError: it cannot be read.
-        BackendNotInstalledError: the library that reads it is missing.
     """
     path = Path(path)
     name = file_format or guess(path)
@@ -171,13 +169,12 @@ def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Che
 
     Class names are dropped.
 
+    Raises ``ConfigError`` where ``num_classes`` is no count.
+
     Arguments:
         checkpoint: the network.
         num_classes: of the new classifier; 0: none.
         seed: of the new classifier, which is drawn as ``init_weights`` does.
-
-    Raises:
-        ConfigError: ``num_classes`` is no count.
     """
     num_classes = integer("num_classes", num_classes, 0)
     spec = replace(checkpoint.spec.config, num_classes=num_classes).resolve()

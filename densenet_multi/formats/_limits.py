@@ -14,9 +14,8 @@ HARMLESS = 2**26  # bytes; any file may expand to this many
 def check_size(path: str | os.PathLike[str]) -> int:
     """The size of a file in bytes.
 
-    Raises:
-        WeightsError: the file is larger than 4 GiB.
-        OSError: it cannot be read.
+    Raises ``WeightsError`` where the file is larger than 4 GiB; ``OSError`` where it cannot be
+    read.
     """
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -55,10 +55,8 @@ def write_safetensors(
 def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a file with safetensors' own reader, which checks the header and every offset.
 
-    Raises:
-        WeightsError: another kind of file, a damaged one, or one larger than 4 GiB or with a header
-            larger than 8 MiB.
-        OSError: it cannot be read.
+    Raises ``WeightsError`` for another kind of file, a damaged one, or one larger than 4 GiB or
+    with a header larger than 8 MiB; ``OSError`` where it cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -94,9 +92,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], Weig
 
     PyTorch's counters are omitted.
 
-    Raises:
-        WeightsError: as ``open_safetensors``, and for any other tensor that is not floating point.
-        OSError: it cannot be read.
+    Raises ``WeightsError`` as ``open_safetensors`` does, and for any other tensor that is not
+    floating point; ``OSError`` where it cannot be read.
     """
     with open_safetensors(path) as file:
         metadata = dict(file.metadata() or {})

@@ -94,7 +94,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     )
 
 
-def peer_logits(
+def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
     """The logits of the zoo's own model, which loads the file itself, and its name.

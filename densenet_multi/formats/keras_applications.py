@@ -94,7 +94,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     return (*notes, *unsaid(checkpoint))
 
 
-def peer_logits(
+def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
     """The logits of keras.applications' own model, which loads the file itself, and its name.

@@ -82,17 +82,16 @@ def write_weights(
 ) -> None:
     """Write the file of Keras 3's ``save_weights``, without the groups that would be empty.
 
+    Raises ``ConfigError`` where Keras would not recognize a file of this name;
+    ``BackendNotInstalledError`` where h5py is missing; ``OSError`` where the file cannot be
+    written.
+
     Arguments:
         path: ends in ``.weights.h5``.
         checkpoint: the weights.
         native: gives a layer's name in Keras.
         within: the group of a model inside the model.
         more: {place: value}, written too.
-
-    Raises:
-        ConfigError: Keras would not recognize a file of this name.
-        BackendNotInstalledError: h5py is missing.
-        OSError: the file cannot be written.
     """
     if not path.name.endswith(".weights.h5"):
         raise bad("name", str(path), "one that ends in .weights.h5, because Keras goes by it")

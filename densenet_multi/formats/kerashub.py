@@ -83,7 +83,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     return (SAME, *different_conventions(checkpoint, "KerasHub's models"), *unsaid(checkpoint))
 
 
-def peer_logits(
+def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
     """The logits of KerasHub's own model, which loads the file itself, and its name.
@@ -96,12 +96,12 @@ def peer_logits(
         import keras_hub
 
     with in_dtype_of(checkpoint):
-        answer = nchw_answer(loaded(_peer(checkpoint.spec.config), path), images)
+        answer = nchw_answer(loaded(_library_model(checkpoint.spec.config), path), images)
     pooled = answer if answer.ndim == 2 else answer.mean(axis=(1, 2))
     return pooled, f"KerasHub {keras_hub.__version__}"
 
 
-def _peer(config: DenseNetConfig) -> Any:
+def _library_model(config: DenseNetConfig) -> Any:
     from keras_hub.models import DenseNetBackbone, DenseNetImageClassifier
 
     backbone = DenseNetBackbone(

@@ -63,16 +63,14 @@ def save_weights(
 
     The file is complete or absent, never partial, and the same weights give the same bytes.
 
+    Raises ``WeightsError`` where a tensor does not fit the spec, or is not finite; ``ConfigError``
+    where the usage does not fit the network; ``OSError`` where the file cannot be written.
+
     Arguments:
         path: the file.
         spec: the network, as its config resolves to.
         weights: {canonical name: array}; float16 becomes float32, which holds it exactly.
         usage: how to use them.
-
-    Raises:
-        WeightsError: a tensor does not fit the spec, or is not finite.
-        ConfigError: the usage does not fit the network.
-        OSError: the file cannot be written.
     """
     if spec != spec.config.resolve():
         expected = "expected a spec as its config resolves to, found a changed one"
@@ -89,9 +87,8 @@ def save_weights(
 def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
     """Read the spec and the weights from a portable file, checked against each other.
 
-    Raises:
-        WeightsError: not a complete portable file.
-        OSError: it cannot be read.
+    Raises ``WeightsError`` for anything but a complete portable file; ``OSError`` where it cannot
+    be read.
     """
     checkpoint = load_checkpoint(path)
     return checkpoint.spec, checkpoint.weights

@@ -78,14 +78,13 @@ def from_pretrained(name: str, source: str = "torchvision") -> Checkpoint:
     They are downloaded once into the cache (``$DENSENET_MULTI_CACHE``), checked, and read like any
     other file. Their license is their owner's.
 
+    Raises ``ConfigError`` for an unknown source or name (the message has the nearest);
+    ``DownloadError`` where the download failed, or has another checksum; ``WeightsError`` where the
+    file does not hold a DenseNet.
+
     Arguments:
         name: ``densenet121``, ``161``, ``169`` or ``201``.
         source: ``torchvision``, ``keras`` or ``gluon`` (MXNet's zoo).
-
-    Raises:
-        ConfigError: an unknown source or name; the message has the nearest.
-        DownloadError: the download failed, or has another checksum.
-        WeightsError: the file does not hold a DenseNet.
     """
     check_names("source", [source], SOURCES)
     check_names("name", [name], SOURCES[source])

@@ -21,6 +21,8 @@ LAYER = re.compile(r"features\.denseblock(\d+)\.denselayer(\d+)\.")
 def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetConfig:
     """The configuration whose manifest has these names and shapes, as far as they tell.
 
+    Raises ``WeightsError`` where no DenseNet can have these tensors.
+
     Arguments:
         shapes: {canonical name: canonical shape}.
         known: what no shape tells: ``bn_eps``, ``bn_decay``, ``drop_rate``.
@@ -28,9 +30,6 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
     Returns:
         The configuration, inferred from a few tensors: resolve it, and check all tensors against
         it.
-
-    Raises:
-        WeightsError: no DenseNet can have these tensors.
     """
     blocks: dict[int, int] = {}
     for name in shapes:
@@ -74,6 +73,9 @@ def checkpoint_of(
 ) -> Checkpoint:
     """Recognize the network of canonical tensors, and check every one of them.
 
+    Raises ``WeightsError`` where these are not the tensors of a DenseNet; ``ConfigError`` where a
+    field in ``known`` is impossible.
+
     Arguments:
         weights: {canonical name: array in canonical layout}.
         running_variance: ``"biased"`` or ``"unbiased"``.
@@ -83,10 +85,6 @@ def checkpoint_of(
 
     Returns:
         The checkpoint; a variant for ImageNet with 3 channels has ImageNet's preprocessing.
-
-    Raises:
-        WeightsError: not the tensors of a DenseNet.
-        ConfigError: a field in ``known`` is impossible.
     """
     config = recognize({name: array.shape for name, array in weights.items()}, **known)
     spec = config.resolve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,8 +34,8 @@ class ConversionError(ValueError):
 
 
 def convert(
-    source: Path,
-    destination: Path,
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
     source_format: str | None = None,
     destination_format: str | None = None,
     *,
@@ -43,6 +44,11 @@ def convert(
     verify: bool = False,
 ) -> dict[str, Any]:
     """Read one file, write another, both in any of ``formats.FORMATS``.
+
+    Raises ``ConversionError`` where the logits deviate by more than ``TOLERANCES`` of
+    comparison/deviation.py; ``FileExistsError`` where the destination would replace a folder;
+    ``ValueError``, ``OSError`` and ``ImportError`` as ``formats.read`` and ``formats.write`` do. In
+    every case the destination is complete or as it was.
 
     Arguments:
         source: a file, or an Orbax folder.
@@ -56,13 +62,8 @@ def convert(
     Returns:
         What was done, as plain values: ``from``, ``to``, ``variant``, ``notes`` and, if verified,
         ``max_deviation``, ``image_size`` and whose models were run.
-
-    Raises:
-        ConversionError: the logits deviate by more than ``TOLERANCES`` of comparison/deviation.py.
-        FileExistsError: the destination would replace a folder.
-        ValueError, OSError, ImportError: as ``formats.read`` and ``formats.write``. In every case
-            the destination is complete or as it was.
     """
+    source, destination = Path(source), Path(destination)
     source_format = source_format or formats.guess(source, "source_format")
     destination_format = destination_format or formats.guess_from_name(
         destination, "destination_format"
@@ -160,11 +161,11 @@ def logits(
             # before the ecosystem's own model: this makes MXNet importable on current NumPys, and
             # refuses a Keras engine that is not TensorFlow
             backend = load_backend(module.BACKEND)
-            if peer_logits := getattr(module, "peer_logits", None):
+            if library_logits := getattr(module, "library_logits", None):
                 with suppress(ImportError, LookupError):
-                    peers: tuple[npt.NDArray[np.floating], str]
-                    peers = peer_logits(path, checkpoint, images)
-                    return peers
+                    answer: tuple[npt.NDArray[np.floating], str]
+                    answer = library_logits(path, checkpoint, images)
+                    return answer
             model = backend.build(checkpoint.spec, dtype=widest(checkpoint.weights))
             backend.import_weights(model, checkpoint.weights)
             return backend.predict(model, images), f"densenet_multi.{backend.NAME}"
@@ -183,8 +184,9 @@ def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
     return prepare(to_input(load_sample("test")[0][:VERIFIED_IMAGES]))
 
 
-def inspect(path: Path, file_format: str | None = None) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str], file_format: str | None = None) -> dict[str, Any]:
     """Describe a file of weights in plain values. Raises as ``formats.read``."""
+    path = Path(path)
     name = file_format or formats.guess(path)
     checkpoint = formats.read(path, name)
     counts = count_parameters(checkpoint.spec)

@@ -31,11 +31,11 @@ NAMED = 5  # class names in an error
 
 
 def evaluate(
-    path: Path,
+    path: str | Path,
     *,
     backend_name: str | None = None,
     data: str = "fashion-mnist",
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     image_size: int | None = None,
     batch_size: int = 64,
     seed: int | None = None,
@@ -68,6 +68,7 @@ def evaluate(
     Raises ``ConfigError`` where the network's classes are not those of the data, ``WeightsError``
     where its logits are not finite, and as ``load_checkpoint``, ``load_data``, ``load_backend``.
     """
+    path = Path(path)
     batch_size = integer("batch_size", batch_size, 1)
     backend_name = known_or_first_installed(backend_name)
     checkpoint, size = load_classifier(path, image_size, data)

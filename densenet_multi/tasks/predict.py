@@ -26,8 +26,8 @@ Say = Callable[[str], None]
 
 
 def predict(
-    path: Path,
-    images: Sequence[Path],
+    path: str | Path,
+    images: Sequence[str | Path],
     *,
     backend_name: str | None = None,
     top: int = 5,
@@ -54,6 +54,7 @@ def predict(
 
     Raises ``DataError`` (which names the image), and as ``evaluate.evaluate``.
     """
+    path, images = Path(path), [Path(image) for image in images]
     top, batch_size = integer("top", top, 1), integer("batch_size", batch_size, 1)
     backend_name = known_or_first_installed(backend_name)
     checkpoint, size = load_classifier(path, image_size)

@@ -48,9 +48,8 @@ class TrainingState:
 def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
     """Write where a run stands as one safetensors file, complete or not at all.
 
-    Raises:
-        WeightsError: a tensor does not fit the spec or is not finite.
-        OSError: the file cannot be written.
+    Raises ``WeightsError`` where a tensor does not fit the spec or is not finite; ``OSError`` where
+    the file cannot be written.
     """
     dtype = state.weights["features.conv0.weight"].dtype.name
     arrays = dict(check_weights(spec, state.weights, dtype))
@@ -73,9 +72,8 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
 def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
     """Read where a run stands from a file of ``save_state``, and check it.
 
-    Raises:
-        WeightsError: not the complete state of a training run.
-        OSError: it cannot be read.
+    Raises ``WeightsError`` for anything but the complete state of a training run; ``OSError`` where
+    it cannot be read.
     """
     metadata, arrays = read_safetensors(path)
     if TRAINING_STATE_ENTRY not in metadata:

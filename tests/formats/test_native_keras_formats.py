@@ -124,14 +124,14 @@ def test_peer_logits_are_what_keras_makes_of_the_file(tmp_path):
     keras_applications.write(tmp_path / "x.weights.h5", checkpoint)
     (tmp_path / "x.weights.h5").rename(path)
     x = images(spec, 65, count=1).astype(np.float32)
-    found, who = keras_applications.peer_logits(path, checkpoint, x)
+    found, who = keras_applications.library_logits(path, checkpoint, x)
     assert who == f"keras.applications of Keras {keras.__version__}"
     assert deviation(found, dm.reference.predict(spec, checkpoint.weights, x)) < 1e-5
     with pytest.raises(LookupError):
-        keras_applications.peer_logits(path, checkpoint, x[:, :, :31, :31])  # its smallest is 32
+        keras_applications.library_logits(path, checkpoint, x[:, :, :31, :31])  # its smallest is 32
     other = dm.Checkpoint(dm.get_spec("densenet161"), checkpoint.weights)
     with pytest.raises(LookupError):
-        keras_applications.peer_logits(path, other, x)
+        keras_applications.library_logits(path, other, x)
 
 
 def test_kerass_defaults_are_left_as_they_were():

@@ -139,7 +139,7 @@ def test_densenet121_in_full(tmp_path):
     for name, array in weights.items():
         np.testing.assert_array_equal(back.weights[name], array)
     x = images(spec, 65, count=1).astype(np.float32)
-    found, who = kerashub.peer_logits(path, back, x)
+    found, who = kerashub.library_logits(path, back, x)
     assert who.startswith("KerasHub 0.")
     assert deviation(found, dm.reference.predict(spec, weights, x)) < 1e-5
 
@@ -150,9 +150,9 @@ def test_without_a_classifier_the_peer_gives_pooled_features(tmp_path):
     kerashub.write(tmp_path / "x.weights.h5", checkpoint)
     x = images(spec, 65)
     misread = replace(checkpoint, weights={n: 2 * a for n, a in checkpoint.weights.items()})
-    found, _ = kerashub.peer_logits(tmp_path / "x.weights.h5", misread, x)  # reads the file itself
+    found, _ = kerashub.library_logits(tmp_path / "x.weights.h5", misread, x)  # reads the file itself
     assert found.dtype == np.float64
     assert deviation(found, dm.reference.predict(spec, checkpoint.weights, x)) < 1e-12
     cifar = dm.Checkpoint(dm.get_spec("densenet121", stem="cifar"), {})
     with pytest.raises(LookupError):
-        kerashub.peer_logits(tmp_path / "x", cifar, x)
+        kerashub.library_logits(tmp_path / "x", cifar, x)

@@ -41,6 +41,9 @@ class Rival(Protocol):
     ) -> None:
         """Train any network of this framework by SGD; every step reports loss and accuracy."""
 
+    def free_arrays_early(self, model: Any) -> None:
+        """Let ``fit`` free the arrays of this package's model early, as plain code does."""
+
     def logits(self, network: Any, images: Images) -> Images:
         """Predict in evaluation mode."""
 

@@ -130,6 +130,10 @@ def predicted(network: Any, x: jax.Array) -> jax.Array:
     return network(x)
 
 
+def free_arrays_early(model: Any) -> None:
+    pass  # fit does
+
+
 def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     if not network.norm0.use_running_average:  # eval() visits every module
         network.eval()

@@ -94,6 +94,11 @@ def train(
         after_step()
 
 
+def free_arrays_early(model: Any) -> None:
+    # fit allocates statically: each array then has its own place for good, the most memory of all
+    model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
+
+
 def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return network(mx.nd.from_numpy(images, zero_copy=False)).asnumpy()
 

@@ -68,6 +68,10 @@ def train(
     )
 
 
+def free_arrays_early(model: Any) -> None:
+    pass  # fit does
+
+
 def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return network.predict_on_batch(images.transpose(0, 2, 3, 1))
 

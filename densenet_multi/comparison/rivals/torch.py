@@ -89,6 +89,10 @@ def train(
         after_step()
 
 
+def free_arrays_early(model: Any) -> None:
+    pass  # fit does
+
+
 def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     network.eval()
     with torch.inference_mode():
