@@ -142,6 +142,7 @@ def test_an_unknown_level_is_refused_with_the_known(backend):
     ("depth", "batch_size", "ratio"),
     [(22, 64, 0.9), pytest.param(40, 128, 0.75, marks=pytest.mark.long)],
 )
+@pytest.mark.long("keras", "flax")
 def test_a_step_takes_less_memory(backend, depth, batch_size, ratio):
     report = bench.bench(
         backends=[backend.NAME],

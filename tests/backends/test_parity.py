@@ -27,11 +27,11 @@ VARIANT_SIZES = [("d2l", 96), ("d2l", 99), ("densenet_bc100_k12", 32), ("densene
 FLOAT64_SIZES = [("d2l", 35), ("densenet_bc100_k12", 8), ("densenet121", 35)]
 FLOAT64_SIZES += [pytest.param(*each, marks=pytest.mark.long) for each in VARIANT_SIZES]
 USUAL = ("d2l", "densenet121", "densenet_bc100_k12")  # the others are long
+OTHERS = [("d2l", 96), ("densenet_bc100_k12", 32), ("densenet_bc100_k12", 8)]
 FLOAT32_SIZES = [
-    pytest.param(
-        *each, marks=() if each in [("d2l", 99), ("densenet121", 65)] else pytest.mark.long
-    )
-    for each in [*VARIANT_SIZES, ("densenet_bc100_k12", 8)]
+    ("d2l", 99),
+    pytest.param("densenet121", 65, marks=pytest.mark.long("keras", "flax")),
+    *(pytest.param(*each, marks=pytest.mark.long) for each in OTHERS),
 ]
 NET_SIZES = [(name, size) for name in SMALL for size in (32, 33, 35)]
 

@@ -542,6 +542,7 @@ def test_bench_measures_each_case_in_a_process_of_its_own(backend, work):
 
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("work", bench_child.CASES)
+@pytest.mark.long("keras", "flax")
 def test_bench_measures_each_case(backend, work):
     check_each_case(backend, work)
 

@@ -68,6 +68,7 @@ def check_result(folder, *names: str) -> dict[str, object]:
     return result
 
 
+@pytest.mark.long("keras", "flax")  # all four: test_all_backends_keep_step
 def test_a_backend_alone_takes_the_steps_of_its_fit(backend, tmp_path):
     result = check_result(tmp_path, backend.NAME)
     assert [result["float64"][key] for key in DEVIATIONS] == [0, 0, 0, 0]

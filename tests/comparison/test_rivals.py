@@ -104,6 +104,7 @@ def test_a_plain_loop_trains_until_it_is_stopped(backend):
         rival.train(rival.beginners_network(32), [(x, y)] * 4, 0.1, after_step)
 
 
+@pytest.mark.long("keras", "flax")
 def test_the_frameworks_own_network_answers_as_ours_does(backend):
     rival = rivals.load_rival(backend.NAME)
     size = 224 if backend.NAME == "gluon" else 64  # its last pooling is of 7 x 7

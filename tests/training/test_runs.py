@@ -415,6 +415,7 @@ def whole(backend, tmp_path_factory):
     return output, called(backend, weights, output, *BATCHES, "--format", "json")
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole, tmp_path):
     uninterrupted, done = whole
     assert done.exit_code == 0, done.output
@@ -491,6 +492,7 @@ def test_a_run_ends_with_statistics_measured_anew(backend, weights, whole, tmp_p
     assert not (tmp_path / "frozen" / "final.safetensors").exists()
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_path, monkeypatch):
     given = "--epochs", "1", *BATCHES, "--resume"
     for error in KeyboardInterrupt, SystemExit:
@@ -522,6 +524,7 @@ def wait_for_another_step(output, process):
     assert process.returncode is None, process.stderr.read()
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(backend, weights, tmp_path):
     recipe = dm.Recipe(epochs=2, batch_size=100, image_size=32, learning_rate=1e30)
     options = Options(backend_name=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
@@ -562,6 +565,7 @@ def test_a_start_that_fails_leaves_no_run_behind(backend, weights, tmp_path):
     assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
     for name in ("a", "b"):
         for number in range(4):
