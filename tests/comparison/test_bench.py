@@ -305,7 +305,7 @@ def test_memory_compares_three_ways_to_train_one_network(monkeypatch, case, effi
                 rounds()
             assert rival.finish.call_count == 2  # before the clock stops
 
-    rival = SimpleNamespace(finish=Mock())
+    rival = SimpleNamespace(finish=Mock(), free_arrays_early=Mock())
     monkeypatch.setattr("sys.stdin", io.StringIO())
     monkeypatch.setattr(bench_child, "load_rival", lambda _: rival)
     monkeypatch.setattr(bench_child, "load_backend", lambda _: Backend)
@@ -313,23 +313,7 @@ def test_memory_compares_three_ways_to_train_one_network(monkeypatch, case, effi
     bench_child._fit({**settings, "depth": 40, "warmup": 2, "batch_size": 2})
     expected = dm.cifar_config(40, 12, bottleneck=True).resolve()
     assert built == [(dm.count_parameters(expected), efficient)]
-
-
-def test_gluons_plain_network_is_hybridized_without_static_allocation(monkeypatch):
-    class Model:
-        def hybridize(self, *active, **given):
-            hybridized.append((active, given))
-
-    def fit(model, *_, **__):
-        model.hybridize(static_alloc=True)
-
-    hybridized = []
-    backend = SimpleNamespace(build=lambda *_, **__: Model(), fit=fit)
-    monkeypatch.setattr(bench_child, "load_rival", lambda _: None)
-    monkeypatch.setattr(bench_child, "load_backend", lambda _: backend)
-    settings = {**FEW, "work": "memory", "case": "plain", "backend": "gluon", "variant": None}
-    bench_child._fit({**settings, "depth": 40, "warmup": 1, "batch_size": 2})
-    assert hybridized == [((True,), {})]
+    assert rival.free_arrays_early.call_count == (case == "plain")
 
 
 @pytest.mark.parametrize(

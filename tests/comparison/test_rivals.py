@@ -115,3 +115,15 @@ def test_the_frameworks_own_network_answers_as_ours_does(backend):
     x = np.random.default_rng(0).random((2, 3, size, size), np.float32)
     assert rival.logits(network, x).shape == (2, dm.VARIANTS["densenet121"].num_classes)
     assert rival.framework_network("d2l", size) is None
+
+
+def test_gluon_alone_has_to_be_told_to_free_arrays_early(backend):
+    class Model:
+        def hybridize(self, *active, **given):
+            hybridized.append((active, given))
+
+    hybridized, model = [], Model()
+    rivals.load_rival(backend.NAME).free_arrays_early(model)
+    model.hybridize(static_alloc=True)  # as fit does
+    expected = ((True,), {}) if backend.NAME == "gluon" else ((), {"static_alloc": True})
+    assert hybridized == [expected]
