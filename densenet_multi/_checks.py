@@ -74,6 +74,12 @@ def truth(name: str, given: Any) -> bool:
     return given
 
 
+def one_of(name: str, given: Any, allowed: tuple[str, ...]) -> str:
+    if given not in allowed:
+        raise bad(name, given, " or ".join(map(repr, allowed)))
+    return str(given)
+
+
 def check_bfloat16(bfloat16: bool, dtype: str) -> str:
     """The ``dtype`` of a network that may compute in bfloat16; otherwise ``ConfigError``."""
     if truth("bfloat16", bfloat16) and dtype != "float32":

@@ -137,9 +137,10 @@ class _Network:
 
     def transition(self, name: str, transition: TransitionSpec, x: Array) -> Array:
         x = relu(self.batch_norm(f"{name}.norm", transition.norm, x))
-        # the backends pool first: the two are linear and commute
+        # the backends average first: the two are linear and commute
         x = self.conv(f"{name}.conv", transition.conv, x)
-        return average_pool(transition.pool, x)
+        pool = average_pool if transition.pool_kind == "avg" else max_pool
+        return pool(transition.pool, x)
 
     def conv(self, name: str, conv: ConvSpec, x: Array) -> Array:
         y = convolve(x, self.w[f"{name}.weight"], conv.stride, conv.padding)

@@ -22,12 +22,14 @@ from ._checks import (
     integers,
     is_bool,
     number,
+    one_of,
     refuse_unknown_fields,
     truth,
 )
 
 SCHEMA_VERSION = 1
 STEMS = ("imagenet", "cifar")
+POOLS = ("avg", "max")
 NUMBERS = ("compression", "drop_rate", "bn_eps", "bn_decay")
 
 
@@ -110,14 +112,15 @@ class DenseBlockSpec:
 class TransitionSpec:
     """Between two dense blocks: BN-ReLU-Conv1x1, then 2x2 average pooling with stride 2.
 
-    The convolution and the pooling are linear and commute, so a backend pools first, which leaves a
-    quarter of the convolution's work.
+    The convolution and the average are linear and commute, so a backend averages first, which
+    leaves a quarter of the convolution's work. Max pooling (``pool_kind="max"``) is not linear.
     """
 
     name: str
     norm: BatchNormSpec
     conv: ConvSpec
     pool: PoolSpec
+    pool_kind: str = "avg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,7 @@ def transition(
     in_channels: int,
     out_channels: int,
     *,
+    pool_kind: str = "avg",
     conv_bias: bool = False,
     bn_eps: float = 1e-5,
     bn_decay: float = 0.9,
@@ -205,6 +209,7 @@ def transition(
 ) -> TransitionSpec:
     """A transition from ``in_channels`` to ``out_channels`` at half the height and width.
 
+    ``pool_kind`` is ``"avg"``, as in the paper, or ``"max"``.
     Raises ``ConfigError``. Source: paper, section 3, "Pooling layers" and "Compression".
     """
     in_channels = integer("in_channels", in_channels, 1)
@@ -216,6 +221,7 @@ def transition(
         BatchNormSpec(in_channels, bn_eps, bn_decay),
         ConvSpec(in_channels, out_channels, 1, bias=conv_bias),
         PoolSpec(kernel_size=2, stride=2),
+        one_of("pool_kind", pool_kind, POOLS),
     )
 
 
@@ -241,6 +247,7 @@ class DenseNetConfig:
         conv_bias: a bias on every convolution (the chapter has it, the paper does not).
         bn_eps: added to the variance before the square root.
         bn_decay: fraction of a running statistic that is kept in a training step.
+        transition_pool: ``"avg"``, as in the paper, or ``"max"``: how a transition pools.
 
     Raises ``ConfigError`` (a ``ValueError``). Source: paper, sections 3 and 4.2.
     """
@@ -257,6 +264,7 @@ class DenseNetConfig:
     conv_bias: bool = False
     bn_eps: float = 1e-5
     bn_decay: float = 0.9
+    transition_pool: str = "avg"
 
     def __post_init__(self) -> None:
         def check(name: str, checked: Any) -> None:
@@ -270,8 +278,8 @@ class DenseNetConfig:
         if self.bn_size is not None:
             check("bn_size", integer("bn_size", self.bn_size, 1))
         truth("conv_bias", self.conv_bias)
-        if self.stem not in STEMS:
-            raise bad("stem", self.stem, " or ".join(map(repr, STEMS)))
+        one_of("stem", self.stem, STEMS)
+        one_of("transition_pool", self.transition_pool, POOLS)
 
     def resolve(self) -> DenseNetSpec:
         """The network with every number written out. Raises ``ConfigError`` if a transition would
@@ -311,7 +319,8 @@ class DenseNetConfig:
             if kept == 0:
                 allowed = f"at least 1/{width}: transition{i} would keep none of {width} channels"
                 raise bad("compression", self.compression, allowed)
-            stages.append((block, transition(width, kept, name=f"transition{i}", **common)))
+            pool = {"name": f"transition{i}", "pool_kind": self.transition_pool}
+            stages.append((block, transition(width, kept, **pool, **common)))
             width = kept
 
         classifier = LinearSpec(width, self.num_classes) if self.num_classes else None
@@ -338,6 +347,7 @@ class DenseNetConfig:
         if is_bool(version) or version != SCHEMA_VERSION:
             raise bad("schema_version", version, f"{SCHEMA_VERSION} in this version")
         names = [f.name for f in fields(cls)]
-        if not isinstance(data["config"], dict) or set(names) - data["config"].keys():
+        needed = set(names) - {"transition_pool"}  # files of before it existed pool by averages
+        if not isinstance(data["config"], dict) or needed - data["config"].keys():
             raise bad("config", data["config"], f"an object with the fields {', '.join(names)}")
         return cls(**data["config"])

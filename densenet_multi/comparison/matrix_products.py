@@ -11,7 +11,7 @@ def matrix_products(
 ) -> Iterator[tuple[int, int, int]]:
     """(m, k, n) of the product (m, k) x (k, n) that each convolution of the network is.
 
-    A transition's convolution comes after its pooling, as in the backends.
+    A transition's convolution comes after its average pooling, as in the backends.
     """
     sizes = {name: h * w for name, (_, h, w) in shape_trace(spec, image_size, image_size)}
     conv0 = spec.stem.conv0
@@ -21,6 +21,7 @@ def matrix_products(
         for layer in block.layers:
             convolutions += [(c, sizes[block.name]) for c in (layer.conv1, layer.conv2) if c]
         if transition:
-            convolutions.append((transition.conv, sizes[transition.name]))
+            at = transition if transition.pool_kind == "avg" else block
+            convolutions.append((transition.conv, sizes[at.name]))
     for conv, area in convolutions:
         yield batch_size * area, conv.in_channels * conv.kernel_size**2, conv.out_channels

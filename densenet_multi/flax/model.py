@@ -77,10 +77,14 @@ class Transition(nnx.Module):
         self.spec = spec
         self.norm = batch_norm(spec.norm, rngs=rngs)
         self.conv = conv(spec.conv, rngs=rngs)
-        self.pool = avg_pool(spec.pool)
+        self.averages = spec.pool_kind == "avg"
+        self.pool = avg_pool(spec.pool) if self.averages else max_pool(spec.pool)
 
     def __call__(self, x: Array) -> Array:
-        return self.conv(self.pool(relu(self.norm(x))))
+        x = relu(self.norm(x))
+        if self.averages:  # as linear as the convolution, which then has a quarter to do
+            return self.conv(self.pool(x))
+        return self.pool(self.conv(x))
 
 
 class Features(Stem):

@@ -16,6 +16,7 @@ from .._checks import ConfigError, check_names, integer
 from ..checkpoint import Checkpoint
 from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights, widest
+from ._told import NOTHING, Told
 
 __all__ = [
     "FORMATS",
@@ -57,8 +58,10 @@ class Format(Protocol):
         where the file is of this kind and damaged.
         """
 
-    def read(self, path: Path) -> Checkpoint:
+    def read(self, path: Path, told: Told = NOTHING) -> Checkpoint:
         """The weights in canonical names and layout, all checked, with their usage.
+
+        ``told`` is what the user says about the file.
 
         Raises ``WeightsError``, ``ConfigError``, ``OSError``, ``BackendNotInstalledError``.
         """
@@ -72,6 +75,7 @@ def read(
     file_format: str | None = None,
     *,
     variant: str | None = None,
+    prefix: str | None = None,
     **overrides: Any,
 ) -> Checkpoint:
     """Read weights of any known format, in canonical names and layout.
@@ -86,13 +90,15 @@ def read(
         file_format: one of ``FORMATS``; by default the content decides.
         variant: one of ``VARIANTS``; overrides the one detected from names and shapes, and must
             fit them.
+        prefix: what stands before the names of the network's tensors, in a file with several.
         overrides: fields of ``DenseNetConfig`` that no tensor shows (``bn_eps``, ``drop_rate``).
     """
     path = Path(path)
     name = file_format or guess(path)
     check_names("format", [name], FORMATS)
+    told = Told(file_format=file_format is not None, variant=variant, prefix=prefix)
     try:
-        checkpoint = module(name).read(path)
+        checkpoint = module(name).read(path, told)
     except ValueError as error:
         raise _naming(path, error) from None
     if not variant and not overrides:

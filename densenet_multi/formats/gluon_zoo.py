@@ -27,6 +27,7 @@ from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import WeightsError
 from ._limits import check_size
 from ._notes import differences, unsaid
+from ._told import NOTHING, Told
 from .recognize import checkpoint_of
 
 BACKEND = "gluon"
@@ -48,7 +49,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return head[:8] == struct.pack("<Q", LIST_MAGIC)
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
     """The weights; their running variances are biased, as MXNet's on the CPU are."""
     check_size(path)
     with path.open("rb") as file:

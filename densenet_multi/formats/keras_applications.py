@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ..checkpoint import Checkpoint
 from ..weights import WeightsError
 from ._notes import unsaid
+from ._told import NOTHING, Told
 from .keras_files import (
     DECAY,
     EPSILON,
@@ -54,7 +55,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return b"pool2_conv" in names or {b"conv2d_1", b"batch_normalization_1"} <= names
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
     """The weights; their running variances are biased, as Keras' are."""
     notes = []
     weights = read_weights(path, canonical_layer)

@@ -20,6 +20,7 @@ from ..checkpoint import Checkpoint
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError
 from ._notes import unsaid
+from ._told import NOTHING, Told
 from .keras_applications import KERASHUB
 from .keras_files import (
     DECAY,
@@ -54,7 +55,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return bool(names_in(path, head, KERASHUB))
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
     """The weights; their running variances are biased, as Keras' are."""
     notes = [SAME]
     files = [path / name for name in PRESET if (path / name).exists()] if path.is_dir() else [path]

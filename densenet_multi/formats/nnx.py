@@ -30,6 +30,7 @@ from ._safetensors import (
     to_float,
     write_safetensors,
 )
+from ._told import NOTHING, Told
 from .recognize import checkpoint_of
 
 BACKEND = "flax"
@@ -53,7 +54,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return path.is_dir()
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
     """The weights; their running variances are biased, as Flax' are."""
     found = _read_orbax(path) if path.is_dir() else read_safetensors(path)[1]
     weights: dict[str, Any] = {}

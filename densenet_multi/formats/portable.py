@@ -30,6 +30,7 @@ from ._safetensors import (
     to_float,
     write_safetensors,
 )
+from ._told import NOTHING, Told
 
 BACKEND = None  # no framework has this format
 
@@ -42,7 +43,7 @@ def looks_like(path: Path, head: bytes) -> bool:
         return PORTABLE_ENTRY in (file.metadata() or {})
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
     """The weights and the usage that were written."""
     return load_checkpoint(path)
 

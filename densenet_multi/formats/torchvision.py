@@ -1,15 +1,12 @@
-"""torchvision's and timm's files: ``.pth`` and ``.safetensors``. Their names are canonical.
+"""PyTorch's files with torchvision's names, ``.pth`` and ``.safetensors``. They are canonical.
 
-Files differ in names of before 2018 (``norm.1`` for ``norm1``), DataParallel's ``module.``, a
-training checkpoint around the ``state_dict``, and PyTorch's counters.
+timm, MONAI and many others use these names too; what is around them, and beside them, differs: see
+_networks.py. The files are read without PyTorch, and nothing in them is run: see _torch_files.py.
 Source: https://github.com/pytorch/vision/blob/main/torchvision/models/densenet.py
 """
 
 from __future__ import annotations
 
-import re
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +17,41 @@ from .._files import replacing
 from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..weights import WeightsError
-from ._limits import check_size
+from ._networks import find_network
 from ._notes import differences, unsaid
-from ._safetensors import (
-    is_safetensors,
-    names_in_safetensors,
-    read_safetensors,
-    to_float,
-    write_safetensors,
-)
+from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors, write_safetensors
+from ._told import NOTHING, Told
+from ._torch_files import first_line, float_tensors, is_torch_file, read_torch, to_numpy
 from .recognize import checkpoint_of
 
 BACKEND = "torch"
-OLD_NAME = re.compile(r"(\.denselayer\d+\.(?:norm|relu|conv))\.(\d\.)")
-AROUND = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
 
 
 def looks_like(path: Path, head: bytes) -> bool:
     """Whether it is PyTorch's zip or bare pickle, or safetensors without NNX' names."""
     if is_safetensors(head):
         return not any(name.endswith("kernel") for name in names_in_safetensors(path))
-    return _is_pickle(path, head)
+    return is_torch_file(path, head)
 
 
-def _is_pickle(path: Path, head: bytes) -> bool:
-    if head[:4] == b"PK\x03\x04":
-        return any(name.endswith("data.pkl") for name in _names_in_zip(path))
-    return head[:2] == b"\x80\x02"
-
-
-def _names_in_zip(path: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise WeightsError(f"expected a zip archive, found a damaged one ({error})") from None
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        return []  # PyTorch does not compress; a small file could become huge
-    return [entry.filename for entry in entries]
-
-
-def read(path: Path) -> Checkpoint:
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     """The weights; their running variances are PyTorch's unbiased ones."""
-    notes: list[str] = []
-    weights = canonical(_state(path, notes), notes)
-    return checkpoint_of(weights, "unbiased", f"torchvision or timm: {path.name}", notes)
+    with path.open("rb") as file:
+        head = file.read(512)
+    if is_safetensors(head):
+        state, root = read_safetensors(path)[1], None
+    elif is_torch_file(path, head):
+        root = read_torch(path)
+        state = float_tensors(root, path.stat().st_size)
+    else:
+        raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
+    found = find_network({name: tensor.shape for name, tensor in state.items()}, told.prefix)
+    weights = {canonical: to_numpy(name, state[name]) for name, canonical in found.names.items()}
+    if found.biasless:
+        outputs = weights["classifier.weight"]
+        weights["classifier.bias"] = np.zeros(len(outputs), outputs.dtype)
+    source = f"torchvision or timm: {path.name}"
+    return checkpoint_of(weights, "unbiased", source, found.notes)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -85,7 +71,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             try:
                 torch.save(tensors, temporary)
             except RuntimeError as error:  # which is no OSError, not even on a full disk
-                raise OSError(f"{path}: could not be written ({_first_line(error)})") from None
+                raise OSError(f"{path}: could not be written ({first_line(error)})") from None
     return (
         *differences(checkpoint, "torchvision's models", (1e-5, 0.9), "PyTorch's", "unbiased"),
         *unsaid(checkpoint),
@@ -120,93 +106,3 @@ def library_logits(
     with torch.inference_mode():
         answer: npt.NDArray[np.float32] = model.eval()(torch.tensor(images)).numpy()
     return answer, f"torchvision {torchvision.__version__}"
-
-
-def canonical(state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """The tensors of a ``state_dict`` under canonical names, without counters."""
-    prefix = ""
-    while not any(name.startswith(f"{prefix}features.") for name in state):
-        longer = [p for p in PREFIXES if any(name.startswith(prefix + p) for name in state)]
-        if not longer or len(prefix) > 50:
-            break
-        prefix += longer[0]
-    if prefix:
-        notes.append(f"the prefix {prefix!r} was taken off every name")
-    weights = {}
-    old = 0
-    for full, array in state.items():
-        name = full.removeprefix(prefix)
-        if name.endswith("num_batches_tracked"):
-            continue
-        renamed = OLD_NAME.sub(r"\1\2", name)
-        old += renamed != name
-        if renamed in weights:
-            raise WeightsError(f"{full}: found twice, as {renamed} too")
-        weights[renamed] = array
-    if old:
-        notes.append(f"{old} names of before 2018 (norm.1) became today's (norm1)")
-    return weights
-
-
-def _state(path: Path, notes: list[str]) -> dict[str, Any]:
-    check_size(path)
-    with path.open("rb") as file:
-        head = file.read(512)
-    if is_safetensors(head):
-        return read_safetensors(path)[1]
-    if _is_pickle(path, head):
-        return _unpickle(path, notes)
-    raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
-
-
-def _unpickle(path: Path, notes: list[str]) -> dict[str, Any]:
-    with framework("torch", "torch"):
-        import torch
-    try:
-        with path.open("rb") as file:  # of a path, PyTorch looks at the name too
-            # weights_only: an unpickler that knows tensors and containers, and runs nothing
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001  # whatever the unpickler meets in a damaged file
-        text = "expected a checkpoint of tensors, found one that PyTorch does not read with"
-        if name := re.search(r"\bGLOBAL ([\w.]+)", str(error)):
-            raise WeightsError(
-                f"{text} weights_only=True, because it holds {name[1]}, and to make that could run "
-                "any code; if you trust it: torch.save(model.state_dict(), 'NEW.pth')"
-            ) from None
-        raise WeightsError(f"{text} weights_only=True ({_first_line(error)})") from None
-    for _ in AROUND:
-        inside = [n for n in AROUND if isinstance(loaded, dict) and isinstance(loaded.get(n), dict)]
-        if inside:
-            loaded = loaded[inside[0]]
-            notes.append(f"the weights were in the entry {inside[0]!r} of a training checkpoint")
-            notes.extend(f"its entry {name!r} was left out" for name in inside[1:])
-    if not isinstance(loaded, dict):
-        raise WeightsError(f"expected a state_dict, found {type(loaded).__name__}")
-    state = {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-    if len(state) < len(loaded):
-        notes.append(f"{len(loaded) - len(state)} entries that are no tensors were left out")
-    needed, size = sum(t.numel() * t.element_size() for t in state.values()), path.stat().st_size
-    if needed > size:  # few numbers in the file may be seen as many
-        raise WeightsError(
-            f"expected tensors that fit in the file together, found {needed:,} bytes of them in "
-            f"{size:,}"
-        )
-    return {name: _to_numpy(name, tensor) for name, tensor in state.items()}
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line.startswith("WeightsUnpickler error:")]
-    return next(iter(told or lines), type(error).__name__)
-
-
-def _to_numpy(name: str, tensor: Any) -> Any:
-    import torch
-
-    try:
-        wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-        return to_float(wide.detach().numpy())
-    except (RuntimeError, TypeError) as error:
-        raise WeightsError(f"{name}: expected a dense tensor, found {error}") from None

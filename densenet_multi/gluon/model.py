@@ -81,10 +81,14 @@ class Transition(HybridBlock):
         self.spec = spec
         self.norm = batch_norm(spec.norm)
         self.conv = conv(spec.conv)
-        self.pool = avg_pool(spec.pool)
+        self.averages = spec.pool_kind == "avg"
+        self.pool = avg_pool(spec.pool) if self.averages else max_pool(spec.pool)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return self.conv(self.pool(relu(self.norm(x))))
+        x = relu(self.norm(x))
+        if self.averages:  # as linear as the convolution, which then has a quarter to do
+            return self.conv(self.pool(x))
+        return self.pool(self.conv(x))
 
 
 class Features(Stem):

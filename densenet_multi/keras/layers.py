@@ -33,7 +33,7 @@ def batch_norm(spec: BatchNormSpec) -> keras.layers.Layer:
 
 
 def max_pool(spec: PoolSpec) -> keras.layers.Layer:
-    # zeros around the map do no harm, because a ReLU comes first
+    # zeros around the map do no harm, because a ReLU comes before the stem's; a transition has none
     last = {"data_format": "channels_last"}
     padding = keras.layers.ZeroPadding2D(spec.padding, **last)
     pool = keras.layers.MaxPooling2D(spec.kernel_size, spec.stride, **last)
