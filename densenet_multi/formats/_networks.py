@@ -73,8 +73,10 @@ def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
         raise WeightsError(f"{_EXPECTED}; found {_counted(shapes)}")
     around, notes = _chosen(bodies, prefix)
     found = Found(dict(bodies.pop(around)), around.removesuffix("features."), notes=notes)
+    if found.prefix and around.endswith("features."):
+        notes.append(f"the prefix {found.prefix!r} was taken off every name")
     if old:
-        notes.append("names of before 2018 (norm.1) became today's (norm1)")
+        notes.append(f"{old} names of before 2018 (norm.1) became today's (norm1)")
     if around and not around.endswith("features."):
         notes.append(f"{around.split('.')[-2]!r} in its names was read as 'features'")
     for name, canonical in found.names.items():
