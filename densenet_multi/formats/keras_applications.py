@@ -8,23 +8,29 @@ Source: https://github.com/keras-team/keras/blob/master/keras/src/applications/d
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, Usage
 from ..weights import WeightsError
+from ._keras_declared import Declared, affine, declared_network
+from ._keras_graph import UndeclaredError, graph_of
+from ._keras_models import declared_models_logits, in_dtype_of, loaded, nchw_answer
 from ._notes import unsaid
 from ._told import NOTHING, Told
 from .keras_files import (
     DECAY,
     EPSILON,
+    declaration,
     different_conventions,
-    in_dtype_of,
-    loaded,
+    is_keras,
+    layers_have_names,
     names_in,
-    nchw_answer,
+    read_declared,
     read_weights,
     write_weights,
 )
@@ -48,24 +54,100 @@ SIZES = {
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is Keras' and has keras.applications' names, or numbers only."""
-    names = names_in(path, head, (*KERASHUB, b"pool2_conv", b"conv2d_1", b"batch_normalization_1"))
-    if not names.isdisjoint(KERASHUB):
-        return False
-    return b"pool2_conv" in names or {b"conv2d_1", b"batch_normalization_1"} <= names
+    """Whether it is Keras', and not KerasHub's."""
+    return is_keras(path, head) and not names_in(path, head, KERASHUB)
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
-    """The weights; their running variances are biased, as Keras' are."""
-    notes = []
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:
+    """The weights; their running variances are biased, as Keras' are.
+
+    A file that declares its layers is believed: see _keras_declared.py. One of weights alone is
+    taken for a network of keras.applications if its layers are called as there, or if the user
+    says so.
+    """
+    if (declared := declaration(path)) is not None:
+        try:
+            return _declared(path, declared_network(graph_of(declared)))
+        except UndeclaredError as error:
+            own = f"the model is a class of its own ({error}), whose inside is not declared"
+            kept = [f"{own}; assumed: {ASSUMED}"]
+    else:
+        kept = _reasons(path, told)
     weights = read_weights(path, canonical_layer)
-    if "classifier.weight" in weights:
-        notes.append(
-            "keras.applications' models end in a softmax, unless built with "
-            "classifier_activation=None; this network gives the logits before it"
-        )
-    source = f"keras.applications: {path.name}"
-    return checkpoint_of(weights, "biased", source, notes, bn_eps=EPSILON, bn_decay=DECAY)
+    return checkpoint_of(weights, "biased", _source(path), kept, bn_eps=EPSILON, bn_decay=DECAY)
+
+
+ASSUMED = (
+    "that its layers are connected as in keras.applications, with an average over the last maps "
+    "and logits, whatever activation follows"
+)
+
+
+def _source(path: Path) -> str:
+    return f"keras.applications: {path.name}"
+
+
+def _reasons(path: Path, told: Told) -> list[str]:
+    """Why weights alone are taken for keras.applications', as a note. Raises ``WeightsError``."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if names_in(path, head, (b"pool2_conv", b"conv5_block1_1_conv")):
+        return [f"weights alone do not say what is computed; assumed: {ASSUMED}"]
+    if told.file_format and told.variant:
+        return [f"taken for keras.applications' layers, because you said so; assumed: {ASSUMED}"]
+    if not layers_have_names(path):
+        return [f"the file does not store its layers' names; assumed: {ASSUMED}"]
+    raise WeightsError(
+        "expected layers that are called as in keras.applications, such as conv2_block1_1_conv, "
+        "found others: networks whose layers merely count the same may pad, order and pool "
+        "otherwise. Save the whole model (model.save('NAME.keras')), which declares what it "
+        "computes; or, if you know that it is the same function, pass source_format='keras' and "
+        "variant='densenet121'"
+    )
+
+
+def _declared(path: Path, declared: Declared) -> Checkpoint:
+    weights, declared.stored = read_declared(path, declared)
+    notes = declared.notes
+    usage = usage_of(declared, notes)
+    source = f"Keras: {path.name}"
+    found = checkpoint_of(weights, "biased", source, notes, **declared.fields)
+    known = {f.name: getattr(usage, f.name) for f in fields(Usage)}
+    given = {name: value for name, value in known.items() if value is not None}
+    if declared.before:
+        given = {"mean": None, "std": None, **given}
+    return replace(found, usage=replace(found.usage, **given).fits(found.spec))
+
+
+def usage_of(declared: Declared, notes: list[str]) -> Usage:
+    """How the declaration says that pixels are prepared, and what the outputs mean."""
+    prepared = affine(declared.before, declared.stored)
+    size = declared.image_size
+    if prepared is None:
+        return Usage(image_size=size, activation=declared.activation)
+    scale, shift = prepared
+    means = [-b / a for a, b in zip(*_same_length(scale, shift), strict=True)]
+    high = 255.0 if max(abs(a) for a in scale) < 0.2 or max(means) > 2 else 1.0
+    notes.append(
+        f"its layers {', '.join(map(str, declared.before))} prepare pixels from 0 to {high:.0f}, "
+        "which is assumed; they became the file's range, mean and std"
+    )
+    if len(set(scale)) == len(set(shift)) == 1:
+        low, top = shift[0], shift[0] + high * scale[0]
+        return Usage(image_size=size, activation=declared.activation, value_range=(low, top))
+    stds = [1 / a for a in _same_length(scale, shift)[0]]
+    return Usage(
+        image_size=size,
+        activation=declared.activation,
+        value_range=(0.0, high),
+        mean=tuple(means),
+        std=tuple(stds),
+    )
+
+
+def _same_length(one: list[float], other: list[float]) -> tuple[list[float], list[float]]:
+    size = max(len(one), len(other))
+    return one * (size // len(one)), other * (size // len(other))
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -98,12 +180,21 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """The logits of keras.applications' own model, which loads the file itself, and its name.
+    """The logits of the user's model, as its file declares it, or of keras.applications' own; who.
 
-    Raises ``LookupError`` where that cannot be this network, or accept these images.
+    Either loads the file itself. Raises ``LookupError`` where that cannot be this network, or
+    accept these images.
     """
     from tensorflow import keras
 
+    given = declaration(path)
+    with suppress(UndeclaredError):
+        if given is not None:
+            declared = declared_network(graph_of(given))
+            _, declared.stored = read_declared(path, declared)
+            with in_dtype_of(checkpoint):
+                answer = declared_models_logits(path, given, declared, images)
+            return answer, f"your own model in Keras {keras.__version__}, as the file declares it"
     config = checkpoint.spec.config
     unlike = [f for f, value in FAMILY.items() if getattr(config, f) != value]
     if unlike or config.block_config not in SIZES or config.in_channels != 3:

@@ -10,14 +10,13 @@ Source: https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_
 from __future__ import annotations
 
 import io
+import json
 import math
 import mmap
 import re
-import tempfile
-import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count, pairwise
 from pathlib import Path
@@ -33,6 +32,7 @@ from ..checkpoint import Checkpoint
 from ..manifest import layers
 from ..spec import BatchNormSpec, ConvSpec
 from ..weights import Weights, WeightsError
+from ._keras_declared import Declared
 from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
 from ._limits import LARGEST_FILE, check_size, is_bomb
 from ._notes import differences
@@ -71,6 +71,85 @@ def read_weights(path: Path, canonical: Callable[[str], str | None] = lambda _: 
             raise WeightsError(f"{variable.place}: found twice, as {name} too")
         weights[name] = variable.array
     return weights
+
+
+def read_declared(path: Path, declared: Declared) -> tuple[Weights, dict[str, tuple[Any, Any]]]:
+    """The declared layers' tensors, and {place: (mean, variance)} of what normalizes pixels.
+
+    Layers are found by their place in a file of Keras 3, and by their name in an older one.
+    """
+    places = {layer.place: canonical for canonical, layer in declared.layers.items()}
+    names = {layer.name: canonical for canonical, layer in declared.layers.items()}
+    with opened(path) as (file, size):
+        found = list(_variables(file, size, names.get))
+    weights: Weights = {}
+    before: dict[str, dict[str, Any]] = {}
+    for variable in found:
+        canonical = variable.layer if variable.layer in declared.layers else None
+        canonical = places.get(variable.place, canonical)
+        if canonical is not None:
+            name = f"{canonical}.{variable.leaf}"
+            if name in weights:
+                raise WeightsError(f"{variable.place}: found twice, as {name} too")
+            weights[name] = variable.array
+        elif _class_in(variable.place.rpartition("/")[2]) == "normalization":
+            before.setdefault(variable.place, {})[variable.leaf] = variable.array
+    stored = {
+        place: (leaves.get("0", leaves.get("mean")), leaves.get("1", leaves.get("variance")))
+        for place, leaves in before.items()
+    }
+    return weights, stored
+
+
+def declaration(path: Path) -> Any | None:
+    """What a whole model's file says about its layers; None for a file of weights alone.
+
+    Raises ``WeightsError`` where the declaration is damaged.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    try:
+        if is_zip:
+            return json.loads(_member(path, CONFIG))
+        with opened(path) as (opened_file, _):
+            if "model_config" not in opened_file.attrs:
+                return None
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as texts,
+        ):
+            return _json_in(texts)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(
+            f"expected a model's declaration, found damaged JSON ({error})"
+        ) from None
+
+
+def _json_in(texts: mmap.mmap) -> Any:
+    """The declaration in an HDF5 file's bytes: a text in one piece, after its length.
+
+    Not read through HDF5, whose library can hang or crash on the text of a damaged file.
+    """
+    start = -1
+    while (start := texts.find(b'{"class_name"', start + 1)) >= 0:
+        length = int.from_bytes(texts[start - 8 : start], "little")
+        if length <= len(texts) - start:
+            with suppress(ValueError):
+                found = json.loads(texts[start : start + length].rstrip(b"\0"))
+                if isinstance(found, dict) and "config" in found:
+                    return found
+    raise ValueError("no text of an attribute model_config")
+
+
+def layers_have_names(path: Path) -> bool:
+    """Whether a file of weights alone stores how its layers are called."""
+    with opened(path) as (file, _):
+        if "layer_names" in file.attrs or "model_weights" in file:
+            return True
+        groups = (item for place, item in _walk(file) if place.endswith("/vars"))
+        return any("name" in group.attrs for group in groups)
 
 
 def write_weights(
@@ -117,51 +196,6 @@ def different_conventions(checkpoint: Checkpoint, models: str) -> list[str]:
     return differences(checkpoint, models, (EPSILON, DECAY), "Keras'", "biased")
 
 
-@contextmanager
-def in_dtype_of(checkpoint: Checkpoint) -> Iterator[None]:
-    """Let models that are built in this context compute in the weights' dtype."""
-    from tensorflow import keras
-
-    before = keras.config.floatx(), keras.config.dtype_policy()
-    dtype = checkpoint.weights["features.conv0.weight"].dtype.name
-    try:
-        keras.config.set_floatx(dtype)  # of inputs
-        keras.config.set_dtype_policy(dtype)  # of layers
-        yield
-    finally:
-        keras.config.set_floatx(before[0])
-        keras.config.set_dtype_policy(before[1])
-
-
-def loaded(model: Any, path: Path) -> Any:
-    """Let Keras itself load a file into a model. Raises ``LookupError`` where it cannot."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pages of them before the error
-        link = Path(folder, f"peer{_ending(path)}")  # Keras goes by the name
-        link.symlink_to(path.resolve())
-        try:
-            model.load_weights(link)
-        except ValueError as error:  # a model inside another one
-            raise LookupError(str(error)) from None
-    return model
-
-
-def _ending(path: Path) -> str:
-    """The ending by which Keras recognizes a file of this content."""
-    with path.open("rb") as file:
-        if file.read(4) == b"PK\x03\x04":
-            return ".keras"
-    with opened(path) as (file, _):
-        return ".h5" if "layer_names" in file.attrs or "model_weights" in file else ".weights.h5"
-
-
-def nchw_answer(model: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
-    """The outputs of a Keras model for images (N, C, H, W)."""
-    x = images.transpose(0, 2, 3, 1).astype(model.compute_dtype)
-    answer: npt.NDArray[np.floating] = model(x, training=False).numpy()
-    return answer
-
-
 def _class_of(piece: object) -> str:
     if isinstance(piece, ConvSpec):
         return "conv2d"
@@ -188,6 +222,24 @@ class Variable:
     array: npt.NDArray[np.floating]
 
 
+def is_keras(path: Path, head: bytes) -> bool:
+    """Whether it is HDF5, or a ``.keras`` archive."""
+    if head.startswith(MAGIC):
+        return True
+    if head[:4] != b"PK\x03\x04":
+        return False
+    try:
+        return {WEIGHTS, CONFIG} <= set(zip_members(path))
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return False
+
+
+def zip_members(path: Path) -> dict[str, zipfile.ZipInfo]:
+    """What is in a zip archive, by names with "/", also where Windows wrote them."""
+    with zipfile.ZipFile(path) as archive:
+        return {info.filename.replace("\\", "/"): info for info in archive.infolist()}
+
+
 def names_in(path: Path, head: bytes, names: Iterable[bytes]) -> set[bytes]:
     """The names among these that a Keras file contains as text; none for any other file.
 
@@ -199,14 +251,7 @@ def names_in(path: Path, head: bytes, names: Iterable[bytes]) -> set[bytes]:
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as texts,
         ):
             return {name for name in names if texts.find(name) >= 0}
-    if head[:4] != b"PK\x03\x04":
-        return set()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            is_keras = {WEIGHTS, CONFIG} <= set(archive.namelist())
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        return set()
-    config = _member(path, CONFIG) if is_keras else b""
+    config = _member(path, CONFIG) if is_keras(path, head) else b""
     return {name for name in names if name in config}
 
 
@@ -240,7 +285,8 @@ def _member(path: Path, name: str) -> bytes:
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                info = archive.getinfo(name)
+                entries = {i.filename.replace("\\", "/"): i for i in archive.infolist()}
+                info = entries[name]
                 _check_packing(info, path.stat().st_size)
                 return archive.read(info)
         except WeightsError:
@@ -295,6 +341,8 @@ def _variables(file: Any, size: int, canonical: Callable[[str], str | None]) -> 
             continue
         if "seed_generator" in parts:  # a Dropout's random state
             continue
+        if _is_count(parts, leaf):
+            continue
         total += _bytes_in(place, item, size)
         if total > size:
             raise WeightsError(f"{place}: expected tensors that fit in the file together")
@@ -310,6 +358,12 @@ def _variables(file: Any, size: int, canonical: Callable[[str], str | None]) -> 
             plain = leaf.partition(":")[0]
             layer = named[0] if named else inside
             yield Variable(inside, layer, OLD_LEAVES.get(plain, plain), _array(item))
+
+
+def _is_count(parts: list[str], leaf: str) -> bool:
+    """Whether it counts what a Normalization has seen: an integer."""
+    classes = [_class_in(part) for part in parts]
+    return "normalization" in classes and leaf in ("2", "count", "count:0")
 
 
 def _class_in(group: str) -> str:

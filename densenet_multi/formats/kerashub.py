@@ -19,6 +19,7 @@ from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError
+from ._keras_models import in_dtype_of, loaded, nchw_answer
 from ._notes import unsaid
 from ._told import NOTHING, Told
 from .keras_applications import KERASHUB
@@ -26,10 +27,7 @@ from .keras_files import (
     DECAY,
     EPSILON,
     different_conventions,
-    in_dtype_of,
-    loaded,
     names_in,
-    nchw_answer,
     read_weights,
     write_weights,
 )
