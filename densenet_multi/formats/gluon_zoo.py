@@ -1,8 +1,10 @@
-"""The MXNet Gluon zoo's ``.params``, read and written without MXNet.
+"""MXNet Gluon's ``.params``, read and written without MXNet: the zoo's models, and others.
 
 MXNet is retired, and its reader trusts what it reads; the format is a page of C structs: a list of
 arrays, then their names. Names are structural (``features.0.weight``, from ``save_parameters``) or
-prefixed (``densenet0_conv0_weight``, from older files and the zoo's own downloads).
+prefixed (``densenet0_conv0_weight``, from ``collect_params().save``, ``export``, and the zoo's own
+downloads). Models of this package and of the chapter in Dive into Deep Learning are read too; what
+is written is for the zoo's.
 Source: https://github.com/apache/mxnet/blob/1.9.1/src/ndarray/ndarray.cc (NDArray::Save) and
 https://github.com/apache/mxnet/blob/1.9.1/python/mxnet/gluon/model_zoo/vision/densenet.py
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +27,9 @@ from ..checkpoint import Checkpoint
 from ..manifest import shape_trace, tensors
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import WeightsError
+from ._chapter import NOTE, chapter_names, names_in_order
 from ._limits import check_size
+from ._networks import find_network
 from ._notes import differences, unsaid
 from ._told import NOTHING, Told
 from .recognize import checkpoint_of
@@ -49,7 +53,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return head[:8] == struct.pack("<Q", LIST_MAGIC)
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     """The weights; their running variances are biased, as MXNet's on the CPU are."""
     check_size(path)
     with path.open("rb") as file:
@@ -59,10 +63,10 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
     if any(name.startswith(("arg:", "aux:")) for name in arrays):
         notes.append("the prefixes arg: and aux: of an exported model were taken off")
         arrays = {name.partition(":")[2]: array for name, array in arrays.items()}
-    names = list(arrays)
-    found = _from_structure(names) if any("." in name for name in names) else _from_prefixes(names)
-    weights = {found.get(name, name): array for name, array in arrays.items()}
-    return checkpoint_of(weights, "biased", f"MXNet Gluon zoo: {path.name}", notes)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    found, whose, more = _named(shapes, told.prefix)
+    weights = {found[name]: array for name, array in arrays.items() if name in found}
+    return checkpoint_of(weights, "biased", f"{whose}: {path.name}", [*notes, *more])
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -160,7 +164,69 @@ def _is_no_zoo_network(config: DenseNetConfig) -> bool:
 # --- Names --------------------------------------------------------------------------------------
 
 BACK = {place: layer for layer, place in INSIDE.items()}
+ZOO, OTHERS = "MXNet Gluon zoo", "MXNet Gluon"  # whose model it is
+NUMBERED = re.compile(r"(?P<layer>\w*?(?P<kind>batchnorm|conv|dense)(?P<number>\d+))_(?P<leaf>\w+)")
 CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
+
+
+def _named(
+    shapes: Mapping[str, tuple[int, ...]], prefix: str | None
+) -> tuple[dict[str, str], str, list[str]]:
+    """{name: canonical name} of a network's tensors, whose model it is, and notes for the user."""
+    names = list(shapes)
+    if any(re.match(r"features\.\d", name) for name in names):
+        found = _from_structure(names)
+    elif any("." in name for name in names):
+        if chapter := chapter_names(shapes, prefix):
+            return chapter, OTHERS, [NOTE, *_left_out(names, chapter)]
+        network = find_network({_with_leaf(name): shape for name, shape in shapes.items()}, prefix)
+        renamed = {_with_leaf(name): name for name in names}
+        return {renamed[n]: c for n, c in network.names.items()}, OTHERS, network.notes
+    elif any("_stage" in name for name in names):
+        found = _from_prefixes(names)
+    else:
+        found = _from_numbers(shapes)
+        if found:
+            note = (
+                "its layers have only numbers for names: they were read in that order; padding, "
+                "pooling and the order of concatenation are assumed"
+            )
+            return found, OTHERS, [note, *_left_out(names, found)]
+    return {name: found.get(name, name) for name in names}, ZOO, []
+
+
+def _left_out(names: list[str], found: Mapping[str, str]) -> list[str]:
+    others = [name for name in names if name not in found]
+    return [f"left out, because no part of the network: {', '.join(others)}"] if others else []
+
+
+def _with_leaf(name: str) -> str:
+    """The name with the canonical leaf: weight for gamma, bias for beta."""
+    layer, dot, leaf = name.rpartition(".")
+    return layer + dot + CANONICAL_LEAF.get(leaf, leaf)
+
+
+def _from_numbers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """{name: canonical name} where layers are numbered through, each kind by itself.
+
+    So does MXNet where layers are made outside any ``name_scope``: ``conv7_weight``. In a notebook
+    the first number need not be 0. Nothing is found where the kernels are no DenseNet's.
+    """
+    layers: dict[str, dict[str, re.Match[str]]] = {"conv": {}, "batchnorm": {}, "dense": {}}
+    matches = {name: match for name in shapes if (match := NUMBERED.fullmatch(name))}
+    for match in matches.values():
+        layers[match["kind"]].setdefault(match["layer"], match)
+    ordered = {
+        kind: sorted(found, key=lambda layer: int(found[layer]["number"]))
+        for kind, found in layers.items()
+    }
+    kernels = [(layer, shapes.get(f"{layer}_weight", ())) for layer in ordered["conv"]]
+    places = names_in_order(kernels, ordered["batchnorm"], ordered["dense"]) or {}
+    return {
+        name: f"{places[match['layer']]}.{CANONICAL_LEAF.get(match['leaf'], match['leaf'])}"
+        for name, match in matches.items()
+        if match["layer"] in places
+    }
 
 
 def _from_structure(names: list[str]) -> dict[str, str]:

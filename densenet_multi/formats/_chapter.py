@@ -1,0 +1,238 @@
+"""The network of Dive into Deep Learning's DenseNet chapter, as its readers save it.
+
+The chapter gives its layers no names but their places: a dense block's are ``net.0.0`` and
+``net.0.2``, a transition's ``0`` and ``2``. What is around them differs with edition and framework:
+``0.0.weight``, ``1.net.0.0.weight`` (PyTorch, first edition); ``net.dense_blk1.net.0.0.weight``
+(second); ``0.weight``, ``4.net.0.0.gamma`` (MXNet). So a dense block is known by its inside, and
+the rest by what it is and where it is. Source: https://d2l.ai/chapter_convolutional-modern
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .._checks import bad
+from ..weights import WeightsError
+from .recognize import LAYER
+
+Shapes = Mapping[str, tuple[int, ...]]
+LEAVES = {  # in a file -> canonical; both PyTorch's and MXNet's
+    "weight": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+}
+IN_BLOCK = re.compile(
+    r"(?P<around>(?:.*\.)?)(?P<block>[^.]*\d)\.net\.(?P<layer>\d{1,3})\.(?P<part>[02])"
+)
+PARTS = {"0": "norm1", "2": "conv1"}  # between them is a ReLU
+NOTE = (
+    "read as the network of the chapter in Dive into Deep Learning: padding, pooling, epsilon and "
+    "decay are the chapter's, and assumed, because no tensor shows them"
+)
+
+
+@dataclass
+class _Layer:
+    """A layer outside the dense blocks: {canonical leaf: name in the file}, and its shapes."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        dimensions = len(self.shapes.get("weight", ()))
+        named = {1: "norm", 2: "linear", 4: "conv"}.get(dimensions, "")
+        return named if named != "norm" or "running_mean" in self.names else ""
+
+
+def chapter_names(shapes: Shapes, prefix: str | None = None) -> dict[str, str] | None:
+    """{name in the file: canonical name} of the chapter's network; None where there is none.
+
+    Names that are not in the result are no part of the network. A head that is no single linear
+    layer of the last width is left out, and with it the classifier.
+
+    Raises ``WeightsError`` where there are several such networks, where the layers outside the
+    dense blocks are not the chapter's, and where no fraction explains the widths of the
+    transitions; ``ConfigError`` where no network has the prefix.
+
+    Arguments:
+        shapes: {name in the file: shape in PyTorch's layout}, of the tensors of floats.
+        prefix: what stands before the network's names, where the file holds several.
+    """
+    layers: dict[str, _Layer] = {}
+    for name, shape in shapes.items():
+        place, _, leaf = name.rpartition(".")
+        if leaf in LEAVES:
+            layer = layers.setdefault(place, _Layer())
+            layer.names[LEAVES[leaf]] = name
+            layer.shapes[LEAVES[leaf]] = shape
+    inside = {p: m for p in layers if (m := IN_BLOCK.fullmatch(p))}
+    inside = {
+        place: match
+        for place, match in inside.items()
+        if layers[place].kind == PARTS[match["part"]][:4]
+    }
+    if not any(match["part"] == "2" for match in inside.values()):
+        return None
+    around = _only(sorted({match["around"] for match in inside.values()}), prefix)
+    inside = {place: match for place, match in inside.items() if match["around"] == around}
+    blocks = sorted({match["block"] for match in inside.values()}, key=_number)
+    found: dict[str, str] = {}
+    for place, match in inside.items():
+        block, layer_number = blocks.index(match["block"]) + 1, int(match["layer"]) + 1
+        _put(
+            found,
+            layers[place],
+            f"features.denseblock{block}.denselayer{layer_number}.{PARTS[match['part']]}",
+        )
+    outside = {
+        place.removeprefix(around): layer
+        for place, layer in layers.items()
+        if place.startswith(around) and place not in inside
+    }
+    _find_outside(found, outside, len(blocks))
+    canonical = {name: shapes[file_name] for file_name, name in found.items()}
+    check_fraction(canonical)
+    return found
+
+
+def check_fraction(shapes: Shapes) -> None:
+    """Raise ``WeightsError`` where no one fraction explains how many channels transitions keep."""
+    widths = []  # (before, after) each transition
+    while (name := f"features.transition{len(widths) + 1}.conv.weight") in shapes:
+        widths.append((shapes[name][1], shapes[name][0]))
+    least = max((after / before for before, after in widths), default=0.0)
+    most = min(((after + 1) / before for before, after in widths), default=1.0)
+    if least < most:
+        return
+    kept = ", ".join(f"{after} of {before}" for before, after in widths)
+    restarts = _restarted(shapes) == [after for _, after in widths]
+    why = (
+        "; the newest JAX edition of the chapter does so, because it restarts the count of "
+        "channels at each block"
+        if restarts
+        else ""
+    )
+    raise WeightsError(
+        f"expected transitions that keep the same fraction of their channels, found {kept}{why}: "
+        "no DenseNet of this package has these widths"
+    )
+
+
+def _restarted(shapes: Shapes) -> list[int]:
+    """The widths after the transitions where each block counts from the stem's width."""
+    layers: dict[int, int] = {}
+    for name in shapes:
+        if match := LAYER.match(name):
+            layers[int(match[1])] = max(int(match[2]), layers.get(int(match[1]), 0))
+    stem = shapes["features.conv0.weight"][0]
+    last = "conv2" if "features.denseblock1.denselayer1.conv2.weight" in shapes else "conv1"
+    growth = shapes[f"features.denseblock1.denselayer1.{last}.weight"][0]
+    return [(stem + layers[block] * growth) // 2 for block in sorted(layers)[:-1]]
+
+
+def _only(arounds: Sequence[str], prefix: str | None) -> str:
+    if prefix is not None:
+        for around in arounds:
+            if around.rstrip(".") == prefix.rstrip("."):
+                return around
+        known = " or ".join(map(repr, arounds))
+        raise bad("prefix", prefix, f"what stands before a network's names: {known}")
+    if len(arounds) > 1:
+        listed = "\n  ".join(f"prefix={around!r}" for around in arounds)
+        raise WeightsError(
+            f"expected one network, found {len(arounds)}; choose one with\n  {listed}"
+        )
+    return arounds[0]
+
+
+def _find_outside(found: dict[str, str], outside: dict[str, _Layer], blocks: int) -> None:
+    """Name the stem, the transitions, the last BatchNorm and the classifier."""
+    left = {place: layer for place, layer in outside.items() if layer.kind}
+    kernels = {p: la.shapes["weight"] for p, la in left.items() if la.kind == "conv"}
+    stems = [place for place, kernel in kernels.items() if kernel[2] != 1]
+    if len(stems) != 1:
+        raise WeightsError(
+            "expected the chapter's stem, one convolution of more than 1x1 pixels outside the "
+            f"dense blocks, found {len(stems)}{': ' if stems else ''}{', '.join(stems)}"
+        )
+    _put(found, left.pop(stems[0]), "features.conv0")
+    parent, _, place = stems[0].rpartition(".")
+    after = f"{parent}." * bool(parent) + str(int(place) + 1) if place.isdigit() else ""
+    if after in left and left[after].kind == "norm":
+        _put(found, left.pop(after), "features.norm0")
+    transitions = sorted(
+        (p.removesuffix(".2") for p in kernels if p not in stems and p.endswith(".2")), key=_number
+    )
+    for number, transition in enumerate(transitions, 1):
+        norm = left.get(f"{transition}.0")
+        if norm is not None and norm.kind == "norm":
+            _put(found, left.pop(f"{transition}.0"), f"features.transition{number}.norm")
+            _put(found, left.pop(f"{transition}.2"), f"features.transition{number}.conv")
+    norms = [place for place, layer in left.items() if layer.kind == "norm"]
+    others = [place for place, layer in left.items() if layer.kind == "conv"]
+    if len(norms) != 1 or others or len(transitions) != blocks - 1:
+        raise WeightsError(
+            f"expected the chapter's network, {blocks} dense blocks with transitions between them "
+            f"and one BatchNorm after the last, found {len(transitions)} transitions and also "
+            f"{', '.join([*norms, *others][:6]) or 'no BatchNorm'}"
+        )
+    width = left[norms[0]].shapes["weight"][0]
+    _put(found, left.pop(norms[0]), "features.norm5")
+    linear = [layer for layer in left.values() if layer.kind == "linear"]
+    if len(linear) == 1 and linear[0].shapes["weight"][1] == width:
+        _put(found, linear[0], "classifier")
+
+
+def _put(found: dict[str, str], layer: _Layer, canonical: str) -> None:
+    for leaf, name in layer.names.items():
+        found[name] = f"{canonical}.{leaf}"
+
+
+def _number(name: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", name)))[-1:]
+
+
+# --- Layers in the order of their calls ---------------------------------------------------------
+
+
+def names_in_order(
+    convs: Sequence[tuple[str, tuple[int, ...]]], norms: Sequence[str], linear: Sequence[str]
+) -> dict[str, str] | None:
+    """{layer in the file: canonical layer} where layers are only numbered; None: no DenseNet's.
+
+    Kernels tell what a convolution is: a 1x1 before a 3x3 is a bottleneck's, another 1x1 is a
+    transition's. A BatchNorm comes before each convolution but the stem's, one after the last, and
+    one after an ImageNet stem. Whether the widths fit is for the check of all tensors to say.
+
+    Arguments:
+        convs: (layer, kernel's shape as OIHW), in the order of their calls.
+        norms: BatchNorms, in the order of their calls.
+        linear: linear layers.
+    """
+    shapes = [shape for _, shape in convs]
+    if len(convs) < 2 or any(len(shape) != 4 for shape in shapes) or len(linear) > 1:
+        return None
+    if len(norms) not in (len(convs), len(convs) + 1):
+        return None
+    is_pointwise = [shape[2] == 1 for shape in shapes] + [True]
+    bottleneck = is_pointwise[1]
+    places, block, layer = ["features.conv0"], 1, 0
+    for at in range(1, len(convs)):
+        if is_pointwise[at] and (not bottleneck or is_pointwise[at + 1]):
+            places.append(f"features.transition{block}.conv")
+            block, layer = block + 1, 0
+            continue
+        second = bottleneck and not is_pointwise[at]
+        layer += not second
+        places.append(f"features.denseblock{block}.denselayer{layer}.conv{1 + second}")
+    found = {name: place for (name, _), place in zip(convs, places, strict=True)}
+    before = ["features.norm0"] * (len(norms) == len(convs) + 1)
+    before += [place.replace("conv", "norm") for place in places[1:]]
+    found |= dict(zip(norms, [*before, "features.norm5"], strict=True))
+    return found | dict.fromkeys(linear, "classifier")

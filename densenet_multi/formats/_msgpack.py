@@ -1,0 +1,196 @@
+"""MessagePack as Flax writes it, read and written without Flax.
+
+A file of ``flax.serialization.to_bytes`` is a map of maps, whose leaves are numbers, texts and
+arrays. An array is an extension of type 1 (a single number of NumPy's: 3), which holds its shape,
+the name of its dtype and its bytes. All of it is data: nothing in such a file can be run.
+Source: https://github.com/msgpack/msgpack/blob/master/spec.md and
+https://github.com/google/flax/blob/main/flax/serialization.py
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..weights import WeightsError
+from ._safetensors import from_bfloat16
+
+MOST_OBJECTS = 1_000_000  # the state of densenet264's training has 3,000
+DEEPEST = 100  # maps within maps
+DTYPES = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+DTYPES += ("float16", "float32", "float64")
+ARRAY, SCALAR = 1, 3  # Flax' types of extensions
+NUMBERS = {0xCA: "f", 0xCB: "d", 0xCC: "B", 0xCD: "H", 0xCE: "I", 0xCF: "Q"}
+NUMBERS |= {0xD0: "b", 0xD1: "h", 0xD2: "i", 0xD3: "q"}
+CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
+SIZED = {  # first byte -> kind, and how the length after it is written
+    0xC4: ("bytes", "B"),
+    0xC5: ("bytes", "H"),
+    0xC6: ("bytes", "I"),
+    0xC7: ("extension", "B"),
+    0xC8: ("extension", "H"),
+    0xC9: ("extension", "I"),
+    0xD9: ("text", "B"),
+    0xDA: ("text", "H"),
+    0xDB: ("text", "I"),
+    0xDC: ("list", "H"),
+    0xDD: ("list", "I"),
+    0xDE: ("map", "H"),
+    0xDF: ("map", "I"),
+}
+
+
+def is_msgpack(head: bytes) -> bool:
+    """Whether a file starts as a map of a few entries does, the first of which has a name."""
+    starts = {0xDE: 3, 0xDF: 5} | dict.fromkeys(range(0x81, 0x90), 1)
+    at = starts.get(head[0], len(head)) if head else 0
+    if at >= len(head) or not 0xA1 <= head[at] <= 0xBF:
+        return False
+    name = head[at + 1 : at + 1 + (head[at] & 31)]
+    return name.isascii() and name.decode().isprintable()
+
+
+def read_msgpack(content: bytes) -> Any:
+    """What a file describes: dictionaries, lists, texts, numbers and NumPy's arrays.
+
+    An array of another kind than NumPy's own numbers and bfloat16, which becomes float32, is None.
+    Raises ``WeightsError`` where it is another kind of file, or damaged.
+    """
+    reader = _Reader(content)
+    found = reader.next()
+    if reader.at != len(content):
+        raise WeightsError("expected the end of the file after its MessagePack map, found more")
+    return found
+
+
+class _Reader:
+    """A place in a file, and the next object from there."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.at, self.objects = content, 0, 0
+
+    def take(self, count: int) -> bytes:
+        taken = self.content[self.at : self.at + count]
+        if len(taken) != count:
+            raise WeightsError(
+                f"expected MessagePack, found a damaged or another file ({count:,} more bytes are "
+                "missing)"
+            )
+        self.at += count
+        return taken
+
+    def number(self, layout: str) -> Any:
+        return struct.unpack(">" + layout, self.take(struct.calcsize(layout)))[0]
+
+    def next(self, depth: int = 0) -> Any:
+        self.objects += 1
+        if self.objects > MOST_OBJECTS or depth > DEEPEST:
+            raise WeightsError(
+                f"expected at most {MOST_OBJECTS:,} objects in {DEEPEST} levels, found more"
+            )
+        first = self.number("B")
+        if first < 0x80 or first >= 0xE0:
+            return first if first < 0x80 else first - 256
+        if first < 0xC0:  # the length is in the byte itself
+            kind = "map" if first < 0x90 else "list" if first < 0xA0 else "text"
+            return self.sized(kind, first & (31 if kind == "text" else 15), depth)
+        if first in CONSTANTS:
+            return CONSTANTS[first]
+        if first in NUMBERS:
+            return self.number(NUMBERS[first])
+        if 0xD4 <= first <= 0xD8:
+            return self.sized("extension", 1 << (first - 0xD4), depth)
+        if first in SIZED:
+            kind, layout = SIZED[first]
+            return self.sized(kind, self.number(layout), depth)
+        raise WeightsError(f"expected MessagePack, found a damaged or another file ({first:#x})")
+
+    def sized(self, kind: str, count: int, depth: int) -> Any:
+        if kind == "map":
+            found: dict[str, Any] = {}
+            for _ in range(count):
+                key = str(self.next(depth + 1))
+                if key in found:
+                    raise WeightsError(f"{key:.60}: found twice")
+                found[key] = self.next(depth + 1)
+            return found
+        if kind == "list":
+            return [self.next(depth + 1) for _ in range(count)]
+        if kind == "bytes":
+            return self.take(count)
+        if kind == "text":
+            return self.take(count).decode("utf-8", "replace")
+        code = self.number("b")
+        return _array(self.take(count)) if code in (ARRAY, SCALAR) else self.take(count) and None
+
+
+def _array(content: bytes) -> npt.NDArray[Any] | None:
+    described = read_msgpack(content)
+    if not isinstance(described, list) or len(described) != 3:
+        raise WeightsError("expected an array's shape, dtype and bytes, found something else")
+    shape, name, raw = described
+    if isinstance(name, bytes):  # Flax of before 2020
+        name = name.decode("ascii", "replace")
+    narrow = name == "bfloat16"
+    if not narrow and name not in DTYPES:
+        return None
+    dtype = np.dtype("<u2" if narrow else name)
+    fits = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+    if not fits or len(shape) > 32 or math.prod(shape) * dtype.itemsize != len(raw):
+        raise WeightsError(
+            f"expected an array of the shape {shape!r:.60} and dtype {name}, found {len(raw):,} "
+            "bytes"
+        )
+    array = np.frombuffer(raw, dtype).reshape(shape)
+    return from_bfloat16(array) if narrow else array
+
+
+# --- Writing ------------------------------------------------------------------------------------
+
+IN_ONE_BYTE = {"map": (0x80, 16), "list": (0x90, 16), "text": (0xA0, 32)}  # with the length
+
+
+def to_msgpack(tree: Mapping[str, Any]) -> bytes:
+    """What ``flax.serialization.to_bytes`` makes of dictionaries of arrays, byte for byte."""
+    packed = [_start("map", len(tree))]
+    for key, value in tree.items():
+        packed += [_text(key), to_msgpack(value) if isinstance(value, Mapping) else _packed(value)]
+    return b"".join(packed)
+
+
+def _packed(array: npt.NDArray[Any]) -> bytes:
+    raw = array.tobytes()
+    shape = [_start("list", array.ndim), *map(_integer, array.shape)]
+    named = [_text(array.dtype.name), _start("bytes", len(raw)), raw]
+    inside = b"".join([_start("list", 3), *shape, *named])
+    return _start("extension", len(inside)) + struct.pack(">b", ARRAY) + inside
+
+
+def _text(text: str) -> bytes:
+    return _start("text", len(text.encode())) + text.encode()
+
+
+def _integer(number: int) -> bytes:
+    if number < 0x80:
+        return bytes([number])
+    byte, layout = next((b, n) for b, n in NUMBERS.items() if n in "BHI" and number < _limit(n))
+    return struct.pack(f">B{layout}", byte, number)
+
+
+def _start(kind: str, count: int) -> bytes:
+    """The shortest start of an object of this length."""
+    first, most = IN_ONE_BYTE.get(kind, (0, 0))
+    if count < most:
+        return bytes([first + count])
+    sizes = (size for size in SIZED.items() if size[1][0] == kind and count < _limit(size[1][1]))
+    byte, (_, layout) = next(sizes)
+    return struct.pack(f">B{layout}", byte, count)
+
+
+def _limit(layout: str) -> int:
+    return 1 << 8 * struct.calcsize(layout)
