@@ -119,7 +119,8 @@ class _Network:
                 x = self.transition(f"features.{transition.name}", transition, x)
                 stages[transition.name] = x
         stages["norm5"] = x = self.batch_norm("features.norm5", spec.norm5, x)
-        x = relu(x).mean(axis=(2, 3))  # global average pooling
+        x = relu(x)
+        x = x.mean(axis=(2, 3)) if spec.global_pool == "avg" else x.max(axis=(2, 3))
         if spec.classifier:
             x = x @ self.w["classifier.weight"].T + self.w["classifier.bias"]
         return Forward(x, stages, self.statistics)

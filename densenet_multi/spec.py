@@ -30,6 +30,7 @@ from ._checks import (
 SCHEMA_VERSION = 1
 STEMS = ("imagenet", "cifar")
 POOLS = ("avg", "max")
+ADDED = {"transition_pool", "global_pool"}  # fields that older files do not have: "avg"
 NUMBERS = ("compression", "drop_rate", "bn_eps", "bn_decay")
 
 
@@ -132,6 +133,7 @@ class DenseNetSpec:
     stages: tuple[tuple[DenseBlockSpec, TransitionSpec | None], ...]
     norm5: BatchNormSpec
     classifier: LinearSpec | None
+    global_pool: str = "avg"
 
     def to_json(self) -> str:
         """The configuration as JSON with a schema version; ``from_json`` resolves it again."""
@@ -248,6 +250,7 @@ class DenseNetConfig:
         bn_eps: added to the variance before the square root.
         bn_decay: fraction of a running statistic that is kept in a training step.
         transition_pool: ``"avg"``, as in the paper, or ``"max"``: how a transition pools.
+        global_pool: the same for the pooling over the whole last map, before the classifier.
 
     Raises ``ConfigError`` (a ``ValueError``). Source: paper, sections 3 and 4.2.
     """
@@ -265,6 +268,7 @@ class DenseNetConfig:
     bn_eps: float = 1e-5
     bn_decay: float = 0.9
     transition_pool: str = "avg"
+    global_pool: str = "avg"
 
     def __post_init__(self) -> None:
         def check(name: str, checked: Any) -> None:
@@ -280,6 +284,7 @@ class DenseNetConfig:
         truth("conv_bias", self.conv_bias)
         one_of("stem", self.stem, STEMS)
         one_of("transition_pool", self.transition_pool, POOLS)
+        one_of("global_pool", self.global_pool, POOLS)
 
     def resolve(self) -> DenseNetSpec:
         """The network with every number written out. Raises ``ConfigError`` if a transition would
@@ -324,7 +329,8 @@ class DenseNetConfig:
             width = kept
 
         classifier = LinearSpec(width, self.num_classes) if self.num_classes else None
-        return DenseNetSpec(self, stem, tuple(stages), BatchNormSpec(width, **norm), classifier)
+        norm5 = BatchNormSpec(width, **norm)
+        return DenseNetSpec(self, stem, tuple(stages), norm5, classifier, self.global_pool)
 
     def to_json(self) -> str:
         """The configuration as one line of JSON with a schema version."""
@@ -347,7 +353,7 @@ class DenseNetConfig:
         if is_bool(version) or version != SCHEMA_VERSION:
             raise bad("schema_version", version, f"{SCHEMA_VERSION} in this version")
         names = [f.name for f in fields(cls)]
-        needed = set(names) - {"transition_pool"}  # files of before it existed pool by averages
+        needed = set(names) - ADDED
         if not isinstance(data["config"], dict) or needed - data["config"].keys():
             raise bad("config", data["config"], f"an object with the fields {', '.join(names)}")
         return cls(**data["config"])

@@ -57,3 +57,7 @@ def concat(*maps: Array) -> Array:
 
 def global_avg_pool(x: Array) -> Array:
     return jnp.mean(x, axis=(1, 2))
+
+
+def global_max_pool(x: Array) -> Array:
+    return jnp.max(x, axis=(1, 2))

@@ -24,6 +24,7 @@ from .layers import (
     conv,
     dropout,
     global_avg_pool,
+    global_max_pool,
     linear,
     max_pool,
     relu,
@@ -116,10 +117,11 @@ class DenseNet(nnx.Module):
         rngs = rngs or nnx.Rngs(0)
         self.spec = check_spec(spec)
         self.features = Features(spec, rngs=rngs)
+        self.global_pool = global_avg_pool if spec.global_pool == "avg" else global_max_pool
         self.classifier = linear(spec.classifier, rngs=rngs) if spec.classifier else None
 
     def __call__(self, x: Array) -> Array:
-        x = global_avg_pool(relu(self.features(x)))  # N, C
+        x = self.global_pool(relu(self.features(x)))  # N, C
         if self.classifier is not None:
             x = self.classifier(x)
         return x

@@ -31,6 +31,7 @@ IDLE = (  # layers that change nothing in a prediction
     "RandomCrop",
 )
 ACTIVATIONS = {"linear": "none", "softmax": "softmax", "sigmoid": "sigmoid"}
+GLOBAL_POOLS = {"GlobalAveragePooling2D": "avg", "GlobalMaxPooling2D": "max"}
 BEFORE = ("Rescaling", "Normalization", "TrueDivide", "Multiply", "Add", "Subtract")
 LEAVES = {  # class -> canonical leaves, in the order in which Keras 3 numbers its variables
     "Conv2D": ("weight", "bias"),
@@ -254,8 +255,8 @@ class _Walk:
         if pooled is output:  # maps
             return
         pool = self.declared.end = self._only_reader(pooled)
-        if pool.kind == "GlobalAveragePooling2D":
-            pass
+        if pool.kind in GLOBAL_POOLS:
+            self.declared.fields["global_pool"] = GLOBAL_POOLS[pool.kind]
         elif pool.kind == "AveragePooling2D":
             self.declared.notes.append(
                 f"its pooling {pool} is of fixed size; this package's is over the whole map: the "
@@ -264,7 +265,7 @@ class _Walk:
             self._expect_whole(pool)
         else:
             raise WeightsError(
-                f"{pool}: expected a global average pooling after the last BatchNormalization, "
+                f"{pool}: expected a global pooling after the last BatchNormalization, "
                 "found another layer: the same weights would be another function; what is before "
                 "it can be saved alone, as a model without it"
             )

@@ -10,7 +10,8 @@ from ..backends import framework, publish
 
 WHEELS = " (MXNet 1.9.1 has wheels for Linux and for macOS on Intel)"
 
-with framework("gluon", "mxnet", note=WHEELS):
+# MXNet 1.9.1 needs NumPy 1, whose last Python is 3.12, and distutils, which Python 3.12 dropped
+with framework("gluon", "mxnet", "distutils", note=WHEELS, last_python=(3, 12)):
     from . import _startup  # noqa: F401  # first: what MXNet 1.9.1 needs of NumPy and of threads
     from .model import DenseBlock as DenseBlock
     from .model import DenseLayer as DenseLayer

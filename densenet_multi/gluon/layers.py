@@ -60,5 +60,9 @@ def global_avg_pool(x: Any) -> Any:
     return x.mean(axis=(2, 3))
 
 
+def global_max_pool(x: Any) -> Any:
+    return x.max(axis=(2, 3))
+
+
 def operators(x: Any) -> Any:
     return mx.nd if isinstance(x, mx.nd.NDArray) else mx.sym

@@ -24,6 +24,7 @@ from .layers import (
     conv,
     dropout,
     global_avg_pool,
+    global_max_pool,
     linear,
     max_pool,
     relu,
@@ -120,10 +121,11 @@ class DenseNet(HybridBlock):
         super().__init__()
         self.spec = check_spec(spec)
         self.features = Features(spec)
+        self.global_pool = global_avg_pool if spec.global_pool == "avg" else global_max_pool
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        x = global_avg_pool(relu(self.features(x)))  # N, C
+        x = self.global_pool(relu(self.features(x)))  # N, C
         if self.classifier is not None:
             x = self.classifier(x)
         return x

@@ -64,3 +64,7 @@ def concat(*maps: Any) -> Any:
 
 def global_avg_pool(x: Any) -> Any:
     return keras.ops.mean(x, axis=(1, 2))
+
+
+def global_max_pool(x: Any) -> Any:
+    return keras.ops.max(x, axis=(1, 2))

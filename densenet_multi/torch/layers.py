@@ -49,3 +49,7 @@ def concat(*maps: Tensor) -> Tensor:
 
 def global_avg_pool(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 3))
+
+
+def global_max_pool(x: Tensor) -> Tensor:
+    return x.amax(dim=(2, 3))

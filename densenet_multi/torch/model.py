@@ -23,6 +23,7 @@ from .layers import (
     conv,
     dropout,
     global_avg_pool,
+    global_max_pool,
     linear,
     max_pool,
     relu,
@@ -119,10 +120,11 @@ class DenseNet(nn.Module):
         super().__init__()
         self.spec = check_spec(spec)
         self.features = Features(spec)
+        self.global_pool = global_avg_pool if spec.global_pool == "avg" else global_max_pool
         self.classifier = linear(spec.classifier) if spec.classifier else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = global_avg_pool(relu(self.features(x)))  # N, C
+        x = self.global_pool(relu(self.features(x)))  # N, C
         if self.classifier is not None:
             x = self.classifier(x)
         return x
