@@ -7,13 +7,20 @@ from one. What a training run needs to resume is a ``TrainingState``: see traini
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from ._checks import bad, integer
+from ._checks import ConfigError, bad, check_names, integer, one_of
 from .spec import DenseNetSpec
 from .weights import Weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ACTIVATIONS = ("none", "softmax", "sigmoid")
+PIXELS = ("value_range", "mean", "std")  # of a usage: stated or assumed together
+MAY_BE_ASSUMED = ("image_size", *PIXELS, "class_names")
+TEXTS = ("class_names", "trained_on", "assumed")
+LISTED = 3  # values in an error or a sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +31,18 @@ class Usage:
         image_size: pixels per side that the network was trained with or is meant for.
         value_range: of pixels before ``mean`` and ``std``: (0, 1) or (0, 255).
         mean, std: per channel; the network reads ``(pixels - mean) / std``.
-        class_names: one for each output, in order.
+        class_names: one for each output, in order. A network with one output has one name: that
+            of the class whose probability a sigmoid makes of it.
+        activation: what the network was trained with after its logits: ``"softmax"`` (one class
+            for each image), ``"sigmoid"`` (each output is the probability of its own class) or
+            ``"none"`` (the logits are the answer).
         running_variance: ``"biased"`` or ``"unbiased"``, the estimator behind the statistics.
         split_seed: of the split of a folder of images into training and validation images.
+        trained_on: some images of the folder that it was trained on, by which they are recognized:
+            see ``data.folder.fingerprints``.
         source: where the weights come from, in words.
+        assumed: those of ``MAY_BE_ASSUMED`` that no file states, but that are usual for such a
+            network; a field without a value is dropped from them.
     """
 
     image_size: int | None = None
@@ -35,9 +50,12 @@ class Usage:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
+    activation: str | None = None
     running_variance: str | None = None
     split_seed: int | None = None
+    trained_on: tuple[str, ...] | None = None
     source: str | None = None
+    assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, minimum in (("image_size", 1), ("split_seed", 0)):
@@ -46,22 +64,17 @@ class Usage:
                 object.__setattr__(self, name, integer(name, value, minimum))
         if not isinstance(self.source, str | None):
             raise bad("source", self.source, "a text or None")
-        for name in ("value_range", "mean", "std", "class_names"):
+        for name in (*PIXELS, *TEXTS):
             value = getattr(self, name)
             if value is not None:
-                kind, what = (str, "names") if name == "class_names" else ((int, float), "numbers")
-                listed = isinstance(value, (tuple, list))
-                if not listed or not all(isinstance(item, kind) for item in value):
-                    raise bad(name, value, f"a list of {what}")
-                if kind is not str and not all(math.isfinite(item) for item in value):
-                    raise bad(name, value, "finite numbers")
-                if name == "std" and not all(item > 0 for item in value):
-                    raise bad(name, value, "numbers above 0")
-                if name == "value_range" and not (len(value) == 2 and value[0] < value[1]):
-                    raise bad(name, value, "two numbers, the lower first")
-                object.__setattr__(self, name, tuple(value))
+                object.__setattr__(self, name, _checked_list(name, value))
         if self.running_variance not in (None, "biased", "unbiased"):
             raise bad("running_variance", self.running_variance, "'biased', 'unbiased' or None")
+        if self.activation is not None:
+            one_of("activation", self.activation, ACTIVATIONS)
+        check_names("assumed", self.assumed, MAY_BE_ASSUMED)
+        assumed = tuple(name for name in self.assumed if getattr(self, name) is not None)
+        object.__setattr__(self, "assumed", assumed)
 
     def fits(self, spec: DenseNetSpec) -> Usage:
         """Return this usage; raise ``ConfigError`` if a list does not fit the network's size."""
@@ -72,11 +85,30 @@ class Usage:
         for name, length in lengths.items():
             value = getattr(self, name)
             if value is not None and len(value) != length:
-                raise bad(name, value, f"{length} values for this network")
+                each = "output" if name == "class_names" else "channel"
+                only = name == "class_names" and length == 1
+                hint = "; name the class whose probability the one output is" if only else ""
+                raise ConfigError(
+                    f"{name}: expected {length} values for this network, one for each {each}; "
+                    f"found {len(value)}: {listed(value)}{hint}"
+                )
         return self
 
+    def stating(self, **values: Any) -> Usage:
+        """The usage with values that are stated, so no longer assumed; None states nothing.
 
-IMAGENET = Usage(image_size=224, value_range=(0.0, 1.0), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        The range, mean and std of pixels belong together: where one of them is stated, an assumed
+        mean and std are dropped. An assumed range stays. Raises ``ConfigError``.
+        """
+        given: dict[str, Any] = {n: value for n, value in values.items() if value is not None}
+        if any(name in given for name in PIXELS):
+            dropped = [name for name in ("mean", "std") if name in self.assumed]
+            given = {**dict.fromkeys(dropped), **given}
+        return replace(self, **given, assumed=[n for n in self.assumed if n not in given])
+
+    def stated(self, name: str) -> Any:
+        """The value of a field, or None where it is only assumed."""
+        return None if name in self.assumed else getattr(self, name)
 
 
 @dataclass(frozen=True)
@@ -94,3 +126,53 @@ class Checkpoint:
     weights: Weights
     usage: Usage = field(default_factory=Usage)
     notes: tuple[str, ...] = ()
+
+    def unstated(self) -> dict[str, str]:
+        """What no file states about the use of this network, and what is assumed: {what: what}."""
+        usage, outputs = self.usage, self.spec.config.num_classes
+        found = {}
+        if usage.value_range is None or not set(PIXELS).isdisjoint(usage.assumed):
+            low, high = usage.value_range or (0, 1)
+            moments = [
+                f"{name} {listed(getattr(usage, name), len(getattr(usage, name)))}"
+                for name in ("mean", "std")
+                if name in usage.assumed
+            ]
+            found["which pixel values the network expects"] = ", ".join(
+                [f"{low:g} to {high:g}", *moments]
+            )
+        if "image_size" in usage.assumed:
+            found["the image size"] = f"{usage.image_size} x {usage.image_size} pixels"
+        if outputs and usage.activation is None:
+            found["what its outputs mean"] = (
+                "a sigmoid, so that its one output becomes the probability of one class"
+                if outputs == 1
+                else "a softmax, so that every image has one of the classes"
+            )
+        if "class_names" in usage.assumed and usage.class_names:
+            found["class names"] = f"ImageNet's ({listed(usage.class_names)})"
+        return found
+
+
+def _checked_list(name: str, value: Any) -> tuple[Any, ...]:
+    kind: Any = str if name in TEXTS else (int, float)
+    what = "names" if name in TEXTS else "numbers"
+    is_list = isinstance(value, (tuple, list))
+    if not is_list or not all(isinstance(item, kind) for item in value):
+        raise bad(name, value, f"a list of {what}")
+    if kind is not str and not all(math.isfinite(item) for item in value):
+        raise bad(name, value, "finite numbers")
+    if name == "std" and not all(item > 0 for item in value):
+        raise bad(name, value, "numbers above 0")
+    if name == "value_range" and not (len(value) == 2 and value[0] < value[1]):
+        raise bad(name, value, "two numbers, the lower first")
+    return tuple(value)
+
+
+def listed(values: Sequence[object], most: int = LISTED) -> str:
+    """The first values, separated by commas."""
+    more = ["..."] if len(values) > most else []
+    return ", ".join([*map(str, values[:most]), *more])
+
+
+IMAGENET = Usage(image_size=224, value_range=(0.0, 1.0), mean=IMAGENET_MEAN, std=IMAGENET_STD)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .options import NewPath, format_option
+from .options import AT_LEAST_1, NewPath, Numbers, format_option, prefix_option
 from .output import errors_as_exit_codes, facts, print_result
 
 
@@ -20,37 +21,45 @@ from .output import errors_as_exit_codes, facts, print_result
     "--to", "destination_format", help="Format of DEST.  [default: detected from its name]"
 )
 @click.option("--variant", help="Override the variant detected from names and shapes.")
+@prefix_option
 @click.option("--num-classes", type=click.IntRange(min=0), help="A new classifier; 0 for none.")
+@click.option(
+    "--in-channels", type=AT_LEAST_1, help="Change the stem: gray images keep their answers."
+)
+@click.option(
+    "--class-names",
+    help="One for each output: a,b,c or a file with a name in each line.",
+    metavar="FILE|a,b,c",
+)
+@click.option(
+    "--activation",
+    help="What follows the outputs: softmax, sigmoid (each output is a class of its own) or none.",
+    metavar="none|softmax|sigmoid",
+)
+@click.option("--mean", type=Numbers(), help="Of pixels, as 0.5,0.5,0.5.", metavar="NUMBERS")
+@click.option("--std", type=Numbers(), help="The same: (pixels - mean) / std.", metavar="NUMBERS")
+@click.option(
+    "--value-range",
+    type=float,
+    nargs=2,
+    help="Of pixels, before mean and std.  [default: 0 1]",
+    metavar="LOW HIGH",
+)
+@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side that it is meant for.")
 @click.option("--verify", is_flag=True, help="Run both models on real images before writing DEST.")
 @format_option
 @errors_as_exit_codes
-def convert(  # noqa: PLR0917  # click passes options by name
-    source: Path,
-    dest: Path,
-    source_format: str | None,
-    destination_format: str | None,
-    variant: str | None,
-    num_classes: int | None,
-    verify: bool,
-    output_format: str,
-) -> None:
+def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
     """Convert the checkpoint SOURCE to DEST: torchvision, timm, Keras, the Gluon zoo, Flax NNX, or
     the portable file that all commands here read.
 
-    Known formats: see --help of inspect. DEST is written completely or not at all.
+    Known formats: see --help of inspect. DEST is written completely or not at all. A portable file
+    keeps what is stated here about the use of the network.
     """
     from ..tasks import convert as conversion
 
     if dest.exists() and source.resolve() == dest.resolve():
         raise click.UsageError("SOURCE and DEST are the same file")
-    done = conversion.convert(
-        source,
-        dest,
-        source_format,
-        destination_format,
-        variant=variant,
-        num_classes=num_classes,
-        verify=verify,
-    )
+    done = conversion.convert(source, dest, **given)
     result = {"source": str(source), "dest": str(dest), **done}
     print_result(result, output_format, lambda _: facts(done))

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import format_option
+from .options import format_option, prefix_option
 from .output import errors_as_exit_codes, facts, print_result
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--from", "file_format", help="Its format.  [default: detected from its content]")
+@prefix_option
 @format_option
 @errors_as_exit_codes
-def inspect(file: Path, file_format: str | None, output_format: str) -> None:
+def inspect(file: Path, file_format: str | None, prefix: str | None, output_format: str) -> None:
     """Print what the checkpoint FILE is: format, variant, counts, usage, anything unusual.
 
     Formats: portable, torchvision (also timm), keras, kerashub, gluon (the MXNet zoo), nnx.
     """
     from ..tasks import convert as conversion
 
-    print_result(conversion.inspect(file, file_format), output_format, facts)
+    print_result(conversion.inspect(file, file_format, prefix=prefix), output_format, table)
+
+
+def table(result: dict[str, Any]) -> Table:
+    """A line for each value; of many class names, the first."""
+    from ..checkpoint import listed
+
+    usage = {
+        name: listed(value, most=10) if isinstance(value, (list, tuple)) else value
+        for name, value in result["usage"].items()
+        if name != "assumed"  # which is said in words
+    }
+    return facts({**result, "usage": usage})

@@ -69,6 +69,22 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+class Numbers(click.ParamType):
+    """Numbers, separated by commas; a tuple of floats."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of floats."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(number) for number in str(value).split(","))
+        except ValueError:
+            found = f"expected numbers separated by commas, such as 0.5,0.5,0.5, found {value!r}"
+            self.fail(found, param, ctx)
+
+
 # --- Options ------------------------------------------------------------------------------------
 
 format_option = click.option(
@@ -94,6 +110,11 @@ device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "gpu"]),
     help="Where to compute.  [default: a GPU if available]",
+)
+
+# of convert and inspect
+prefix_option = click.option(
+    "--prefix", help="What stands before the names of its tensors, in a file of several networks."
 )
 
 # of evaluate and predict

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 @weights_argument
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=EXISTING_FILE)
 @backend_option
-@click.option("--top", type=AT_LEAST_1, default=5, show_default=True, help="Classes per image.")
+@click.option(
+    "--top",
+    type=AT_LEAST_1,
+    help="Classes per image.  [default: 5; all if each has a probability of its own]",
+)
 @weights_image_size_option
 @batch_size_option
 @device_option
@@ -54,7 +58,21 @@ def blocks(found: list[dict[str, Any]]) -> Group:
     for entry in found:
         classes = Table.grid(padding=(0, 2))
         classes.add_column(justify="right")
+        if entry["activation"] == "none":
+            classes.add_row("output", "(no probability)")
         for row in entry["top"]:
-            classes.add_row(f"{row['probability']:.4f}", row["class"])
+            classes.add_row(_number(row, entry["activation"]), row["class"])
         drawn += [entry["image"], Padding(classes, (0, 0, 0, 2)), ""]
     return Group(*drawn[:-1])
+
+
+def _number(row: dict[str, Any], activation: str) -> str:
+    """Four digits; the probability of one class alone is never rounded to certainty."""
+    if activation == "none":
+        return f"{row['output']:.4f}"
+    probability = row["probability"]
+    if activation == "sigmoid" and probability < 0.0001:
+        return "< 0.0001"
+    if activation == "sigmoid" and probability > 0.9999:
+        return "> 0.9999"
+    return f"{probability:.4f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import MAY_BE_ASSUMED, Checkpoint
 from .recognize import implied_usage
 
 
@@ -42,12 +42,15 @@ def differences(
 
 def unsaid(checkpoint: Checkpoint) -> list[str]:
     """A sentence that lists the usage and settings which only a portable file stores."""
-    implied = implied_usage(checkpoint.spec.config)
+    implied, activation = implied_usage(checkpoint.spec.config), checkpoint.usage.activation
     lost = [
         field.replace("_", " ")
-        for field in ("image_size", "value_range", "mean", "std", "class_names")
+        for field in MAY_BE_ASSUMED
         if getattr(checkpoint.usage, field) not in (None, getattr(implied, field))
     ]
+    usual = "softmax" if checkpoint.spec.config.num_classes > 1 else "sigmoid"
+    if activation not in (None, usual):  # the usual one is what ``predict`` assumes
+        lost.append("activation")
     if checkpoint.spec.config.drop_rate:
         lost.append("drop rate")
     return [f"only a portable file can say their {', '.join(lost)}"] if lost else []

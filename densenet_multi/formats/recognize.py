@@ -6,15 +6,18 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from .._checks import floor_of_decimal
-from ..checkpoint import IMAGENET, IMAGENET_MEAN, Checkpoint, Usage
+from ..checkpoint import IMAGENET, IMAGENET_MEAN, MAY_BE_ASSUMED, Checkpoint, Usage
 from ..spec import DenseNetConfig
 from ..variants import VARIANTS
 from ..weights import Weights, WeightsError, check_weights, widest
 
+IMAGENET_CLASSES = 1000
 LAYER = re.compile(r"features\.denseblock(\d+)\.denselayer(\d+)\.")
 
 
@@ -84,7 +87,7 @@ def checkpoint_of(
         known: as in ``recognize``.
 
     Returns:
-        The checkpoint; a variant for ImageNet with 3 channels has ImageNet's preprocessing.
+        The checkpoint; its usage is what ``implied_usage`` assumes.
     """
     config = recognize({name: array.shape for name, array in weights.items()}, **known)
     spec = config.resolve()
@@ -94,9 +97,25 @@ def checkpoint_of(
 
 
 def implied_usage(config: DenseNetConfig) -> Usage:
-    """ImageNet's usage for a variant made for it with 3 channels; otherwise one without values."""
+    """ImageNet's usage for a variant made for it with 3 channels; otherwise one without values.
+
+    It is assumed, not stated. A network with 1,000 classes also has the names of ImageNet's.
+    """
     for_imagenet = (variant_name(config) or "").startswith("densenet") and config.stem == "imagenet"
-    return IMAGENET if for_imagenet and config.in_channels == len(IMAGENET_MEAN) else Usage()
+    if not for_imagenet or config.in_channels != len(IMAGENET_MEAN):
+        return Usage()
+    names = imagenet_classes() if config.num_classes == IMAGENET_CLASSES else None
+    return replace(IMAGENET, class_names=names, assumed=MAY_BE_ASSUMED)
+
+
+@cache
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes, in the order of torchvision, Keras and MXNet.
+
+    Source: https://github.com/pytorch/vision/blob/main/torchvision/models/_meta.py
+    """
+    text = Path(__file__).with_name("imagenet_classes.txt").read_text("utf-8")
+    return tuple(text.splitlines())
 
 
 def variant_name(config: DenseNetConfig) -> str | None:

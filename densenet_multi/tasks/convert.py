@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..manifest import count_parameters, min_image_size
 from ..reference import predict
 from ..variants import VARIANTS
 from ..weights import widest
+from .stated import ClassNames, with_outputs, with_pixels
 
 VERIFIED_IMAGES = 4
 REFERENCE = "the NumPy reference"
@@ -40,10 +41,21 @@ def convert(
     destination_format: str | None = None,
     *,
     variant: str | None = None,
+    prefix: str | None = None,
     num_classes: int | None = None,
+    in_channels: int | None = None,
+    class_names: ClassNames | None = None,
+    activation: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    value_range: Sequence[float] | None = None,
+    image_size: int | None = None,
     verify: bool = False,
 ) -> dict[str, Any]:
     """Read one file, write another, both in any of ``formats.FORMATS``.
+
+    What is stated about the use of the network overrides what the source states or implies. A
+    portable file keeps it.
 
     Raises ``ConversionError`` where the logits deviate by more than ``TOLERANCES`` of
     comparison/deviation.py; ``FileExistsError`` where the destination would replace a folder;
@@ -56,12 +68,21 @@ def convert(
         source_format: by default the content decides.
         destination_format: by default the name decides.
         variant: overrides the variant detected from names and shapes.
+        prefix: see ``formats.read``.
         num_classes: replaces the classifier by a new one, for transfer learning.
+        in_channels: changes the stem for such images: see ``formats.with_channels``.
+        class_names: one for each output; see ``stated.read_class_names``.
+        activation: what follows the logits: see ``Usage``.
+        mean: of pixels in the range, for each channel of the source.
+        std: the same; the network reads ``(pixels - mean) / std``.
+        value_range: of pixels before mean and std; without these, what the network reads.
+        image_size: pixels per side that the network is meant for.
         verify: run the models of both files on the same images before the file gets its name.
 
     Returns:
-        What was done, as plain values: ``from``, ``to``, ``variant``, ``notes`` and, if verified,
-        ``max_deviation``, ``image_size`` and whose models were run.
+        What was done, as plain values: ``from``, ``to``, ``variant``, ``notes``, ``assumed`` (what
+        nothing states about the use of the network) and, if verified, ``max_deviation``,
+        ``image_size`` and whose models were run.
     """
     source, destination = Path(source), Path(destination)
     source_format = source_format or formats.guess(source, "source_format")
@@ -69,27 +90,45 @@ def convert(
         destination, "destination_format"
     )
     _check_is_free(destination, destination_format)
-    original = checkpoint = formats.read(source, source_format, variant=variant)
+    original = with_pixels(
+        formats.read(source, source_format, variant=variant, prefix=prefix),
+        mean=mean,
+        std=std,
+        value_range=value_range,
+        image_size=image_size,
+    )
+    checkpoint = original
     if num_classes is not None:
-        checkpoint = formats.with_classes(original, num_classes)
+        checkpoint = formats.with_classes(checkpoint, num_classes)
+    if in_channels is not None:
+        checkpoint = formats.with_channels(checkpoint, in_channels)
+    checkpoint = with_outputs(checkpoint, class_names, activation)
     done: dict[str, Any] = {
         "from": source_format,
         "to": destination_format,
         "variant": variant_name(checkpoint.spec.config),
     }
+    told = {"assumed": [f"{what}: {value}" for what, value in checkpoint.unstated().items()]}
     if not verify:
         notes = formats.write(destination, checkpoint, destination_format)
-        return {**done, "notes": [*checkpoint.notes, *notes]}
+        return {**done, "notes": [*checkpoint.notes, *notes], **told}
     with _named_at_last(destination) as written:
         notes = formats.write(written, checkpoint, destination_format)
         images = verification_images(checkpoint)
-        expected, asked = logits(source, source_format, original, images)
+        own_images = verification_images(original)
+        expected, asked = logits(source, source_format, original, own_images)
         before = 0.0
-        if num_classes is not None:
-            # the source has its own classifier only: the reference computes the logits of both
-            before = deviation(predict(original.spec, original.weights, images), expected)
+        changed = ["classifier"] if num_classes is not None else []
+        if checkpoint.spec.config.in_channels != original.spec.config.in_channels:
+            changed.append("channels")
+        if changed:  # the source has its own: the reference computes the logits of both
+            own = predict(original.spec, original.weights, own_images)
+            before = deviation(own, expected)
             expected = predict(checkpoint.spec, checkpoint.weights, images)
-            asked = f"{asked} with its own classifier, {REFERENCE} with both"
+            asked = f"{asked} with its own {' and '.join(changed)}, {REFERENCE} with both"
+            if num_classes is None:
+                kept = f"{deviation(expected, own):.1e}"
+                notes = (*notes, f"gray images' logits deviate by {kept} from the source's")
         back = formats.read(written, destination_format, bn_eps=checkpoint.spec.config.bn_eps)
         actual, answered = logits(written, destination_format, back, images)
         value = max(before, deviation(actual, expected))
@@ -104,7 +143,7 @@ def convert(
         notes = (*notes, "all images get the same answer, so the verification shows little")
     verified = {"max_deviation": value, "source_model": asked, "destination_model": answered}
     size = f"{images.shape[2]}x{images.shape[3]}"
-    return {**done, "notes": [*checkpoint.notes, *notes], **verified, "image_size": size}
+    return {**done, "notes": [*checkpoint.notes, *notes], **told, **verified, "image_size": size}
 
 
 def _check_is_free(destination: Path, file_format: str) -> None:
@@ -184,11 +223,13 @@ def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
     return prepare(to_input(load_sample("test")[0][:VERIFIED_IMAGES]))
 
 
-def inspect(path: str | os.PathLike[str], file_format: str | None = None) -> dict[str, Any]:
+def inspect(
+    path: str | os.PathLike[str], file_format: str | None = None, *, prefix: str | None = None
+) -> dict[str, Any]:
     """Describe a file of weights in plain values. Raises as ``formats.read``."""
     path = Path(path)
     name = file_format or formats.guess(path)
-    checkpoint = formats.read(path, name)
+    checkpoint = formats.read(path, name, prefix=prefix)
     counts = count_parameters(checkpoint.spec)
     return {
         "path": str(path),
@@ -200,6 +241,7 @@ def inspect(path: str | os.PathLike[str], file_format: str | None = None) -> dic
         "dtype": str(checkpoint.weights["features.conv0.weight"].dtype),
         "config": asdict(checkpoint.spec.config),
         "usage": asdict(checkpoint.usage),
+        "assumed": [f"{what}: {value}" for what, value in checkpoint.unstated().items()],
         "notes": [*checkpoint.notes, *_unusual(checkpoint)],
     }
 

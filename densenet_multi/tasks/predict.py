@@ -24,13 +24,15 @@ Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 Say = Callable[[str], None]
 
+TOP = 5  # classes, where one of them is right
+
 
 def predict(
     path: str | Path,
     images: Sequence[str | Path],
     *,
     backend_name: str | None = None,
-    top: int = 5,
+    top: int | None = None,
     image_size: int | None = None,
     batch_size: int = 64,
     device: str | None = None,
@@ -42,40 +44,77 @@ def predict(
         path: the portable file.
         images: PNG or JPEG files, of any size and mode; each is stretched to a square.
         backend_name: which backend predicts; None is the first that is installed.
-        top: how many classes, or all if there are fewer.
+        top: how many classes, or all if there are fewer; None is all where each class has a
+            probability of its own (a sigmoid), else 5.
         image_size: pixels per side; None is what the file states, else the usual size.
         batch_size: images at a time.
         device: see ``train.train``.
         say: called with sentences for the user.
 
     Returns:
-        For each image, plain values: ``image`` and ``top``, the most probable first: a list of
-        {``class``, ``index``, ``probability``}.
+        For each image, plain values: ``image``, ``activation`` (see ``shown_activation``) and
+        ``top``, the highest first: a list of {``class``, ``index``, ``probability``}. Where the
+        activation is ``"none"``, there are no probabilities, and ``output`` is the logit instead.
 
     Raises ``DataError`` (which names the image), and as ``evaluate.evaluate``.
     """
     path, images = Path(path), [Path(image) for image in images]
-    top, batch_size = integer("top", top, 1), integer("batch_size", batch_size, 1)
+    top = None if top is None else integer("top", top, 1)
+    batch_size = integer("batch_size", batch_size, 1)
     backend_name = known_or_first_installed(backend_name)
     checkpoint, size = load_classifier(path, image_size)
-    classes = checkpoint.spec.config.num_classes
-    names = checkpoint.usage.class_names or tuple(f"class {i}" for i in range(classes))
     prepare = Preparation(size, checkpoint.spec.config.in_channels, checkpoint.usage)
     for image in images:  # a wrong file is found before a framework is imported
         with open_image(image):
             pass
     say_assumed_pixels(path, checkpoint, say)
+    activation = shown_activation(path, checkpoint, say)
+    names = output_names(checkpoint, activation)
+    if top is None:
+        top = len(names) if activation == "sigmoid" else TOP
+    key = "output" if activation == "none" else "probability"
     files = ImageFiles(tuple(images), np.zeros(len(images), np.int64), prepare)
     backend, model = build_model(checkpoint, backend_name, device)
     found = []
     for indices, logits in batches_of_logits(path, backend, model, files, batch_size):
-        for index, probabilities in zip(indices, softmax(logits), strict=True):
+        shown = APPLIED[activation](logits)
+        for index, values, scores in zip(indices, shown, logits, strict=True):
             rows = [
-                {"class": names[i], "index": int(i), "probability": float(probabilities[i])}
-                for i in highest(probabilities, top)
+                {"class": names[i], "index": int(i), key: float(values[i])}
+                for i in highest(scores, top)
             ]
-            found.append({"image": str(images[index]), "top": rows})
+            found.append({"image": str(images[index]), "activation": activation, "top": rows})
     return found
+
+
+# --- What outputs mean --------------------------------------------------------------------------
+
+
+def shown_activation(path: Path, checkpoint: Checkpoint, say: Say) -> str:
+    """What turns the network's logits into what is shown: one of ``ACTIVATIONS``.
+
+    Where the file does not state it, it is assumed, and the user is told: a sigmoid for one output,
+    a softmax for several. The softmax of one output would be 1 for every image, so the output
+    itself is shown.
+    """
+    activation, outputs = checkpoint.usage.activation, checkpoint.spec.config.num_classes
+    for what in ("what its outputs mean", "class names"):
+        say_assumed(path, checkpoint, what, say)
+    if outputs == 1 and activation == "softmax":
+        say(f"{path}: the softmax of its one output is 1 for every image; showing the output")
+        return "none"
+    return activation or ("sigmoid" if outputs == 1 else "softmax")
+
+
+def output_names(checkpoint: Checkpoint, activation: str) -> tuple[str, ...]:
+    """The class names, or else a name for each output."""
+    outputs = checkpoint.spec.config.num_classes
+    if checkpoint.usage.class_names:
+        return checkpoint.usage.class_names
+    if outputs == 1 and activation == "sigmoid":
+        return ("positive class",)
+    word = "output" if activation == "none" else "class"
+    return tuple(f"{word} {i}" for i in range(outputs))
 
 
 def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -84,6 +123,21 @@ def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
+
+
+def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Each output's own probability (N, classes), without overflow."""
+    scores = np.asarray(logits, np.float64)
+    power = np.exp(-np.abs(scores))
+    shares: npt.NDArray[np.float64] = np.where(scores < 0, power, 1.0) / (1 + power)
+    return shares
+
+
+APPLIED: dict[str, Callable[[npt.ArrayLike], npt.NDArray[np.float64]]] = {
+    "none": lambda logits: np.asarray(logits, np.float64),
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+}
 
 
 def highest(values: npt.NDArray[Any], count: int) -> Integers:
@@ -130,8 +184,13 @@ def train_a_new_classifier(path: Path, data: str) -> str:
 
 def say_assumed_pixels(path: Path, checkpoint: Checkpoint, say: Say) -> None:
     """Tell the user that the file does not state which pixel values its network expects."""
-    if checkpoint.usage.value_range is None:
-        say(f"{path}: does not state which pixel values the network expects; assuming 0 to 1")
+    say_assumed(path, checkpoint, "which pixel values the network expects", say)
+
+
+def say_assumed(path: Path, checkpoint: Checkpoint, what: str, say: Say) -> None:
+    """Tell the user what is assumed instead of what the file does not state; see ``unstated``."""
+    if assumed := checkpoint.unstated().get(what):
+        say(f"{path}: does not state {what}; assuming {assumed}")
 
 
 def build_model(

@@ -32,7 +32,7 @@ from densenet_multi.tasks import evaluate, predict
 FASHION = {"in_channels": 1, "num_classes": 10}  # what suits Fashion-MNIST
 GREY = small("cubic", **FASHION)
 COLOUR = small("cubic")  # three channels, three classes
-PIXELS = {"value_range": (0.0, 1.0)}
+PIXELS = {"value_range": (0.0, 1.0), "activation": "softmax"}
 NAME = dm.backend_names()[0]
 RGB = ("red", "green", "blue")
 SHADES = {"red": (204, 51, 0), "green": (51, 204, 0), "blue": (0, 51, 204)}

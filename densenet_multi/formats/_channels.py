@@ -1,0 +1,125 @@
+"""A pretrained network for images of another number of channels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .._checks import integer
+from ..checkpoint import Checkpoint, Usage
+from ..data.images import LUMINANCE
+from ..spec import DenseNetSpec
+from ..weights import Weights, check_weights
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+STEM = "features.conv0"
+
+
+def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
+    """Change the stem so that the network reads images of another number of channels.
+
+    A gray image, which is the same in every channel, keeps its answer. For fewer channels, kernels
+    are summed: all of them for one channel. For more, they are repeated in turn, and the copies of
+    each are divided by their number. From 1 channel to 3, the kernel is divided as luminance is,
+    so that a color image gets the answer that its gray version had.
+
+    That includes the preparation of pixels: channels that become one get the average of their means
+    and of their standard deviations, and the rest moves into the kernels and into the bias, or the
+    running means, behind them. Where the means differed, that is exact except at the border: the
+    zeros around an image stand for the mean, which is now another one.
+
+    Raises ``ConfigError`` where ``in_channels`` is no count.
+
+    Arguments:
+        checkpoint: the network.
+        in_channels: of the images that it will read.
+    """
+    in_channels = integer("in_channels", in_channels, 1)
+    before = checkpoint.spec.config.in_channels
+    if in_channels == before:
+        return checkpoint
+    spec = replace(checkpoint.spec.config, in_channels=in_channels).resolve()
+    kernels = checkpoint.weights[f"{STEM}.weight"].astype(np.float64)
+    shift = np.zeros(len(kernels))
+    if in_channels < before:
+        kernels, usage, shift = _summed(kernels, checkpoint.usage, in_channels)
+        notes = [f"the stem's kernels for {before} channels were summed for {in_channels}"]
+    else:
+        kernels, usage = _repeated(kernels, checkpoint.usage, in_channels)
+        notes = [f"the stem's kernels for {before} channels were repeated for {in_channels}"]
+    notes[0] += ": a gray image keeps its answer"
+    if shift.any():
+        notes[0] += " up to small differences from its border, as the channels' means differed"
+    weights = _moved({**checkpoint.weights, f"{STEM}.weight": kernels}, spec, shift)
+    dtype = checkpoint.weights[f"{STEM}.weight"].dtype
+    cast = {name: array.astype(dtype, copy=False) for name, array in weights.items()}
+    return Checkpoint(
+        spec, check_weights(spec, cast, dtype.name), usage, (*checkpoint.notes, *notes)
+    )
+
+
+def _summed(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Usage, Floats]:
+    """Kernels (O, C, k, k) for fewer channels, their usage, and by how much more they give (O,).
+
+    With w, m, s of each channel: the sum of w (x - m) / s is that of w' (x - m') / s', where m' and
+    s' are averages and w' / s' is the sum of w / s, plus the sum of w (m' - m) / s.
+    """
+    count = kernels.shape[1]
+    groups = [range(channel, count, in_channels) for channel in range(in_channels)]
+    mean, std = usage.mean, usage.std
+    if mean is None or std is None:  # then pixels are read as they are: see ``normalise``
+        summed = [kernels[:, list(group)].sum(axis=1) for group in groups]
+        usage = replace(usage, mean=None, std=None)
+        return np.stack(summed, axis=1), usage, np.zeros(len(kernels))
+    means = [_average([mean[c] for c in group]) for group in groups]
+    stds = [_average([std[c] for c in group]) for group in groups]
+    scaled = kernels / np.reshape(std, (-1, 1, 1))
+    new = [s * scaled[:, list(group)].sum(axis=1) for s, group in zip(stds, groups, strict=True)]
+    differences = np.array([mean[c] - means[c % in_channels] for c in range(count)])
+    shift: Floats = scaled.sum(axis=(2, 3)) @ differences
+    return np.stack(new, axis=1), replace(usage, mean=tuple(means), std=tuple(stds)), shift
+
+
+def _average(values: list[float]) -> float:
+    """The mean, which of equal values is exactly that value."""
+    return values[0] if len(set(values)) == 1 else sum(values) / len(values)
+
+
+def _repeated(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Usage]:
+    """Kernels (O, C, k, k) for more channels, and their usage."""
+    count = kernels.shape[1]
+    sources = [channel % count for channel in range(in_channels)]
+    shares = [1 / sources.count(source) for source in sources]
+    if count == 1 and in_channels == len(LUMINANCE):
+        shares = list(LUMINANCE)
+    moments = {
+        name: None if values is None else tuple(values[source] for source in sources)
+        for name, values in (("mean", usage.mean), ("std", usage.std))
+    }
+    return kernels[:, sources] * np.reshape(shares, (-1, 1, 1)), replace(usage, **moments)
+
+
+def _moved(weights: Weights, spec: DenseNetSpec, shift: Floats) -> Weights:
+    """The weights of a network whose stem's convolution gives ``shift`` more than it should."""
+    if not shift.any():
+        return weights
+    if spec.config.conv_bias:
+        name = f"{STEM}.bias"
+        return {**weights, name: weights[name].astype(np.float64) - shift}
+    if spec.stem.norm0 is not None:
+        readers = ["features.norm0"]
+    else:  # every norm that reads the stem's maps, which come first in a dense block
+        block, transition = spec.stages[0]
+        readers = [f"features.{block.name}.{layer.name}.norm1" for layer in block.layers]
+        readers.append(f"features.{transition.name}.norm" if transition else "features.norm5")
+    moved = dict(weights)
+    for reader in readers:
+        name = f"{reader}.running_mean"
+        values = weights[name].astype(np.float64)
+        values[: len(shift)] += shift
+        moved[name] = values
+    return moved

@@ -1,0 +1,145 @@
+"""What a user states about the use of a network, where its file does not; checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .._checks import ConfigError
+from ..checkpoint import PIXELS, Checkpoint, listed
+
+ClassNames = Sequence[str] | str | os.PathLike[str]
+
+LARGEST_LIST = 2**20  # bytes of a file of class names
+LISTS = (".txt", ".json", ".csv")  # no name of a class ends like this
+
+
+def with_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
+    """The checkpoint of a network that reads images as stated; see ``Usage.stating``.
+
+    Raises ``ConfigError`` where values do not fit each other or the network.
+
+    Arguments:
+        checkpoint: the network.
+        stated: ``mean``, ``std``, ``value_range``, ``image_size``; None states nothing.
+    """
+    before = checkpoint.usage
+    usage = before.stating(**stated).fits(checkpoint.spec)
+    given = [name for name in ("mean", "std") if stated.get(name) is not None]
+    for name, other in (("mean", "std"), ("std", "mean")):
+        if name in given and getattr(usage, other) is None:
+            raise ConfigError(f"{name}: expected {other}= beside it, found none")
+    low, high = usage.value_range or (0, 1)
+    if "mean" in given and not all(low <= value <= high for value in usage.mean or ()):
+        raise ConfigError(
+            f"mean: expected numbers from {low:g} to {high:g}, as pixels have; found "
+            f"{listed(usage.mean or ())}; for pixels of another range, state value_range= as well"
+        )
+    if "std" in given and not all(value > (high - low) / 255 for value in usage.std or ()):
+        raise ConfigError(
+            f"std: expected numbers above {(high - low) / 255:g}, one gray level of pixels from "
+            f"{low:g} to {high:g}; found {listed(usage.std or ())}; for pixels of another range, "
+            "state it with value_range="
+        )
+    dropped = [n for n in PIXELS if getattr(before, n) is not None and getattr(usage, n) is None]
+    note = f"the {' and '.join(dropped)} that are usual were dropped, as value_range is stated"
+    notes = (*checkpoint.notes, note) if dropped else checkpoint.notes
+    return replace(checkpoint, usage=usage, notes=notes)
+
+
+def with_outputs(
+    checkpoint: Checkpoint, class_names: ClassNames | None, activation: str | None
+) -> Checkpoint:
+    """The checkpoint of a network whose outputs mean what is stated; None states nothing.
+
+    Raises ``ConfigError`` where that does not fit the network, and as ``read_class_names``.
+    """
+    outputs = checkpoint.spec.config.num_classes
+    for name, given in (("class_names", class_names), ("activation", activation)):
+        if given is not None and not outputs:
+            raise ConfigError(f"{name}: expected a network with a classifier, found one without")
+    if outputs == 1 and activation == "softmax":
+        raise ConfigError(
+            "activation: expected 'sigmoid' or 'none' for a network with one output, whose softmax "
+            "is always 1; found 'softmax'"
+        )
+    names = None if class_names is None else read_class_names(class_names, outputs)
+    usage = checkpoint.usage.stating(class_names=names, activation=activation)
+    return replace(checkpoint, usage=usage.fits(checkpoint.spec))
+
+
+def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
+    """Class names from a list, from a file, or from a text that separates them by commas.
+
+    A file has one name in each line, or is JSON: a list of names, {name: index} (what PyTorch calls
+    ``class_to_idx``, Keras ``class_indices``) or {index: name} (``id2label``). A text without a
+    comma is the path of a file, unless there is no such file and the network has one output.
+
+    Raises ``ConfigError`` where a name is empty or occurs twice; ``OSError`` where the file cannot
+    be read.
+
+    Arguments:
+        given: the list, the path or the text.
+        outputs: of the network.
+    """
+    if not isinstance(given, str | os.PathLike):
+        names = list(given)
+    elif Path(given).is_file() or not isinstance(given, str) or _is_path(given, outputs):
+        names = _names_in(Path(given))
+    else:
+        names = [name.strip() for name in given.split(",")]
+    for number, name in enumerate(names, 1):
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"class_names: expected names, found {name!r} as number {number}")
+    seen: set[str] = set()
+    twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    if twice:
+        raise ConfigError(f"class_names: expected different names, found {listed(twice)} again")
+    return tuple(names)
+
+
+def _is_path(text: str, outputs: int) -> bool:
+    return "," not in text and (outputs != 1 or os.sep in text or text.endswith(LISTS))
+
+
+def _names_in(path: Path) -> list[Any]:
+    size = path.stat().st_size
+    if size > LARGEST_LIST:
+        found = f"found {path} of {size:,}"
+        raise ConfigError(f"class_names: expected a file of up to {LARGEST_LIST:,} bytes, {found}")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"class_names: expected text in UTF-8, found other bytes in {path}"
+        ) from None
+    if text.lstrip()[:1] in ("{", "["):
+        return _names_in_json(path, text)
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    if "" in lines:
+        where = f"line {lines.index('') + 1} of {path}"
+        raise ConfigError(f"class_names: expected a name in each line, found none in {where}")
+    return lines
+
+
+def _names_in_json(path: Path, text: str) -> list[Any]:
+    try:
+        entries = json.loads(text)
+        if isinstance(entries, list):
+            return entries
+        if all(isinstance(value, str) for value in entries.values()):
+            entries = {name: int(index) for index, name in entries.items()}
+        indices = sorted(entries.values())
+        numbered = indices == list(range(len(indices)))
+    except (ValueError, TypeError, RecursionError):
+        numbered = False
+    if not numbered:
+        raise ConfigError(
+            f"class_names: expected JSON with a list of names, {{name: index}} or {{index: name}}, "
+            f"the indices from 0 on; found something else in {path}"
+        )
+    return sorted(entries, key=entries.__getitem__)
