@@ -121,6 +121,36 @@ def test_average_pooling_drops_an_odd_last_row_and_column():
     assert reference.average_pool(pool, x).shape == (2, 3, 2, 3)
 
 
+def test_a_transition_pools_after_its_convolution_which_matters_for_the_maximum_alone():
+    spec = small("cubic")
+    assert spec.stages[0][1].pool_kind == "max"
+    weights, x = random_weights(spec), images(spec, 9, 7)
+    stages = reference.forward(spec, weights, x).stages
+    name = "features.transition1"
+    block = stages["denseblock1"]
+    mean, var, gamma, beta = (
+        weights[f"{name}.norm.{leaf}"][:, None, None]
+        for leaf in ("running_mean", "running_var", "weight", "bias")
+    )
+    y = np.maximum((block - mean) / np.sqrt(var + spec.config.bn_eps) * gamma + beta, 0)
+    y = np.einsum("oc,nchw->nohw", weights[f"{name}.conv.weight"][:, :, 0, 0], y)
+    y = y + weights[f"{name}.conv.bias"][:, None, None]
+    corners = [y[:, :, i:8:2, j:6:2] for i in (0, 1) for j in (0, 1)]
+    np.testing.assert_allclose(stages["transition1"], np.max(corners, axis=0), **EXACT)
+    averaged = replace(spec.config, transition_pool="avg").resolve()
+    means = reference.forward(averaged, weights, x).stages["transition1"]
+    np.testing.assert_allclose(means, np.mean(corners, axis=0), **EXACT)
+
+
+@pytest.mark.parametrize(("kind", "summary"), [("avg", np.mean), ("max", np.max)])
+def test_the_last_map_is_pooled_by_averages_or_by_the_maximum(kind, summary):
+    spec = small("plain", global_pool=kind, num_classes=0)
+    weights, x = random_weights(spec), images(spec, 8)
+    found = reference.forward(spec, weights, x)
+    pixels = np.maximum(found.stages["norm5"], 0).reshape(*found.logits.shape, -1)
+    np.testing.assert_allclose(found.logits, summary(pixels, axis=2), **EXACT)
+
+
 def test_relu_replaces_what_is_negative_by_zero_and_nothing_else():
     x = np.array([[[[-2.0, -0.0, 0.0, 3.5]]]])
     np.testing.assert_array_equal(reference.relu(x), [[[[0, 0, 0, 3.5]]]])

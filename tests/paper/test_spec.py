@@ -228,10 +228,11 @@ def test_a_difference_in_any_field_makes_another_configuration_and_another_spec(
         "growth_rate": 12, "block_config": (6, 12), "num_init_features": 16, "bn_size": None,
         "compression": 1.0, "drop_rate": 0.2, "num_classes": 10, "in_channels": 1,
         "stem": "cifar", "conv_bias": True, "bn_eps": 1e-3, "bn_decay": 0.99,
+        "transition_pool": "max", "global_pool": "max",
     }  # fmt: skip
     changed = dm.DenseNetConfig(**{field: other[field]})
     assert changed != dm.DenseNetConfig()
-    pieces = ("stem", "stages", "norm5", "classifier")
+    pieces = ("stem", "stages", "norm5", "classifier", "global_pool")
     resolved, default = changed.resolve(), dm.DenseNetConfig().resolve()
     assert any(getattr(resolved, p) != getattr(default, p) for p in pieces)
 
@@ -283,6 +284,8 @@ def test_the_json_of_a_configuration_is_its_fields_and_a_schema_version():
             "conv_bias": True,
             "bn_eps": 1e-05,
             "bn_decay": 0.9,
+            "transition_pool": "avg",
+            "global_pool": "avg",
         },
     }
 
@@ -297,10 +300,24 @@ def test_another_schema_version_is_refused_with_both_versions(version):
     )
 
 
-@pytest.mark.parametrize("field", FIELDS)
+LATER = ("transition_pool", "global_pool")
+
+
+@pytest.mark.parametrize("field", [field for field in FIELDS if field not in LATER])
 def test_json_without_one_of_the_fields_is_refused(field):
     with pytest.raises(dm.ConfigError, match=r"config: expected an object with the fields"):
         dm.DenseNetConfig.from_json(json_of(**{field: ...}))
+
+
+@pytest.mark.parametrize("field", LATER)
+def test_json_of_before_a_field_existed_pools_by_averages(field):
+    assert getattr(dm.DenseNetConfig.from_json(json_of(**{field: ...})), field) == "avg"
+
+
+@pytest.mark.parametrize("field", LATER)
+def test_a_pooling_is_by_averages_or_by_the_maximum(field):
+    with pytest.raises(dm.ConfigError, match=f"{field}: expected 'avg' or 'max'; found 'min'"):
+        dm.DenseNetConfig(**{field: "min"})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from densenet_multi.weights import Weights
 SMALL = {  # every feature of the spec, in nets of a few thousand parameters
     "plain": {
         "block_config": (2, 1), "growth_rate": 4, "num_init_features": 6, "bn_size": None,
-        "num_classes": 5, "stem": "cifar", "compression": 1.0,
+        "num_classes": 5, "stem": "cifar", "compression": 1.0, "global_pool": "max",
     },
     "plain with bias": {
         "block_config": (2, 2), "growth_rate": 5, "num_init_features": 8, "bn_size": None,
@@ -21,7 +21,7 @@ SMALL = {  # every feature of the spec, in nets of a few thousand parameters
     # kernels of shape (3, 3, 3, 3): a port that forgets to transpose still fits
     "cubic": {
         "block_config": (2, 2), "growth_rate": 3, "num_init_features": 3, "bn_size": 1,
-        "num_classes": 3, "stem": "cifar", "conv_bias": True,
+        "num_classes": 3, "stem": "cifar", "conv_bias": True, "transition_pool": "max",
     },
 }  # fmt: skip
 

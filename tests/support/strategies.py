@@ -24,6 +24,8 @@ def configs() -> st.SearchStrategy[dm.DenseNetConfig]:
         conv_bias=st.booleans(),
         bn_eps=st.floats(1e-12, 1e-1),
         bn_decay=fractions,
+        transition_pool=st.sampled_from(["avg", "max"]),
+        global_pool=st.sampled_from(["avg", "max"]),
     ).filter(_keeps_channels)
 
 
@@ -42,6 +44,8 @@ def small_configs(least_classes: int = 1) -> st.SearchStrategy[dm.DenseNetConfig
         conv_bias=st.booleans(),
         bn_eps=st.sampled_from([1e-5, 1.001e-5, 1e-3]),
         bn_decay=st.sampled_from([0.5, 0.875, 0.96875]),  # exact in float32, as Gluon stores it
+        transition_pool=st.sampled_from(["avg", "max"]),
+        global_pool=st.sampled_from(["avg", "max"]),
     ).filter(_keeps_channels)
 
 
