@@ -31,12 +31,17 @@ if TYPE_CHECKING:
     "--data",
     default="fashion-mnist",
     show_default=True,
-    help="Or sample, folder:PATH, cifar10:PATH.",
+    help="Or sample, folder:PATH, cifar10:PATH, or the PATH of your images.",
 )
 @data_dir_option
 @weights_image_size_option
 @batch_size_option
 @device_option
+@click.option(
+    "--split",
+    type=click.Choice(["test", "train", "all"]),
+    help="Which images.  [default: test; all of a folder that WEIGHTS were not trained on]",
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -75,8 +80,9 @@ def table(result: dict[str, Any]) -> Table:
 
     names, confusion = result["class_names"], result["confusion"]
     size = f"{result['image_size']}x{result['image_size']}"
+    which = "all images" if result["split"] == "all" else f"{result['split']} images"
     where = (
-        f"test images of {result['data']}, {size}, in {result['backend']}"
+        f"{which} of {result['data']}, {size}, in {result['backend']}"
         + ", bfloat16" * result["bfloat16"]
     )
     drawn = Table(
@@ -87,17 +93,20 @@ def table(result: dict[str, Any]) -> Table:
         caption_justify="left",
         show_footer=True,
     )
-    drawn.add_column("class", "all")
-    drawn.add_column("images", f"{result['examples']:,}", justify="right")
-    drawn.add_column("accuracy", f"{result['accuracy']:.4f}", justify="right")
-    drawn.add_column("most often taken for")
+    whole: dict[str, Any] = {"justify": "right", "no_wrap": True}  # a number is never cut off
+    drawn.add_column("class", "all", overflow="fold")
+    drawn.add_column("images", f"{result['examples']:,}", **whole)
+    drawn.add_column("accuracy", f"{result['accuracy']:.4f}", **whole)
+    drawn.add_column("most often taken for", overflow="fold")
+    drawn.add_column("times", **whole)
     rows = zip(confusion, result["per_class"].items(), confused_with(confusion), strict=True)
     for counts, (name, accuracy), worst in rows:
         drawn.add_row(
             name,
             f"{sum(counts):,}",
             "" if accuracy is None else f"{accuracy:.4f}",
-            f"{names[worst[0]]} ({worst[1]:,})" if worst else "",
+            names[worst[0]] if worst else "",
+            f"{worst[1]:,}" if worst else "",
         )
     return drawn
 

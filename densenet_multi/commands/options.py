@@ -120,7 +120,9 @@ prefix_option = click.option(
 # of evaluate and predict
 weights_argument = click.argument("weights", type=EXISTING_FILE)
 backend_option = click.option(
-    "--backend", "backend_name", help="Which one predicts.  [default: the first that is installed]"
+    "--backend",
+    "backend_name",
+    help="Which one predicts.  [default: the one that trained, or the first that is installed]",
 )
 weights_image_size_option = click.option(
     "--image-size",

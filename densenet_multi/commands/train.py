@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 )
 @click.option("--recipe", help="chapter, paper or modern.  [default: chapter]")
 @click.option("--variant", help="Another network than the recipe's.")
-@click.option("--data", help="fashion-mnist, sample, folder:PATH or cifar10:PATH.")
+@click.option(
+    "--data", help="fashion-mnist, sample, folder:PATH, cifar10:PATH, or the PATH of your images."
+)
 @click.option("--data-dir", help="Where Fashion-MNIST's files are.", type=click.Path())
 @click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.")
 @click.option("--epochs", type=AT_LEAST_1)
@@ -132,12 +134,12 @@ def options_from(given: dict[str, Any], config: dict[str, Any] | None) -> Option
     """
     from dataclasses import asdict, replace
 
+    from ..data.sources import spelled_out
     from ..tasks.train import Options
 
     typed = {name: value for name, value in given.items() if value is not None}
-    kind, colon, path = typed.get("data", "").partition(":")
-    if colon and path:  # the run may be resumed from another folder
-        typed["data"] = f"{kind}:{Path(path).expanduser().resolve()}"
+    if "data" in typed:  # the run may be resumed from another folder
+        typed["data"] = spelled_out(typed["data"])
     if "data_dir" in typed:
         typed["data_dir"] = str(Path(typed["data_dir"]).resolve())
     if config is None:

@@ -5,6 +5,7 @@ from .cifar10 import load_cifar10
 from .examples import Arrays, Examples, FashionMNIST, Pixels
 from .fashion_mnist import CLASSES, load_directory, load_sample, to_input
 from .folder import ImageFiles, load_folder
+from .held_out import HeldOut, load_held_out
 from .idx import IdxError, read_idx, write_idx
 from .images import DataError, Preparation, normalise, read_image
 from .order import epoch_order
@@ -18,6 +19,7 @@ __all__ = [
     "DataSet",
     "Examples",
     "FashionMNIST",
+    "HeldOut",
     "IdxError",
     "ImageFiles",
     "Pixels",
@@ -28,6 +30,7 @@ __all__ = [
     "load_data",
     "load_directory",
     "load_folder",
+    "load_held_out",
     "load_sample",
     "normalise",
     "read_idx",

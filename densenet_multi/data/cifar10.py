@@ -1,18 +1,27 @@
-"""CIFAR-10 in its binary version: 32 x 32 color images, 50,000 to train and 10,000 to test.
+"""CIFAR-10: 32 x 32 color images, 50,000 to train and 10,000 to test, in two versions.
 
-A file is 10,000 records: a byte for the label, then 1,024 bytes of red, of green, of blue, row by
-row. Reading it needs no pickle, which could execute any code, as the Python version does.
-Source: https://www.cs.toronto.edu/~kriz/cifar.html (cifar-10-binary.tar.gz)
+A file of the binary version is 10,000 records: a byte for the label, then 1,024 bytes of red, of
+green, of blue, row by row. One of the Python version is a pickle of a dictionary whose "data" and
+"labels" are the same. It is read without running anything that it names: see ``_pickles``. Either
+version may be a folder, or the archive that it came in.
+Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
-from pathlib import Path
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._pickles import PickleError, Reader, as_array
 from .images import DataError, ImagesAndLabels
 
 CLASSES = (
@@ -27,22 +36,28 @@ CLASSES = (
     "ship",
     "truck",
 )
-FILES = {
+FILES = {  # of the binary version; those of the Python version have no ending
     "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
     "test": ("test_batch.bin",),
 }
+FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
+ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 RECORDS = 10_000  # in each file
-RECORD = 1 + 3 * 32 * 32
+PIXELS = 3 * 32 * 32
+RECORD = 1 + PIXELS
+LARGEST = 2**27  # bytes of a pickle: texts may hold its bytes, in up to four letters each
+LARGEST_ARCHIVE = 2**28  # bytes, unpacked; the published ones have 184 million
 
 
 def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
-    """Load a split of CIFAR-10 from the folder of its binary files, ``cifar-10-batches-bin``.
+    """Load a split of CIFAR-10.
 
     Raises ``ValueError`` where there is no such split; ``DataError`` where a file is missing or is
     not as described above; ``OSError`` where it cannot be read.
 
     Arguments:
-        path: the folder.
+        path: the folder ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, a folder with one of
+            them in it, or an archive, ``.tar.gz``, which is not unpacked on disk.
         split: "train" or "test".
 
     Returns:
@@ -51,23 +66,208 @@ def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
     """
     if split not in FILES:
         raise ValueError(f"split: expected one of {', '.join(map(repr, FILES))}, found {split!r}")
-    records = np.concatenate([_read(Path(path, name)) for name in FILES[split]])
-    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].copy()
+    return load_splits(path, split)[0]
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
+def load_splits(path: str | os.PathLike[str], *splits: str) -> list[ImagesAndLabels]:
+    """Load several splits, an archive in one pass. Raises as ``load_cifar10``."""
+    place = _find(Path(path))
+    if not place.is_file():
+        of_python = not _is_binary(place)
+        wanted = [name for split in splits for name in _names(split, of_python=of_python)]
+        read = {name: _read(place / name) for name in wanted}
+    else:
+        read = _read_archive(place, splits)
+        of_python = "data_batch_1" in read or "test_batch" in read
+    return [
+        tuple(map(np.concatenate, zip(*(read[name] for name in names), strict=True)))  # type: ignore[misc]
+        for names in (_names(split, of_python=of_python) for split in splits)
+    ]
+
+
+def is_cifar10(folder: Path) -> bool:
+    """Whether a folder holds files of CIFAR-10."""
+    return any(folder.glob("data_batch_*"))
+
+
+def _names(split: str, *, of_python: bool) -> tuple[str, ...]:
+    return tuple(name.removesuffix(".bin") for name in FILES[split]) if of_python else FILES[split]
+
+
+def _is_binary(folder: Path) -> bool:
+    """Whether a folder holds the binary version, or neither."""
+    names = [name for files in FILES.values() for name in files]
+    return any((folder / name).exists() for name in names) or not any(
+        (folder / name.removesuffix(".bin")).exists() for name in names
+    )
+
+
+def _find(path: Path) -> Path:
+    """The folder of the files, or the archive."""
+    if not path.is_dir() or is_cifar10(path):
+        return path
+    inside = [path / name for name in (*FOLDERS, *ARCHIVES)]
+    return next((found for found in inside if found.exists()), path)
+
+
+# --- A file -------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> ImagesAndLabels:
     if not path.is_file():
         raise DataError(
             f"{path}: there is no such file; expected the folder of {path.name} and the others, "
-            "which is called cifar-10-batches-bin in cifar-10-binary.tar.gz"
+            f"which is called {FOLDERS[0]} in {ARCHIVES[0]}, {FOLDERS[1]} in {ARCHIVES[1]}, or one "
+            f"of these archives{_what_else(path.parent)}"
         )
     size = path.stat().st_size
-    if size != RECORDS * RECORD:
+    _check_file_size(str(path), path.name, size)
+    return _parsed(str(path), path.name, path.read_bytes())
+
+
+def _what_else(folder: Path) -> str:
+    """What a folder holds instead of CIFAR-10, if that is known."""
+    if (folder / "data_batch_1.mat").exists():
+        return "; found the version for Matlab"
+    if (folder / "meta").exists() and (folder / "train").is_file():
+        return "; found CIFAR-100"
+    return ""
+
+
+def _check_file_size(where: str, name: str, size: int) -> None:
+    """Raise ``DataError`` for a file that cannot be one of CIFAR-10's, before it is read."""
+    if name.endswith(".bin"):
+        if size != RECORDS * RECORD:
+            raise DataError(
+                f"{where}: expected {RECORDS * RECORD:,} bytes ({RECORDS:,} records of {RECORD}), "
+                f"found {size:,}; fetch it again"
+            )
+    elif not RECORDS * PIXELS < size <= LARGEST:
         raise DataError(
-            f"{path}: expected {RECORDS * RECORD:,} bytes ({RECORDS:,} records of {RECORD}), "
-            f"found {size:,}; fetch it again"
+            f"{where}: expected the pickle of {RECORDS:,} images, of {RECORDS * PIXELS:,} to "
+            f"{LARGEST:,} bytes, found {size:,}; fetch it again"
         )
-    records = np.fromfile(path, np.uint8).reshape(RECORDS, RECORD)
-    if records[:, 0].max() >= len(CLASSES):
-        raise DataError(f"{path}: expected labels from 0 to 9, found {records[:, 0].max()}")
-    return records
+
+
+def _parsed(where: str, name: str, content: bytes) -> ImagesAndLabels:
+    """The images (N, 3, 32, 32) and labels (N,) of a file's content."""
+    read = _records if name.endswith(".bin") else _unpickled
+    images, labels = read(where, content)
+    if labels.max() >= len(CLASSES):
+        raise DataError(f"{where}: expected labels from 0 to 9, found {labels.max()}")
+    return images.reshape(-1, 3, 32, 32), labels
+
+
+def _records(_: str, content: bytes) -> ImagesAndLabels:
+    records = np.frombuffer(content, np.uint8).reshape(RECORDS, RECORD)
+    return records[:, 1:], records[:, 0]
+
+
+def _unpickled(where: str, content: bytes) -> ImagesAndLabels:
+    file = io.BytesIO(content)
+    try:
+        found = Reader(file).load()
+        named = {_text(key): value for key, value in found.items()} if _is_dict(found) else {}
+        images, labels = as_array(named.get("data")), named.get("labels")
+    except PickleError as error:
+        raise DataError(f"{where}: {error}; fetch it again") from None
+    if "fine_labels" in named:
+        raise DataError(f"{where}: expected CIFAR-10, found CIFAR-100, which is not known here")
+    expected = f"expected data, uint8 of shape ({RECORDS}, {PIXELS}), and as many labels"
+    if images is None or images.dtype != np.uint8 or images.shape != (RECORDS, PIXELS):
+        described = f"{images.dtype} of shape {images.shape}" if images is not None else "none"
+        raise DataError(f"{where}: {expected}, found data: {described}; fetch it again")
+    if not isinstance(labels, list) or len(labels) != RECORDS or set(map(type, labels)) != {int}:
+        described = f"{len(labels):,} values" if isinstance(labels, list) else "none"
+        raise DataError(f"{where}: {expected}, found labels: {described}; fetch it again")
+    if wrong := [label for label in labels if not 0 <= label < len(CLASSES)]:
+        raise DataError(f"{where}: expected labels from 0 to 9, found {wrong[0]}")
+    if file.read(1):
+        raise DataError(f"{where}: expected the end of the file after the pickle, found more")
+    return images, np.array(labels, np.uint8)
+
+
+def _is_dict(found: Any) -> bool:
+    return isinstance(found, dict)
+
+
+def _text(key: Any) -> str:
+    return key.decode("latin-1") if isinstance(key, bytes) else str(key)
+
+
+# --- An archive ---------------------------------------------------------------------------------
+
+
+def _read_archive(path: Path, splits: tuple[str, ...]) -> dict[str, ImagesAndLabels]:
+    """{name: content} of the files of these splits, of one version. Nothing is written to disk."""
+    wanted = {
+        name: of_python
+        for of_python in (False, True)
+        for split in splits
+        for name in _names(split, of_python=of_python)
+    }
+    found: dict[str, ImagesAndLabels] = {}
+    others: list[str] = []
+    for name, size, read in _members(path):
+        file = PurePosixPath(name).name
+        if file not in wanted:
+            others.append(name)
+            continue
+        where = f"{path}: {name}"
+        if file in found:
+            raise DataError(f"{where}: expected one file of this name, found several")
+        _check_file_size(where, file, size)
+        found[file] = _parsed(where, file, read())
+    versions = {wanted[name] for name in found}
+    expected = [name for name, version in wanted.items() if version in (versions or {False})]
+    if missing := [name for name in expected if name not in found]:
+        listed = ", ".join(others[:3]) or "nothing"
+        what = "CIFAR-100" if any("cifar-100" in name for name in others) else listed
+        raise DataError(f"{path}: expected {missing[0]} and the others of CIFAR-10, found {what}")
+    return found
+
+
+def _members(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """(name, size, function that reads it) of each file in an archive, as it passes by."""
+    with path.open("rb") as file, _unpacked(file) as stream:
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    content = archive.extractfile(member) if member.isreg() else None
+                    if content is not None:
+                        yield member.name, member.size, content.read
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"{path}: expected the folder or the archive of CIFAR-10, {' or '.join(ARCHIVES)}, "
+                f"found another or a damaged file ({error}); fetch it again"
+            ) from None
+
+
+@contextmanager
+def _unpacked(file: BinaryIO) -> Iterator[Any]:
+    """The content of an archive, compressed or not, up to the largest size."""
+    compressed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    if not compressed:
+        yield _Limited(file)
+        return
+    with gzip.GzipFile(fileobj=file) as stream:
+        yield _Limited(stream)
+
+
+class _Limited:
+    """The beginning of a stream: a small archive cannot expand into a large one."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.left = stream, LARGEST_ARCHIVE
+
+    def read(self, count: int) -> bytes:
+        """At most that many bytes. Raises ``DataError`` above the limit."""
+        content: bytes = self.stream.read(min(count, self.left + 1))
+        self.left -= len(content)
+        if self.left < 0:
+            raise DataError(
+                f"{getattr(self.stream, 'name', '')}: expected an archive of at most "
+                f"{LARGEST_ARCHIVE:,} bytes, found more"
+            )
+        return content

@@ -95,3 +95,36 @@ class Pixels:
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """The images of these examples, float32 of shape (n, C, S, S)."""
         return self.prepare(from_bytes(self.pixels[indices]))
+
+
+@dataclass(frozen=True)
+class Together:
+    """The examples of several parts, one part after another.
+
+    Attributes:
+        parts: prepared in the same way.
+    """
+
+    parts: tuple[Examples, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Integers of shape (N,)."""
+        return np.concatenate([np.asarray(part.labels).astype(np.int64) for part in self.parts])
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """The images of these examples, floating point of shape (n, C, H, W)."""
+        ends = np.cumsum([len(part) for part in self.parts])
+        whose = np.searchsorted(ends, indices, side="right")
+        taken = [
+            (np.nonzero(whose == i)[0], part.take(indices[whose == i] - end + len(part)))
+            for i, (part, end) in enumerate(zip(self.parts, ends, strict=True))
+            if (whose == i).any()
+        ]
+        images = np.empty((len(indices), *taken[0][1].shape[1:]), taken[0][1].dtype)
+        for positions, found in taken:
+            images[positions] = found
+        return images

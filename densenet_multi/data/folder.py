@@ -1,25 +1,46 @@
-"""Your own images: a folder for each class, named after the class."""
+"""Your own images: a folder for each class, named after the class.
+
+These folders are in one folder, or in several that are called train, val and test.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import DataError, Preparation, open_image, read_image
+from .images import (
+    FORMATS,
+    DataError,
+    ImageFileError,
+    Preparation,
+    broken_link,
+    open_image,
+    read_image,
+)
 from .order import epoch_order
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 VALIDATION = 5  # one image in this many is set apart
+PARTS = {  # what the folder of a part may be called, in any case
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+LISTED = 20  # files in an error
+NAMED = 5  # folders in an error
+FINGERPRINTS = 32  # at most so many images are recorded
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """PNG and JPEG files, read and prepared when taken.
+    """Files of images, read and prepared when taken.
 
     Attributes:
         paths: N files.
@@ -48,51 +69,202 @@ class ImageFiles:
         return self.prepare.black
 
 
+@dataclass(frozen=True)
+class Folder:
+    """The classes of a folder, and its parts; no image has been opened.
+
+    Attributes:
+        root: the folder.
+        classes: the names of the classes, sorted.
+        parts: {"train", "val" or "test": its folder}; empty where the classes' folders are in
+            ``root`` itself.
+        others: names of folders beside the parts.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    parts: dict[str, Path] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+    def read(self, prepare: Preparation, part: str | None = None) -> ImageFiles:
+        """All images of a part, or of a folder without parts, class by class, sorted by name.
+
+        The header of every image is read now, the rest when the image is taken.
+
+        Raises ``DataError``, which lists all files that are no images, or names the classes that
+        the training images lack; ``OSError`` where a folder cannot be read.
+
+        Arguments:
+            prepare: turns values from 0 to 1 into what the network reads.
+            part: one of ``parts``; None where there are none.
+        """
+        folder = self.root if part is None else self.parts[part]
+        unknown = [path.name for path in _folders(folder) if path.name not in self.classes]
+        if unknown:
+            raise DataError(
+                f"{folder}: expected the classes of {self.parts['train']}, found also "
+                f"{_named(unknown)}; take them away, or use one of the folders: "
+                f"{_as_data(self.parts['train'])}"
+            )
+        files = [_visible(folder / name) for name in self.classes if (folder / name).is_dir()]
+        wrong = _broken_links(folder)
+        wrong += [error for listed in files for path in listed if (error := _wrong(path))]
+        if wrong:
+            raise _not_images(folder, wrong)
+        paths = tuple(path for listed in files for path in listed)
+        if not paths:
+            raise DataError(f"{folder}: expected images in the folders of the classes, found none")
+        label_of = {name: label for label, name in enumerate(self.classes)}
+        labels = np.array([label_of[path.parent.name] for path in paths], np.int64)
+        return ImageFiles(paths, labels, prepare)
+
+    def split(self, images: ImageFiles, seed: int) -> tuple[ImageFiles, ImageFiles]:
+        """Set a fifth of each class apart: images to train on, images to validate with.
+
+        Raises ``DataError`` where a class has fewer than two images; ``ValueError`` where the seed
+        is outside its range.
+
+        Arguments:
+            images: all images of a folder without parts.
+            seed: from 0 to 2**32 - 1.
+        """
+        self._check_count(images, 2, "one to train and one to validate with")
+        kept, apart = [], []
+        for label in range(len(self.classes)):
+            (members,) = np.nonzero(images.labels == label)
+            order = epoch_order(len(members), seed, label)
+            count = max(1, round(len(members) / VALIDATION))
+            kept.append(members[np.sort(order[count:])])
+            apart.append(members[np.sort(order[:count])])
+        train, validation = (_selected(images, np.concatenate(part)) for part in (kept, apart))
+        return train, validation
+
+    def to_train_on(self, prepare: Preparation, seed: int) -> tuple[ImageFiles, ImageFiles]:
+        """The images to train on and those to validate with: see ``load_folder``."""
+        if not self.parts:
+            return self.split(self.read(prepare), seed)
+        part = self.validation_part
+        train = self.read(prepare, "train")
+        self._check_count(train, 1, "to train on")
+        return train, self.read(prepare, part)
+
+    @property
+    def validation_part(self) -> str:
+        """The part that a network is validated with while it trains.
+
+        Raises ``DataError`` where there are no training images.
+        """
+        if "train" not in self.parts:
+            raise DataError(
+                f"{self.root}: expected a folder train beside {_named(self.parts)}, found none; to "
+                f"train on one of them: {_as_data(next(iter(self.parts.values())))}"
+            )
+        return "val" if "val" in self.parts else "test"
+
+    def _check_count(self, images: ImageFiles, least: int, what: str) -> None:
+        counts = np.bincount(images.labels, minlength=len(self.classes)).tolist()
+        for name, count in zip(self.classes, counts, strict=True):
+            if count < least:
+                expected = f"at least {'two images' if least > 1 else 'one image'}, {what}"
+                raise DataError(
+                    f"{self.parts.get('train', self.root) / name}: expected {expected}, found "
+                    f"{count}; add some, or take the folder away"
+                )
+
+
+def _selected(images: ImageFiles, indices: NDArray[np.int64]) -> ImageFiles:
+    paths = tuple(images.paths[i] for i in indices)
+    return ImageFiles(paths, images.labels[indices], images.prepare)
+
+
 def load_folder(
     path: str | os.PathLike[str], prepare: Preparation, seed: int = 0
 ) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
-    """Find the images ``path/CLASS/NAME.png`` (.jpg, .jpeg), and set a fifth of each class apart.
+    """Find the images ``path/CLASS/NAME.png`` (or .jpg, …), and set a fifth of each class apart.
 
-    The split depends on their sorted names and the seed. Hidden files and folders (their names
-    begin with a dot) are ignored, and so are files beside the folders of the classes. The header
-    of every image is read now, the rest when the image is taken.
+    The split depends on their sorted names and the seed. Where ``path`` holds parts, as in
+    ``path/train/CLASS/NAME.png`` and ``path/val/CLASS/NAME.png``, these are the split: see
+    ``find_folder``. Hidden files and folders (their names begin with a dot) are ignored, and so are
+    files beside the folders of the classes. The header of every image is read now, the rest when
+    the image is taken.
 
     Raises ``DataError`` where there are fewer than two classes, or fewer than two images of one, or
-    where something in the folder of a class is not a PNG or JPEG image; ``ValueError`` where the
-    seed is outside its range; ``OSError`` where something cannot be read.
+    where something in the folder of a class is not an image that ``read_image`` reads;
+    ``ValueError`` where the seed is outside its range; ``OSError`` where something cannot be read.
 
     Arguments:
-        path: the folder of the classes' folders.
+        path: the folder of the classes' folders, or of the parts.
         prepare: turns values from 0 to 1 into what the network reads.
         seed: of the split, from 0 to 2**32 - 1.
 
     Returns:
         Examples to train on, examples to validate with, and the names of the classes, sorted.
     """
+    found = find_folder(path)
+    return (*found.to_train_on(prepare, seed), found.classes)
+
+
+def find_folder(path: str | os.PathLike[str]) -> Folder:
+    """List the classes of a folder of images, and its parts where it has two or more of them.
+
+    The folders of the parts hold the folders of the classes: ``path/train/CLASS/NAME.png``. They
+    are called train or training; val, valid or validation; test or testing. The classes are those
+    of the training images.
+
+    Raises ``DataError`` where there are fewer than two classes, or where the folders of the classes
+    are at another level; ``OSError`` where a folder cannot be read.
+    """
     root = Path(path)
     if not root.is_dir():
-        raise DataError(f"{root}: expected a folder that holds a folder for each class, found none")
-    classes = [folder for folder in _visible(root) if folder.is_dir()]
-    if len(classes) < 2:
-        found = ", ".join(folder.name for folder in classes) or "none"
+        found = "a file" if root.is_file() else broken_link(root) or "none"
         raise DataError(
-            f"{root}: expected at least two folders, one for each class, found {found}; "
-            f"put images into {root / 'CLASS' / 'NAME.png'}"
+            f"{root}: expected a folder that holds a folder for each class, found {found}"
         )
-    parts: tuple[list[Path], list[Path]] = ([], [])
-    labels: tuple[list[int], list[int]] = ([], [])
-    for label, folder in enumerate(classes):
-        images = _images(folder)
-        apart = max(1, round(len(images) / VALIDATION))
-        order = epoch_order(len(images), seed, label)
-        for part, chosen in enumerate((order[apart:], order[:apart])):
-            parts[part].extend(images[i] for i in np.sort(chosen))
-            labels[part].extend([label] * len(chosen))
-    train, validation = (
-        ImageFiles(tuple(paths), np.array(numbers, np.int64), prepare)
-        for paths, numbers in zip(parts, labels, strict=True)
-    )
-    return train, validation, tuple(folder.name for folder in classes)
+    folders = _folders(root)
+    parts = _parts(root, folders)
+    if parts:
+        where = [parts["train"]] if "train" in parts else list(parts.values())
+        names = sorted({folder.name for part in where for folder in _folders(part)})
+        others = tuple(folder.name for folder in folders if folder not in parts.values())
+        folders = [folder for part in parts.values() for folder in _folders(part)]
+        found = Folder(root, tuple(names), parts, others)
+    else:
+        names = [folder.name for folder in folders]
+        found = Folder(root, tuple(names))
+    if too_deep := [folder for folder in folders if _holds_folders(folder)]:
+        raise _at_another_level(root, too_deep)
+    if len(names) < 2:
+        raise _too_few_classes(root if not parts else where[0], names)
+    return found
+
+
+# --- By which images are recognized -------------------------------------------------------------
+
+
+def fingerprints(images: ImageFiles) -> tuple[str, ...]:
+    """The sizes in bytes and the SHA256 of up to 32 files, evenly spread: "SIZE:DIGITS" each.
+
+    They tell whether a network was trained on these images, whatever the files are called now.
+    """
+    chosen = np.unique(np.linspace(0, len(images) - 1, FINGERPRINTS).round().astype(int))
+    return tuple(_fingerprint(images.paths[i]) for i in chosen)
+
+
+def recognized(paths: Iterable[Path], recorded: Sequence[str]) -> dict[Path, str]:
+    """{file: its fingerprint} of those files whose fingerprint is among the recorded ones."""
+    sizes, known = {entry.partition(":")[0] for entry in recorded}, set(recorded)
+    candidates = [path for path in paths if str(path.stat().st_size) in sizes]
+    found = {path: _fingerprint(path) for path in candidates}
+    return {path: fingerprint for path, fingerprint in found.items() if fingerprint in known}
+
+
+def _fingerprint(path: Path) -> str:
+    with path.open("rb") as file:
+        digits = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return f"{file.tell()}:{digits}"
+
+
+# --- What is in a folder ------------------------------------------------------------------------
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -100,19 +272,112 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: path.name)
 
 
-def _images(folder: Path) -> list[Path]:
-    images = _visible(folder)
-    for path in images:
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _parts(root: Path, folders: list[Path]) -> dict[str, Path]:
+    """{part: its folder} where two parts or more hold folders; else empty."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        part = next((part for part, names in PARTS.items() if folder.name.lower() in names), None)
+        if part is None or not _holds_folders(folder):
+            continue
+        if part in found:
             raise DataError(
-                f"{path}: expected files that end in {', '.join(SUFFIXES)} only in the folder of "
-                "a class; convert it, or take it away"
+                f"{root}: expected one of the folders {found[part].name} and {folder.name}, found "
+                "both; take one away"
             )
+        found[part] = folder
+    return found if len(found) > 1 else {}
+
+
+def _holds_folders(folder: Path) -> bool:
+    """Whether there are folders inside, and no images beside them."""
+    inside = _visible(folder)
+    return not any(map(_looks_like_an_image, inside)) and any(path.is_dir() for path in inside)
+
+
+def _looks_like_an_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
+def _wrong(path: Path) -> ImageFileError | None:
+    """The error about something in the folder of a class that is no image."""
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no ordinary file"
+        return ImageFileError(path, broken_link(path) or found)
+    if path.suffix.lower() not in SUFFIXES:
+        ending = f"that ends in {path.suffix}" if path.suffix else "without an ending"
+        return ImageFileError(path, f"a file {ending}")
+    try:
         with open_image(path):
-            pass
-    if len(images) < 2:
-        raise DataError(
-            f"{folder}: expected at least two images, one to train and one to validate with, "
-            f"found {len(images)}; add some, or take the folder away"
-        )
-    return images
+            return None
+    except ImageFileError as error:
+        return error
+    except OSError as error:
+        return ImageFileError(path, f"one that cannot be read ({error.strerror or error})")
+
+
+def _broken_links(folder: Path) -> list[ImageFileError]:
+    """About those beside the folders of the classes: one of these may be missing."""
+    expected, advice = "a folder for each class", "mend it, or take it away"
+    links = ((path, broken_link(path)) for path in _visible(folder))
+    return [ImageFileError(path, found, expected, advice) for path, found in links if found]
+
+
+# --- Errors -------------------------------------------------------------------------------------
+
+
+def _named(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = [f"{len(listed) - NAMED} more"] if len(listed) > NAMED else []
+    return ", ".join([*listed[:NAMED], *more])
+
+
+def _not_images(folder: Path, wrong: list[ImageFileError]) -> DataError:
+    """The error about everything in the folders of the classes that is no image."""
+    if len(wrong) == 1:
+        return wrong[0]
+    lines = [f"  {error.path.relative_to(folder)}: {error.found}" for error in wrong[:LISTED]]
+    if len(wrong) > LISTED:
+        lines.append(f"  and {len(wrong) - LISTED:,} more")
+    return DataError(
+        f"{folder}: expected only {FORMATS} images in the folders of the classes, found "
+        f"{len(wrong):,} other files; convert them, or take them away:\n" + "\n".join(lines)
+    )
+
+
+def _too_few_classes(folder: Path, names: list[str]) -> DataError:
+    found = ", ".join(names) or "none"
+    images = sum(map(_looks_like_an_image, _visible(folder)))
+    if images and not names:
+        found = f"{images:,} images beside no folder"
+    cifar = [path.name for path in _visible(folder) if path.name.startswith("data_batch_")]
+    hint = f"put images into {folder / 'CLASS' / 'NAME.png'}"
+    if cifar:
+        hint = f"for CIFAR-10: data={f'cifar10:{folder}'!r}"
+    return DataError(
+        f"{folder}: expected at least two folders, one for each class, found {found}; {hint}"
+    )
+
+
+def _at_another_level(root: Path, too_deep: list[Path]) -> DataError:
+    """The error about folders of classes that hold folders: which level holds the images?"""
+    first = next((folder for folder in too_deep if folder.name in PARTS["train"]), too_deep[0])
+    inside = [folder.name for folder in _folders(first)]
+    are_parts = all(any(name.lower() in names for names in PARTS.values()) for name in inside)
+    if are_parts and len(too_deep) > 1:
+        advice = f"put the classes into the parts: {root / inside[0] / first.name}"
+    elif len(inside) > 1:
+        advice = f"for that folder: {_as_data(first)}"
+    else:
+        advice = f"move what is in {first / inside[0]} to {first}"
+    return DataError(
+        f"{root}: expected a folder for each class, with the images in it, found folders inside "
+        f"{first.relative_to(root)}: {_named(inside)}; {advice}"
+    )
+
+
+def _as_data(folder: Path) -> str:
+    return f"data={f'folder:{folder}'!r}"

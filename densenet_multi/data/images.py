@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,46 @@ from .resize import resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
+T = TypeVar("T")
 ImagesAndLabels: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+FORMATS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
+STARTS = {  # of a file -> the module and the class of Pillow that read it
+    b"\x89PNG": ("PngImagePlugin", "PngImageFile"),
+    b"\xff\xd8\xff": ("JpegImagePlugin", "JpegImageFile"),
+    b"RIFF....WEBP": ("WebPImagePlugin", "WebPImageFile"),
+    b"BM": ("BmpImagePlugin", "BmpImageFile"),
+    b"II*\0": ("TiffImagePlugin", "TiffImageFile"),
+    b"MM\0*": ("TiffImagePlugin", "TiffImageFile"),
+    b"GIF8": ("GifImagePlugin", "GifImageFile"),
+}
+OTHERS = {  # what else is found where an image is expected
+    b"....ftypheic": "an image in HEIC",
+    b"....ftypheix": "an image in HEIC",
+    b"....ftypmif1": "an image in HEIF",
+    b"....ftypavif": "an image in AVIF",
+    b"....ftyp": "a video",
+    b"\0\0\0\x0cjP  ": "an image in JPEG 2000",
+    b"8BPS": "an image of Photoshop",
+    b"II+\0": "an image in BigTIFF",
+    b"MM\0+": "an image in BigTIFF",
+    b"%PDF": "a PDF",
+    b"<!DOCTYPE ": "a web page",
+    b"<!doctype ": "a web page",
+    b"<html": "a web page",
+    b"<svg": "an image in SVG",
+    b"<?xml": "XML",
+    b"\xd0\xcf\x11\xe0": "a file of Windows or Office",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"version https://git-lfs": "the pointer of git-lfs to a file: type 'git lfs pull' there",
+}
+READ = 32  # bytes, which tell the format
+BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
+CONVERTED = ("CMYK", "YCbCr", "HSV")  # by Pillow
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 
@@ -28,16 +67,41 @@ class DataError(OSError):
     """Data are missing, damaged or another set; the message tells where and what to do."""
 
 
+class ImageFileError(DataError):
+    """A file is not an image that can be read.
+
+    Arguments:
+        path: the file.
+        found: what it is instead.
+        expected: what it should be.
+        advice: what to do about it.
+
+    Attributes:
+        path, found: as given.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        found: str,
+        expected: str = f"a {FORMATS} image",
+        advice: str = "convert it, or take it away",
+    ) -> None:
+        super().__init__(f"{path}: expected {expected}, found {found}; {advice}")
+        self.path, self.found = Path(path), found
+
+
 def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float32]:
-    """Read a PNG or JPEG file of any size and mode, in its upright orientation.
+    """Read a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size, in its upright orientation.
 
     EXIF gives the orientation of a photograph. Transparency is dropped and the color below it
     kept, as in torchvision's ImageFolder. Of 16 bits, gray images keep all, color images the upper
-    eight.
+    eight. Of several images in a file, such as an animation, the first is read.
 
-    Raises ``DataError`` where the file is not a PNG or JPEG image, is damaged, or has more pixels
-    than Pillow's ``Image.MAX_IMAGE_PIXELS``; ``OSError`` where it cannot be opened; ``ConfigError``
-    where a color image cannot be converted to this number of channels.
+    Raises ``DataError`` where the file is not such an image, is damaged, has other kinds of pixels
+    (floating point, 32 bits, Lab), or more of them than Pillow's ``Image.MAX_IMAGE_PIXELS``;
+    ``OSError`` where it cannot be opened; ``ConfigError`` where a color image cannot be converted
+    to this number of channels.
 
     Arguments:
         path: the file; its content, not its name, tells the format.
@@ -49,7 +113,10 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
     from PIL import ImageOps
 
     with open_image(path) as image:
+        inverted = _white_is_0(image)
         values = _values(ImageOps.exif_transpose(image))
+    if inverted:
+        values = 1 - values
     converted: NDArray[np.float32] = to_channels(values[np.newaxis], channels)[0]
     return converted
 
@@ -151,45 +218,107 @@ def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
     """Open an image with Pillow, reading no more than its header. Raises as ``read_image``."""
-    from PIL import Image, JpegImagePlugin, PngImagePlugin
+    from PIL import Image, features
 
-    with Path(path).open("rb") as file:
-        start = file.read(4)
+    if broken := broken_link(Path(path)):
+        raise ImageFileError(path, broken, advice="mend it, or take it away")
+    # Pillow warns of what it passes over, and of images up to twice the limit
+    with warnings.catch_warnings(action="ignore"), Path(path).open("rb") as file:
+        start = file.read(READ)
         file.seek(0)
-        kind: Any = {
-            b"\x89PN": PngImagePlugin.PngImageFile,
-            b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
-        }.get(start[:3])
-        if kind is None:
-            found = start.hex(" ") or "an empty file"
-            raise DataError(
-                f"{path}: expected a PNG or JPEG image, found {found}; convert it, or take it away"
-            )
+        plugin = _first(STARTS, start)
+        if plugin is None:
+            raise ImageFileError(path, _described(start))
+        if plugin[1] == "WebPImageFile" and not features.check("webp"):
+            raise ImageFileError(path, "one in WebP, which the installed Pillow cannot read")
+        limit = Image.MAX_IMAGE_PIXELS
         try:
-            with kind(file) as image:  # Image.open would only warn of up to twice the limit
-                _check_size(path, image, Image.MAX_IMAGE_PIXELS)
+            with _class_of(*plugin)(file) as image:
+                _check_size(path, image, limit)
+                _check_mode(path, image)
                 yield image
         except (DataError, MemoryError):
             raise
+        except Image.DecompressionBombError as error:
+            raise ImageFileError(
+                path, f"more ({error})", f"at most {limit:,} pixels", "make it smaller"
+            ) from None
         except Exception as error:  # Pillow raises nearly anything on a damaged file
-            raise DataError(
-                f"{path}: expected a PNG or JPEG image, found a damaged one ({error}); "
-                "replace it, or take it away"
+            raise ImageFileError(
+                path, f"a damaged one ({error})", advice="replace it, or take it away"
             ) from error
+
+
+def broken_link(path: Path) -> str | None:
+    """What a symbolic link that leads nowhere is called in an error; None for anything else."""
+    if path.is_symlink() and not path.exists():
+        return f"a broken link, to {path.readlink()}"
+    return None
+
+
+def _first(kinds: Mapping[bytes, T], start: bytes) -> T | None:
+    """The value of the first key that a file starts with; a dot is any byte."""
+    for key, value in kinds.items():
+        pairs = zip(key, start, strict=False)
+        if len(start) >= len(key) and all(k in (byte, ord(".")) for k, byte in pairs):
+            return value
+    return None
+
+
+def _described(start: bytes) -> str:
+    """What a file is that starts like this, and with nothing that is read here."""
+    if not start:
+        return "an empty file"
+    return _first(OTHERS, start) or f"a file that starts with {start[:4].hex(' ')}"
+
+
+def _class_of(module: str, name: str) -> type[ImageFile]:
+    from importlib import import_module
+
+    found: type[ImageFile] = getattr(import_module(f"PIL.{module}"), name)
+    return found
 
 
 def _check_size(path: str | os.PathLike[str], image: Image, limit: int | None) -> None:
     if limit is not None and image.width * image.height > limit:
-        found = f"{image.width} x {image.height}; make it smaller"
-        raise DataError(f"{path}: expected at most {limit:,} pixels, found {found}")
+        found = f"{image.width} x {image.height}"
+        raise ImageFileError(path, found, f"at most {limit:,} pixels", "make it smaller")
+
+
+def _check_mode(path: str | os.PathLike[str], image: Image) -> None:
+    """Refuse pixels whose values would be misread."""
+    found = None
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits, kinds = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLE_FORMAT, (1,))
+        if image.mode in ("I", "F") or set(kinds) != {1} or max(bits) > 16 or 12 in bits:
+            numbers = {2: "signed integers", 3: "floating point"}.get(max(kinds), "integers")
+            found = f"{max(bits)} bits of {numbers}"
+    if not (
+        found
+        or image.mode.startswith("I")
+        or image.mode in (*BLACK_AND_WHITE_OR_8_BITS, *CONVERTED)
+    ):
+        found = f"mode {image.mode}"
+    if found:
+        raise ImageFileError(path, found, "pixels of 8 or 16 bits, gray or color")
+
+
+def _white_is_0(image: Image) -> bool:
+    """Whether gray values are stored inverted, and Pillow leaves them so: in TIFF, 16 bits."""
+    if image.format != "TIFF" or not image.mode.startswith("I"):
+        return False
+    return bool(image.tag_v2.get(PHOTOMETRIC) == 0)  # type: ignore[attr-defined]
 
 
 def _values(image: Image) -> NDArray[np.float32]:
     """The image as float32 of shape (1 or 3, H, W), from 0 to 1."""
+    if image.mode in ("La", "RGBa"):  # colors multiplied by their transparency
+        image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):  # gray of 16 bits: Pillow would clip it at 255
         return np.asarray(image).astype(np.float32)[np.newaxis] / np.float32(65535)
     if image.mode in ("1", "L", "LA"):
         return from_bytes(np.asarray(image.convert("L")))[np.newaxis]
-    if image.mode == "P":
+    if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # "RGB" would warn of transparency
     return from_bytes(np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1)))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .._checks import bad, check_names
+from .._checks import ConfigError, bad, check_names
 from ..checkpoint import Usage
 from . import cifar10, fashion_mnist
 from .examples import Examples, Pixels
-from .folder import load_folder
+from .folder import ImageFiles, find_folder, fingerprints
 from .idx import IdxError, header
 from .images import DataError, ImagesAndLabels, Preparation
 
@@ -54,6 +54,9 @@ class DataSet:
         test: to test with.
         class_names: one for each label, in order.
         where: they were found, for the user.
+        split_seed: which seed split a folder into ``train`` and ``test``; None where they are
+            apart as they are.
+        notes: what was chosen: sentences for the user.
     """
 
     name: str
@@ -61,6 +64,15 @@ class DataSet:
     test: Examples
     class_names: tuple[str, ...]
     where: str
+    split_seed: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def fingerprints(self) -> tuple[str, ...] | None:
+        """Some images of ``train``, by which they are recognized; None for published data.
+
+        See ``folder.fingerprints``.
+        """
+        return fingerprints(self.train) if isinstance(self.train, ImageFiles) else None
 
 
 def load_data(
@@ -80,8 +92,9 @@ def load_data(
 
     Arguments:
         name: "fashion-mnist"; "sample", 1,000 + 1,000 of it that are part of this package;
-            "folder:PATH", your own images (see ``load_folder``); "cifar10:PATH", the folder of the
-            binary files (see ``load_cifar10``).
+            "folder:PATH", your own images (see ``load_folder``); "cifar10:PATH", the folder or the
+            archive of either version (see ``load_cifar10``); or the PATH of an existing folder or
+            archive of these.
         image_size: S, pixels per side.
         in_channels: C; None is that of the data: 1 for Fashion-MNIST, else 3. Gray is repeated,
             color becomes luminance.
@@ -93,32 +106,80 @@ def load_data(
     Returns:
         The data set, as the network reads it.
     """
-    kind, colon, path = name.partition(":")
-    if kind not in NAMES:
-        check_names("data", [name], NAMES.values())
-    if bool(colon and path) != NAMES[kind].endswith(":PATH") or (colon and not path):
-        raise bad("data", name, repr(NAMES[kind]))
-    if data_dir is not None and kind != "fashion-mnist":
-        raise bad("data_dir", str(data_dir), f"none for {NAMES[kind]!r}: only fashion-mnist has it")
-    in_color = kind in ("folder", "cifar10")
-    if in_color and in_channels not in (None, 1, 3):
-        raise bad("in_channels", in_channels, f"1 or 3 for {NAMES[kind]!r}")
-    channels = (3 if in_color else 1) if in_channels is None else in_channels
-    prepare = Preparation(image_size, channels, usage)
-
-    root = Path(path).expanduser()
+    kind, path = find(name)
+    prepare = preparation(name, data_dir, image_size, in_channels, usage)
     if kind == "folder":
-        train, test, classes = load_folder(root, prepare, seed)
-        return DataSet(kind, train, test, classes, str(root))
+        folder = find_folder(path)
+        train, test = folder.to_train_on(prepare, seed)
+        if not folder.parts:
+            return DataSet(kind, train, test, folder.classes, path, seed)
+        used = {"train": train, folder.validation_part: test}
+        trained, tested = (
+            f"{folder.parts[part].name} ({len(images):,} images)" for part, images in used.items()
+        )
+        note = f"{path}: training on {trained}, testing with {tested}"
+        unused = [found.name for part, found in folder.parts.items() if part not in used]
+        if unused := [*unused, *folder.others]:
+            note += f"; not used: {', '.join(unused)}"
+        return DataSet(kind, train, test, folder.classes, path, None, (note,))
     if kind == "cifar10":
-        splits = [cifar10.load_cifar10(root, split) for split in cifar10.FILES]
-        classes, where = cifar10.CLASSES, str(root)
+        splits, classes, where = cifar10.load_splits(path, *cifar10.FILES), cifar10.CLASSES, path
     else:
         splits, where = _sample() if kind == "sample" else _fashion_mnist(data_dir)
         classes = fashion_mnist.CLASSES
         splits = [(images[:, np.newaxis], labels) for images, labels in splits]
     train_pixels, test_pixels = (Pixels(images, labels, prepare) for images, labels in splits)
     return DataSet(kind, train_pixels, test_pixels, classes, where)
+
+
+def find(name: str) -> tuple[str, str]:
+    """The kind of these data, a key of ``NAMES``, and their path, or "" for those without one.
+
+    Raises ``ConfigError`` where there are no such data.
+    """
+    kind, colon, path = name.partition(":")
+    if kind in NAMES:
+        if bool(colon and path) != NAMES[kind].endswith(":PATH") or (colon and not path):
+            raise bad("data", name, repr(NAMES[kind]))
+        return kind, str(Path(path).expanduser()) if path else ""
+    found = Path(name).expanduser()
+    if name and found.is_dir():
+        return ("cifar10" if cifar10.is_cifar10(found) else "folder"), str(found)
+    if name and found.is_file():
+        if found.name.endswith((".tar.gz", ".tgz", ".tar")) and "cifar" in found.name.lower():
+            return "cifar10", str(found)
+        raise bad("data", name, "a folder of images (unpack an archive first)")
+    if not colon and len(Path(name).parts) > 1:
+        raise bad("data", name, "a folder that exists")
+    check_names("data", [name], NAMES.values())
+    raise AssertionError(name)  # which is none of NAMES
+
+
+def spelled_out(name: str) -> str:
+    """The name with its kind and its absolute path; one of no data stays as it is."""
+    try:
+        kind, path = find(name)
+    except ConfigError:
+        return name
+    return f"{kind}:{Path(path).resolve()}" if path else kind
+
+
+def preparation(
+    name: str,
+    data_dir: str | Path | None,
+    image_size: int,
+    in_channels: int | None,
+    usage: Usage | None,
+) -> Preparation:
+    """How images of these data are prepared. Raises as ``load_data``."""
+    kind, _ = find(name)
+    if data_dir is not None and kind != "fashion-mnist":
+        raise bad("data_dir", str(data_dir), f"none for {NAMES[kind]!r}: only fashion-mnist has it")
+    in_color = kind in ("folder", "cifar10")
+    if in_color and in_channels not in (None, 1, 3):
+        raise bad("in_channels", in_channels, f"1 or 3 for {NAMES[kind]!r}")
+    channels = (3 if in_color else 1) if in_channels is None else in_channels
+    return Preparation(image_size, channels, usage)
 
 
 def _sample() -> tuple[list[ImagesAndLabels], str]:

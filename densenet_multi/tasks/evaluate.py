@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, integer
-from ..backends import framework_versions
+from .._checks import ConfigError, check_names, integer
+from ..backends import backend_names, framework_versions
 from ..checkpoint import Checkpoint
-from ..data import Examples, load_data
+from ..data import Examples, load_held_out
 from ..reference import cross_entropy
 from ..training.statistics import measure_statistics
 from ..weights import Weights
+from ._trained_by import backend_to_use
 from .predict import (
+    Floats,
     Integers,
     Say,
     batches_of_logits,
     build_model,
-    known_or_first_installed,
     load_classifier,
     say_assumed_pixels,
     train_a_new_classifier,
@@ -39,6 +41,7 @@ def evaluate(
     image_size: int | None = None,
     batch_size: int = 64,
     seed: int | None = None,
+    split: str | None = None,
     recalibrate: int = 0,
     device: str | None = None,
     bfloat16: bool = False,
@@ -48,12 +51,15 @@ def evaluate(
 
     Arguments:
         path: the portable file.
-        backend_name: which backend predicts; None is the first that is installed.
+        backend_name: which backend predicts; None is the one that trained the network, if it is
+            known and installed, else the first that is installed.
         data: see ``data.load_data``.
         data_dir: the same.
         image_size: pixels per side; None is what the file states, else the usual size.
         batch_size: images at a time.
         seed: splits a folder into training and test images; None is what the file states, else 0.
+        split: which images: "test", "train" or "all"; None is those that the network was not
+            trained on, and ``say`` is told which they are: see ``data.load_held_out``.
         recalibrate: recompute the running statistics, on that many batches of 256 training images:
             see ``recalibrated``.
         device: see ``train.train``.
@@ -63,58 +69,63 @@ def evaluate(
     Returns:
         Plain values: ``accuracy``, ``loss`` (mean cross entropy, in nats), ``per_class`` ({name:
         accuracy, or None without images}), ``confusion`` (see ``confusion_counts``; rows and
-        columns as in ``class_names``), ``examples``, ``backend``, ``versions``, and more.
+        columns as in ``class_names``), ``examples``, ``split``, ``backend``, ``versions``, and
+        more. One output with a sigmoid and two classes are the scores 0 and that output: an image
+        is taken for the output's class where its probability is above 0.5.
 
-    Raises ``ConfigError`` where the network's classes are not those of the data, ``WeightsError``
-    where its logits are not finite, and as ``load_checkpoint``, ``load_data``, ``load_backend``.
+    Raises ``ConfigError`` where the network's classes are not those of the data, or do not exclude
+    each other, as each has a sigmoid; ``WeightsError`` where its logits are not finite; and as
+    ``load_checkpoint``, ``load_held_out``, ``load_backend``.
     """
     path = Path(path)
     batch_size = integer("batch_size", batch_size, 1)
-    backend_name = known_or_first_installed(backend_name)
+    integer("recalibrate", recalibrate, 0)
+    if backend_name is not None:
+        check_names("backend", [backend_name], backend_names())
     checkpoint, size = load_classifier(path, image_size, data)
-    trained_with = checkpoint.usage.split_seed
-    seed = (trained_with or 0) if seed is None else seed
-    if data.startswith("folder:") and trained_with not in (None, seed):
-        say(
-            f"{path}: was trained on a folder that seed {trained_with} had split; with seed {seed} "
-            "some of the same folder's test images are those it was trained on"
-        )
-    examples = load_data(
+    check_exclusive(path, checkpoint)
+    backend_name = backend_to_use(backend_name, path, checkpoint, say)
+    chosen = load_held_out(
         data,
         image_size=size,
         in_channels=checkpoint.spec.config.in_channels,
         usage=checkpoint.usage,
         data_dir=data_dir,
         seed=seed,
+        split=split,
+        with_train=recalibrate > 0,
     )
-    names, test = examples.class_names, examples.test
+    for note in chosen.notes:
+        say(note)
+    names, examples = chosen.class_names, chosen.examples
     try:
-        order = output_order(checkpoint, names)
+        scores_of = class_scores(checkpoint, names, say)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}; {train_a_new_classifier(path, data)}") from None
     say_assumed_pixels(path, checkpoint, say)
-    labels = np.asarray(test.labels).astype(np.int64)
-    if integer("recalibrate", recalibrate, 0):
-        weights = recalibrated(backend_name, checkpoint, examples.train, recalibrate, device=device)
+    labels = np.asarray(examples.labels).astype(np.int64)
+    if recalibrate:
+        weights = recalibrated(backend_name, checkpoint, chosen.train, recalibrate, device=device)
         checkpoint = replace(checkpoint, weights=weights)
     backend, model = build_model(checkpoint, backend_name, device)
     if bfloat16:
         model = backend.optimize(model, bfloat16=True)
     confusion, loss = np.zeros((len(names),) * 2, np.int64), 0.0
-    for indices, logits in batches_of_logits(path, backend, model, test, batch_size):
-        scores = logits[:, order]
+    for indices, logits in batches_of_logits(path, backend, model, examples, batch_size):
+        scores = scores_of(logits)
         loss += cross_entropy(scores, labels[indices]) * len(indices)
         confusion += confusion_counts(labels[indices], scores.argmax(axis=1), len(names))
     return {
         "weights": str(path),
         "data": data,
-        "data_from": examples.where,
+        "data_from": chosen.where,
+        "split": chosen.split,
         "image_size": size,
         "recalibrate": recalibrate,
         "bfloat16": bfloat16,
-        "examples": len(test),
-        "accuracy": int(confusion.trace()) / len(test),
-        "loss": loss / len(test),
+        "examples": len(examples),
+        "accuracy": int(confusion.trace()) / len(examples),
+        "loss": loss / len(examples),
         "class_names": list(names),
         "per_class": dict(zip(names, class_accuracies(confusion), strict=True)),
         "confusion": confusion.tolist(),
@@ -171,6 +182,59 @@ def class_accuracies(confusion: Integers) -> list[float | None]:
     """The share of each row that is on the diagonal; None for a row without counts."""
     pairs = zip(confusion.diagonal().tolist(), confusion.sum(axis=1).tolist(), strict=True)
     return [right / count if count else None for right, count in pairs]
+
+
+def check_exclusive(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise ``ConfigError`` for a network whose images may have several classes, or none."""
+    outputs = checkpoint.spec.config.num_classes
+    if checkpoint.usage.activation == "sigmoid" and outputs > 1:
+        raise ConfigError(
+            f"{path}: expected a network whose classes exclude each other, found a sigmoid for "
+            f"each of its {outputs} outputs: an image may have several classes or none, and these "
+            "data name one for each; for the probability of each class: "
+            f"predict({str(path)!r}, 'IMAGE')"
+        )
+
+
+def class_scores(
+    checkpoint: Checkpoint, class_names: tuple[str, ...], say: Say = lambda _: None
+) -> Callable[[Floats], Floats]:
+    """The function that makes a score for each of these classes, (N, classes), of logits.
+
+    One output with a sigmoid is that of the class that the network names, or else of the second of
+    two; the score of the other class is 0, as a softmax of the two is then the sigmoid of the
+    output. Raises ``ConfigError`` where the network's classes are not these.
+    """
+    usage = checkpoint.usage
+    if checkpoint.spec.config.num_classes != 1:
+        order = output_order(checkpoint, class_names)
+        return lambda logits: logits[:, order]
+    if usage.activation not in (None, "sigmoid"):
+        raise ConfigError(
+            "expected an output for each class, or one with a sigmoid for two classes, found one "
+            f"with activation {usage.activation!r}"
+        )
+    if len(class_names) != 2:
+        expected = f"expected {len(class_names)} classes as in the data"
+        raise ConfigError(f"{expected}, found one output, which tells two classes apart")
+    if usage.class_names is None:
+        say(
+            f"the file does not state whose probability the network's one output is; assuming "
+            f"{class_names[1]!r}, the second class"
+        )
+    positive = usage.class_names[0] if usage.class_names else class_names[1]
+    if positive not in class_names:
+        raise ConfigError(
+            f"expected the classes of the data, {_listed(list(class_names))}, found {positive!r}"
+        )
+    index = class_names.index(positive)
+
+    def scores(logits: Floats) -> Floats:
+        made = np.zeros((len(logits), 2), logits.dtype)
+        made[:, index] = logits[:, 0]
+        return made
+
+    return scores
 
 
 def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Integers:

@@ -175,13 +175,18 @@ def _train(
 ) -> dict[str, Any]:
     backend = load_backend(options.backend_name)
     start, data = _prepare(options, output if resume else None, say)
+    for note in data.notes:
+        say(note)
     usage = replace(
         start.usage,
         image_size=options.recipe.image_size,
         value_range=start.usage.value_range or (0.0, 1.0),
         class_names=data.class_names,
         running_variance=backend.RUNNING_VARIANCE,
-        split_seed=options.recipe.seed if data.name == "folder" else None,
+        activation="softmax",
+        split_seed=data.split_seed,
+        trained_on=data.fingerprints(),
+        assumed=(),  # from now on, the network has been trained with them
         source=f"densenet_multi, {options.backend_name}, {options.data}",
     )
     model = backend.build(start.spec, memory_efficient=memory_efficient)

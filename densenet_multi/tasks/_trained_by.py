@@ -1,0 +1,66 @@
+"""Which backend trained a network: the one that should use it, where it is installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from .._checks import check_names
+from ..backends import backend_names, first_installed, framework_versions
+from ..checkpoint import Checkpoint
+from ..training.run_folder import CONFIG
+
+PROGRAM = "densenet_multi"  # the first word of the source of what ``train`` writes
+
+
+def backend_of(path: str | Path, checkpoint: Checkpoint) -> str | None:
+    """The word of the backend that trained a network, if it is known.
+
+    What ``train`` writes has it in ``usage.source``. Otherwise the run folder that the file is in
+    states with which backend the run began.
+    """
+    words = [word.strip() for word in (checkpoint.usage.source or "").split(",")]
+    if len(words) > 1 and words[0] == PROGRAM:
+        named = words[1]
+    elif checkpoint.usage.source is None:
+        named = _of_run(Path(path).parent / CONFIG)
+    else:  # from elsewhere: the folder it was put into says nothing about it
+        return None
+    return named if named in backend_names() else None
+
+
+def backend_to_use(
+    given: str | None,
+    path: str | Path,
+    checkpoint: Checkpoint,
+    say: Callable[[str], None] = lambda _: None,
+) -> str:
+    """The backend that is requested; or the one that trained the network; or the first installed.
+
+    A sentence says which, where it is neither requested nor the first.
+
+    Raises ``ConfigError`` where the requested one does not exist, ``BackendNotInstalledError``
+    where none is installed.
+    """
+    if given is not None:
+        check_names("backend", [given], backend_names())
+        return given
+    first, trained = first_installed(), backend_of(path, checkpoint)
+    if trained in (None, first):
+        return first
+    if None in framework_versions(trained).values():
+        say(f"{path}: was trained in {trained}, which is not installed; using {first}")
+        return first
+    say(f"{path}: using {trained}, in which it was trained; for another: backend_name={first!r}")
+    return trained
+
+
+def _of_run(config: Path) -> str:
+    """The backend in the ``config.json`` of a run; "" without one."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        found = content["backend"] if {"schema", "recipe", "backend"} <= content.keys() else ""
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+    return found if isinstance(found, str) else ""
