@@ -9,8 +9,10 @@ Tests run against the installed wheel. Plain ``pytest`` in your own environment 
 """
 
 from pathlib import Path
+from platform import python_version
 
 import nox
+from packaging.requirements import Requirement
 
 nox.needs_version = ">=2025.10.14"
 nox.options.default_venv_backend = "virtualenv"
@@ -24,6 +26,13 @@ INSTALLED = {"PYTHONSAFEPATH": "1"}
 # Most tests trace and compile small networks on one core: two at a time take half as long.
 # With more cores: nox -s tests -- -n 4 (each process holds a framework, up to 3 GB)
 PYTEST = ("pytest", "-n", "2", "--dist", "worksteal")
+
+
+def available() -> list[str]:
+    """The backends that this Python on this platform can have, by the markers of their extras."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    frameworks = {name: Requirement(extras[name][0]) for name in BACKENDS}  # the first of each
+    return [name for name, f in frameworks.items() if f.marker is None or f.marker.evaluate()]
 
 
 def group(name: str) -> list[str]:
@@ -42,9 +51,17 @@ def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
     session.install(f"{wheel}[{extra}]", *group("test"), *constraints)
 
 
-def all_in_one(session: nox.Session) -> None:
-    """The one environment that holds all four frameworks."""
+def all_in_one(session: nox.Session) -> list[str]:
+    """The one environment that holds all four frameworks, or those that can be: their names."""
     install_wheel(session, "all", *TRIED)
+    backends = available()
+    for name in set(BACKENDS) - set(backends):
+        wanted = PROJECT["project"]["optional-dependencies"][name][0].split(";")[0]
+        python = python_version()
+        session.warn(
+            f"without {name}: {wanted} does not exist for Python {python} on this platform"
+        )
+    return backends
 
 
 def tests_of(backend: str) -> None:
@@ -63,36 +80,36 @@ for name in BACKENDS:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test, with all four backends in the one tried environment: one process per backend."""
-    all_in_one(session)
+    """Every test, with all backends in the one tried environment: one process per backend."""
+    backends = all_in_one(session)
 
     def pytest(*arguments: str) -> None:
         session.run(*PYTEST, *arguments, *session.posargs, env=INSTALLED)
 
     pytest("--backends", "none")
-    for backend in BACKENDS:
+    for backend in backends:
         pytest("--backends", backend, "-m", "backend")
-    pytest("--backends", ",".join(BACKENDS), "-m", "together")
+    pytest("--backends", ",".join(backends), "-m", "together")
 
 
 @nox.session(name="tests-long", default=False)
 def tests_long(session: nox.Session) -> None:
     """The same promises at full size, which take long. ``-- torch flax``: only these backends."""
-    all_in_one(session)
+    backends = all_in_one(session)
     chosen = [word for word in session.posargs if word in ("none", *BACKENDS)]
     rest = [argument for argument in session.posargs if argument not in chosen]
-    runs = dict.fromkeys(BACKENDS, "backend and long")
-    runs = {"none": "long", **runs, ",".join(BACKENDS): "together and long"}
-    for backends, mark in runs.items():
-        if not chosen or backends in chosen:
-            session.run(*PYTEST, "--backends", backends, "-m", mark, *rest, env=INSTALLED)
+    together = ",".join(backends)
+    marks = {"none": "long", together: "together and long"}
+    for names in chosen or ("none", *backends, together):
+        mark = marks.get(names, "backend and long")
+        session.run(*PYTEST, "--backends", names, "-m", mark, *rest, env=INSTALLED)
 
 
 def peers(session: nox.Session, test: str, *packages: str) -> None:
     """Run the tests against another project's own models, with all four backends beside them."""
     install_wheel(session, "all", *packages)
     files = f"tests/peers/test_{test}.py"
-    every = ",".join(BACKENDS)
+    every = ",".join(available())
     session.run(*PYTEST, files, "--backends", every, *session.posargs, env=INSTALLED)
 
 

@@ -1,7 +1,9 @@
 """Which backends a run tests, and the table of deviations it measured.
 
 ``pytest`` tests every installed backend; ``--backends torch,flax`` exactly those, and one that
-cannot be imported then fails; ``--backends none`` the framework-free part only. Tests run on the
+cannot be imported then fails; ``--backends none`` the framework-free part only. A backend that
+cannot exist here, such as Gluon on Python 3.13, is named with the reason, and tests of all backends
+together are then those of the others. Tests run on the
 CPU, or with ``--device gpu`` on a GPU, which must be there. Tests marked ``long`` are deselected
 unless ``-m`` names the marker: ``pytest -m long``.
 """
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 import densenet_multi as dm
+from available import AVAILABLE, left_out
 from densenet_multi.backends import SHARED_GPU, framework_versions, hide_gpus, place
 from tolerances import TIERS, Deviations
 
@@ -63,7 +66,8 @@ def selected(config: pytest.Config) -> list[str]:
 
 def pytest_report_header(config: pytest.Config) -> str:
     names = selected(config)
-    return f"backends: {', '.join(names) or 'none'}; densenet_multi from {dm.__path__[0]}"
+    header = f"backends: {', '.join(names) or 'none'}; densenet_multi from {dm.__path__[0]}"
+    return "\n".join([header, *(f"without {name}: {why}" for name, why in left_out().items())])
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -90,7 +94,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if needs_backend or item.path.name.startswith("test_native_"):
             item.add_marker("backend")
         if item.get_closest_marker("together"):
-            wanted = set(names) == set(dm.backend_names())
+            wanted = set(names) == set(AVAILABLE)
         else:
             wanted = bool(names) or not needs_backend
         wanted = wanted and (with_long or not is_long(item))

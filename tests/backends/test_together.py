@@ -1,4 +1,4 @@
-"""All four frameworks in one process. Nothing in the design leans on it; it is convenient."""
+"""All frameworks in one process. Nothing in the design leans on it; it is convenient."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import densenet_multi as dm
+from available import AVAILABLE
 from cases import SMALL, images, labels, random_weights, small
 from parity import gradient_scale
 from strategies import small_configs
@@ -22,7 +23,7 @@ def test_gradients_agree_by_name_between_all_backends(deviations, name):
     spec = small(name)
     weights, x, y = random_weights(spec), images(spec, 33, count=3), labels(spec, 3)
     gradients = {}
-    for backend in map(dm.load_backend, dm.backend_names()):
+    for backend in map(dm.load_backend, AVAILABLE):
         model = backend.build(spec, dtype="float64")
         backend.import_weights(model, weights)
         _, gradients[backend.NAME] = backend.loss_and_gradients(model, x, y)
@@ -38,14 +39,13 @@ def test_every_backend_predicts_the_same_in_one_process():
     spec = small("bottleneck")
     weights, x = random_weights(spec), images(spec, 32)
     expected = dm.reference.predict(spec, weights, x)
-    for backend in map(dm.load_backend, dm.backend_names()):
+    for backend in map(dm.load_backend, AVAILABLE):
         model = backend.build(spec, dtype="float64")
         backend.import_weights(model, weights)
         np.testing.assert_allclose(backend.predict(model, x), expected, rtol=1e-12, atol=1e-14)
 
 
-NAMES = dm.backend_names()
-ORDERS = [tuple(NAMES), tuple(reversed(NAMES))]  # each pair, in both orders
+ORDERS = [tuple(AVAILABLE), tuple(reversed(AVAILABLE))]  # each pair, in both orders
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ ORDERS = [tuple(NAMES), tuple(reversed(NAMES))]  # each pair, in both orders
         *ORDERS,
         *(
             pytest.param(order, marks=pytest.mark.long)
-            for order in list(permutations(NAMES))[::5]
+            for order in list(permutations(AVAILABLE))[::5]
             if order not in ORDERS
         ),
     ],
@@ -71,8 +71,7 @@ def check_any_to_any(spec, folder, dtype="float32"):
     weights = {name: a.astype(dtype) for name, a in random_weights(spec).items()}
     dm.save_weights(folder / "first", spec, weights)
     expected = (folder / "first").read_bytes()
-    names = dm.backend_names()
-    for name in [*names, *reversed(names)]:
+    for name in [*AVAILABLE, *reversed(AVAILABLE)]:
         backend = dm.load_backend(name)
         model = backend.build(spec, dtype=dtype)
         backend.import_weights(model, dm.load_weights(folder / "first")[1])

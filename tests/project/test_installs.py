@@ -6,16 +6,20 @@ Everything runs in a Python of its own with made-up packages, so that no framewo
 import importlib.resources
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import densenet_multi as dm
 
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(dm.__file__).parent
 BACKENDS = dm.backend_names()
 PACKAGES = {  # backend -> the packages it imports, the first one first
@@ -24,7 +28,12 @@ PACKAGES = {  # backend -> the packages it imports, the first one first
     "gluon": ["mxnet"],
     "flax": ["flax", "jax", "optax"],
 }
+only_with_gluon = pytest.mark.skipif("gluon" not in BACKENDS, reason="gluon was removed")
 only_with_keras = pytest.mark.skipif("keras" not in BACKENDS, reason="keras was removed")
+
+
+PYPROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
+TRIED = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT)
 
 
 def python(*arguments: str, folders: list[Path], **environment: str) -> subprocess.CompletedProcess:
@@ -73,13 +82,26 @@ else:
 
 def without(backend: str) -> str:
     """Code that makes a framework absent, installed or not."""
+    return absent(*PACKAGES[backend])
+
+
+def absent(*packages: str) -> str:
     return f"""
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name in {PACKAGES[backend]}:
+        if name in {packages}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
+"""
+
+
+def on_python(*version: int) -> str:
+    """Code that makes the package believe that it runs on this Python."""
+    return f"""
+from types import SimpleNamespace
+import densenet_multi._installed
+densenet_multi._installed.sys = SimpleNamespace(version_info={version})
 """
 
 
@@ -96,13 +118,41 @@ NOTES = {"gluon": " (MXNet 1.9.1 has wheels for Linux and for macOS on Intel)"}
 @pytest.mark.parametrize("word", BACKENDS)
 def test_an_absent_framework_is_reported_with_the_line_that_installs_it(word, tmp_path):
     for statement in ways_to_import(word):
-        error = error_of(statement, tmp_path, without(word))
+        error = error_of(statement, tmp_path, without(word) + on_python(3, 12))
         assert error["kinds"][:2] == ["BackendNotInstalledError", "ImportError"]
         assert error["name"] == PACKAGES[word][0]
         assert error["cause"] == "ModuleNotFoundError"
         assert error["text"] == (
             f"backend {word!r} needs {PACKAGES[word][0]!r}, which is not installed; in a clone of "
             f"densenet_multi, install it with: pip install '.[{word}]'{NOTES.get(word, '')}"
+        )
+
+
+@only_with_gluon
+def test_without_distutils_gluon_is_not_installed_and_its_extra_brings_it(tmp_path):
+    """Python 3.12 dropped it; MXNet imports it."""
+    (tmp_path / "mxnet.py").write_text("import distutils.version")
+    for statement in ways_to_import("gluon"):
+        error = error_of(statement, tmp_path, absent("distutils") + on_python(3, 12))
+        assert error["kinds"][0] == "BackendNotInstalledError"
+        assert error["name"] == "distutils"
+        assert error["text"] == (
+            "backend 'gluon' needs 'distutils' of setuptools, which is not installed; in a clone "
+            f"of densenet_multi, install it with: pip install '.[gluon]'{NOTES['gluon']}"
+        )
+    extra = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]["gluon"]
+    assert "setuptools" in requested_on("3.12", extra)
+
+
+@only_with_gluon
+def test_where_a_framework_ends_before_this_python_the_error_says_where_it_does_not(tmp_path):
+    for statement in ways_to_import("gluon"):
+        error = error_of(statement, tmp_path, without("gluon") + on_python(3, 13))
+        assert error["kinds"][:2] == ["BackendNotInstalledError", "ImportError"]
+        assert error["text"] == (
+            "backend 'gluon' needs Python 3.12 or earlier, because 'mxnet' does not exist for "
+            "Python 3.13; in a clone of densenet_multi, type: python3.12 -m venv .venv-gluon && "
+            ".venv-gluon/bin/pip install '.[gluon]'"
         )
 
 
@@ -224,6 +274,78 @@ def test_every_backend_has_an_extra_with_the_framework_in_it(word):
     from densenet_multi.backends import framework_versions
 
     assert PACKAGES[word][0] in framework_versions(word)
+
+
+# --- Pythons ------------------------------------------------------------------------------------
+
+
+def requested_on(python: str, requirements: list[str]) -> dict[str, Requirement]:
+    """{name: requirement} of those whose marker holds on this Python, on Linux x86-64."""
+    place = {"python_version": python, "python_full_version": f"{python}.0"}
+    place |= {"sys_platform": "linux", "platform_machine": "x86_64", "extra": ""}
+    kept = [r for r in map(Requirement, requirements) if not r.marker or r.marker.evaluate(place)]
+    names = [re.sub(r"[-_.]+", "-", requirement.name).lower() for requirement in kept]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, kept, strict=True))
+
+
+def pins_on(python: str) -> dict[str, str]:
+    """{name: version} of constraints.txt and what it includes."""
+    lines = [
+        line.partition("#")[0].strip()
+        for file in ("constraints.txt", "constraints-torch.txt")
+        for line in (ROOT / file).read_text("utf-8").splitlines()
+    ]
+    pins = requested_on(python, [line for line in lines if line and not line.startswith("-c")])
+    return {name: str(pin.specifier).removeprefix("==") for name, pin in pins.items()}
+
+
+def test_the_pythons_that_are_promised_are_those_that_are_tried():
+    assert TRIED == ["3.11", "3.12", "3.13"]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert (
+        re.findall(r"^ +python: \[(.*)\]$", workflow, re.MULTILINE)
+        == [", ".join(f'"{version}"' for version in TRIED)] * 2
+    )
+    *first, last = TRIED
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"Python {', '.join(first)} or {last}" in readme
+    assert f"Tested with Python {', '.join(first)} and {last}" in readme
+    assert f'requires-python = ">={first[0]}"' in PYPROJECT
+
+
+@pytest.mark.parametrize("version", TRIED)
+def test_the_pins_fulfil_what_the_package_asks_for_on_each_python(version):
+    project = tomllib.loads(PYPROJECT)["project"]
+    pins = pins_on(version)
+    for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
+        for name, requirement in requested_on(version, requirements).items():
+            if name != "densenet-multi":  # the extra `all`
+                assert requirement.specifier.contains(pins[name]), name
+
+
+@only_with_gluon
+@pytest.mark.parametrize("version", TRIED)
+def test_numpy_1_is_pinned_where_mxnet_is_and_nowhere_else(version):
+    """NumPy 1 has no wheel for Python 3.13: pip would compile it, in half an hour."""
+    extra = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]["gluon"]
+    pins = pins_on(version)
+    assert ("mxnet" in requested_on(version, extra)) == (version != "3.13")
+    assert pins["numpy"].startswith("1.") == ("mxnet" in pins) == (version != "3.13")
+
+
+def test_torch_is_pinned_in_one_place():
+    files = ["pyproject.toml", "noxfile.py", ".ci/run", "constraints.txt", "constraints-torch.txt"]
+    pins = [re.findall(r"^torch==.*", (ROOT / f).read_text("utf-8"), re.MULTILINE) for f in files]
+    assert [len(found) for found in pins] == [0, 0, 0, 0, 1]
+
+
+def test_the_readme_asks_for_no_python_by_its_minor_version():
+    """`python3` is there where `python3.11` is not."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    commands = re.findall(r"^\S*python\S* -m venv.*$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    assert all(command.startswith("python3 -m venv ") for command in commands)
 
 
 # --- Deletable ----------------------------------------------------------------------------------
