@@ -18,6 +18,7 @@ from PIL import Image
 
 import cases
 import densenet_multi as dm
+from available import AVAILABLE
 from cases import random_weights, small
 from densenet_multi.commands import main
 from densenet_multi.commands.train import options_from
@@ -591,13 +592,12 @@ def test_a_run_goes_on_in_every_other_framework(deviations):
     data = rng.random((12, 1, 16, 16)), rng.integers(0, 10, 12)
     recipe = dm.Recipe(epochs=2, batch_size=4, momentum=0.9, nesterov=True, weight_decay=1e-2)
     states, finals = {}, {}
-    for backend in map(dm.load_backend, dm.backend_names()):
+    for backend in map(dm.load_backend, AVAILABLE):
         model = backend.build(spec, dtype="float64")
         found = {}
         backend.fit(model, data, recipe, checkpoint=lambda now: found.update({now().steps: now()}))  # noqa: B023  # called at once
         states[backend.NAME], finals[backend.NAME] = found[2], backend.export_weights(model)
-    names = dm.backend_names()
-    for before, after in [*pairwise(names), (names[-1], names[0])]:
+    for before, after in [*pairwise(AVAILABLE), (AVAILABLE[-1], AVAILABLE[0])]:
         backend = dm.load_backend(after)
         model = backend.build(spec, dtype="float64", seed=9)
         backend.fit(model, data, recipe, resume=states[before])
