@@ -1,0 +1,213 @@
+"""The kinds of files that Flax' users write, NNX' and Linen's, as {name: array}.
+
+A tree of arrays, its keys joined by dots, comes as an Orbax folder, MessagePack, safetensors or a
+pickle of dictionaries. Only a folder needs a library, Orbax; nothing in a file is ever run.
+Source: https://flax.readthedocs.io/en/latest/guides/checkpointing.html
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._installed import framework
+from .._pickles import PickleError, Reader, as_array, contents
+from ..weights import WeightsError
+from ._limits import check_size, is_bomb
+from ._msgpack import is_msgpack, read_msgpack
+from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors
+
+METADATA = "_METADATA"  # of an Orbax folder: JSON with the names of its arrays
+LARGEST_METADATA = 2**24  # bytes; densenet264's has 2 * 10**6
+OPTIMIZERS = ("opt_state", "opt", "optimizer", "optimizer_state", "tx")
+KERNEL = "kernel"  # what Flax calls the weight of a convolution or linear layer
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """{name: array} of a file or folder; names are its keys, joined by dots or slashes.
+
+    Raises ``WeightsError`` where it is another kind of file, or damaged; ``OSError``;
+    ``BackendNotInstalledError`` where a folder needs Orbax.
+    """
+    if path.is_dir():
+        return _read_orbax(_inner(path))
+    check_size(path)
+    with path.open("rb") as file:
+        head = file.read(512)
+    if is_safetensors(head):
+        return dict(read_safetensors(path)[1])
+    if is_msgpack(head):
+        return _joined(read_msgpack(path.read_bytes()))
+    if _is_pickle(head):
+        return _read_pickle(path)
+    raise WeightsError(
+        "expected a file of Flax (safetensors, MessagePack, a pickle, an Orbax folder), found "
+        "another kind"
+    )
+
+
+def names_of_flax(path: Path, head: bytes) -> list[str]:
+    """The names in a file or folder that may be one of Flax, joined by dots; none in others."""
+    if path.is_dir():
+        names = _names_in_orbax(_inner(path))
+    elif is_safetensors(head):
+        names = names_in_safetensors(path)
+    elif is_msgpack(head) or (_is_pickle(head) and _mentions(path, KERNEL.encode())):
+        names = list(read_arrays(path))
+    else:
+        return []
+    names = list(map(dotted, names))
+    return names if path.is_dir() or any(name.endswith(f".{KERNEL}") for name in names) else []
+
+
+def is_of_optimizer(name: str) -> bool:
+    """Whether a name is that of an optimizer's state, which repeats the network's names."""
+    return any(key in OPTIMIZERS for key in name.split("."))
+
+
+def dotted(name: str) -> str:
+    """A name with dots between its keys, without NNX' last one."""
+    return name.replace("/", ".").removesuffix(".value")
+
+
+def _joined(tree: Any) -> dict[str, Any]:
+    return {".".join(keys): value for keys, value in leaves(tree)}
+
+
+def leaves(tree: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(keys, array) of every array in dictionaries and lists."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from leaves(value, (*keys, str(key)))
+    elif isinstance(tree, (list, tuple)):
+        for i, value in enumerate(tree):
+            yield from leaves(value, (*keys, str(i)))
+    elif hasattr(tree, "shape"):
+        yield keys, tree
+
+
+# --- Pickles ------------------------------------------------------------------------------------
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Whether it starts as Python 3's pickles do; PyTorch's have an older protocol."""
+    return head[:1] == b"\x80" and head[1:2] in (b"\x03", b"\x04", b"\x05")
+
+
+def _mentions(path: Path, word: bytes) -> bool:
+    check_size(path)
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return content.find(word) >= 0
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    known = {"flax.core.frozen_dict.FrozenDict": lambda *given: given[0] if given else {}}
+    found = {}
+    needed = 0
+    try:
+        with path.open("rb") as file:
+            root = Reader(file, known).load()
+        for keys, each in contents(root):
+            array = as_array(each)
+            if array is not None:
+                found[".".join(keys)] = array
+                needed += array.nbytes
+    except PickleError as error:
+        raise WeightsError(str(error)) from None
+    if needed > path.stat().st_size:  # a few numbers in the file may be seen as many
+        raise WeightsError(
+            f"expected arrays that fit in the file together, found {needed:,} bytes of them"
+        )
+    return found
+
+
+# --- Orbax --------------------------------------------------------------------------------------
+
+
+def _inner(path: Path) -> Path:
+    """The folder of the arrays: itself, or the last step of a manager's folder of steps."""
+    for _ in range(3):
+        if (path / METADATA).is_file():
+            return path
+        inside = [p for p in path.iterdir() if p.is_dir() and re.search(r"\d$|^default$", p.name)]
+        if not inside:
+            return path
+        path = max(inside, key=lambda p: (int(re.findall(r"\d+|$", p.name)[-1] or 0), p.name))
+    return path
+
+
+def _names_in_orbax(path: Path) -> list[str]:
+    """The names that a folder's metadata list; none where it has none, or other ones."""
+    metadata = path / METADATA
+    if not metadata.is_file() or metadata.stat().st_size > LARGEST_METADATA:
+        return []
+    try:
+        tree = json.loads(metadata.read_text())["tree_metadata"]
+        return [".".join(key["key"] for key in entry["key_metadata"]) for entry in tree.values()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+
+
+def _read_orbax(path: Path) -> dict[str, Any]:
+    with framework("flax", "orbax"):
+        import orbax.checkpoint as ocp
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            known = checkpointer.metadata(path.resolve()).item_metadata
+            arrays = [leaf for _, leaf in leaves(getattr(known, "tree", known))]
+            needed = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in arrays)
+            packed = sum(file.stat().st_size for file in path.rglob("*"))
+            too_much = is_bomb(needed, packed)
+            tree = {} if too_much else checkpointer.restore(path.resolve())
+    except Exception as error:  # noqa: BLE001  # whatever Orbax meets in another folder
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"expected an Orbax checkpoint, found another folder ({first})"
+        ) from None
+    if too_much:
+        raise WeightsError(
+            f"expected arrays of the folder's size, found {needed:,} bytes of them in {packed:,}"
+        )
+    return _joined(tree)
+
+
+def write_orbax(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write nested dictionaries of arrays as a folder, complete or absent.
+
+    Raises ``FileExistsError`` where the path exists; ``BackendNotInstalledError``.
+    """
+    with framework("flax", "orbax"):
+        import orbax.checkpoint as ocp
+    if path.exists():
+        raise FileExistsError(f"{path}: expected a folder that does not exist yet")
+    target = path.resolve()
+    with (  # Orbax leaves what it began where the disk is full
+        tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
+        ocp.StandardCheckpointer() as checkpointer,
+    ):
+        checkpointer.save(Path(folder, target.name), tree)
+        checkpointer.wait_until_finished()
+        Path(folder, target.name).rename(target)
+
+
+def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": array} as {"a": {"b": array}}."""
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *layers, leaf = name.split(".")
+        branch = tree
+        for layer in layers:
+            branch = branch.setdefault(layer, {})
+        branch[leaf] = array
+    return tree
