@@ -35,8 +35,9 @@ FORMATS = {  # name -> (module, what it is); content is tried in this order
     "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
     "keras": ("keras_applications", "keras.applications' .weights.h5, .h5 and .keras"),
     "kerashub": ("kerashub", "KerasHub's .weights.h5, .keras and presets"),
-    "nnx": ("nnx", "Flax NNX: .safetensors with its names, or an Orbax folder"),
-    "gluon": ("gluon_zoo", "the MXNet Gluon zoo's .params"),
+    "linen": ("linen", "Flax Linen: .msgpack, .safetensors, a pickle, or an Orbax folder"),
+    "nnx": ("nnx", "Flax NNX: .safetensors, .msgpack, or an Orbax folder"),
+    "gluon": ("gluon_zoo", "MXNet Gluon's .params, the zoo's and others"),
 }
 
 
@@ -160,6 +161,7 @@ def guess_from_name(path: Path, argument: str = "file_format") -> str:
         ".pt": "torchvision",
         ".weights.h5": "keras",
         ".params": "gluon",
+        ".msgpack": "linen",
     }
     for ending, name in endings.items():
         if path.name.endswith(ending):
