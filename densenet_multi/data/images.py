@@ -239,10 +239,9 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
                 yield image
         except (DataError, MemoryError):
             raise
-        except Image.DecompressionBombError as error:
-            raise ImageFileError(
-                path, f"more ({error})", f"at most {limit:,} pixels", "make it smaller"
-            ) from None
+        except Image.DecompressionBombError:
+            expected = f"at most {limit:,} pixels"
+            raise ImageFileError(path, "more", expected, "make it smaller") from None
         except Exception as error:  # Pillow raises nearly anything on a damaged file
             raise ImageFileError(
                 path, f"a damaged one ({error})", advice="replace it, or take it away"
