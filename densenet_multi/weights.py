@@ -16,6 +16,7 @@ from .manifest import TensorInfo, tensors
 from .spec import DenseNetSpec
 
 Weights = dict[str, npt.NDArray[np.floating]]
+COUNTER = "num_batches_tracked"  # in each BatchNorm of a PyTorch state_dict
 
 
 class WeightsError(ValueError):
@@ -49,12 +50,17 @@ def check_weights(
     """The weights as ``dtype`` arrays in the manifest's order, or one error with every problem.
 
     Missing, unexpected and misshapen tensors, dtypes that do not convert to ``dtype`` without loss,
-    not-a-number, infinity and negative variances are refused. Raises ``WeightsError``.
+    not-a-number, infinity and negative variances are refused. PyTorch's counters
+    (``num_batches_tracked``), which no evaluation reads, are left out. Raises ``WeightsError``.
     """
     expected = tensors(spec)
     if not isinstance(weights, Mapping):
         raise WeightsError(f"weights: expected {{name: array}}, found {type(weights).__name__}")
-    problems = [f"{name}: unexpected{_hint(name)}" for name in weights if name not in expected]
+    problems = [
+        f"{name}: unexpected"
+        for name in weights
+        if name not in expected and not str(name).endswith(f".{COUNTER}")
+    ]
     for name, info in expected.items():
         if name not in weights:
             problems.append(f"{name}: missing, expected shape {info.shape}")
@@ -80,11 +86,6 @@ def check_weights(
 def widest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
     """float64 if any array has it, else float32."""
     return "float64" if any(a.dtype == np.float64 for a in arrays.values()) else "float32"
-
-
-def _hint(name: object) -> str:
-    counter = str(name).endswith("num_batches_tracked")
-    return " (PyTorch's counter is no weight: leave it out)" if counter else ""
 
 
 # --- Drawing ------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_import_names_every_problem_and_leaves_the_model_untouched(backend):
     bad["features.norm5.bias"] = bad["features.norm5.bias"].astype(np.float64)
     bad["features.norm0.running_mean"][1] = np.nan
     bad["classifier.bias"][0] = np.inf
-    bad["features.norm0.num_batches_tracked"] = np.zeros(())
+    bad["features.norm0.moments"] = np.zeros(())
     with pytest.raises(dm.WeightsError) as error:
         backend.import_weights(model, bad)
     for name in [*bad.keys() - before.keys(), *before.keys() - bad.keys()]:

@@ -190,7 +190,6 @@ def test_one_error_lists_every_problem_by_name():
         "features.norm0.running_mean": np.array([0, np.inf, 0, -np.inf, 0, 0, 0, 0]),
         "features.norm0.running_var": np.full(8, -1e-9),
         "features.norm5.bias": good["features.norm5.bias"].astype("complex128"),
-        "features.norm5.num_batches_tracked": np.array(1),
         "conv0": np.zeros(3),
         7: np.zeros(3),
     }
@@ -198,10 +197,8 @@ def test_one_error_lists_every_problem_by_name():
     with pytest.raises(dm.WeightsError) as caught:
         dm.check_weights(spec, weights)
     title, *problems = str(caught.value).splitlines()
-    counter = " (PyTorch's counter is no weight: leave it out)"
-    assert title == "weights do not fit the network, 10 problem(s):"
+    assert title == "weights do not fit the network, 9 problem(s):"
     assert [problem.strip() for problem in problems] == [
-        f"features.norm5.num_batches_tracked: unexpected{counter}",
         "conv0: unexpected",
         "7: unexpected",
         "features.conv0.weight: expected shape (8, 3, 7, 7), found (7, 7, 3, 8)",
@@ -213,6 +210,20 @@ def test_one_error_lists_every_problem_by_name():
         "classifier.bias: missing, expected shape (4,)",
     ]
     assert isinstance(caught.value, ValueError)
+
+
+def test_pytorchs_counters_are_no_weights():
+    spec = small("bottleneck")
+    good = random_weights(spec)
+    counters = {
+        name.replace("running_var", "num_batches_tracked"): np.array(7)
+        for name in good
+        if "running_var" in name
+    }
+    checked = dm.check_weights(spec, counters | good)
+    assert list(checked) == list(dm.tensors(spec))
+    with pytest.raises(dm.WeightsError, match="num_batches_tracked_twice: unexpected"):
+        dm.check_weights(spec, good | {"norm.num_batches_tracked_twice": np.array(7)})
 
 
 def test_weights_that_fit_come_back_in_the_manifests_order():
