@@ -17,6 +17,7 @@ class ConfigError(ValueError):
     """A hyper-parameter is impossible; the message names the field, the value, what is allowed."""
 
 
+NOT_MISTYPED = {"onnx", "tflite", "openvino", "coreml", "tensorrt"}  # other things, near or not
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
@@ -123,6 +124,7 @@ def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
         if name not in known:
             from difflib import get_close_matches
 
-            near = get_close_matches(str(name), known, n=1, cutoff=0.5)
+            meant = str(name).lower() not in NOT_MISTYPED
+            near = get_close_matches(str(name), known, n=1, cutoff=0.5) if meant else []
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(f"{what} {name!r} does not exist; {hint}known: {', '.join(known)}")

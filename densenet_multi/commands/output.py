@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NARROWEST = 80  # columns, also where stdout is no terminal
+LEAST_FOR_NAMES = 12  # columns; a longer name may be broken
 
 
 # --- Errors -------------------------------------------------------------------------------------
@@ -130,11 +131,40 @@ def _drawn(table: RenderableType, *, to_file: bool) -> str:
 
     wide = sys.stdout is not None and sys.stdout.isatty() and not to_file
     width = max(Console().width, NARROWEST) if wide else NARROWEST
+    tables = list(_tables(table))
+    for column in (column for each in tables for column in each.columns):
+        column.overflow = "fold"  # a name continues on the next line; "ellipsis" cuts it off
+        column.no_wrap = column.no_wrap or column.justify == "right"  # numbers
+    width = max([width, *map(narrowest, tables)])
     # names of files and classes may look like markup
     console = Console(width=width, no_color=not wide, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+
+def _tables(drawn: Any) -> Iterator[Table]:
+    """The tables in what a command draws."""
+    from rich.table import Table
+
+    if isinstance(drawn, Table):
+        yield drawn
+    for inside in (*getattr(drawn, "renderables", ()), getattr(drawn, "renderable", None)):
+        if inside is not None:
+            yield from _tables(inside)
+
+
+def narrowest(table: Table) -> int:
+    """The width of a table, in columns of text, below which a number in it would be cut off."""
+    from rich.cells import cell_len
+
+    width = len(table.columns) + 1 if table.box else 0  # what is left of each column, and right
+    for column in table.columns:
+        cells = [str(text) for text in (column.header, *column.cells, column.footer)]
+        widest = max(cell_len(line) for cell in cells for line in cell.split("\n"))
+        is_name = not column.no_wrap and column.justify != "right"
+        width += min(widest, LEAST_FOR_NAMES) if is_name else widest
+    return width + len(table.columns) * (table.padding[1] + table.padding[3])
 
 
 def facts(result: dict[str, Any]) -> Table:

@@ -72,11 +72,11 @@ def table(result: dict[str, Any]) -> Table:
     from rich.table import Table
 
     title = f"{result['variant']}, {result['image_size']}x{result['image_size']}"
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), title=title, show_footer=True)
+    drawn = Table(box=box.SIMPLE_HEAD, padding=0, title=title, show_footer=True)
     columns = ("trainable", "statistics", "multiply_adds", "activation_bytes")
     headings = ("trainable", "statistics", "multiply-adds", "activations")
-    drawn.add_column("stage", "total")
-    drawn.add_column("output (C, H, W)")
+    drawn.add_column("stage", "total", no_wrap=True)
+    drawn.add_column("output (C, H, W)", no_wrap=True)
     for heading, column in zip(headings, columns, strict=True):
         drawn.add_column(heading, _amount(column, result["total"][column]), justify="right")
     for stage in result["stages"]:

@@ -16,6 +16,9 @@ from .._checks import ConfigError, check_names, integer
 from ..checkpoint import Checkpoint
 from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights, widest
+from ._channels import with_channels
+from ._folders import as_configured, file_in
+from ._kinds import description, refuse_others
 from ._told import NOTHING, Told
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "guess_from_name",
     "module",
     "read",
+    "with_channels",
     "with_classes",
     "write",
 ]
@@ -81,27 +85,33 @@ def read(
 ) -> Checkpoint:
     """Read weights of any known format, in canonical names and layout.
 
+    Of a folder from the Hub, the file of weights in it is read, and its ``config.json``.
+
     Raises ``WeightsError`` where these are not a DenseNet's weights, or damaged, or another
     network's (every problem is listed); ``ConfigError`` for an unknown format or field; ``OSError``
     where it cannot be read; ``BackendNotInstalledError`` where the library that reads it is
     missing.
 
     Arguments:
-        path: a file, or a folder of Orbax or KerasHub.
+        path: a file, or a folder of Orbax, of KerasHub, or from the Hub.
         file_format: one of ``FORMATS``; by default the content decides.
         variant: one of ``VARIANTS``; overrides the one detected from names and shapes, and must
             fit them.
         prefix: what stands before the names of the network's tensors, in a file with several.
         overrides: fields of ``DenseNetConfig`` that no tensor shows (``bn_eps``, ``drop_rate``).
     """
-    path = Path(path)
+    given, path = Path(path), file_in(Path(path))
+    if file_format:
+        check_names("format", [file_format], FORMATS)
+        refuse_others(path)
     name = file_format or guess(path)
-    check_names("format", [name], FORMATS)
     told = Told(file_format=file_format is not None, variant=variant, prefix=prefix)
     try:
         checkpoint = module(name).read(path, told)
     except ValueError as error:
         raise _naming(path, error) from None
+    if path != given:
+        checkpoint = as_configured(checkpoint, given, path)
     if not variant and not overrides:
         return checkpoint
     config = checkpoint.spec.config
@@ -136,6 +146,8 @@ def guess(path: Path, argument: str = "file_format") -> str:
 
     ``argument`` is the caller's that would decide instead; the error names it.
     """
+    path = file_in(path)
+    refuse_others(path)
     head = b""
     if not path.is_dir():
         with path.open("rb") as file:
@@ -146,10 +158,9 @@ def guess(path: Path, argument: str = "file_format") -> str:
                 return name
         except WeightsError as error:  # it is of that kind, and damaged
             raise _naming(path, error) from None
-    found = "an empty file" if not head else f"a file that starts with {head[:8].hex(' ')}"
     raise WeightsError(
-        f"{path}: expected a DenseNet checkpoint ({', '.join(FORMATS)}), found {found}; if you "
-        f"know what it is, pass {argument}=FORMAT"
+        f"{path}: expected a DenseNet checkpoint ({', '.join(FORMATS)}), found "
+        f"{description(path)}; if you know what it is, pass {argument}=FORMAT"
     )
 
 
@@ -175,7 +186,7 @@ def guess_from_name(path: Path, argument: str = "file_format") -> str:
 def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Checkpoint:
     """Replace the classifier by a new one, for transfer learning; the body stays as it is.
 
-    Class names are dropped.
+    Class names and the activation are dropped: they were the old one's.
 
     Raises ``ConfigError`` where ``num_classes`` is no count.
 
@@ -195,7 +206,7 @@ def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Che
     return Checkpoint(
         spec,
         check_weights(spec, weights, dtype.name),
-        replace(checkpoint.usage, class_names=None),
+        replace(checkpoint.usage, class_names=None, activation=None),
         (*checkpoint.notes, note),
     )
 

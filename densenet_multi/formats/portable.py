@@ -21,6 +21,8 @@ from .._checks import bad, check_names
 from ..checkpoint import Checkpoint, Usage
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError, check_weights, widest
+from ._folders import quoted
+from ._kinds import refuse_others
 from ._safetensors import (
     PORTABLE_ENTRY,
     TRAINING_STATE_ENTRY,
@@ -97,7 +99,12 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a portable file: spec, weights and usage. Raises as ``load_weights``."""
-    other = f"for another project's checkpoint: densenet-multi convert {path} NEW.safetensors"
+    path = Path(path)
+    if not path.is_dir():
+        refuse_others(path, "a safetensors file")
+    other = (
+        f"for another project's checkpoint: densenet-multi convert {quoted(path)} NEW.safetensors"
+    )
     try:
         metadata, weights = read_safetensors(path)
     except WeightsError as error:

@@ -1,0 +1,248 @@
+"""Folders: the file of weights in one from the Hub, and what a folder is that holds none.
+
+A folder from Hugging Face's Hub has the weights in ``model.safetensors`` or ``pytorch_model.bin``,
+and a ``config.json`` that says how to use them, in timm's words or those of transformers.
+Source: https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/_hub.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import Checkpoint
+from ..weights import WeightsError
+
+Found = tuple[str, str]  # what it is; what to do
+OF_THE_HUB = ("model.safetensors", "pytorch_model.bin")
+LARGEST_CONFIG = 2**22  # bytes; one with descriptions of 22,000 classes has 2 * 10**6
+MOST_FILES = 10_000  # that are looked at in a folder
+SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")  # of a TensorFlow checkpoint
+WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".keras", ".params")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+OF_ORBAX = {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "_sharding", "checkpoint"}
+OF_ZARR = (".zarray", "zarr.json")  # in the folder of an array
+
+FROM_TENSORFLOW = (
+    "load it with the code that built the model, and save it as Keras does: "
+    "model.save_weights('NEW.weights.h5')"
+)
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    found = list(names)
+    more = [f"{len(found) - most:,} more"] if len(found) > most else []
+    return ", ".join([*map(printable, found[:most]), *more])
+
+
+def printable(name: str) -> str:
+    """A name as it is, or as Python shows it where a terminal might obey it."""
+    return name if name.isprintable() else repr(name)
+
+
+def quoted(path: Path) -> str:
+    """A path as it is typed in a shell."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+
+
+# --- From the Hub -------------------------------------------------------------------------------
+
+
+def file_in(path: Path) -> Path:
+    """The file of weights in a folder from the Hub; any other path as it is."""
+    inside = [path / name for name in OF_THE_HUB] if path.is_dir() else []
+    return next((file for file in inside if file.is_file()), path)
+
+
+def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoint:
+    """The checkpoint of a file in a folder from the Hub, used as its ``config.json`` says.
+
+    Raises ``WeightsError`` where the configuration declares another function.
+    """
+    path = folder / "config.json"
+    notes = [*checkpoint.notes, f"read from {file.name} in this folder"]
+    if not path.is_file():
+        return replace(checkpoint, notes=tuple(notes))
+    config = _read_json(path)
+    if problem := _other_function(config):
+        raise WeightsError(f"{path}: {problem}")
+    network = checkpoint.spec.config
+    values: dict[str, Any] = {}
+    names = _class_names(config)
+    if names and len(names) == (network.num_classes or len(names)):
+        values["class_names"] = names
+    elif names:
+        notes.append(
+            f"its config.json names {len(names):,} classes, and the network has "
+            f"{network.num_classes:,} outputs: the names were left out"
+        )
+    values |= _preparation(config, network.in_channels)
+    try:
+        usage = checkpoint.usage.stating(**values).fits(checkpoint.spec)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    return replace(checkpoint, usage=usage, notes=tuple(notes))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        content = file.read(LARGEST_CONFIG + 1)
+    try:
+        found = json.loads(content) if len(content) <= LARGEST_CONFIG else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise WeightsError(
+            f"{path}: expected a JSON object of at most {LARGEST_CONFIG:,} bytes, found something "
+            f"else; without its use, read the file of weights beside it"
+        )
+    return found
+
+
+def _other_function(config: Mapping[str, Any]) -> str | None:
+    """What timm's configuration declares that these tensors do not show; None: nothing."""
+    named = str(config.get("architecture")).lower()
+    if re.match(r"densenet(blur|\d+d)", named):  # timm's with other stems, pools or activations
+        return f"expected torchvision's network, found {named!r}, which computes something else"
+    arguments = config.get("model_args")
+    shown = {
+        "num_classes",
+        "in_chans",
+        "growth_rate",
+        "block_config",
+        "bn_size",
+        "memory_efficient",
+    }
+    shown |= {"drop_rate", "proj_drop_rate", "pretrained", "checkpoint_path"}
+    for name, value in (arguments if isinstance(arguments, dict) else {}).items():
+        usual = {"act_layer": ("relu",), "norm_layer": ("batchnorm2d",), "global_pool": ("avg", "")}
+        if name not in shown and value is not None and value not in usual.get(name, ()):
+            return f"expected torchvision's network, found one with {name} {value!r}"
+    pool = config.get("global_pool") or "avg"
+    return None if pool == "avg" else f"expected a global average pooling, found {pool!r}"
+
+
+def _class_names(config: Mapping[str, Any]) -> list[str]:
+    """The classes in the order of the outputs; empty where they have no names of their own."""
+    names = config.get("label_names")
+    numbered = config.get("id2label")
+    if names is None and isinstance(numbered, dict):
+        names = [numbered.get(str(i)) for i in range(len(numbered))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return []
+    return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
+
+
+def _preparation(config: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """Image size, mean and std as timm states them, where they are for as many channels."""
+    stated = config.get("pretrained_cfg")
+    stated = {**config, **stated} if isinstance(stated, dict) else config
+    found: dict[str, Any] = {}
+    size = stated.get("input_size")
+    if isinstance(size, list) and len(size) == 3 and size[1] == size[2]:
+        found["image_size"] = size[1]
+    moments = {name: stated.get(name) for name in ("mean", "std")}
+    if all(isinstance(value, list) and len(value) == channels for value in moments.values()):
+        found |= {"value_range": (0.0, 1.0), **moments}
+    return found
+
+
+# --- Others -------------------------------------------------------------------------------------
+
+
+def what_folder(path: Path) -> Found | None:
+    """What a folder is that holds no weights, and what to do; None: Orbax or Keras may know it.
+
+    Raises ``OSError``.
+    """
+    names = _names(path)
+    if "saved_model.pb" in names:
+        return "a TensorFlow SavedModel", _from_saved_model(path, names)
+    if ".orbax-checkpoint-tmp" in path.name:
+        return "an Orbax checkpoint whose writing was interrupted", "use an earlier one"
+    if any(SHARD.search(name) for name in names):
+        return "a TensorFlow checkpoint", FROM_TENSORFLOW
+    if "model.weights.h5" in names or _is_orbax(path, names):
+        return None
+    return _known(path, names) or _by_content(path, names)
+
+
+def _from_saved_model(path: Path, names: Collection[str]) -> str:
+    if "keras_metadata.pb" in names:
+        return (
+            "Keras 2 wrote it and reads it; with tf_keras installed, type in Python: "
+            f"tf_keras.models.load_model({str(path)!r}).save_weights('NEW.h5')"
+        )
+    return (  # an exported function, and no model
+        "where the model itself still is, save it as Keras does: model.save('NEW.keras') or "
+        "model.save_weights('NEW.weights.h5')"
+    )
+
+
+def _known(path: Path, names: Collection[str]) -> Found | None:
+    if {"history.jsonl", "config.json"} <= set(names):
+        kept = [file for n in ("final", "best", "last") if (file := f"{n}.safetensors") in names]
+        advice = f"use {kept[0]} in it" if kept else "it has no weights yet"
+        return "the folder of a training run", advice
+    if "data.pkl" in names:
+        whole = path.absolute()
+        command = f"cd {quoted(whole.parent)} && zip -0 -r NEW.pth {quoted(Path(whole.name))}"
+        return "a PyTorch file that was unpacked", f"pack it again; type: {command}"
+    if "Manifest.json" in names and path.suffix == ".mlpackage":
+        return "a Core ML network", "convert the file that it was made from"
+    if {"snapshots", "blobs"} <= set(names):
+        within = listed(str(child) for child in _children(path / "snapshots"))
+        return "a folder of Hugging Face's cache", f"use the folder inside: {within}"
+    return None
+
+
+def _by_content(path: Path, names: Collection[str]) -> Found:
+    within = [str(found) for found in _steps_in(path)]
+    files = sorted(name for name in names if name.lower().endswith((*WEIGHTS, ".msgpack")))
+    if within:
+        return "a folder of checkpoints", f"use one of them: {listed(within)}"
+    if files:
+        return f"a folder with {listed(files)}", "use a file in it"
+    if _has_images(path):
+        return "a folder of images", "images are data, and no weights"
+    if names:
+        return f"a folder of {listed(sorted(names))}", "it holds no weights that are read here"
+    return "an empty folder", "download or copy it again"
+
+
+def _children(path: Path) -> list[Path]:
+    return list(islice(path.iterdir(), MOST_FILES))
+
+
+def _names(path: Path) -> set[str]:
+    return {child.name for child in _children(path)}
+
+
+def _is_orbax(path: Path, names: Collection[str]) -> bool:
+    """Whether Orbax may have written the folder: a tree, or a folder for each array."""
+    if OF_ORBAX & set(names):
+        return True
+    return any((path / name / mark).exists() for name in islice(names, 20) for mark in OF_ZARR)
+
+
+def _steps_in(path: Path) -> Iterator[Path]:
+    """The Orbax checkpoints in a folder with one for each step."""
+    for step in sorted(c for c in _children(path) if c.name.isdigit() and c.is_dir())[:100]:
+        inside = [c for c in _children(step) if c.is_dir() and _is_orbax(c, _names(c))]
+        yield from inside or ([step] if _is_orbax(step, _names(step)) else [])
+
+
+def _has_images(path: Path) -> bool:
+    """Whether there is an image in the folder, or in one of the folders in it."""
+    for child in _children(path)[:100]:
+        inside = islice(child.iterdir(), 20) if child.is_dir() else (child,)
+        if any(each.name.lower().endswith(IMAGES) for each in inside):
+            return True
+    return False

@@ -1,0 +1,371 @@
+"""What a file is that holds no DenseNet's weights, and what to do about it.
+
+What was downloaded is often something else: a pointer, a web page, an archive, a network saved in
+another way. It is recognized by its first bytes, an archive by the names inside. Nothing is
+unpacked or run. Folders: see _folders.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import stat
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..weights import WeightsError
+from ._folders import FROM_TENSORFLOW, SHARD, WEIGHTS, Found, listed, printable, quoted, what_folder
+from ._limits import LARGEST_FILE
+from ._safetensors import is_safetensors
+from ._torch_files import names_in_zip
+
+HEAD = 512  # bytes
+HDF5 = b"\x89HDF\r\n\x1a\n"
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second one is empty
+NPY = ".npy"
+NUMBER, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # the wire types of protobuf
+
+ELSEWHERE = "it is not read here: convert the file that it was made from"
+AGAIN = "download or copy it again"
+NO_WEIGHTS = "it has no weights: they are in another file"
+NOT_TEXT = "weights are in binary files"
+SAVE_AGAIN = (
+    "where the model itself still is, save it as Keras does: model.save('NEW.keras') or "
+    "model.save_weights('NEW.weights.h5')"
+)
+
+MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (where, what is there, what it is)
+    (0, b"\x93NUMPY", ("one NumPy array", "a network's weights are many, each with its name")),
+    (0, b"GGUF", ("a GGUF file", ELSEWHERE)),
+    (4, b"TFL3", ("a TensorFlow Lite network", ELSEWHERE)),
+    (0, b"MATLAB ", ("a MATLAB file", ELSEWHERE)),
+    (8, b"\3\0\0\0V 1", ("a file of Torch7, the Lua one", ELSEWHERE)),
+    (0, b"\x89PNG\r\n", ("an image (PNG)", "an image is no file of weights")),
+    (0, b"\xff\xd8\xff", ("an image (JPEG)", "an image is no file of weights")),
+    (0, b"GIF8", ("an image (GIF)", "an image is no file of weights")),
+    (0, b"%PDF-", ("a document (PDF)", "a document is no file of weights")),
+    (
+        0,
+        b"\0\x05\x16\x07",
+        ("macOS' notes about a file", "the file's own name has no ._ before it"),
+    ),
+)
+PACKED = {  # how a file starts -> (whose it is, what unpacks it); of archives, then of one file
+    b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "7z x"),
+    b"Rar!\x1a\x07": ("a RAR archive", "unrar x"),
+    b"\x1f\x8b": ("gzip", "gzip -dc"),
+    b"BZh": ("bzip2", "bzip2 -dc"),
+    b"\xfd7zXZ\0": ("xz", "xz -dc"),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", "zstd -dc"),
+}
+PACKED_TAR = re.compile(r"\.(tgz|tbz2|txz|tar\.\w+)$", re.IGNORECASE)
+POINTERS = (  # how a text starts -> (whose pointer it is, what fetches the file)
+    ("version https://git-lfs", "git-lfs", "in its repository, type: git lfs pull"),
+    ("# xet version", "Xet", "download the file itself"),
+    ("/annex/objects/", "git-annex", "in its repository, type: git annex get FILE"),
+    ("outs:\n- ", "DVC", "in its repository, type: dvc pull"),
+)
+ENDINGS = {  # of names, where the content does not tell
+    ".onnx": "an ONNX network",
+    ".pb": "a TensorFlow graph",
+    ".mlmodel": "a Core ML network",
+    ".caffemodel": "a Caffe network",
+}
+
+
+def refuse_others(path: Path, expected: str = "a DenseNet checkpoint") -> None:
+    """Refuse what is certainly no file or folder of weights.
+
+    Raises ``WeightsError``, which says what it is and what to do; ``OSError`` where it cannot be
+    read, or is a link to nothing.
+    """
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(errno.ENOENT, f"A broken link, to {path.readlink()}", str(path))
+    found = what_folder(path) if path.is_dir() else _what_file(path)
+    if found:
+        raise WeightsError(f"{path}: expected {expected}, found {found[0]}; {found[1]}")
+
+
+def description(path: Path) -> str:
+    """What a file or folder is that no format accepts, in words. Raises ``OSError``."""
+    if path.is_dir():
+        return "a folder of another kind"
+    file = _File.of(path)
+    head = file.head
+    is_pickle = head[:1] == b"\x80" and 2 <= head[1] <= 5
+    for found, what in (
+        (head[:4] in ZIP, "a zip archive"),
+        (is_pickle, "a Python pickle without PyTorch's tensors"),
+        (head[:8] == HDF5, "an HDF5 file without the layers of one of Keras' DenseNets"),
+        *(
+            (path.name.lower().endswith(end), f"{what}, by its name")
+            for end, what in ENDINGS.items()
+        ),
+    ):
+        if found:
+            return what
+    return f"a file that starts with {head[:8].hex(' ')}"
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    size: int
+    head: bytes
+
+    @classmethod
+    def of(cls, path: Path) -> _File:
+        with path.open("rb") as file:
+            return cls(path, path.stat().st_size, file.read(HEAD))
+
+    @property
+    def quoted(self) -> str:
+        """Its path as it is typed."""
+        return quoted(self.path)
+
+
+def _what_file(path: Path) -> Found | None:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):  # reading might wait forever
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+        return kind, "weights are read from files alone"
+    file = _File.of(path)
+    if is_safetensors(file.head) or file.size > LARGEST_FILE:
+        return None
+    return next((found for kind in KINDS if (found := kind(file))), None)
+
+
+def _nothing(file: _File) -> Found | None:
+    if not file.head:
+        return "an empty file", AGAIN
+    if not file.head.strip(b"\0"):
+        return "a file that starts with zeros alone, as interrupted downloads do", AGAIN
+    return None
+
+
+def _magic(file: _File) -> Found | None:
+    return next((found for at, magic, found in MAGIC if file.head[at:].startswith(magic)), None)
+
+
+def _packed(file: _File) -> Found | None:
+    unpack = "unpack it; type: "
+    for magic, (what, command) in PACKED.items():
+        if not file.head.startswith(magic):
+            continue
+        if what.endswith("archive"):
+            return what, f"{unpack}{command} {file.quoted}"
+        if PACKED_TAR.search(file.path.name) or _is_tar(_unpacked(file.head)):
+            return f"a tar archive packed by {what}", f"{unpack}tar -xf {file.quoted}"
+        return f"a file packed by {what}", f"{unpack}{command} {file.quoted} > NEW"
+    return ("a tar archive", f"{unpack}tar -xf {file.quoted}") if _is_tar(file.head) else None
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[257:262] == b"ustar"
+
+
+def _unpacked(head: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(31).decompress(head, HEAD)
+    except zlib.error:  # another method, or damaged
+        return b""
+
+
+def _short_hdf5(file: _File) -> Found | None:
+    """An HDF5 file that is shorter than its first block says.
+
+    Source: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
+    """
+    head = file.head
+    if head[:8] != HDF5 or len(head) < 48:
+        return None
+    base, end = (24, 40) if head[8] < 2 else (12, 28)
+    promised = int.from_bytes(head[end : end + 8], "little")
+    if any(head[base : base + 8]) or promised <= file.size:
+        return None
+    return f"{file.size:,} of the {promised:,} bytes of an HDF5 file", AGAIN
+
+
+# --- Texts --------------------------------------------------------------------------------------
+
+
+def _text(file: _File) -> Found | None:
+    text = _decoded(file.head)
+    if text is None:
+        return None
+    for start, whose, advice in POINTERS:
+        if text.startswith(start) or (start[0] == "/" and start in text):
+            return f"a {whose} pointer, which stands for the file", advice
+    small = text.lstrip().lower()
+    if small.startswith("model_checkpoint_path:"):
+        return "the list of TensorFlow's checkpoints", FROM_TENSORFLOW
+    if small.startswith("<"):
+        return _markup(text, small)
+    if small.startswith(("{", "[")):
+        return _json(text)
+    return f"text, which starts with {_start(text)}", NOT_TEXT
+
+
+def _decoded(head: bytes) -> str | None:
+    """The head as text; None where it is not."""
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.end < len(head) or error.start < HEAD - 4:  # not a letter that was cut in two
+            return None
+        text = head[: error.start].decode()
+    text = text.removeprefix("\ufeff")
+    return text if all(c.isprintable() or c in "\t\n\r\f" for c in text) else None
+
+
+def _start(text: str) -> str:
+    return repr(text.strip().partition("\n")[0][:40])
+
+
+def _markup(text: str, small: str) -> Found:
+    if small.startswith(("<!doctype html", "<head", "<script")) or "<html" in small:
+        title = re.search(r"<title[^>]*>\s*(.*?)\s*</title", text, re.DOTALL | re.IGNORECASE)
+        titled = f" with the title {title[1][:60]!r}" if title else ""
+        advice = "the address leads to a page, not to the file: download the file itself"
+        return f"a web page (HTML){titled}", advice
+    if code := re.search(r"<code>(\w{1,40})</code>", text, re.IGNORECASE):
+        return f"a server's error message (XML, {code[1]!r})", AGAIN
+    is_openvino = "<net " in small
+    return (
+        "an OpenVINO network (XML)" if is_openvino else "XML",
+        ELSEWHERE if is_openvino else NOT_TEXT,
+    )
+
+
+def _json(text: str) -> Found:
+    for mark, what, advice in (
+        ('"weight_map"', "an index of several safetensors files", "join them to one file"),
+        ('"op": "null"', "an MXNet network without its weights (JSON)", NO_WEIGHTS),
+        ('"class_name"', "a Keras network without its weights (JSON)", NO_WEIGHTS),
+        ('"architecture', "a network's description (JSON)", NO_WEIGHTS),
+        ('"model_type"', "a network's description (JSON)", NO_WEIGHTS),
+    ):
+        if mark in text:
+            return what, advice
+    return f"JSON, which starts with {_start(text)}", NOT_TEXT
+
+
+# --- Protobuf, TensorFlow -----------------------------------------------------------------------
+
+
+def _protobuf(file: _File) -> Found | None:
+    """A network in a protobuf message, told by the numbers of its fields."""
+    fields = _fields(file) if file.head[:1] in (b"\x08", b"\x0a") else {}
+    first = fields.get(1)
+    for found, what, advice in (
+        (first == NUMBER and fields.get(7) == BYTES, "an ONNX network", ELSEWHERE),
+        (first == NUMBER and max(fields, default=0) >= 200, "a Core ML network", ELSEWHERE),
+        (fields == {1: NUMBER, 2: BYTES}, "a file out of a SavedModel", SAVE_AGAIN),
+        (first == BYTES and 100 in fields, "a Caffe network", ELSEWHERE),
+        (first == BYTES and max(fields) <= 7, "a TensorFlow graph", SAVE_AGAIN),
+    ):
+        if found:
+            return what, advice
+    return None
+
+
+def _fields(file: _File) -> Mapping[int, int]:
+    """{number: wire type} of a message's fields, of the first thousand; empty for another file.
+
+    Source: https://protobuf.dev/programming-guides/encoding/
+    """
+    found: dict[int, int] = {}
+    at = 0
+    with file.path.open("rb") as opened:
+        for _ in range(1000):
+            if at == file.size:
+                break
+            opened.seek(at)
+            start = opened.read(20)
+            tag, used = _varint(start)
+            value, more = _varint(start[used:])
+            number, wire = tag >> 3, tag & 7
+            length = {NUMBER: more, EIGHT_BYTES: 8, BYTES: more + value, FOUR_BYTES: 4}.get(wire, 0)
+            at += used + length
+            is_field = used and number and length and (more or wire not in (NUMBER, BYTES))
+            if not is_field or at > file.size or found.setdefault(number, wire) != wire:
+                return {}
+    return found
+
+
+def _varint(content: bytes) -> tuple[int, int]:
+    """A number of up to ten bytes, and how many it takes; 0 where there is none."""
+    value = 0
+    for i, byte in enumerate(content[:10]):
+        value |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            return value, i + 1
+    return 0, 0
+
+
+def _tensorflow(file: _File) -> Found | None:
+    """A shard of a checkpoint by its name, or the table of names by its last bytes."""
+    if not SHARD.search(file.path.name):
+        with file.path.open("rb") as opened:
+            opened.seek(max(0, file.size - 8))
+            if opened.read(8) != bytes.fromhex("57fb808b247547db"):
+                return None
+    return "a part of a TensorFlow checkpoint", FROM_TENSORFLOW
+
+
+# --- Archives -----------------------------------------------------------------------------------
+
+
+def _zip(file: _File) -> Found | None:
+    if file.head[:4] not in ZIP:
+        return None
+    try:
+        names = names_in_zip(file.path)
+    except WeightsError:
+        what = "a zip archive (as .pth and .keras files are) that is damaged or ends too early"
+        return what, AGAIN
+    path, leaves = str(file.path), {name.rpartition("/")[2] for name in names}
+    if program := _of_pytorch(path, names, leaves):
+        return program
+    if "data.pkl" in leaves or {"config.json", "model.weights.h5"} <= leaves:
+        return None
+    if names and all(name.endswith(NPY) for name in names):
+        return f"NumPy arrays ({listed(n.removesuffix(NPY) for n in names)})", (
+            "save them under a DenseNet's names with densenet_multi.save_weights"
+        )
+    files = [name for name in names if not name.endswith("/")]
+    likely = [name for name in files if name.lower().endswith(WEIGHTS)]
+    then = f", and use {printable(likely[0])}" if len(likely) == 1 else ""
+    what = "a SavedModel in a zip archive" if "saved_model.pb" in leaves else "a zip archive"
+    within = listed([*likely, *(name for name in files if name not in likely)])
+    return f"{what} ({within or 'empty'})", f"unpack it{then}; type: unzip {file.quoted}"
+
+
+def _of_pytorch(path: str, names: list[str], leaves: set[str]) -> Found | None:
+    """A program in one of PyTorch's archives, whose weights are not all that it is."""
+    in_python = "save its weights alone; type in Python: torch.save("
+    if "constants.pkl" in leaves and any("code/" in name for name in names):
+        return "a TorchScript archive, a program with its weights", (
+            f"{in_python}torch.jit.load({path!r}).state_dict(), 'NEW.pth')"
+        )
+    if any(name.endswith(("exported_program.json", "/archive_format")) for name in names):
+        return "a program of torch.export", (
+            f"{in_python}torch.export.load({path!r}).state_dict, 'NEW.pth')"
+        )
+    if any(name.endswith(".data/extern_modules") for name in names):
+        return "an archive of torch.package", f"{in_python}model.state_dict(), 'NEW.pth')"
+    return None
+
+
+KINDS: tuple[Callable[[_File], Found | None], ...] = (
+    _tensorflow,
+    _nothing,
+    _zip,
+    _magic,
+    _packed,
+    _short_hdf5,
+    _text,
+    _protobuf,
+)
