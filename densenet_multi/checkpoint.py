@@ -142,7 +142,7 @@ class Checkpoint:
                 [f"{low:g} to {high:g}", *moments]
             )
         if "image_size" in usage.assumed:
-            found["the image size"] = f"{usage.image_size} x {usage.image_size} pixels"
+            found["its image size"] = f"{usage.image_size} x {usage.image_size} pixels"
         if outputs and usage.activation is None:
             found["what its outputs mean"] = (
                 "a sigmoid, so that its one output becomes the probability of one class"
@@ -150,7 +150,7 @@ class Checkpoint:
                 else "a softmax, so that every image has one of the classes"
             )
         if "class_names" in usage.assumed and usage.class_names:
-            found["class names"] = f"ImageNet's ({listed(usage.class_names)})"
+            found["its class names"] = f"ImageNet's ({listed(usage.class_names)})"
         return found
 
 

@@ -98,7 +98,7 @@ def shown_activation(path: Path, checkpoint: Checkpoint, say: Say) -> str:
     itself is shown.
     """
     activation, outputs = checkpoint.usage.activation, checkpoint.spec.config.num_classes
-    for what in ("what its outputs mean", "class names"):
+    for what in ("what its outputs mean", "its class names"):
         say_assumed(path, checkpoint, what, say)
     if outputs == 1 and activation == "softmax":
         say(f"{path}: the softmax of its one output is 1 for every image; showing the output")

@@ -79,8 +79,8 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
     ``class_to_idx``, Keras ``class_indices``) or {index: name} (``id2label``). A text without a
     comma is the path of a file, unless there is no such file and the network has one output.
 
-    Raises ``ConfigError`` where a name is empty or occurs twice; ``OSError`` where the file cannot
-    be read.
+    Raises ``ConfigError`` where there is no such file, or a name is empty or occurs twice;
+    ``OSError`` where the file cannot be read.
 
     Arguments:
         given: the list, the path or the text.
@@ -107,6 +107,9 @@ def _is_path(text: str, outputs: int) -> bool:
 
 
 def _names_in(path: Path) -> list[Any]:
+    if not path.exists():
+        expected = "expected names separated by commas, or a file with one in each line"
+        raise ConfigError(f"class_names: {expected}; found no file {str(path)!r}")
     size = path.stat().st_size
     if size > LARGEST_LIST:
         found = f"found {path} of {size:,}"
