@@ -236,6 +236,8 @@ def _members(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
                     content = archive.extractfile(member) if member.isreg() else None
                     if content is not None:
                         yield member.name, member.size, content.read
+            while stream.read(2**20):  # at its end is the checksum of what was compressed
+                pass
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
                 f"{path}: expected the folder or the archive of CIFAR-10, {' or '.join(ARCHIVES)}, "
