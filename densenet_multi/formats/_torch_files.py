@@ -13,13 +13,14 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from errno import EINVAL
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from .._pickles import PickleError, Reader, StandIn, contents
+from .._pickles import PickleError, Reader, StandIn, as_array, contents
 from ..weights import WeightsError
 from ._limits import check_size
 from ._safetensors import from_bfloat16, to_float
@@ -117,7 +118,6 @@ class OtherTensor:
     """A tensor that is not dense: sparse, quantized."""
 
     kind: str
-    shape: tuple[int, ...] = ()
 
 
 def read_torch(path: Path) -> Any:
@@ -133,33 +133,49 @@ def read_torch(path: Path) -> Any:
                     return _read_zip(archive)
             file.seek(0)
             return _read_pickles(file)
+        except WeightsError:
+            raise
         except PickleError as error:
             raise WeightsError(str(error)) from None
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-            raise WeightsError(f"expected a zip archive, found a damaged one ({error})") from None
+        except OSError as error:
+            if error.errno != EINVAL:  # of a place before the file's start
+                raise
+            raise WeightsError("expected a complete zip archive, found a damaged one") from None
+        except Exception as error:  # noqa: BLE001  # whatever zipfile meets in a damaged file
+            found = f"{type(error).__name__}: {error}"
+            raise WeightsError(
+                f"expected a file of torch.save, found a damaged one ({found})"
+            ) from None
 
 
 def is_torch_file(path: Path, head: bytes) -> bool:
     """Whether a file that starts with ``head`` is PyTorch's zip, or its bare pickle."""
     if head[:4] == b"PK\x03\x04":
         return any(name.endswith("data.pkl") for name in names_in_zip(path))
-    return head[:2] == b"\x80\x02"
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
-def float_tensors(root: Any, size: int) -> dict[str, Tensor | OtherTensor]:
+def float_tensors(root: Any, size: int) -> dict[str, Any]:
     """{name: tensor} of everything that a file describes and that may be a weight.
 
     A name is a path joined by dots: through the entries of dictionaries, and through modules as a
-    ``state_dict`` would name it. Raises ``WeightsError`` where the numbers are more than a file of
-    this size in bytes can hold.
+    ``state_dict`` would name it. NumPy's arrays are tensors too. Raises ``WeightsError`` where the
+    numbers are more than a file of this size in bytes can hold, and for a weight that is sparse or
+    quantized.
     """
-    found: dict[str, Tensor | OtherTensor] = {}
+    found: dict[str, Any] = {}
     needed = 0
     for path, each in contents(root):
-        if isinstance(each, OtherTensor) or (isinstance(each, Tensor) and each.is_float):
-            name = ".".join(key for key in path if key not in OF_MODULES)
+        name = ".".join(key for key in path if key not in OF_MODULES)
+        if isinstance(each, OtherTensor) and name.endswith((".weight", ".bias")):
+            raise WeightsError(f"{name}: expected a dense tensor, found {each.kind}")
+        array = as_array(each)
+        if isinstance(each, Tensor) and each.is_float:
             found[name] = each
-            needed += each.bytes if isinstance(each, Tensor) else 0
+            needed += each.bytes
+        elif array is not None and array.dtype.kind == "f":
+            found[name] = array
+            needed += array.nbytes
     if needed > size:  # few numbers in the file may be seen as many
         raise WeightsError(
             f"expected tensors that fit in the file together, found {needed:,} bytes of them in "
@@ -170,10 +186,9 @@ def float_tensors(root: Any, size: int) -> dict[str, Tensor | OtherTensor]:
 
 def to_numpy(name: str, tensor: Any) -> npt.NDArray[Any]:
     """The array of a tensor, or of an array. Raises ``WeightsError``, which names it."""
-    if isinstance(tensor, OtherTensor):
-        raise WeightsError(f"{name}: expected a dense tensor, found {tensor.kind}")
     if not isinstance(tensor, Tensor):
-        return np.asarray(tensor)
+        array = np.asarray(to_float(tensor))
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
     try:
         return tensor.array()
     except WeightsError as error:
@@ -236,8 +251,9 @@ def _with_slashes(name: str) -> str:
 
 
 def _read_pickles(file: BinaryIO) -> Any:
-    if Reader(file).load() != MAGIC_NUMBER:
-        raise WeightsError("expected a file of torch.save, found another pickle")
+    first = Reader(file, KNOWN).load()
+    if first != MAGIC_NUMBER:  # of pickle.dump
+        return first
     _, system = Reader(file).load(), Reader(file).load()
     little = not isinstance(system, dict) or system.get("little_endian", True)
     found: dict[str, Storage] = {}
@@ -328,6 +344,13 @@ def _rebuilt(function: Any, _kind: Any, args: Any, *_: Any) -> Any:
     return function(*args)
 
 
+def _storage_in(raw: Any) -> Any:
+    """A storage that pickle.dump has wrapped in a file of its own."""
+    if not isinstance(raw, bytes):
+        raise PickleError("expected the bytes of a storage")
+    return _read_pickles(io.BytesIO(raw))
+
+
 def _other(kind: str) -> Callable[..., OtherTensor]:
     return lambda *_: OtherTensor(kind)
 
@@ -340,6 +363,7 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter_with_state": _first,
     "torch._tensor._rebuild_from_type": _rebuilt,
     "torch._tensor._rebuild_from_type_v2": _rebuilt,
+    "torch.storage._load_from_bytes": _storage_in,
     "torch._utils._rebuild_qtensor": _other("a quantized one"),
     "torch._utils._rebuild_sparse_tensor": _other("a sparse one"),
     "torch._utils._rebuild_sparse_csr_tensor": _other("a sparse one"),

@@ -7,6 +7,7 @@ Source: https://github.com/pytorch/vision/blob/main/torchvision/models/densenet.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from .._files import replacing
 from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..weights import WeightsError
-from ._networks import find_network
+from ._chapter import chapter_names
+from ._networks import Found, find_network
 from ._notes import differences, unsaid
 from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors, write_safetensors
 from ._told import NOTHING, Told
 from ._torch_files import first_line, float_tensors, is_torch_file, read_torch, to_numpy
+from ._torch_modules import class_names, conventions, modules_of
 from .recognize import checkpoint_of
 
 BACKEND = "torch"
@@ -45,13 +48,32 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         state = float_tensors(root, path.stat().st_size)
     else:
         raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
-    found = find_network({name: tensor.shape for name, tensor in state.items()}, told.prefix)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if (chapter := chapter_names(shapes, told.prefix)) is not None:
+        found = Found(chapter, "", notes=["its names are those of the chapter's network"])
+    else:
+        found = find_network(shapes, told.prefix)
     weights = {canonical: to_numpy(name, state[name]) for name, canonical in found.names.items()}
     if found.biasless:
         outputs = weights["classifier.weight"]
         weights["classifier.bias"] = np.zeros(len(outputs), outputs.dtype)
     source = f"torchvision or timm: {path.name}"
-    return checkpoint_of(weights, "unbiased", source, found.notes)
+    checkpoint = checkpoint_of(weights, "unbiased", source, found.notes)
+    return checkpoint if root is None else _with_more(checkpoint, root, found)
+
+
+def _with_more(checkpoint: Checkpoint, root: Any, found: Found) -> Checkpoint:
+    """What a file says beside its tensors: a whole model's conventions, names of the classes."""
+    spec, usage, notes = checkpoint.spec, checkpoint.usage, list(checkpoint.notes)
+    if modules := modules_of(root):
+        notes.append(
+            "it is a whole model: its tensors and its layers' settings were read, and nothing was "
+            "run; what its classes compute is not in the file, and assumed to be torchvision's"
+        )
+        spec = replace(spec.config, **conventions(modules, found.names, spec)).resolve()
+    if names := class_names(root, spec.config.num_classes):
+        usage = replace(usage, class_names=names)
+    return replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
