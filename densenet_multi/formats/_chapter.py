@@ -10,7 +10,7 @@ the rest by what it is and where it is. Source: https://d2l.ai/chapter_convoluti
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .._checks import bad
@@ -29,6 +29,7 @@ LEAVES = {  # in a file -> canonical; both PyTorch's and MXNet's
 IN_BLOCK = re.compile(
     r"(?P<around>(?:.*\.)?)(?P<block>[^.]*\d)\.net\.(?P<layer>\d{1,3})\.(?P<part>[02])"
 )
+IN_KERAS = re.compile(r"(?:^|/)dense_block(?:_\d+)?/(?:.*/)?conv_block(?:_\d+)?/")
 PARTS = {"0": "norm1", "2": "conv1"}  # between them is a ReLU
 NOTE = (
     "read as the network of the chapter in Dive into Deep Learning: padding, pooling, epsilon and "
@@ -99,6 +100,21 @@ def chapter_names(shapes: Shapes, prefix: str | None = None) -> dict[str, str] |
     canonical = {name: shapes[file_name] for file_name, name in found.items()}
     check_fraction(canonical)
     return found
+
+
+def is_chapter_in_keras(paths: Collection[str]) -> bool:
+    """Whether a Keras file's paths are those of the chapter's own classes, which pad SAME."""
+    return any(map(IN_KERAS.search, paths)) and any("transition_block" in path for path in paths)
+
+
+def pads_same(framework: str) -> str:
+    """Why the chapter's network is not read where it pads as this framework does by default."""
+    return (
+        "expected a DenseNet of this package, found the chapter's network of Dive into Deep "
+        f"Learning in {framework}: it pads SAME in the stem's convolution and max pooling, which "
+        "is another function at most image sizes; train the variant d2l, which pads as the "
+        "chapter's PyTorch and MXNet do"
+    )
 
 
 def check_fraction(shapes: Shapes) -> None:

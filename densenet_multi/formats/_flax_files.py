@@ -13,6 +13,7 @@ import mmap
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,16 @@ def read_arrays(path: Path) -> dict[str, Any]:
 
 def names_of_flax(path: Path, head: bytes) -> list[str]:
     """The names in a file or folder that may be one of Flax, joined by dots; none in others."""
+    names: list[str] = []
     if path.is_dir():
         names = _names_in_orbax(_inner(path))
     elif is_safetensors(head):
         names = names_in_safetensors(path)
-    elif is_msgpack(head) or (_is_pickle(head) and _mentions(path, KERNEL.encode())):
+    elif is_msgpack(head):
         names = list(read_arrays(path))
+    elif _is_pickle(head) and _mentions(path, KERNEL.encode()):
+        with suppress(WeightsError):  # PyTorch's modules mention their kernel_size
+            names = list(read_arrays(path))
     else:
         return []
     names = list(map(dotted, names))

@@ -21,7 +21,7 @@ from .._checks import bad
 from .._files import replacing
 from ..checkpoint import Checkpoint
 from ..weights import Weights, WeightsError
-from ._chapter import check_fraction
+from ._chapter import check_fraction, pads_same
 from ._flax_files import dotted, is_of_optimizer, names_of_flax, nested, read_arrays, write_orbax
 from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
@@ -36,12 +36,8 @@ BACKEND = "flax"
 COLLECTIONS = ("params", "batch_stats")
 EPSILON, DECAY = 1e-5, 0.99  # of Linen's BatchNorm, where its author says nothing
 KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # whose code we know
-NUMBERED = re.compile(  # class and number, in a block, a transition, or around them
-    r"(?P<around>(?:.*\.)?)"
-    r"(?:(?P<block>[A-Za-z]\w*?_\d+)\.(?P<layer>[A-Za-z]\w*?_\d+)\.|(?P<transition>[A-Za-z]\w*?_\d+)\.)"
-    r"(?P<kind>BatchNorm|Conv)_(?P<number>[01])"
-)
-AROUND = re.compile(r"(?P<kind>BatchNorm|Conv|Dense)_(?P<number>\d{1,4})")
+NUMBERED = re.compile(r"[A-Za-z]\w*_\d{1,4}")
+LAYER = re.compile(r"(?P<kind>BatchNorm|Conv|Dense)_(?P<number>\d{1,4})")
 IN_CHAPTER = re.compile(r"(?:.*\.)?layers_\d+\.net\.layers_\d+\.(?:BatchNorm|Conv)_0\.\w+")
 
 
@@ -196,73 +192,68 @@ def _bias(name: str) -> str:
 def _numbered_names(
     shapes: Mapping[str, tuple[int, ...]], is_asserted: bool
 ) -> tuple[dict[str, str], list[str]]:
-    """{name: canonical name} where layers are called by class and number, and notes."""
-    matches = {}
-    for name in shapes:
-        layer = name.rpartition(".")[0]
-        if match := NUMBERED.fullmatch(layer):
-            matches[name] = match
-    blocks = _ordered({match["block"] for match in matches.values()})
-    transitions = _ordered({match["transition"] for match in matches.values()})
-    around = {match["around"] for match in matches.values()}
-    if not blocks or len(around) != 1:
+    """{name: canonical name} where layers are called by class and number, and notes.
+
+    What lies deepest are the layers of dense blocks: block, layer, BatchNorm or convolution. One
+    level above are those of transitions, and above them the stem, the last BatchNorm and the head.
+    """
+    paths = {name: tuple(name.split(".")[:-1]) for name in shapes}
+    paths = {
+        name: path
+        for name, path in paths.items()
+        if path and LAYER.fullmatch(path[-1]) and all(map(NUMBERED.fullmatch, path[-3:]))
+    }
+    depth = max(map(len, paths.values()), default=0)
+    arounds = {path[: depth - 3] for path in paths.values() if len(path) == depth}
+    if depth < 3 or len(arounds) > 1:
         raise WeightsError(_unknown(shapes))
+    around = arounds.pop()
+    paths = {
+        name: path[len(around) :]
+        for name, path in paths.items()
+        if path[: len(around)] == around and len(path) > len(around)
+    }
+    blocks = _ordered({path[0] for path in paths.values() if len(path) == 3})
+    transitions = _ordered({path[0] for path in paths.values() if len(path) == 2})
+    outside: dict[str, list[str]] = {"Conv": [], "BatchNorm": [], "Dense": []}
+    for path in sorted(set(paths.values()), key=lambda path: int(path[-1].rpartition("_")[2])):
+        if len(path) == 1:
+            outside[path[0].rpartition("_")[0]].append(path[0])
+    if len(outside["Conv"]) != 1 or len(outside["BatchNorm"]) not in (1, 2):
+        raise WeightsError(_unknown(shapes))
+    places = {outside["Conv"][0]: "conv0", outside["BatchNorm"][-1]: "norm5"}
+    if len(outside["BatchNorm"]) == 2:
+        places[outside["BatchNorm"][0]] = "norm0"
     found = {}
-    for name, match in matches.items():
-        kind, number = match["kind"].replace("Batch", "").lower(), int(match["number"])
-        if match["block"]:
-            layers = _ordered(
-                {m["layer"] for m in matches.values() if m["block"] == match["block"]}
-            )
-            at = f"{blocks.index(match['block']) + 1}.denselayer{layers.index(match['layer']) + 1}"
-            place = f"features.denseblock{at}.{kind}{number + 1}"
-        else:
-            place = f"features.transition{transitions.index(match['transition']) + 1}.{kind}"
-        found[name] = f"{place}.{name.rpartition('.')[2]}"
-    notes = _around(shapes, found, next(iter(around)))
-    stem = shapes[next(name for name, c in found.items() if c == "features.conv0.weight")]
-    known = all(KNOWN.fullmatch(_classes(match)) for match in matches.values())
-    if not is_asserted and (not known or stem[2:] != (3, 3)):
-        what = "names that are not known here" if not known else "a stem that may pad SAME"
+    for name, path in paths.items():
+        leaf = name.rpartition(".")[2]
+        kind, _, number = path[-1].replace("Batch", "").lower().rpartition("_")
+        if len(path) == 3:
+            layers = _ordered({p[1] for p in paths.values() if len(p) == 3 and p[0] == path[0]})
+            at = f"{blocks.index(path[0]) + 1}.denselayer{layers.index(path[1]) + 1}"
+            found[name] = f"features.denseblock{at}.{kind}{int(number) + 1}.{leaf}"
+        elif len(path) == 2:
+            found[name] = f"features.transition{transitions.index(path[0]) + 1}.{kind}.{leaf}"
+        elif path[0] in places:
+            found[name] = f"features.{places[path[0]]}.{leaf}"
+        elif len(outside["Dense"]) == 1:
+            found[name] = f"classifier.{leaf}"
+    stem = next(shapes[name] for name, c in found.items() if c == "features.conv0.weight")
+    is_known = all(KNOWN.fullmatch(".".join(path[:-1])) for path in paths.values() if path[1:])
+    if not is_asserted and (not is_known or stem[2:] != (3, 3)):
+        what = "a stem that may pad SAME" if is_known else f"other classes ({blocks[0]})"
         raise WeightsError(
             f"expected a layout of Flax Linen that is known here, found {what}: no tensor shows "
-            "padding, pooling or the order of concatenation; where they are those of this "
-            "package (docs/conventions.md), say so with file_format='linen' and variant=NAME"
+            "padding, pooling or the order of concatenation; where they are those of this package "
+            "(docs/conventions.md), say so with file_format='linen' and variant=NAME"
         )
-    return found, notes
+    others = [name for name in shapes if name not in found]
+    return found, [f"left out, because no part of the network: {_listed(others)}"] * bool(others)
 
 
-def _classes(match: re.Match[str]) -> str:
-    return match["transition"] or f"{match['block']}.{match['layer']}"
-
-
-def _ordered(names: set[str | None]) -> list[str]:
+def _ordered(names: set[str]) -> list[str]:
     """In the order of their numbers."""
-    return sorted(filter(None, names), key=lambda name: int(name.rpartition("_")[2]))
-
-
-def _around(shapes: Mapping[str, tuple[int, ...]], found: dict[str, str], around: str) -> list[str]:
-    """Name the stem, the last BatchNorm and the classifier; notes on another head."""
-    outside: dict[str, dict[int, list[str]]] = {"Conv": {}, "BatchNorm": {}, "Dense": {}}
-    others = []
-    for name in shapes:
-        layer = name.removeprefix(around).rpartition(".")[0]
-        match = AROUND.fullmatch(layer) if name.startswith(around) else None
-        if match:
-            outside[match["kind"]].setdefault(int(match["number"]), []).append(name)
-        elif name not in found:
-            others.append(name)
-    convs, norms, dense = (sorted(outside[k].items()) for k in ("Conv", "BatchNorm", "Dense"))
-    if len(convs) != 1 or len(norms) not in (1, 2):
-        raise WeightsError(_unknown(shapes))
-    layers = [(convs[0], "features.conv0"), (norms[-1], "features.norm5")]
-    layers += [(norms[0], "features.norm0")] * (len(norms) == 2)
-    layers += [(dense[0], "classifier")] * (len(dense) == 1)
-    for (_, names), place in layers:
-        found |= {name: f"{place}.{name.rpartition('.')[2]}" for name in names}
-    if len(dense) > 1:
-        others += [name for _, names in dense for name in names]
-    return [f"left out, because no part of the network: {_listed(others)}"] if others else []
+    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
 
 
 def _unknown(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -281,13 +272,7 @@ def _of_the_chapter(shapes: Mapping[str, tuple[int, ...]]) -> str:
         if len(shape) == 4 and shape[2:] == (1, 1)
     }
     kept = ", ".join(f"{shape[0]} of {shape[1]}" for _, shape in sorted(transitions.items()))
-    return (
-        "expected a DenseNet of this package, found the Flax Linen network of the chapter in Dive "
-        "into Deep Learning: it pads SAME in the stem's convolution and max pooling, which is "
-        "another function at most image sizes"
-        + (f", and its transitions keep {kept} channels" if kept else "")
-        + "; train the variant d2l instead"
-    )
+    return pads_same("Flax Linen") + (f"; its transitions keep {kept} channels" if kept else "")
 
 
 def _listed(names: list[str]) -> str:
