@@ -42,15 +42,18 @@ def differences(
 
 def unsaid(checkpoint: Checkpoint) -> list[str]:
     """A sentence that lists the usage and settings which only a portable file stores."""
-    implied, activation = implied_usage(checkpoint.spec.config), checkpoint.usage.activation
+    config = checkpoint.spec.config
+    implied, activation = implied_usage(config), checkpoint.usage.activation
     lost = [
         field.replace("_", " ")
         for field in MAY_BE_ASSUMED
         if getattr(checkpoint.usage, field) not in (None, getattr(implied, field))
     ]
-    usual = "softmax" if checkpoint.spec.config.num_classes > 1 else "sigmoid"
+    usual = "softmax" if config.num_classes > 1 else "sigmoid"
     if activation not in (None, usual):  # the usual one is what ``predict`` assumes
         lost.append("activation")
-    if checkpoint.spec.config.drop_rate:
+    pools = ("transition_pool", "global_pool")
+    lost += [pool.replace("_", " ") for pool in pools if getattr(config, pool) != "avg"]
+    if config.drop_rate:
         lost.append("drop rate")
     return [f"only a portable file can say their {', '.join(lost)}"] if lost else []

@@ -75,7 +75,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     if _is_no_zoo_network(config):
         raise WeightsError(
             f"{path}: expected a network of the zoo's kind (7x7 stem, bottlenecks, no biases on "
-            f"convolutions), found {config}"
+            f"convolutions, pooling by averages), found {config}"
         )
     structural = structural_names(checkpoint.spec)
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -158,7 +158,9 @@ def structural_names(spec: DenseNetSpec) -> dict[str, str]:
 
 
 def _is_no_zoo_network(config: DenseNetConfig) -> bool:
-    return config.stem != "imagenet" or config.bn_size is None or config.conv_bias
+    pools = {config.transition_pool, config.global_pool}
+    fits = config.stem == "imagenet" and config.bn_size and not config.conv_bias
+    return not fits or pools != {"avg"}
 
 
 # --- Names --------------------------------------------------------------------------------------

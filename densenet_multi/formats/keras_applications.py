@@ -44,6 +44,8 @@ FAMILY = {  # what every DenseNet of keras.applications has
     "compression": 0.5,
     "stem": "imagenet",
     "conv_bias": False,
+    "transition_pool": "avg",
+    "global_pool": "avg",
 }
 KERASHUB = (b"stack1_block1_1_conv", b"dense_net_backbone", b"DenseNetBackbone")
 SIZES = {

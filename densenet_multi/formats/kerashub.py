@@ -117,6 +117,7 @@ def _library_model(config: DenseNetConfig) -> Any:
 def _is_not_kerashubs(spec: DenseNetSpec) -> bool:
     config = spec.config
     fixed = {"num_init_features": 64, "bn_size": 4, "stem": "imagenet", "conv_bias": False}
+    fixed |= {"transition_pool": "avg", "global_pool": "avg"}
     widths = [t.conv for _, t in spec.stages if t]
     rounded = all(
         conv.out_channels == int(conv.in_channels * config.compression) for conv in widths

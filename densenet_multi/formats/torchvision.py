@@ -112,6 +112,7 @@ def library_logits(
 
     config = checkpoint.spec.config
     fields = {"in_channels": 3, "stem": "imagenet", "conv_bias": False, "compression": 0.5}
+    fields |= {"transition_pool": "avg", "global_pool": "avg"}
     unlike = any(getattr(config, f) != value for f, value in fields.items())
     if unlike or not config.bn_size or not config.num_classes:
         raise LookupError

@@ -648,3 +648,16 @@ def test_verification_images_are_normalised_as_the_usage_says(checkpoint):
     np.testing.assert_allclose(x[:, 0], (plain[:, 0] * 255 - 100) / 50, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(x[:, 2], plain[:, 2] * 255 / 2, rtol=1e-5, atol=1e-5)
     assert 0.9 < plain.max() <= 1
+
+
+@pytest.mark.parametrize("field", ["transition_pool", "global_pool"])
+def test_formats_whose_models_pool_by_averages_refuse_another_pooling_or_say_so(tmp_path, field):
+    spec = dm.get_spec("densenet121", block_config=(1, 1, 1, 1), num_classes=2, **{field: "max"})
+    checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
+    for name, file_format in [("x.weights.h5", "keras"), ("x.params", "gluon")]:
+        with pytest.raises(dm.WeightsError, match="expected a network of"):
+            formats.write(tmp_path / name, checkpoint, file_format)
+    notes = formats.write(tmp_path / "x.safetensors", checkpoint, "torchvision")
+    assert f"only a portable file can say their {field.replace('_', ' ')}" in " ".join(notes)
+    dm.save_weights(tmp_path / "y", spec, checkpoint.weights)
+    assert dm.load_checkpoint(tmp_path / "y").spec == spec
