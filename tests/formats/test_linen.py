@@ -1,0 +1,272 @@
+"""Flax Linen's files without Flax: MessagePack, names, what is assumed, and what is refused."""
+
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import densenet_multi as dm
+from cases import as_float32, random_weights, small
+from densenet_multi import formats
+from densenet_multi.formats import _msgpack
+from densenet_multi.formats._flax_files import nested
+from densenet_multi.formats._msgpack import is_msgpack, read_msgpack, to_msgpack
+from densenet_multi.formats.nnx import LEAVES, to_nnx
+
+SPEC = small("bottleneck", bn_eps=1e-5, bn_decay=0.99)
+CIFAR = small("cubic", bn_decay=0.99)
+
+
+def variables(spec, around="", seed=1):
+    """{collection and torchvision's name: array} of random weights, and the weights."""
+    weights = as_float32(random_weights(spec, seed))
+    found = {}
+    for name, array in to_nnx(spec, weights).items():
+        collection = "batch_stats" if name.endswith((".mean", ".var")) else "params"
+        found[f"{around}{collection}.{name}"] = array
+    return found, weights
+
+
+def numbered(spec, weights):
+    """{collection and names of classes and numbers: array in Flax' layout}."""
+    found = {}
+    for name, info in dm.tensors(spec).items():
+        *layers, leaf = name.split(".")
+        kind = "BatchNorm" if info.kind.startswith("norm") else "Conv"
+        numbers = [int("".join(filter(str.isdigit, key)) or 0) - 1 for key in layers]
+        if layers == ["classifier"]:
+            place = "Dense_0"
+        elif len(layers) == 2:  # the stem, and the last BatchNorm
+            place = f"{kind}_{int(layers[1] == 'norm5' and spec.stem.norm0 is not None)}"
+        elif layers[1].startswith("transition"):
+            place = f"TransitionLayer_{numbers[1]}.{kind}_0"
+        else:
+            place = f"DenseBlock_{numbers[1]}.DenseLayer_{numbers[2]}.{kind}_{numbers[3]}"
+        collection = "batch_stats" if info.role == "statistic" else "params"
+        axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[len(info.shape)]
+        found[f"{collection}.{place}.{LEAVES[info.kind]}"] = weights[name].transpose(axes)
+    return found
+
+
+def written(path, arrays):
+    path.write_bytes(to_msgpack(nested(arrays)))
+    return path
+
+
+def same(found, expected):
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+# --- What is read -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["features.", "", "backbone.", "encoder.model."])
+def test_torchvisions_names_are_found_behind_any_word(tmp_path, word):
+    arrays, weights = variables(SPEC)
+    arrays = {name.replace("features.", word): array for name, array in arrays.items()}
+    read = formats.read(written(tmp_path / "x.msgpack", arrays))
+    assert read.spec == SPEC
+    same(read.weights, weights)
+    assert "assumed are an epsilon of 1e-05, a decay of 0.99" in read.notes[-1]
+
+
+def test_numbered_layers_are_found_with_another_module_around(tmp_path):
+    weights = variables(CIFAR)[1]
+    arrays = numbered(CIFAR, weights)
+    same(formats.read(written(tmp_path / "x", arrays)).weights, weights)
+    inside = {n.replace("params.", "params.Net_0."): a for n, a in arrays.items()}
+    inside = {n.replace("batch_stats.", "batch_stats.Net_0."): a for n, a in inside.items()}
+    same(formats.read(written(tmp_path / "y", inside)).weights, weights)
+
+
+def test_half_precision_becomes_float32(tmp_path):
+    arrays, _ = variables(SPEC)
+    halves = {name: array.astype(np.float16) for name, array in arrays.items()}
+    read = formats.read(written(tmp_path / "x.msgpack", halves)).weights
+    stem = halves["params.features.conv0.kernel"].astype(np.float32)
+    np.testing.assert_array_equal(read["features.conv0.weight"], stem.transpose(3, 2, 0, 1))
+
+
+def test_the_optimizer_and_counters_are_left_out_and_told(tmp_path):
+    arrays, weights = variables(SPEC)
+    arrays |= {f"opt_state.0.mu.{name}": array * 0 for name, array in arrays.items()}
+    arrays |= {"step": np.int32(3) * np.ones((), np.int32), "loss_scale": np.ones(2)}
+    read = formats.read(written(tmp_path / "x.msgpack", arrays))
+    same(read.weights, weights)
+    assert "left out" in read.notes[-1]
+    assert "opt_state.0.mu.params.features.conv0.kernel" in read.notes[-1]
+
+
+def test_a_head_of_several_layers_leaves_the_body(tmp_path):
+    arrays = numbered(CIFAR, variables(CIFAR)[1])
+    arrays |= {"params.Dense_1.kernel": np.ones((3, 2), np.float32)}
+    read = formats.read(written(tmp_path / "x", arrays))
+    assert read.spec.config.num_classes == 0
+    assert any("Dense_1" in note for note in read.notes)
+
+
+def test_biases_are_completed_with_zeros(tmp_path):
+    arrays = numbered(CIFAR, variables(CIFAR)[1])
+    lost = [n for n in arrays if ".Conv_" in n and n.endswith(".bias") and "DenseLayer" in n]
+    fewer = {name: array for name, array in arrays.items() if name not in lost}
+    del fewer["params.Dense_0.bias"]
+    read = formats.read(written(tmp_path / "x", fewer))
+    assert not read.weights["features.denseblock1.denselayer1.conv1.bias"].any()
+    assert not read.weights["classifier.bias"].any()
+    np.testing.assert_array_equal(read.weights["features.conv0.bias"], arrays["params.Conv_0.bias"])
+    assert "2 of 10 convolutions have a bias: the others got one of zeros" in read.notes
+    assert "its classifier has no bias: it got one of zeros" in read.notes
+
+
+def test_two_networks_are_told_apart_by_a_prefix(tmp_path):
+    first, _ = variables(SPEC, "student.")
+    second, weights = variables(SPEC, "teacher.", 2)
+    path = written(tmp_path / "x.msgpack", first | second)
+    with pytest.raises(dm.WeightsError, match="choose one with prefix='student' or 'teacher'"):
+        formats.read(path)
+    same(formats.read(path, prefix="teacher").weights, weights)
+    with pytest.raises(dm.WeightsError, match=r"prefix: .*'student' or 'teacher'"):
+        formats.read(path, prefix="other")
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_is_read_and_nothing_in_it_is_run(tmp_path):
+    arrays, weights = variables(SPEC)
+    tree = nested(arrays) | {"note": Payload(tmp_path / "made")}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(tree))
+    same(formats.read(tmp_path / "x.pkl").weights, weights)
+    assert not (tmp_path / "made").exists()
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+
+def test_another_linen_network_is_named_for_what_it_is(tmp_path):
+    arrays = {
+        "params.Conv_0.kernel": np.ones((7, 7, 1, 4), np.float32),
+        "params.BatchNorm_0.scale": np.ones(4, np.float32),
+        "batch_stats.BatchNorm_0.mean": np.ones(4, np.float32),
+        "batch_stats.BatchNorm_0.var": np.ones(4, np.float32),
+        "params.Dense_0.kernel": np.ones((4, 10), np.float32),
+    }
+    message = "expected a DenseNet of Flax Linen .* another Linen network: Conv_0, .*Dense_0"
+    with pytest.raises(dm.WeightsError, match=message):
+        formats.read(written(tmp_path / "x", arrays))
+
+
+@pytest.mark.parametrize("kept", ["params.", ""])
+def test_parameters_without_statistics_are_refused_with_what_to_save(tmp_path, kept):
+    arrays = {
+        name.removeprefix("params."): array
+        for name, array in variables(SPEC)[0].items()
+        if name.startswith("params.")
+    }
+    arrays = {f"{kept}{name}": array for name, array in arrays.items()}
+    with pytest.raises(dm.WeightsError, match=r"Linen.*{'params': \.\.\., 'batch_stats'"):
+        formats.read(written(tmp_path / "x", arrays))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda name: name.replace("DenseLayer", "Bottleneck"), r"other classes \(DenseBlock_0\)"),
+        (None, "a stem that may pad SAME"),
+    ],
+)
+def test_what_no_tensor_shows_must_be_said(tmp_path, change, message):
+    spec = CIFAR if change else dm.get_spec("densenet121", num_classes=2)
+    zeros = {n: np.zeros(info.shape, np.float32) for n, info in dm.tensors(spec).items()}
+    arrays = {(change or str)(name): array for name, array in numbered(spec, zeros).items()}
+    path = written(tmp_path / "x.msgpack", arrays)
+    with pytest.raises(dm.WeightsError, match=f"{message}: no tensor shows padding"):
+        formats.read(path)
+    if not change:
+        read = formats.read(path, "linen", variant="densenet121")
+        assert read.spec.config == dm.get_spec("densenet121", num_classes=2, bn_decay=0.99).config
+
+
+def test_a_stack_of_images_is_no_image(tmp_path):
+    arrays, _ = variables(SPEC)
+    name = "params.features.denseblock1.denselayer1.conv1.kernel"
+    arrays[name] = arrays[name][None]
+    with pytest.raises(dm.WeightsError, match="this network is 3D"):
+        formats.read(written(tmp_path / "x", arrays))
+
+
+# --- MessagePack --------------------------------------------------------------------------------
+
+
+def test_numbers_texts_and_lists_are_read_as_written():
+    content = b"\x84\xa1a\x93\x01\xff\xcb" + struct.pack(">d", 0.5)
+    content += b"\xa1b\xd9\x02hi\xa1c\xc4\x01\x07\xa1d\xdc\x00\x02\xc0\xc3"
+    expected = {"a": [1, -1, 0.5], "b": "hi", "c": b"\x07", "d": [None, True]}
+    assert is_msgpack(content)
+    assert read_msgpack(content) == expected
+
+
+@given(st.lists(st.integers(0, 70_000), max_size=3), st.sampled_from(["float32", "int64"]))
+@settings(deadline=None, max_examples=30)
+def test_arrays_of_any_shape_come_back(shape, dtype):
+    if np.prod(shape, dtype=float) > 100_000:
+        shape = shape[:1]
+    array = np.random.default_rng(0).integers(0, 9, shape).astype(dtype)
+    back = read_msgpack(to_msgpack({"x": array}))["x"]
+    assert (back.dtype, back.shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(back, array)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 255))
+@settings(deadline=None, max_examples=200)
+def test_a_damaged_file_is_refused_or_read_and_nothing_else(where, byte):
+    content = to_msgpack({"params": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}})
+    for damaged in (
+        content[: where % len(content)],
+        content[: where % len(content)] + bytes([byte]) + content[where % len(content) + 1 :],
+    ):
+        try:
+            read_msgpack(damaged)
+        except dm.WeightsError as error:
+            assert str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xdf\xff\xff\xff\xff\xa1a", "bytes are missing"),
+        (b"\x81" * 500, "in 100 levels"),
+        (b"\xdd\x00\xff\xff\xff" + b"\xc0" * 300, "bytes are missing"),
+        (b"\x82\xa1a\x01\xa1a\x02", "a: found twice"),
+        (b"\x81\xa1a\xc1", "damaged or another file"),
+        (b"\x81\xa1a\x01\x01", "expected the end of the file"),
+        (b"\x81\xa1a\xc7\x03\x01\x93\x01\x02", "bytes are missing"),
+    ],
+)
+def test_a_file_that_promises_more_than_it_has_is_refused(content, message):
+    with pytest.raises(dm.WeightsError, match=message):
+        read_msgpack(content)
+
+
+def test_an_array_must_have_the_bytes_of_its_shape():
+    good = to_msgpack({"x": np.zeros((2, 3), np.float32)})
+    at = good.index(b"\x92\x02\x03")
+    with pytest.raises(dm.WeightsError, match=r"expected an array of the shape \[2, 4\]"):
+        read_msgpack(good[:at] + b"\x92\x02\x04" + good[at + 3 :])
+
+
+def test_too_many_objects_are_refused(monkeypatch):
+    monkeypatch.setattr(_msgpack, "MOST_OBJECTS", 10)
+    with pytest.raises(dm.WeightsError, match="expected at most 10 objects"):
+        read_msgpack(b"\x9f" + b"\xc0" * 15)
