@@ -11,14 +11,19 @@ from ..backends import backend_names, first_installed, framework_versions
 from ..checkpoint import Checkpoint
 from ..training.run_folder import CONFIG
 
-PROGRAM = "densenet_multi"  # the first word of the source of what ``train`` writes
+PROGRAM = "densenet_multi"
+
+
+def source_of(backend_name: str, data: str) -> str:
+    """The ``source`` in the usage of weights that ``train`` writes."""
+    return f"{PROGRAM}, {backend_name}, {data}"
 
 
 def backend_of(path: str | Path, checkpoint: Checkpoint) -> str | None:
     """The word of the backend that trained a network, if it is known.
 
-    What ``train`` writes has it in ``usage.source``. Otherwise the run folder that the file is in
-    states with which backend the run began.
+    What ``train`` writes has it in ``usage.source`` (see ``source_of``). A file without a source
+    may be in a run folder, which states with which backend the run began.
     """
     words = [word.strip() for word in (checkpoint.usage.source or "").split(",")]
     if len(words) > 1 and words[0] == PROGRAM:

@@ -46,6 +46,7 @@ from ..training.run_folder import (
 from ..training.statistics import measure_statistics
 from ..variants import get_spec
 from ..weights import Weights, init_weights
+from ._trained_by import source_of
 from .predict import Say, batches_of_logits
 
 SCHEMA = 1
@@ -187,7 +188,7 @@ def _train(
         split_seed=data.split_seed,
         trained_on=data.fingerprints(),
         assumed=(),  # from now on, the network has been trained with them
-        source=f"densenet_multi, {options.backend_name}, {options.data}",
+        source=source_of(options.backend_name, options.data),
     )
     model = backend.build(start.spec, memory_efficient=memory_efficient)
     backend.import_weights(model, start.weights)

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+import zipfile
 from dataclasses import replace
 from unittest.mock import Mock
 from xml.etree import ElementTree as ET
@@ -17,7 +18,8 @@ from densenet_multi import _figures as figures
 from densenet_multi import backends
 from densenet_multi.checkpoint import Checkpoint
 from densenet_multi.commands import main
-from densenet_multi.commands.evaluate import confused_with
+from densenet_multi.commands.evaluate import confused_with, table
+from densenet_multi.commands.output import _drawn
 from densenet_multi.data import (
     CLASSES,
     Arrays,
@@ -27,7 +29,7 @@ from densenet_multi.data import (
     read_image,
     to_input,
 )
-from densenet_multi.tasks import evaluate, predict
+from densenet_multi.tasks import _trained_by, evaluate, predict
 
 FASHION = {"in_channels": 1, "num_classes": 10}  # what suits Fashion-MNIST
 GREY = small("cubic", **FASHION)
@@ -218,6 +220,35 @@ def test_a_table_shows_each_class_in_80_columns(weights):
     assert f"mean cross entropy {result['loss']:.4f}" in done.stdout
 
 
+def test_no_number_of_a_table_is_cut_off_however_long_the_names_are():
+    names = ["a" * 90, "Tyrannosaurus rex of the late Cretaceous, in a museum", "b"]
+    confusion = [[9_123_456, 7_654_321, 0], [8_765_432, 9, 1], [0, 0, 0]]
+    result = {
+        "class_names": names,
+        "confusion": confusion,
+        "per_class": dict(zip(names, [0.5438, 0.0001, None], strict=True)),
+        "examples": 25_543_219,
+        "accuracy": 0.3572,
+        "loss": 12_345.6789,
+        "weights": "/a/" + "long/" * 30 + "w.safetensors",
+        "data": "folder:/" + "b" * 100,
+        "split": "test",
+        "image_size": 1024,
+        "backend": "torch",
+        "bfloat16": True,
+    }
+    text = _drawn(table(result), to_file=True)
+    assert max(map(len, text.splitlines())) <= 80
+    numbers = ("16,777,777", "8,765,442", "25,543,219", "7,654,321", "8,765,432", "0.5438",
+               "0.0001", "0.3572", "12345.6789")  # fmt: skip
+    for number in numbers:
+        assert number in text
+    letters = "".join(text.split())
+    for name in (*names, result["weights"], result["data"]):
+        assert len([c for c in letters if c == name[0]]) >= name.count(name[0])
+    assert "…" not in text
+
+
 def test_the_network_is_built_in_the_dtype_of_its_weights(fake, weights):
     evaluate.evaluate(weights, backend_name=NAME, data="sample")
     assert fake.build.call_args.kwargs == {"dtype": "float64"}
@@ -234,10 +265,10 @@ def test_the_network_is_built_in_the_dtype_of_its_weights(fake, weights):
 def test_folders_are_matched_with_the_networks_classes_by_name(colours, folder, tmp_path, own):
     path = saved(tmp_path / "w.safetensors", COLOUR, class_names=own, **PIXELS)
     result = evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}")
-    assert (result["examples"], result["class_names"]) == (3, ["blue", "green", "red"])
+    assert (result["examples"], result["class_names"]) == (15, ["blue", "green", "red"])
     right = 1.0 if own == RGB else 0.0  # the fake's outputs are red, green, blue
     assert result["per_class"] == {"blue": right, "green": 1.0, "red": right}
-    assert result["confusion"] == (np.eye(3) if own == RGB else np.eye(3)[::-1]).tolist()
+    assert result["confusion"] == (5 * (np.eye(3) if own == RGB else np.eye(3)[::-1])).tolist()
     assert len(colours.seen) == 1
 
 
@@ -246,8 +277,8 @@ def test_pixels_are_prepared_as_the_weights_say(colours, folder, tmp_path):
     path = saved(tmp_path / "w.safetensors", COLOUR, **normal)
     evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", image_size=40)
     (seen,) = colours.seen
-    assert seen.shape == (3, 3, 40, 40)
-    shades = np.array([SHADES[name] for name in ("blue", "green", "red")])
+    assert seen.shape == (15, 3, 40, 40)
+    shades = np.repeat([SHADES[name] for name in ("blue", "green", "red")], 5, axis=0)
     expected = (shades - [1, 2, 3]) / [2, 4, 8]
     np.testing.assert_allclose(seen.mean(axis=(2, 3)), expected, rtol=1e-5)
 
@@ -272,9 +303,127 @@ def test_a_folder_is_split_as_it_was_when_the_weights_were_trained(colours, fold
     evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", say=said.append)
     test = load_data(f"folder:{folder}", image_size=32, seed=4).test
     np.testing.assert_array_equal(colours.seen[-1], test.take(np.arange(3)))
-    assert said == []
+    (sentence,) = said
+    assert "testing with 3 images of 15, the fifth of each class that seed 4 sets" in sentence
     evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", seed=5, say=said.append)
-    assert "seed 4 had split; with seed 5 some of" in said[0]
+    assert "seed 4 had split; with seed 5 some of" in said[2]
+
+
+def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
+    colours, folder, tmp_path
+):
+    trained_on = ("1:0", "2:0")  # of other images
+    path = saved(tmp_path / "w.safetensors", COLOUR, split_seed=4, trained_on=trained_on, **PIXELS)
+    common = ["evaluate", path, "--backend", NAME, "--data", folder]  # which needs no prefix
+    done = invoke(*common, "--format", "json")
+    result = json.loads(done.stdout)
+    assert (result["examples"], result["split"], len(colours.seen[0])) == (15, "all", 15)
+    assert (
+        f"{folder}: testing with 15 images, all that there are, as the network was" in done.stderr
+    )
+    assert "all images of" in invoke(*common).stdout
+    for split, count in ("test", 3), ("train", 12), ("all", 15):
+        done = invoke(*common, "--split", split, "--format", "json")
+        result = json.loads(done.stdout)
+        assert (result["examples"], result["split"]) == (count, split)
+        assert f"testing with {count} images" in done.stderr
+    refused = invoke(*common, "--split", "half")
+    assert (refused.exit_code, "'test', 'train', 'all'" in refused.stderr) == (2, True)
+
+
+def test_what_to_type_for_another_folder_is_said_in_flags(colours, folder, tmp_path):
+    path = saved(tmp_path / "w.safetensors", COLOUR, split_seed=4, **PIXELS)
+    done = invoke("evaluate", path, "--backend", NAME, "--data", f"folder:{folder}")
+    assert "for all images of another one: --split all" in done.stderr
+    assert len(colours.seen[0]) == 3
+    deeper = invoke("evaluate", path, "--backend", NAME, "--data", folder.parent)
+    assert (deeper.exit_code, f"--data folder:{folder}" in deeper.stderr) == (4, True)
+
+
+def test_without_a_backend_the_one_that_trained_is_used(colours, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(_trained_by, "first_installed", lambda: NAME)
+    monkeypatch.setattr(_trained_by, "framework_versions", lambda _: {"x": "1"})
+    last = dm.backend_names()[-1]
+    source = f"densenet_multi, {last}, sample"
+    path = saved(tmp_path / "w.safetensors", COLOUR, source=source, **PIXELS)
+    monkeypatch.setattr(evaluate, "framework_versions", lambda name: {name: "1"})
+    done = invoke("evaluate", path, "--data", folder, "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["backend"] == last
+    assert colours.load.call_args.args == (last,)
+    assert f"using {last}, in which it was trained; for another: --backend {NAME}" in done.stderr
+
+
+# --- What outputs mean --------------------------------------------------------------------------
+
+TWO = ("blue", "red")
+RANGE = {"value_range": (0.0, 1.0)}
+
+
+@pytest.fixture
+def two(folder):
+    """The folder without its green images."""
+    for path in (folder / "green").iterdir():
+        path.unlink()
+    (folder / "green").rmdir()
+    return folder
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+@pytest.mark.parametrize("own", [("red",), ("blue",), None])
+def test_one_output_with_a_sigmoid_tells_two_classes_apart_at_one_half(
+    monkeypatch, two, tmp_path, own, activation
+):
+    spec = small("cubic", num_classes=1)
+    path = saved(tmp_path / "w", spec, class_names=own, activation=activation, **RANGE)
+    sign = -1 if own == ("blue",) else 1
+    offset = [-0.5, 0.25, 0.25, 0.25, 0.25] * 2  # one of each class is wrong
+
+    def logits(images):
+        redness = images.mean(axis=(2, 3))[:, :1] - images.mean(axis=(2, 3))[:, 2:]
+        return sign * np.sign(redness) * np.reshape(offset, (10, 1)) * 4
+
+    Fake(monkeypatch, logits)
+    said = []
+    result = evaluate.evaluate(path, backend_name=NAME, data=str(two), say=said.append)
+    assert result["class_names"] == list(TWO)
+    assert result["confusion"] == [[4, 1], [1, 4]]
+    assert result["accuracy"] == 0.8
+    probability = 1 / (1 + np.exp([2.0, -1, -1, -1, -1]))  # of the right class
+    assert result["loss"] == pytest.approx(-np.log(probability).mean(), rel=1e-12)
+    assumed = "does not state whose probability the network's one output is; assuming 'red'"
+    assert any(assumed in sentence for sentence in said) == (own is None)
+
+
+def test_classes_that_do_not_exclude_each_other_have_no_accuracy(colours, folder, tmp_path):
+    path = saved(tmp_path / "w.safetensors", COLOUR, activation="sigmoid", **RANGE)
+    done = invoke("evaluate", path, "--backend", NAME, "--data", folder)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "classes exclude each other, found a sigmoid for each of its 3 outputs" in done.stderr
+    assert f"the probability of each class: densenet-multi predict {path} IMAGE" in done.stderr
+    colours.load.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    ("usage", "message"),
+    [
+        ({"activation": "sigmoid", "class_names": ("fox",)}, "'blue', 'red', found 'fox'; train a"),
+        ({"activation": "softmax"}, "found one with activation 'softmax'; train a new"),
+        ({"activation": "none"}, "found one with activation 'none'; train a new"),
+    ],
+)
+@pytest.mark.usefixtures("colours")
+def test_one_output_of_another_meaning_is_refused(two, tmp_path, usage, message):
+    path = saved(tmp_path / "w.safetensors", small("cubic", num_classes=1), **usage, **RANGE)
+    done = invoke("evaluate", path, "--backend", NAME, "--data", two)
+    assert (done.exit_code, message in done.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("colours")
+def test_one_output_does_not_tell_three_classes_apart(folder, tmp_path):
+    path = saved(tmp_path / "w.safetensors", small("cubic", num_classes=1), **RANGE)
+    done = invoke("evaluate", path, "--backend", NAME, "--data", folder)
+    assert "expected 3 classes as in the data, found one output" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -324,7 +473,8 @@ def test_a_checkpoint_of_another_project_is_named_with_the_command_that_converts
 
     path, pickled = tmp_path / "theirs.safetensors", tmp_path / "theirs.pth"
     save_file({"features.conv0.weight": np.zeros((2, 2), np.float32)}, path)
-    pickled.write_bytes(b"PK\x03\x04" + bytes(99))
+    with zipfile.ZipFile(pickled, "w") as file:  # as PyTorch writes them
+        file.writestr("theirs/data.pkl", b"\x80\x02}.")
     for file in (path, pickled):
         for command in ["evaluate", file], ["predict", file, file]:
             done = invoke(*command, "--backend", NAME)
@@ -497,7 +647,7 @@ def test_a_bad_image_among_several_is_named_and_nothing_is_printed(colours, tmp_
     bad.write_bytes(good.read_bytes()[:2000] if content == "half of it" else content.encode())
     done = invoke("predict", path, good, bad, good, "--backend", NAME, "--batch-size", "1")
     assert (done.exit_code, done.stdout) == (4, "")
-    assert f"{bad}: expected a PNG or JPEG image" in done.stderr
+    assert f"{bad}: expected a PNG, JPEG, WebP, BMP, TIFF or GIF image" in done.stderr
     if content != "half of it":
         colours.load.assert_not_called()
 
