@@ -9,13 +9,14 @@ import click
 
 from .options import format_option, prefix_option
 from .output import errors_as_exit_codes, facts, print_result
+from .paths import ExistingPath
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.argument("file", type=ExistingPath())
 @click.option("--from", "file_format", help="Its format.  [default: detected from its content]")
 @prefix_option
 @format_option

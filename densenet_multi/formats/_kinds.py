@@ -260,9 +260,13 @@ def _protobuf(file: _File) -> Found | None:
     fields = _fields(file) if file.head[:1] in (b"\x08", b"\x0a") else {}
     first = fields.get(1)
     for found, what, advice in (
-        (first == NUMBER and fields.get(7) == BYTES, "an ONNX network", ELSEWHERE),
+        (first == NUMBER and fields.get(7) == fields.get(8) == BYTES, "an ONNX network", ELSEWHERE),
         (first == NUMBER and max(fields, default=0) >= 200, "a Core ML network", ELSEWHERE),
-        (fields == {1: NUMBER, 2: BYTES}, "a file out of a SavedModel", SAVE_AGAIN),
+        (
+            fields == {1: NUMBER, 2: BYTES},
+            "the graph of a SavedModel, without its weights",
+            SAVE_AGAIN,
+        ),
         (first == BYTES and 100 in fields, "a Caffe network", ELSEWHERE),
         (first == BYTES and max(fields) <= 7, "a TensorFlow graph", SAVE_AGAIN),
     ):
