@@ -80,9 +80,9 @@ def convert(
         verify: run the models of both files on the same images before the file gets its name.
 
     Returns:
-        What was done, as plain values: ``from``, ``to``, ``variant``, ``notes``, ``assumed`` (what
-        nothing states about the use of the network) and, if verified, ``max_deviation``,
-        ``image_size`` and whose models were run.
+        What was done, as plain values: ``from``, ``to``, ``variant``, ``activation`` (if known),
+        ``notes``, ``assumed`` (what nothing states about the use of the network) and, if verified,
+        ``max_deviation``, ``image_size`` and whose models were run.
     """
     source, destination = Path(source), Path(destination)
     source_format = source_format or formats.guess(source, "source_format")
@@ -108,6 +108,8 @@ def convert(
         "to": destination_format,
         "variant": variant_name(checkpoint.spec.config),
     }
+    if checkpoint.usage.activation:
+        done["activation"] = checkpoint.usage.activation
     told = {"assumed": [f"{what}: {value}" for what, value in checkpoint.unstated().items()]}
     if not verify:
         notes = formats.write(destination, checkpoint, destination_format)

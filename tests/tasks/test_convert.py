@@ -65,8 +65,9 @@ def refused(*options):
     ],
 )
 def test_what_is_stated_is_kept_in_a_portable_file_and_shown(options, expected):
-    found, _ = converted(*options)
+    found, result = converted(*options)
     assert {name: getattr(found.usage, name) for name in expected} == expected
+    assert result.get("activation") == expected.get("activation")
     shown = json.loads(run("inspect", "b.safetensors", "--format", "json").stdout)["usage"]
     for name, value in expected.items():
         assert shown[name] == (list(value) if isinstance(value, tuple) else value)
