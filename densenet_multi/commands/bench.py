@@ -75,9 +75,9 @@ def table(result: dict[str, Any]) -> Table:
     from rich.table import Table
 
     memory = result["work"] == "memory"
-    last, key = ["of products"], "share"
+    last, key = ["of\nproducts"], "share"
     if memory:
-        last, key = ["memory", "memory ratio"], "memory_ratio"
+        last, key = ["memory", "memory\nratio"], "memory_ratio"
         about = "memory: how much the process (on a GPU, its memory there) has grown since before "
         about += "the first step (ratio: the first case's over this one's)."
     else:
@@ -94,7 +94,7 @@ def table(result: dict[str, Any]) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    for heading in ("backend", "case", "ratio", "images/s", "first step", *last):
+    for heading in ("backend", "case", "ratio", "images/s", "first\nstep", *last):
         drawn.add_column(heading, justify="left" if heading in ("backend", "case") else "right")
     for name, report in result["backends"].items():
         cases, failed = report.get("cases", {}), report.get("failed", {})

@@ -20,7 +20,7 @@ from .options import (
     output_option,
     requested_backends,
 )
-from .output import errors_as_exit_codes, print_failures, print_result, progress_bar
+from .output import errors_as_exit_codes, fitting, print_failures, print_result, progress_bar
 from .output import exit_code as exit_code_of_backends
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _losses(result: dict[str, Any]) -> Table:
     for i in range(result["steps"]):
         drawn.add_row(
             str(i + 1),
-            *(f"{result['backends'][name]['losses']['float64'][i]:.4f}" for name in names),
+            *(fitting(result["backends"][name]["losses"]["float64"][i], 7) for name in names),
             f"{result['float64']['losses'][i]:.1e}",
             *(f"{result['float32'][name]['losses'][i]:.1e}" for name in names),
         )

@@ -167,6 +167,12 @@ def narrowest(table: Table) -> int:
     return width + len(table.columns) * (table.padding[1] + table.padding[3])
 
 
+def fitting(value: float, width: int) -> str:
+    """A number with up to 4 decimals, as many as fit; a larger one with an exponent."""
+    texts = (f"{value:.{decimals}f}" for decimals in (4, 3, 2, 1, 0))
+    return next((text for text in texts if len(text) <= width), f"{value:.{width - 6}e}")
+
+
 def facts(result: dict[str, Any]) -> Table:
     """A line for each value, with its name before it."""
     from rich.table import Table

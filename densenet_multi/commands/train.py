@@ -13,12 +13,14 @@ from ..backends import first_installed
 from ..variants import default_image_size
 from .flags import flag_of
 from .options import AT_LEAST_1, NewPath, Seconds, device_option, format_option
-from .output import errors_as_exit_codes, print_result, say
+from .output import errors_as_exit_codes, fitting, print_result, say
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ..tasks.train import Options
+
+WIDTH_OF_LOSS = 9  # columns of text, as "test loss"
 
 
 @click.command()
@@ -225,17 +227,16 @@ def table(report: dict[str, Any]) -> Table:
     for epoch in report["epochs"]:
         drawn.add_row(
             str(epoch["number"]),
-            f"{epoch['loss']:.4f}",
+            fitting(epoch["loss"], WIDTH_OF_LOSS),
             f"{epoch['accuracy']:.4f}",
-            f"{epoch['validation_loss']:.4f}",
+            fitting(epoch["validation_loss"], WIDTH_OF_LOSS),
             f"{epoch['validation_accuracy']:.4f}",
             f"{epoch['images_per_second']:,.0f}",
         )
     if final := report.get("final"):
         drawn.add_section()
-        drawn.add_row(
-            "final", "", "", f"{final['test_loss']:.4f}", f"{final['test_accuracy']:.4f}", ""
-        )
+        loss = fitting(final["test_loss"], WIDTH_OF_LOSS)
+        drawn.add_row("final", "", "", loss, f"{final['test_accuracy']:.4f}", "")
         drawn.caption = f"final: {origin_of(final)}"
         drawn.caption_justify = "left"
     return drawn
