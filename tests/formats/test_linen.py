@@ -35,7 +35,7 @@ def numbered(spec, weights):
     """{collection and names of classes and numbers: array in Flax' layout}."""
     found = {}
     for name, info in dm.tensors(spec).items():
-        *layers, leaf = name.split(".")
+        layers = name.split(".")[:-1]
         kind = "BatchNorm" if info.kind.startswith("norm") else "Conv"
         numbers = [int("".join(filter(str.isdigit, key)) or 0) - 1 for key in layers]
         if layers == ["classifier"]:

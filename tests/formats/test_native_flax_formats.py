@@ -1,9 +1,12 @@
 """Flax' own files: Orbax folders, with nnx.State in them or plain dictionaries."""
 
+import flax
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
-from flax import nnx
+from flax import nnx, serialization
+from safetensors.numpy import save_file
 
 import densenet_multi as dm
 import densenet_multi.flax as df
@@ -46,6 +49,39 @@ def test_the_state_of_a_model_is_read_without_its_random_numbers(tmp_path, weigh
     assert back.spec.config.drop_rate == 0.1
 
 
+def test_a_checkpoint_of_a_training_is_read_without_its_optimizer(tmp_path, weights):
+    model = df.build(SPEC)
+    df.import_weights(model, weights)
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param)
+    with ocp.StandardCheckpointer() as checkpointer:
+        both = {"model": nnx.state(model), "optimizer": nnx.state(optimizer)}
+        checkpointer.save(tmp_path / "state", both)
+    back = formats.read(tmp_path / "state")
+    assert back.spec == SPEC
+    for name, array in weights.items():
+        np.testing.assert_array_equal(back.weights[name], array)
+    assert "optimizer.opt_state" in back.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["msgpack", "safetensors with slashes"])
+def test_a_state_as_a_dictionary_is_read_from_other_files(tmp_path, weights, kind):
+    model = df.build(SPEC)
+    df.import_weights(model, weights)
+    tree = nnx.to_pure_dict(nnx.state(model))
+    if kind == "msgpack":
+        (tmp_path / "x").write_bytes(serialization.to_bytes(tree))
+    else:
+        flat = flax.traverse_util.flatten_dict(tree, sep="/")
+        save_file(
+            {name: np.array(array, order="C") for name, array in flat.items()}, tmp_path / "x"
+        )
+    assert formats.guess(tmp_path / "x") == "nnx"
+    back = formats.read(tmp_path / "x")
+    assert back.spec == SPEC
+    for name, array in weights.items():
+        np.testing.assert_array_equal(back.weights[name], array)
+
+
 def test_arrays_that_are_packed_too_well_are_not_unpacked(tmp_path):
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "bomb", {"kernel": np.zeros(2**25, np.float32)})
@@ -79,7 +115,7 @@ def test_a_verified_folder_replaces_nothing(tmp_path, weights):
     assert formats.read(tmp_path / "new").spec == SPEC
 
 
-def test_another_folder_is_refused(tmp_path):
-    (tmp_path / "x").write_text("hello")
+def test_a_damaged_folder_is_refused(tmp_path):
+    (tmp_path / "_METADATA").write_text('{"tree_metadata": {"x": 7}}')
     with pytest.raises(dm.WeightsError, match="expected an Orbax checkpoint, found another folder"):
         formats.read(tmp_path)

@@ -7,9 +7,12 @@ import densenet_multi as dm
 import densenet_multi.gluon as dg  # before mxnet: it makes mxnet importable on current NumPys
 
 import mxnet as mx  # isort: skip
+from mxnet import gluon
+from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
 
-from cases import images, random_weights
+from cases import SMALL as SMALL_SPECS
+from cases import images, random_weights, small
 from densenet_multi import formats
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats.gluon_zoo import structural_names
@@ -75,6 +78,87 @@ def test_an_exported_model_is_read_too(tmp_path):
     model.export(str(tmp_path / "m"))
     back = formats.read(tmp_path / "m-0000.params")
     assert "arg: and aux:" in back.notes[0]
+    for name, array in weights.items():
+        np.testing.assert_array_equal(back.weights[name], array)
+
+
+class Layers(gluon.Block):
+    """A dense block as the chapter nests it: each layer's output is put behind its input."""
+
+    def __init__(self, count, growth):
+        super().__init__()
+        self.net = nn.Sequential()
+        for _ in range(count):
+            self.net.add(unit(growth, 3))
+
+    def forward(self, x):
+        for layer in self.net:
+            x = mx.nd.concat(x, layer(x), dim=1)
+        return x
+
+
+def unit(out, kernel):
+    made = nn.Sequential()
+    made.add(nn.BatchNorm(), nn.Activation("relu"), nn.Conv2D(out, kernel, padding=kernel // 2))
+    return made
+
+
+def readers_network(spec):
+    """A spec as a reader of the chapter builds it, with random parameters in float64."""
+    network = nn.Sequential()
+    network.add(nn.Conv2D(spec.config.num_init_features, 7, 2, 3), nn.BatchNorm())
+    network.add(nn.Activation("relu"), nn.MaxPool2D(3, 2, 1))
+    for block, transition in spec.stages:
+        network.add(Layers(len(block.layers), spec.config.growth_rate))
+        if transition:
+            network.add(unit(transition.conv.out_channels, 1))
+            network[-1].add(nn.AvgPool2D(2, 2))
+    network.add(nn.BatchNorm(), nn.Activation("relu"), nn.GlobalAvgPool2D(), nn.Dense(7))
+    network.cast("float64")
+    network.initialize()
+    network(mx.nd.zeros((1, 1, 33, 33), dtype="float64"))
+    rng = np.random.default_rng(3)
+    for parameter in network.collect_params().values():
+        drawn = rng.uniform(0.5, 1.5, parameter.shape)
+        if len(parameter.shape) > 1:
+            drawn = (drawn - 1) * np.sqrt(6 / np.prod(parameter.shape[1:]))
+        parameter.set_data(mx.nd.from_numpy(drawn, zero_copy=False))
+    return network
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_readers_network_answers_as_what_is_read_of_it(tmp_path, numbered):
+    spec = small("plain with bias")
+    network = readers_network(spec)
+    path = str(tmp_path / "net.params")
+    network.collect_params().save(path) if numbered else network.save_parameters(path)
+    read = formats.read(path)
+    assert read.spec.config == spec.config
+    x = images(spec, 34)
+    expected = network(mx.nd.from_numpy(x, zero_copy=False)).asnumpy()
+    assert deviation(dm.reference.predict(read.spec, read.weights, x), expected) < 1e-13
+    assert "assumed" in read.notes[0]
+
+
+@pytest.mark.parametrize("kind", SMALL_SPECS)
+@pytest.mark.parametrize("way", ["save_parameters", "collect_params", "export"])
+def test_this_packages_models_are_read_back(tmp_path, kind, way):
+    spec = small(kind, bn_eps=1e-5, bn_decay=0.9)
+    weights = {name: a.astype(np.float32) for name, a in random_weights(spec).items()}
+    _, model = dg.DenseNet(spec), dg.DenseNet(spec)  # the second one's numbers do not begin at 0
+    model.initialize()
+    dg.import_weights(model, weights)
+    if way == "save_parameters":
+        model.save_parameters(str(tmp_path / "m-0000.params"))
+    elif way == "collect_params":
+        model.collect_params().save(str(tmp_path / "m-0000.params"))
+    else:
+        model.hybridize()
+        model(mx.nd.zeros((1, spec.config.in_channels, 33, 33)))
+        model.export(str(tmp_path / "m"))
+    back = formats.read(tmp_path / "m-0000.params")
+    assert dm.tensors(back.spec) == dm.tensors(spec)
+    assert "zoo" not in back.usage.source
     for name, array in weights.items():
         np.testing.assert_array_equal(back.weights[name], array)
 
