@@ -6,6 +6,7 @@ into exit codes, ``flags`` rewrites the library's arguments as what is typed.
 
 from __future__ import annotations
 
+import logging
 import os
 
 import click
@@ -28,13 +29,17 @@ from .flags import PROGRAM
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name=PROGRAM)
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """One DenseNet specification, four native implementations, one function.
 
     Exit codes: 0 ok, 1 a check failed, 2 usage, 3 backend not installed, 4 data not available,
     130 interrupted.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reports what it did not find
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # absl, JAX and Orbax warn their own developers
+    context.call_on_close(lambda: logging.disable(before))
 
 
 for command in (
