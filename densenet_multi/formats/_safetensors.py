@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -30,6 +31,9 @@ if version("safetensors") == "0.8.0":
 
 LARGEST_HEADER = 2**23  # bytes; densenet264's has 0.2 * 10**6, one of 10,000 layers 7 * 10**6
 PORTABLE_ENTRY = "densenet_multi"  # in the metadata of a portable file: its spec and usage
+ENDS = re.compile(
+    rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,15})\s*\]'
+)  # of tensors, in a header
 TRAINING_STATE_ENTRY = "densenet_multi_run"  # in that of training/state.py: the run's position
 
 
@@ -72,8 +76,24 @@ def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as opened:
             yield opened
     except SafetensorError as error:
-        expected = "expected a safetensors file, found another or a damaged one"
-        raise WeightsError(f"{path}: {expected} ({error})") from None
+        found = _missing_bytes(Path(path), size) or f"another or a damaged one ({error})"
+        raise WeightsError(f"{path}: expected a safetensors file, found {found}") from None
+
+
+def _missing_bytes(path: Path, size: int) -> str | None:
+    """What is there of a file that ends too early; None where nothing is missing."""
+    with path.open("rb") as file:
+        head = file.read(9)
+        length = int.from_bytes(head[:8], "little")
+        if not is_safetensors(head) or length > LARGEST_HEADER:
+            return None
+        header = head[8:] + file.read(length - 1)
+    ends = [int(end) for end in ENDS.findall(header)] if len(header) == length else [0]
+    promised = 8 + length + max(ends, default=0)
+    if promised <= size:
+        return None
+    least = "" if len(header) == length else "at least "
+    return f"{size:,} of {least}{promised:,} bytes; download or copy it again"
 
 
 def is_safetensors(head: bytes) -> bool:

@@ -108,7 +108,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         metadata, weights = read_safetensors(path)
     except WeightsError as error:
-        raise WeightsError(f"{error}; {other}") from None
+        with path.open("rb") as file:
+            is_other = not is_safetensors(file.read(9))
+        raise WeightsError(f"{error}; {other}" if is_other else str(error)) from None
     if TRAINING_STATE_ENTRY in metadata:
         raise WeightsError(
             f"{path}: expected weights alone, found where a training run stands; its weights are "
