@@ -324,8 +324,10 @@ class DenseNetConfig:
             if kept == 0:
                 allowed = f"at least 1/{width}: transition{i} would keep none of {width} channels"
                 raise bad("compression", self.compression, allowed)
-            pool = {"name": f"transition{i}", "pool_kind": self.transition_pool}
-            stages.append((block, transition(width, kept, **pool, **common)))
+            between = transition(
+                width, kept, pool_kind=self.transition_pool, name=f"transition{i}", **common
+            )
+            stages.append((block, between))
             width = kept
 
         classifier = LinearSpec(width, self.num_classes) if self.num_classes else None
