@@ -22,10 +22,11 @@ from .._files import replacing
 from ..checkpoint import Checkpoint
 from ..weights import Weights, WeightsError
 from ._chapter import check_fraction, pads_same
-from ._flax_files import dotted, is_of_optimizer, names_of_flax, nested, read_arrays, write_orbax
+from ._flax_files import dotted, is_of_optimizer, names_of_flax, nested, read_arrays
 from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
 from ._networks import IN_BODY, LISTED, find_network
+from ._new_first import NOTE, names_of_new_first, old_first
 from ._notes import differences, unsaid
 from ._safetensors import to_float, write_safetensors
 from ._told import NOTHING, Told
@@ -55,16 +56,21 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     weights, left_out, inner = _variables(read_arrays(path), told.prefix)
     shapes = {name: array.shape for name, array in weights.items()}
     is_asserted = told.file_format and told.variant is not None
+    is_new_first = False
     if any(IN_CHAPTER.fullmatch(name) for name in shapes):
         raise WeightsError(_of_the_chapter(shapes))
     if any(IN_BODY.fullmatch(name) for name in shapes):
         network = find_network(shapes, inner)
         names, notes = network.names, network.notes
         assumed = "padding and pooling as in torchvision"
+    elif new_first := names_of_new_first(shapes):
+        names, notes, is_new_first = new_first, [NOTE], True
+        assumed = "ReLU, and average pooling in transitions"
     else:
         names, notes = _numbered_names(shapes, is_asserted)
         assumed = "ReLU, average pooling in transitions, and old channels before new ones"
     found = {canonical: weights[name] for name, canonical in names.items()}
+    found = old_first(found) if is_new_first else found
     check_fraction({name: array.shape for name, array in found.items()})
     notes = [
         *notes,
@@ -79,18 +85,15 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Write torchvision's names: MessagePack if the name ends in ``.msgpack``, safetensors if in
-    ``.safetensors``, otherwise an Orbax folder."""
+    """Write torchvision's names: safetensors if the name ends so, otherwise MessagePack."""
     native = to_nnx(checkpoint.spec, checkpoint.weights)
     names = {n: COLLECTIONS[n.rpartition(".")[2] in ("mean", "var")] for n in native}
     variables = {f"{names[name]}.{name}": array for name, array in native.items()}
     if path.name.endswith(".safetensors"):
         write_safetensors(path, variables)
-    elif path.name.endswith(".msgpack"):
+    else:
         with replacing(path) as temporary:
             temporary.write_bytes(to_msgpack(nested(variables)))
-    else:
-        write_orbax(path, nested(variables))
     assumed = "models that are read from such a file"  # it stores neither epsilon nor decay
     return (
         *differences(checkpoint, assumed, (EPSILON, DECAY), "Flax'", "biased"),
@@ -128,7 +131,7 @@ def _variables(
         axes = FROM_CHANNELS_LAST.get(len(array.shape))
         value = to_float(np.asarray(array))
         if axes is not None:
-            value = np.ascontiguousarray(value.transpose(axes))
+            value = np.array(value.transpose(axes), order="C")
         found.setdefault(split[0], {})[f"{layer}.{CANONICAL[leaf]}"] = value
     found = {around: layers for around, layers in found.items() if _has_kernels(layers)}
     if not found:
@@ -245,7 +248,7 @@ def _numbered_names(
         raise WeightsError(
             f"expected a layout of Flax Linen that is known here, found {what}: no tensor shows "
             "padding, pooling or the order of concatenation; where they are those of this package "
-            "(docs/conventions.md), say so with file_format='linen' and variant=NAME"
+            "(docs/conventions.md), say so with source_format='linen' and variant='densenet121'"
         )
     others = [name for name in shapes if name not in found]
     return found, [f"left out, because no part of the network: {_listed(others)}"] * bool(others)

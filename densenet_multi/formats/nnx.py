@@ -54,7 +54,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
             left_out.append(full)  # an optimizer's, or dropout's random state
             continue
         array = to_float(np.asarray(value)).transpose(axes)
-        weights[f"{layer}.{CANONICAL[leaf]}"] = np.ascontiguousarray(array)
+        weights[f"{layer}.{CANONICAL[leaf]}"] = np.array(array, order="C")
     notes = [f"left out, because no DenseNet has them: {', '.join(left_out)}"] if left_out else []
     if "features.conv0.weight" not in weights:  # it is inside something, or another network
         found = find_network({name: array.shape for name, array in weights.items()}, told.prefix)

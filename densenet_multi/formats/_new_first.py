@@ -1,0 +1,119 @@
+"""DenseNets whose layers put their new channels before the old ones, as pytorch-cifar's do.
+
+``torch.cat([new, old])`` is the same function as ``torch.cat([old, new])`` of this package, once
+the channels that later layers read are sorted. No tensor tells which it is, but names do:
+pytorch-cifar's (``dense1.0.bn1``, ``trans1.conv``, ``linear``), which translations into Flax Linen
+keep. Source: https://github.com/kuangliu/pytorch-cifar/blob/master/models/densenet.py
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ..weights import Weights
+from .recognize import recognize
+
+LEAVES = ("weight", "bias", "running_mean", "running_var")
+HEADS = ("linear", "fc", "classifier")
+IN_BODY = re.compile(
+    r"(?P<around>(?:.*\.)?)"
+    r"(?:dense(?P<block>\d{1,2})[._](?:block|layer)?s?_?(?P<layer>\d{1,3})"
+    r"\.(?P<kind>bn|conv)(?P<number>[12])"
+    r"|trans(?P<transition>\d{1,2})\.(?P<part>bn|conv))"
+)
+NOTE = (
+    "its names are pytorch-cifar's, whose dense layers put new channels before old ones: the "
+    "channels were sorted, so that the network is the same function"
+)
+
+
+def names_of_new_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str] | None:
+    """{name in the file: canonical name} of a network with pytorch-cifar's names; None: no such.
+
+    The weights then go through ``old_first``. Names that are not in the result are no part of the
+    network; a head that is no linear layer of the last width is left out.
+
+    Arguments:
+        shapes: {name in the file: shape in PyTorch's layout}.
+    """
+    places = {name.rpartition(".")[0] for name in shapes if name.rpartition(".")[2] in LEAVES}
+    inside = {place: match for place in places if (match := IN_BODY.fullmatch(place))}
+    arounds = {match["around"] for match in inside.values() if match["block"]}
+    around = next(iter(arounds), "")
+    stem, last = f"{around}conv1", f"{around}bn"
+    width = shapes.get(f"{last}.weight")
+    if len(arounds) != 1 or width is None or shapes.get(f"{stem}.weight", ())[2:] != (3, 3):
+        return None
+    first = min(int(match["layer"]) for match in inside.values() if match["layer"])
+    found = {
+        place: _canonical(match, first)
+        for place, match in inside.items()
+        if match["around"] == around
+    }
+    found |= {stem: "features.conv0", last: "features.norm5"}
+    for head in HEADS:
+        if shapes.get(f"{around}{head}.weight", ())[1:] == width:
+            found[f"{around}{head}"] = "classifier"
+    return {
+        f"{place}.{leaf}": f"{canonical}.{leaf}"
+        for place, canonical in found.items()
+        for leaf in LEAVES
+        if f"{place}.{leaf}" in shapes
+    }
+
+
+def _canonical(match: re.Match[str], first: int) -> str:
+    """A canonical layer; ``first`` is the number of a block's first layer."""
+    if match["transition"]:
+        kind = match["part"].replace("bn", "norm")
+        return f"features.transition{int(match['transition'])}.{kind}"
+    kind = match["kind"].replace("bn", "norm") + match["number"]
+    layer = int(match["layer"]) - first + 1
+    return f"features.denseblock{int(match['block'])}.denselayer{layer}.{kind}"
+
+
+def old_first(weights: Weights) -> Weights:
+    """The same function's weights for layers that put old channels first.
+
+    Raises ``WeightsError`` where these are no DenseNet's tensors. What does not fit is left for the
+    check of all tensors.
+    """
+    spec = recognize({name: array.shape for name, array in weights.items()}).resolve()
+    growth = spec.config.growth_rate
+    found = dict(weights)
+    for block, transition in spec.stages:
+        readers = [
+            (
+                f"features.{block.name}.{layer.name}.norm1",
+                f"features.{block.name}.{layer.name}.conv1",
+            )
+            for layer in block.layers
+        ]
+        after = f"features.{transition.name}" if transition else ""
+        readers.append(
+            (f"{after}.norm", f"{after}.conv") if transition else ("features.norm5", "classifier")
+        )
+        for before, (norm, reader) in enumerate(readers):
+            order = _order(block.in_channels, growth, before)
+            for leaf in LEAVES:
+                name = f"{norm}.{leaf}"
+                if name in found and found[name].shape == (len(order),):
+                    found[name] = found[name][order]
+            name = f"{reader}.weight"
+            if name in found and found[name].shape[1:2] == (len(order),):
+                found[name] = found[name][:, order]
+    return found
+
+
+def _order(first: int, growth: int, before: int) -> list[int]:
+    """Where the channels of a block are, oldest first, in a map that has the newest first.
+
+    Arguments:
+        first: channels that the block was given.
+        growth: channels of each layer.
+        before: layers that have already put theirs in front.
+    """
+    given = range(before * growth, before * growth + first)
+    new = [range((before - i) * growth, (before - i + 1) * growth) for i in range(1, before + 1)]
+    return [*given, *(at for layer in new for at in layer)]
