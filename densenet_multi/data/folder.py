@@ -289,7 +289,7 @@ def _parts(root: Path, folders: list[Path]) -> dict[str, Path]:
                 "both; take one away"
             )
         found[part] = folder
-    return found if len(found) > 1 else {}
+    return {part: found[part] for part in PARTS if part in found} if len(found) > 1 else {}
 
 
 def _holds_folders(folder: Path) -> bool:

@@ -8,7 +8,7 @@ was not, with all images. A file of weights records a few of the images that it 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._checks import one_of
@@ -79,7 +79,9 @@ def load_held_out(
         prepare = preparation(name, data_dir, image_size, in_channels, usage)
         folder = find_folder(path)
         if folder.parts:
-            return _of_parts(folder, prepare, usage, split or "test", with_train=with_train)
+            chosen = _of_parts(folder, prepare, usage, split or "test", with_train=with_train)
+            unused = f"{folder.root}: seed={seed} is for a folder without parts; not used"
+            return chosen if seed is None else replace(chosen, notes=(*chosen.notes, unused))
         return _of_one(folder, prepare, usage, split, seed, with_train=with_train)
     data = load_data(
         name, image_size=image_size, in_channels=in_channels, usage=usage, data_dir=data_dir
@@ -109,9 +111,9 @@ def _of_parts(
     train: Examples = parts.get("train", examples)
     if with_train and "train" in found and "train" not in parts:
         train = folder.read(prepare, "train")
-    note = f"{_counted(folder, examples)}, those of {' and '.join(found[part] for part in present)}"
+    note = f"{_counted(folder, examples)}, those of {', '.join(found[part] for part in present)}"
     if present == ["val"] and split == "test":
-        note += ", as there is no folder test"
+        note += "; there is no folder test"
     paths = [path for images in parts.values() for path in images.paths]
     notes = [note, *([] if split == "train" else _too_good(usage, _known(usage, paths)))]
     return HeldOut(split, examples, train, folder.classes, str(folder.root), tuple(notes))

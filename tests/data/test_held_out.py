@@ -220,7 +220,7 @@ def test_training_uses_the_part_for_it_and_validates_with_the_other(tmp_path, pa
         (["train", "val"], None, ["val"]),
         (["val", "test"], None, ["test"]),
         (["train", "val", "test"], "train", ["train"]),
-        (["train", "val", "test"], "all", ["test", "train", "val"]),
+        (["train", "val", "test"], "all", ["train", "val", "test"]),
     ],
 )
 def test_a_network_is_tested_with_the_part_for_it_and_that_is_said(
@@ -229,8 +229,8 @@ def test_a_network_is_tested_with_the_part_for_it_and_that_is_said(
     found = held_out(write_parts(tmp_path / "data", *parts), split=split)
     assert len(found.examples) == len(found.examples.labels) == 20 * len(expected)
     note = found.notes[0]
-    assert sorted(note.partition("those of ")[2].split(",")[0].split(" and ")) == expected
-    assert ("as there is no folder test" in note) == (expected == ["val"])
+    assert note.partition("those of ")[2].partition(";")[0].split(", ") == expected
+    assert note.endswith("; there is no folder test") == (expected == ["val"])
     assert everything(found.examples).shape == (20 * len(expected), 3, 4, 4)
 
 
@@ -276,6 +276,12 @@ def test_classes_that_are_called_like_parts_are_classes(tmp_path):
     assert data.split_seed == 0
 
 
+def test_a_seed_splits_no_folder_with_parts_and_that_is_said(tmp_path):
+    found = held_out(write_parts(tmp_path / "data", "train", "test"), seed=7)
+    assert found.notes[-1].endswith("data: seed=7 is for a folder without parts; not used")
+    assert {path.parent.parent.name for path in found.examples.paths} == {"test"}
+
+
 def test_folders_beside_the_parts_are_not_used_and_that_is_said(tmp_path):
     root = write_parts(tmp_path / "data", "train", "val")
     (root / "annotations").mkdir()
@@ -292,9 +298,9 @@ def test_two_folders_for_one_part_are_ambiguous(tmp_path):
 
 def test_parts_without_one_to_train_on_are_refused_with_what_to_type(tmp_path):
     root = write_parts(tmp_path / "data", "val", "test")
-    with pytest.raises(DataError, match=r"a folder train beside test, val, found none; .*data='fo"):
+    with pytest.raises(DataError, match=r"a folder train beside val, test, found none; .*data='fo"):
         loaded(root)
-    with pytest.raises(DataError, match=r"expected a folder train, found test, val; .*split='all'"):
+    with pytest.raises(DataError, match=r"expected a folder train, found val, test; .*split='all'"):
         held_out(root, split="train")
 
 
