@@ -104,7 +104,8 @@ class Usage:
         if any(name in given for name in PIXELS):
             dropped = [name for name in ("mean", "std") if name in self.assumed]
             given = {**dict.fromkeys(dropped), **given}
-        return replace(self, **given, assumed=[n for n in self.assumed if n not in given])
+        assumed = tuple(name for name in self.assumed if name not in given)
+        return replace(self, **given, assumed=assumed)
 
     def stated(self, name: str) -> Any:
         """The value of a field, or None where it is only assumed."""

@@ -69,7 +69,7 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
     """Numbers, separated by commas; a tuple of floats."""
 
     name = "numbers"

@@ -96,11 +96,12 @@ def _repeated(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, 
     shares = [1 / sources.count(source) for source in sources]
     if count == 1 and in_channels == len(LUMINANCE):
         shares = list(LUMINANCE)
-    moments = {
-        name: None if values is None else tuple(values[source] for source in sources)
-        for name, values in (("mean", usage.mean), ("std", usage.std))
-    }
-    return kernels[:, sources] * np.reshape(shares, (-1, 1, 1)), replace(usage, **moments)
+    mean, std = (
+        None if values is None else tuple(values[source] for source in sources)
+        for values in (usage.mean, usage.std)
+    )
+    repeated: Floats = kernels[:, sources] * np.reshape(shares, (-1, 1, 1))
+    return repeated, replace(usage, mean=mean, std=std)
 
 
 def _moved(weights: Weights, spec: DenseNetSpec, shift: Floats) -> Weights:

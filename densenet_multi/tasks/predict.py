@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .._checks import ConfigError, check_names, integer
 from .._progress import progress
-from ..backends import Backend, backend_names, first_installed, hide_gpus, load_backend, place
+from ..backends import Backend, backend_names, hide_gpus, load_backend, place
 from ..checkpoint import Checkpoint
 from ..data import Examples, ImageFiles, Preparation
 from ..data.images import open_image
@@ -19,6 +19,7 @@ from ..formats.portable import load_checkpoint
 from ..manifest import shape_trace
 from ..variants import default_image_size
 from ..weights import WeightsError, widest
+from ._trained_by import backend_to_use
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
@@ -43,7 +44,8 @@ def predict(
     Arguments:
         path: the portable file.
         images: PNG or JPEG files, of any size and mode; each is stretched to a square.
-        backend_name: which backend predicts; None is the first that is installed.
+        backend_name: which backend predicts; None is the one that trained the network, or else the
+            first that is installed.
         top: how many classes, or all if there are fewer; None is all where each class has a
             probability of its own (a sigmoid), else 5.
         image_size: pixels per side; None is what the file states, else the usual size.
@@ -58,13 +60,15 @@ def predict(
 
     Raises ``DataError`` (which names the image), and as ``evaluate.evaluate``.
     """
-    path, images = Path(path), [Path(image) for image in images]
+    path, paths = Path(path), tuple(Path(image) for image in images)
     top = None if top is None else integer("top", top, 1)
     batch_size = integer("batch_size", batch_size, 1)
-    backend_name = known_or_first_installed(backend_name)
+    if backend_name is not None:
+        check_names("backend", [backend_name], backend_names())
     checkpoint, size = load_classifier(path, image_size)
+    backend_name = backend_to_use(backend_name, path, checkpoint, say)
     prepare = Preparation(size, checkpoint.spec.config.in_channels, checkpoint.usage)
-    for image in images:  # a wrong file is found before a framework is imported
+    for image in paths:  # a wrong file is found before a framework is imported
         with open_image(image):
             pass
     say_assumed_pixels(path, checkpoint, say)
@@ -73,7 +77,7 @@ def predict(
     if top is None:
         top = len(names) if activation == "sigmoid" else TOP
     key = "output" if activation == "none" else "probability"
-    files = ImageFiles(tuple(images), np.zeros(len(images), np.int64), prepare)
+    files = ImageFiles(paths, np.zeros(len(paths), np.int64), prepare)
     backend, model = build_model(checkpoint, backend_name, device)
     found = []
     for indices, logits in batches_of_logits(path, backend, model, files, batch_size):
@@ -83,7 +87,7 @@ def predict(
                 {"class": names[i], "index": int(i), key: float(values[i])}
                 for i in highest(scores, top)
             ]
-            found.append({"image": str(images[index]), "activation": activation, "top": rows})
+            found.append({"image": str(paths[index]), "activation": activation, "top": rows})
     return found
 
 
@@ -146,17 +150,6 @@ def highest(values: npt.NDArray[Any], count: int) -> Integers:
 
 
 # --- Shared with evaluate and train -------------------------------------------------------------
-
-
-def known_or_first_installed(backend_name: str | None) -> str:
-    """The name, if it exists; for None, that of the first installed backend.
-
-    Raises ``ConfigError``, ``BackendNotInstalledError``.
-    """
-    if backend_name is None:
-        return first_installed()
-    check_names("backend", [backend_name], backend_names())
-    return backend_name
 
 
 def load_classifier(

@@ -87,7 +87,7 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
         outputs: of the network.
     """
     if not isinstance(given, str | os.PathLike):
-        names = list(given)
+        names: list[Any] = list(given)
     elif Path(given).is_file() or not isinstance(given, str) or _is_path(given, outputs):
         names = _names_in(Path(given))
     else:
@@ -95,9 +95,7 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
     for number, name in enumerate(names, 1):
         if not isinstance(name, str) or not name:
             raise ConfigError(f"class_names: expected names, found {name!r} as number {number}")
-    seen: set[str] = set()
-    twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-    if twice:
+    if twice := [name for at, name in enumerate(names) if name in set(names[:at])]:
         raise ConfigError(f"class_names: expected different names, found {listed(twice)} again")
     return tuple(names)
 

@@ -65,7 +65,6 @@ class Fake:
         self.build, self.import_weights, self.use_gpu = Mock(), Mock(), Mock()
         self.load = Mock(return_value=self)
         monkeypatch.setattr(predict, "load_backend", self.load)
-        monkeypatch.setattr(predict, "first_installed", Mock(return_value="fake"))
 
     def predict(self, _, images):
         self.seen.append(images)

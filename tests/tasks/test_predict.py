@@ -12,7 +12,7 @@ import densenet_multi as dm
 from cases import random_weights, small
 from densenet_multi.commands import main
 from densenet_multi.commands.predict import blocks
-from densenet_multi.tasks import predict
+from densenet_multi.tasks import _trained_by, predict
 
 NAME = dm.backend_names()[0]
 LOGITS = {4: [[0.5, -2.0, 3.0, 0.0], [-1.0, 1.5, -3.0, 0.25]], 1: [[2.0], [-0.75]]}
@@ -171,3 +171,22 @@ def test_what_is_assumed_about_pixels_and_names_is_said(saved, pictures):
     assert f"{path}: does not state its class names; assuming ImageNet's (a, b, c, ...)" in said
     assert found[0]["top"][0]["class"] == "c"
     assert not answers(saved(4, activation="softmax", **usage), pictures)[1]
+
+
+# --- Which backend ------------------------------------------------------------------------------
+
+
+def test_the_backend_that_trained_predicts_unless_another_is_requested(
+    saved, pictures, monkeypatch
+):
+    monkeypatch.setattr(_trained_by, "framework_versions", lambda _: {"x": "1"})
+    first, other = NAME, dm.backend_names()[-1]
+    monkeypatch.setattr(_trained_by, "first_installed", lambda: first)
+    path = saved(4, activation="softmax", source=f"densenet_multi, {other}, sample", **KNOWN)
+    said: list[str] = []
+    predict.predict(path, pictures, say=said.append)
+    predict.load_backend.assert_called_once_with(other)
+    assert f"using {other}, in which it was trained" in said[0]
+    predict.predict(path, pictures, backend_name=first, say=said.append)
+    predict.load_backend.assert_called_with(first)
+    assert len(said) == 1
