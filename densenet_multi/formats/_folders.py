@@ -169,6 +169,9 @@ def what_folder(path: Path) -> Found | None:
         return "an Orbax checkpoint whose writing was interrupted", "use an earlier one"
     if any(SHARD.search(name) for name in names):
         return "a TensorFlow checkpoint", FROM_TENSORFLOW
+    if "model.weights.h5" in names and _is_unpacked_keras(path):
+        command = f"cd {quoted(path)} && zip -r ../NEW.keras ."
+        return "a .keras file that was unpacked", f"pack it again; type: {command}"
     if "model.weights.h5" in names or _is_orbax(path, names):
         return None
     return _known(path, names) or _by_content(path, names)
@@ -184,6 +187,14 @@ def _from_saved_model(path: Path, names: Collection[str]) -> str:
         "where the model itself still is, save it as Keras does: model.save('NEW.keras') or "
         "model.save_weights('NEW.weights.h5')"
     )
+
+
+def _is_unpacked_keras(path: Path) -> bool:
+    """Whether ``config.json`` is a model's, not that of one of KerasHub's presets."""
+    if not (path / "config.json").is_file():
+        return False
+    with (path / "config.json").open("rb") as file:
+        return b"DenseNetBackbone" not in file.read(LARGEST_CONFIG)
 
 
 def _known(path: Path, names: Collection[str]) -> Found | None:

@@ -92,20 +92,12 @@ def description(path: Path) -> str:
     """What a file or folder is that no format accepts, in words. Raises ``OSError``."""
     if path.is_dir():
         return "a folder of another kind"
-    file = _File.of(path)
-    head = file.head
-    is_pickle = head[:1] == b"\x80" and 2 <= head[1] <= 5
-    for found, what in (
-        (head[:4] in ZIP, "a zip archive"),
-        (is_pickle, "a Python pickle without PyTorch's tensors"),
-        (head[:8] == HDF5, "an HDF5 file without the layers of one of Keras' DenseNets"),
-        *(
-            (path.name.lower().endswith(end), f"{what}, by its name")
-            for end, what in ENDINGS.items()
-        ),
-    ):
-        if found:
-            return what
+    head = _File.of(path).head
+    if re.match(rb"\x80[\2-\5]", head):
+        return "a Python pickle without PyTorch's tensors"
+    for ending, what in ENDINGS.items():
+        if path.name.lower().endswith(ending):
+            return f"{what}, by its name"
     return f"a file that starts with {head[:8].hex(' ')}"
 
 
@@ -333,7 +325,7 @@ def _zip(file: _File) -> Found | None:
     path, leaves = str(file.path), {name.rpartition("/")[2] for name in names}
     if program := _of_pytorch(path, names, leaves):
         return program
-    if "data.pkl" in leaves or {"config.json", "model.weights.h5"} <= leaves:
+    if "data.pkl" in leaves or {"config.json", "model.weights.h5"} <= set(names):
         return None
     if names and all(name.endswith(NPY) for name in names):
         return f"NumPy arrays ({listed(n.removesuffix(NPY) for n in names)})", (

@@ -1,0 +1,425 @@
+"""What is no file of weights is called what it is, with what to do about it."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import re
+import shlex
+import struct
+import subprocess
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+import densenet_multi as dm
+from densenet_multi import formats
+from densenet_multi.commands import main
+
+SPEC = dm.get_spec("densenet_bc100_k12", block_config=(1, 1), growth_rate=4, num_classes=3)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return dm.init_weights(SPEC)
+
+
+def refusal(path, **arguments):
+    with pytest.raises(dm.WeightsError) as caught:
+        formats.read(path, **arguments)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: expected ")
+    return text
+
+
+def message(number: int, content: bytes | int) -> bytes:
+    """A field of a protobuf message: https://protobuf.dev/programming-guides/encoding/."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def varint(value: int) -> bytes:
+    more, last = divmod(value, 128)
+    return bytes([last]) if not more else bytes([last | 128]) + varint(more)
+
+
+def zipped(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return file.getvalue()
+
+
+def tarred() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("x.pth"))
+    return file.getvalue()
+
+
+ONNX = (
+    message(1, 8)
+    + message(2, b"pytorch")
+    + message(7, message(1, b"a node") * 999)
+    + message(8, b"v")
+)
+SCRIPT = ("net/data.pkl", "net/code/__torch__.py", "net/constants.pkl", "net/data/0")
+FILES = {  # what a file is called: (its name, its content)
+    "an empty file": ("x.pth", b""),
+    "zeros alone, as interrupted downloads": ("x.pth", bytes(10_000)),
+    "a git-lfs pointer": (
+        "x.pth",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
+    ),
+    "a Xet pointer": ("x.pth", b"# xet version 0\nfilesize = 3\n"),
+    "a git-annex pointer": ("x.pth", b"/annex/objects/SHA256E-s3--0.pth\n"),
+    "a DVC pointer": ("x.pth.dvc", b"outs:\n- md5: 0\n  path: x.pth\n"),
+    "a web page (HTML) with the title 'Sign in'": (
+        "x.pth",
+        b"\n<!DOCTYPE html><html><head>\n<title>\n Sign in </title>",
+    ),
+    "a web page (HTML)": ("x.h5", b'<html lang="en"><body>Quota exceeded'),
+    "a server's error message (XML, 'AccessDenied')": (
+        "x.pth",
+        b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
+    ),
+    "an OpenVINO network": ("x.xml", b'<?xml version="1.0"?>\n<net name="d" version="11">'),
+    "a file packed by gzip": ("x.pth.gz", gzip.compress(b"weights")),
+    "a tar archive packed by gzip": ("x.tgz", gzip.compress(tarred())),
+    "a file packed by bzip2": ("x.pth.bz2", b"BZh91AY&SY"),
+    "a file packed by xz": ("x.pth.xz", b"\xfd7zXZ\0\0\x04"),
+    "a file packed by Zstandard": ("x.pth.zst", b"\x28\xb5\x2f\xfd\x04"),
+    "a tar archive": ("x.tar", tarred()),
+    "a 7-Zip archive": ("x.7z", b"7z\xbc\xaf\x27\x1c\0\x04"),
+    "a RAR archive": ("x.rar", b"Rar!\x1a\x07\x01\0"),
+    "a zip archive (net/x.pth, a.txt, b.txt, 1 more)": (
+        "x.zip",
+        zipped("a.txt", "b.txt", "c.txt", "net/x.pth"),
+    ),
+    "a zip archive (empty)": ("x.zip", zipped()),
+    "a SavedModel in a zip archive": ("x.zip", zipped("m/saved_model.pb", "m/variables/x.index")),
+    "damaged or ends too early": ("x.pth", zipped("archive/data.pkl")[:40]),
+    "a TorchScript archive": ("x.pt", zipped(*SCRIPT)),
+    "a program of torch.export": ("x.pt2", zipped("x/archive_format", "x/models/model.json")),
+    "an archive of torch.package": ("x.pt", zipped("x/.data/extern_modules", "x/m/data.pkl")),
+    "NumPy arrays (a, b)": ("x.npz", zipped("a.npy", "b.npy")),
+    "one NumPy array": ("x.npy", b"\x93NUMPY\x01\0"),
+    "an ONNX network": ("x.onnx", ONNX),
+    "an ONNX network, by its name": ("x.onnx", ONNX[:-1]),
+    "a Core ML network": ("x.mlmodel", message(1, 5) + message(2, b"d") + message(500, b"n")),
+    "a Caffe network": ("x.caffemodel", message(1, b"DenseNet") + message(100, b"layer") * 3),
+    "a TensorFlow graph": ("x.pb", message(1, b"\x0a\x01x\x12\x05Const") * 2000 + message(4, b"v")),
+    "the graph of a SavedModel": ("saved_model.pb", message(1, 1) + message(2, b"\x0a\x02graph")),
+    "a TensorFlow Lite network": ("x.tflite", b"\x1c\0\0\0TFL3"),
+    "the list of TensorFlow's checkpoints": ("checkpoint", b'model_checkpoint_path: "cp-1"\n'),
+    "a part of a TensorFlow checkpoint": ("cp.data-00000-of-00001", bytes(99)),
+    "part of a TensorFlow checkpoint": (
+        "cp.index",
+        bytes(8) + b"table" * 9 + bytes.fromhex("57fb808b247547db"),
+    ),
+    "a GGUF file": ("x.gguf", b"GGUF\3\0\0\0"),
+    "a MATLAB file": ("x.mat", b"MATLAB 5.0 MAT-file, Platform: GLNXA64"),
+    "a file of Torch7, the Lua one": ("x.t7", struct.pack("<iii", 4, 1, 3) + b"V 1"),
+    "macOS' notes about a file": ("._x.pth", b"\0\x05\x16\x07\0\x02\0\0Mac OS X"),
+    "an image (PNG)": ("x.png", b"\x89PNG\r\n\x1a\n"),
+    "an index of several safetensors files": (
+        "x.json",
+        b'{"metadata": {}, "weight_map": {"a": "model-00001.safetensors"}}',
+    ),
+    "an MXNet network without its weights": (
+        "x-symbol.json",
+        b'{"nodes": [{"op": "null", "name": "data"}]}',
+    ),
+    "a Keras network without its weights": ("x.json", b'{"class_name": "Functional"}'),
+    "a network's description (JSON)": ("config.json", b'{"architecture": "densenet121"}'),
+    'JSON, which starts with \'{"message": "Not Found"}\'': (
+        "x.pth",
+        b'{"message": "Not Found"}',
+    ),
+    "text, which starts with 'epoch,loss'": ("x.csv", b"\xef\xbb\xbfepoch,loss\n1,0.5\n"),
+    "text, which starts with 'Gewichte für'": ("x.txt", "Gewichte für\n".encode()),
+    "96 of the 2,048 bytes of an HDF5 file": (
+        "x.h5",
+        b"\x89HDF\r\n\x1a\n" + bytes(32) + struct.pack("<Q", 2048) + bytes(48),
+    ),
+    "a Python pickle": ("x.pkl", pickle.dumps([1.0, 2.0])),
+    "a file that starts with 07 06 05": ("x.bin", b"\7\6\5"),
+}
+
+
+@pytest.mark.parametrize(("expected", "file"), FILES.items(), ids=FILES)
+def test_a_file_that_holds_no_weights_is_called_what_it_is(tmp_path, expected, file):
+    path = tmp_path / file[0]
+    path.write_bytes(file[1])
+    text = refusal(path)
+    assert f"found {expected}" in text or expected in text
+    assert "; " in text  # and what to do
+
+
+@pytest.mark.parametrize("file_format", formats.FORMATS)
+def test_it_is_so_called_too_where_its_format_is_said_to_be_known(tmp_path, file_format):
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert "git lfs pull" in refusal(path, file_format=file_format)
+    path.write_bytes(zipped(*SCRIPT))
+    assert "torch.jit.load" in refusal(path, file_format=file_format)
+
+
+def test_names_in_archives_may_have_backslashes_as_windows_writes_them(tmp_path):
+    path = tmp_path / "x.pt"
+    path.write_bytes(windows(zipped(*SCRIPT)))
+    assert zipfile.ZipFile(path).infolist()[0].orig_filename == "net\\data.pkl"
+    assert "a TorchScript archive" in refusal(path)
+    path.write_bytes(windows(zipped("x/saved_model.pb")))
+    assert "a SavedModel in a zip archive" in refusal(path)
+    path.write_bytes(windows(zipped("x/data.pkl", "x/data/0")))
+    assert formats.guess(path) == "torchvision"
+
+
+def windows(content: bytes) -> bytes:
+    return content.replace(b"/", b"\\")
+
+
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b"weights"), gzip.compress(tarred()), tarred()], ids=range(3)
+)
+def test_the_command_that_unpacks_can_be_pasted(tmp_path, content):
+    path = tmp_path / "my 'best' weights" / "-x.gz"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    _, command = refusal(path).split("; unpack it; type: ")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)  # noqa: S602  # it was printed
+    unpacked = tmp_path / ("NEW" if "NEW" in command else "x.pth")
+    assert unpacked.read_bytes() == (b"weights" if "NEW" in command else b"")
+
+
+def test_a_path_that_starts_like_a_flag_is_quoted_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("-x.gz").write_bytes(gzip.compress(b"weights"))
+    assert refusal(Path("-x.gz")).endswith("; type: gzip -dc ./-x.gz > NEW")
+
+
+@pytest.mark.parametrize("command", ["predict", "compare", "lockstep"])
+def test_the_command_that_converts_can_be_pasted(tmp_path, command):
+    path = tmp_path / "my 'best'.pth"
+    path.write_bytes(zipped("x/data.pkl"))
+    (tmp_path / "x.png").touch()
+    typed = {"predict": [str(path), str(tmp_path / "x.png")]}.get(command, ["--weights", str(path)])
+    done = CliRunner().invoke(main, [command, *typed])
+    assert done.exit_code == 1
+    _, printed = done.stderr.split("another project's checkpoint: ")
+    assert shlex.split(printed) == ["densenet-multi", "convert", str(path), "NEW.safetensors"]
+
+
+def test_content_is_shown_so_that_no_terminal_obeys_it(tmp_path):
+    path = tmp_path / "x.zip"
+    path.write_bytes(zipped("\x1b[2Jx.pth"))
+    assert "\x1b" not in refusal(path)
+    path.write_bytes(b"<html><title>\x1b[2J</title>")
+    assert "\x1b" not in refusal(path)
+
+
+STARTS = [content[:n] for _, content in FILES.values() for n in (4, 64, len(content))]
+STARTS = [start for start in STARTS if b"HDF" not in start]  # h5py reads them, where it is there
+
+
+@settings(max_examples=300, deadline=1000)
+@given(start=st.sampled_from([b"", *STARTS]), content=st.binary(max_size=600))
+def test_whatever_a_file_holds_it_is_named_or_read(tmp_path_factory, start, content):
+    path = tmp_path_factory.getbasetemp() / "anything"
+    path.write_bytes(start + content)
+    try:
+        text = formats.guess(path)
+    except dm.WeightsError as error:
+        text = str(error)
+    assert text in formats.FORMATS or re.match(f"{path}: expected .*found ", text, re.DOTALL)
+
+
+# --- What is no ordinary file -------------------------------------------------------------------
+
+
+def test_what_would_never_end_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    start = time.perf_counter()
+    assert "found a pipe" in refusal(tmp_path / "pipe")
+    assert "found a device" in refusal(Path("/dev/zero"), file_format="gluon")
+    with pytest.raises(dm.WeightsError, match="found a pipe"):
+        dm.load_weights(tmp_path / "pipe")
+    assert time.perf_counter() - start < 1
+
+
+def test_a_link_to_nothing_is_called_so(tmp_path):
+    (tmp_path / "x.pth").symlink_to("gone.pth")
+    for read in (formats.read, dm.load_weights):
+        with pytest.raises(FileNotFoundError, match=r"A broken link, to gone\.pth"):
+            read(tmp_path / "x.pth")
+    done = CliRunner().invoke(main, ["inspect", str(tmp_path / "x.pth")])
+    assert done.exit_code == 2
+    assert "x.pth is a broken link, to gone.pth" in done.stderr
+
+
+def test_a_folder_that_may_not_be_read_is_an_os_error(tmp_path, monkeypatch):
+    def forbidden(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    done = CliRunner().invoke(main, ["inspect", str(tmp_path)])
+    assert (done.exit_code, done.stderr) == (
+        1,
+        f"densenet-multi: {tmp_path}: permission denied\n",
+    )
+
+
+# --- Folders ------------------------------------------------------------------------------------
+
+RUN = ("config.json", "history.jsonl", "last.safetensors", "best.safetensors")
+FOLDERS = {  # what a folder is called: the files in it
+    "an empty folder": (),
+    "a TensorFlow SavedModel; where the model itself still is": ("saved_model.pb", "variables/x"),
+    "tf_keras.models.load_model(": ("saved_model.pb", "keras_metadata.pb"),
+    "a TensorFlow checkpoint": ("checkpoint", "cp.index", "cp.data-00000-of-00001"),
+    "the folder of a training run; use best.safetensors": RUN,
+    "a PyTorch file that was unpacked": ("data.pkl", "version", "data/0"),
+    "a .keras file that was unpacked": ("config.json", "metadata.json", "model.weights.h5"),
+    "a folder of Hugging Face's cache": ("blobs/0", "refs/main", "snapshots/0a/config.json"),
+    "a folder of checkpoints": ("100/default/_METADATA", "100/_CHECKPOINT_METADATA"),
+    "a folder with a.pth, b.msgpack": ("a.pth", "b.msgpack", "log.txt"),
+    "a folder of images": ("cat/a.png", "dog/b.png"),
+    "a folder of a.txt": ("a.txt",),
+}
+
+
+@pytest.mark.parametrize(("expected", "files"), FOLDERS.items(), ids=FOLDERS)
+def test_a_folder_that_holds_no_weights_is_called_what_it_is(tmp_path, expected, files):
+    folder = tmp_path / "my folder"
+    folder.mkdir()
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    text = refusal(folder)
+    assert expected in text
+    assert refusal(folder, file_format="nnx") == text
+    done = CliRunner().invoke(main, ["inspect", str(folder)])
+    assert done.stderr == f"densenet-multi: {text}\n"
+    if "snapshots" in text:
+        assert str(folder / "snapshots" / "0a") in text
+    if "checkpoints" in text:
+        assert str(folder / "100" / "default") in text
+
+
+# --- From the Hub -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path, weights):
+    def make(config=None, name="model.safetensors"):
+        folder = tmp_path / "hub"
+        folder.mkdir(exist_ok=True)
+        save_file(weights, folder / name, {"format": "pt"})
+        if config is not None:
+            text = config if isinstance(config, str) else json.dumps(config)
+            (folder / "config.json").write_text(text)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_the_file_in_a_folder_from_the_hub_is_read(hub, weights, name):
+    folder = hub({}, name)
+    assert formats.guess(folder) == "torchvision"
+    for file_format in (None, "torchvision"):
+        checkpoint = formats.read(folder, file_format)
+        np.testing.assert_equal(checkpoint.weights, weights)
+        assert f"read from {name} in this folder" in checkpoint.notes
+
+
+def test_of_two_files_in_it_the_safetensors_are_read(hub, weights):
+    hub(name="pytorch_model.bin").joinpath("pytorch_model.bin").write_bytes(b"other")
+    np.testing.assert_equal(formats.read(hub()).weights, weights)
+
+
+TIMMS = {
+    "architecture": "densenet121",
+    "num_classes": 3,
+    "global_pool": "avg",
+    "label_names": ["cat", "dog", "owl"],
+    "model_args": {"num_classes": 3, "drop_rate": 0.1, "act_layer": None},
+    "pretrained_cfg": {
+        "input_size": [3, 288, 288],
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+    },
+}
+
+
+def test_its_configuration_says_how_the_weights_are_used(hub):
+    usage = formats.read(hub(TIMMS)).usage
+    assert usage.class_names == ("cat", "dog", "owl")
+    assert (usage.image_size, usage.value_range) == (288, (0, 1))
+    assert (usage.mean, usage.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert not usage.assumed
+
+
+def test_classes_are_in_the_order_of_their_numbers(hub):
+    numbered = {"10": "k", "2": "c", "0": "a", "1": "b"}
+    three = {key: name for key, name in numbered.items() if key != "10"}
+    assert formats.read(hub({"id2label": three})).usage.class_names == ("a", "b", "c")
+    assert formats.read(hub({"id2label": numbered})).usage.class_names is None  # a gap
+    anonymous = {str(i): f"LABEL_{i}" for i in range(3)}
+    assert formats.read(hub({"id2label": anonymous})).usage.class_names is None
+
+
+def test_names_for_another_number_of_classes_are_left_out_and_said(hub):
+    checkpoint = formats.read(hub({"label_names": ["cat", "dog"]}))
+    assert checkpoint.usage.class_names is None
+    assert "names 2 classes, and the network has 3 outputs" in checkpoint.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"architecture": "densenetblur121d"}, "densenetblur121d"),
+        ({"global_pool": "max"}, "expected a global average pooling, found 'max'"),
+        ({"model_args": {"aa_layer": "blur"}}, "aa_layer 'blur'"),
+        ({"model_args": {"act_layer": "silu"}}, "act_layer 'silu'"),
+        ({"pretrained_cfg": {"mean": [0, 0, "x"], "std": [1, 1, 1]}}, "mean"),
+        ("{", "expected a JSON object"),
+        ("[]", "expected a JSON object"),
+        ("[" * 10**5, "expected a JSON object"),
+        (" " * (2**22 + 1), "expected a JSON object"),
+    ],
+    ids=lambda value: str(value)[:30].strip() or None,
+)
+def test_a_configuration_of_another_function_is_refused(hub, changes, found):
+    folder = hub(changes if isinstance(changes, str) else {**TIMMS, **changes})
+    with pytest.raises(dm.WeightsError, match=found) as caught:
+        formats.read(folder)
+    assert str(caught.value).startswith(f"{folder / 'config.json'}: ")
+
+
+# --- Names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["onnx", "ONNX", "tflite"])
+def test_the_name_of_another_thing_is_no_mistyped_one(name):
+    with pytest.raises(dm.ConfigError) as caught:
+        formats.read("x", name)
+    assert str(caught.value).startswith(f"format {name!r} does not exist; known: portable, ")
+
+
+@pytest.mark.parametrize(("name", "near"), [("kera", "keras"), ("torchvison", "torchvision")])
+def test_a_mistyped_name_has_its_nearest(name, near):
+    with pytest.raises(dm.ConfigError, match=f"did you mean {near!r}"):
+        formats.read("x", name)
