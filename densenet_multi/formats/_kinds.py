@@ -93,8 +93,6 @@ def description(path: Path) -> str:
     if path.is_dir():
         return "a folder of another kind"
     head = _File.of(path).head
-    if re.match(rb"\x80[\2-\5]", head):
-        return "a Python pickle without PyTorch's tensors"
     for ending, what in ENDINGS.items():
         if path.name.lower().endswith(ending):
             return f"{what}, by its name"

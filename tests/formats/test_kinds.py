@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import os
-import pickle
 import re
 import shlex
 import struct
@@ -153,7 +152,6 @@ FILES = {  # what a file is called: (its name, its content)
         "x.h5",
         b"\x89HDF\r\n\x1a\n" + bytes(32) + struct.pack("<Q", 2048) + bytes(48),
     ),
-    "a Python pickle": ("x.pkl", pickle.dumps([1.0, 2.0])),
     "a file that starts with 07 06 05": ("x.bin", b"\7\6\5"),
 }
 
