@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -39,7 +38,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     ``BackendNotInstalledError`` where a folder needs Orbax.
     """
     if path.is_dir():
-        return _read_orbax(_inner(path))
+        return _read_orbax(path)
     check_size(path)
     with path.open("rb") as file:
         head = file.read(512)
@@ -59,7 +58,7 @@ def names_of_flax(path: Path, head: bytes) -> list[str]:
     """The names in a file or folder that may be one of Flax, joined by dots; none in others."""
     names: list[str] = []
     if path.is_dir():
-        names = _names_in_orbax(_inner(path))
+        names = _names_in_orbax(path)
     elif is_safetensors(head):
         names = names_in_safetensors(path)
     elif is_msgpack(head):
@@ -117,12 +116,11 @@ def _mentions(path: Path, word: bytes) -> bool:
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    known = {"flax.core.frozen_dict.FrozenDict": lambda *given: given[0] if given else {}}
     found = {}
     needed = 0
     try:
         with path.open("rb") as file:
-            root = Reader(file, known).load()
+            root = Reader(file).load()
         for keys, each in contents(root):
             array = as_array(each)
             if array is not None:
@@ -138,18 +136,6 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 
 # --- Orbax --------------------------------------------------------------------------------------
-
-
-def _inner(path: Path) -> Path:
-    """The folder of the arrays: itself, or the last step of a manager's folder of steps."""
-    for _ in range(3):
-        if (path / METADATA).is_file():
-            return path
-        inside = [p for p in path.iterdir() if p.is_dir() and re.search(r"\d$|^default$", p.name)]
-        if not inside:
-            return path
-        path = max(inside, key=lambda p: (int(re.findall(r"\d+|$", p.name)[-1] or 0), p.name))
-    return path
 
 
 def _names_in_orbax(path: Path) -> list[str]:

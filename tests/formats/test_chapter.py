@@ -5,7 +5,12 @@ import pytest
 
 import densenet_multi as dm
 from cases import as_float32, random_weights, small
-from densenet_multi.formats._chapter import chapter_names, names_in_order
+from densenet_multi.formats._chapter import (
+    chapter_names,
+    is_chapter_in_keras,
+    names_in_order,
+    pads_same,
+)
 from densenet_multi.formats.recognize import checkpoint_of, variant_name
 
 D2L = dm.get_spec("d2l")
@@ -73,7 +78,7 @@ def test_every_edition_gives_each_tensor_its_name(edition, around):
 @pytest.mark.parametrize("edition", EDITIONS)
 def test_names_in_another_order_are_the_same_network(edition):
     # safetensors sorts names, so that layer 10 comes before layer 2
-    spec = small("plain with bias", block_config=(11, 2, 1))
+    spec = small("plain with bias", block_config=(11, 1, 1, 2))
     written = names(spec, edition)
     expected = {name: canonical for name, (canonical, _) in written.items()}
     assert chapter_names(dict(sorted(shapes(spec, edition).items()))) == expected
@@ -175,6 +180,18 @@ def test_widths_that_restart_at_each_block_are_refused_by_that():
     assert "found 96 of 192, 100 of 224, 96 of 228" in str(caught.value)
     assert "JAX" not in str(caught.value)
     assert chapter_names(restarted([96, 112, 120])).keys() == names(D2L, "torch 2").keys()
+
+
+@pytest.mark.parametrize(
+    "inside",
+    ["listLayers/conv_block_1/bn/vars/0", "sequential/dense_block/conv_block/conv2d_1/bias"],
+)
+def test_the_chapters_classes_in_keras_are_known_by_their_groups(inside):
+    block, between = f"layers/dense_block_2/{inside}", "layers/transition_block/conv/vars/0"
+    assert is_chapter_in_keras([block, between, "layers/dense/vars/0"])
+    assert not is_chapter_in_keras([block])
+    assert not is_chapter_in_keras([between, "conv2_block1_1_conv/vars/0", "dense_block/x"])
+    assert "in Keras: it pads SAME in the stem's convolution" in pads_same("Keras")
 
 
 # --- Layers in the order of their calls ---------------------------------------------------------
