@@ -26,7 +26,7 @@ from .images import (
 )
 from .order import epoch_order
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 VALIDATION = 5  # one image in this many is set apart
 PARTS = {  # what the folder of a part may be called, in any case
     "train": ("train", "training"),

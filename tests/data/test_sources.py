@@ -337,7 +337,7 @@ def test_hidden_files_and_files_beside_the_classes_are_ignored(tmp_path):
 
 def test_images_of_any_size_and_either_kind_become_one_array(tmp_path):
     write_folder(tmp_path, 2)
-    picture((100, 100, 100), (40, 3)).save(tmp_path / "ant" / "wide.JPG", "JPEG")
+    picture((100, 100, 100), (40, 3)).save(tmp_path / "ant" / "wide.JFIF", "JPEG")
     picture((100, 100, 100), (1, 1)).save(tmp_path / "ant" / "dot.jpeg")
     assert everything(folder(tmp_path).train).shape == (5, 3, 5, 5)
     grey = folder(tmp_path, in_channels=1, usage=dm.Usage(value_range=(0, 255)))
