@@ -86,8 +86,9 @@ def load_splits(path: str | os.PathLike[str], *splits: str) -> list[ImagesAndLab
 
 
 def is_cifar10(folder: Path) -> bool:
-    """Whether a folder holds files of CIFAR-10."""
-    return any(folder.glob("data_batch_*"))
+    """Whether a folder holds the files of CIFAR-10, or the folder of these."""
+    inside = any((folder / name).is_dir() for name in FOLDERS)
+    return inside or any(folder.glob("data_batch_*"))
 
 
 def _names(split: str, *, of_python: bool) -> tuple[str, ...]:
@@ -104,7 +105,7 @@ def _is_binary(folder: Path) -> bool:
 
 def _find(path: Path) -> Path:
     """The folder of the files, or the archive."""
-    if not path.is_dir() or is_cifar10(path):
+    if any(path.glob("data_batch_*")):
         return path
     inside = [path / name for name in (*FOLDERS, *ARCHIVES)]
     return next((found for found in inside if found.exists()), path)

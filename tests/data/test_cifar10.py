@@ -137,7 +137,7 @@ def test_the_folder_that_an_archive_was_fetched_into_is_enough(tmp_path, name):
 
 def test_cifar10_is_recognized_without_its_prefix(tmp_path):
     folder = write(tmp_path / "cifar-10-batches-py")
-    for path in folder, archive(folder, tmp_path / "cifar-10-python.tar.gz"):
+    for path in folder, tmp_path, archive(folder, tmp_path / "cifar-10-python.tar.gz"):
         data = load_data(str(path), image_size=32)
         assert (data.name, data.where, len(data.train), len(data.test)) == (
             "cifar10", str(path), 20, 4,
@@ -145,6 +145,12 @@ def test_cifar10_is_recognized_without_its_prefix(tmp_path):
         np.testing.assert_array_equal(data.test.labels, LABELS[5])
         taken = data.train.take(np.array([6]))[0] * 255
         np.testing.assert_allclose(taken, IMAGES[1, 2], atol=1e-4)
+
+
+def test_a_folder_of_images_that_is_cifar10_is_refused_with_what_to_type(tmp_path):
+    write(tmp_path)
+    with pytest.raises(DataError, match=f"for CIFAR-10: data='cifar10:{tmp_path}'"):
+        load_data(f"folder:{tmp_path}", image_size=32)
 
 
 def test_both_versions_side_by_side_are_the_binary_one(tmp_path):
