@@ -125,8 +125,8 @@ class _Reader:
             return self.take(count)
         if kind == "text":
             return self.take(count).decode("utf-8", "replace")
-        code = self.number("b")
-        return _array(self.take(count)) if code in (ARRAY, SCALAR) else self.take(count) and None
+        code, content = self.number("b"), self.take(count)
+        return _array(content) if code in (ARRAY, SCALAR) else None
 
 
 def _array(content: bytes) -> npt.NDArray[Any] | None:

@@ -22,7 +22,7 @@ from .._files import replacing
 from ..checkpoint import Checkpoint
 from ..weights import Weights, WeightsError
 from ._chapter import check_fraction, pads_same
-from ._flax_files import dotted, is_of_optimizer, names_of_flax, nested, read_arrays
+from ._flax_files import KERNEL, dotted, is_of_optimizer, names_of_flax, nested, read_arrays
 from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
 from ._networks import IN_BODY, LISTED, find_network
@@ -43,12 +43,9 @@ IN_CHAPTER = re.compile(r"(?:.*\.)?layers_\d+\.net\.layers_\d+\.(?:BatchNorm|Con
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether its names are Linen's, or a tree of kernels without statistics."""
-    names = names_of_flax(path, head)
-    kernels = [name for name in names if name.endswith(".kernel") and not is_of_optimizer(name)]
-    if any(_split(name) for name in kernels):
-        return True
-    return bool(kernels) and not path.is_dir() and not any(name.endswith(".mean") for name in names)
+    """Whether its kernels are in ``params``, or in layers called by class and number."""
+    kernels = [name for name in names_of_flax(path, head) if name.endswith(f".{KERNEL}")]
+    return any(_split(name) or LAYER.fullmatch(name.split(".")[-2]) for name in kernels)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:

@@ -171,7 +171,7 @@ def test_another_linen_network_is_named_for_what_it_is(tmp_path):
 def test_parameters_without_statistics_are_refused_with_what_to_save(tmp_path, kept):
     arrays = {
         name.removeprefix("params."): array
-        for name, array in variables(SPEC)[0].items()
+        for name, array in numbered(CIFAR, variables(CIFAR)[1]).items()
         if name.startswith("params.")
     }
     arrays = {f"{kept}{name}": array for name, array in arrays.items()}
