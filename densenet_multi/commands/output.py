@@ -132,9 +132,12 @@ def _drawn(table: RenderableType, *, to_file: bool) -> str:
     wide = sys.stdout is not None and sys.stdout.isatty() and not to_file
     width = max(Console().width, NARROWEST) if wide else NARROWEST
     tables = list(_tables(table))
-    for column in (column for each in tables for column in each.columns):
-        column.overflow = "fold"  # a name continues on the next line; "ellipsis" cuts it off
-        column.no_wrap = column.no_wrap or column.justify == "right"  # numbers
+    for each in tables:
+        for column in each.columns:
+            column.overflow = "fold"  # a name continues on the next line; "ellipsis" cuts it off
+            column.no_wrap = column.no_wrap or column.justify == "right"  # numbers
+        if each.box and narrowest(each) > width:
+            each.padding = (0, 0, 0, 0)
     width = max([width, *map(narrowest, tables)])
     # names of files and classes may look like markup
     console = Console(width=width, no_color=not wide, highlight=False, markup=False, emoji=False)
