@@ -86,12 +86,17 @@ def _typed_argument(parameter: click.Parameter, literal: str) -> str:
     if not literal:
         return flag
     if isinstance(parameter, click.Argument):
-        return shlex.quote(str(value))
+        return _typed_word(value)
     if value is True or (value is False and getattr(parameter, "flag_value", None) is False):
         return flag
     if value is None or value is False:
         return f"no {flag}"
     return f"{flag} {shlex.quote(str(value))}"
+
+
+def _typed_word(value: object) -> str:
+    """What is typed for an argument without a flag, which may not look like one."""
+    return shlex.quote(f"./{value}" if str(value).startswith("-") else str(value))
 
 
 def _value(literal: str) -> object:
@@ -109,7 +114,7 @@ def _typed_call(call: str, command: click.Command) -> str:
     if not isinstance(parsed, ast.Call):
         return call
     parameters = _by_name(command)
-    words = [shlex.quote(str(_value(ast.unparse(argument)))) for argument in parsed.args]
+    words = [_typed_word(_value(ast.unparse(argument))) for argument in parsed.args]
     for keyword in parsed.keywords:
         if keyword.arg not in parameters:
             return call

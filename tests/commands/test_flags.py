@@ -61,6 +61,8 @@ def spoken(command, text, **typed):
         ),
         ("train", "with: inspect('a/w')", "with: densenet-multi inspect a/w"),
         ("train", "with: evaluate(weights='w')", "with: densenet-multi evaluate w"),
+        ("train", "with: evaluate(weights='-w')", "with: densenet-multi evaluate ./-w"),
+        ("train", "with: inspect('-w')", "with: densenet-multi inspect ./-w"),
     ],
 )
 def test_arguments_and_calls_are_said_as_they_are_typed(command, text, expected):
