@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -114,6 +115,19 @@ def test_an_error_is_one_message_in_a_process_too():
     assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean 'densenet121'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_frameworks_log_is_not_printed_and_only_while_a_command_runs(monkeypatch, caplog):
+    def warn(*_, **__):
+        logging.getLogger("absl").warning("Metadata file does not exist")
+        raise ValueError("damaged")
+
+    monkeypatch.setattr("densenet_multi.tasks.convert.inspect", warn)
+    done = CliRunner().invoke(main, ["inspect", __file__])
+    assert done.stderr == "densenet-multi: damaged\n"
+    assert not caplog.records
+    logging.getLogger("absl").warning("after the command")
+    assert len(caplog.records) == 1
 
 
 def test_what_the_system_says_has_the_name_first(tmp_path):
