@@ -10,13 +10,15 @@ the rest by what it is and where it is. Source: https://d2l.ai/chapter_convoluti
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from .._checks import bad
 from ..weights import WeightsError
 from .recognize import LAYER
 
+Layer = TypeVar("Layer", bound=Hashable)  # whatever names one in a file
 Shapes = Mapping[str, tuple[int, ...]]
 LEAVES = {  # in a file -> canonical; both PyTorch's and MXNet's
     "weight": "weight",
@@ -218,8 +220,8 @@ def _number(name: str) -> tuple[int, ...]:
 
 
 def names_in_order(
-    convs: Sequence[tuple[str, tuple[int, ...]]], norms: Sequence[str], linear: Sequence[str]
-) -> dict[str, str] | None:
+    convs: Sequence[tuple[Layer, tuple[int, ...]]], norms: Sequence[Layer], linear: Sequence[Layer]
+) -> dict[Layer, str] | None:
     """{layer in the file: canonical layer} where layers are only numbered; None: no DenseNet's.
 
     Kernels tell what a convolution is: a 1x1 before a 3x3 is a bottleneck's, another 1x1 is a

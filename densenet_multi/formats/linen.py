@@ -11,7 +11,7 @@ and https://uvadlc-notebooks.readthedocs.io (JAX, tutorial 5)
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .._checks import bad
 from .._files import replacing
 from ..checkpoint import Checkpoint
 from ..weights import Weights, WeightsError
-from ._chapter import check_fraction, pads_same
+from ._chapter import check_fraction, names_in_order, pads_same
 from ._flax_files import KERNEL, dotted, is_of_optimizer, names_of_flax, nested, read_arrays
 from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
@@ -194,66 +194,71 @@ def _numbered_names(
 ) -> tuple[dict[str, str], list[str]]:
     """{name: canonical name} where layers are called by class and number, and notes.
 
-    What lies deepest are the layers of dense blocks: block, layer, BatchNorm or convolution. One
-    level above are those of transitions, and above them the stem, the last BatchNorm and the head.
+    Modules are blocks, which have kernels of 3x3, and the transitions between them. Around them
+    are the stem, the last BatchNorm and the head; or everything is in one module.
     """
     paths = {name: tuple(name.split(".")[:-1]) for name in shapes}
-    paths = {
-        name: path
-        for name, path in paths.items()
-        if path and LAYER.fullmatch(path[-1]) and all(map(NUMBERED.fullmatch, path[-3:]))
-    }
-    depth = max(map(len, paths.values()), default=0)
-    arounds = {path[: depth - 3] for path in paths.values() if len(path) == depth}
-    if depth < 3 or len(arounds) > 1:
+    paths = {name: path for name, path in paths.items() if path and LAYER.fullmatch(path[-1])}
+    above = _common([path[:-1] for path in paths.values()])
+    paths = {name: path[above:] for name, path in paths.items()}
+    if not all(NUMBERED.fullmatch(key) for path in paths.values() for key in path):
         raise WeightsError(_unknown(shapes))
-    around = arounds.pop()
-    paths = {
-        name: path[len(around) :]
+    kernels = {
+        path: shapes[name]
         for name, path in paths.items()
-        if path[: len(around)] == around and len(path) > len(around)
+        if name.endswith(".weight") and path[-1].startswith("Conv_")
     }
-    blocks = _ordered({path[0] for path in paths.values() if len(path) == 3})
-    transitions = _ordered({path[0] for path in paths.values() if len(path) == 2})
-    outside: dict[str, list[str]] = {"Conv": [], "BatchNorm": [], "Dense": []}
-    for path in sorted(set(paths.values()), key=lambda path: int(path[-1].rpartition("_")[2])):
-        if len(path) == 1:
-            outside[path[0].rpartition("_")[0]].append(path[0])
-    if len(outside["Conv"]) != 1 or len(outside["BatchNorm"]) not in (1, 2):
+    blocks = {_class(path) for path, kernel in kernels.items() if path[1:] and kernel[2:] > (1, 1)}
+    layers = sorted(set(paths.values()), key=lambda path: _order(path, blocks, paths.values()))
+    convs = [(path, kernels[path]) for path in layers if path in kernels]
+    norms = [path for path in layers if path[-1].startswith("BatchNorm_")]
+    dense = [path for path in layers if path[-1].startswith("Dense_")]
+    in_order = names_in_order(convs, norms, dense if len(dense) == 1 else [])
+    if in_order is None or len(blocks) > 1 or any(path[1:] for path in dense):
         raise WeightsError(_unknown(shapes))
-    places = {outside["Conv"][0]: "conv0", outside["BatchNorm"][-1]: "norm5"}
-    if len(outside["BatchNorm"]) == 2:
-        places[outside["BatchNorm"][0]] = "norm0"
-    found = {}
-    for name, path in paths.items():
-        leaf = name.rpartition(".")[2]
-        kind, _, number = path[-1].replace("Batch", "").lower().rpartition("_")
-        if len(path) == 3:
-            layers = _ordered({p[1] for p in paths.values() if len(p) == 3 and p[0] == path[0]})
-            at = f"{blocks.index(path[0]) + 1}.denselayer{layers.index(path[1]) + 1}"
-            found[name] = f"features.denseblock{at}.{kind}{int(number) + 1}.{leaf}"
-        elif len(path) == 2:
-            found[name] = f"features.transition{transitions.index(path[0]) + 1}.{kind}.{leaf}"
-        elif path[0] in places:
-            found[name] = f"features.{places[path[0]]}.{leaf}"
-        elif len(outside["Dense"]) == 1:
-            found[name] = f"classifier.{leaf}"
-    stem = next(shapes[name] for name, c in found.items() if c == "features.conv0.weight")
-    is_known = all(KNOWN.fullmatch(".".join(path[:-1])) for path in paths.values() if path[1:])
-    if not is_asserted and (not is_known or stem[2:] != (3, 3)):
-        what = "a stem that may pad SAME" if is_known else f"other classes ({blocks[0]})"
+    is_known = bool(blocks) and all(
+        KNOWN.fullmatch(".".join(path[:-1])) for path in layers if path[1:]
+    )
+    if not is_asserted and (not is_known or convs[0][1][2:] != (3, 3)):
+        what = "a stem that may pad SAME" if is_known else "other classes or modules"
         raise WeightsError(
             f"expected a layout of Flax Linen that is known here, found {what}: no tensor shows "
             "padding, pooling or the order of concatenation; where they are those of this package "
             "(docs/conventions.md), say so with source_format='linen' and variant='densenet121'"
         )
+    found = {
+        name: f"{in_order[path]}.{name.rpartition('.')[2]}"
+        for name, path in paths.items()
+        if path in in_order
+    }
     others = [name for name in shapes if name not in found]
     return found, [f"left out, because no part of the network: {_listed(others)}"] * bool(others)
 
 
-def _ordered(names: set[str]) -> list[str]:
-    """In the order of their numbers."""
-    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+def _common(paths: Collection[tuple[str, ...]]) -> int:
+    """How many keys all paths begin with."""
+    ends = (min(paths), max(paths)) if paths else ((), ())
+    return next(
+        (i for i, keys in enumerate(zip(*ends, strict=False)) if len(set(keys)) > 1),
+        min(map(len, ends)),
+    )
+
+
+def _class(path: tuple[str, ...]) -> str:
+    return path[0].rpartition("_")[0]
+
+
+def _order(
+    path: tuple[str, ...], blocks: Collection[str], paths: Collection[tuple[str, ...]]
+) -> tuple[int, ...]:
+    """When a layer is called, among those of its kind."""
+    first, *inside = (int(key.rpartition("_")[2]) for key in path)
+    if inside:  # block 0, transition 0, block 1, ...
+        return (2 * first + (_class(path) not in blocks), *inside)
+    if not blocks:  # all in one module
+        return (first,)
+    is_last = path[0].startswith("BatchNorm_") and (f"BatchNorm_{first + 1}",) not in paths
+    return (10**6,) if is_last else (-1, first)
 
 
 def _unknown(shapes: Mapping[str, tuple[int, ...]]) -> str:

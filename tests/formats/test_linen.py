@@ -182,7 +182,7 @@ def test_parameters_without_statistics_are_refused_with_what_to_save(tmp_path, k
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda name: name.replace("DenseLayer", "Bottleneck"), r"other classes \(DenseBlock_0\)"),
+        (lambda name: name.replace("DenseLayer", "Bottleneck"), "other classes or modules"),
         (None, "a stem that may pad SAME"),
     ],
 )
@@ -196,6 +196,29 @@ def test_what_no_tensor_shows_must_be_said(tmp_path, change, message):
     if not change:
         read = formats.read(path, "linen", variant="densenet121")
         assert read.spec.config == dm.get_spec("densenet121", num_classes=2, bn_decay=0.99).config
+
+
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_layers_that_are_only_numbered_are_read_in_order_where_that_is_said(tmp_path, in_blocks):
+    spec = dm.get_spec("densenet_bc32_k32")
+    weights = {n: np.zeros(info.shape, np.float32) for n, info in dm.tensors(spec).items()}
+    rng = np.random.default_rng(0)
+    weights |= {n: rng.random(a.shape, np.float32) for n, a in weights.items() if a.ndim == 1}
+    arrays, counts = {}, {}
+    for name, array in numbered(spec, weights).items():
+        collection, *path, leaf = name.split(".")
+        inside = f"{path[0]}." * (in_blocks and len(path) > 1)
+        kind = path[-1].partition("_")[0]
+        seen = counts.setdefault((inside, kind), [])  # layers of a kind in this module
+        layer = ".".join(path)
+        seen += [layer] * (layer not in seen)
+        arrays[f"{collection}.{inside}{kind}_{seen.index(layer)}.{leaf}"] = array
+    arrays = dict(sorted(arrays.items()))  # as JAX sorts them: Conv_10 comes before Conv_2
+    path = written(tmp_path / "x", arrays)
+    with pytest.raises(dm.WeightsError, match="other classes or modules"):
+        formats.read(path)
+    read = formats.read(path, "linen", variant="densenet_bc32_k32")
+    same(read.weights, weights)
 
 
 def test_a_stack_of_images_is_no_image(tmp_path):
