@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import _download
@@ -95,7 +95,10 @@ def from_pretrained(name: str, source: str = "torchvision") -> Checkpoint:
     else:
         file = folder / published.url.rsplit("/", 1)[-1]
         path = _download.download(published.url, file, published.checksum)
-    return read(path, published.file_format)
+    checkpoint = read(path, published.file_format)
+    # their publishers say how they are used, and that is what is implied
+    usage = replace(checkpoint.usage, activation="softmax", assumed=())
+    return replace(checkpoint, usage=usage)
 
 
 def _from_archive(published: Published, member: str, folder: Path) -> Path:

@@ -23,7 +23,7 @@ from ._networks import Found, find_network
 from ._notes import differences, unsaid
 from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors, write_safetensors
 from ._told import NOTHING, Told
-from ._torch_files import first_line, float_tensors, is_torch_file, read_torch, to_numpy
+from ._torch_files import first_line, is_torch_file, read_torch, tensors_in, to_numpy
 from ._torch_modules import class_names, conventions, modules_of
 from .recognize import checkpoint_of
 
@@ -45,7 +45,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         state, root = read_safetensors(path)[1], None
     elif is_torch_file(path, head):
         root = read_torch(path)
-        state = float_tensors(root, path.stat().st_size)
+        state = tensors_in(root)
     else:
         raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -53,6 +53,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         found = Found(chapter, "", notes=["its names are those of the chapter's network"])
     else:
         found = find_network(shapes, told.prefix)
+    _check_fits(path, sum(state[name].nbytes for name in found.names))
     weights = {canonical: to_numpy(name, state[name]) for name, canonical in found.names.items()}
     if found.biasless:
         outputs = weights["classifier.weight"]
@@ -60,6 +61,16 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     source = f"torchvision or timm: {path.name}"
     checkpoint = checkpoint_of(weights, "unbiased", source, found.notes)
     return checkpoint if root is None else _with_more(checkpoint, root, found)
+
+
+def _check_fits(path: Path, needed: int) -> None:
+    """Raise ``WeightsError`` where few numbers in a file are seen as many."""
+    size = path.stat().st_size
+    if needed > 2 * size:  # float16 and bfloat16 become float32
+        raise WeightsError(
+            f"expected tensors that fit in the file together, found {needed:,} bytes of them in "
+            f"{size:,}"
+        )
 
 
 def _with_more(checkpoint: Checkpoint, root: Any, found: Found) -> Checkpoint:
@@ -72,7 +83,7 @@ def _with_more(checkpoint: Checkpoint, root: Any, found: Found) -> Checkpoint:
         )
         spec = replace(spec.config, **conventions(modules, found.names, spec)).resolve()
     if names := class_names(root, spec.config.num_classes):
-        usage = replace(usage, class_names=names)
+        usage = usage.stating(class_names=names)
     return replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))
 
 

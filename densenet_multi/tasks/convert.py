@@ -28,6 +28,10 @@ from .stated import ClassNames, with_outputs, with_pixels
 
 VERIFIED_IMAGES = 4
 REFERENCE = "the NumPy reference"
+NOT_INDEPENDENT = (
+    "compared with our own reading, not independent: nothing else that can run this network's file "
+    "is installed, or the file does not declare its model"
+)
 
 
 class ConversionError(ValueError):
@@ -81,8 +85,9 @@ def convert(
 
     Returns:
         What was done, as plain values: ``from``, ``to``, ``variant``, ``activation`` (if known),
-        ``notes``, ``assumed`` (what nothing states about the use of the network) and, if verified,
-        ``max_deviation``, ``image_size`` and whose models were run.
+        ``notes``, ``assumed`` (what nothing states about the use of the network) and, with
+        ``verify``, ``max_deviation``, ``image_size``, whose models were run, and ``verified``:
+        whether the model of the file that is not portable is another project's or the user's own.
     """
     source, destination = Path(source), Path(destination)
     source_format = source_format or formats.guess(source, "source_format")
@@ -118,7 +123,7 @@ def convert(
         notes = formats.write(written, checkpoint, destination_format)
         images = verification_images(checkpoint)
         own_images = verification_images(original)
-        expected, asked = logits(source, source_format, original, own_images)
+        expected, asked, independent = logits(source, source_format, original, own_images)
         before = 0.0
         changed = ["classifier"] if num_classes is not None else []
         if checkpoint.spec.config.in_channels != original.spec.config.in_channels:
@@ -132,7 +137,7 @@ def convert(
                 kept = f"{deviation(expected, own):.1e}"
                 notes = (*notes, f"gray images' logits deviate by {kept} from the source's")
         back = formats.read(written, destination_format, bn_eps=checkpoint.spec.config.bn_eps)
-        actual, answered = logits(written, destination_format, back, images)
+        actual, answered, confirmed = logits(written, destination_format, back, images)
         value = max(before, deviation(actual, expected))
         tolerance = TOLERANCES["float32"]
         if value > tolerance:
@@ -143,7 +148,16 @@ def convert(
             )
     if np.ptp(expected, axis=0).max() <= tolerance * np.abs(expected).max():
         notes = (*notes, "all images get the same answer, so the verification shows little")
-    verified = {"max_deviation": value, "source_model": asked, "destination_model": answered}
+    if source_format == "portable":  # which is what this package says it is
+        independent = confirmed
+    if not independent:
+        notes = (*notes, NOT_INDEPENDENT)
+    verified = {
+        "max_deviation": value,
+        "source_model": asked,
+        "destination_model": answered,
+        "verified": independent,
+    }
     size = f"{images.shape[2]}x{images.shape[3]}"
     return {**done, "notes": [*checkpoint.notes, *notes], **told, **verified, "image_size": size}
 
@@ -190,8 +204,9 @@ def _named_at_last(destination: Path) -> Iterator[Path]:
 
 def logits(
     path: Path, file_format: str, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.floating], str]:
-    """The logits (N, num_classes) of the model in a file, and what computed them, in words.
+) -> tuple[npt.NDArray[np.floating], str, bool]:
+    """The logits (N, num_classes) of the model in a file, what computed them, and whether that is
+    independent of this package.
 
     The ecosystem's own model does where it is installed and can be this network; otherwise this
     package's model in that framework; otherwise the NumPy reference.
@@ -204,13 +219,12 @@ def logits(
             backend = load_backend(module.BACKEND)
             if library_logits := getattr(module, "library_logits", None):
                 with suppress(ImportError, LookupError):
-                    answer: tuple[npt.NDArray[np.floating], str]
-                    answer = library_logits(path, checkpoint, images)
-                    return answer
+                    answer, who = library_logits(path, checkpoint, images)
+                    return answer, who, True
             model = backend.build(checkpoint.spec, dtype=widest(checkpoint.weights))
             backend.import_weights(model, checkpoint.weights)
-            return backend.predict(model, images), f"densenet_multi.{backend.NAME}"
-    return predict(checkpoint.spec, checkpoint.weights, images), REFERENCE
+            return backend.predict(model, images), f"densenet_multi.{backend.NAME}", False
+    return predict(checkpoint.spec, checkpoint.weights, images), REFERENCE, False
 
 
 def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:

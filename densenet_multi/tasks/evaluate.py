@@ -249,6 +249,8 @@ def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Intege
     if own is None or own == class_names:
         return np.arange(classes)
     if set(own) != set(class_names):
+        if checkpoint.usage.stated("class_names") is None:  # such as ImageNet's, by other names
+            return np.arange(classes)
         missing = [name for name in class_names if name not in own]
         others = [name for name in own if name not in class_names]
         raise ConfigError(

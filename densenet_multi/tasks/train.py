@@ -308,7 +308,7 @@ def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, 
         spec = get_spec(recipe.variant, in_channels=channels, num_classes=classes)
         return Checkpoint(spec, init_weights(spec, recipe.seed, recipe.initialization)), data
     if given.spec.config.num_classes != classes or (
-        given.usage.class_names not in (None, data.class_names)
+        given.usage.stated("class_names") not in (None, data.class_names)
     ):
         say(f"{options.weights}: a new classifier for the {classes} classes of {options.data}")
         given = with_classes(given, classes, recipe.seed)

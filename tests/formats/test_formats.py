@@ -624,10 +624,10 @@ def test_a_replaced_classifier_is_verified_on_both_sides(tmp_path, checkpoint, m
     asked = convert.logits
 
     def wrong(path, file_format, of, images):  # as if the source had been read wrongly
-        logits, who = asked(path, file_format, of, images)
+        logits, who, independent = asked(path, file_format, of, images)
         own = path == source and of.spec == checkpoint.spec and not seen
         seen.append(own)
-        return logits * (1.001 if own else 1), who
+        return logits * (1.001 if own else 1), who, independent
 
     seen: list[bool] = []
     monkeypatch.setattr(convert, "logits", wrong)

@@ -168,10 +168,10 @@ def test_peer_logits_are_the_zoos_own(tmp_path):
     checkpoint, path = dm.Checkpoint(spec, weights), tmp_path / "x.params"
     formats.write(path, checkpoint)
     x = images(spec, 224).astype(np.float32)
-    answer, who = convert.logits(path, "gluon", checkpoint, x)
+    answer, who, _ = convert.logits(path, "gluon", checkpoint, x)
     assert "Gluon zoo of MXNet 1.9.1" in who
     assert deviation(answer, dm.reference.predict(spec, weights, x)) < 1e-5
-    _, who = convert.logits(path, "gluon", checkpoint, images(spec, 65).astype(np.float32))
+    _, who, _ = convert.logits(path, "gluon", checkpoint, images(spec, 65).astype(np.float32))
     assert who == "densenet_multi.gluon"  # the zoo's pooling is fixed
 
 
@@ -183,6 +183,6 @@ def test_the_zoo_reads_the_file_itself_and_not_what_was_read_here(tmp_path, pref
     model.collect_params().save(str(path)) if prefixed else model.save_parameters(str(path))
     misread = dm.Checkpoint(spec, {name: array * 0.9 for name, array in weights.items()})
     x = images(spec, 224).astype(np.float32)
-    answer, who = convert.logits(path, "gluon", misread, x)
+    answer, who, _ = convert.logits(path, "gluon", misread, x)
     assert "Gluon zoo" in who
     assert deviation(answer, dm.reference.predict(spec, weights, x)) < 1e-5

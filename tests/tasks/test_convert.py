@@ -121,9 +121,9 @@ def test_a_source_that_was_misread_is_found_also_where_the_stem_is_changed(
     asked = convert.logits
 
     def wrong(path, file_format, of, images):
-        logits, who = asked(path, file_format, of, images)
+        logits, who, independent = asked(path, file_format, of, images)
         own = of.spec.config.in_channels == channels
-        return logits * (1.001 if own else 1), who
+        return logits * (1.001 if own else 1), who, independent
 
     monkeypatch.setattr(convert, "logits", wrong)
     done = run("convert", "a.safetensors", "b.safetensors", "--in-channels", 1, "--verify")
