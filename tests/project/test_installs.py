@@ -6,6 +6,7 @@ Everything runs in a Python of its own with made-up packages, so that no framewo
 import importlib.resources
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -13,10 +14,12 @@ import sys
 import tomllib
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 
+import available
 import densenet_multi as dm
 
 ROOT = Path(__file__).parents[2]
@@ -332,6 +335,18 @@ def test_numpy_1_is_pinned_where_mxnet_is_and_nowhere_else(version):
     pins = pins_on(version)
     assert ("mxnet" in requested_on(version, extra)) == (version != "3.13")
     assert pins["numpy"].startswith("1.") == ("mxnet" in pins) == (version != "3.13")
+
+
+@pytest.mark.skipif(not BACKENDS, reason="every backend was removed")
+def test_a_backend_that_this_python_cannot_have_is_left_out_with_the_reason(monkeypatch):
+    """The tests then request the others; ``--backends`` with its word still fails."""
+    first, *others = BACKENDS
+    requires = [f"gone==1.5; python_version < '3' and extra == '{first}'", "numpy>=1.26"]
+    requires += [f"here>=2; extra == '{name}'" for name in others]
+    monkeypatch.setattr(available, "distribution", lambda _: SimpleNamespace(requires=requires))
+    (reason,) = available.left_out().items()
+    version = platform.python_version()
+    assert reason == (first, f"gone==1.5 does not exist for Python {version} on this platform")
 
 
 def test_torch_is_pinned_in_one_place():
