@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .._checks import bad
-from ..weights import WeightsError
+from ..weights import COUNTER, WeightsError
 from .recognize import LAYER
 
 Layer = TypeVar("Layer", bound=Hashable)  # whatever names one in a file
@@ -99,6 +99,7 @@ def chapter_names(shapes: Shapes, prefix: str | None = None) -> dict[str, str] |
         if place.startswith(around) and place not in inside
     }
     _find_outside(found, outside, len(blocks))
+    _refuse_others_inside(shapes, found, around)
     canonical = {name: shapes[file_name] for file_name, name in found.items()}
     check_fraction(canonical)
     return found
@@ -205,6 +206,19 @@ def _find_outside(found: dict[str, str], outside: dict[str, _Layer], blocks: int
     linear = [layer for layer in left.values() if layer.kind == "linear"]
     if len(linear) == 1 and linear[0].shapes["weight"][1] == width:
         _put(found, linear[0], "classifier")
+
+
+def _refuse_others_inside(shapes: Shapes, found: Mapping[str, str], around: str) -> None:
+    """Refuse what computes between the network's layers, such as a PReLU; not another head."""
+    used = {name.removeprefix(around).partition(".")[0] for name in found}
+    for name, shape in shapes.items():
+        first, _, rest = name.removeprefix(around).partition(".")
+        is_inside = name.startswith(around) and bool(rest) and (first in used or first.isdigit())
+        heads = len(shape) == 2 or len(shapes.get(f"{name.rpartition('.')[0]}.weight", ())) == 2
+        if is_inside and name not in found and not heads and not name.endswith(COUNTER):
+            raise WeightsError(
+                f"{name}: expected the chapter's layers alone, found another one among them"
+            )
 
 
 def _put(found: dict[str, str], layer: _Layer, canonical: str) -> None:

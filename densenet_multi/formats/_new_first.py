@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..weights import Weights
+from ..weights import COUNTER, Weights
 from .recognize import recognize
 
 LEAVES = ("weight", "bias", "running_mean", "running_var")
@@ -32,7 +32,8 @@ def names_of_new_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str] 
     """{name in the file: canonical name} of a network with pytorch-cifar's names; None: no such.
 
     The weights then go through ``old_first``. Names that are not in the result are no part of the
-    network; a head that is no linear layer of the last width is left out.
+    network, or of a head that is no linear layer of the last width. Where anything else is around
+    or among these layers, it is another network.
 
     Arguments:
         shapes: {name in the file: shape in PyTorch's layout}.
@@ -55,12 +56,19 @@ def names_of_new_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str] 
     for head in HEADS:
         if shapes.get(f"{around}{head}.weight", ())[1:] == width:
             found[f"{around}{head}"] = "classifier"
-    return {
+    names = {
         f"{place}.{leaf}": f"{canonical}.{leaf}"
         for place, canonical in found.items()
         for leaf in LEAVES
         if f"{place}.{leaf}" in shapes
     }
+    heads = {place for place in places if len(shapes.get(f"{place}.weight", ())) == 2}
+    others = [
+        name
+        for name in shapes
+        if name.startswith(around) and name not in names and not name.endswith(COUNTER)
+    ]
+    return names if all(name.rpartition(".")[0] in heads for name in others) else None
 
 
 def _canonical(match: re.Match[str], first: int) -> str:

@@ -188,12 +188,12 @@ def _named(
         found = _from_prefixes(names)
     else:
         found = _from_numbers(shapes)
-        if found:
+        if len(found) == len(names):
             note = (
                 "its layers have only numbers for names: they were read in that order; padding, "
                 "pooling and the order of concatenation are assumed"
             )
-            return found, OTHERS, [note, *_left_out(names, found)]
+            return found, OTHERS, [note]
     return {name: found.get(name, name) for name in names}, ZOO, []
 
 

@@ -118,12 +118,15 @@ def _variables(
     Where there is one pair of trees, the prefix is for a network inside it, and returned.
     """
     found: dict[str, dict[str, Any]] = {}
-    left_out = []
+    left_out, unknown = [], {}
     for name, array in arrays.items():
         split = _split(dotted(name))
         layer, _, leaf = (split[1] if split else "").rpartition(".")
-        if split is None or leaf not in CANONICAL:
+        if split is None:
             left_out.append(name)
+            continue
+        if leaf not in CANONICAL:
+            unknown[name] = split[0]
             continue
         axes = FROM_CHANNELS_LAST.get(len(array.shape))
         value = to_float(np.asarray(array))
@@ -143,7 +146,12 @@ def _variables(
             "expected the running statistics of Flax Linen's BatchNorms too, found params without "
             "batch_stats; save {'params': ..., 'batch_stats': ...}"
         )
-    return found[around], left_out, prefix if len(found) == 1 else None
+    if inside := [name for name, where in unknown.items() if where == around]:
+        raise WeightsError(
+            "expected the convolutions, BatchNorms and linear layers of a DenseNet alone, found "
+            f"another kind of parameter in this Flax Linen network: {_listed(inside)}"
+        )
+    return found[around], [*left_out, *unknown], prefix if len(found) == 1 else None
 
 
 def _has_kernels(layers: Mapping[str, Any]) -> bool:
@@ -232,6 +240,8 @@ def _numbered_names(
         if path in in_order
     }
     others = [name for name in shapes if name not in found]
+    if any(paths.get(name, ("",))[0].partition("_")[0] != "Dense" for name in others):
+        raise WeightsError(_unknown(shapes))
     return found, [f"left out, because no part of the network: {_listed(others)}"] * bool(others)
 
 

@@ -127,6 +127,18 @@ def test_a_head_of_several_layers_is_left_out():
     assert sorted(found.values()) == sorted(dm.tensors(dm.get_spec("d2l", num_classes=0)))
 
 
+@pytest.mark.parametrize("name", ["1.net.0.1.weight", "2.1.weight", "9.weight", "0.2.alpha"])
+def test_a_layer_among_the_chapters_is_not_left_out(name):
+    with pytest.raises(dm.WeightsError, match=f"{name}: expected the chapter's layers alone"):
+        chapter_names(shapes(D2L, "torch 1") | {name: (1,)})
+
+
+def test_what_is_beside_the_network_is_left_out():
+    given = shapes(D2L, "torch 2", "model.") | {"criterion.weight": (10,), "model.f1.total": (10,)}
+    given |= {"model.net.0.1.num_batches_tracked": ()}
+    assert len(chapter_names(given)) == len(given) - 3
+
+
 def test_several_networks_are_told_apart_by_a_prefix():
     given = shapes(D2L, "torch 1", "model.") | shapes(D2L, "torch 1", "ema.")
     with pytest.raises(dm.WeightsError, match=r"found 2; choose one with\n  prefix='ema\.'\n"):

@@ -198,6 +198,17 @@ def test_what_no_tensor_shows_must_be_said(tmp_path, change, message):
         assert read.spec.config == dm.get_spec("densenet121", num_classes=2, bn_decay=0.99).config
 
 
+@pytest.mark.parametrize("place", ["PReLU_0", "DenseBlock_0.DenseLayer_0.PReLU_1"])
+def test_what_computes_in_the_network_is_not_left_out(tmp_path, place):
+    arrays = numbered(CIFAR, variables(CIFAR)[1])
+    slope = {f"params.{place}.negative_slope": np.ones((), np.float32)}
+    with pytest.raises(dm.WeightsError, match=f"another kind of parameter .*{place}"):
+        formats.read(written(tmp_path / "x", arrays | slope))
+    scale = {f"params.{place.replace('PReLU', 'LayerNorm')}.scale": np.ones(3, np.float32)}
+    with pytest.raises(dm.WeightsError, match="another Linen network"):
+        formats.read(written(tmp_path / "y", arrays | scale))
+
+
 @pytest.mark.parametrize("in_blocks", [False, True])
 def test_layers_that_are_only_numbered_are_read_in_order_where_that_is_said(tmp_path, in_blocks):
     spec = dm.get_spec("densenet_bc32_k32")

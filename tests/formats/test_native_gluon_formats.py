@@ -103,11 +103,11 @@ def unit(out, kernel):
     return made
 
 
-def readers_network(spec):
+def readers_network(spec, activation=None):
     """A spec as a reader of the chapter builds it, with random parameters in float64."""
     network = nn.Sequential()
     network.add(nn.Conv2D(spec.config.num_init_features, 7, 2, 3), nn.BatchNorm())
-    network.add(nn.Activation("relu"), nn.MaxPool2D(3, 2, 1))
+    network.add(activation or nn.Activation("relu"), nn.MaxPool2D(3, 2, 1))
     for block, transition in spec.stages:
         network.add(Layers(len(block.layers), spec.config.growth_rate))
         if transition:
@@ -138,6 +138,15 @@ def test_a_readers_network_answers_as_what_is_read_of_it(tmp_path, numbered):
     expected = network(mx.nd.from_numpy(x, zero_copy=False)).asnumpy()
     assert deviation(dm.reference.predict(read.spec, read.weights, x), expected) < 1e-13
     assert "assumed" in read.notes[0]
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_readers_other_activation_is_not_left_out(tmp_path, numbered):
+    network = readers_network(small("plain with bias"), nn.PReLU())
+    path = str(tmp_path / "net.params")
+    network.collect_params().save(path) if numbered else network.save_parameters(path)
+    with pytest.raises(dm.WeightsError, match=r"alpha: (unexpected|expected the chapter's)"):
+        formats.read(path)
 
 
 @pytest.mark.parametrize("kind", SMALL_SPECS)

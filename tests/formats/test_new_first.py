@@ -86,6 +86,13 @@ def test_other_networks_are_none_of_these(lost):
     assert names_of_new_first({n: info.shape for n, info in dm.tensors(SPEC).items()}) is None
 
 
+@pytest.mark.parametrize("name", ["dense1.0.act.weight", "bn1.weight", "trans1.se.fc.bias"])
+def test_networks_with_other_layers_are_none_of_these(name):
+    shapes = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in names(SPEC).items()}
+    assert names_of_new_first(shapes)
+    assert names_of_new_first(shapes | {name: (1,)}) is None
+
+
 def test_another_head_is_left_out():
     shapes = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in names(SPEC).items()}
     shapes["linear.weight"] = (4, 99)
