@@ -16,6 +16,7 @@ import numpy as np
 from ..checkpoint import Checkpoint
 from ..manifest import tensors
 from ..spec import DenseNetSpec
+from ..weights import WeightsError
 from ._flax_files import dotted, is_of_optimizer, names_of_flax, nested, read_arrays, write_orbax
 from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
 from ._networks import find_network
@@ -35,6 +36,7 @@ LEAVES = {  # kind of tensor -> NNX' leaf
     "linear.weight": "kernel",
     "linear.bias": "bias",
 }
+STATE = ("count", "key")  # of random numbers
 CANONICAL = {leaf: kind.partition(".")[2] for kind, leaf in LEAVES.items()}
 
 
@@ -51,6 +53,10 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         layer, _, leaf = dotted(full).rpartition(".")
         axes = FROM_CHANNELS_LAST.get(len(value.shape))
         if leaf not in CANONICAL or axes is None or is_of_optimizer(layer):
+            if "denseblock" in layer and leaf not in STATE and not is_of_optimizer(layer):
+                raise WeightsError(
+                    f"{full}: expected the layers of a DenseNet alone, found another one"
+                )
             left_out.append(full)  # an optimizer's, or dropout's random state
             continue
         array = to_float(np.asarray(value)).transpose(axes)

@@ -209,6 +209,13 @@ def test_what_computes_in_the_network_is_not_left_out(tmp_path, place):
         formats.read(written(tmp_path / "y", arrays | scale))
 
 
+def test_what_computes_in_a_network_of_nnx_is_not_left_out(tmp_path):
+    arrays = to_nnx(SPEC, variables(SPEC)[1])
+    arrays["features.denseblock1.denselayer1.act.negative_slope"] = np.ones((), np.float32)
+    with pytest.raises(dm.WeightsError, match=r"act\.negative_slope: expected the layers of a"):
+        formats.read(written(tmp_path / "x", arrays))
+
+
 @pytest.mark.parametrize("in_blocks", [False, True])
 def test_layers_that_are_only_numbered_are_read_in_order_where_that_is_said(tmp_path, in_blocks):
     spec = dm.get_spec("densenet_bc32_k32")
