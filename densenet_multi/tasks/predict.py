@@ -54,18 +54,18 @@ def predict(
 
     Raises ``DataError`` (which names the image), and as ``evaluate.evaluate``.
     """
-    path, images = Path(path), [Path(image) for image in images]
+    path, paths = Path(path), tuple(Path(image) for image in images)
     top, batch_size = integer("top", top, 1), integer("batch_size", batch_size, 1)
     backend_name = known_or_first_installed(backend_name)
     checkpoint, size = load_classifier(path, image_size)
     classes = checkpoint.spec.config.num_classes
     names = checkpoint.usage.class_names or tuple(f"class {i}" for i in range(classes))
     prepare = Preparation(size, checkpoint.spec.config.in_channels, checkpoint.usage)
-    for image in images:  # a wrong file is found before a framework is imported
+    for image in paths:  # a wrong file is found before a framework is imported
         with open_image(image):
             pass
     say_assumed_pixels(path, checkpoint, say)
-    files = ImageFiles(tuple(images), np.zeros(len(images), np.int64), prepare)
+    files = ImageFiles(paths, np.zeros(len(paths), np.int64), prepare)
     backend, model = build_model(checkpoint, backend_name, device)
     found = []
     for indices, logits in batches_of_logits(path, backend, model, files, batch_size):
@@ -74,7 +74,7 @@ def predict(
                 {"class": names[i], "index": int(i), "probability": float(probabilities[i])}
                 for i in highest(probabilities, top)
             ]
-            found.append({"image": str(images[index]), "top": rows})
+            found.append({"image": str(paths[index]), "top": rows})
     return found
 
 
