@@ -150,7 +150,8 @@ def test_without_a_classifier_the_peer_gives_pooled_features(tmp_path):
     kerashub.write(tmp_path / "x.weights.h5", checkpoint)
     x = images(spec, 65)
     misread = replace(checkpoint, weights={n: 2 * a for n, a in checkpoint.weights.items()})
-    found, _ = kerashub.library_logits(tmp_path / "x.weights.h5", misread, x)  # reads the file itself
+    # the library reads the file itself
+    found, _ = kerashub.library_logits(tmp_path / "x.weights.h5", misread, x)
     assert found.dtype == np.float64
     assert deviation(found, dm.reference.predict(spec, checkpoint.weights, x)) < 1e-12
     cifar = dm.Checkpoint(dm.get_spec("densenet121", stem="cifar"), {})
