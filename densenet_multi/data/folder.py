@@ -216,9 +216,9 @@ def find_folder(path: str | os.PathLike[str]) -> Folder:
     """
     root = Path(path)
     if not root.is_dir():
-        found = "a file" if root.is_file() else broken_link(root) or "none"
+        other = "a file" if root.is_file() else broken_link(root) or "none"
         raise DataError(
-            f"{root}: expected a folder that holds a folder for each class, found {found}"
+            f"{root}: expected a folder that holds a folder for each class, found {other}"
         )
     folders = _folders(root)
     parts = _parts(root, folders)

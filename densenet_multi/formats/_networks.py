@@ -155,7 +155,7 @@ def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]
     """The only BatchNorm that is left and has the width of the last block's maps, by any name."""
     width = _width(shapes, found.names)
     for scope in dict.fromkeys((around, found.prefix)):
-        places = {}
+        places: dict[str, dict[str, str]] = {}
         for name in others:
             layer, _, leaf = name.removeprefix(scope).rpartition(".")
             if name.startswith(scope) and "." not in layer and leaf in LEAVES:
