@@ -16,8 +16,9 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -292,7 +293,7 @@ def _from_prefixes(names: list[str]) -> dict[str, str]:
 # --- Bytes --------------------------------------------------------------------------------------
 
 
-def _arrays(file: BinaryIO, size: int) -> Iterator[tuple[str, Any]]:
+def _arrays(file: BufferedReader, size: int) -> Iterator[tuple[str, Any]]:
     _, _, count = _unpack(file, "<QQQ")
     if count > MOST_ARRAYS:
         raise WeightsError(f"expected at most {MOST_ARRAYS:,} arrays, found a header for {count:,}")
@@ -314,7 +315,7 @@ def _arrays(file: BinaryIO, size: int) -> Iterator[tuple[str, Any]]:
         raise WeightsError("expected the end of the file after the names, found more")
 
 
-def _array(file: BinaryIO, size: int) -> Any:
+def _array(file: BufferedReader, size: int) -> Any:
     (magic,) = _unpack(file, "<I")
     version = ARRAY_MAGIC.get(magic)
     if version is None:
@@ -335,15 +336,17 @@ def _array(file: BinaryIO, size: int) -> Any:
     count = math.prod(shape)
     if min(shape) < 0 or count * dtype.itemsize > size:
         raise WeightsError(f"expected an array that fits in the file, found shape {tuple(shape)}")
-    array = np.frombuffer(_take(file, count * dtype.itemsize), dtype).reshape(shape)
-    return array.astype(np.float32) if kind == 2 else array
+    array = np.empty(count, dtype)  # not of the bytes that were read: others may write to it
+    if file.readinto(memoryview(array.view(np.uint8))) != array.nbytes:
+        raise WeightsError(f"expected {array.nbytes:,} more bytes, found the end of the file")
+    return array.reshape(shape).astype(np.float32 if kind == 2 else dtype, copy=False)
 
 
-def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
+def _unpack(file: BufferedReader, layout: str) -> tuple[int, ...]:
     return struct.unpack(layout, _take(file, struct.calcsize(layout)))
 
 
-def _take(file: BinaryIO, count: int) -> bytes:
+def _take(file: BufferedReader, count: int) -> bytes:
     content = file.read(count)
     if len(content) != count:
         raise WeightsError(f"expected {count:,} more bytes, found the end of the file")
