@@ -17,7 +17,14 @@ class ConfigError(ValueError):
     """A hyper-parameter is impossible; the message names the field, the value, what is allowed."""
 
 
-NOT_MISTYPED = {"onnx", "tflite", "openvino", "coreml", "tensorrt"}  # other things, near or not
+NOT_MISTYPED = {
+    "onnx",
+    "torchscript",
+    "tflite",
+    "openvino",
+    "coreml",
+    "tensorrt",
+}  # other things, near or not
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}

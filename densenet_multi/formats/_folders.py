@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Checkpoint
+from ..spec import POOLS
 from ..weights import WeightsError
 
 Found = tuple[str, str]  # what it is; what to do
@@ -28,6 +29,12 @@ WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".ker
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 OF_ORBAX = {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "_sharding", "checkpoint"}
 OF_ZARR = (".zarray", "zarr.json")  # in the folder of an array
+
+SHOWN = (  # arguments of timm's models that tensors show, or that matter in training alone
+    *("num_classes", "in_chans", "growth_rate", "block_config", "bn_size", "memory_efficient"),
+    *("drop_rate", "proj_drop_rate", "pretrained", "checkpoint_path"),
+)
+USUAL = {"act_layer": ("relu",), "norm_layer": ("batchnorm2d",), "global_pool": ("avg", "max", "")}
 
 FROM_TENSORFLOW = (
     "load it with the code that built the model, and save it as Keras does: "
@@ -74,6 +81,11 @@ def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoin
     if problem := _other_function(config):
         raise WeightsError(f"{path}: {problem}")
     network = checkpoint.spec.config
+    arguments = config.get("model_args")
+    given = {**config, **arguments} if isinstance(arguments, dict) else config
+    if given.get("global_pool") == "max":
+        network = replace(network, global_pool="max")
+    spec = network.resolve()
     values: dict[str, Any] = {}
     names = _class_names(config)
     if names and len(names) == (network.num_classes or len(names)):
@@ -85,10 +97,10 @@ def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoin
         )
     values |= _preparation(config, network.in_channels)
     try:
-        usage = checkpoint.usage.stating(**values).fits(checkpoint.spec)
+        usage = checkpoint.usage.stating(**values).fits(spec)
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from None
-    return replace(checkpoint, usage=usage, notes=tuple(notes))
+    return replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -112,21 +124,11 @@ def _other_function(config: Mapping[str, Any]) -> str | None:
     if re.match(r"densenet(blur|\d+d)", named):  # timm's with other stems, pools or activations
         return f"expected torchvision's network, found {named!r}, which computes something else"
     arguments = config.get("model_args")
-    shown = {
-        "num_classes",
-        "in_chans",
-        "growth_rate",
-        "block_config",
-        "bn_size",
-        "memory_efficient",
-    }
-    shown |= {"drop_rate", "proj_drop_rate", "pretrained", "checkpoint_path"}
     for name, value in (arguments if isinstance(arguments, dict) else {}).items():
-        usual = {"act_layer": ("relu",), "norm_layer": ("batchnorm2d",), "global_pool": ("avg", "")}
-        if name not in shown and value is not None and value not in usual.get(name, ()):
+        if name not in SHOWN and value is not None and value not in USUAL.get(name, ()):
             return f"expected torchvision's network, found one with {name} {value!r}"
     pool = config.get("global_pool") or "avg"
-    return None if pool == "avg" else f"expected a global average pooling, found {pool!r}"
+    return None if pool in POOLS else f"expected a global pooling of avg or max, found {pool!r}"
 
 
 def _class_names(config: Mapping[str, Any]) -> list[str]:

@@ -200,13 +200,13 @@ def _text(file: _File) -> Found | None:
 
 def _decoded(head: bytes) -> str | None:
     """The head as text; None where it is not."""
+    is_markup = re.match(rb"\s*<(!doctype|html|head|\?xml)", head, re.IGNORECASE)
     try:
-        text = head.decode()
+        text = head.decode("utf-8-sig", "replace" if is_markup else "strict")
     except UnicodeDecodeError as error:
         if error.end < len(head) or error.start < HEAD - 4:  # not a letter that was cut in two
             return None
-        text = head[: error.start].decode()
-    text = text.removeprefix("\ufeff")
+        text = head[: error.start].decode("utf-8-sig")
     return text if all(c.isprintable() or c in "\t\n\r\f" for c in text) else None
 
 

@@ -1,5 +1,6 @@
 """What is no file of weights is called what it is, with what to do about it."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -89,6 +90,10 @@ FILES = {  # what a file is called: (its name, its content)
         b"\n<!DOCTYPE html><html><head>\n<title>\n Sign in </title>",
     ),
     "a web page (HTML)": ("x.h5", b'<html lang="en"><body>Quota exceeded'),
+    "a web page (HTML) with the title 'Datei nicht": (
+        "x.keras",
+        "<!DOCTYPE html><title>Datei nicht verfügbar</title>".encode("latin-1"),
+    ),
     "a server's error message (XML, 'AccessDenied')": (
         "x.pth",
         b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
@@ -370,6 +375,18 @@ def test_its_configuration_says_how_the_weights_are_used(hub):
     assert not usage.assumed
 
 
+@pytest.mark.parametrize(
+    "changes", [{"global_pool": "max"}, {"model_args": {"global_pool": "max"}}], ids=str
+)
+def test_its_pooling_is_the_networks(hub, changes):
+    checkpoint = formats.read(hub({**TIMMS, **changes}))
+    assert (
+        checkpoint.spec
+        == dm.DenseNetConfig(**{**dataclasses.asdict(SPEC.config), "global_pool": "max"}).resolve()
+    )
+    assert formats.read(hub(TIMMS)).spec == SPEC
+
+
 def test_classes_are_in_the_order_of_their_numbers(hub):
     numbered = {"10": "k", "2": "c", "0": "a", "1": "b"}
     three = {key: name for key, name in numbered.items() if key != "10"}
@@ -389,7 +406,8 @@ def test_names_for_another_number_of_classes_are_left_out_and_said(hub):
     ("changes", "found"),
     [
         ({"architecture": "densenetblur121d"}, "densenetblur121d"),
-        ({"global_pool": "max"}, "expected a global average pooling, found 'max'"),
+        ({"global_pool": "avgmax"}, "expected a global pooling of avg or max, found 'avgmax'"),
+        ({"model_args": {"global_pool": "catavgmax"}}, "global_pool 'catavgmax'"),
         ({"model_args": {"aa_layer": "blur"}}, "aa_layer 'blur'"),
         ({"model_args": {"act_layer": "silu"}}, "act_layer 'silu'"),
         ({"pretrained_cfg": {"mean": [0, 0, "x"], "std": [1, 1, 1]}}, "mean"),
