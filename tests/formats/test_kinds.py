@@ -119,7 +119,7 @@ FILES = {  # what a file is called: (its name, its content)
     "an archive of torch.package": ("x.pt", zipped("x/.data/extern_modules", "x/m/data.pkl")),
     "NumPy arrays (a, b)": ("x.npz", zipped("a.npy", "b.npy")),
     "one NumPy array": ("x.npy", b"\x93NUMPY\x01\0"),
-    "an ONNX network": ("x.onnx", ONNX),
+    "an ONNX network; ": ("x.bin", ONNX),
     "an ONNX network, by its name": ("x.onnx", ONNX[:-1]),
     "a Core ML network": ("x.mlmodel", message(1, 5) + message(2, b"d") + message(500, b"n")),
     "a Caffe network": ("x.caffemodel", message(1, b"DenseNet") + message(100, b"layer") * 3),
@@ -247,6 +247,21 @@ def test_whatever_a_file_holds_it_is_named_or_read(tmp_path_factory, start, cont
     except dm.WeightsError as error:
         text = str(error)
     assert text in formats.FORMATS or re.match(f"{path}: expected .*found ", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["portable", "torchvision", "nnx"])
+def test_a_safetensors_file_that_ends_too_early_says_how_much_is_there(tmp_path, weights, name):
+    path = tmp_path / "x.safetensors"
+    formats.write(path, dm.Checkpoint(SPEC, weights), name)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    expected = f"found {len(whole) - 1:,} of {len(whole):,} bytes; download or copy it again"
+    assert refusal(path).endswith(expected)
+    path.write_bytes(whole[:100])
+    assert re.search(r"found 100 of at least [\d,]+ bytes; download", refusal(path))
+    with pytest.raises(dm.WeightsError) as caught:
+        dm.load_weights(path)
+    assert "another project" not in str(caught.value)
 
 
 # --- What is no ordinary file -------------------------------------------------------------------
