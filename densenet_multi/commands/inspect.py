@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def inspect(file: Path, file_format: str | None, prefix: str | None, output_format: str) -> None:
     """Print what the checkpoint FILE is: format, variant, counts, usage, anything unusual.
 
-    Formats: portable, torchvision (also timm), keras, kerashub, gluon (the MXNet zoo), nnx.
+    Formats: portable, torchvision (also timm), keras, kerashub, gluon (the MXNet zoo), nnx, linen.
     """
     from ..tasks import convert as conversion
 

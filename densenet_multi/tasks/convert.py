@@ -149,7 +149,7 @@ def convert(
     if np.ptp(expected, axis=0).max() <= tolerance * np.abs(expected).max():
         notes = (*notes, "all images get the same answer, so the verification shows little")
     if source_format == "portable":  # which is what this package says it is
-        independent = confirmed
+        independent = confirmed or destination_format == "portable"
     if not independent:
         notes = (*notes, NOT_INDEPENDENT)
     verified = {

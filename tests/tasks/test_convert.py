@@ -300,3 +300,19 @@ def test_stating_nothing_changes_nothing():
     made = dm.Checkpoint(SPEC, {}, dm.Usage(mean=(0, 0, 0), image_size=5))
     assert with_pixels(made) == made
     assert with_outputs(made, None, None) == made
+
+
+@pytest.mark.usefixtures("files")
+def test_a_verification_by_our_own_reading_is_called_no_verification():
+    for source, destination, *options, verified in [
+        ("a.safetensors", "b.safetensors", False),
+        # a portable file is what this package says it is
+        ("b.safetensors", "c.safetensors", True),
+        ("b.safetensors", "d.safetensors", "--to", "torchvision", False),
+    ]:
+        done = run("convert", source, destination, "--verify", "--format", "json", *options)
+        assert done.exit_code == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert result["verified"] == verified
+        said = "compared with our own reading, not independent" in " ".join(result["notes"])
+        assert said != verified

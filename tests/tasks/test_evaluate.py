@@ -343,6 +343,8 @@ def test_without_a_backend_the_one_that_trained_is_used(colours, folder, tmp_pat
     monkeypatch.setattr(_trained_by, "first_installed", lambda: NAME)
     monkeypatch.setattr(_trained_by, "framework_versions", lambda _: {"x": "1"})
     last = dm.backend_names()[-1]
+    if last == NAME:
+        pytest.skip("takes two")
     source = f"densenet_multi, {last}, sample"
     path = saved(tmp_path / "w.safetensors", COLOUR, source=source, **PIXELS)
     monkeypatch.setattr(evaluate, "framework_versions", lambda name: {name: "1"})
