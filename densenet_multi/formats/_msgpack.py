@@ -55,13 +55,14 @@ def is_msgpack(head: bytes) -> bool:
     return name.isascii() and name.decode().isprintable()
 
 
-def read_msgpack(content: bytes) -> Any:
+def read_msgpack(content: bytes | memoryview) -> Any:
     """What a file describes: dictionaries, lists, texts, numbers and NumPy's arrays.
 
-    An array of another kind than NumPy's own numbers and bfloat16, which becomes float32, is None.
-    Raises ``WeightsError`` where it is another kind of file, or damaged.
+    Bytes and arrays are views of the content. An array of another kind than NumPy's own numbers and
+    bfloat16, which becomes float32, is None. Raises ``WeightsError`` where it is another kind of
+    file, or damaged.
     """
-    reader = _Reader(content)
+    reader = _Reader(memoryview(content))
     found = reader.next()
     if reader.at != len(content):
         raise WeightsError("expected the end of the file after its MessagePack map, found more")
@@ -71,10 +72,10 @@ def read_msgpack(content: bytes) -> Any:
 class _Reader:
     """A place in a file, and the next object from there."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: memoryview) -> None:
         self.content, self.at, self.objects = content, 0, 0
 
-    def take(self, count: int) -> bytes:
+    def take(self, count: int) -> memoryview:
         taken = self.content[self.at : self.at + count]
         if len(taken) != count:
             raise WeightsError(
@@ -124,24 +125,24 @@ class _Reader:
         if kind == "bytes":
             return self.take(count)
         if kind == "text":
-            return self.take(count).decode("utf-8", "replace")
+            return str(self.take(count), "utf-8", "replace")
         code, content = self.number("b"), self.take(count)
         return _array(content) if code in (ARRAY, SCALAR) else None
 
 
-def _array(content: bytes) -> npt.NDArray[Any] | None:
+def _array(content: memoryview) -> npt.NDArray[Any] | None:
     described = read_msgpack(content)
-    if not isinstance(described, list) or len(described) != 3:
+    shape, name, raw = described if isinstance(described, list) and len(described) == 3 else [0] * 3
+    if isinstance(name, memoryview):  # Flax of before 2020
+        name = str(name, "ascii", "replace")
+    if not isinstance(shape, list) or not isinstance(raw, memoryview) or not isinstance(name, str):
         raise WeightsError("expected an array's shape, dtype and bytes, found something else")
-    shape, name, raw = described
-    if isinstance(name, bytes):  # Flax of before 2020
-        name = name.decode("ascii", "replace")
     narrow = name == "bfloat16"
     if not narrow and name not in DTYPES:
         return None
     dtype = np.dtype("<u2" if narrow else name)
-    fits = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
-    if not fits or len(shape) > 32 or math.prod(shape) * dtype.itemsize != len(raw):
+    counts = all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 32
+    if not counts or math.prod(shape) * dtype.itemsize != len(raw):
         raise WeightsError(
             f"expected an array of the shape {shape!r:.60} and dtype {name}, found {len(raw):,} "
             "bytes"
