@@ -232,7 +232,8 @@ def _numbered_names(
         raise WeightsError(
             f"expected a layout of Flax Linen that is known here, found {what}: no tensor shows "
             "padding, pooling or the order of concatenation; where they are those of this package "
-            "(docs/conventions.md), say so with source_format='linen' and variant='densenet121'"
+            "(docs/conventions.md), say so: convert('SOURCE', 'NEW.safetensors', "
+            "source_format='linen', variant='densenet121')"
         )
     found = {
         name: f"{in_order[path]}.{name.rpartition('.')[2]}"
