@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 def predict(weights: Path, images: tuple[Path, ...], output_format: str, **given: Any) -> None:
     """Classify each IMAGE with WEIGHTS, a portable file, and print the most probable classes.
 
-    An IMAGE is a PNG or JPEG file of any size and mode. It is resized to a square, not cropped.
+    An IMAGE is a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size and mode. It is resized to a
+    square, not cropped.
     """
     from ..tasks import predict as prediction
 

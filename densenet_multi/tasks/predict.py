@@ -43,7 +43,7 @@ def predict(
 
     Arguments:
         path: the portable file.
-        images: PNG or JPEG files, of any size and mode; each is stretched to a square.
+        images: files of any kind that ``data.read_image`` reads; each is stretched to a square.
         backend_name: which backend predicts; None is the one that trained the network, or else the
             first that is installed.
         top: how many classes, or all if there are fewer; None is all where each class has a
