@@ -9,10 +9,11 @@ import click
 
 from .options import AT_LEAST_1, NewPath, Numbers, format_option, prefix_option
 from .output import errors_as_exit_codes, facts, print_result
+from .paths import ExistingPath
 
 
 @click.command()
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("source", type=ExistingPath())
 @click.argument("dest", type=NewPath())
 @click.option(
     "--from", "source_format", help="Format of SOURCE.  [default: detected from its content]"

@@ -10,11 +10,12 @@ import click
 
 from .._checks import check_names
 from ..backends import backend_names
+from .paths import ExistingPath
 
 # --- Types --------------------------------------------------------------------------------------
 
 AT_LEAST_1 = click.IntRange(min=1)
-EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FILE = ExistingPath(dir_okay=False)
 
 
 class NewPath(click.Path):

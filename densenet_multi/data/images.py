@@ -222,6 +222,8 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
 
     if broken := broken_link(Path(path)):
         raise ImageFileError(path, broken, advice="mend it, or take it away")
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would never end
+        raise ImageFileError(path, "no file", advice="take it away")
     # Pillow warns of what it passes over, and of images up to twice the limit
     with warnings.catch_warnings(action="ignore"), Path(path).open("rb") as file:
         start = file.read(READ)

@@ -105,7 +105,7 @@ def _is_path(text: str, outputs: int) -> bool:
 
 
 def _names_in(path: Path) -> list[Any]:
-    if not path.exists():
+    if not path.is_file():
         expected = "expected names separated by commas, or a file with one in each line"
         raise ConfigError(f"class_names: {expected}; found no file {str(path)!r}")
     size = path.stat().st_size

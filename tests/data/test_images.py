@@ -1,5 +1,6 @@
 """Images of every kind that is read, and what is refused by its name."""
 
+import os
 import struct
 
 import numpy as np
@@ -230,3 +231,10 @@ def test_a_file_of_any_kind_that_breaks_off_is_damaged(tmp_path, suffix):
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(DataError, match=r"found a damaged one .*; replace it"):
         read_image(path, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are of Unix")
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="found no file; take it away"):
+        read_image(tmp_path / "pipe.png", 3)
