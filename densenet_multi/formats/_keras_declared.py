@@ -7,79 +7,81 @@ pooling, activations. What can be expressed is taken over; anything else is refu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..weights import WeightsError
-from ._keras_graph import Graph, Layer
-
-IDLE = (  # layers that change nothing in a prediction
-    "Dropout",
-    "SpatialDropout2D",
-    "GaussianNoise",
-    "GaussianDropout",
-    "AlphaDropout",
-    "ActivityRegularization",
-    "Identity",
-    "RandomFlip",
-    "RandomRotation",
-    "RandomZoom",
-    "RandomTranslation",
-    "RandomContrast",
-    "RandomBrightness",
-    "RandomCrop",
+from ._chapter import pads_same
+from ._keras_found import Declared
+from ._keras_graph import DAMAGE, Graph, Layer
+from ._keras_head import is_head, read_head
+from ._keras_layers import (
+    IDLE,
+    OTHER,
+    check_convolution,
+    check_norm,
+    dtype_policy,
+    expect,
+    expect_kind,
+    kernel_of,
+    only_reader,
+    past_idle,
+    relu_after,
+    same_padding,
+    zeros_before,
 )
-ACTIVATIONS = {"linear": "none", "softmax": "softmax", "sigmoid": "sigmoid"}
-GLOBAL_POOLS = {"GlobalAveragePooling2D": "avg", "GlobalMaxPooling2D": "max"}
-BEFORE = ("Rescaling", "Normalization", "TrueDivide", "Multiply", "Add", "Subtract")
-LEAVES = {  # class -> canonical leaves, in the order in which Keras 3 numbers its variables
-    "Conv2D": ("weight", "bias"),
-    "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
-    "Dense": ("weight", "bias"),
-}
+from ._keras_pixels import SCALING, SIZING
 
-
-@dataclass
-class Declared:
-    """What a declaration says about a network.
-
-    Attributes:
-        layers: {canonical layer: layer}.
-        fields: of ``DenseNetConfig``, those that no tensor shows.
-        before: the layers between the images and the stem, which prepare pixels.
-        image_size: pixels per side; None: any.
-        activation: see ``Usage``; None where the head was left out.
-        end: the layer whose output this package's network gives.
-        stored: {place: (mean, variance)} of a Normalization that the file keeps as weights.
-        notes: sentences for the user.
-    """
-
-    layers: dict[str, Layer] = field(default_factory=dict)
-    fields: dict[str, Any] = field(default_factory=dict)
-    before: list[Layer] = field(default_factory=list)
-    image_size: int | None = None
-    activation: str | None = None
-    end: Layer | None = None
-    stored: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+NEXT = "Keep using this model in Keras, or train a network of this package"
+CHAPTER = {"DenseBlock", "TransitionBlock"}  # of Dive into Deep Learning, in any module
 
 
 def declared_network(graph: Graph) -> Declared:
     """The network of a graph. Raises ``WeightsError``, which names the layer that differs."""
-    return _Walk(graph).declared
+    if {layer.kind.rpartition(".")[2].rpartition(">")[2] for layer in graph.layers} >= CHAPTER:
+        raise WeightsError(pads_same("Keras"))
+    kinds = {layer.kind for layer in graph.layers}
+    if not any(kind in ("Concatenate", "Lambda", "TFOpLambda") or "." in kind for kind in kinds):
+        raise WeightsError(
+            "expected a DenseNet's layers, whose maps are concatenated; found a model without a "
+            "Concatenate layer"
+        )
+    try:
+        found = _Walk(graph).declared
+    except WeightsError as error:
+        raise WeightsError(f"{error}. {NEXT}" if OTHER in str(error) else str(error)) from None
+    except DAMAGE as error:
+        raise WeightsError(
+            f"expected a model's declaration, found a damaged one ({error!r:.80})"
+        ) from None
+    if graph.own:
+        found.notes.append(
+            f"its model is of a class of its own ({', '.join(graph.own[:3])}), which may compute "
+            "something else than its layers declare; it was read as they declare"
+        )
+    policies = {dtype_policy(layer.config.get("dtype")) for layer in found.layers.values()}
+    if halves := sorted(policy for policy in policies if "16" in policy):
+        found.notes.append(
+            f"its layers compute in {', '.join(halves)}; here they compute in the weights' own "
+            "dtype, so answers differ in the third digit"
+        )
+    return found
 
 
 class _Walk:
     def __init__(self, graph: Graph) -> None:
         self.declared = Declared()
         self.drops: set[float] = set()
+        self.left_out: list[Layer] = []
+        self.joined: dict[Layer, int] = {}  # concatenations -> how many maps of the block
+        self.size: int | None = None  # pixels per side of the map
+        self.is_same_here = False  # SAME pads as the paper does at the declared size
         shape = graph.input.config.get("batch_shape") or graph.input.config.get("batch_input_shape")
         self._read_size(graph.input, shape)
         x = self._before(graph.input)
+        self.size = self.declared.image_size
         x = self._stem(x)
         last = self._blocks(x)
-        self._head(last, graph.output)
+        read_head(self.declared, last, graph.outputs, self.size)
         self._same_everywhere()
 
     # --- Before the network ---------------------------------------------------------------------
@@ -91,23 +93,22 @@ class _Walk:
             self.declared.notes.append(
                 f"it is declared for images of {shape[1]}x{shape[2]}; this package's are square"
             )
-        elif shape[1]:
+        elif shape[1] and shape[2]:
             self.declared.image_size = int(shape[1])
 
     def _before(self, layer: Layer) -> Layer:
         """Follow what prepares pixels, up to the layer before the stem."""
         while True:
-            following = self._only_reader(layer)
-            if following.kind in BEFORE:
+            following = only_reader(layer)
+            if following.kind in SCALING:
                 self.declared.before.append(following)
-            elif following.kind in ("Resizing", "CenterCrop"):
+            elif following.kind in SIZING:
                 size = following.config.get("height"), following.config.get("width")
                 self.declared.notes.append(
                     f"its layer {following} was left out: this package resizes images itself, "
                     f"here to {size[0]}x{size[1]}"
                 )
-                if size[0] == size[1]:
-                    self.declared.image_size = int(size[0])
+                self.declared.image_size = int(size[0]) if size[0] == size[1] else None
             elif following.kind not in (*IDLE, "InputLayer"):
                 return layer
             layer = following
@@ -116,402 +117,243 @@ class _Walk:
 
     def _stem(self, layer: Layer) -> Layer:
         """The map that the first block reads."""
-        padded, following = self._padding(self._only_reader(layer))
+        zeros, following = zeros_before(only_reader(layer))
         kernel = self._convolution(following, "features.conv0", (3, 7))
         stride, padding = (2, 3) if kernel == 7 else (1, 1)
-        self._expect(following, "strides", [stride, stride])
-        self._expect_padding(following, padded, padding, kernel, stride)
+        self._step(following, zeros, kernel, stride, padding)
         if kernel == 3:
             return following
-        norm = self._norm(self._only_reader(following), "features.norm0")
-        padded, pool = self._padding(self._only_reader(self._relu(norm)))
-        self._expect_kind(pool, "MaxPooling2D")
-        self._expect(pool, "pool_size", [3, 3])
-        self._expect(pool, "strides", [2, 2])
-        self._expect_padding(pool, padded, 1, 3, 2)
+        norm = self._norm(only_reader(following), "features.norm0")
+        zeros, pool = zeros_before(only_reader(relu_after(norm)))
+        expect_kind(pool, "MaxPooling2D")
+        expect(pool, "pool_size", [3, 3])
+        expect(pool, "data_format", "channels_last")
+        self._step(pool, zeros, 3, 2, 1)  # zeros are as good as nothing: it is after a ReLU
         return pool
 
     def _blocks(self, x: Layer) -> Layer:
         """The ReLU after the last BatchNorm."""
         maps: tuple[Layer, ...] = (x,)  # those that the next reader must read, in this order
         block, layer = 1, 0
-        pools = set()
+        pools: dict[str, Layer] = {}
         while True:
-            source = self._joined(x, maps)
-            norm = self._next_norm(source)
-            relu = self._relu(norm)
-            averaged, padded, following = self._before_convolution(relu)
+            self._check_joined(x, maps)
+            norm = self._next_norm(x)
+            relu = relu_after(norm)
+            averaged, zeros, following = self._before_convolution(relu)
             if following is None:
                 self._norm(norm, "features.norm5")
                 if not layer:
                     raise WeightsError(f"{norm}: expected a dense layer, found the end")
-                if pools:
-                    self.declared.fields["transition_pool"] = pools.pop()
+                self.declared.fields.update(("transition_pool", kind) for kind in pools)
                 return relu
-            kernel = following.config.get("kernel_size")
-            pool = averaged or self._pooled(following)
-            if kernel == [1, 1] and pool is not None:
+            pool = averaged or self._pool_after(following)
+            if pool is not None:
                 place = f"features.transition{block}"
                 self._norm(norm, f"{place}.norm")
                 self._convolution(following, f"{place}.conv", (1,))
-                pools.add("avg" if pool.kind.startswith("Average") else "max")
-                pool = following if averaged else pool
+                self._expect_no_zeros(following, zeros)
+                self._halve(pool)
+                pools["avg" if pool.kind.startswith("Average") else "max"] = pool
                 if len(pools) > 1:
                     raise WeightsError(f"{pool}: expected the pooling of the transition before")
-                x, maps = pool, (pool,)
+                x = following if averaged else pool
+                maps, self.joined = (x,), {}
                 block, layer = block + 1, 0
                 continue
             layer += 1
-            place = f"features.denseblock{block}.denselayer{layer}"
-            self._norm(norm, f"{place}.norm1")
-            new = following
-            if kernel == [1, 1]:
-                self._convolution(following, f"{place}.conv1", (1,))
-                norm2 = self._norm(self._only_reader(self._past_drops(following)), f"{place}.norm2")
-                new = self._only_reader(self._relu(norm2))
-                padded, new = self._padding(new)
-                self._convolution(new, f"{place}.conv2", (3,))
-                self._expect_padding(new, padded, 1, 3, 1)
-            else:
-                self._convolution(following, f"{place}.conv1", (3,))
-                self._expect_padding(following, padded, 1, 3, 1)
-            self._expect(new, "strides", [1, 1])
-            end, rate = self._dropped(new)
-            self.drops.add(rate)
-            join = self._only_reader(end)
-            self._expect_kind(join, "Concatenate")
-            x, maps = join, (*maps, end)
+            end = self._dense_layer(
+                norm, following, zeros, f"features.denseblock{block}.denselayer{layer}"
+            )
+            x, maps = self._join_of(end), (*maps, end)
 
-    def _joined(self, x: Layer, maps: tuple[Layer, ...]) -> Layer:
-        """The layer itself, once it holds these maps in this order."""
-        found = self._maps_in(x)
+    def _dense_layer(self, norm: Layer, conv: Layer, zeros: int, place: str) -> Layer:
+        """What a dense layer adds to the maps of its block."""
+        self._norm(norm, f"{place}.norm1")
+        kernel = self._convolution(conv, f"{place}.conv1", (1, 3))
+        if kernel == 1:
+            self._expect_no_zeros(conv, zeros)
+            norm2 = self._norm(only_reader(self._past_drops(conv)), f"{place}.norm2")
+            zeros, conv = zeros_before(only_reader(relu_after(norm2)))
+            self._convolution(conv, f"{place}.conv2", (3,))
+        self._step(conv, zeros, 3, 1, 1)
+        end, rate = past_idle(conv)
+        self.drops.add(rate)
+        return end
+
+    def _join_of(self, end: Layer) -> Layer:
+        """The concatenation that reads a dense layer's map first: later ones may read it again."""
+        joins = [reader for reader in end.readers if reader.kind == "Concatenate"]
+        if not joins or len(joins) != len(end.readers):
+            others = [reader for reader in end.readers if reader.kind != "Concatenate"]
+            raise WeightsError(
+                f"{(others or [end])[0]}: expected a Concatenate of all maps of the block so far "
+                f"after {end}: no DenseNet of this package computes what this layer does"
+            )
+        return min(joins, key=lambda join: len(join.reads))
+
+    def _check_joined(self, x: Layer, maps: tuple[Layer, ...]) -> None:
+        """Refuse a layer that does not hold these maps in this order."""
+        found = self._maps_in(x, maps)
         if found != maps:
             if set(found) == set(maps):
                 raise WeightsError(
                     f"{x}: expected the maps of a block in the order in which they are made (old "
-                    "ones first, new ones last), found another order: the same weights would be "
-                    "another function"
+                    f"ones first, new ones last), found another order: {OTHER}"
                 )
             raise WeightsError(f"{x}: expected all maps of the block so far, found others")
-        return x
+        self.joined[x] = len(maps)
 
-    def _maps_in(self, x: Layer) -> tuple[Layer, ...]:
-        if x.kind != "Concatenate":
-            return (x,)
-        if x.config.get("axis") not in (-1, 3):
-            raise WeightsError(
-                f"{x}: expected a concatenation of channels (axis -1), found {x.config.get('axis')}"
-            )
+    def _maps_in(self, x: Layer, maps: tuple[Layer, ...]) -> tuple[Layer, ...]:
         found: list[Layer] = []
-        ahead = list(reversed(x.reads))
-        while ahead:
+        ahead = [x]
+        while ahead and len(found) <= len(maps):
             each = ahead.pop()
-            if each.kind == "Concatenate":
-                ahead += reversed(each.reads)
-            else:
+            if each in self.joined:
+                found += maps[: self.joined[each]]
+            elif each.kind != "Concatenate":
                 found.append(each)
+            else:
+                if each.config.get("axis", -1) not in (-1, 3):
+                    raise WeightsError(
+                        f"{each}: expected a concatenation of channels (axis -1), found "
+                        f"{each.config.get('axis')}"
+                    )
+                ahead += reversed(each.reads)
         return tuple(found)
 
     def _next_norm(self, x: Layer) -> Layer:
         norms = [reader for reader in x.readers if reader.kind == "BatchNormalization"]
         others = [r for r in x.readers if r.kind not in ("BatchNormalization", "Concatenate")]
         if len(norms) != 1 or others:
-            found = ", ".join(map(str, [*norms, *others])) or "nothing"
-            raise WeightsError(f"{x}: expected one BatchNormalization that reads it, found {found}")
+            found = ", ".join(map(str, [*others, *norms][:6])) or "the end of the model"
+            raise WeightsError(
+                f"{x}: expected one BatchNormalization that reads it, found {found}: no DenseNet "
+                "of this package computes this"
+            )
         return norms[0]
 
     def _before_convolution(self, relu: Layer) -> tuple[Layer | None, int, Layer | None]:
         """A pooling by averages before a convolution, zeros before it, and it (None: the end)."""
         after = self._past_drops(relu)
-        if not after.readers:
+        inside = ("Conv2D", "ZeroPadding2D", "Concatenate", "BatchNormalization")
+        if len(after.readers) != 1 and not any(r.kind in inside for r in after.readers):
             return None, 0, None
-        following = self._only_reader(after)
+        following = only_reader(after)
         if following.kind == "AveragePooling2D" and following.readers:
-            conv = self._only_reader(following)
-            if conv.kind == "Conv2D":
-                self._expect_halving(following)
+            conv = following.readers[0]
+            if conv.kind == "Conv2D" and len(following.readers) == 1:
+                if kernel_of(conv) != [1, 1]:
+                    raise WeightsError(f"{following}: expected a pooling in a transition alone")
                 return following, 0, conv
-        padded, following = self._padding(following)
-        return None, padded, following if following.kind == "Conv2D" else None
+        zeros, following = zeros_before(following)
+        if following.kind != "Conv2D" or is_head(following):
+            return None, 0, None
+        return None, zeros, following
 
-    def _pooled(self, conv: Layer) -> Layer | None:
+    def _pool_after(self, conv: Layer) -> Layer | None:
         """The pooling after a transition's convolution; None after any other convolution."""
-        after = self._only_reader(self._past_drops(conv))
-        if after.kind not in ("AveragePooling2D", "MaxPooling2D"):
+        if kernel_of(conv) != [1, 1]:
             return None
-        self._expect_halving(after)
-        return after
+        after = past_idle(conv)[0]
+        if len(after.readers) != 1 or not after.readers[0].kind.endswith("Pooling2D"):
+            return None
+        self._past_drops(conv)
+        pool = after.readers[0]
+        if pool.kind not in ("AveragePooling2D", "MaxPooling2D"):
+            raise WeightsError(f"{pool}: expected a pooling of 2x2 pixels in a transition")
+        return pool
 
-    def _expect_halving(self, pool: Layer) -> None:
-        self._expect(pool, "pool_size", [2, 2])
-        self._expect(pool, "strides", [2, 2])
-        self._expect(pool, "padding", "valid")
-
-    # --- After it -------------------------------------------------------------------------------
-
-    def _head(self, relu: Layer, output: Layer) -> None:
-        pooled = self._past_drops(relu)
-        self.declared.end = pooled
-        if pooled is output:  # maps
-            return
-        pool = self.declared.end = self._only_reader(pooled)
-        if pool.kind in GLOBAL_POOLS:
-            self.declared.fields["global_pool"] = GLOBAL_POOLS[pool.kind]
-        elif pool.kind == "AveragePooling2D":
-            self.declared.notes.append(
-                f"its pooling {pool} is of fixed size; this package's is over the whole map: the "
-                "same for images of the declared size"
-            )
-            self._expect_whole(pool)
-        else:
-            raise WeightsError(
-                f"{pool}: expected a global pooling after the last BatchNormalization, "
-                "found another layer: the same weights would be another function; what is before "
-                "it can be saved alone, as a model without it"
-            )
-        last = pool
-        dense: list[Layer] = []
-        activation = "linear"
-        while last is not output:
-            last = self._only_reader(last)
-            if last.kind == "Dense":
-                dense.append(last)
-            if last.kind == "Dense" and len(dense) == 1:
-                activation = _activation(last.config.get("activation"))
-            elif (
-                last.kind in ("Activation", "Softmax")
-                and len(dense) == 1
-                and activation == "linear"
-            ):
-                activation = (
-                    "softmax" if last.kind == "Softmax" else _activation(last.config["activation"])
-                )
-            elif last.kind not in (*IDLE, "Flatten", "Reshape") and not (
-                last.kind == "Activation" and _activation(last.config["activation"]) == "linear"
-            ):
-                self._leave_head_out(pool)
-                return
-        if not dense:
-            return
-        if activation not in ACTIVATIONS:
-            self._leave_head_out(pool)
-            return
-        self.declared.layers["classifier"] = self.declared.end = dense[0]
-        self.declared.activation = ACTIVATIONS[activation]
-
-    def _leave_head_out(self, pool: Layer) -> None:
-        self.declared.notes.append(
-            f"what follows its layer {pool} is a head that no DenseNet of this package has; its "
-            "body was read, which gives features; num_classes=N makes a new classifier"
-        )
-
-    def _expect_whole(self, pool: Layer) -> None:
-        size, side = pool.config.get("pool_size"), self.declared.image_size
-        steps = 1 + len({n.split(".")[1] for n in self.declared.layers if ".transition" in n})
-        steps += "features.norm0" in self.declared.layers
-        steps -= "features.norm0" not in self.declared.layers
-        if side is None or size != [side >> steps] * 2 or side % (1 << steps):
-            raise WeightsError(f"{pool}: expected pooling over the whole map, found {size}")
-
-    # --- Layers ---------------------------------------------------------------------------------
-
-    def _only_reader(self, layer: Layer) -> Layer:
-        if len(layer.readers) != 1:
-            found = ", ".join(map(str, layer.readers)) or "none"
-            raise WeightsError(f"{layer}: expected one layer that reads it, found {found}")
-        return layer.readers[0]
-
-    def _padding(self, layer: Layer) -> tuple[int, Layer]:
-        """Zeros around a map, and the layer that reads it."""
-        if layer.kind != "ZeroPadding2D":
-            return 0, layer
-        sides = layer.config.get("padding")
-        flat = (
-            [n for side in sides for n in (side if isinstance(side, list) else [side])]
-            if isinstance(sides, list)
-            else [sides]
-        )
-        if len(set(flat)) != 1 or not isinstance(flat[0], int):
-            raise WeightsError(f"{layer}: expected equal padding on all sides, found {sides}")
-        return flat[0], self._only_reader(layer)
+    # --- Its layers -----------------------------------------------------------------------------
 
     def _convolution(self, layer: Layer, place: str, kernels: tuple[int, ...]) -> int:
-        self._expect_kind(layer, "Conv2D")
-        self._expect(layer, "dilation_rate", [1, 1])
-        self._expect(layer, "groups", 1)
-        self._expect(layer, "data_format", "channels_last")
-        if (found := _activation(layer.config.get("activation"))) != "linear":
-            raise WeightsError(f"{layer}: expected a convolution without activation, found {found}")
-        kernel = layer.config.get("kernel_size")
-        if kernel not in ([k, k] for k in kernels):
-            expected = " or ".join(f"{k}x{k}" for k in kernels)
-            raise WeightsError(f"{layer}: expected a kernel of {expected}, found {kernel}")
-        if kernel == [1, 1]:
-            self._expect(layer, "strides", [1, 1])
+        kernel = check_convolution(layer, kernels)
         self.declared.layers[place] = layer
-        return int(kernel[0])
-
-    def _expect_padding(
-        self, layer: Layer, padded: int, expected: int, kernel: int, stride: int
-    ) -> None:
-        same = layer.config.get("padding") == "same"
-        if same and stride == 1 and not padded:
-            found: object = (kernel - 1) // 2
-        else:
-            found = "SAME, which pads the sides unequally" if same else padded
-        if found != expected:
-            raise WeightsError(
-                f"{layer}: expected {expected} zeros around the map, found {found}: the same "
-                "weights would be another function"
-            )
+        return kernel
 
     def _norm(self, layer: Layer, place: str) -> Layer:
-        self._expect_kind(layer, "BatchNormalization")
-        axis = layer.config.get("axis")
-        if axis not in (-1, 3, [-1], [3]):
-            raise WeightsError(f"{layer}: expected channels on axis 3, found {axis}")
-        self._expect(layer, "center", True)
-        self._expect(layer, "scale", True)
-        self.declared.layers[place] = layer
+        self.declared.layers[place] = check_norm(layer)
         return layer
 
-    def _relu(self, layer: Layer) -> Layer:
-        relu = self._only_reader(layer)
-        config = relu.config
-        plain = relu.kind == "Relu" or (
-            relu.kind == "Activation" and _activation(config.get("activation")) == "relu"
-        )
-        if relu.kind == "ReLU":
-            plain = config.get("max_value") is None and not any(
-                config.get(name) for name in ("negative_slope", "threshold")
-            )
-        if not plain:
-            raise WeightsError(f"{relu}: expected a ReLU after {layer}, found another layer")
-        return relu
-
-    def _dropped(self, layer: Layer) -> tuple[Layer, float]:
-        rate = 0.0
-        while len(layer.readers) == 1 and layer.readers[0].kind in IDLE:
-            layer = layer.readers[0]
-            rate = float(layer.config.get("rate") or 0) if layer.kind == "Dropout" else rate
-        return layer, rate
-
     def _past_drops(self, layer: Layer) -> Layer:
-        return self._dropped(layer)[0]
+        after = past_idle(layer)[0]
+        while layer is not after:
+            layer = layer.readers[0]
+            self.left_out.append(layer)
+        return after
 
-    @staticmethod
-    def _expect_kind(layer: Layer, kind: str) -> None:
-        if layer.kind != kind:
-            raise WeightsError(f"{layer}: expected a layer of the class {kind} here")
+    def _expect_no_zeros(self, conv: Layer, zeros: int) -> None:
+        if zeros:
+            raise WeightsError(f"{conv}: expected no zeros around the map, found {zeros}: {OTHER}")
 
-    @staticmethod
-    def _expect(layer: Layer, name: str, expected: Any) -> None:
-        usual = {"dilation_rate": [1, 1], "groups": 1, "data_format": "channels_last"}
-        found = layer.config.get(name, usual.get(name))
-        if found is None and name in usual:
-            found = usual[name]
-        if isinstance(expected, list) and isinstance(found, int):
-            found = [found, found]
-        if found != expected:
+    def _step(self, layer: Layer, zeros: int, kernel: int, stride: int, padding: int) -> None:
+        """Check strides and padding; then the map has another size."""
+        strides = layer.config.get("strides")
+        if layer.kind == "MaxPooling2D" and strides is None:  # Keras' default
+            strides = layer.config.get("pool_size")
+        if strides not in ([stride, stride], stride) and (strides is not None or stride != 1):
             raise WeightsError(
-                f"{layer}: expected {name} {expected}, found {found}: the same weights would be "
-                "another function"
+                f"{layer}: expected strides {[stride, stride]}, found {strides}: {OTHER}"
             )
+        found: object = zeros
+        if layer.config.get("padding") == "same":
+            pads = same_padding(self.size, kernel, stride)
+            if pads == (padding, padding) and not zeros:
+                found = padding
+                self.is_same_here |= stride > 1
+            else:
+                known = f": {pads[0]} before and {pads[1]} after" if pads else ""
+                found = f"SAME, which pads the sides of even maps unequally{known}"
+        if found != padding:
+            raise WeightsError(
+                f"{layer}: expected {padding} zeros around the map, found {found}: {OTHER}"
+            )
+        if self.size:
+            self.size = (self.size + 2 * padding - kernel) // stride + 1
+
+    def _halve(self, pool: Layer) -> None:
+        """Check the pooling of a transition; then the map has half the size."""
+        expect(pool, "pool_size", [2, 2])
+        if pool.config.get("strides") is not None:
+            expect(pool, "strides", [2, 2])
+        expect(pool, "data_format", "channels_last")
+        if pool.config.get("padding") == "same" and self.size and self.size % 2 == 0:
+            self.is_same_here = True
+        else:
+            expect(pool, "padding", "valid")
+        self.size = self.size // 2 if self.size else None
 
     def _same_everywhere(self) -> None:
         """Epsilon, decay and dropout, which one configuration says for all layers."""
-        for option, name in (("epsilon", "bn_eps"), ("momentum", "bn_decay")):
-            values = {
-                layer.config.get(option): layer
-                for place, layer in self.declared.layers.items()
-                if "norm" in place
-            }
+        fields, notes = self.declared.fields, self.declared.notes
+        norms = [layer for place, layer in self.declared.layers.items() if "norm" in place]
+        for option, name, usual in (("epsilon", "bn_eps", 1e-3), ("momentum", "bn_decay", 0.99)):
+            values = {layer.config.get(option, usual): layer for layer in norms}
+            fields[name] = next(iter(values))
             if len(values) > 1:
-                last = list(values.values())[-1]
-                raise WeightsError(
-                    f"{last}: expected the {option} of the other BatchNormalizations, found "
-                    f"{', '.join(map(str, values))}"
+                listed = ", ".join(map(str, values))
+                if name == "bn_eps":
+                    raise WeightsError(
+                        f"{list(values.values())[-1]}: expected the {option} of the other "
+                        f"BatchNormalizations, found {listed}: {OTHER}"
+                    )
+                notes.append(
+                    f"its BatchNormalizations have different momentums, which matter in training "
+                    f"alone: {listed}; the first was taken"
                 )
-            (self.declared.fields[name],) = values
         if len(self.drops) == 1:
-            (self.declared.fields["drop_rate"],) = self.drops
-
-
-def _activation(given: Any) -> str:
-    """The name of an activation, however it is written."""
-    if isinstance(given, dict):
-        given = (
-            given.get("config", {}).get("name")
-            or given.get("registered_name")
-            or given.get("class_name")
-        )
-        if isinstance(given, dict):
-            given = given.get("name")
-    return "linear" if given is None else str(given).rpartition(">")[2].lower()
-
-
-# --- What prepares pixels -----------------------------------------------------------------------
-
-
-def affine(
-    layers: list[Layer], stored: Mapping[str, tuple[Any, Any]]
-) -> tuple[list[float], list[float]] | None:
-    """(a, b): the network reads a x + b, per channel or one for all; None without such layers.
-
-    ``stored`` has the mean and variance of a Normalization that keeps them in the file, by place.
-    Raises ``WeightsError`` for a layer that does something else.
-    """
-    if not layers:
-        return None
-    scale, shift = [1.0], [0.0]
-    for layer in layers:
-        by, add = _one_step(layer, stored)
-        scale = _zipped(scale, by, lambda s, f: s * f)
-        shift = _zipped(_zipped(shift, by, lambda s, f: s * f), add, lambda s, a: s + a)
-    return scale, shift
-
-
-def _one_step(
-    layer: Layer, stored: Mapping[str, tuple[Any, Any]]
-) -> tuple[list[float], list[float]]:
-    try:
-        if layer.kind == "Rescaling":
-            return _numbers(layer.config["scale"]), _numbers(layer.config["offset"])
-        if layer.kind == "Normalization" and not layer.config.get("invert"):
-            mean, variance = layer.config.get("mean"), layer.config.get("variance")
-            if mean is None:
-                mean, variance = stored[layer.place]
-            deviations = [max(v**0.5, 1e-7) for v in _numbers(variance)]
-            means = _numbers(mean)
-            return [1 / d for d in deviations], _zipped(means, deviations, lambda m, d: -m / d)
-        numbers = [each for each in layer.others if not isinstance(each, (bool, type(None), str))]
-        (value,) = (_numbers(each) for each in numbers)
-        return {
-            "TrueDivide": ([1 / v for v in value], [0.0]),
-            "Multiply": (value, [0.0]),
-            "Add": ([1.0], value),
-            "Subtract": ([1.0], [-v for v in value]),
-        }[layer.kind]
-    except (KeyError, ValueError, TypeError, ZeroDivisionError):
-        raise WeightsError(
-            f"{layer}: expected numbers that pixels are scaled and shifted by, found another layer"
-        ) from None
-
-
-def _numbers(value: Any) -> list[float]:
-    while isinstance(value, dict):  # a tensor, as Keras writes it
-        value = value["config"]["value"]
-    if isinstance(value, (list, tuple)):
-        while len(value) == 1 and isinstance(value[0], (list, tuple)):
-            value = value[0]
-        return [float(v) for v in value]
-    if hasattr(value, "ravel"):
-        return [float(v) for v in value.ravel()]
-    return [float(value)]
-
-
-def _zipped(one: list[float], other: list[float], rule: Any) -> list[float]:
-    size = max(len(one), len(other))
-    if {len(one), len(other)} - {1, size}:
-        raise ValueError("other channels")
-    return [rule(one[i % len(one)], other[i % len(other)]) for i in range(size)]
+            (fields["drop_rate"],) = self.drops
+        else:
+            rates = ", ".join(map(str, sorted(self.drops)))
+            notes.append(f"its dense layers have different dropouts, {rates}; here they have none")
+        if self.left_out:
+            notes.append(
+                "layers that matter in training alone were left out: "
+                f"{', '.join(map(str, self.left_out[:3]))}{', ...' * (len(self.left_out) > 3)}"
+            )
+        if self.is_same_here:
+            side = self.declared.image_size
+            notes.append(
+                f"it pads SAME: it is the same function for images of {side}x{side}, for which it "
+                "is declared, but not for other sizes"
+            )

@@ -1,7 +1,7 @@
 """A Keras model as its file declares it: layers, and which reads what. Data, never code.
 
-A ``.keras`` archive has a ``config.json``, a whole model in ``.h5`` an attribute of the same kind.
-Keras 3 writes what a layer reads as dictionaries, Keras 2 as lists; models inside models are
+A ``.keras`` archive has a ``config.json``, a complete model in ``.h5`` an attribute of the same
+kind. Keras 3 writes what a layer reads as dictionaries, Keras 2 as lists; models inside models are
 written in place. Here they become one graph. Source:
 https://github.com/keras-team/keras/blob/master/keras/src/models/functional.py
 """
@@ -9,7 +9,7 @@ https://github.com/keras-team/keras/blob/master/keras/src/models/functional.py
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,31 @@ from ..weights import WeightsError
 
 MODELS = ("Functional", "Model", "Sequential")
 MOST_LAYERS = 20_000
+KERAS = ("keras", "tensorflow", "tf_keras")  # modules of stock classes start with one of these
+READ = "a map"  # in a layer's arguments, where it reads one
+DAMAGE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    OverflowError,
+)
+RENAMED = {  # older classes, and Keras 2's functions of TensorFlow
+    "BatchNormalizationV1": "BatchNormalization",
+    "BatchNormalizationV2": "BatchNormalization",
+    "SyncBatchNormalization": "BatchNormalization",
+    "Divide": "TrueDivide",
+    "math.truediv": "TrueDivide",
+    "math.divide": "TrueDivide",
+    "math.multiply": "Multiply",
+    "math.add": "Add",
+    "__operators__.add": "Add",
+    "nn.bias_add": "Add",
+    "math.subtract": "Subtract",
+    "nn.relu": "Relu",
+}
 
 
 class UndeclaredError(Exception):
@@ -29,22 +54,27 @@ class Layer:
     """One layer, or one operation between layers, and what it reads.
 
     Attributes:
-        kind: the class, such as "Conv2D".
-        name: the layer's own name.
+        kind: the class, such as "Conv2D"; one that is not Keras' own with its module or package.
+        path: its name, after those of the models that it is in.
         place: its group in a file of Keras 3, such as "layers/conv2d_1".
         config: its arguments.
         reads: the layers before it, in order.
-        others: what else it was called with, such as numbers.
+        given: what it was called with, in order: ``READ`` for each of ``reads``, and other values.
         readers: the layers after it.
     """
 
     kind: str
-    name: str
+    path: tuple[str, ...]
     place: str
     config: dict[str, Any]
     reads: list[Layer] = field(default_factory=list)
-    others: list[Any] = field(default_factory=list)
+    given: list[Any] = field(default_factory=list)
     readers: list[Layer] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The layer's own name."""
+        return self.path[-1]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind})"
@@ -52,10 +82,17 @@ class Layer:
 
 @dataclass
 class Graph:
-    """All layers in an order in which each comes after what it reads; the input is the first."""
+    """All layers in an order in which each comes after what it reads; the input is the first.
+
+    Attributes:
+        layers: the layers.
+        outputs: those whose maps the model gives.
+        own: the classes of models that are not Keras' own, though their layers are declared.
+    """
 
     layers: list[Layer]
-    output: Layer
+    outputs: list[Layer]
+    own: list[str] = field(default_factory=list)
 
     @property
     def input(self) -> Layer:
@@ -66,114 +103,175 @@ class Graph:
 def graph_of(declared: Any) -> Graph:
     """The graph of a model's declaration.
 
-    Raises ``WeightsError`` where it is damaged, has several inputs or outputs, or a layer that is
-    used twice; ``UndeclaredError`` where a model is a class of its own.
+    Raises ``WeightsError`` where it is damaged, has several inputs, or a layer that is used twice;
+    ``UndeclaredError`` where the model is a class of its own whose layers are not declared.
     """
+    reader = _Reader()
     try:
-        _, layers, ends = _model(declared, "", None)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-        if isinstance(error, WeightsError):
-            raise
+        outputs = reader.model(declared, "", (), None)
+    except WeightsError:
+        raise
+    except DAMAGE as error:
+        found = "one nested too deeply" if isinstance(error, RecursionError) else f"{error!r:.80}"
         raise WeightsError(
-            f"expected a model's declaration, found a damaged one ({error})"
+            f"expected a model's declaration, found a damaged one ({found})"
         ) from None
-    if len(ends) != 1:
-        raise WeightsError(f"expected a model with one output, found {len(ends)}")
-    inputs = [layer for layer in layers if not layer.reads]
-    if len(inputs) != 1 or len(layers) > MOST_LAYERS:
-        raise WeightsError(
-            f"expected a model with one input and at most {MOST_LAYERS:,} layers, found "
-            f"{len(inputs)} and {len(layers):,}"
-        )
-    for layer in layers:
+    for layer in reader.layers:
         for read in layer.reads:
             read.readers.append(layer)
-    ordered = _ordered(inputs[0], layers)
-    return Graph(ordered, ends[0])
+    inputs = [layer for layer in reader.layers if not layer.reads]
+    if len(inputs) != 1:
+        found = ", ".join(map(str, inputs[:6])) or "none"
+        raise WeightsError(f"expected a model with one input, the images; found {found}")
+    if not outputs:
+        raise WeightsError("expected a model with an output, found one without")
+    return Graph(_ordered(inputs[0], reader.layers), outputs, reader.own)
 
 
-def _model(
-    declared: dict[str, Any], place: str, source: Layer | None
-) -> tuple[Layer, list[Layer], list[Layer]]:
-    """First layer, all layers and outputs of a model that reads ``source`` (None: images)."""
-    if declared["class_name"] not in MODELS or "layers" not in _layers_of(declared):
-        raise UndeclaredError(declared.get("registered_name") or declared["class_name"])
-    config = _layers_of(declared)
-    if declared["class_name"] == "Sequential":
-        return _sequential(config, place, source)
-    made: dict[str, list[Layer]] = {}  # name -> what reading it gives
-    layers: list[Layer] = []
-    waiting = list(_placed(config["layers"], place))
-    start = [_key(entry) for entry in _references(config["input_layers"])]
-    if len(start) != 1:
-        raise WeightsError(f"expected a model with one input, found {len(start)}")
-    while waiting:
-        later = []
-        for inside, entry in waiting:
-            name = entry.get("name") or entry["config"]["name"]
+@dataclass
+class _Entry:
+    """A layer of a functional model that waits for what it reads."""
+
+    place: str
+    declared: dict[str, Any]
+    keys: list[tuple[str, int]]
+    given: list[Any]
+    missing: int = 0
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.layers: list[Layer] = []
+        self.own: list[str] = []
+
+    def model(
+        self, declared: dict[str, Any], place: str, path: tuple[str, ...], source: Layer | None
+    ) -> list[Layer]:
+        """The outputs of a model that reads ``source`` (None: images)."""
+        config = declared["config"]
+        if isinstance(config, list):  # a Sequential of Keras before 2.2
+            config = {"layers": config}
+        kind = kind_of(declared)
+        if not _has_layers(kind, config):
+            raise UndeclaredError(kind)
+        if kind not in MODELS:
+            self.own.append(kind)
+        if len(config["layers"]) > MOST_LAYERS - len(self.layers):
+            raise WeightsError(f"expected at most {MOST_LAYERS:,} layers, found more")
+        if "input_layers" in config:
+            return self._functional(config, place, path, source)
+        return self._sequential(config, place, path, source)
+
+    def _functional(
+        self, config: dict[str, Any], place: str, path: tuple[str, ...], source: Layer | None
+    ) -> list[Layer]:
+        entries: dict[str, _Entry] = {}
+        readers: dict[str, list[str]] = {}
+        for inside, entry in _placed(config["layers"], place):
+            name = str(entry.get("name") or entry["config"]["name"])
             nodes = entry.get("inbound_nodes") or []
-            if len(nodes) > 1:
+            if len(nodes) > 1 or name in entries:
                 raise WeightsError(
-                    f"{name}: expected a layer that is used once, found {len(nodes)}"
+                    f"{name}: expected a layer that is used once, found one that is used "
+                    f"{max(len(nodes), 2)} times: no DenseNet shares its layers"
                 )
-            keys, others = _read_by(nodes[0]) if nodes else ([], [])
-            if any(key not in made for key in keys):
-                later.append((inside, entry))
-                continue
-            reads = [made[key][0] for key in keys]
-            if not nodes and source is not None and name == start[0]:
+            keys, given = _read_by(name, entry, nodes[0]) if nodes else ([], [])
+            entries[name] = _Entry(inside, entry, keys, given, len(keys))
+            for key, _ in keys:
+                readers.setdefault(key, []).append(name)
+        starts = [key for key, _ in _references(config["input_layers"])]
+        if len(starts) != 1:
+            raise WeightsError(
+                f"expected a model with one input, the images; found {', '.join(starts[:6])}"
+            )
+        made: dict[str, list[Layer]] = {}
+        ready = deque(name for name, entry in entries.items() if not entry.missing)
+        while ready:
+            name = ready.popleft()
+            entry = entries[name]
+            if source is not None and name == starts[0] and not entry.keys:
                 made[name] = [source]
+            else:
+                reads = [_output(made, key) for key in entry.keys]
+                made[name] = self._one(entry, (*path, name), reads)
+            for reader in readers.get(name, ()):
+                entries[reader].missing -= 1
+                if entries[reader].missing == 0:
+                    ready.append(reader)
+        if len(made) != len(entries):
+            left = next(name for name in entries if name not in made)
+            raise WeightsError(f"{left}: expected a layer that reads layers before it, found none")
+        return [_output(made, key) for key in _references(config["output_layers"])]
+
+    def _one(self, entry: _Entry, path: tuple[str, ...], reads: list[Layer]) -> list[Layer]:
+        if _is_model(entry.declared):
+            if len(reads) != 1:
+                raise WeightsError(f"{path[-1]}: expected a model that reads one map")
+            return self.model(entry.declared, f"{entry.place}/", path, reads[0])
+        config = _dictionary(entry.declared["config"])
+        layer = Layer(kind_of(entry.declared), path, entry.place, config, reads, entry.given)
+        self.layers.append(layer)
+        return [layer]
+
+    def _sequential(
+        self, config: dict[str, Any], place: str, path: tuple[str, ...], source: Layer | None
+    ) -> list[Layer]:
+        last = source
+        for inside, entry in _placed(config["layers"], place):
+            name = str(_dictionary(entry["config"]).get("name", "")) if _has_config(entry) else ""
+            if _is_model(entry):
+                ends = self.model(entry, f"{inside}/", (*path, name), last)
+                if len(ends) != 1:
+                    raise WeightsError(f"{name}: expected a model with one output in a Sequential")
+                last = ends[0]
                 continue
-            if entry["class_name"] in MODELS:
-                if len(reads) != 1:
-                    raise WeightsError(f"{name}: expected a model that reads one map")
-                _, within, ends = _model(entry, f"{inside}/", reads[0])
-                layers += within
-                made[name] = ends
+            if entry["class_name"] == "InputLayer" and last is not None:
                 continue
-            layer = Layer(entry["class_name"], name, inside, entry["config"], reads, others)
-            layers.append(layer)
-            made[name] = [layer]
-        if len(later) == len(waiting):
-            raise WeightsError(f"expected layers that read layers before them, found {later[0][0]}")
-        waiting = later
-    ends = [made[_key(entry)][0] for entry in _references(config["output_layers"])]
-    first = source if source is not None else layers[0]
-    return first, layers, ends
+            if last is None and entry["class_name"] != "InputLayer":
+                shape = entry["config"].get("batch_input_shape") or config.get("build_input_shape")
+                last = Layer("InputLayer", (*path, "input"), "", {"batch_shape": shape})
+                self.layers.append(last)
+            reads = [] if last is None else [last]
+            last = Layer(kind_of(entry), (*path, name), inside, entry["config"], reads, [READ])
+            self.layers.append(last)
+        if last is None:
+            raise WeightsError("expected a model with layers, found one without")
+        return [last]
 
 
-def _sequential(
-    config: dict[str, Any], place: str, source: Layer | None
-) -> tuple[Layer, list[Layer], list[Layer]]:
-    layers: list[Layer] = []
-    last = source
-    for inside, entry in _placed(config["layers"], place):
-        if entry["class_name"] in MODELS:
-            _, within, ends = _model(entry, f"{inside}/", last)  # None: it brings its own input
-            layers += within
-            (last,) = ends
-            continue
-        if entry["class_name"] == "InputLayer" and last is not None:
-            continue
-        name = entry["config"]["name"]
-        if last is None and entry["class_name"] != "InputLayer":
-            shape = entry["config"].get("batch_input_shape") or config.get("build_input_shape")
-            last = Layer("InputLayer", "input", "", {"batch_shape": shape})
-            layers.append(last)
-        reads = [] if last is None else [last]
-        last = Layer(entry["class_name"], name, inside, entry["config"], reads)
-        layers.append(last)
-    if last is None:
-        raise WeightsError("expected a model with layers, found one without")
-    return layers[0] if layers else last, layers, [last]
+def kind_of(declared: dict[str, Any]) -> str:
+    """The class of a layer, with its module or package where it is not Keras' own."""
+    name, module = str(declared["class_name"]), declared.get("module")
+    registered = declared.get("registered_name")
+    if name == "TFOpLambda":
+        return RENAMED.get(str(declared["config"].get("function")), name)
+    if module is not None and str(module).partition(".")[0] not in KERAS:
+        return str(registered) if registered not in (None, name) else f"{module}.{name}"
+    if registered not in (None, name):
+        return str(registered)
+    return RENAMED.get(name, name)
 
 
-def _layers_of(declared: dict[str, Any]) -> dict[str, Any]:
-    config = declared["config"]
-    if isinstance(config, list):  # a Sequential of Keras before 2.2
-        return {"layers": config, "name": "sequential"}
-    found: dict[str, Any] = config
-    return found
+def _is_model(declared: dict[str, Any]) -> bool:
+    kind = kind_of(declared)
+    return kind in MODELS or _has_layers(kind, declared["config"])
+
+
+def _has_layers(kind: str, config: Any) -> bool:
+    """Whether a model's layers are declared; a class of its own may call anything "layers"."""
+    if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
+        return False
+    return kind in MODELS or not {"input_layers", "build_input_shape"}.isdisjoint(config)
+
+
+def _has_config(declared: dict[str, Any]) -> bool:
+    return isinstance(declared["config"], dict)
+
+
+def _dictionary(config: Any) -> dict[str, Any]:
+    if not isinstance(config, dict):
+        raise TypeError("a layer without arguments")
+    return config
 
 
 def _placed(entries: list[dict[str, Any]], place: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -195,32 +293,48 @@ def _snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _references(listed: Any) -> list[Any]:
-    """The references in ``input_layers``: one alone is not always in a list."""
-    return [listed] if listed and isinstance(listed[0], str) else list(listed)
+def _references(listed: Any) -> list[tuple[str, int]]:
+    """(layer, number of its output) of each reference; one alone is not always in a list."""
+    if isinstance(listed, dict):
+        return [key for each in listed.values() for key in _references(each)]
+    if listed and isinstance(listed[0], str):
+        return [_key(listed)]
+    return [key for each in listed for key in _references(each)]
 
 
-def _key(reference: Any) -> str:
-    return str(reference[0])
+def _key(reference: Any) -> tuple[str, int]:
+    return str(reference[0]), int(reference[2])
 
 
-def _read_by(node: Any) -> tuple[list[str], list[Any]]:
-    """The names of the layers that a call reads, in order, and its other arguments."""
-    if isinstance(node, dict):  # Keras 3
-        keys: list[str] = []
-        others: list[Any] = []
+def _output(made: dict[str, list[Layer]], key: tuple[str, int]) -> Layer:
+    name, number = key
+    if not 0 <= number < len(made[name]):
+        raise WeightsError(f"{name}: expected a layer with one output, found several")
+    return made[name][number]
+
+
+def _read_by(name: str, entry: Any, node: Any) -> tuple[list[tuple[str, int]], list[Any]]:
+    """What a call reads, in order, and all its arguments."""
+    keys: list[tuple[str, int]] = []
+    given: list[Any] = []
+    if isinstance(node, dict):  # Keras 3, whose predict() overrides training=True
         for each in _flat([*node.get("args", []), *node.get("kwargs", {}).values()]):
             if isinstance(each, dict) and each.get("class_name") == "__keras_tensor__":
-                keys.append(str(each["config"]["keras_history"][0]))
-            elif isinstance(each, dict) and each.get("class_name") == "__tensor__":
-                others.append(each["config"]["value"])
+                keys.append(_key(each["config"]["keras_history"]))
+                given.append(READ)
             else:
-                others.append(each)
-        return keys, others
-    entries = [node] if node and isinstance(node[0], str) else list(node)
-    found = [str(entry[0]) for entry in entries]
-    more = [v for entry in entries if len(entry) > 3 for v in entry[3].values()]
-    return found, more
+                given.append(each)
+        return keys, given
+    for call in [node] if node and isinstance(node[0], str) else node:
+        keys.append(_key(call))
+        named = dict(call[3]) if len(call) > 3 else {}
+        given += [READ, *named.values()]
+        if named.get("training") is True and not kind_of(entry).startswith("Random"):
+            raise WeightsError(
+                f"{name} ({kind_of(entry)}): expected a layer that is called as in prediction, "
+                "found training=True: the same weights would be another function"
+            )
+    return keys, given
 
 
 def _flat(values: Any) -> Iterator[Any]:

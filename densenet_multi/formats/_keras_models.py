@@ -17,29 +17,34 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checkpoint import Checkpoint
-from ._keras_declared import Declared, affine
-from ._keras_graph import MODELS
-from .keras_files import opened
+from ._hdf5 import opened
+from ._keras_found import Declared
+from ._keras_graph import MODELS, kind_of
+from ._keras_layers import IDLE
+from ._keras_pixels import SCALING, SIZING, affine
 
 STOCK = {  # classes of Keras that a declaration may name
     *MODELS,
+    *IDLE,
+    *SCALING,
+    *SIZING,
     *("InputLayer", "Conv2D", "BatchNormalization", "Dense", "ReLU", "Activation", "Softmax"),
     *("LeakyReLU", "PReLU", "ELU", "ZeroPadding2D", "MaxPooling2D", "AveragePooling2D"),
     *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "Concatenate", "Flatten", "Reshape"),
-    *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
-    *("ActivityRegularization", "LayerNormalization", "Add", "Subtract", "Multiply", "Identity"),
-    *("Rescaling", "Normalization", "TrueDivide", "Relu", "Resizing", "CenterCrop"),
-    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"),
-    *("RandomBrightness", "RandomCrop"),
+    *("LayerNormalization", "UnitNormalization", "Average", "Maximum", "Relu"),
     *("GlorotUniform", "GlorotNormal", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform"),
     *("VarianceScaling", "RandomNormal", "RandomUniform", "TruncatedNormal", "Orthogonal"),
     *("Constant", "Zeros", "Ones", "L1", "L2", "L1L2", "MaxNorm", "NonNeg", "UnitNorm"),
-    *("DTypePolicy", "Policy", "__keras_tensor__", "__tensor__"),
+    *("DTypePolicy", "Policy", "__keras_tensor__", "__tensor__", "__numpy__"),
 }
 
 
 def declared_models_logits(
-    path: Path, declaration: Any, declared: Declared, images: npt.NDArray[np.float32]
+    path: Path,
+    declaration: dict[str, Any],
+    declared: Declared,
+    images: npt.NDArray[np.float32],
+    dtype: str,
 ) -> npt.NDArray[np.floating]:
     """What the user's own model computes where this package's network ends, (N, classes).
 
@@ -51,34 +56,42 @@ def declared_models_logits(
         declaration: what it declares.
         declared: what was found in it.
         images: (N, C, H, W), as the stem reads them.
+        dtype: in which all layers compute.
     """
     from tensorflow import keras
 
-    if unknown := _classes_in(declaration) - STOCK:
+    if unknown := classes_in(declaration) - STOCK:
         raise LookupError(f"it has layers that are not Keras' own: {', '.join(sorted(unknown))}")
+    if (end := declared.end) is None or _largest_width(declaration) > path.stat().st_size:
+        raise LookupError("its layers are larger than its file")
     kind = keras.Sequential if declaration["class_name"] == "Sequential" else keras.Model
-    if (end := declared.end) is None:
-        raise LookupError("it ends nowhere")
+    x = _pixels(declared, images)
+    found: list[Any] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model = kind.from_config(declaration["config"])
-            (last,) = (each for each in model._flatten_layers() if each.name == end.name)  # noqa: SLF001
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise LookupError(str(error)) from None
-    loaded(model, path)
-    if hasattr(last, "activation") and end.kind == "Dense":
-        last.activation = keras.activations.linear  # logits
-    found: list[Any] = []
-    compute = last.call
+            config = _computing_in(declaration["config"], dtype)
+            try:
+                model = kind.from_config(_of_any_size(config))
+            except Exception:  # noqa: BLE001  # a head that needs its size, such as Flatten's
+                model = kind.from_config(config)
+            loaded(model, path)
+            last = model
+            for name in end.path:
+                last = last.get_layer(name)
+            if end.kind == "Dense":
+                last.activation = keras.activations.linear  # logits
+            compute = last.call
 
-    def call(*args: Any, **given: Any) -> Any:
-        found.append(compute(*args, **given))
-        return found[-1]
+            def call(*args: Any, **given: Any) -> Any:
+                found.append(compute(*args, **given))
+                return found[-1]
 
-    last.call = call
-    nchw_answer(model, _pixels(declared, images))
-    answer = found[-1].numpy()
+            last.call = call
+            model(x.transpose(0, 2, 3, 1).astype(dtype), training=False)
+            answer = found[-1].numpy()
+        except Exception as error:  # noqa: BLE001  # whatever a declaration makes Keras do
+            raise LookupError(f"Keras does not rebuild its model ({error!r:.200})") from None
     if answer.ndim == 4:
         return np.asarray(answer.mean(axis=(1, 2)))
     return np.asarray(answer.reshape(len(answer), -1))
@@ -93,21 +106,63 @@ def _pixels(declared: Declared, images: npt.NDArray[np.float32]) -> npt.NDArray[
     return np.asarray((images - shift) / scale)
 
 
-def _classes_in(declared: Any) -> set[str]:
-    """Every class that a declaration names, at any depth."""
-    found, ahead = set(), [declared["config"]]
+def classes_in(declared: dict[str, Any]) -> set[str]:
+    """Every class that a declaration names, at any depth; not Keras' own with their package."""
+    found, ahead = set(), [declared["class_name"], declared["config"]]
+    found.add(kind_of(declared))
     while ahead:
         each = ahead.pop()
         if isinstance(each, dict):
+            module = str(each.get("module") or "keras")
+            if module.partition(".")[0] not in ("keras", "tensorflow"):
+                found.add(f"{module}.{each.get('class_name')}")
             if "class_name" in each:
                 own = each.get("registered_name") not in (None, each["class_name"])
-                elsewhere = not str(each.get("module") or "keras").startswith("keras")
-                named = str(each["class_name"])
-                found.add(f"{each.get('registered_name')}" if own or elsewhere else named)
+                found.add(str(each["registered_name" if own else "class_name"]))
             ahead += each.values()
         elif isinstance(each, list):
             ahead += each
     return found
+
+
+def _largest_width(declared: Any) -> int:
+    """The largest number of units or filters of a layer, which Keras would make."""
+    largest, ahead = 0, [declared]
+    while ahead:
+        each = ahead.pop()
+        if isinstance(each, dict):
+            for name in ("units", "filters"):
+                if isinstance(each.get(name), int | float):
+                    largest = max(largest, int(each[name]))
+            ahead += each.values()
+        elif isinstance(each, list):
+            ahead += each
+    return largest
+
+
+def _computing_in(config: Any, dtype: str) -> Any:
+    """A copy of the declaration with all layers in this dtype, such as those in float16."""
+    if isinstance(config, dict):
+        return {
+            name: dtype if name == "dtype" else _computing_in(value, dtype)
+            for name, value in config.items()
+        }
+    return [_computing_in(each, dtype) for each in config] if isinstance(config, list) else config
+
+
+def _of_any_size(config: Any) -> Any:
+    """A copy of the declaration for images of any size: those to verify with have their own."""
+    if isinstance(config, dict):
+        return {
+            name: [value[0], None, None, value[3]]
+            if name in ("batch_shape", "batch_input_shape")
+            and isinstance(value, list)
+            and len(value) == 4
+            else _of_any_size(value)
+            for name, value in config.items()
+            if name not in ("build_config", "build_input_shape")
+        }
+    return [_of_any_size(each) for each in config] if isinstance(config, list) else config
 
 
 @contextmanager

@@ -1,39 +1,36 @@
-"""keras.applications' DenseNets: Keras 3's ``.weights.h5`` and ``.keras``, and the older ``.h5``.
+"""Keras' models: whole ones, which declare their layers, and weights of keras.applications.
 
-Layers are called ``conv2_block1_1_conv``; in the oldest files the stem is ``conv1/conv``,
-``conv1/bn`` and the head ``fc1000``. How the files are built: see keras_files.py.
+Both Keras 3's ``.keras`` and ``.weights.h5`` and the older ``.h5``. How the files are built: see
+keras_files.py; what is declared: _keras_declared.py; the names of layers: _keras_names.py.
 Source: https://github.com/keras-team/keras/blob/master/keras/src/applications/densenet.py
 """
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import Checkpoint, Usage
+from ..checkpoint import Checkpoint
+from ..manifest import layers
 from ..weights import WeightsError
-from ._keras_declared import Declared, affine, declared_network
+from ._hdf5 import is_keras
+from ._keras_declared import declared_network
+from ._keras_found import Declared
 from ._keras_graph import UndeclaredError, graph_of
 from ._keras_models import declared_models_logits, in_dtype_of, loaded, nchw_answer
+from ._keras_names import canonical_layer, native_layer
+from ._keras_own import looks_like_ours, own_config, read_ours
+from ._keras_pixels import pixels_of, with_pixels
+from ._keras_texts import declaration, layers_have_names, names_in
+from ._keras_writing import different_conventions, write_weights
 from ._notes import unsaid
 from ._told import NOTHING, Told
-from .keras_files import (
-    DECAY,
-    EPSILON,
-    declaration,
-    different_conventions,
-    is_keras,
-    layers_have_names,
-    names_in,
-    read_declared,
-    read_weights,
-    write_weights,
-)
+from .keras_files import DECAY, EPSILON, read_declared, read_weights
 from .recognize import checkpoint_of
 
 BACKEND = "keras"
@@ -55,6 +52,19 @@ SIZES = {
 }
 
 
+LOSSES = {  # what they apply to logits
+    "CategoricalCrossentropy": "softmax",
+    "SparseCategoricalCrossentropy": "softmax",
+    "CategoricalFocalCrossentropy": "softmax",
+    "BinaryCrossentropy": "sigmoid",
+    "BinaryFocalCrossentropy": "sigmoid",
+}
+ASSUMED = (
+    "that its layers are connected as in keras.applications, with an average over the last maps "
+    "and logits, whatever activation follows"
+)
+
+
 def looks_like(path: Path, head: bytes) -> bool:
     """Whether it is Keras', and not KerasHub's."""
     return is_keras(path, head) and not names_in(path, head, KERASHUB)
@@ -67,89 +77,90 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     taken for a network of keras.applications if its layers are called as there, or if the user
     says so.
     """
-    if (declared := declaration(path)) is not None:
+    declared = declaration(path)
+    if (config := own_config(declared)) is not None or looks_like_ours(path):
+        return read_ours(path, config)
+    notes = []
+    if declared is not None:
         try:
-            return _declared(path, declared_network(graph_of(declared)))
+            graph = graph_of(declared)
         except UndeclaredError as error:
-            own = f"the model is a class of its own ({error}), whose inside is not declared"
-            kept = [f"{own}; assumed: {ASSUMED}"]
-    else:
-        kept = _reasons(path, told)
-    weights = read_weights(path, canonical_layer)
-    return checkpoint_of(weights, "biased", _source(path), kept, bn_eps=EPSILON, bn_decay=DECAY)
+            notes.append(f"the model is a class of its own ({error}), whose inside is not declared")
+        else:
+            return _declared(path, declared_network(graph), declared)
+    weights, more = read_weights(path, canonical_layer)
+    source = f"keras.applications: {path.name}"
+    known = {"bn_eps": EPSILON, "bn_decay": DECAY}
+    found = checkpoint_of(weights, "biased", source, [*notes, *more], **known)
+    return replace(found, notes=(*found.notes, _reason(path, found, told, own=bool(notes))))
 
 
-ASSUMED = (
-    "that its layers are connected as in keras.applications, with an average over the last maps "
-    "and logits, whatever activation follows"
-)
+def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
+    """Why weights alone are taken for keras.applications', as a note. Raises ``WeightsError``.
 
-
-def _source(path: Path) -> str:
-    return f"keras.applications: {path.name}"
-
-
-def _reasons(path: Path, told: Told) -> list[str]:
-    """Why weights alone are taken for keras.applications', as a note. Raises ``WeightsError``."""
+    ``own``: they are a complete model's, whose class does not declare its layers.
+    """
     with path.open("rb") as file:
         head = file.read(512)
-    if names_in(path, head, (b"pool2_conv", b"conv5_block1_1_conv")):
-        return [f"weights alone do not say what is computed; assumed: {ASSUMED}"]
+    body = [layer for layer, _ in layers(found.spec) if layer != "classifier"]
+    with suppress(KeyError):  # a layer that keras.applications has no name for
+        expected = {layer: native_layer(layer).encode() for layer in body}
+        old = {"features.conv0": b"conv1/conv", "features.norm0": b"conv1/bn"}
+        known = names_in(path, head, [*expected.values(), *old.values()], weights=True)
+        known = {name for name in expected.values() if name in known} | {
+            expected[layer] for layer, name in old.items() if name in known
+        }
+        if known == set(expected.values()):
+            return f"weights alone do not say what is computed; assumed: {ASSUMED}"
     if told.file_format and told.variant:
-        return [f"taken for keras.applications' layers, because you said so; assumed: {ASSUMED}"]
+        return f"taken for keras.applications' layers, because you said so; assumed: {ASSUMED}"
     if not layers_have_names(path):
-        return [f"the file does not store its layers' names; assumed: {ASSUMED}"]
+        return f"the file does not store its layers' names; assumed: {ASSUMED}"
+    save = (
+        "It is of a class of its own: save the functional model inside it (model.BODY.save("
+        "'NAME.keras'))"
+        if own
+        else "Save the whole model (model.save('NAME.keras'))"
+    )
     raise WeightsError(
         "expected layers that are called as in keras.applications, such as conv2_block1_1_conv, "
         "found others: networks whose layers merely count the same may pad, order and pool "
-        "otherwise. Save the whole model (model.save('NAME.keras')), which declares what it "
-        "computes; or, if you know that it is the same function, pass source_format='keras' and "
-        "variant='densenet121'"
+        f"otherwise. {save}, which declares what it computes; or, if you know that it is the same "
+        "function, pass source_format='keras' and variant='densenet121'"
     )
 
 
-def _declared(path: Path, declared: Declared) -> Checkpoint:
+def _declared(path: Path, declared: Declared, declaration: dict[str, Any]) -> Checkpoint:
     weights, declared.stored = read_declared(path, declared)
     notes = declared.notes
-    usage = usage_of(declared, notes)
+    if "classifier.weight" in weights and "classifier.bias" not in weights:
+        kernel = weights["classifier.weight"]
+        weights["classifier.bias"] = np.zeros(len(kernel), kernel.dtype)
+        notes.append("its classifier has no bias: it got one of zeros")
     source = f"Keras: {path.name}"
-    found = checkpoint_of(weights, "biased", source, notes, **declared.fields)
-    known = {f.name: getattr(usage, f.name) for f in fields(Usage)}
-    given = {name: value for name, value in known.items() if value is not None}
-    if declared.before:
-        given = {"mean": None, "std": None, **given}
-    return replace(found, usage=replace(found.usage, **given).fits(found.spec))
-
-
-def usage_of(declared: Declared, notes: list[str]) -> Usage:
-    """How the declaration says that pixels are prepared, and what the outputs mean."""
-    prepared = affine(declared.before, declared.stored)
-    size = declared.image_size
-    if prepared is None:
-        return Usage(image_size=size, activation=declared.activation)
-    scale, shift = prepared
-    means = [-b / a for a, b in zip(*_same_length(scale, shift), strict=True)]
-    high = 255.0 if max(abs(a) for a in scale) < 0.2 or max(means) > 2 else 1.0
-    notes.append(
-        f"its layers {', '.join(map(str, declared.before))} prepare pixels from 0 to {high:.0f}, "
-        "which is assumed; they became the file's range, mean and std"
+    found = checkpoint_of(weights, "biased", source, (), **declared.fields)
+    given, note = pixels_of(declared.before, declared.stored, found.spec.config.in_channels)
+    activation = declared.activation
+    if activation == "none" and (trained := trained_with(declaration)):
+        activation = trained
+        notes.append(f"it gives logits, which its loss reads with a {trained}: so does its usage")
+    usage = with_pixels(found.usage, given).stating(
+        image_size=declared.image_size, activation=activation
     )
-    if len(set(scale)) == len(set(shift)) == 1:
-        low, top = shift[0], shift[0] + high * scale[0]
-        return Usage(image_size=size, activation=declared.activation, value_range=(low, top))
-    stds = [1 / a for a in _same_length(scale, shift)[0]]
-    return Usage(
-        image_size=size,
-        activation=declared.activation,
-        value_range=(0.0, high),
-        mean=tuple(means),
-        std=tuple(stds),
-    )
+    notes += [note] if note else []
+    return replace(found, usage=usage.fits(found.spec), notes=tuple(notes))
 
 
-def _same_length(one: list[float], other: list[float]) -> tuple[list[float], list[float]]:
-    size = max(len(one), len(other))
-    return one * (size // len(one)), other * (size // len(other))
+def trained_with(declaration: dict[str, Any]) -> str | None:
+    """What the loss of a compiled model applies to its logits; None where it is not declared."""
+    compiled = declaration.get("compile_config")
+    loss = compiled.get("loss") if isinstance(compiled, dict) else None
+    if not isinstance(loss, dict) or loss.get("registered_name") is not None:
+        return None  # one of the user's own
+    given = loss.get("config")
+    if not isinstance(given, dict) or given.get("from_logits") is not True:
+        return None
+    return LOSSES.get(str(loss.get("class_name")))
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -190,12 +201,15 @@ def library_logits(
     from tensorflow import keras
 
     given = declaration(path)
+    if own_config(given) is not None or looks_like_ours(path):
+        raise LookupError("it is this package's own")
     with suppress(UndeclaredError):
         if given is not None:
             declared = declared_network(graph_of(given))
             _, declared.stored = read_declared(path, declared)
             with in_dtype_of(checkpoint):
-                answer = declared_models_logits(path, given, declared, images)
+                dtype = checkpoint.weights["features.conv0.weight"].dtype.name
+                answer = declared_models_logits(path, given, declared, images, dtype)
             return answer, f"your own model in Keras {keras.__version__}, as the file declares it"
     config = checkpoint.spec.config
     unlike = [f for f, value in FAMILY.items() if getattr(config, f) != value]
@@ -217,38 +231,3 @@ def library_logits(
             raise LookupError(str(error)) from None
         answer = nchw_answer(loaded(model, path), images)
         return answer, f"keras.applications of Keras {keras.__version__}"
-
-
-# --- Names --------------------------------------------------------------------------------------
-
-INSIDE = {"norm1": "0_bn", "conv1": "1_conv", "norm2": "1_bn", "conv2": "2_conv"}
-BACK = {theirs: ours for ours, theirs in INSIDE.items()}
-FIXED = {
-    "conv1_conv": "features.conv0",
-    "conv1/conv": "features.conv0",
-    "conv1_bn": "features.norm0",
-    "conv1/bn": "features.norm0",
-    "bn": "features.norm5",
-    "predictions": "classifier",
-    "fc1000": "classifier",
-}
-
-
-def canonical_layer(name: str) -> str | None:
-    """``features.denseblock1.denselayer2.conv1`` for ``conv2_block2_1_conv``; None if unknown."""
-    if match := re.fullmatch(r"conv(\d{1,3})_block(\d{1,3})_(\d_\w+)", name):
-        leaf = BACK.get(match[3], match[3])
-        return f"features.denseblock{int(match[1]) - 1}.denselayer{int(match[2])}.{leaf}"
-    if match := re.fullmatch(r"pool(\d{1,3})_(bn|conv)", name):
-        leaf = "norm" if match[2] == "bn" else "conv"
-        return f"features.transition{int(match[1]) - 1}.{leaf}"
-    return FIXED.get(name)
-
-
-def native_layer(name: str) -> str:
-    """The reverse of ``canonical_layer``, in Keras 3's names."""
-    if match := re.fullmatch(r"features\.denseblock(\d+)\.denselayer(\d+)\.(\w+)", name):
-        return f"conv{int(match[1]) + 1}_block{match[2]}_{INSIDE[match[3]]}"
-    if match := re.fullmatch(r"features\.transition(\d+)\.(norm|conv)", name):
-        return f"pool{int(match[1]) + 1}_{'bn' if match[2] == 'norm' else 'conv'}"
-    return next(theirs for theirs, ours in FIXED.items() if ours == name)

@@ -20,17 +20,12 @@ from ..checkpoint import Checkpoint
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError
 from ._keras_models import in_dtype_of, loaded, nchw_answer
+from ._keras_texts import names_in
+from ._keras_writing import different_conventions, write_weights
 from ._notes import unsaid
 from ._told import NOTHING, Told
 from .keras_applications import KERASHUB
-from .keras_files import (
-    DECAY,
-    EPSILON,
-    different_conventions,
-    names_in,
-    read_weights,
-    write_weights,
-)
+from .keras_files import DECAY, EPSILON, read_weights
 from .recognize import checkpoint_of
 
 BACKEND = "keras"
@@ -61,7 +56,9 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
         raise WeightsError(f"expected a preset's folder, found one without {PRESET[0]}")
     weights: Weights = {}
     for file in files:
-        weights |= read_weights(file)
+        found, more = read_weights(file)
+        weights |= found
+        notes += more
     source = f"KerasHub: {path.name}"
     return checkpoint_of(weights, "biased", source, notes, bn_eps=EPSILON, bn_decay=DECAY)
 

@@ -1,12 +1,15 @@
 """How Keras saves and restores what is built from the spec: the base classes of model.py."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from tensorflow import keras
 
+from .._files import replacing
 from .._spec_dict import from_dict, to_dict
 
 
@@ -49,6 +52,26 @@ class Network(Block, keras.Model):
     def build(self, input_shape: Any) -> None:
         # one symbolic call tells every layer inside its shape, for summary() and saving
         self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As Keras does. In a legacy .h5, where Keras calls a class by its name alone, it is called
+        as it is registered, so that load_model finds it."""
+        super().save(filepath, *args, **kwargs)
+        if str(filepath).endswith((".h5", ".hdf5")):
+            _rename_in_legacy(Path(filepath), keras.utils.get_registered_name(type(self)))
+
+
+def _rename_in_legacy(path: Path, name: str) -> None:
+    """Copy the file: HDF5 would leave a replaced text behind in it."""
+    import h5py
+
+    with replacing(path) as new, h5py.File(path) as old, h5py.File(new, "w") as file:
+        for group in old:
+            old.copy(group, file)
+        config = {**json.loads(old.attrs["model_config"]), "class_name": name}
+        for attribute, value in old.attrs.items():
+            is_config = attribute == "model_config"
+            file.attrs[attribute] = json.dumps(config).encode() if is_config else value
 
 
 @contextmanager

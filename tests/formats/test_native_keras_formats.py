@@ -16,7 +16,9 @@ import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import as_float32, images, random_weights
 from densenet_multi.comparison.deviation import deviation
-from densenet_multi.formats import keras_applications, keras_files, kerashub
+from densenet_multi.formats import _hdf5, keras_applications, kerashub
+from densenet_multi.formats._keras_models import in_dtype_of
+from densenet_multi.formats._keras_writing import write_weights
 from densenet_multi.tasks import convert
 from keras_peer import filled, in_dtype
 
@@ -67,7 +69,7 @@ def test_the_same_answers_as_keras_applications(tmp_path, dtype, size):
         "densenet121", block_config=BLOCKS, num_classes=5, bn_eps=1.001e-5, bn_decay=0.99
     )
     assert checkpoint.usage.running_variance == "biased"
-    assert "softmax" in checkpoint.notes[0]
+    assert "weights alone do not say what is computed" in checkpoint.notes[0]
     x = images(checkpoint.spec, size).astype(dtype)
     expected = answer(model, x)
     reference = dm.reference.predict(checkpoint.spec, checkpoint.weights, x)
@@ -137,7 +139,7 @@ def test_peer_logits_are_what_keras_makes_of_the_file(tmp_path):
 def test_kerass_defaults_are_left_as_they_were():
     spec = small_spec()
     checkpoint = dm.Checkpoint(spec, random_weights(spec))
-    with keras_files.in_dtype_of(checkpoint):
+    with in_dtype_of(checkpoint):
         assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float64",) * 2
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float32",) * 2
 
@@ -232,13 +234,14 @@ def test_a_new_head_on_a_body_is_the_classifier(tmp_path):
     assert deviation(logits, answer(model, x)) < 1e-5
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Keras tells on every layer that it misses
-        _, who = convert.logits(tmp_path / "x.weights.h5", "keras", checkpoint, x)
+        _, who, _ = convert.logits(tmp_path / "x.weights.h5", "keras", checkpoint, x)
     assert who == "densenet_multi.keras"
     twice = filled(keras.Sequential([body, keras.layers.Dense(4), keras.layers.Dense(3)]))
     twice.save_weights(tmp_path / "x.weights.h5")
-    assert "15 batch normalisations and 2 linear layers in 1 model(s)" in refused(
-        tmp_path / "x.weights.h5"
-    )
+    body_alone = read(tmp_path / "x.weights.h5")
+    assert body_alone.spec.config.num_classes == 0
+    assert "layers/dense (4, 76), " in body_alone.notes[0]
+    assert "num_classes=N makes a new classifier" in body_alone.notes[0]
 
 
 def test_bfloat16_and_big_endian_numbers_are_read_without_loss(tmp_path):
@@ -295,7 +298,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path):
     spec = small_spec()
     first, second = tmp_path / "a.weights.h5", tmp_path / "b.weights.h5"
     for path in (first, second):
-        keras_files.write_weights(path, dm.Checkpoint(spec, dm.init_weights(spec)), NATIVE)
+        write_weights(path, dm.Checkpoint(spec, dm.init_weights(spec)), NATIVE)
         time.sleep(1.1)  # HDF5 could note the time, in seconds
     assert first.read_bytes() == second.read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
@@ -318,7 +321,7 @@ def path(tmp_path):
     """A whole file of a small network, with names."""
     spec = small_spec()
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
-    keras_files.write_weights(tmp_path / "x.weights.h5", checkpoint, NATIVE)
+    write_weights(tmp_path / "x.weights.h5", checkpoint, NATIVE)
     return tmp_path / "x.weights.h5"
 
 
@@ -446,14 +449,14 @@ def huge(file):
 
 
 DAMAGES = {
-    "missing": (lambda f: f.__delitem__(STEM), "found 7 convolutions, 9 batch normalisations"),
+    "missing": (lambda f: f.__delitem__(STEM), "found 7 convolutions and 9 batch normalizations"),
     "missing norm": (
         lambda f: f.__delitem__("layers/batch_normalization/vars/2"),
         r"norm0\.running_mean: missing",
     ),
     "extra": (
         lambda f: f.create_dataset("layers/dense_1/vars/0", data=kernel()),
-        "9 batch normalisations and 2 linear layers",
+        r"layers/dense_1\.weight: unexpected",
     ),
     "extra number": (
         lambda f: f.create_dataset("layers/conv2d/vars/7", data=kernel()),
@@ -473,7 +476,7 @@ DAMAGES = {
     ),
     "another model": (
         lambda f: f.move("layers/batch_normalization", "x/batch_normalization"),
-        r"layers in 2 model\(s\)",
+        r"8 convolutions and 9 batch normalizations in 1 model\(s\)",
     ),
     "NaN": (lambda f: replaced(f, kernel(np.nan)), "expected finite values, found 1176"),
     "misshapen": (
@@ -488,7 +491,7 @@ DAMAGES = {
     "text": (lambda f: replaced(f, ["a", "b"]), "float16 or bfloat16, found object"),
     "twice": (
         lambda f: f.copy("layers/conv2d", "layers/conv2d_01"),
-        "found 9 convolutions, 9 batch normalisations",
+        "found 9 convolutions and 9 batch normalizations",
     ),
     "named type": (lambda f: f.__setitem__("t", np.dtype("f4")), "a group or a dataset, found"),
     "soft link": (lambda f: linked(f, h5py.SoftLink("/x")), "found a SoftLink"),
@@ -519,8 +522,8 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_at_once(path, damage):
 
 def test_a_file_of_very_many_groups_is_refused(path, monkeypatch):
     with h5py.File(path) as file:
-        objects = sum(1 for _ in keras_files._walk(file))
-    monkeypatch.setattr(keras_files, "MOST_OBJECTS", objects)
+        objects = sum(1 for _ in _hdf5.walk(file))
+    monkeypatch.setattr(_hdf5, "MOST_OBJECTS", objects)
     keras_applications.read(path)
     with h5py.File(path, "r+") as file:
         file.create_group("layers/one_more")
@@ -536,21 +539,27 @@ def test_the_random_state_of_dropout_and_optimizers_are_left_out(path):
     same(keras_applications.read(path).weights, expected.weights)
 
 
-def zipped(path, content, name="model.weights.h5", kind=zipfile.ZIP_STORED):
+def zipped(path, members, kind=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", kind) as archive:
-        archive.writestr(name, content)
+        for name, content in members.items():
+            archive.writestr(name, content)
 
 
 def test_zips_that_are_no_keras_files_are_refused(tmp_path):
     path = tmp_path / "x.keras"
-    zipped(path, b"")
+    config = {"config.json": b"{}"}
+    zipped(path, {"model.weights.h5": b"", **config})
     assert "h5py does not read" in refused(path)
-    zipped(path, b"x", "data.pkl")
+    zipped(path, {"data.pkl": b"x"})
+    assert "found a zip without config.json" in refused(path)
+    zipped(path, config)
     assert "found a zip without model.weights.h5" in refused(path)
-    zipped(path, bytes(10**8), kind=zipfile.ZIP_DEFLATED)
+    zipped(path, {"model.weights.h5": bytes(10**8), **config}, zipfile.ZIP_DEFLATED)
     assert "20 times those that they are packed in, found 100,000,000" in refused(path)
-    zipped(path, bytes(10**6), kind=zipfile.ZIP_LZMA)
+    zipped(path, {"model.weights.h5": bytes(10**6), **config}, zipfile.ZIP_LZMA)
     assert "expected it stored or deflated" in refused(path)
+    zipped(path, {"config.json": b" " * (2**25 + 1)}, zipfile.ZIP_DEFLATED)
+    assert "expected at most 33,554,432 bytes" in refused(path)
 
 
 def test_a_zip_that_claims_to_be_larger_than_it_is_is_refused(path):
@@ -568,9 +577,9 @@ def test_other_files_look_like_neither(tmp_path):
         path = tmp_path / f"x{ending}"
         model.save_weights(path) if ending == ".weights.h5" else model.save(path)
         head = path.read_bytes()[:512]
-        assert not keras_applications.looks_like(path, head)
         assert not kerashub.looks_like(path, head)
-        with pytest.raises(dm.WeightsError, match="expected a DenseNet's"):
+        expected = "a DenseNet's layers" if ending == ".weights.h5" else "without a Concatenate"
+        with pytest.raises(dm.WeightsError, match=expected):
             keras_applications.read(path)
     for content in (b"", b"PK\x03\x04", b"\x89HDF", b"\x80\x02", bytes(100)):
         path.write_bytes(content)

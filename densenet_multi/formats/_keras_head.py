@@ -1,0 +1,172 @@
+"""What follows the last ReLU of a declared Keras model: pooling, and its classifier.
+
+A head that no DenseNet of this package has is left out with a note, except that nothing else than
+a global pooling may be between the maps and it: features are pooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ..weights import Weights, WeightsError
+from ._keras_found import Declared
+from ._keras_graph import Layer
+from ._keras_layers import IDLE, OTHER, activation_of, expect, only_reader, past_idle
+
+ACTIVATIONS = {"linear": "none", "softmax": "softmax", "sigmoid": "sigmoid"}
+GLOBAL_POOLS = {"GlobalAveragePooling2D": "avg", "GlobalMaxPooling2D": "max"}
+POOLS = {"AveragePooling2D": "avg", "MaxPooling2D": "max"}
+RESHAPED = ("Flatten", "Reshape")
+LISTED = 4
+FEATURES = "its body was read, which gives features; num_classes=N makes a new classifier"
+
+
+def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: int | None) -> None:
+    """Find the pooling, the classifier and the activation.
+
+    Raises ``WeightsError`` where maps are not pooled, but something else reads them.
+
+    Arguments:
+        declared: where they are noted.
+        relu: the layer whose maps are read.
+        outputs: of the model.
+        size: pixels per side of these maps, if declared.
+    """
+    maps = past_idle(relu)[0]
+    declared.end = maps
+    if not maps.readers:
+        return
+    if len(maps.readers) > 1 or maps.readers[0].kind == "Conv2D":
+        _leave_out(declared, maps, maps.readers)
+        return
+    pool = declared.end = only_reader(maps)
+    declared.fields["global_pool"] = _pooling(declared, pool, size)
+    following = _chain(pool)
+    if several := (following or [pool])[-1].readers:
+        _leave_out(declared, pool, [*following, *several])
+        return
+    beside = [o for o in outputs if o is not (following or [pool])[-1]]
+    dense = [layer for layer in following if layer.kind == "Dense"]
+    activation = _activation(following, dense)
+    if activation is None:
+        _leave_out(declared, pool, following)
+    elif dense:
+        declared.layers["classifier"] = declared.end = dense[0]
+        declared.activation = activation
+    if beside:
+        declared.notes.append(
+            f"it has other outputs too, which were left out: {', '.join(map(str, beside[:6]))}"
+        )
+
+
+def is_head(conv: Layer) -> bool:
+    """Whether a convolution is a head's: no BatchNorm or concatenation comes after it."""
+    inside = ("BatchNormalization", "Concatenate")
+    return not any(
+        reader.kind in inside for layer in [conv, *_chain(conv)] for reader in layer.readers
+    )
+
+
+def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
+    if pool.kind in GLOBAL_POOLS:
+        expect(pool, "data_format", "channels_last")
+        return GLOBAL_POOLS[pool.kind]
+    if pool.kind in POOLS:
+        found = pool.config.get("pool_size")
+        found = [found, found] if isinstance(found, int) else found
+        whole = [size, size]
+        if size is None or found != whole or pool.config.get("data_format") == "channels_first":
+            raise WeightsError(
+                f"{pool}: expected pooling over the whole map"
+                f"{f', {size}x{size}' if size else ', whose size is not declared'}; found "
+                f"{found}: {OTHER}"
+            )
+        side = declared.image_size
+        declared.notes.append(
+            f"its pooling {pool} is of fixed size, this package's over the whole map: it is the "
+            f"same for images of {side}x{side}, for which it is declared"
+        )
+        return POOLS[pool.kind]
+    raise WeightsError(
+        f"{pool}: expected a global pooling after the last BatchNormalization, found another "
+        f"layer: {OTHER}; what is before it can be saved alone: keras.Model(model.input, "
+        "THE_LAST_RELU.output).save('NAME.keras')"
+    )
+
+
+def _chain(layer: Layer) -> list[Layer]:
+    """The layers after this one, as long as each is the only reader of the one before."""
+    found = []
+    while len(layer.readers) == 1:
+        layer = layer.readers[0]
+        found.append(layer)
+    return found
+
+
+def _activation(following: Sequence[Layer], dense: Sequence[Layer]) -> str | None:
+    """What follows the only Dense; None: this is another head, or there is none to speak of."""
+    if len(dense) > 1:
+        return None
+    activation = "linear"
+    for layer in following:
+        if layer.kind in (*IDLE, *RESHAPED):
+            continue
+        found = activation_of(layer.config.get("activation"))
+        if layer.kind == "Softmax" and layer.config.get("axis", -1) in (-1, 1, [-1], [1]):
+            found = "softmax"
+        elif layer.kind not in ("Dense", "Activation"):
+            return None
+        if found == "linear":
+            continue
+        before = not dense or following.index(layer) < following.index(dense[0])
+        if before or activation != "linear":
+            return None
+        activation = found
+    return ACTIVATIONS.get(activation)
+
+
+def _leave_out(declared: Declared, end: Layer, following: Sequence[Layer]) -> None:
+    some = [layer for layer in following if layer.kind not in IDLE]
+    more = ", ..." if len(some) > LISTED or following[-1].readers else ""
+    declared.notes.append(
+        f"what follows its layer {end} is a head that no DenseNet of this package has "
+        f"({', '.join(map(str, some[:LISTED]))}{more}); {FEATURES}"
+    )
+
+
+def with_head(weights: Weights) -> tuple[Weights, list[str]]:
+    """Name the classifier among weights alone, or leave another head out, with a note.
+
+    The only linear layer that reads the last maps is the classifier, whatever it is called. Nothing
+    is left out that may be of the body: convolutions, and what has more or fewer dimensions.
+    """
+    known = ("features.", "classifier.")
+    groups: dict[str, dict[str, str]] = {}
+    for name in weights:
+        if not name.startswith(known):
+            place, _, leaf = name.rpartition(".")
+            groups.setdefault(place, {})[leaf] = name
+    linear = [la for la, leaves in groups.items() if _is_linear(weights, leaves.values())]
+    if not linear or "classifier.weight" in weights:
+        return weights, []
+    if not all(weights[n].ndim in (1, 2) for leaves in groups.values() for n in leaves.values()):
+        return weights, []
+    body = {name: array for name, array in weights.items() if name.startswith(known)}
+    width = len(weights.get("features.norm5.weight", ()))
+    if len(groups) == 1:
+        (place,) = linear
+        for name in groups[place].values():
+            body[f"classifier.{'weight' if weights[name].ndim == 2 else 'bias'}"] = weights[name]
+        if not width or body["classifier.weight"].shape[1] == width:
+            return body, []
+    matrices = [n for leaves in groups.values() for n in leaves.values() if weights[n].ndim == 2]
+    shapes = ", ".join(f"{name.rpartition('.')[0]} {weights[name].shape}" for name in matrices[:6])
+    note = f"it has a head that no DenseNet of this package has ({shapes}); {FEATURES}"
+    return {name: a for name, a in body.items() if name.startswith("features.")}, [note]
+
+
+def _is_linear(weights: Weights, names: Collection[str]) -> bool:
+    shapes = sorted((weights[name].shape for name in names), key=len)
+    return [len(shape) for shape in shapes] in ([2], [1, 2]) and (
+        len(shapes) == 1 or shapes[0] == shapes[1][:1]
+    )

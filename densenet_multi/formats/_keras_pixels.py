@@ -1,0 +1,150 @@
+"""What the layers before a Keras model's first convolution do with pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..checkpoint import Usage
+from ..weights import WeightsError
+from ._keras_graph import READ, Layer
+
+SCALING = ("Rescaling", "Normalization", "TrueDivide", "Multiply", "Add", "Subtract")
+SIZING = ("Resizing", "CenterCrop", "RandomCrop")  # the last one crops the center in a prediction
+AXES = (-1, 3, None, [-1], [3], [])  # of a Normalization: of channels, or none: one number
+BYTES = 255.0
+Numbers = list[float]
+
+
+def affine(
+    layers: list[Layer], stored: Mapping[str, tuple[Any, Any]]
+) -> tuple[Numbers, Numbers] | None:
+    """(a, b): the network reads a x + b, per channel or one for all; None without such layers.
+
+    Raises ``WeightsError`` for a layer that does something else.
+
+    Arguments:
+        layers: of the classes in ``SCALING``, in order.
+        stored: {place: (mean, variance)} of each Normalization that the file keeps as weights.
+    """
+    if not layers:
+        return None
+    scale, shift = [1.0], [0.0]
+    for layer in layers:
+        by, add = _one_step(layer, stored)
+        try:
+            scale = _zipped(scale, by, lambda s, f: s * f)
+            shift = _zipped(_zipped(shift, by, lambda s, f: s * f), add, lambda s, a: s + a)
+        except ValueError:
+            raise WeightsError(f"{layer}: expected a number for each channel") from None
+    return scale, shift
+
+
+def _one_step(layer: Layer, stored: Mapping[str, tuple[Any, Any]]) -> tuple[Numbers, Numbers]:
+    try:
+        if layer.kind == "Rescaling":
+            return _numbers(layer.config["scale"]), _numbers(layer.config.get("offset", 0))
+        if layer.kind == "Normalization":
+            return _normalization(layer, stored)
+        left, right = (each for each in layer.given if each is READ or not _is_option(each))
+        if left is READ and right is not READ:
+            value = _numbers(right)
+            return {
+                "TrueDivide": lambda: ([1 / v for v in value], [0.0]),
+                "Multiply": lambda: (value, [0.0]),
+                "Add": lambda: ([1.0], value),
+                "Subtract": lambda: ([1.0], [-v for v in value]),
+            }[layer.kind]()
+        value = _numbers(left)  # a number first: 1 - x
+        return {
+            "Multiply": (value, [0.0]),
+            "Add": ([1.0], value),
+            "Subtract": ([-1.0], value),
+        }[layer.kind]
+    except (KeyError, ValueError, TypeError, ZeroDivisionError, OverflowError):
+        raise WeightsError(
+            f"{layer}: expected numbers by which pixels are scaled and shifted, found something "
+            "else: no usage of this package says what this layer does"
+        ) from None
+
+
+def _normalization(layer: Layer, stored: Mapping[str, tuple[Any, Any]]) -> tuple[Numbers, Numbers]:
+    if layer.config.get("invert") or layer.config.get("axis", -1) not in AXES:
+        raise ValueError("another kind")
+    mean, variance = layer.config.get("mean"), layer.config.get("variance")
+    if mean is None:
+        mean, variance = stored[layer.place]
+    deviations = [max(v**0.5, 1e-7) for v in _numbers(variance)]  # as Keras does
+    return [1 / d for d in deviations], _zipped(_numbers(mean), deviations, lambda m, d: -m / d)
+
+
+def _is_option(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, str))
+
+
+def _numbers(value: Any) -> Numbers:
+    while isinstance(value, dict):  # a tensor, as Keras writes it
+        value = value["config"]["value"]
+    if hasattr(value, "ravel"):
+        value = list(value.ravel())
+    if isinstance(value, (list, tuple)):
+        while len(value) == 1 and isinstance(value[0], (list, tuple)):
+            value = value[0]
+        return [float(v) for v in value]
+    return [float(value)]
+
+
+def _zipped(one: Numbers, other: Numbers, rule: Callable[[float, float], float]) -> Numbers:
+    size = max(len(one), len(other))
+    if {len(one), len(other)} - {1, size}:
+        raise ValueError("other channels")
+    return [rule(one[i % len(one)], other[i % len(other)]) for i in range(size)]
+
+
+def pixels_of(
+    layers: list[Layer], stored: Mapping[str, tuple[Any, Any]], channels: int
+) -> tuple[dict[str, Any], str]:
+    """The range, mean and std of a ``Usage`` that does what these layers do, and a note.
+
+    What reaches them is from 0 to 255 or from 0 to 1: no layer says which, so it is assumed.
+
+    Raises ``WeightsError`` where no usage does the same.
+    """
+    found = affine(layers, stored)
+    if found is None:
+        return {}, ""
+    scale, shift = found
+    names = ", ".join(map(str, layers))
+    if len(set(scale)) == len(set(shift)) == 1:
+        scale, shift = scale[:1], shift[:1]
+    else:
+        scale, shift = (_zipped(v, [0.0] * channels, lambda a, _: a) for v in (scale, shift))
+    if min(scale) <= 0:
+        raise WeightsError(
+            f"{names}: expected pixels that keep their order, found ones that are scaled by "
+            f"{min(scale):g}: no usage of this package inverts images"
+        )
+    high = BYTES if _is_for_bytes(scale, shift) else 1.0
+    note = (
+        f"its layers {names} prepare pixels, and became the range, mean and std of its usage; that "
+        f"they are given pixels from 0 to {high:.0f} is assumed"
+    )
+    if len(scale) == 1:
+        low, top = shift[0], shift[0] + high * scale[0]
+        return {"value_range": (low, top)}, note
+    means = tuple(-b / a for a, b in zip(scale, shift, strict=True))
+    return {"value_range": (0.0, high), "mean": means, "std": tuple(1 / a for a in scale)}, note
+
+
+def _is_for_bytes(scale: Numbers, shift: Numbers) -> bool:
+    """Whether pixels from 0 to 255, not from 0 to 1, become numbers of usual size."""
+    return max(scale) < 0.2 or max(-b / a for a, b in zip(scale, shift, strict=True)) > 2
+
+
+def with_pixels(usage: Usage, given: Mapping[str, Any]) -> Usage:
+    """The usage of a network whose pixels are prepared like this; their range is assumed."""
+    if not given:
+        return usage
+    stated = usage.stating(**given)
+    return replace(stated, assumed=(*stated.assumed, "value_range"))

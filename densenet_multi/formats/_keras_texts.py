@@ -1,0 +1,109 @@
+"""What a Keras file says in words: names of layers, and the declaration of a complete model."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..weights import WeightsError
+from ._hdf5 import CONFIG, MAGIC, WEIGHTS, is_keras, member, opened, walk
+
+LARGEST_TEXT = 2**25  # bytes of a declaration; densenet264's has 0.7 million
+MOST_TRIES = 100  # texts in an HDF5 file that may be the declaration
+STARTS = (b'{"class_name"', b'{"config"', b'{"module"')  # Python kept no order once
+COMPILED = (b'{"loss"', b'{"optimizer_config"')
+
+
+def declaration(path: Path) -> Any | None:
+    """What a complete model's file says about its layers; None for a file of weights alone.
+
+    Raises ``WeightsError`` where the declaration is damaged.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    try:
+        if is_zip:
+            return _model_in(json.loads(member(path, CONFIG, LARGEST_TEXT)))
+        with opened(path) as (opened_file, _):
+            if "model_config" not in opened_file.attrs:
+                return None
+        with _bytes_of(path) as texts:
+            return _json_in(texts)
+    except WeightsError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(
+            f"expected a model's declaration, found damaged JSON ({error})"
+        ) from None
+
+
+def _model_in(found: Any) -> Any | None:
+    """The declaration; None for anything else, such as one's own description beside weights."""
+    return found if isinstance(found, dict) and {"class_name", "config"} <= found.keys() else None
+
+
+def _json_in(texts: mmap.mmap) -> Any:
+    """The declaration in an HDF5 file's bytes, and what the model was compiled with.
+
+    Not read through HDF5, whose library can hang or crash on the text of a damaged file.
+    """
+    models = [each for each in _texts_in(texts, STARTS) if _model_in(each)]
+    if not models:
+        raise ValueError("no text of an attribute model_config")
+    if any(each != models[0] for each in models):
+        raise WeightsError(
+            f"expected one declaration of a model, found {len(models)} that differ; load the model "
+            "with Keras and save it again, as .keras"
+        )
+    compiled = list(_texts_in(texts, COMPILED))
+    return models[0] | ({"compile_config": compiled[0]} if len(compiled) == 1 else {})
+
+
+def _texts_in(texts: mmap.mmap, starts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The JSON in an HDF5 file's bytes that starts like this: in one piece, after its length."""
+    tries = 0
+    for start in starts:
+        at = -1
+        while (at := texts.find(start, at + 1)) >= 0:
+            length = int.from_bytes(texts[max(at - 8, 0) : at], "little")
+            if not len(start) < length <= min(len(texts) - at, LARGEST_TEXT):
+                continue
+            if (tries := tries + 1) > MOST_TRIES:
+                raise WeightsError("expected one declaration of a model, found very many texts")
+            with suppress(ValueError):
+                yield json.loads(texts[at : at + length].rstrip(b"\0"))
+
+
+def _bytes_of(path: Path) -> Any:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def names_in(
+    path: Path, head: bytes, names: Iterable[bytes], *, weights: bool = False
+) -> set[bytes]:
+    """The names among these that a Keras file contains as text; none for any other file.
+
+    In a ``.keras`` file the declaration is searched, and with ``weights`` its weights too. Raises
+    ``WeightsError`` where such a file is damaged.
+    """
+    if head.startswith(MAGIC):
+        with _bytes_of(path) as texts:
+            return {name for name in names if texts.find(name) >= 0}
+    if not is_keras(path, head):
+        return set()
+    texts = member(path, CONFIG, LARGEST_TEXT) + (member(path, WEIGHTS) if weights else b"")
+    return {name for name in names if name in texts}
+
+
+def layers_have_names(path: Path) -> bool:
+    """Whether a file of weights alone stores how its layers are called."""
+    with opened(path) as (file, _):
+        if "layer_names" in file.attrs or "model_weights" in file:
+            return True
+        groups = (item for place, item in walk(file) if place.endswith("/vars"))
+        return any("name" in group.attrs for group in groups)

@@ -1,0 +1,68 @@
+"""Write Keras 3's files of weights with h5py: no model is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from .._checks import bad
+from .._files import replacing
+from .._installed import framework
+from ..checkpoint import Checkpoint
+from ..manifest import layers
+from ..spec import BatchNormSpec, ConvSpec
+from ._layouts import TO_CHANNELS_LAST
+from ._notes import differences
+from .keras_files import DECAY, EPSILON, LEAVES
+
+
+def write_weights(
+    path: Path,
+    checkpoint: Checkpoint,
+    native: Callable[[str], str],
+    within: str = "",
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the file of Keras 3's ``save_weights``, without the groups that would be empty.
+
+    Raises ``ConfigError`` where Keras would not recognize a file of this name;
+    ``BackendNotInstalledError`` where h5py is missing; ``OSError`` where the file cannot be
+    written.
+
+    Arguments:
+        path: ends in ``.weights.h5``.
+        checkpoint: the weights.
+        native: gives a layer's name in Keras.
+        within: the group of a model inside the model.
+        more: {place: value}, written too.
+    """
+    if not path.name.endswith(".weights.h5"):
+        raise bad("name", str(path), "one that ends in .weights.h5, because Keras goes by it")
+    with framework("keras", "h5py"):
+        import h5py
+    numbers: dict[str, Iterator[int]] = {name: count() for name in LEAVES}
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        for layer, piece in layers(checkpoint.spec):
+            kind = _class_of(piece)
+            number = next(numbers[kind])
+            place = f"layers/{kind}{f'_{number}' if number else ''}/vars"
+            group = file.create_group(place if kind == "dense" else within + place)
+            group.attrs["name"] = native(layer)
+            for i, leaf in enumerate(LEAVES[kind]):
+                if (array := checkpoint.weights.get(f"{layer}.{leaf}")) is not None:
+                    group[str(i)] = array.transpose(TO_CHANNELS_LAST[array.ndim])
+        for place, value in (more or {}).items():
+            file[place] = value
+
+
+def different_conventions(checkpoint: Checkpoint, models: str) -> list[str]:
+    """A sentence for each convention in which Keras' models differ from these weights."""
+    return differences(checkpoint, models, (EPSILON, DECAY), "Keras'", "biased")
+
+
+def _class_of(piece: object) -> str:
+    if isinstance(piece, ConvSpec):
+        return "conv2d"
+    return "batch_normalization" if isinstance(piece, BatchNormSpec) else "dense"
