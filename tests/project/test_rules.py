@@ -558,6 +558,7 @@ GLOSSARY = {
     "relu": "x",
     "concat": "*maps",
     "global_avg_pool": "x",
+    "global_max_pool": "x",
 }
 
 

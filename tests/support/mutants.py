@@ -107,7 +107,7 @@ MUTANTS = [
     Mutant(
         "the last map may be pooled by the maximum",
         "flax/layers.py",
-        "return jnp.max(x, axis=(1, 2))",
+        "return nnx.max_pool(x, x.shape[1:3])[:, 0, 0]",
         "return jnp.mean(x, axis=(1, 2))",
         FORWARD,
     ),
@@ -2029,6 +2029,42 @@ MUTANTS = [
         "        if os.path.islink(value) and",
         "        if not os.path.islink(value) and",
         "formats/test_kinds.py link_to_nothing",
+    ),
+    Mutant(
+        "a framework may end with a Python",
+        "_installed.py",
+        "if last_python is not None and sys.version_info[:2] > last_python:",
+        "if False:",
+        "project/test_installs.py framework_ends",
+    ),
+    Mutant(
+        "distutils is of setuptools",
+        "_installed.py",
+        'BROUGHT_BY = {"distutils": "setuptools"}',
+        "BROUGHT_BY: dict[str, str] = {}",
+        "project/test_installs.py distutils",
+    ),
+    Mutant(
+        "without distutils Gluon is not installed",
+        "gluon/__init__.py",
+        '"gluon", "mxnet", "distutils", note',
+        '"gluon", "mxnet", note',
+        "project/test_installs.py distutils",
+        "none",
+    ),
+    Mutant(
+        "tests request what can be here",
+        "tests/support/available.py",
+        "and not framework.marker.evaluate(",
+        "and framework.marker.evaluate(",
+        "project/test_installs.py left_out",
+    ),
+    Mutant(
+        "the gradient of a largest value is not lost to rounding",
+        "flax/layers.py",
+        "return nnx.max_pool(x, x.shape[1:3])[:, 0, 0]",
+        "return jnp.max(x, axis=(1, 2))",
+        "backends/test_parity.py a_step_in_float64",
     ),
 ]
 
