@@ -122,7 +122,7 @@ def pads_same(framework: str) -> str:
 
 def check_fraction(shapes: Shapes) -> None:
     """Raise ``WeightsError`` where no one fraction explains how many channels transitions keep."""
-    widths = []  # (before, after) each transition
+    widths: list[tuple[int, int]] = []  # (before, after) each transition
     while (name := f"features.transition{len(widths) + 1}.conv.weight") in shapes:
         widths.append((shapes[name][1], shapes[name][0]))
     least = max((after / before for before, after in widths), default=0.0)

@@ -108,7 +108,7 @@ class _Walk:
                     f"its layer {following} was left out: this package resizes images itself, "
                     f"here to {size[0]}x{size[1]}"
                 )
-                self.declared.image_size = int(size[0]) if size[0] == size[1] else None
+                self.declared.image_size = int(size[0] or 0) or None if size[0] == size[1] else None
             elif following.kind not in (*IDLE, "InputLayer"):
                 return layer
             layer = following

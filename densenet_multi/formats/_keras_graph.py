@@ -188,12 +188,12 @@ class _Reader:
         ready = deque(name for name, entry in entries.items() if not entry.missing)
         while ready:
             name = ready.popleft()
-            entry = entries[name]
-            if source is not None and name == starts[0] and not entry.keys:
+            described = entries[name]
+            if source is not None and name == starts[0] and not described.keys:
                 made[name] = [source]
             else:
-                reads = [_output(made, key) for key in entry.keys]
-                made[name] = self._one(entry, (*path, name), reads)
+                reads = [_output(made, key) for key in described.keys]
+                made[name] = self._one(described, (*path, name), reads)
             for reader in readers.get(name, ()):
                 entries[reader].missing -= 1
                 if entries[reader].missing == 0:

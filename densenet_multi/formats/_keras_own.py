@@ -100,8 +100,8 @@ def _numbered(path: Path, config: DenseNetConfig) -> Weights:
     for layer, piece in layers(config.resolve()):
         kind = "conv2d" if isinstance(piece, ConvSpec) else "dense"
         kind = "batch_normalization" if isinstance(piece, BatchNormSpec) else kind
-        name = next(numbers[kind], None)
-        for leaf, array in found.get(name or "", {}).items():
+        place = next(numbers[kind], "")
+        for leaf, array in found.get(place, {}).items():
             weights[f"{layer}.{leaf}"] = array
     if left := [name for names in numbers.values() for name in names]:
         raise WeightsError(f"{left[0]}: expected the layers of the declared network alone")

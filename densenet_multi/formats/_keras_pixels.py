@@ -12,7 +12,7 @@ from ._keras_graph import READ, Layer
 
 SCALING = ("Rescaling", "Normalization", "TrueDivide", "Multiply", "Add", "Subtract")
 SIZING = ("Resizing", "CenterCrop", "RandomCrop")  # the last one crops the center in a prediction
-AXES = (-1, 3, None, [-1], [3], [])  # of a Normalization: of channels, or none: one number
+AXES: tuple[object, ...] = (-1, 3, None, [-1], [3], [])  # of a Normalization: of channels, or none: one number
 BYTES = 255.0
 Numbers = list[float]
 

@@ -337,7 +337,7 @@ def _array(file: BufferedReader, size: int) -> Any:
     if min(shape) < 0 or count * dtype.itemsize > size:
         raise WeightsError(f"expected an array that fits in the file, found shape {tuple(shape)}")
     array = np.empty(count, dtype)  # not of the bytes that were read: others may write to it
-    if file.readinto(memoryview(array.view(np.uint8))) != array.nbytes:
+    if file.readinto(array.view(np.uint8).data) != array.nbytes:
         raise WeightsError(f"expected {array.nbytes:,} more bytes, found the end of the file")
     return array.reshape(shape).astype(np.float32 if kind == 2 else dtype, copy=False)
 

@@ -26,7 +26,7 @@ ORDER = ["layers", "model", "weights", "faster", "predict", "train", "__init__"]
 
 FRAMEWORKS = {  # backend -> the packages that are its framework
     "torch": {"torch", "torchvision"},  # torchvision: only to compare speeds with
-    "keras": {"keras", "tensorflow", "triton"},  # triton: only to have it loaded first
+    "keras": {"h5py", "keras", "tensorflow", "triton"},  # triton: only to have it loaded first
     "gluon": {"mxnet"},
     "flax": {"flax", "jax", "optax"},
 }
