@@ -8,11 +8,19 @@ from typing import Any
 
 from ..checkpoint import Usage
 from ..weights import WeightsError
-from ._keras_graph import READ, Layer
+from ._keras_entries import READ
+from ._keras_graph import Layer
 
 SCALING = ("Rescaling", "Normalization", "TrueDivide", "Multiply", "Add", "Subtract")
 SIZING = ("Resizing", "CenterCrop", "RandomCrop")  # the last one crops the center in a prediction
-AXES: tuple[object, ...] = (-1, 3, None, [-1], [3], [])  # of a Normalization: of channels, or none: one number
+AXES: tuple[object, ...] = (
+    -1,
+    3,
+    None,
+    [-1],
+    [3],
+    [],
+)  # of a Normalization: of channels, or none: one number
 BYTES = 255.0
 Numbers = list[float]
 
