@@ -26,10 +26,10 @@ from ._keras_layers import (
     only_reader,
     past_idle,
     relu_after,
-    same_padding,
     zeros_before,
 )
 from ._keras_pixels import SCALING, SIZING
+from ._keras_size import MapSize
 
 NEXT = "Keep using this model in Keras, or train a network of this package"
 CHAPTER = {"DenseBlock", "TransitionBlock"}  # of Dive into Deep Learning, in any module
@@ -73,15 +73,14 @@ class _Walk:
         self.drops: set[float] = set()
         self.left_out: list[Layer] = []
         self.joined: dict[Layer, int] = {}  # concatenations -> how many maps of the block
-        self.size: int | None = None  # pixels per side of the map
-        self.is_same_here = False  # SAME pads as the paper does at the declared size
+        self.map = MapSize()
         shape = graph.input.config.get("batch_shape") or graph.input.config.get("batch_input_shape")
         self._read_size(graph.input, shape)
         x = self._before(graph.input)
-        self.size = self.declared.image_size
+        self.map.size = self.declared.image_size
         x = self._stem(x)
         last = self._blocks(x)
-        read_head(self.declared, last, graph.outputs, self.size)
+        read_head(self.declared, last, graph.outputs, self.map.size)
         self._same_everywhere()
 
     # --- Before the network ---------------------------------------------------------------------
@@ -120,7 +119,7 @@ class _Walk:
         zeros, following = zeros_before(only_reader(layer))
         kernel = self._convolution(following, "features.conv0", (3, 7))
         stride, padding = (2, 3) if kernel == 7 else (1, 1)
-        self._step(following, zeros, kernel, stride, padding)
+        self.map.step(following, zeros, kernel, stride, padding)
         if kernel == 3:
             return following
         norm = self._norm(only_reader(following), "features.norm0")
@@ -128,11 +127,12 @@ class _Walk:
         expect_kind(pool, "MaxPooling2D")
         expect(pool, "pool_size", [3, 3])
         expect(pool, "data_format", "channels_last")
-        self._step(pool, zeros, 3, 2, 1)  # zeros are as good as nothing: it is after a ReLU
+        self.map.step(pool, zeros, 3, 2, 1)  # zeros are as good as nothing: it is after a ReLU
         return pool
 
     def _blocks(self, x: Layer) -> Layer:
         """The ReLU after the last BatchNorm."""
+        x = self._past_drops(x)
         maps: tuple[Layer, ...] = (x,)  # those that the next reader must read, in this order
         block, layer = 1, 0
         pools: dict[str, Layer] = {}
@@ -153,11 +153,11 @@ class _Walk:
                 self._norm(norm, f"{place}.norm")
                 self._convolution(following, f"{place}.conv", (1,))
                 self._expect_no_zeros(following, zeros)
-                self._halve(pool)
+                self.map.halve(pool)
                 pools["avg" if pool.kind.startswith("Average") else "max"] = pool
                 if len(pools) > 1:
                     raise WeightsError(f"{pool}: expected the pooling of the transition before")
-                x = following if averaged else pool
+                x = self._past_drops(following if averaged else pool)
                 maps, self.joined = (x,), {}
                 block, layer = block + 1, 0
                 continue
@@ -176,9 +176,12 @@ class _Walk:
             norm2 = self._norm(only_reader(self._past_drops(conv)), f"{place}.norm2")
             zeros, conv = zeros_before(only_reader(relu_after(norm2)))
             self._convolution(conv, f"{place}.conv2", (3,))
-        self._step(conv, zeros, 3, 1, 1)
+        self.map.step(conv, zeros, 3, 1, 1)
         end, rate = past_idle(conv)
         self.drops.add(rate)
+        while conv is not end:
+            conv = conv.readers[0]
+            self.left_out += [conv] if conv.kind != "Dropout" else []
         return end
 
     def _join_of(self, end: Layer) -> Layer:
@@ -286,43 +289,6 @@ class _Walk:
         if zeros:
             raise WeightsError(f"{conv}: expected no zeros around the map, found {zeros}: {OTHER}")
 
-    def _step(self, layer: Layer, zeros: int, kernel: int, stride: int, padding: int) -> None:
-        """Check strides and padding; then the map has another size."""
-        strides = layer.config.get("strides")
-        if layer.kind == "MaxPooling2D" and strides is None:  # Keras' default
-            strides = layer.config.get("pool_size")
-        if strides not in ([stride, stride], stride) and (strides is not None or stride != 1):
-            raise WeightsError(
-                f"{layer}: expected strides {[stride, stride]}, found {strides}: {OTHER}"
-            )
-        found: object = zeros
-        if layer.config.get("padding") == "same":
-            pads = same_padding(self.size, kernel, stride)
-            if pads == (padding, padding) and not zeros:
-                found = padding
-                self.is_same_here |= stride > 1
-            else:
-                known = f": {pads[0]} before and {pads[1]} after" if pads else ""
-                found = f"SAME, which pads the sides of even maps unequally{known}"
-        if found != padding:
-            raise WeightsError(
-                f"{layer}: expected {padding} zeros around the map, found {found}: {OTHER}"
-            )
-        if self.size:
-            self.size = (self.size + 2 * padding - kernel) // stride + 1
-
-    def _halve(self, pool: Layer) -> None:
-        """Check the pooling of a transition; then the map has half the size."""
-        expect(pool, "pool_size", [2, 2])
-        if pool.config.get("strides") is not None:
-            expect(pool, "strides", [2, 2])
-        expect(pool, "data_format", "channels_last")
-        if pool.config.get("padding") == "same" and self.size and self.size % 2 == 0:
-            self.is_same_here = True
-        else:
-            expect(pool, "padding", "valid")
-        self.size = self.size // 2 if self.size else None
-
     def _same_everywhere(self) -> None:
         """Epsilon, decay and dropout, which one configuration says for all layers."""
         fields, notes = self.declared.fields, self.declared.notes
@@ -351,7 +317,7 @@ class _Walk:
                 "layers that matter in training alone were left out: "
                 f"{', '.join(map(str, self.left_out[:3]))}{', ...' * (len(self.left_out) > 3)}"
             )
-        if self.is_same_here:
+        if self.map.is_same_here:
             side = self.declared.image_size
             notes.append(
                 f"it pads SAME: it is the same function for images of {side}x{side}, for which it "

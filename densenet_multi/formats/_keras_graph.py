@@ -1,25 +1,29 @@
 """A Keras model as its file declares it: layers, and which reads what. Data, never code.
 
 A ``.keras`` archive has a ``config.json``, a complete model in ``.h5`` an attribute of the same
-kind. Keras 3 writes what a layer reads as dictionaries, Keras 2 as lists; models inside models are
-written in place. Here they become one graph. Source:
-https://github.com/keras-team/keras/blob/master/keras/src/models/functional.py
+kind. Models inside models are written in place; here they become one graph.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..weights import WeightsError
+from ._keras_entries import (
+    MODELS,
+    READ,
+    dictionary,
+    has_layers,
+    is_model,
+    kind_of,
+    placed,
+    read_by,
+    references,
+)
 
-MODELS = ("Functional", "Model", "Sequential")
 MOST_LAYERS = 20_000
-KERAS = ("keras", "tensorflow", "tf_keras")  # modules of stock classes start with one of these
-READ = "a map"  # in a layer's arguments, where it reads one
 DAMAGE = (
     KeyError,
     TypeError,
@@ -29,20 +33,6 @@ DAMAGE = (
     RecursionError,
     OverflowError,
 )
-RENAMED = {  # older classes, and Keras 2's functions of TensorFlow
-    "BatchNormalizationV1": "BatchNormalization",
-    "BatchNormalizationV2": "BatchNormalization",
-    "SyncBatchNormalization": "BatchNormalization",
-    "Divide": "TrueDivide",
-    "math.truediv": "TrueDivide",
-    "math.divide": "TrueDivide",
-    "math.multiply": "Multiply",
-    "math.add": "Add",
-    "__operators__.add": "Add",
-    "nn.bias_add": "Add",
-    "math.subtract": "Subtract",
-    "nn.relu": "Relu",
-}
 
 
 class UndeclaredError(Exception):
@@ -125,7 +115,13 @@ def graph_of(declared: Any) -> Graph:
         raise WeightsError(f"expected a model with one input, the images; found {found}")
     if not outputs:
         raise WeightsError("expected a model with an output, found one without")
-    return Graph(_ordered(inputs[0], reader.layers), outputs, reader.own)
+    ordered = _ordered(inputs[0], reader.layers)
+    for layer in ordered:
+        if not layer.readers and layer not in outputs:
+            raise WeightsError(
+                f"{layer}: expected a layer that leads to an output, found one unused"
+            )
+    return Graph(ordered, outputs, reader.own)
 
 
 @dataclass
@@ -152,7 +148,7 @@ class _Reader:
         if isinstance(config, list):  # a Sequential of Keras before 2.2
             config = {"layers": config}
         kind = kind_of(declared)
-        if not _has_layers(kind, config):
+        if not has_layers(kind, config):
             raise UndeclaredError(kind)
         if kind not in MODELS:
             self.own.append(kind)
@@ -167,7 +163,7 @@ class _Reader:
     ) -> list[Layer]:
         entries: dict[str, _Entry] = {}
         readers: dict[str, list[str]] = {}
-        for inside, entry in _placed(config["layers"], place):
+        for inside, entry in placed(config["layers"], place):
             name = str(entry.get("name") or entry["config"]["name"])
             nodes = entry.get("inbound_nodes") or []
             if len(nodes) > 1 or name in entries:
@@ -175,11 +171,11 @@ class _Reader:
                     f"{name}: expected a layer that is used once, found one that is used "
                     f"{max(len(nodes), 2)} times: no DenseNet shares its layers"
                 )
-            keys, given = _read_by(name, entry, nodes[0]) if nodes else ([], [])
+            keys, given = read_by(name, entry, nodes[0]) if nodes else ([], [])
             entries[name] = _Entry(inside, entry, keys, given, len(keys))
             for key, _ in keys:
                 readers.setdefault(key, []).append(name)
-        starts = [key for key, _ in _references(config["input_layers"])]
+        starts = [key for key, _ in references(config["input_layers"])]
         if len(starts) != 1:
             raise WeightsError(
                 f"expected a model with one input, the images; found {', '.join(starts[:6])}"
@@ -201,14 +197,14 @@ class _Reader:
         if len(made) != len(entries):
             left = next(name for name in entries if name not in made)
             raise WeightsError(f"{left}: expected a layer that reads layers before it, found none")
-        return [_output(made, key) for key in _references(config["output_layers"])]
+        return [_output(made, key) for key in references(config["output_layers"])]
 
     def _one(self, entry: _Entry, path: tuple[str, ...], reads: list[Layer]) -> list[Layer]:
-        if _is_model(entry.declared):
+        if is_model(entry.declared):
             if len(reads) != 1:
                 raise WeightsError(f"{path[-1]}: expected a model that reads one map")
             return self.model(entry.declared, f"{entry.place}/", path, reads[0])
-        config = _dictionary(entry.declared["config"])
+        config = dictionary(entry.declared["config"])
         layer = Layer(kind_of(entry.declared), path, entry.place, config, reads, entry.given)
         self.layers.append(layer)
         return [layer]
@@ -217,9 +213,10 @@ class _Reader:
         self, config: dict[str, Any], place: str, path: tuple[str, ...], source: Layer | None
     ) -> list[Layer]:
         last = source
-        for inside, entry in _placed(config["layers"], place):
-            name = str(_dictionary(entry["config"]).get("name", "")) if _has_config(entry) else ""
-            if _is_model(entry):
+        for inside, entry in placed(config["layers"], place):
+            named = entry["config"] if isinstance(entry["config"], dict) else {}
+            name = str(named.get("name", ""))
+            if is_model(entry):
                 ends = self.model(entry, f"{inside}/", (*path, name), last)
                 if len(ends) != 1:
                     raise WeightsError(f"{name}: expected a model with one output in a Sequential")
@@ -239,112 +236,6 @@ class _Reader:
         return [last]
 
 
-def kind_of(declared: dict[str, Any]) -> str:
-    """The class of a layer, with its module or package where it is not Keras' own."""
-    name, module = str(declared["class_name"]), declared.get("module")
-    registered = declared.get("registered_name")
-    if name == "TFOpLambda":
-        return RENAMED.get(str(declared["config"].get("function")), name)
-    if module is not None and str(module).partition(".")[0] not in KERAS:
-        return str(registered) if registered not in (None, name) else f"{module}.{name}"
-    if registered not in (None, name):
-        return str(registered)
-    return RENAMED.get(name, name)
-
-
-def _is_model(declared: dict[str, Any]) -> bool:
-    kind = kind_of(declared)
-    return kind in MODELS or _has_layers(kind, declared["config"])
-
-
-def _has_layers(kind: str, config: Any) -> bool:
-    """Whether a model's layers are declared; a class of its own may call anything "layers"."""
-    if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
-        return False
-    return kind in MODELS or not {"input_layers", "build_input_shape"}.isdisjoint(config)
-
-
-def _has_config(declared: dict[str, Any]) -> bool:
-    return isinstance(declared["config"], dict)
-
-
-def _dictionary(config: Any) -> dict[str, Any]:
-    if not isinstance(config, dict):
-        raise TypeError("a layer without arguments")
-    return config
-
-
-def _placed(entries: list[dict[str, Any]], place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(group in the file, layer): Keras 3 numbers the layers of each class, operations aside."""
-    counts: Counter[str] = Counter()
-    for entry in entries:
-        if ".ops." in str(entry.get("module")):
-            yield "", entry
-            continue
-        word = _snake_case(entry["class_name"])
-        yield f"{place}layers/{word}{f'_{counts[word]}' if counts[word] else ''}", entry
-        counts[word] += 1
-
-
-def _snake_case(name: str) -> str:
-    """As Keras writes it: ``conv2d``, ``batch_normalization``, ``zero_padding2d``."""
-    name = re.sub(r"\W+", "", name)
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def _references(listed: Any) -> list[tuple[str, int]]:
-    """(layer, number of its output) of each reference; one alone is not always in a list."""
-    if isinstance(listed, dict):
-        return [key for each in listed.values() for key in _references(each)]
-    if listed and isinstance(listed[0], str):
-        return [_key(listed)]
-    return [key for each in listed for key in _references(each)]
-
-
-def _key(reference: Any) -> tuple[str, int]:
-    return str(reference[0]), int(reference[2])
-
-
-def _output(made: dict[str, list[Layer]], key: tuple[str, int]) -> Layer:
-    name, number = key
-    if not 0 <= number < len(made[name]):
-        raise WeightsError(f"{name}: expected a layer with one output, found several")
-    return made[name][number]
-
-
-def _read_by(name: str, entry: Any, node: Any) -> tuple[list[tuple[str, int]], list[Any]]:
-    """What a call reads, in order, and all its arguments."""
-    keys: list[tuple[str, int]] = []
-    given: list[Any] = []
-    if isinstance(node, dict):  # Keras 3, whose predict() overrides training=True
-        for each in _flat([*node.get("args", []), *node.get("kwargs", {}).values()]):
-            if isinstance(each, dict) and each.get("class_name") == "__keras_tensor__":
-                keys.append(_key(each["config"]["keras_history"]))
-                given.append(READ)
-            else:
-                given.append(each)
-        return keys, given
-    for call in [node] if node and isinstance(node[0], str) else node:
-        keys.append(_key(call))
-        named = dict(call[3]) if len(call) > 3 else {}
-        given += [READ, *named.values()]
-        if named.get("training") is True and not kind_of(entry).startswith("Random"):
-            raise WeightsError(
-                f"{name} ({kind_of(entry)}): expected a layer that is called as in prediction, "
-                "found training=True: the same weights would be another function"
-            )
-    return keys, given
-
-
-def _flat(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list) and any(isinstance(v, (dict, list)) for v in value):
-            yield from _flat(value)
-        else:
-            yield value
-
-
 def _ordered(start: Layer, layers: list[Layer]) -> list[Layer]:
     """The layers that the images reach, each after all that it reads."""
     missing = {id(layer): len(layer.reads) for layer in layers}
@@ -359,3 +250,10 @@ def _ordered(start: Layer, layers: list[Layer]) -> list[Layer]:
     if len(found) != len(layers):
         raise WeightsError("expected layers that read layers before them, found a circle")
     return found
+
+
+def _output(made: dict[str, list[Layer]], key: tuple[str, int]) -> Layer:
+    name, number = key
+    if not 0 <= number < len(made[name]):
+        raise WeightsError(f"{name}: expected a layer with one output, found several")
+    return made[name][number]

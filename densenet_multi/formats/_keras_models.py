@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from ..checkpoint import Checkpoint
 from ._hdf5 import opened
+from ._keras_entries import MODELS, kind_of
 from ._keras_found import Declared
-from ._keras_graph import MODELS, kind_of
 from ._keras_layers import IDLE
 from ._keras_pixels import SCALING, SIZING, affine
 

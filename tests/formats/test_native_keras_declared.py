@@ -1,0 +1,443 @@
+"""Models of Keras' users, saved by Keras: the same function as read here, or refused by name."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from keras.src.applications.densenet import DenseNet  # with any blocks; not public
+from tensorflow import keras
+
+import densenet_multi as dm
+import densenet_multi.keras as dk
+from cases import as_float32, random_weights
+from densenet_multi import formats
+from densenet_multi.comparison.deviation import deviation
+from densenet_multi.data import Preparation
+from densenet_multi.formats import keras_applications
+from densenet_multi.formats._keras_layers import IDLE
+from keras_peer import filled
+
+L = keras.layers
+SIZE = 32  # the least of keras.applications
+APPLY = {
+    "none": lambda x: x,
+    None: lambda x: x,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "softmax": lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True),
+}
+
+
+def images_in():
+    return keras.Input((SIZE, SIZE, 3))
+
+
+def hand_written(x=None, relu=L.ReLU, pool=L.AveragePooling2D, glob=L.GlobalAveragePooling2D):
+    """A DenseNet as people write it in Keras, with a 3x3 stem; its input and its features."""
+    start = images_in()
+    x = start if x is None else x(start)
+
+    def cell(x, filters, kernel):
+        x = relu()(L.BatchNormalization(epsilon=1e-3)(x))
+        return L.Conv2D(filters, kernel, padding="same", use_bias=False)(x)
+
+    x = L.Conv2D(6, 3, padding="same", use_bias=False)(x)
+    for block in range(2):
+        for _ in range(2 - block):
+            x = L.Concatenate()([x, cell(cell(x, 8, 1), 4, 3)])
+        if block == 0:
+            x = pool(2, 2)(cell(x, 7, 1))
+    return start, glob()(relu()(L.BatchNormalization(epsilon=1e-3)(x)))
+
+
+def with_head(*layers, **how):
+    start, x = hand_written(**how)
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(start, x)
+
+
+def adapted(**how):
+    norm = L.Normalization(**how)
+    norm.adapt(np.random.default_rng(0).uniform(0, [200, 255, 100], (4, 6, 6, 3)))
+    return norm
+
+
+def applications(**how):
+    given = {"weights": None, "include_top": False, "input_shape": (SIZE, SIZE, 3), **how}
+    return DenseNet([1, 1, 1, 1], **given)
+
+
+def augmented(x):
+    flips = keras.Sequential([L.RandomFlip(), L.RandomRotation(0.1), L.RandomContrast(0.1)])
+    return keras.applications.densenet.preprocess_input(flips(x))
+
+
+def inside_inside():
+    start, x = hand_written(L.Rescaling(1 / 255))
+    body = keras.Model(start, x, name="head")
+    middle = keras.Sequential([images_in(), body, L.Dropout(0.1, name="outer")], name="middle")
+    return keras.Sequential([images_in(), middle, L.Dense(3, name="head")], name="outer")
+
+
+USERS = {  # what they make -> what of the usage it must become
+    "keras.applications, pooling by maximum": (
+        lambda: applications(pooling="max"),
+        {"activation": None},
+    ),
+    "transfer learning": (
+        lambda: keras.Sequential(
+            [images_in(), L.Rescaling(1 / 127.5, offset=-1), applications(),
+             L.GlobalAveragePooling2D(), L.Dropout(0.2), L.Dense(3, activation="softmax")]
+        ),
+        {"activation": "softmax", "value_range": (-1.0, 1.0)},
+    ),
+    "augmentation, preprocess_input": (
+        lambda: with_head(L.Dense(3), x=augmented),
+        {"value_range": (0.0, 255.0), "std": (58.395, 57.12, 57.375), "activation": "none"},
+    ),
+    "fixed normalization, no bias": (
+        lambda: with_head(
+            L.Dense(2, use_bias=False),
+            x=L.Normalization(mean=[123, 117, 104], variance=[3364, 3249, 3600]),
+        ),
+        {"mean": (123, 117, 104), "std": (58, 57, 60)},
+    ),
+    "adapted normalization, one class": (
+        lambda: with_head(L.Dense(1, activation="sigmoid", name="my_head"), x=adapted()),
+        {"activation": "sigmoid"},
+    ),
+    "adapted to one number, many labels": (
+        lambda: with_head(L.Dense(4), L.Activation("sigmoid"), x=adapted(axis=None)),
+        {"mean": None, "activation": "sigmoid"},
+    ),
+    "mean pixels, pooling by maximum": (
+        lambda: with_head(
+            L.Dense(2),
+            x=lambda x: x - np.float32([123, 117, 104]),
+            pool=L.MaxPooling2D,
+            glob=L.GlobalMaxPooling2D,
+        ),
+        {"mean": (123, 117, 104), "std": (1, 1, 1)},
+    ),
+    "model in model in model": (inside_inside, {"value_range": (0.0, 1.0)}),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    keras.utils.clear_session()
+
+
+def drawn(model):
+    """The model, with small random weights; what was adapted stays."""
+    moments = [la for la in model._flatten_layers() if isinstance(la, L.Normalization)]
+    adapted_ones = [[v.numpy() for v in layer.weights] for layer in moments]
+    filled(model)
+    for layer, values in zip(moments, adapted_ones, strict=True):
+        for variable, value in zip(layer.weights, values, strict=True):
+            variable.assign(value)
+        layer.finalize_state()
+    for variable in model.variables:
+        if variable.name == "kernel" and len(variable.shape) == 2:
+            variable.assign(variable / 10)  # no probability is 0 or 1
+    return model
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_users_model_is_the_same_function_as_read_here(tmp_path, user):
+    make, expected = USERS[user]
+    model = drawn(make())
+    pixels = np.random.default_rng(1).uniform(0, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
+    path, legacy = tmp_path / "x.keras", tmp_path / "x.h5"
+    model.save(path)
+    checkpoint = formats.read(path)
+    usage = checkpoint.usage
+    for name, value in expected.items():
+        found = getattr(usage, name)
+        assert found == value or found == pytest.approx(value, rel=1e-6), name
+    assert usage.image_size == SIZE
+    prepared = Preparation(SIZE, 3, usage)(pixels.transpose(0, 3, 1, 2))
+    given = pixels * 255 if any("0 to 255" in note for note in checkpoint.notes) else pixels
+    theirs = np.asarray(model(given, training=False))
+    logits = dm.reference.predict(checkpoint.spec, checkpoint.weights, prepared)
+    assert deviation(APPLY[usage.activation](logits), theirs) < 2e-6
+    own, who = keras_applications.library_logits(path, checkpoint, prepared)
+    assert deviation(own, logits) < 2e-6
+    assert who.startswith("your own model in Keras 3")
+    model.save(legacy)
+    again = formats.read(legacy)
+    assert again.spec == checkpoint.spec
+    assert replace(again.usage, source=None) == replace(usage, source=None)
+    for name, array in checkpoint.weights.items():
+        np.testing.assert_array_equal(again.weights[name], array)
+
+
+def shared():
+    body, x = with_head(L.Dense(3)), images_in()
+    return keras.Model(x, L.Add()([body(x), body(x)]))
+
+
+REFUSED = {
+    "Lambda": (
+        lambda: with_head(L.Dense(3), x=L.Lambda(lambda x: x / 255)),
+        r"\(Lambda\): .* code inside the file, which is never run",
+    ),
+    "swish": (
+        lambda: with_head(L.Dense(3), relu=lambda: L.Activation("swish")),
+        r"\(Activation\): expected a ReLU .*, found silu",
+    ),
+    "Flatten": (
+        lambda: with_head(L.Dense(3), glob=L.Flatten),
+        r"\(Flatten\): expected a global pooling",
+    ),
+    "shared": (
+        shared,
+        "expected a layer that is used once, found one that is used 2 times",
+    ),
+    "1 - x": (
+        lambda: with_head(L.Dense(3), x=lambda x: 1 - x / 255),
+        r"\(Subtract\): expected pixels that keep their order",
+    ),
+}
+
+
+@pytest.mark.parametrize("user", REFUSED)
+def test_another_function_is_refused_by_its_layer(tmp_path, user):
+    make, message = REFUSED[user]
+    model = make()
+    for path in (tmp_path / "x.keras", tmp_path / "x.h5"):
+        model.save(path)
+        with pytest.raises(dm.WeightsError, match=message):
+            formats.read(path)
+
+
+def test_layers_in_float16_are_compared_in_float32(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = filled(with_head(L.Dense(3, activation="softmax", dtype="float32")))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = tmp_path / "x.keras"
+    model.save(path)
+    checkpoint = formats.read(path)
+    assert "its layers compute in mixed_float16" in checkpoint.notes[0]
+    x = np.random.default_rng(0).normal(size=(2, 3, SIZE, SIZE)).astype(np.float32)
+    found, _ = keras_applications.library_logits(path, checkpoint, x)
+    assert found.dtype == np.float32
+    assert deviation(found, dm.reference.predict(checkpoint.spec, checkpoint.weights, x)) < 1e-5
+
+
+def test_logits_of_a_compiled_model_mean_what_its_loss_says(tmp_path):
+    model = with_head(L.Dense(3))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"])
+    for path in (tmp_path / "x.keras", tmp_path / "x.h5"):
+        model.save(path)
+        assert formats.read(path).usage.activation == "softmax"
+
+
+def test_layers_that_are_left_out_change_nothing_in_a_prediction():
+    x = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+    arguments = {
+        "SpatialDropout2D": [0.5], "Dropout": [0.5], "GaussianNoise": [1.0], "AlphaDropout": [0.5],
+        "GaussianDropout": [0.5], "RandomRotation": [0.3], "RandomZoom": [0.3],
+        "RandomContrast": [0.3], "RandomBrightness": [0.3], "RandomTranslation": [0.3, 0.3],
+        "RandomHeight": [0.3], "RandomWidth": [0.3], "RandomHue": [0.3],
+        "RandomSaturation": [0.3], "RandomSharpness": [0.3],
+        "RandomShear": [0.3], "RandomPosterization": [4], "RandomColorDegeneration": [0.3],
+    }  # fmt: skip
+    known = [name for name in IDLE if hasattr(L, name)]  # others are Keras 2's
+    assert len(known) > 25
+    for name in known:
+        layer = getattr(L, name)(*arguments.get(name, []))
+        np.testing.assert_array_equal(layer(x, training=False), x, err_msg=name)
+
+
+# --- Weights alone ------------------------------------------------------------------------------
+
+
+class Subclass(keras.Model):
+    """A model of a class of its own, around one of keras.applications."""
+
+    def __init__(self, *head):
+        super().__init__()
+        self.backbone, self.my_head = applications(pooling="avg"), list(head)
+
+    def call(self, x):
+        x = self.backbone(x)
+        for layer in self.my_head:
+            x = layer(x)
+        return x
+
+
+def saved_subclass(path, *head):
+    model = Subclass(*head)
+    model(np.zeros((1, SIZE, SIZE, 3), np.float32))
+    filled(model)
+    model.save(path) if path.suffix == ".keras" else model.save_weights(path)
+    return model
+
+
+@pytest.mark.parametrize("name", ["x.keras", "x.weights.h5"])
+def test_the_only_linear_layer_that_fits_is_the_classifier(tmp_path, name):
+    model = saved_subclass(tmp_path / name, L.Dense(3))
+    checkpoint = formats.read(tmp_path / name)
+    assert ("Subclass), whose inside is not declared" in " ".join(checkpoint.notes)) == (
+        name == "x.keras"
+    )
+    assert "assumed: that its layers are connected as in keras.app" in checkpoint.notes[-1]
+    x = np.random.default_rng(0).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
+    logits = dm.reference.predict(checkpoint.spec, checkpoint.weights, x.transpose(0, 3, 1, 2))
+    assert deviation(logits, np.asarray(model(x, training=False))) < 1e-5
+
+
+def test_another_head_beside_weights_is_left_out_with_a_note(tmp_path):
+    saved_subclass(tmp_path / "x.weights.h5", L.BatchNormalization(), L.Dense(3))
+    checkpoint = formats.read(tmp_path / "x.weights.h5")
+    assert checkpoint.spec.config.num_classes == 0
+    assert "num_classes=N makes a new classifier" in checkpoint.notes[0]
+
+
+def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_are(tmp_path):
+    spec = dm.get_spec("densenet121", growth_rate=4, num_init_features=8, block_config=(1, 2))
+    checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
+    path = tmp_path / "x.weights.h5"
+    formats._keras_writing.write_weights(path, checkpoint, lambda layer: f"my_{layer}")
+    with pytest.raises(dm.WeightsError, match="networks whose layers merely count the same may"):
+        formats.read(path)
+    with h5py.File(path, "r+") as file:  # all names of keras.applications but one
+        for layer, group in (("features.conv0", "layers/conv2d/vars"),):
+            file[group].attrs["name"] = keras_applications.native_layer(layer)
+    with pytest.raises(dm.WeightsError, match="networks whose layers merely count the same may"):
+        formats.read(path)
+
+
+# --- The package's own --------------------------------------------------------------------------
+
+OWN = {
+    "bottleneck": {"drop_rate": 0.2, "transition_pool": "max", "bn_eps": 1e-4},
+    "plain": {"bn_size": None, "stem": "cifar", "conv_bias": True, "global_pool": "max"},
+    "features": {"num_classes": 0},
+}
+
+
+def own_model(case):
+    spec = dm.DenseNetConfig(
+        **{"growth_rate": 4, "block_config": (1, 2), "num_init_features": 8, "num_classes": 3,
+           **OWN[case]}
+    ).resolve()  # fmt: skip
+    weights = as_float32(random_weights(spec))
+    dk.build(spec)  # numbers of layers go on
+    model = dk.build(spec)
+    dk.import_weights(model, weights)
+    return spec, weights, model
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_this_packages_models_saved_by_keras_are_read_bit_by_bit(tmp_path, case):
+    spec, weights, model = own_model(case)
+    model.save(tmp_path / "x.keras")
+    model.save(tmp_path / "x.h5")
+    model.save_weights(tmp_path / "x.weights.h5")
+    for name in ("x.keras", "x.h5", "x.weights.h5"):
+        check_own(tmp_path / name, spec, weights)
+
+
+def check_own(path, spec, weights):
+    checkpoint = formats.read(path)
+    if ".weights" in path.name:
+        assert "its epsilon, decay, dropout and pooling are assumed" in checkpoint.notes[0]
+        shown = {"bn_eps": 1e-5, "drop_rate": 0.0, "transition_pool": "avg", "global_pool": "avg"}
+        usual = dm.DenseNetConfig(**{**vars(spec.config), **shown})
+        assert checkpoint.spec.config == usual
+    else:
+        assert checkpoint.spec == spec
+        assert checkpoint.notes == ()
+    assert list(checkpoint.weights) == list(weights)
+    for tensor, array in weights.items():
+        np.testing.assert_array_equal(checkpoint.weights[tensor], array, err_msg=tensor)
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_keras_loads_what_it_saved_of_this_packages_models(tmp_path, ending):
+    _, weights, model = own_model("bottleneck")
+    model.save(tmp_path / f"x.{ending}")
+    loaded = keras.models.load_model(tmp_path / f"x.{ending}")
+    assert type(loaded) is dk.DenseNet
+    for tensor, array in dk.export_weights(loaded).items():
+        np.testing.assert_array_equal(array, weights[tensor], err_msg=tensor)
+    assert [path.name for path in tmp_path.iterdir()] == [f"x.{ending}"]
+
+
+def test_a_model_rewritten_for_inference_is_refused_with_what_to_save(tmp_path):
+    dk.optimize(own_model("bottleneck")[2]).save(tmp_path / "x.keras")
+    with pytest.raises(dm.WeightsError, match="save the model that it was made from"):
+        formats.read(tmp_path / "x.keras")
+
+
+# --- Hostile files ------------------------------------------------------------------------------
+
+
+def with_config(path, change):
+    """Replace the declaration of a .keras file."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    change(config["config"]["layers"])
+    members["config.json"] = json.dumps(config)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+ATTACKS = [
+    {"class_name": "Lambda", "module": "keras.layers"},
+    {"class_name": "Dropout", "module": "touches"},
+    {"class_name": "Dropout", "module": "keras_touches.layers"},
+    {"class_name": "Dropout", "module": "touches", "registered_name": "my>Dropout"},
+]
+
+
+@pytest.mark.parametrize("position", ["before", "head"])
+def test_nothing_that_a_file_names_is_imported_or_run(tmp_path, monkeypatch, position):
+    touched = tmp_path / "touched"
+    code = f"import pathlib\npathlib.Path({str(touched)!r}).touch()\n"
+    (tmp_path / "touches.py").write_text(code)
+    (tmp_path / "keras_touches").mkdir()
+    (tmp_path / "keras_touches" / "__init__.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "x.keras"
+    dropped = L.Dropout(0.1, name="bad")
+    head = (dropped, L.Dense(3)) if position == "head" else (L.Dense(3),)
+    with_head(*head, x=dropped if position == "before" else None).save(path)
+
+    for attack in ATTACKS:
+
+        def change(layers, attack=attack):
+            (bad,) = (layer for layer in layers if layer["name"] == "bad")
+            bad |= {"registered_name": None, **attack}
+            bad["config"] |= {"function": f"__import__('pathlib').Path({str(touched)!r}).touch()"}
+
+        with_config(path, change)
+        if position == "before":
+            with pytest.raises(dm.WeightsError, match=r"bad \("):
+                formats.read(path)
+        else:
+            checkpoint = formats.read(path)  # the body, and a note on the head
+            assert "bad (" in checkpoint.notes[0]
+            x = np.zeros((1, 3, SIZE, SIZE), np.float32)
+            with pytest.raises(LookupError, match="layers that are not Keras' own"):
+                keras_applications.library_logits(path, checkpoint, x)
+        assert not touched.exists()
+
+
+def test_a_head_that_is_larger_than_its_file_is_not_built(tmp_path):
+    path = tmp_path / "x.keras"
+    with_head(L.Dense(3)).save(path)
+    checkpoint = formats.read(path)
+    with_config(path, lambda layers: layers[-1]["config"].update(units=10**9))
+    with pytest.raises(LookupError, match="larger than its file"):
+        keras_applications.library_logits(path, checkpoint, np.zeros((1, 3, SIZE, SIZE)))
