@@ -6,21 +6,32 @@ what a file names becomes a ``StandIn``, which remembers what it was given and d
 is left are data: dictionaries, lists, texts, numbers, and what a reader itself makes of a name.
 
 The machine is the standard library's own in Python, ``pickle._Unpickler``: the faster one in C
-reserves as much memory as any number in the file says. Source: https://peps.python.org/pep-0307/
+reserves as much memory as any number in the file says. Each of its steps is counted, because a few
+bytes can describe lists of lists that take forever. Source: https://peps.python.org/pep-0307/
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-MOST_OBJECTS = 5_000_000  # a file that describes more is refused; one of densenet264 has 20,000
+MOST_STEPS = 2_000_000  # of the machine for one object; densenet264's take 60,000
+MOST_WORK = 2**25  # of ``contents``: letters in all paths, and LOOK for each object
+LOOK = 16
+MOST_DIMENSIONS = 8
+MOST_NAMES = 5_000  # of classes and functions in one pickle
 DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
-NUMBERS = "biuf?"  # NumPy's letters for integers, floats and truth values
+PLAIN = (str, bytes, int, float, bool, type(None))
+DTYPE = re.compile(r"[<>|=]?(?:f[248]|[iu][1248]|b1|\?)")  # of integers, floats and truth values
+TOO_LARGE = (
+    "expected the description of a network, found one of millions of objects; save the weights "
+    "alone, such as torch.save(model.state_dict(), 'NEW.pth')"
+)
 
 
 class PickleError(ValueError):
@@ -38,19 +49,21 @@ class StandIn:
         entries: what was appended to it.
     """
 
+    __slots__ = ("args", "entries", "items", "state")
     name = ""
     args: tuple[Any, ...]
     state: Any
-    items: dict[Any, Any]
-    entries: list[Any]
+    items: dict[Any, Any] | None
+    entries: list[Any] | None
 
-    def __new__(cls, *args: Any) -> StandIn:  # noqa: PYI034  # pickles may call this alone
+    def __new__(cls, *args: Any, **more: Any) -> StandIn:  # noqa: PYI034  # all that NEWOBJ calls
         made = object.__new__(cls)
-        made.args, made.state, made.items, made.entries = args, None, {}, []
+        made.args = (*args, *more.values())
+        made.state, made.items, made.entries = None, None, None
         return made
 
     def __init__(self, *args: Any) -> None:
-        pass
+        pass  # object's own refuses arguments
 
     def __call__(self, *args: Any) -> StandIn:
         """What calling the result of a call would give."""
@@ -60,38 +73,46 @@ class StandIn:
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        self.items = self.items or {}
         self.items[key] = value
 
     def append(self, value: Any) -> None:
         """As a list would."""
-        self.entries.append(value)
+        self.extend((value,))
 
     add = append
 
     def extend(self, values: Any) -> None:
         """As a list would."""
+        self.entries = self.entries or []
         self.entries.extend(values)
 
     @property
     def attributes(self) -> dict[Any, Any]:
         """The attributes that the file gives the object: {name: value}."""
-        parts = self.state if isinstance(self.state, tuple) else (self.state,)
+        if isinstance(self.state, dict):
+            return self.state
+        parts = self.state if isinstance(self.state, tuple) else ()
         return {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
 
 
-class Dictionary(dict[Any, Any]):
-    """In place of the standard library's own kinds of dictionaries."""
+class Inert:
+    """What a reader makes of a name: no state in a file changes it."""
 
-    def __init__(self, *args: Any) -> None:
-        pairs = args[0] if args else ()
-        super().__init__(pairs if isinstance(pairs, (dict, list)) else ())
+    __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        pass  # PyTorch keeps versions there
+        pass
 
 
-class Known:
-    """A function of this package in place of one that a file names; it cannot be changed."""
+class Dictionary(Inert, dict[Any, Any]):
+    """In place of the standard library's own kinds of dictionaries."""
+
+    __slots__ = ()
+
+
+class Known(Inert):
+    """A function of this package in place of one that a file names."""
 
     __slots__ = ("function",)
 
@@ -101,8 +122,51 @@ class Known:
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
 
-    def __setstate__(self, state: Any) -> None:
-        raise PickleError("expected data, found a function that is given a state")
+
+class Text(str):
+    """A text of Python 2, whose bytes may be those of an array."""
+
+    __slots__ = ("raw",)
+    raw: bytes
+
+
+class Tuple(tuple[Any, ...]):
+    """A tuple as a key: the hash of Python's own visits all that is in it, as often as it is."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+
+Step = Callable[["Reader"], None]
+
+
+def _calling(step: Step) -> Step:
+    def calling(reader: Reader) -> None:
+        reader.budget.spend(len(reader.stack[-1]))  # each call copies its arguments
+        step(reader)
+
+    return calling
+
+
+def _making_a_tuple(step: Step) -> Step:
+    def making(reader: Reader) -> None:
+        step(reader)
+        reader.stack[-1] = Tuple(reader.stack[-1])
+
+    return making
+
+
+class Budget:
+    """How many steps are left, for a pickle and those within it."""
+
+    def __init__(self) -> None:
+        self.left = MOST_STEPS
+
+    def spend(self, steps: int) -> None:
+        """Count steps. Raises ``PickleError`` where they are too many."""
+        self.left -= steps
+        if self.left < 0:
+            raise PickleError(TOO_LARGE)
 
 
 class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,misc]
@@ -112,6 +176,7 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         file: from where it stands.
         known: {name in the file: function of this package that makes something of it}.
         persistent: makes something of a reference to what is outside the pickle.
+        budget: shared with the pickle that this one is within.
     """
 
     def __init__(
@@ -119,19 +184,30 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         file: BinaryIO,
         known: Mapping[str, Callable[..., Any]] | None = None,
         persistent: Callable[[Any], Any] | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        super().__init__(file, encoding="latin-1")  # Python 2's texts, and its arrays' bytes
+        super().__init__(file)
+        self._file = file
+        self.budget = budget or Budget()
         self._persistent = persistent
-        self._named: dict[str, Any] = dict.fromkeys(DICTIONARIES, Dictionary)
-        functions = {"_codecs.encode": _encoded, **(known or {})}
-        self._named |= {name: Known(function) for name, function in functions.items()}
+        self._bytes: dict[str, bytes] = {}
+        functions: dict[str, Callable[..., Any]] = dict.fromkeys(DICTIONARIES, self._dictionary)
+        functions |= {"_codecs.encode": self._encoded, **(known or {})}
+        self._named: dict[str, Any] = {name: Known(made) for name, made in functions.items()}
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for ``module.name``. Nothing is imported."""
         full = f"{module}.{name}"
         if full not in self._named:
-            self._named[full] = type("StandIn", (StandIn,), {"name": full})
+            if len(self._named) > MOST_NAMES:
+                raise PickleError(TOO_LARGE)
+            body = {"name": full, "__slots__": ()}
+            self._named[full] = type("StandIn", (StandIn,), body)
         return self._named[full]
+
+    def get_extension(self, code: int) -> Any:
+        """Refuse numbers in place of names: what they mean is not in the file."""
+        raise PickleError(f"expected names, found the number {code} of an extension of pickle")
 
     def persistent_load(self, pid: Any) -> Any:
         """What a reference stands for."""
@@ -141,57 +217,131 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
 
     def load(self) -> Any:
         """The next object of the file. Raises ``PickleError``."""
+        self.read, self.readline = self._file.read, self._file.readline
+        self.metastack: list[list[Any]] = []
+        self.stack: list[Any] = []
+        self.append = self.stack.append
+        self.proto = 0
+        steps, budget = self.dispatch, self.budget
         try:
-            return super().load()
+            while code := self.read(1):
+                budget.spend(1)
+                steps[code[0]](self)
+        except pickle._Stop as stop:  # type: ignore[attr-defined]  # noqa: SLF001
+            return stop.value
         except PickleError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever the machine meets in a damaged file
             found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise PickleError(f"expected a pickle, found a damaged one ({found})") from None
+            raise PickleError(f"expected a pickle, found a damaged one ({found:.200})") from None
+        raise PickleError("expected a complete pickle, found one that ends too early")
+
+    def load_frame(self) -> None:
+        """Skip the size of a frame: what it holds follows."""
+        self.read(8)
+
+    def load_bytearray8(self) -> None:
+        """As the machine's own, which reserves the memory before it reads."""
+        length = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(length)))
+
+    def load_newobj_ex(self) -> None:
+        """As the machine's own, and counts the arguments."""
+        named, args, kind = (self.stack.pop() for _ in range(3))
+        self.budget.spend(len(args) + len(named))
+        self.append(kind.__new__(kind, *args, **named))
+
+    dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch | {  # noqa: SLF001
+        pickle.FRAME[0]: load_frame,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.NEWOBJ_EX[0]: load_newobj_ex,
+    }
+
+    def _decode_string(self, value: bytes) -> str:
+        text = Text(value, "latin-1")
+        text.raw = value
+        return text
+
+    def _dictionary(self, *args: Any) -> Dictionary:
+        pairs = args[0] if args and isinstance(args[0], (dict, list)) else ()
+        self.budget.spend(len(pairs))
+        return Dictionary(pairs)
+
+    def _encoded(self, text: Any, encoding: Any = "") -> bytes:
+        """How bytes are written where a pickle can hold texts alone."""
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise PickleError(f"expected bytes as text in latin-1, found {shown(encoding)}")
+        if text not in self._bytes:  # the same bytes each time, however often it is called
+            self._bytes[text] = text.encode("latin-1")
+        return self._bytes[text]
 
 
-def _encoded(text: Any, encoding: Any = "") -> bytes:
-    """How bytes are written where a pickle can hold texts alone."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise PickleError(f"expected bytes as text in latin-1, found {encoding!r}")
-    return text.encode("latin-1")
+for code in pickle.REDUCE + pickle.NEWOBJ:
+    Reader.dispatch[code] = _calling(Reader.dispatch[code])
+for code in pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3:
+    Reader.dispatch[code] = _making_a_tuple(Reader.dispatch[code])
+
+
+def shown(found: Any) -> str:
+    """What an error says of an object: itself where it is short, otherwise its kind."""
+    return f"{found!r:.60}" if isinstance(found, PLAIN) else type(found).__name__
 
 
 def contents(root: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(path, object) of an object and of everything below it, once each.
+    """(path, object) of an object and of everything below it that is no text and no number.
 
     A path is the keys of dictionaries, the positions in lists and the names of attributes that
-    lead there. Raises ``PickleError`` where there is no end to it.
+    lead there. What several paths lead to comes with each of them, and what is below it with the
+    first. Raises ``PickleError`` where this takes too long.
     """
     seen = set()
-    ahead: list[tuple[tuple[str, ...], Any]] = [((), root)]
+    work = 0
+    ahead: list[tuple[tuple[str, ...], int, Any]] = [((), 0, root)]
     while ahead:
-        path, found = ahead.pop()
+        path, letters, found = ahead.pop()
         yield path, found
-        if id(found) not in seen and (inside := list(children(found))):
-            seen.add(id(found))
-            ahead += [((*path, key), value) for key, value in reversed(inside)]
-        if len(seen) + len(ahead) > MOST_OBJECTS:
-            raise PickleError(f"expected at most {MOST_OBJECTS:,} objects, found more")
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        inside = []
+        for key, value in children(found):
+            work += LOOK
+            if not isinstance(value, PLAIN):
+                inside.append(((*path, key), letters + len(key) + 1, value))
+                work += inside[-1][1]
+            if work > MOST_WORK:
+                raise PickleError(TOO_LARGE)
+        ahead += reversed(inside)
 
 
 def children(found: Any) -> Iterator[tuple[str, Any]]:
     """(key, object) of what a container or a stand-in holds itself."""
     if isinstance(found, dict):
-        yield from ((str(key), value) for key, value in found.items())
+        yield from ((_word(key), value) for key, value in found.items())
     elif isinstance(found, (list, tuple, set, frozenset)):
         yield from ((str(i), value) for i, value in enumerate(found))
     elif isinstance(found, StandIn):
-        yield from ((str(key), value) for key, value in found.attributes.items())
-        yield from ((str(key), value) for key, value in found.items.items())
-        yield from ((str(i), value) for i, value in enumerate([*found.entries, *found.args]))
+        yield from children(found.attributes)
+        yield from children(found.items)
+        yield from children(found.entries)
+        yield from children(found.args)
+
+
+def _word(key: Any) -> str:
+    """A key as it is in a path."""
+    if isinstance(key, str):
+        return key
+    return str(key) if isinstance(key, int) and abs(key) < 2**63 else shown(key)
 
 
 # --- NumPy's arrays -----------------------------------------------------------------------------
 
 
 def as_array(found: Any) -> npt.NDArray[Any] | None:
-    """The array of numbers that a stand-in describes, also one of JAX; None for anything else."""
+    """The array of numbers that a stand-in describes, also one of JAX; None for anything else.
+
+    It is a view of the bytes in the pickle. Raises ``PickleError``.
+    """
     try:
         if not isinstance(found, StandIn):
             return None
@@ -202,19 +352,20 @@ def as_array(found: Any) -> npt.NDArray[Any] | None:
         if found.name.startswith("numpy.") and found.name.endswith("._frombuffer"):
             raw, dtype, shape, order = found.args
             return _array((1, shape, dtype, order == "F", raw))
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
         raise PickleError(f"expected an array, found a damaged one ({error})") from None
     return None
 
 
-def _array(state: Any) -> npt.NDArray[Any]:
+def _array(state: Any) -> npt.NDArray[Any] | None:
     _, shape, described, in_fortrans_order, raw = state
-    dtype = np.dtype(str(described.args[0]))
+    code = described.args[0]
+    if not isinstance(code, str) or not DTYPE.fullmatch(code):  # texts, dates, objects
+        return None
+    dtype = np.dtype(str(code))
     if described.state and described.state[1] in ("<", ">"):
         dtype = dtype.newbyteorder(described.state[1])
-    if dtype.kind not in NUMBERS or dtype.hasobject:
-        raise PickleError(f"expected an array of numbers, found one of {dtype}")
-    if isinstance(raw, str):  # Python 2's
-        raw = raw.encode("latin-1")
+    if not isinstance(shape, tuple) or len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"a shape that is {shown(shape)}")
     order: Any = "F" if in_fortrans_order else "C"
-    return np.frombuffer(raw, dtype).reshape(tuple(int(n) for n in shape), order=order)
+    return np.frombuffer(getattr(raw, "raw", raw), dtype).reshape(shape, order=order)

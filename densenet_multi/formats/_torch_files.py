@@ -2,7 +2,8 @@
 
 Since 1.6 a file is a zip with the pickle in ``data.pkl`` and each storage in ``data/KEY``; before,
 pickles one after the other, then the storages. Whatever else a file describes (numbers, paths,
-whole modules) becomes an inert stand-in: see _pickles.py.
+whole modules) becomes an inert stand-in: see _pickles.py. The bytes of a tensor are read when it is
+known to be a weight, so an optimizer's state beside the weights takes neither time nor memory.
 Source: https://github.com/pytorch/pytorch/blob/main/torch/serialization.py
 """
 
@@ -11,23 +12,40 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from errno import EINVAL
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from .._pickles import PickleError, Reader, StandIn, as_array, contents
-from ..weights import WeightsError
+from .._pickles import (
+    MOST_DIMENSIONS,
+    Budget,
+    Inert,
+    Known,
+    PickleError,
+    Reader,
+    StandIn,
+    as_array,
+    contents,
+    shown,
+)
+from ..weights import COUNTER, WeightsError
 from ._limits import check_size
 from ._safetensors import from_bfloat16, to_float
 
 OF_MODULES = ("_parameters", "_buffers", "_modules")  # in paths through whole modules
+OF_WEIGHTS = ("weight", "bias", "running_mean", "running_var")
+Order = Literal["<", ">"]
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of a file before 1.6
-STORAGES = {  # the class of a storage, or a tensor's dtype -> NumPy's
+PIECE = 2**20  # bytes that are read at once, to be checked
+DAMAGED = "; download or copy it again"
+DTYPES = {  # the class of a storage, or a tensor's dtype -> NumPy's
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
     "HalfStorage": "f2",
@@ -38,34 +56,61 @@ STORAGES = {  # the class of a storage, or a tensor's dtype -> NumPy's
     "CharStorage": "i1",
     "ByteStorage": "u1",
     "BoolStorage": "?",
+    "UntypedStorage": "u1",
     "float64": "f8",
     "float32": "f4",
     "float16": "f2",
     "bfloat16": "bfloat16",
     "int64": "i8",
     "int32": "i4",
+    "int16": "i2",
+    "int8": "i1",
     "uint8": "u1",
     "bool": "?",
 }
 
 
-@dataclass(eq=False)
-class Storage:
-    """A block of numbers of one kind; ``raw`` arrives after the pickle in files before 1.6."""
+def _numpys(dtype: str) -> np.dtype[Any]:
+    """NumPy's dtype of the same bits."""
+    return np.dtype("u2" if dtype == "bfloat16" else dtype)
 
+
+@dataclass(eq=False, slots=True)
+class Storage(Inert):
+    """A block of numbers of one kind, in a file or in the bytes that a pickle holds.
+
+    ``start`` and ``size`` arrive after the pickle in files before 1.6; ``checksum`` is 0 where the
+    file has none.
+    """
+
+    source: Path | bytes
     dtype: str
-    order: str = "<"
-    raw: bytes = b""
+    order: Order
     start: int = 0
+    size: int = 0
+    checksum: int = 0
 
-    @property
-    def width(self) -> int:
-        """Bytes for a number."""
-        return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+    def read(self, dtype: np.dtype[Any], first: int, count: int) -> npt.NDArray[Any]:
+        """Numbers of it. Raises ``WeightsError`` where it is shorter, or damaged; ``OSError``."""
+        if (first + count) * dtype.itemsize > self.size:
+            raise WeightsError(
+                f"expected a tensor that its file holds, found one that reads number "
+                f"{first + count:,} of {self.size // dtype.itemsize:,}"
+            )
+        at = self.start + first * dtype.itemsize
+        if isinstance(self.source, bytes):
+            return np.frombuffer(self.source, dtype, count, at).copy()
+        found: npt.NDArray[Any] = np.fromfile(self.source, dtype, count, offset=at)
+        is_whole = count * dtype.itemsize == self.size
+        if len(found) < count or (
+            is_whole and self.checksum and zlib.crc32(found.data) != self.checksum
+        ):
+            raise WeightsError(f"expected the bytes that were written, found others{DAMAGED}")
+        return found
 
 
-@dataclass(eq=False)
-class Tensor:
+@dataclass(eq=False, slots=True)
+class Tensor(Inert):
     """A tensor as a file describes it: numbers of a storage, at these distances."""
 
     storage: Storage
@@ -75,53 +120,46 @@ class Tensor:
     strides: tuple[int, ...]
 
     @property
-    def is_float(self) -> bool:
-        """Whether it may be a weight."""
-        return self.dtype == "bfloat16" or np.dtype(self.dtype).kind == "f"
-
-    @property
-    def bytes(self) -> int:
-        """What its numbers take."""
-        return math.prod(self.shape) * (2 if self.dtype == "bfloat16" else self.storage.width)
+    def nbytes(self) -> int:
+        """What its numbers take in the file, if each is there once."""
+        return math.prod(self.shape) * _numpys(self.dtype).itemsize
 
     def array(self) -> npt.NDArray[Any]:
-        """Its numbers; float16 and bfloat16 as float32. Raises ``WeightsError``."""
-        narrow = self.dtype == "bfloat16"
-        dtype = np.dtype("u2" if narrow else self.dtype).newbyteorder(self.storage.order)
-        flat = np.frombuffer(
-            self.storage.raw,
-            dtype,
-            (len(self.storage.raw) - self.storage.start) // dtype.itemsize,
-            self.storage.start,
-        )
-        steps = zip(self.shape, self.strides, strict=True)
-        last = self.offset + sum((size - 1) * stride for size, stride in steps)
-        if math.prod(self.shape) and last >= len(flat):
-            raise WeightsError(
-                f"expected a tensor that its file holds, found one that reads number {last:,} of "
-                f"{len(flat):,}"
-            )
+        """Its numbers; float16 and bfloat16 as float32. Raises ``WeightsError``, ``OSError``."""
+        dtype = _numpys(self.dtype).newbyteorder(self.storage.order)
         if 0 in self.shape:
-            return np.zeros(self.shape, dtype)
-        distances = tuple(stride * dtype.itemsize for stride in self.strides)
-        seen = np.lib.stride_tricks.as_strided(
-            flat[self.offset :], self.shape, distances, writeable=False
-        )
-        if narrow:
-            return from_bfloat16(np.ascontiguousarray(seen).astype("=u2", copy=False))
-        native = np.ascontiguousarray(seen).astype(dtype.newbyteorder("="), copy=False)
+            return np.zeros(self.shape, np.float32)
+        steps = [s if size > 1 else 0 for size, s in zip(self.shape, self.strides, strict=True)]
+        last = sum((size - 1) * step for size, step in zip(self.shape, steps, strict=True))
+        flat = self.storage.read(dtype, self.offset, last + 1)
+        distances = tuple(step * dtype.itemsize for step in steps)
+        seen = np.lib.stride_tricks.as_strided(flat, self.shape, distances)
+        if not _is_dense(self.shape, steps):
+            seen = np.ascontiguousarray(seen)
+        native = seen.astype(dtype.newbyteorder("="), copy=False)
+        if self.dtype == "bfloat16":
+            return from_bfloat16(native)
         return np.asarray(to_float(native))
 
 
-@dataclass(eq=False)
-class OtherTensor:
-    """A tensor that is not dense: sparse, quantized."""
+def _is_dense(shape: tuple[int, ...], steps: list[int]) -> bool:
+    return all(
+        size == 1 or step == math.prod(shape[i + 1 :])
+        for i, (size, step) in enumerate(zip(shape, steps, strict=True))
+    )
+
+
+@dataclass(eq=False, slots=True)
+class OtherTensor(Inert):
+    """A tensor that no weight can be: sparse, quantized, of integers."""
 
     kind: str
+    shape: tuple[int, ...] = ()
+    nbytes: int = 0
 
 
 def read_torch(path: Path) -> Any:
-    """What a file of ``torch.save`` describes, its tensors as ``Tensor``.
+    """What a file of ``torch.save`` or ``pickle.dump`` describes, its tensors as ``Tensor``.
 
     Raises ``WeightsError`` where the file is damaged, or another kind; ``OSError``.
     """
@@ -130,9 +168,9 @@ def read_torch(path: Path) -> Any:
         try:
             if file.read(4) == b"PK\x03\x04":
                 with zipfile.ZipFile(file) as archive:
-                    return _read_zip(archive)
+                    return _read_zip(archive, file, path)
             file.seek(0)
-            return _read_pickles(file)
+            return _read_pickles(file, path, Budget())
         except WeightsError:
             raise
         except PickleError as error:
@@ -140,11 +178,13 @@ def read_torch(path: Path) -> Any:
         except OSError as error:
             if error.errno != EINVAL:  # of a place before the file's start
                 raise
-            raise WeightsError("expected a complete zip archive, found a damaged one") from None
+            raise WeightsError(
+                f"expected a complete zip archive, found a damaged one{DAMAGED}"
+            ) from None
         except Exception as error:  # noqa: BLE001  # whatever zipfile meets in a damaged file
             found = f"{type(error).__name__}: {error}"
             raise WeightsError(
-                f"expected a file of torch.save, found a damaged one ({found})"
+                f"expected a file of torch.save, found a damaged one ({found:.200}){DAMAGED}"
             ) from None
 
 
@@ -155,44 +195,48 @@ def is_torch_file(path: Path, head: bytes) -> bool:
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
-def float_tensors(root: Any, size: int) -> dict[str, Any]:
+def tensors_in(root: Any) -> dict[str, Any]:
     """{name: tensor} of everything that a file describes and that may be a weight.
 
     A name is a path joined by dots: through the entries of dictionaries, and through modules as a
-    ``state_dict`` would name it. NumPy's arrays are tensors too. Raises ``WeightsError`` where the
-    numbers are more than a file of this size in bytes can hold, and for a weight that is sparse or
-    quantized.
+    ``state_dict`` would name it. NumPy's arrays of floats are tensors too. One that is named as
+    weights are, and cannot be read as one, is an ``OtherTensor``. Raises ``WeightsError``.
     """
     found: dict[str, Any] = {}
-    needed = 0
-    for path, each in contents(root):
-        name = ".".join(key for key in path if key not in OF_MODULES)
-        if isinstance(each, OtherTensor) and name.endswith((".weight", ".bias")):
-            raise WeightsError(f"{name}: expected a dense tensor, found {each.kind}")
-        array = as_array(each)
-        if isinstance(each, Tensor) and each.is_float:
-            found[name] = each
-            needed += each.bytes
-        elif array is not None and array.dtype.kind == "f":
-            found[name] = array
-            needed += array.nbytes
-    if needed > size:  # few numbers in the file may be seen as many
-        raise WeightsError(
-            f"expected tensors that fit in the file together, found {needed:,} bytes of them in "
-            f"{size:,}"
-        )
+    try:
+        for path, each in contents(root):
+            tensor = each if isinstance(each, (Tensor, OtherTensor)) else as_array(each)
+            if tensor is None or (path and path[-1].endswith(COUNTER)):
+                continue
+            name = ".".join(key for key in path if key not in OF_MODULES)
+            is_named = name.rpartition(".")[2] in OF_WEIGHTS
+            if isinstance(tensor, OtherTensor) or _is_float(tensor):
+                found[name] = tensor
+            elif is_named:
+                found[name] = OtherTensor(f"one of {tensor.dtype}", tuple(tensor.shape))
+    except PickleError as error:
+        raise WeightsError(str(error)) from None
     return found
 
 
+def _is_float(tensor: Any) -> bool:
+    return str(tensor.dtype) == "bfloat16" or np.dtype(tensor.dtype).kind == "f"
+
+
 def to_numpy(name: str, tensor: Any) -> npt.NDArray[Any]:
-    """The array of a tensor, or of an array. Raises ``WeightsError``, which names it."""
-    if not isinstance(tensor, Tensor):
-        array = np.asarray(to_float(tensor))
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    try:
-        return tensor.array()
-    except WeightsError as error:
-        raise WeightsError(f"{name}: {error}") from None
+    """The array of a tensor, or of an array. Raises ``WeightsError``, which names it; ``OSError``.
+
+    It can be written to, and is native in its bytes.
+    """
+    if isinstance(tensor, OtherTensor):
+        raise WeightsError(f"{name}: expected a dense tensor of floats, found {tensor.kind}")
+    if isinstance(tensor, Tensor):
+        try:
+            return tensor.array()
+        except WeightsError as error:
+            raise WeightsError(f"{name}: {error}") from None
+    array = np.asarray(to_float(tensor))
+    return array.astype(array.dtype.newbyteorder("="), order="C")
 
 
 def first_line(error: Exception) -> str:
@@ -212,7 +256,7 @@ def names_in_zip(path: Path) -> list[str]:
 # --- Since 1.6 ----------------------------------------------------------------------------------
 
 
-def _read_zip(archive: zipfile.ZipFile) -> Any:
+def _read_zip(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> Any:
     entries = {_with_slashes(entry.filename): entry for entry in archive.infolist()}
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
         raise WeightsError(
@@ -223,13 +267,10 @@ def _read_zip(archive: zipfile.ZipFile) -> Any:
     if len(pickles) != 1:
         raise WeightsError(f"expected one data.pkl in the zip, found {len(pickles)}")
     root = pickles[0].removesuffix("data.pkl")
-
-    def member(name: str) -> bytes:
-        if root + name not in entries:
-            raise WeightsError(f"expected {root}{name} in the zip, found none")
-        return archive.read(entries[root + name])
-
-    order = ">" if f"{root}byteorder" in entries and member("byteorder") == b"big" else "<"
+    order: Order = "<"
+    if f"{root}byteorder" in entries:
+        file.seek(_start_of(entries[f"{root}byteorder"], file))
+        order = ">" if file.read(3) == b"big" else "<"
     found: dict[str, Storage] = {}
 
     def storage(reference: Any) -> Any:
@@ -237,10 +278,38 @@ def _read_zip(archive: zipfile.ZipFile) -> Any:
         if isinstance(dtype, StandIn):
             return dtype
         if key not in found:
-            found[key] = Storage(dtype, order, member(f"data/{key}"))
+            entry = entries.get(f"{root}data/{key}")
+            if entry is None:
+                raise WeightsError(f"expected {root}data/{key} in the zip, found none{DAMAGED}")
+            start, here = _start_of(entry, places), entry.file_size
+            found[key] = Storage(path, dtype, order, start, here, entry.CRC)
         return found[key]
 
-    return Reader(io.BytesIO(member("data.pkl")), KNOWN, storage).load()
+    entry = entries[pickles[0]]
+    start = _start_of(entry, file)
+    if entry.CRC and _checksum(file, start, entry.file_size) != entry.CRC:
+        raise WeightsError(f"expected the bytes that were written, found others{DAMAGED}")
+    file.seek(start)
+    with path.open("rb", buffering=0) as places:
+        return Reader(file, known(Budget()), storage).load()
+
+
+def _start_of(entry: zipfile.ZipInfo, file: BinaryIO | io.FileIO) -> int:
+    """Where an entry's bytes start: after a header with a name and more of any length."""
+    file.seek(entry.header_offset)
+    head = file.read(30)
+    if head[:4] != b"PK\x03\x04" or entry.flag_bits & 1:
+        raise WeightsError(f"expected {entry.filename} in the zip, found a damaged one{DAMAGED}")
+    lengths = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+    return entry.header_offset + len(head) + lengths
+
+
+def _checksum(file: BinaryIO, start: int, size: int) -> int:
+    file.seek(start)
+    value = 0
+    for at in range(0, size, PIECE):
+        value = zlib.crc32(file.read(min(PIECE, size - at)), value)
+    return value
 
 
 def _with_slashes(name: str) -> str:
@@ -250,37 +319,43 @@ def _with_slashes(name: str) -> str:
 # --- Before -------------------------------------------------------------------------------------
 
 
-def _read_pickles(file: BinaryIO) -> Any:
-    first = Reader(file, KNOWN).load()
+def _read_pickles(file: BinaryIO, source: Path | bytes, budget: Budget) -> Any:
+    """What a file of pickles describes; ``source`` is the same file, or its bytes."""
+    functions = known(budget) if isinstance(source, Path) else KNOWN
+    first = Reader(file, functions, budget=budget).load()
     if first != MAGIC_NUMBER:  # of pickle.dump
         return first
-    _, system = Reader(file).load(), Reader(file).load()
+    _, system = (Reader(file, budget=budget).load() for _ in range(2))
     little = not isinstance(system, dict) or system.get("little_endian", True)
+    order: Order = "<" if little else ">"
     found: dict[str, Storage] = {}
 
     def storage(reference: Any) -> Any:
         dtype, key, view = _described(reference)
         if isinstance(dtype, StandIn):
             return dtype
-        whole = found.setdefault(key, Storage(dtype, "<" if little else ">"))
+        whole = found.setdefault(key, Storage(source, dtype, order))
         return _View(whole, view) if view else whole
 
-    loaded = Reader(file, KNOWN, storage).load()
-    keys = Reader(file).load()
+    loaded = Reader(file, functions, storage, budget).load()
+    keys = Reader(file, budget=budget).load()
+    at = file.tell()
+    end = file.seek(0, io.SEEK_END)
     for key in keys if isinstance(keys, list) else ():
         if key not in found:
-            raise WeightsError(f"expected storages that its tensors use, found {key!r:.60}")
-        length = int.from_bytes(file.read(8), "little" if little else "big", signed=True)
-        wanted = length * found[key].width
-        raw = file.read(wanted) if length >= 0 else b""
-        if length < 0 or len(raw) != wanted:
-            raise WeightsError("expected a complete file, found one that ends too early")
-        found[key].raw = raw
+            raise WeightsError(f"expected storages that its tensors use, found {shown(key)}")
+        file.seek(at)
+        length = int.from_bytes(file.read(8), "little" if order == "<" else "big", signed=True)
+        each = found[key]
+        each.start, each.size = at + 8, length * _numpys(each.dtype).itemsize
+        at += 8 + each.size
+        if length < 0 or at > end:
+            raise WeightsError(f"expected a complete file, found one that ends too early{DAMAGED}")
     return loaded
 
 
-@dataclass(eq=False)
-class _View:
+@dataclass(eq=False, slots=True)
+class _View(Inert):
     """A part of a storage, as files of PyTorch 0.x have it."""
 
     whole: Storage
@@ -289,16 +364,15 @@ class _View:
 
 def _described(reference: Any) -> tuple[Any, str, Any]:
     """NumPy's dtype (or a stand-in for a module's class), key and view of a reference."""
-    if isinstance(reference, tuple) and len(reference) > 1 and reference[0] == "module":
-        return StandIn(*reference[1:]), "", None  # a class and its source, of a whole module
-    if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
-        raise PickleError(f"expected a reference to a storage, found {reference!r:.60}")
-    kind = str(getattr(reference[1], "name", "")).rpartition(".")[2]
-    view = reference[5] if len(reference) > 5 else None
-    dtype = "u1" if kind == "UntypedStorage" else STORAGES.get(kind)
-    if dtype is None:
+    what, *more = reference if isinstance(reference, tuple) and len(reference) < 9 else ("",)
+    if what == "module":
+        return StandIn(*more), "", None  # a class and its source, of a whole module
+    if what != "storage" or len(more) < 4 or not isinstance(more[1], (str, int)):
+        raise PickleError(f"expected a reference to a storage, found {shown(reference)}")
+    kind = str(getattr(more[0], "name", "")).rpartition(".")[2]
+    if kind not in DTYPES:
         return StandIn(kind), "", None
-    return dtype, str(reference[2]), view
+    return DTYPES[kind], str(more[1]), more[4] if len(more) > 4 else None
 
 
 # --- Tensors ------------------------------------------------------------------------------------
@@ -319,36 +393,47 @@ def _tensor_of_dtype(  # as PyTorch calls it
     *_: Any,
 ) -> Any:
     named = str(getattr(dtype, "name", "")).removeprefix("torch.")
-    return _typed(storage, STORAGES.get(named, ""), offset, shape, strides)
+    return _typed(storage, DTYPES.get(named, named), offset, shape, strides)
 
 
 def _typed(storage: Any, dtype: str, offset: Any, shape: Any, strides: Any) -> Any:
     if isinstance(storage, _View):
         _, first, _ = storage.view
         storage, offset, dtype = storage.whole, offset + first, storage.whole.dtype
-    if not isinstance(storage, Storage) or not dtype:
-        return OtherTensor(str(getattr(storage, "args", ("another kind",))[0]))
     if isinstance(shape, int):
         shape, strides = (shape,), (strides,)
-    numbers = [offset, *shape, *strides]
-    if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise PickleError(f"expected a tensor's shape and strides, found {shape!r:.60}")
+    numbers = (offset, *_numbers(shape), *_numbers(strides))
+    if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 2**60 for n in numbers):
+        raise PickleError(f"expected a tensor's shape and strides, found {shown(shape)}")
+    if not isinstance(storage, Storage) or dtype not in DTYPES.values():
+        kind = storage.args[0] if isinstance(storage, StandIn) and storage.args else dtype
+        return OtherTensor(f"one of {kind}" if isinstance(kind, str) else "another", tuple(shape))
     return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
 
 
-def _first(tensor: Any, *_: Any) -> Any:
+def _numbers(found: Any) -> tuple[Any, ...]:
+    if not isinstance(found, (tuple, list)) or len(found) > MOST_DIMENSIONS:
+        raise PickleError(f"expected a tensor's shape and strides, found {shown(found)}")
+    return tuple(found)
+
+
+def _first(tensor: Any = None, *_: Any) -> Any:
     return tensor
 
 
 def _rebuilt(function: Any, _kind: Any, args: Any, *_: Any) -> Any:
-    return function(*args)
+    return function(*_numbers(args)) if isinstance(function, Known) else None
 
 
-def _storage_in(raw: Any) -> Any:
-    """A storage that pickle.dump has wrapped in a file of its own."""
+def _storage_in(budget: Budget, raw: Any) -> Any:
+    """A storage that pickle.dump has wrapped in a file of its own, without another in it."""
     if not isinstance(raw, bytes):
         raise PickleError("expected the bytes of a storage")
-    return _read_pickles(io.BytesIO(raw))
+    return _read_pickles(io.BytesIO(raw), raw, budget)
+
+
+def _quantized(_storage: Any, _offset: Any, shape: Any, *_: Any) -> OtherTensor:
+    return OtherTensor("a quantized one", _numbers(shape))
 
 
 def _other(kind: str) -> Callable[..., OtherTensor]:
@@ -361,11 +446,16 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
     "torch._utils._rebuild_parameter": _first,
     "torch._utils._rebuild_parameter_with_state": _first,
+    "torch.nn.parameter.Parameter": _first,  # of PyTorch 0.x
     "torch._tensor._rebuild_from_type": _rebuilt,
     "torch._tensor._rebuild_from_type_v2": _rebuilt,
-    "torch.storage._load_from_bytes": _storage_in,
-    "torch._utils._rebuild_qtensor": _other("a quantized one"),
+    "torch._utils._rebuild_qtensor": _quantized,
     "torch._utils._rebuild_sparse_tensor": _other("a sparse one"),
     "torch._utils._rebuild_sparse_csr_tensor": _other("a sparse one"),
     "torch._utils._rebuild_nested_tensor": _other("a nested one"),
 }
+
+
+def known(budget: Budget) -> dict[str, Callable[..., Any]]:
+    """What the functions that a file names do here, with storages in pickles of their own."""
+    return {**KNOWN, "torch.storage._load_from_bytes": partial(_storage_in, budget)}

@@ -18,12 +18,14 @@ from .._files import replacing
 from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..weights import WeightsError
+from . import _chapter, _new_first
 from ._chapter import chapter_names
 from ._networks import Found, find_network
+from ._new_first import names_of_new_first, old_first
 from ._notes import differences, unsaid
 from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors, write_safetensors
 from ._told import NOTHING, Told
-from ._torch_files import first_line, is_torch_file, read_torch, tensors_in, to_numpy
+from ._torch_files import OtherTensor, first_line, is_torch_file, read_torch, tensors_in, to_numpy
 from ._torch_modules import class_names, conventions, modules_of
 from .recognize import checkpoint_of
 
@@ -50,11 +52,18 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if (chapter := chapter_names(shapes, told.prefix)) is not None:
-        found = Found(chapter, "", notes=["its names are those of the chapter's network"])
+        found = Found(chapter, "", notes=[_chapter.NOTE])
+    elif (numbered := names_of_new_first(shapes)) is not None:
+        found = Found(numbered, "", notes=[_new_first.NOTE])
     else:
         found = find_network(shapes, told.prefix)
+    for name, tensor in state.items():  # a head that cannot be read is no other head
+        if isinstance(tensor, OtherTensor) and name.startswith(found.prefix):
+            to_numpy(name, tensor)
     _check_fits(path, sum(state[name].nbytes for name in found.names))
     weights = {canonical: to_numpy(name, state[name]) for name, canonical in found.names.items()}
+    if found.notes == [_new_first.NOTE]:
+        weights = old_first(weights)
     if found.biasless:
         outputs = weights["classifier.weight"]
         weights["classifier.bias"] = np.zeros(len(outputs), outputs.dtype)

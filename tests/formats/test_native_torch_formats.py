@@ -80,7 +80,8 @@ def test_of_weights_and_their_average_the_weights_are_read_and_that_is_told(tmp_
 
 def test_few_numbers_that_look_like_many_take_no_memory(tmp_path, weights):
     state = state_dict(weights)
-    state["classifier.weight"] = torch.zeros(1).expand(10**9, 18)
+    width = weights["classifier.weight"].shape[1]
+    state["classifier.weight"] = torch.zeros(1).expand(10**9, width)
     state["classifier.bias"] = torch.zeros(1).expand(10**9)
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(dm.WeightsError, match="expected tensors that fit in the file together"):
