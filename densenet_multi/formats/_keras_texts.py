@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..weights import WeightsError
 from ._hdf5 import CONFIG, MAGIC, WEIGHTS, is_keras, member, opened, walk
 
 LARGEST_TEXT = 2**25  # bytes of a declaration; densenet264's has 0.7 million
-MOST_TRIES = 100  # texts in an HDF5 file that may be the declaration
+MOST_TRIED = 2**26  # bytes of texts in an HDF5 file that may be the declaration
 STARTS = (b'{"class_name"', b'{"config"', b'{"module"')  # Python kept no order once
 COMPILED = (b'{"loss"', b'{"optimizer_config"')
 
@@ -65,14 +65,14 @@ def _json_in(texts: mmap.mmap) -> Any:
 
 def _texts_in(texts: mmap.mmap, starts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """The JSON in an HDF5 file's bytes that starts like this: in one piece, after its length."""
-    tries = 0
+    tried = 0
     for start in starts:
         at = -1
         while (at := texts.find(start, at + 1)) >= 0:
             length = int.from_bytes(texts[max(at - 8, 0) : at], "little")
             if not len(start) < length <= min(len(texts) - at, LARGEST_TEXT):
                 continue
-            if (tries := tries + 1) > MOST_TRIES:
+            if (tried := tried + length) > MOST_TRIED:
                 raise WeightsError("expected one declaration of a model, found very many texts")
             with suppress(ValueError):
                 yield json.loads(texts[at : at + length].rstrip(b"\0"))
@@ -83,21 +83,39 @@ def _bytes_of(path: Path) -> Any:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def names_in(
-    path: Path, head: bytes, names: Iterable[bytes], *, weights: bool = False
-) -> set[bytes]:
-    """The names among these that a Keras file contains as text; none for any other file.
+def names_in(path: Path, head: bytes, names: Iterable[bytes]) -> set[bytes]:
+    """The names among these that the declaration of a ``.keras`` file, or an HDF5 file, contains.
 
-    In a ``.keras`` file the declaration is searched, and with ``weights`` its weights too. Raises
-    ``WeightsError`` where such a file is damaged.
+    Raises ``WeightsError`` where a ``.keras`` file is damaged.
     """
     if head.startswith(MAGIC):
         with _bytes_of(path) as texts:
             return {name for name in names if texts.find(name) >= 0}
-    if not is_keras(path, head):
-        return set()
-    texts = member(path, CONFIG, LARGEST_TEXT) + (member(path, WEIGHTS) if weights else b"")
-    return {name for name in names if name in texts}
+    config = member(path, CONFIG, LARGEST_TEXT) if is_keras(path, head) else b""
+    return {name for name in names if name in config}
+
+
+def has_layers_called(path: Path, names: Iterable[Collection[bytes]]) -> bool:
+    """Whether a file of weights, alone or in a ``.keras`` archive, has a layer of each name.
+
+    Keras writes layers in their order, so each name is first looked for after the one before.
+
+    Arguments:
+        path: the file.
+        names: for each layer what it may be called.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    with nullcontext(member(path, WEIGHTS)) if is_zip else _bytes_of(path) as texts:
+        at = 0
+        for each in names:
+            found = [texts.find(name, at) for name in each]
+            if max(found) < 0:
+                found = [texts.find(name) for name in each]
+            if max(found) < 0:
+                return False
+            at = max(found)
+    return True
 
 
 def layers_have_names(path: Path) -> bool:
