@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 MOST_STEPS = 2_000_000  # of the machine for one object; densenet264's take 60,000
-MOST_WORK = 2**25  # of ``contents``: letters in all paths, and LOOK for each object
-LOOK = 16
+PER_OBJECT = 4  # steps, because objects take more time and memory than numbers
+MOST_WORK = 2**25  # of ``contents``: letters in all paths, and for each object:
+PER_NUMBER, PER_CONTAINER = 32, 96
 MOST_DIMENSIONS = 8
 MOST_NAMES = 5_000  # of classes and functions in one pickle
 DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
@@ -56,7 +57,7 @@ class StandIn:
     items: dict[Any, Any] | None
     entries: list[Any] | None
 
-    def __new__(cls, *args: Any, **more: Any) -> StandIn:  # noqa: PYI034  # all that NEWOBJ calls
+    def __new__(cls, *args: Any, **more: Any) -> StandIn:  # noqa: PYI034  # NEWOBJ calls no more
         made = object.__new__(cls)
         made.args = (*args, *more.values())
         made.state, made.items, made.entries = None, None, None
@@ -142,10 +143,19 @@ Step = Callable[["Reader"], None]
 
 def _calling(step: Step) -> Step:
     def calling(reader: Reader) -> None:
-        reader.budget.spend(len(reader.stack[-1]))  # each call copies its arguments
+        # each call copies its arguments
+        reader.budget.spend(PER_OBJECT + len(reader.stack[-1]))
         step(reader)
 
     return calling
+
+
+def _making(step: Step) -> Step:
+    def making(reader: Reader) -> None:
+        reader.budget.spend(PER_OBJECT)
+        step(reader)
+
+    return making
 
 
 def _making_a_tuple(step: Step) -> Step:
@@ -233,7 +243,7 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
             raise
         except Exception as error:  # noqa: BLE001  # whatever the machine meets in a damaged file
             found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise PickleError(f"expected a pickle, found a damaged one ({found:.200})") from None
+            raise PickleError(f"expected a pickle, found a damaged one ({found:.100})") from None
         raise PickleError("expected a complete pickle, found one that ends too early")
 
     def load_frame(self) -> None:
@@ -278,13 +288,16 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
 
 for code in pickle.REDUCE + pickle.NEWOBJ:
     Reader.dispatch[code] = _calling(Reader.dispatch[code])
+for code in pickle.EMPTY_DICT + pickle.EMPTY_LIST + pickle.EMPTY_SET + pickle.OBJ + pickle.INST:
+    Reader.dispatch[code] = _making(Reader.dispatch[code])
 for code in pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3:
     Reader.dispatch[code] = _making_a_tuple(Reader.dispatch[code])
 
 
 def shown(found: Any) -> str:
-    """What an error says of an object: itself where it is short, otherwise its kind."""
-    return f"{found!r:.60}" if isinstance(found, PLAIN) else type(found).__name__
+    """What an error says of an object: itself where it is plain, otherwise its kind."""
+    is_plain = isinstance(found, PLAIN) and not (isinstance(found, int) and abs(found) >= 2**63)
+    return f"{found!r:.60}" if is_plain else f"a {type(found).__name__.lower()}"
 
 
 def contents(root: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -305,10 +318,10 @@ def contents(root: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
         seen.add(id(found))
         inside = []
         for key, value in children(found):
-            work += LOOK
+            work += PER_NUMBER
             if not isinstance(value, PLAIN):
                 inside.append(((*path, key), letters + len(key) + 1, value))
-                work += inside[-1][1]
+                work += PER_CONTAINER + inside[-1][1]
             if work > MOST_WORK:
                 raise PickleError(TOO_LARGE)
         ahead += reversed(inside)
@@ -331,7 +344,7 @@ def _word(key: Any) -> str:
     """A key as it is in a path."""
     if isinstance(key, str):
         return key
-    return str(key) if isinstance(key, int) and abs(key) < 2**63 else shown(key)
+    return shown(key)
 
 
 # --- NumPy's arrays -----------------------------------------------------------------------------

@@ -43,6 +43,7 @@ OF_MODULES = ("_parameters", "_buffers", "_modules")  # in paths through whole m
 OF_WEIGHTS = ("weight", "bias", "running_mean", "running_var")
 Order = Literal["<", ">"]
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of a file before 1.6
+PER_FILE = 100  # steps for each file that a pickle holds
 PIECE = 2**20  # bytes that are read at once, to be checked
 DAMAGED = "; download or copy it again"
 DTYPES = {  # the class of a storage, or a tensor's dtype -> NumPy's
@@ -429,6 +430,7 @@ def _storage_in(budget: Budget, raw: Any) -> Any:
     """A storage that pickle.dump has wrapped in a file of its own, without another in it."""
     if not isinstance(raw, bytes):
         raise PickleError("expected the bytes of a storage")
+    budget.spend(PER_FILE)
     return _read_pickles(io.BytesIO(raw), raw, budget)
 
 
@@ -436,8 +438,14 @@ def _quantized(_storage: Any, _offset: Any, shape: Any, *_: Any) -> OtherTensor:
     return OtherTensor("a quantized one", _numbers(shape))
 
 
-def _other(kind: str) -> Callable[..., OtherTensor]:
-    return lambda *_: OtherTensor(kind)
+def _sparse(*given: Any) -> OtherTensor:
+    inside = [each for part in given if isinstance(part, tuple) for each in part]
+    shapes = [each for each in inside if isinstance(each, (tuple, list))]
+    return OtherTensor("a sparse one", _numbers(shapes[-1]) if shapes else ())
+
+
+def _nested(*_: Any) -> OtherTensor:
+    return OtherTensor("a nested one")
 
 
 KNOWN: Mapping[str, Callable[..., Any]] = {
@@ -450,9 +458,10 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
     "torch._tensor._rebuild_from_type": _rebuilt,
     "torch._tensor._rebuild_from_type_v2": _rebuilt,
     "torch._utils._rebuild_qtensor": _quantized,
-    "torch._utils._rebuild_sparse_tensor": _other("a sparse one"),
-    "torch._utils._rebuild_sparse_csr_tensor": _other("a sparse one"),
-    "torch._utils._rebuild_nested_tensor": _other("a nested one"),
+    "torch._utils._rebuild_sparse_tensor": _sparse,
+    "torch._utils._rebuild_sparse_csr_tensor": _sparse,
+    "torch._utils._rebuild_nested_tensor": _nested,
+    "torch.Size": _first,
 }
 
 
