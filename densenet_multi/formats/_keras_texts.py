@@ -16,6 +16,7 @@ LARGEST_TEXT = 2**25  # bytes of a declaration; densenet264's has 0.7 million
 MOST_TRIED = 2**26  # bytes of texts in an HDF5 file that may be the declaration
 STARTS = (b'{"class_name"', b'{"config"', b'{"module"')  # Python kept no order once
 COMPILED = (b'{"loss"', b'{"optimizer_config"')
+LONGEST_START = 20
 
 
 def declaration(path: Path) -> Any | None:
@@ -51,7 +52,8 @@ def _json_in(texts: mmap.mmap) -> Any:
 
     Not read through HDF5, whose library can hang or crash on the text of a damaged file.
     """
-    models = [each for each in _texts_in(texts, STARTS) if _model_in(each)]
+    found = list(_texts_in(texts))
+    models = [each for start, each in found if start in STARTS and _model_in(each)]
     if not models:
         raise ValueError("no text of an attribute model_config")
     if any(each != models[0] for each in models):
@@ -59,23 +61,23 @@ def _json_in(texts: mmap.mmap) -> Any:
             f"expected one declaration of a model, found {len(models)} that differ; load the model "
             "with Keras and save it again, as .keras"
         )
-    compiled = list(_texts_in(texts, COMPILED))
+    compiled = [each for start, each in found if start in COMPILED]
     return models[0] | ({"compile_config": compiled[0]} if len(compiled) == 1 else {})
 
 
-def _texts_in(texts: mmap.mmap, starts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON in an HDF5 file's bytes that starts like this: in one piece, after its length."""
-    tried = 0
-    for start in starts:
-        at = -1
-        while (at := texts.find(start, at + 1)) >= 0:
-            length = int.from_bytes(texts[max(at - 8, 0) : at], "little")
-            if not len(start) < length <= min(len(texts) - at, LARGEST_TEXT):
-                continue
-            if (tried := tried + length) > MOST_TRIED:
-                raise WeightsError("expected one declaration of a model, found very many texts")
-            with suppress(ValueError):
-                yield json.loads(texts[at : at + length].rstrip(b"\0"))
+def _texts_in(texts: mmap.mmap) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """(its start, JSON) of each text in an HDF5 file's bytes: in one piece, after its length."""
+    tried, at = 0, -1
+    while (at := texts.find(b'{"', at + 1)) >= 0:  # once through a large file
+        begins = texts[at : at + LONGEST_START]
+        start = next((each for each in (*STARTS, *COMPILED) if begins.startswith(each)), b"")
+        length = int.from_bytes(texts[max(at - 8, 0) : at], "little")
+        if not start or not len(start) < length <= min(len(texts) - at, LARGEST_TEXT):
+            continue
+        if (tried := tried + length) > MOST_TRIED:
+            raise WeightsError("expected one declaration of a model, found very many texts")
+        with suppress(ValueError):
+            yield start, json.loads(texts[at : at + length].rstrip(b"\0"))
 
 
 def _bytes_of(path: Path) -> Any:

@@ -26,7 +26,7 @@ from ._keras_models import declared_models_logits, in_dtype_of, loaded, nchw_ans
 from ._keras_names import canonical_layer, native_layer
 from ._keras_own import looks_like_ours, own_config, read_ours
 from ._keras_pixels import pixels_of, with_pixels
-from ._keras_texts import declaration, layers_have_names, names_in
+from ._keras_texts import declaration, has_layers_called, layers_have_names, names_in
 from ._keras_writing import different_conventions, write_weights
 from ._notes import unsaid
 from ._told import NOTHING, Told
@@ -78,7 +78,8 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     says so.
     """
     declared = declaration(path)
-    if (config := own_config(declared)) is not None or looks_like_ours(path):
+    config = own_config(declared)
+    if config is not None or (declared is None and looks_like_ours(path)):
         return read_ours(path, config)
     notes = []
     if declared is not None:
@@ -100,17 +101,11 @@ def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
 
     ``own``: they are a complete model's, whose class does not declare its layers.
     """
-    with path.open("rb") as file:
-        head = file.read(512)
+    old = {"features.conv0": b"conv1/conv", "features.norm0": b"conv1/bn"}
     body = [layer for layer, _ in layers(found.spec) if layer != "classifier"]
-    with suppress(KeyError):  # a layer that keras.applications has no name for
-        expected = {layer: native_layer(layer).encode() for layer in body}
-        old = {"features.conv0": b"conv1/conv", "features.norm0": b"conv1/bn"}
-        known = names_in(path, head, [*expected.values(), *old.values()], weights=True)
-        known = {name for name in expected.values() if name in known} | {
-            expected[layer] for layer, name in old.items() if name in known
-        }
-        if known == set(expected.values()):
+    with suppress(KeyError, StopIteration):  # a layer that keras.applications has no name for
+        names = [{native_layer(la).encode(), old.get(la, native_layer(la).encode())} for la in body]
+        if has_layers_called(path, names):
             return f"weights alone do not say what is computed; assumed: {ASSUMED}"
     if told.file_format and told.variant:
         return f"taken for keras.applications' layers, because you said so; assumed: {ASSUMED}"
@@ -201,7 +196,7 @@ def library_logits(
     from tensorflow import keras
 
     given = declaration(path)
-    if own_config(given) is not None or looks_like_ours(path):
+    if own_config(given) is not None or (given is None and looks_like_ours(path)):
         raise LookupError("it is this package's own")
     with suppress(UndeclaredError):
         if given is not None:

@@ -189,7 +189,10 @@ def _arrays(
 
 def _is_moment(variable: Variable) -> bool:
     """Whether it belongs to a Normalization, whose mean may be one number."""
-    return "normalization" in map(_class_in, variable.parts)
+    return any(
+        part.startswith("normalization") and _class_in(part) == "normalization"
+        for part in variable.parts
+    )
 
 
 def _is_count(variable: Variable) -> bool:

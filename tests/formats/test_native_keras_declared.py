@@ -17,7 +17,10 @@ from densenet_multi import formats
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.data import Preparation
 from densenet_multi.formats import keras_applications
+from densenet_multi.formats._keras_declared import declared_network
+from densenet_multi.formats._keras_graph import graph_of
 from densenet_multi.formats._keras_layers import IDLE
+from keras_declarations import Model, network
 from keras_peer import filled
 
 L = keras.layers
@@ -254,6 +257,52 @@ def test_layers_that_are_left_out_change_nothing_in_a_prediction():
     for name in known:
         layer = getattr(L, name)(*arguments.get(name, []))
         np.testing.assert_array_equal(layer(x, training=False), x, err_msg=name)
+
+
+# --- Keras 2 ------------------------------------------------------------------------------------
+
+OLD = {
+    "weight": {1: "gamma", 2: "kernel", 4: "kernel"},
+    "bias": {1: "bias"},
+    "running_mean": {1: "moving_mean"},
+    "running_var": {1: "moving_variance"},
+}
+
+
+def written_by_keras_2(path, declared, weights, change=lambda name: name):
+    """A complete model in .h5, with slashes in its layers' names, after the weights of others."""
+    places = {
+        canonical: layer.name
+        for canonical, layer in declared_network(graph_of(declared)).layers.items()
+    }
+    with h5py.File(path, "w") as file:
+        for name, array in weights.items():
+            canonical, _, leaf = name.rpartition(".")
+            old = OLD[leaf][array.ndim]
+            old = "beta" if old == "bias" and "norm" in canonical else old
+            group = places[canonical]
+            native = array.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim])
+            file[f"model_weights/{group}/{change(group)}/{old}:0"] = native
+        file.attrs["model_config"] = json.dumps(declared).encode()
+
+
+@pytest.mark.parametrize("change", ["", "_1"])
+def test_a_complete_model_of_keras_2_is_read_by_its_names(tmp_path, change):
+    m = Model(2)
+    last = network(m)
+    text = json.dumps(m.declared(last))
+    declared = json.loads(text.replace('"conv2d_', '"conv1/conv_'))  # as in 2018
+    spec = dm.get_spec(
+        "densenet121", growth_rate=4, num_init_features=4, block_config=(2, 1), num_classes=4,
+        bn_size=1, compression=0.34, bn_eps=1e-3,
+    )  # fmt: skip
+    weights = as_float32(random_weights(spec))
+    path = tmp_path / "x.h5"
+    written_by_keras_2(path, declared, weights, lambda name: name + change)
+    checkpoint = formats.read(path)
+    assert checkpoint.spec == spec
+    for tensor, array in weights.items():
+        np.testing.assert_array_equal(checkpoint.weights[tensor], array, err_msg=tensor)
 
 
 # --- Weights alone ------------------------------------------------------------------------------
