@@ -9,13 +9,14 @@ the last BatchNorm, which has many names, and on the classifier, which has more.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .._checks import bad
 from ..weights import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
+Layers = dict[str, dict[str, str]]  # {place: {leaf: name in the file}}
 LEAVES = ("weight", "bias", "running_mean", "running_var")
 IN_BODY = re.compile(
     r"(?P<around>(?:.*\.)?)"
@@ -25,8 +26,16 @@ IN_BODY = re.compile(
     r"|transition(?P<transition>\d{1,3})\.(?P<part>norm|conv))"
     rf"\.(?P<leaf>{'|'.join(LEAVES)})"
 )
+WRAPPERS = re.compile(r"\b((?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)")
+IN_SEQUENCE = re.compile(  # the body's children without their names: Sequential(*children)
+    r"(?P<around>(?:.*\.)?)(?P<place>\d{1,3})"
+    r"(?:\.(?P<inside>(?:denselayer\d{1,3}\.[\w.]+|norm|conv)))?\.(?P<leaf>\w+)"
+)
 FIRST = "features.denseblock1.denselayer1.conv1.weight"
-PREFERRED = ("state_dict", "model_state_dict", "model", "net")  # before averages of them
+AVERAGE = re.compile(r"(?:.*_)?(?:ema|swa|averaged?)(?:_.*)?")  # a word of a path
+ATTENTION = re.compile(r"(?:^|[._])(?:se|cbam|eca|attn|attention)(?:[._\d]|$)", re.IGNORECASE)
+MARGIN = re.compile(r"arc|cos|margin|metric|sphere", re.IGNORECASE)
+DIMENSIONS = {3: "1D", 5: "3D"}  # of networks, by their kernels'
 LISTED = 6
 
 
@@ -58,8 +67,24 @@ def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
         shapes: {name in the file: shape}, without PyTorch's counters.
         prefix: of the network's names, where the file holds several networks.
     """
+    given: dict[str, str] = {}
+    in_words = _in_words(shapes)
+    for name in shapes:
+        plain = WRAPPERS.sub("", in_words.get(name, name))
+        if plain in given:
+            raise WeightsError(f"{name}: found twice, as {given[plain]} too")
+        given[plain] = name
+    found = _find({plain: shapes[name] for plain, name in given.items()}, prefix)
+    found.names = {given[plain]: canonical for plain, canonical in found.names.items()}
+    if any(name in in_words for name in found.names):
+        found.notes.append("its layers have numbers for names, and were read in that order")
+    words = sorted({word for name in found.names for word in WRAPPERS.findall(name)})
+    found.notes += [f"{word!r}, a wrapper of PyTorch, was taken off the names" for word in words]
+    return found
+
+
+def _find(shapes: Shapes, prefix: str | None) -> Found:
     bodies: dict[str, dict[str, str]] = {}
-    old = 0
     for name in shapes:
         if match := IN_BODY.fullmatch(name):
             body = bodies.setdefault(match["around"], {})
@@ -67,30 +92,26 @@ def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
             if canonical in body.values():
                 raise WeightsError(f"{name}: found twice, as {canonical} too")
             body[name] = canonical
-            old += bool(match["dot"])
     bodies = {around: body for around, body in bodies.items() if FIRST in body.values()}
     if not bodies:
         raise WeightsError(f"{_EXPECTED}; found {_counted(shapes)}")
     around, notes = _chosen(bodies, prefix)
     found = Found(dict(bodies.pop(around)), around.removesuffix("features."), notes=notes)
-    if found.prefix and around.endswith("features."):
-        notes.append(f"the prefix {found.prefix!r} was taken off every name")
-    if old:
-        notes.append(f"{old} names of before 2018 (norm.1) became today's (norm1)")
-    if around and not around.endswith("features."):
-        notes.append(f"{around.split('.')[-2]!r} in its names was read as 'features'")
+    _tell_names(found, around)
     for name, canonical in found.names.items():
-        if ".conv" in canonical and name.endswith("weight") and len(shapes[name]) == 5:
+        kind = DIMENSIONS.get(len(shapes[name]))
+        if kind and ".conv" in canonical and name.endswith("weight"):
             raise WeightsError(
                 f"{name}: expected a convolution over images, of 4 dimensions, found shape "
-                f"{shapes[name]}: this network is 3D, and those here are 2D"
+                f"{shapes[name]}: this network is {kind}, and those here are 2D"
             )
     others = _beside(shapes, found.names, around, bodies)
     _find_last_norm(shapes, found, around, others)
-    _refuse_inside(found.names, around, others)
-    _find_classifier(shapes, found, around, others)
-    if left := [name for name in others if name not in found.names]:
-        notes.append(f"left out, because no part of the network: {_listed(left)}")
+    others = [name for name in others if name not in found.names]
+    head = _find_classifier(shapes, found, around, others)
+    _refuse_inside(shapes, found, around, others)
+    if left := [name for name in others if name not in found.names and name not in head]:
+        notes.append(f"left out, because they are no part of the network: {_listed(left)}")
     return found
 
 
@@ -98,6 +119,47 @@ _EXPECTED = (
     "expected a DenseNet's tensors, such as features.conv0.weight and "
     "features.denseblock1.denselayer1.conv1.weight"
 )
+
+
+def _in_words(shapes: Shapes) -> dict[str, str]:
+    """{name: the same with torchvision's words} of bodies whose children are only numbered."""
+    blocks: dict[str, list[int]] = {}
+    for name in shapes:
+        if (match := IN_SEQUENCE.fullmatch(name)) and "denselayer" in (match["inside"] or ""):
+            numbers = blocks.setdefault(match["around"], [])
+            if int(match["place"]) not in numbers:
+                numbers.append(int(match["place"]))
+    found = {}
+    for name in shapes:
+        match = IN_SEQUENCE.fullmatch(name)
+        if match is None or match["around"] not in blocks:
+            continue
+        numbers, number = sorted(blocks[match["around"]]), int(match["place"])
+        before = sum(block < number for block in numbers)
+        inside = match["inside"] or ""
+        if number in numbers:
+            word = f"denseblock{before + 1}"
+        elif 0 < before < len(numbers) and inside in ("norm", "conv"):
+            word = f"transition{before}"
+        elif before == 0 and not inside:
+            is_norm = f"{match['around']}{number}.running_mean" in shapes
+            word = "norm0" if is_norm else "conv0"
+        else:
+            continue
+        rest = ".".join(part for part in (word, inside, match["leaf"]) if part)
+        found[name] = match["around"] + rest
+    return found
+
+
+def _tell_names(found: Found, around: str) -> None:
+    """Add what was unusual in the names to the notes."""
+    if found.prefix and around.endswith("features."):
+        found.notes.append(f"the prefix {found.prefix!r} was taken off every name")
+    elif around != "features.":
+        found.notes.append(f"its body's names start with {around!r}, read as 'features.'")
+    old = sum(bool(match["dot"]) for match in map(IN_BODY.fullmatch, found.names) if match)
+    if old:
+        found.notes.append(f"{old} names of before 2018 (norm.1) became today's (norm1)")
 
 
 def _canonical(match: re.Match[str]) -> str:
@@ -123,14 +185,17 @@ def _chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list
         return wanted[0], []
     if len(bodies) == 1:
         return next(iter(bodies)), []
-    for entry in PREFERRED:
-        entries = [around for around in bodies if around.partition(".")[0] == entry]
-        averages = [around for around in bodies if "ema" in around.partition(".")[0].lower()]
-        if len(entries) == 1 and len(averages) == len(bodies) - 1:
-            return entries[0], [
-                f"the entry {around.partition('.')[0]!r}, an average of these weights, was left out"
-                for around in averages
-            ]
+    averages = {
+        around: [word for word in around.split(".") if AVERAGE.fullmatch(word.lower())]
+        for around in bodies
+    }
+    entries = [around for around, words in averages.items() if not words]
+    if len(entries) == 1:
+        return entries[0], [
+            f"the entry {words[0]!r}, an average of these weights, was left out"
+            for words in averages.values()
+            if words
+        ]
     listed = "\n  ".join(f"prefix={p!r}" for p in shown.values())
     raise WeightsError(f"expected one network, found {len(bodies)}; choose one with\n  {listed}")
 
@@ -155,7 +220,7 @@ def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]
     """The only BatchNorm that is left and has the width of the last block's maps, by any name."""
     width = _width(shapes, found.names)
     for scope in dict.fromkeys((around, found.prefix)):
-        places: dict[str, dict[str, str]] = {}
+        places: Layers = {}
         for name in others:
             layer, _, leaf = name.removeprefix(scope).rpartition(".")
             if name.startswith(scope) and "." not in layer and leaf in LEAVES:
@@ -192,13 +257,21 @@ def _width(shapes: Shapes, names: Mapping[str, str]) -> int:
     return before[0] + (shapes[new] or (0,))[0] if new and before else 0
 
 
-def _refuse_inside(names: Mapping[str, str], around: str, others: Iterable[str]) -> None:
-    """Refuse layers between the network's own."""
-    inside = re.compile(r"(?:denseblock|transition)\d+\.")
+def _refuse_inside(shapes: Shapes, found: Found, around: str, others: Iterable[str]) -> None:
+    """Refuse layers between the network's own, which no DenseNet has."""
+    inside = {
+        name: name.removeprefix(around)
+        for name in others
+        if name.startswith(around) and name not in found.names
+    }
+    computing = {n for leaves in _layers(shapes, inside).values() for n in leaves.values()}
     unknown = [
         name
-        for name in others
-        if name not in names and name.startswith(around) and inside.match(name.removeprefix(around))
+        for name, rest in inside.items()
+        if re.match(r"(?:denseblock|transition)\d+\.", rest)
+        or (name in computing and around.endswith("features."))
+        or ATTENTION.search(rest)
+        or (name in computing and len(shapes[name]) > 2)
     ]
     if unknown:
         raise WeightsError(
@@ -206,41 +279,37 @@ def _refuse_inside(names: Mapping[str, str], around: str, others: Iterable[str])
         )
 
 
-def _find_classifier(shapes: Shapes, found: Found, around: str, others: list[str]) -> None:
-    """The only linear layer that fits, in the innermost module around the body that has layers."""
+def _find_classifier(
+    shapes: Shapes, found: Found, around: str, others: list[str]
+) -> Collection[str]:
+    """The only linear layer that fits, in the innermost module around the body that has layers.
+
+    Another head is told in a note; the names of its tensors are returned.
+    """
+    layers: Layers = {}
     parts = around.split(".")[:-1]
     for length in range(len(parts), -1, -1):
         scope = "".join(f"{part}." for part in parts[:length])
-        names = [n for n in others if n.startswith(scope) and n not in found.names]
-        layers = _layers(shapes, names)
-        if layers:
+        if layers := _layers(shapes, [n for n in others if n.startswith(scope)]):
             break
-    else:
-        return
     width = _width(shapes, found.names)
     linear = {
-        place: shapes[leaves["weight"]]
-        for place, leaves in layers.items()
-        if _is_linear(shapes, leaves)
+        p: shapes[leaves["weight"]] for p, leaves in layers.items() if _is_linear(shapes, leaves)
     }
     fitting = [place for place, shape in linear.items() if shape[1] == width]
-    read_on = [
-        p
-        for p, shape in linear.items()
-        if fitting and shape[1] == linear[fitting[0]][0] and p not in fitting
-    ]
-    if len(fitting) == 1 and len(linear) == len(layers) and not read_on:
-        place = fitting[0]
-        leaves = layers[place]
-        found.names |= {
-            leaves[leaf]: f"classifier.{leaf}" for leaf in ("weight", "bias") if leaf in leaves
+    if len(fitting) == 1:  # another that fits, or reads the first one's outputs, may be the last
+        outputs = linear[fitting[0]][0]
+        further = _layers(shapes, others)
+        layers |= {
+            place: leaves
+            for place, leaves in further.items()
+            if _is_linear(shapes, leaves) and shapes[leaves["weight"]][1] in (width, outputs)
         }
-        found.biasless = "bias" not in leaves
-        if place.removeprefix(found.prefix) != "classifier":
-            found.notes.append(f"its classifier is called {place!r}")
-        if found.biasless:
-            found.notes.append("its classifier has no bias: it got one of zeros")
-        return
+    if not layers:
+        return ()
+    if len(layers) == 1 and fitting and not _has_more(shapes, fitting[0], layers[fitting[0]]):
+        _take_classifier(found, fitting[0], layers[fitting[0]])
+        return ()
     what = "a head of several layers or of several heads" if len(layers) > 1 else "a head"
     sizes = ", ".join(
         f"{place} {shapes[leaves.get('weight') or next(iter(leaves.values()))]}"
@@ -250,11 +319,34 @@ def _find_classifier(shapes: Shapes, found: Found, around: str, others: list[str
         f"it has {what} that no DenseNet of this package has ({sizes}); its body was read, which "
         "gives features; num_classes=N makes a new classifier"
     )
+    return {name for leaves in layers.values() for name in leaves.values()}
 
 
-def _layers(shapes: Shapes, names: Iterable[str]) -> dict[str, dict[str, str]]:
+def _has_more(shapes: Shapes, place: str, leaves: Mapping[str, str]) -> bool:
+    """Whether more than a product follows: learned activations beside it, or a margin loss."""
+    parent, _, number = place.rpartition(".")
+    if "bias" not in leaves and MARGIN.search(place):
+        return True
+    beside = re.compile(rf"{re.escape(parent)}\.(\d+)\.")
+    return number.isdigit() and any(
+        match[1] != number for match in map(beside.match, shapes) if match
+    )
+
+
+def _take_classifier(found: Found, place: str, leaves: Mapping[str, str]) -> None:
+    found.names |= {
+        leaves[leaf]: f"classifier.{leaf}" for leaf in ("weight", "bias") if leaf in leaves
+    }
+    found.biasless = "bias" not in leaves
+    if place.removeprefix(found.prefix) != "classifier":
+        found.notes.append(f"its classifier is called {place!r}")
+    if found.biasless:
+        found.notes.append("its classifier has no bias: it got one of zeros")
+
+
+def _layers(shapes: Shapes, names: Iterable[str]) -> Layers:
     """{place: {leaf: name}} of what computes: weights of two dimensions and more, and norms."""
-    places: dict[str, dict[str, str]] = {}
+    places: Layers = {}
     for name in names:
         place, _, leaf = name.rpartition(".")
         if leaf in LEAVES:
