@@ -239,7 +239,8 @@ def _names_by_number(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
         every = len(places["batch_normalization"])
         raise WeightsError(
             f"expected a DenseNet's layers, found {len(kernels)} convolutions and {every} batch "
-            f"normalizations in {len(models)} model(s)"
+            f"normalizations in {len(models)} model(s); if other layers are around it, save the "
+            "whole model (model.save('NAME.keras')), which declares them"
         )
     pairs = [*zip(places["conv2d"], convs, strict=True), *zip(own, norms, strict=True)]
     return dict(pairs)
