@@ -18,6 +18,7 @@ from ..weights import WeightsError
 Shapes = Mapping[str, tuple[int, ...]]
 Layers = dict[str, dict[str, str]]  # {place: {leaf: name in the file}}
 LEAVES = ("weight", "bias", "running_mean", "running_var")
+COMPUTED = ("weight_g", "weight_v", "weight_orig", "original", "original0", "original1")
 IN_BODY = re.compile(
     r"(?P<around>(?:.*\.)?)"
     r"(?:(?P<stem>conv0|norm0)"
@@ -156,7 +157,8 @@ def _tell_names(found: Found, around: str) -> None:
     if found.prefix and around.endswith("features."):
         found.notes.append(f"the prefix {found.prefix!r} was taken off every name")
     elif around != "features.":
-        found.notes.append(f"its body's names start with {around!r}, read as 'features.'")
+        start = f"start with {around!r}" if around else "have no prefix"
+        found.notes.append(f"its body's names {start}: read as 'features.'")
     old = sum(bool(match["dot"]) for match in map(IN_BODY.fullmatch, found.names) if match)
     if old:
         found.notes.append(f"{old} names of before 2018 (norm.1) became today's (norm1)")
@@ -230,6 +232,8 @@ def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]
             for layer, leaves in places.items()
             if len(leaves) == len(LEAVES) and {shapes[n] for n in leaves.values()} == {(width,)}
         }
+        if "norm5" in places:  # whatever its width is: what does not fit is told later
+            norms = {"norm5": places["norm5"]}
         if len(norms) == 1:
             (leaves,) = norms.values()
             found.names |= {name: f"features.norm5.{leaf}" for leaf, name in leaves.items()}
@@ -345,18 +349,18 @@ def _take_classifier(found: Found, place: str, leaves: Mapping[str, str]) -> Non
 
 
 def _layers(shapes: Shapes, names: Iterable[str]) -> Layers:
-    """{place: {leaf: name}} of what computes: weights of two dimensions and more, and norms."""
+    """What computes: weights of two dimensions and more, computed weights, and norms."""
     places: Layers = {}
     for name in names:
         place, _, leaf = name.rpartition(".")
-        if leaf in LEAVES:
+        if leaf in LEAVES + COMPUTED:
             places.setdefault(place, {})[leaf] = name
     return {
         place: leaves
         for place, leaves in places.items()
         if ("weight" in leaves and len(shapes[leaves["weight"]]) > 1)
-        or "running_mean" in leaves
         or {"weight", "bias"} <= leaves.keys()
+        or not leaves.keys().isdisjoint(("running_mean", *COMPUTED))
     }
 
 

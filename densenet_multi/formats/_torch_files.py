@@ -58,6 +58,11 @@ DTYPES = {  # the class of a storage, or a tensor's dtype -> NumPy's
     "ByteStorage": "u1",
     "BoolStorage": "?",
     "UntypedStorage": "u1",
+    "ComplexFloatStorage": "c8",
+    "ComplexDoubleStorage": "c16",
+    "QInt8Storage": "i1",
+    "QUInt8Storage": "u1",
+    "QInt32Storage": "i4",
     "float64": "f8",
     "float32": "f4",
     "float16": "f2",
@@ -214,7 +219,8 @@ def tensors_in(root: Any) -> dict[str, Any]:
             if isinstance(tensor, OtherTensor) or _is_float(tensor):
                 found[name] = tensor
             elif is_named:
-                found[name] = OtherTensor(f"one of {tensor.dtype}", tuple(tensor.shape))
+                kind = np.dtype(tensor.dtype).name
+                found[name] = OtherTensor(f"one of {kind}", tuple(tensor.shape))
     except PickleError as error:
         raise WeightsError(str(error)) from None
     return found
@@ -276,7 +282,7 @@ def _read_zip(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> Any:
 
     def storage(reference: Any) -> Any:
         dtype, key, _ = _described(reference)
-        if isinstance(dtype, StandIn):
+        if not isinstance(dtype, str):
             return dtype
         if key not in found:
             entry = entries.get(f"{root}data/{key}")
@@ -333,7 +339,7 @@ def _read_pickles(file: BinaryIO, source: Path | bytes, budget: Budget) -> Any:
 
     def storage(reference: Any) -> Any:
         dtype, key, view = _described(reference)
-        if isinstance(dtype, StandIn):
+        if not isinstance(dtype, str):
             return dtype
         whole = found.setdefault(key, Storage(source, dtype, order))
         return _View(whole, view) if view else whole
@@ -364,10 +370,10 @@ class _View(Inert):
 
 
 def _described(reference: Any) -> tuple[Any, str, Any]:
-    """NumPy's dtype (or a stand-in for a module's class), key and view of a reference."""
+    """NumPy's dtype (or what else stands there), key and view of a reference."""
     what, *more = reference if isinstance(reference, tuple) and len(reference) < 9 else ("",)
     if what == "module":
-        return StandIn(*more), "", None  # a class and its source, of a whole module
+        return more[0] if more else None, "", None  # before its source: the class of a module
     if what != "storage" or len(more) < 4 or not isinstance(more[1], (str, int)):
         raise PickleError(f"expected a reference to a storage, found {shown(reference)}")
     kind = str(getattr(more[0], "name", "")).rpartition(".")[2]

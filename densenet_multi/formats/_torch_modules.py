@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .._pickles import StandIn, contents
+from .._pickles import StandIn, contents, shown
 from ..manifest import layers
-from ..spec import BatchNormSpec, ConvSpec, DenseNetSpec
+from ..spec import BatchNormSpec, ConvSpec, DenseNetSpec, LinearSpec
 from ..weights import WeightsError
 from ._torch_files import OF_MODULES
 
 NAMES = ("class_names", "classes", "label_names", "labels", "idx_to_class", "id2label")
 POOLS = {"AvgPool2d": "avg", "MaxPool2d": "max"}
+OUTPUTS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "softmax"}
+WITHOUT_EFFECT = ("Dropout", "Identity", "Flatten")
+KINDS = {  # classes that compute what a piece does; another one may pad, scale or normalize else
+    ConvSpec: ("Conv2d",),
+    BatchNormSpec: ("BatchNorm2d", "SyncBatchNorm", "BatchNormAct2d"),  # the last is timm's
+    LinearSpec: ("Linear", "NonDynamicallyQuantizableLinear"),
+}
 
 
 def class_names(root: Any, count: int) -> tuple[str, ...] | None:
@@ -65,22 +72,59 @@ def conventions(
                     f"{places[layer]}: expected the {name} of other layers, {found[name]}, found "
                     f"{value}"
                 )
+    stem = places["features.conv0"].rpartition(".")[0]
     for name, module in modules.items():
-        kind = module.name.rpartition(".")[2]
+        kind = _kind(module)
+        if not name.startswith(f"{stem}." if stem else ""):
+            continue
+        if ".modules.activation." in module.name and kind != "ReLU":
+            raise WeightsError(f"{name}: expected ReLU, found {kind}, which no DenseNet here has")
         if kind in POOLS and ".transition" in f".{name}":
             if found.setdefault("transition_pool", POOLS[kind]) != POOLS[kind]:
                 raise WeightsError(f"{name}: expected the pooling of the other transitions")
-            _expect(name, module, "kernel_size", 2)
+            _expect(name, module, kernel_size=2, stride=2, padding=0)
+        if name.rpartition(".")[2] == "pool0":
+            _expect(name, module, kernel_size=3, stride=2, padding=1)
     return found
+
+
+def activation(modules: Mapping[str, StandIn], names: Mapping[str, str]) -> str | None:
+    """What follows the classifier in its own ``Sequential``, as a usage has it; None: nothing.
+
+    Raises ``WeightsError`` where that is another function.
+    """
+    places = {canonical: name.rpartition(".")[0] for name, canonical in names.items()}
+    parent, _, place = places.get("classifier.weight", "").rpartition(".")
+    siblings = modules[parent].attributes.get("_modules") if parent in modules else None
+    if not isinstance(siblings, dict) or place not in siblings:
+        return None
+    after = list(siblings)[list(siblings).index(place) + 1 :]
+    kinds = [_kind(siblings[key]) for key in after if isinstance(siblings[key], StandIn)]
+    kinds = [kind for kind in kinds if kind not in WITHOUT_EFFECT]
+    if kinds and (len(kinds) > 1 or kinds[0] not in OUTPUTS):
+        raise WeightsError(
+            f"{parent}: expected a sigmoid, a softmax or nothing after the classifier, found "
+            f"{', '.join(kinds)}; to use the logits, save the weights alone: "
+            "torch.save(model.state_dict(), 'NEW.pth')"
+        )
+    return OUTPUTS[kinds[0]] if kinds else None
+
+
+def _kind(module: StandIn) -> str:
+    return module.name.rpartition(".")[2]
 
 
 def _said(name: str, module: StandIn, piece: object) -> Iterator[tuple[str, Any]]:
     said = module.attributes
+    kinds = next((kinds for spec, kinds in KINDS.items() if isinstance(piece, spec)), ())
+    if kinds and _kind(module) not in kinds:
+        raise WeightsError(
+            f"{name}: expected {kinds[0]}, found {_kind(module)}: what that computes is not in the "
+            "file"
+        )
     if isinstance(piece, ConvSpec):
-        for attribute in ("stride", "padding"):
-            _expect(name, module, attribute, getattr(piece, attribute))
-        _expect(name, module, "dilation", 1)
-        _expect(name, module, "groups", 1)
+        _expect(name, module, stride=piece.stride, padding=piece.padding, dilation=1, groups=1)
+        _expect(name, module, padding_mode="zeros")
     if isinstance(piece, BatchNormSpec):
         if isinstance(said.get("eps"), float):
             yield "bn_eps", said["eps"]
@@ -88,10 +132,12 @@ def _said(name: str, module: StandIn, piece: object) -> Iterator[tuple[str, Any]
             yield "bn_decay", round(1 - said["momentum"], 15)
 
 
-def _expect(name: str, module: StandIn, attribute: str, expected: int) -> None:
-    given = module.attributes.get(attribute, expected)
-    if given not in (expected, (expected, expected), [expected, expected]):
-        raise WeightsError(
-            f"{name} ({module.name.rpartition('.')[2]}): expected {attribute} {expected}, found "
-            f"{given}: the same weights would be another function"
-        )
+def _expect(name: str, module: StandIn, **expected: Any) -> None:
+    for attribute, value in expected.items():
+        given = module.attributes.get(attribute, value)
+        each = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given,)
+        if any(one != value for one in each):
+            raise WeightsError(
+                f"{name} ({_kind(module)}): expected {attribute} {value}, found "
+                f"{' x '.join(map(shown, each))}: the same weights would be another function"
+            )

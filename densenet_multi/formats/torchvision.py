@@ -26,7 +26,7 @@ from ._notes import differences, unsaid
 from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors, write_safetensors
 from ._told import NOTHING, Told
 from ._torch_files import OtherTensor, first_line, is_torch_file, read_torch, tensors_in, to_numpy
-from ._torch_modules import class_names, conventions, modules_of
+from ._torch_modules import activation, class_names, conventions, modules_of
 from .recognize import checkpoint_of
 
 BACKEND = "torch"
@@ -91,6 +91,7 @@ def _with_more(checkpoint: Checkpoint, root: Any, found: Found) -> Checkpoint:
             "run; what its classes compute is not in the file, and assumed to be torchvision's"
         )
         spec = replace(spec.config, **conventions(modules, found.names, spec)).resolve()
+        usage = usage.stating(activation=activation(modules, found.names))
     if names := class_names(root, spec.config.num_classes):
         usage = usage.stating(class_names=names)
     return replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))
