@@ -27,6 +27,7 @@ PER_NUMBER, PER_CONTAINER = 32, 96
 MOST_DIMENSIONS = 8
 MOST_NAMES = 5_000  # of classes and functions in one pickle
 DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
+BYTES = ("__builtin__.bytes", "builtins.bytes")
 PLAIN = (str, bytes, int, float, bool, type(None))
 DTYPE = re.compile(r"[<>|=]?(?:f[248]|[iu][1248]|b1|\?)")  # of integers, floats and truth values
 TOO_LARGE = (
@@ -202,7 +203,8 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         self._persistent = persistent
         self._bytes: dict[str, bytes] = {}
         functions: dict[str, Callable[..., Any]] = dict.fromkeys(DICTIONARIES, self._dictionary)
-        functions |= {"_codecs.encode": self._encoded, **(known or {})}
+        functions |= {"_codecs.encode": self._encoded, **dict.fromkeys(BYTES, _no_bytes)}
+        functions |= known or {}
         self._named: dict[str, Any] = {name: Known(made) for name, made in functions.items()}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -284,6 +286,11 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         if text not in self._bytes:  # the same bytes each time, however often it is called
             self._bytes[text] = text.encode("latin-1")
         return self._bytes[text]
+
+
+def _no_bytes(*_: Any) -> bytes:
+    """How no bytes at all are written where a pickle can hold texts alone."""
+    return b""
 
 
 for code in pickle.REDUCE + pickle.NEWOBJ:
