@@ -1,0 +1,278 @@
+"""The network among a file's tensors, by names and shapes: what is around and beside it."""
+
+import re
+
+import pytest
+
+import densenet_multi as dm
+from cases import small
+from densenet_multi.formats._networks import find_network
+
+SPEC = small("bottleneck")
+SHAPES = {name: info.shape for name, info in dm.tensors(SPEC).items()}
+BODY = {name: shape for name, shape in SHAPES.items() if name.startswith("features.")}
+CLASSES, WIDTH = SHAPES["classifier.weight"]
+
+
+def named(pattern, replacement, shapes=SHAPES):
+    return {re.sub(pattern, replacement, name): shape for name, shape in shapes.items()}
+
+
+def behind(prefix, shapes=SHAPES):
+    return named("^", prefix, shapes)
+
+
+def linear(place, outputs=CLASSES, inputs=WIDTH):
+    return {f"{place}.weight": (outputs, inputs), f"{place}.bias": (outputs,)}
+
+
+def norm(place, width=WIDTH):
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    return {f"{place}.{leaf}": (width,) for leaf in leaves}
+
+
+def in_sequence(name):
+    """A name in ``Sequential(*features.children())``."""
+    order = "conv0 norm0 relu0 pool0 denseblock1 transition1 denseblock2 transition2 denseblock3"
+    order += " norm5"
+    return re.sub(r"^features\.(\w+)", lambda m: f"features.{order.split().index(m[1])}", name)
+
+
+def check(file, expected, *notes, prefix=None):
+    """Every tensor that is expected is found in its order, and each note is given."""
+    found = find_network(file, prefix)
+    assert {canonical: file[name] for name, canonical in found.names.items()} == expected
+    for note in notes:
+        assert any(note in given for given in found.notes), found.notes
+    assert bool(found.notes) == bool(notes)
+    return found
+
+
+# --- Around the network -------------------------------------------------------------------------
+
+
+def test_torchvisions_names_are_found_without_a_note():
+    assert check(SHAPES, SHAPES).names == {name: name for name in SHAPES}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "model.net.", "state_dict.module.densenet121.", "encoder_q.", "0.", "a.b.c.d.e."],
+)
+def test_any_prefix_is_taken_off(prefix):
+    check(behind(prefix), SHAPES, f"the prefix {prefix!r} was taken off every name")
+
+
+@pytest.mark.parametrize("word", ["_orig_mod.", "_fsdp_wrapped_module."])
+@pytest.mark.parametrize("where", ["^", r"denseblock1\."])
+def test_the_wrappers_of_pytorch_are_taken_off_wherever_they_are(word, where):
+    file = named(f"({where})", rf"\1{word}")
+    check(file, SHAPES, f"{word!r}, a wrapper of PyTorch, was taken off the names")
+
+
+@pytest.mark.parametrize("word", ["backbone.", "encoder.body.", "features.module.", "0.0."])
+def test_another_word_for_features_is_read_and_told(word):
+    body = named(r"^features\.", word, BODY)
+    check(body, BODY, f"names start with {word!r}")
+
+
+def test_a_body_alone_is_read():
+    check(named(r"^features\.", "", BODY), BODY, "its body's names have no prefix")
+
+
+def test_a_body_whose_children_are_only_numbered_is_read_in_their_order():
+    file = {in_sequence(name): shape for name, shape in SHAPES.items()}
+    assert "features.4.denselayer1.conv1.weight" in file
+    check(file, SHAPES, "its layers have numbers for names, and were read in that order")
+
+
+def test_names_of_before_2018_and_monais_are_read():
+    old = named(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2")
+    check(old, SHAPES, "40 names of before 2018 (norm.1) became today's (norm1)")
+    monai = named(r"(denselayer\d+\.)", r"\1layers.", named("^classifier", "class_layers.out"))
+    check(monai, SHAPES, "its classifier is called 'class_layers.out'")
+
+
+@pytest.mark.parametrize("last", ["features.norm_final", "features.bn", "features.9", "bn_last"])
+def test_the_last_norm_may_have_any_name(last):
+    check(named(r"^features\.norm5", last), SHAPES)
+
+
+@pytest.mark.parametrize(("dimensions", "kind"), [((3,) * 5, "3D"), ((3,) * 3, "1D")])
+def test_a_network_over_volumes_or_series_is_refused_as_that(dimensions, kind):
+    file = {n: dimensions if len(s) == 4 else s for n, s in SHAPES.items()}
+    with pytest.raises(dm.WeightsError, match=f"this network is {kind}, and those here are 2D"):
+        find_network(file)
+
+
+def test_a_layer_that_is_missing_is_no_reason_to_refuse_another():
+    file = {n: s for n, s in SHAPES.items() if "denselayer2.conv2" not in n}
+    assert set(find_network(file).names) == set(file)
+
+
+# --- Several networks ---------------------------------------------------------------------------
+
+MOCO = {**behind("encoder_q."), **behind("encoder_k."), "queue": (128, 100)}
+
+
+def test_several_networks_are_listed_with_what_chooses_one():
+    listed = r"found 2; choose one with\n  prefix='encoder_q\.'\n  prefix='encoder_k\.'$"
+    with pytest.raises(dm.WeightsError, match=listed):
+        find_network(MOCO)
+
+
+@pytest.mark.parametrize("prefix", ["encoder_k.", "encoder_k", "encoder_k.features."])
+def test_a_prefix_chooses_a_network(prefix):
+    found = check(MOCO, SHAPES, "the prefix 'encoder_k.'", "part of the network: queue",
+                  prefix=prefix)  # fmt: skip
+    assert all(name.startswith("encoder_k.") for name in found.names)
+
+
+def test_a_prefix_of_no_network_is_refused_with_those_that_are():
+    with pytest.raises(dm.ConfigError, match=r"'encoder_q\.' or 'encoder_k\.'; found 'student'"):
+        find_network(MOCO, "student")
+
+
+@pytest.mark.parametrize(
+    ("average", "own"),
+    [
+        ("state_dict_ema.", "state_dict."),
+        ("model_ema.", "model."),
+        ("state_dict.ema_model.module.", "state_dict.model."),
+        ("swa.", ""),
+    ],
+)
+def test_of_weights_and_their_average_the_weights_are_read(average, own):
+    file = {**behind(average), **behind(own)}
+    word = next(w for w in average.split(".") if "ema" in w or "swa" in w)
+    found = check(file, SHAPES, f"the entry {word!r}, an average of these weights, was left out",
+                  *[f"the prefix {own!r}"][: bool(own)])  # fmt: skip
+    assert set(found.names) == set(behind(own))
+
+
+def test_an_average_alone_is_read():
+    check(behind("state_dict_ema."), SHAPES, "the prefix 'state_dict_ema.'")
+
+
+# --- Heads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["fc", "head.1", "classifier.0", "classifier.2", "linear", "class_layers.out"]
+)
+@pytest.mark.parametrize("prefix", ["", "module.net."])
+def test_the_only_linear_layer_that_fits_is_the_classifier(name, prefix):
+    notes = [f"its classifier is called {prefix + name!r}", *[f"{prefix!r} was"] * bool(prefix)]
+    check(behind(prefix, named("^classifier", name)), SHAPES, *notes)
+
+
+def test_a_classifier_beside_the_wrapped_body_is_found():
+    file = {**behind("backbone.", BODY), **linear("fc")}
+    check(file, SHAPES, "the prefix 'backbone.'", "its classifier is called 'fc'")
+
+
+def test_a_classifier_without_a_bias_is_told():
+    file = {n: s for n, s in SHAPES.items() if n != "classifier.bias"}
+    assert check(file, file, "its classifier has no bias: it got one of zeros").biasless
+
+
+HEADS = {
+    "two layers": {**linear("classifier.0", 64), **linear("classifier.3", 2, 64)},
+    "two layers of one width": {**linear("head.0", WIDTH), **linear("head.2", 2)},
+    "five heads": {n: s for i in range(5) for n, s in linear(f"heads.{i}", 3).items()},
+    "a LayerNorm": {"head.0.weight": (WIDTH,), "head.0.bias": (WIDTH,), **linear("head.1")},
+    "a BatchNorm": {**norm("head.0"), **linear("head.1")},
+    "a learned activation": {**linear("classifier.0"), "classifier.1.weight": (1,)},
+    "another width": linear("fc", inputs=2 * WIDTH),
+    "a convolution": {"classifier.weight": (CLASSES, WIDTH, 1, 1), "classifier.bias": (CLASSES,)},
+    "a margin loss": {"arc_margin.weight": (CLASSES, WIDTH)},
+    "a normalized weight": {"fc.weight_g": (CLASSES, 1), "fc.weight_v": (CLASSES, WIDTH)},
+    "a decoder": {"decoder.0.weight": (8, WIDTH, 3, 3)},
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.encoder."])
+@pytest.mark.parametrize("head", HEADS)
+def test_another_head_gives_the_body_and_is_told(head, prefix):
+    notes = ["its body was read, which gives features; num_classes=N makes a new classifier"]
+    notes += [f"the prefix {prefix!r}"] * bool(prefix)
+    notes += ["left out, because they are no part of the network"] * (
+        head == "a learned activation"
+    )
+    found = check({**behind(prefix, BODY), **behind(prefix, HEADS[head])}, BODY, *notes)
+    assert next(iter(HEADS[head])).rpartition(".")[0] in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    "own", [linear("fc", 2, CLASSES), linear("fc", 2)], ids=["of its outputs", "instead of it"]
+)
+def test_a_classifier_that_another_follows_or_replaces_is_not_the_networks(own):
+    file = {**behind("densenet."), **own}
+    found = check(file, BODY, "the prefix 'densenet.'", "a head of several layers or of several")
+    assert "densenet.classifier (4, 13), fc" in " ".join(found.notes)
+
+
+# --- Beside the network and inside it -----------------------------------------------------------
+
+BESIDE = {
+    "op_threshs": (CLASSES,), "criterion.weight": (CLASSES,), "criterion.pos_weight": (CLASSES,),
+    "best_loss": (), "optimizer.state.0.exp_avg": (8, 3, 7, 7),
+}  # fmt: skip
+
+
+def test_tensors_beside_the_network_are_listed_and_left_out():
+    listed = ", ".join(BESIDE)
+    note = f"left out, because they are no part of the network: {listed}"
+    check({**BESIDE, **SHAPES}, SHAPES, note)
+    many = {f"loss.{i}": () for i in range(9)}
+    check(
+        {**SHAPES, **many},
+        SHAPES,
+        "network: loss.0, loss.1, loss.2, loss.3, loss.4, loss.5, 3 more",
+    )
+
+
+INSIDE = {
+    "squeeze and excitation in a dense layer": linear(
+        "features.denseblock1.denselayer1.se.fc", 2, 4
+    ),
+    "attention after a block's layers": {"features.denseblock2.cbam.conv.weight": (1, 2, 7, 7)},
+    "attention between stages": linear("features.se1.fc.0", 2, 8),
+    "a third convolution": {"features.denseblock1.denselayer1.conv3.weight": (4, 4, 3, 3)},
+    "a stem of several convolutions": {"features.conv1.weight": (8, 8, 3, 3)},
+    "another norm": norm("features.norm1", 8),
+    "a layer in a transition": {"features.transition1.blur.weight": (9, 1, 3, 3)},
+    "a normalized weight": {"features.denseblock1.denselayer1.conv2.weight_g": (4, 1, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("where", INSIDE)
+def test_layers_inside_that_no_densenet_has_are_refused_by_name(where):
+    file = {**SHAPES, **INSIDE[where]}
+    first = re.escape(next(iter(INSIDE[where])))
+    with pytest.raises(dm.WeightsError, match=f"{first}: expected the layers of a DenseNet alone"):
+        find_network(file)
+
+
+@pytest.mark.parametrize("body", ["backbone.", ""])
+def test_attention_inside_is_refused_whatever_the_body_is_called(body):
+    file = {**named(r"^features\.", body, BODY), f"{body}se1.fc.weight": (2, 8)}
+    with pytest.raises(
+        dm.WeightsError, match=r"se1\.fc\.weight: expected the layers of a DenseNet"
+    ):
+        find_network(file)
+
+
+@pytest.mark.parametrize("file", [{}, {"layer1.0.conv1.weight": (3, 3, 3, 3)}])
+def test_other_tensors_are_refused_with_what_was_found(file):
+    counted = f"found {len(file)} others: {', '.join(file) or 'none'}"
+    with pytest.raises(dm.WeightsError, match=f"expected a DenseNet's tensors.*; {counted}"):
+        find_network(file)
+
+
+def test_a_tensor_that_is_there_twice_is_refused():
+    twice = "features.denseblock1.denselayer1.norm.1.weight"
+    with pytest.raises(dm.WeightsError, match=r"norm\.1\.weight: found twice, as features"):
+        find_network({**SHAPES, twice: (8,)})
+    with pytest.raises(dm.WeightsError, match=r"_orig_mod\.classifier\.bias: found twice"):
+        find_network({**SHAPES, "_orig_mod.classifier.bias": (CLASSES,)})
