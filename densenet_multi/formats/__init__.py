@@ -45,6 +45,12 @@ FORMATS = {  # name -> (module, what it is); content is tried in this order
 }
 
 
+UNSHOWN = (  # fields that a variant's name says nothing about, or that a file may declare
+    *("num_classes", "in_channels", "bn_eps", "bn_decay"),
+    *("drop_rate", "transition_pool", "global_pool"),
+)
+
+
 class Format(Protocol):
     """What the module of a format offers.
 
@@ -117,7 +123,7 @@ def read(
     config = checkpoint.spec.config
     if variant:
         check_names("variant", [variant], VARIANTS)
-        kept = {f: getattr(config, f) for f in ("num_classes", "in_channels", "bn_eps", "bn_decay")}
+        kept = {name: getattr(config, name) for name in UNSHOWN}
         config = replace(VARIANTS[variant], **kept)
     spec = replace(config, **overrides).resolve()
     try:

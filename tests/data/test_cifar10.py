@@ -194,7 +194,7 @@ def padded(found: dict) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda good: good[:-9], r"expected a (complete )?pickle, found (a damaged one|one that ends too early)"),
+        (lambda good: good[:-9], r"expected a (complete )?pickle, found"),
         (lambda good: good + b"x", "expected the end of the file after the pickle, found more"),
         (lambda good: good[:100], "expected the pickle of 4 images, of 12,288 to .* found 100; f"),
         (lambda _: b"x" * 20_000, "expected a pickle, found a dam"),
