@@ -85,19 +85,20 @@ def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
 
 
 def _find(shapes: Shapes, prefix: str | None) -> Found:
-    bodies: dict[str, dict[str, str]] = {}
+    bodies: dict[str, dict[str, str]] = {}  # {before the names: {canonical name: name}}
     for name in shapes:
         if match := IN_BODY.fullmatch(name):
             body = bodies.setdefault(match["around"], {})
             canonical = _canonical(match)
-            if canonical in body.values():
+            if canonical in body:
                 raise WeightsError(f"{name}: found twice, as {canonical} too")
-            body[name] = canonical
-    bodies = {around: body for around, body in bodies.items() if FIRST in body.values()}
+            body[canonical] = name
+    bodies = {around: body for around, body in bodies.items() if FIRST in body}
     if not bodies:
         raise WeightsError(f"{_EXPECTED}; found {_counted(shapes)}")
     around, notes = _chosen(bodies, prefix)
-    found = Found(dict(bodies.pop(around)), around.removesuffix("features."), notes=notes)
+    names = {name: canonical for canonical, name in bodies.pop(around).items()}
+    found = Found(names, around.removesuffix("features."), notes=notes)
     _tell_names(found, around)
     for name, canonical in found.names.items():
         kind = DIMENSIONS.get(len(shapes[name]))
@@ -124,6 +125,8 @@ _EXPECTED = (
 
 def _in_words(shapes: Shapes) -> dict[str, str]:
     """{name: the same with torchvision's words} of bodies whose children are only numbered."""
+    if any("denseblock" in name for name in shapes):
+        return {}
     blocks: dict[str, list[int]] = {}
     for name in shapes:
         if (match := IN_SEQUENCE.fullmatch(name)) and "denselayer" in (match["inside"] or ""):

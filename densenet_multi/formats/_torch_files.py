@@ -13,7 +13,8 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EINVAL
 from functools import partial
@@ -39,10 +40,12 @@ from ..weights import COUNTER, WeightsError
 from ._limits import check_size
 from ._safetensors import from_bfloat16, to_float
 
+Tree = list[tuple[tuple[str, ...], Any]]  # (path, object) of everything in a file
 OF_MODULES = ("_parameters", "_buffers", "_modules")  # in paths through whole modules
 OF_WEIGHTS = ("weight", "bias", "running_mean", "running_var")
 Order = Literal["<", ">"]
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of a file before 1.6
+ZIP = b"PK\x03\x04"  # how its archive, and each header in it, starts
 PER_FILE = 100  # steps for each file that a pickle holds
 PIECE = 2**20  # bytes that are read at once, to be checked
 DAMAGED = "; download or copy it again"
@@ -89,7 +92,7 @@ class Storage(Inert):
     file has none.
     """
 
-    source: Path | bytes
+    file: BinaryIO
     dtype: str
     order: Order
     start: int = 0
@@ -104,13 +107,11 @@ class Storage(Inert):
                 f"{first + count:,} of {self.size // dtype.itemsize:,}"
             )
         at = self.start + first * dtype.itemsize
-        if isinstance(self.source, bytes):
-            return np.frombuffer(self.source, dtype, count, at).copy()
-        found: npt.NDArray[Any] = np.fromfile(self.source, dtype, count, offset=at)
-        is_whole = count * dtype.itemsize == self.size
-        if len(found) < count or (
-            is_whole and self.checksum and zlib.crc32(found.data) != self.checksum
-        ):
+        found: npt.NDArray[Any] = np.empty(count, dtype)
+        self.file.seek(at)
+        is_complete = self.file.readinto(found.view("u1")) == found.nbytes
+        is_whole = found.nbytes == self.size and self.checksum
+        if not is_complete or (is_whole and zlib.crc32(found) != self.checksum):
             raise WeightsError(f"expected the bytes that were written, found others{DAMAGED}")
         return found
 
@@ -138,21 +139,25 @@ class Tensor(Inert):
         steps = [s if size > 1 else 0 for size, s in zip(self.shape, self.strides, strict=True)]
         last = sum((size - 1) * step for size, step in zip(self.shape, steps, strict=True))
         flat = self.storage.read(dtype, self.offset, last + 1)
-        distances = tuple(step * dtype.itemsize for step in steps)
-        seen = np.lib.stride_tricks.as_strided(flat, self.shape, distances)
-        if not _is_dense(self.shape, steps):
-            seen = np.ascontiguousarray(seen)
+        if _are_dense(self.shape, steps):
+            seen = flat.reshape(self.shape)
+        else:
+            distances = [step * dtype.itemsize for step in steps]
+            seen = np.lib.stride_tricks.as_strided(flat, self.shape, distances).copy()
         native = seen.astype(dtype.newbyteorder("="), copy=False)
         if self.dtype == "bfloat16":
             return from_bfloat16(native)
         return np.asarray(to_float(native))
 
 
-def _is_dense(shape: tuple[int, ...], steps: list[int]) -> bool:
-    return all(
-        size == 1 or step == math.prod(shape[i + 1 :])
-        for i, (size, step) in enumerate(zip(shape, steps, strict=True))
-    )
+def _are_dense(shape: tuple[int, ...], steps: list[int]) -> bool:
+    """Whether numbers at these distances follow each other."""
+    expected = 1
+    for size, step in zip(reversed(shape), reversed(steps), strict=True):
+        if size > 1 and step != expected:
+            return False
+        expected *= size
+    return True
 
 
 @dataclass(eq=False, slots=True)
@@ -164,44 +169,52 @@ class OtherTensor(Inert):
     nbytes: int = 0
 
 
-def read_torch(path: Path) -> Any:
+@contextmanager
+def open_torch(path: Path) -> Iterator[Tree]:
     """What a file of ``torch.save`` or ``pickle.dump`` describes, its tensors as ``Tensor``.
 
-    Raises ``WeightsError`` where the file is damaged, or another kind; ``OSError``.
+    Everything comes with the path to it: see ``_pickles.contents``. The file stays open, because
+    tensors are read from it. Raises ``WeightsError`` where it is damaged, or another kind;
+    ``OSError``.
     """
     check_size(path)
     with path.open("rb") as file:
-        try:
-            if file.read(4) == b"PK\x03\x04":
-                with zipfile.ZipFile(file) as archive:
-                    return _read_zip(archive, file, path)
-            file.seek(0)
-            return _read_pickles(file, path, Budget())
-        except WeightsError:
+        yield _read(file, path)
+
+
+def _read(file: BinaryIO, path: Path) -> Tree:
+    try:
+        if file.read(4) == ZIP:
+            with zipfile.ZipFile(file) as archive:
+                return list(contents(_read_zip(archive, file, path)))
+        file.seek(0)
+        budget = Budget()
+        return list(contents(_read_pickles(file, known(budget), budget)))
+    except WeightsError:
+        raise
+    except PickleError as error:
+        raise WeightsError(str(error)) from None
+    except OSError as error:
+        if error.errno != EINVAL:  # of a place before the file's start
             raise
-        except PickleError as error:
-            raise WeightsError(str(error)) from None
-        except OSError as error:
-            if error.errno != EINVAL:  # of a place before the file's start
-                raise
-            raise WeightsError(
-                f"expected a complete zip archive, found a damaged one{DAMAGED}"
-            ) from None
-        except Exception as error:  # noqa: BLE001  # whatever zipfile meets in a damaged file
-            found = f"{type(error).__name__}: {error}"
-            raise WeightsError(
-                f"expected a file of torch.save, found a damaged one ({found:.200}){DAMAGED}"
-            ) from None
+        raise WeightsError(
+            f"expected a complete zip archive, found a damaged one{DAMAGED}"
+        ) from None
+    except Exception as error:  # noqa: BLE001  # whatever zipfile meets in a damaged file
+        found = f"{type(error).__name__}: {error}"
+        raise WeightsError(
+            f"expected a file of torch.save, found a damaged one ({found:.200}){DAMAGED}"
+        ) from None
 
 
 def is_torch_file(path: Path, head: bytes) -> bool:
     """Whether a file that starts with ``head`` is PyTorch's zip, or its bare pickle."""
-    if head[:4] == b"PK\x03\x04":
+    if head[:4] == ZIP:
         return any(name.endswith("data.pkl") for name in names_in_zip(path))
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
-def tensors_in(root: Any) -> dict[str, Any]:
+def tensors_in(tree: Tree) -> dict[str, Any]:
     """{name: tensor} of everything that a file describes and that may be a weight.
 
     A name is a path joined by dots: through the entries of dictionaries, and through modules as a
@@ -210,7 +223,7 @@ def tensors_in(root: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     try:
-        for path, each in contents(root):
+        for path, each in tree:
             tensor = each if isinstance(each, (Tensor, OtherTensor)) else as_array(each)
             if tensor is None or (path and path[-1].endswith(COUNTER)):
                 continue
@@ -289,7 +302,7 @@ def _read_zip(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> Any:
             if entry is None:
                 raise WeightsError(f"expected {root}data/{key} in the zip, found none{DAMAGED}")
             start, here = _start_of(entry, places), entry.file_size
-            found[key] = Storage(path, dtype, order, start, here, entry.CRC)
+            found[key] = Storage(file, dtype, order, start, here, entry.CRC)
         return found[key]
 
     entry = entries[pickles[0]]
@@ -305,7 +318,7 @@ def _start_of(entry: zipfile.ZipInfo, file: BinaryIO | io.FileIO) -> int:
     """Where an entry's bytes start: after a header with a name and more of any length."""
     file.seek(entry.header_offset)
     head = file.read(30)
-    if head[:4] != b"PK\x03\x04" or entry.flag_bits & 1:
+    if head[:4] != ZIP or entry.flag_bits & 1:
         raise WeightsError(f"expected {entry.filename} in the zip, found a damaged one{DAMAGED}")
     lengths = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
     return entry.header_offset + len(head) + lengths
@@ -326,9 +339,9 @@ def _with_slashes(name: str) -> str:
 # --- Before -------------------------------------------------------------------------------------
 
 
-def _read_pickles(file: BinaryIO, source: Path | bytes, budget: Budget) -> Any:
-    """What a file of pickles describes; ``source`` is the same file, or its bytes."""
-    functions = known(budget) if isinstance(source, Path) else KNOWN
+def _read_pickles(
+    file: BinaryIO, functions: Mapping[str, Callable[..., Any]], budget: Budget
+) -> Any:
     first = Reader(file, functions, budget=budget).load()
     if first != MAGIC_NUMBER:  # of pickle.dump
         return first
@@ -341,7 +354,7 @@ def _read_pickles(file: BinaryIO, source: Path | bytes, budget: Budget) -> Any:
         dtype, key, view = _described(reference)
         if not isinstance(dtype, str):
             return dtype
-        whole = found.setdefault(key, Storage(source, dtype, order))
+        whole = found.setdefault(key, Storage(file, dtype, order))
         return _View(whole, view) if view else whole
 
     loaded = Reader(file, functions, storage, budget).load()
@@ -437,7 +450,7 @@ def _storage_in(budget: Budget, raw: Any) -> Any:
     if not isinstance(raw, bytes):
         raise PickleError("expected the bytes of a storage")
     budget.spend(PER_FILE)
-    return _read_pickles(io.BytesIO(raw), raw, budget)
+    return _read_pickles(io.BytesIO(raw), KNOWN, budget)
 
 
 def _quantized(_storage: Any, _offset: Any, shape: Any, *_: Any) -> OtherTensor:

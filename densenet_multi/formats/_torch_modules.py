@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .._pickles import StandIn, contents, shown
+from .._pickles import StandIn, shown
 from ..manifest import layers
 from ..spec import BatchNormSpec, ConvSpec, DenseNetSpec, LinearSpec
 from ..weights import WeightsError
-from ._torch_files import OF_MODULES
+from ._torch_files import OF_MODULES, Tree
 
 NAMES = ("class_names", "classes", "label_names", "labels", "idx_to_class", "id2label")
 POOLS = {"AvgPool2d": "avg", "MaxPool2d": "max"}
@@ -22,9 +22,9 @@ KINDS = {  # classes that compute what a piece does; another one may pad, scale 
 }
 
 
-def class_names(root: Any, count: int) -> tuple[str, ...] | None:
+def class_names(tree: Tree, count: int) -> tuple[str, ...] | None:
     """The names of this many classes, as trainers save them beside the weights; None without."""
-    for path, each in contents(root):
+    for path, each in tree:
         key = path[-1] if path else ""
         found: Any = None
         if key == "class_to_idx" and isinstance(each, dict):
@@ -39,11 +39,11 @@ def class_names(root: Any, count: int) -> tuple[str, ...] | None:
     return None
 
 
-def modules_of(root: Any) -> dict[str, StandIn]:
+def modules_of(tree: Tree) -> dict[str, StandIn]:
     """{name: module} of the whole models in a file, named as their tensors are."""
     return {
         ".".join(key for key in path if key not in OF_MODULES): each
-        for path, each in contents(root)
+        for path, each in tree
         if isinstance(each, StandIn) and "_parameters" in each.attributes
     }
 

@@ -7,6 +7,7 @@ Source: https://github.com/pytorch/vision/blob/main/torchvision/models/densenet.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,16 @@ from ._new_first import names_of_new_first, old_first
 from ._notes import differences, unsaid
 from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors, write_safetensors
 from ._told import NOTHING, Told
-from ._torch_files import OtherTensor, first_line, is_torch_file, read_torch, tensors_in, to_numpy
+from ._torch_files import (
+    ZIP,
+    OtherTensor,
+    Tree,
+    first_line,
+    is_torch_file,
+    open_torch,
+    tensors_in,
+    to_numpy,
+)
 from ._torch_modules import activation, class_names, conventions, modules_of
 from .recognize import checkpoint_of
 
@@ -44,12 +54,16 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     with path.open("rb") as file:
         head = file.read(512)
     if is_safetensors(head):
-        state, root = read_safetensors(path)[1], None
-    elif is_torch_file(path, head):
-        root = read_torch(path)
-        state = tensors_in(root)
-    else:
+        return _checkpoint(path, read_safetensors(path)[1], told)[0]
+    if head[:4] != ZIP and not is_torch_file(path, head):
         raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
+    with open_torch(path) as tree:
+        checkpoint, found = _checkpoint(path, tensors_in(tree), told)
+    return _with_more(checkpoint, tree, found)
+
+
+def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Checkpoint, Found]:
+    """The network among tensors, as ``tensors_in`` gives them, and where it is."""
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if (chapter := chapter_names(shapes, told.prefix)) is not None:
         found = Found(chapter, "", notes=[_chapter.NOTE])
@@ -68,8 +82,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         outputs = weights["classifier.weight"]
         weights["classifier.bias"] = np.zeros(len(outputs), outputs.dtype)
     source = f"torchvision or timm: {path.name}"
-    checkpoint = checkpoint_of(weights, "unbiased", source, found.notes)
-    return checkpoint if root is None else _with_more(checkpoint, root, found)
+    return checkpoint_of(weights, "unbiased", source, found.notes), found
 
 
 def _check_fits(path: Path, needed: int) -> None:
@@ -82,17 +95,17 @@ def _check_fits(path: Path, needed: int) -> None:
         )
 
 
-def _with_more(checkpoint: Checkpoint, root: Any, found: Found) -> Checkpoint:
+def _with_more(checkpoint: Checkpoint, tree: Tree, found: Found) -> Checkpoint:
     """What a file says beside its tensors: a whole model's conventions, names of the classes."""
     spec, usage, notes = checkpoint.spec, checkpoint.usage, list(checkpoint.notes)
-    if modules := modules_of(root):
+    if modules := modules_of(tree):
         notes.append(
             "it is a whole model: its tensors and its layers' settings were read, and nothing was "
             "run; what its classes compute is not in the file, and assumed to be torchvision's"
         )
         spec = replace(spec.config, **conventions(modules, found.names, spec)).resolve()
         usage = usage.stating(activation=activation(modules, found.names))
-    if names := class_names(root, spec.config.num_classes):
+    if names := class_names(tree, spec.config.num_classes):
         usage = usage.stating(class_names=names)
     return replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))
 

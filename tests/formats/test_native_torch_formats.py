@@ -20,7 +20,7 @@ from torch import nn
 import densenet_multi as dm
 from cases import as_float32, random_weights, small
 from densenet_multi import formats
-from densenet_multi.formats._torch_files import read_torch, tensors_in
+from densenet_multi.formats._torch_files import open_torch, tensors_in
 
 SPEC = small("bottleneck", bn_eps=1e-5, bn_decay=0.9)
 
@@ -329,25 +329,30 @@ class Described:
 )
 def test_numbers_outside_a_storage_are_never_read(tmp_path, tensor, legacy):
     torch.save({"x": tensor}, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
-    found = tensors_in(read_torch(tmp_path / "x.pth"))["x"]
-    with pytest.raises(dm.WeightsError, match="expected a tensor that its file holds"):
-        found.array()
+    with (
+        pytest.raises(dm.WeightsError, match="expected a tensor that its file holds"),
+        open_torch(tmp_path / "x.pth") as tree,
+    ):
+        tensors_in(tree)["x"].array()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("shape", [((-1,), (1,)), ((1,), (-1,)), ((1,), (1, 1)), ((2.0,), (1,))])
 def test_an_impossible_shape_is_refused(tmp_path, shape):
     torch.save({"x": Described(*shape)}, tmp_path / "x.pth")
-    with pytest.raises(dm.WeightsError, match="expected a tensor's shape and strides"):
-        read_torch(tmp_path / "x.pth")
+    with (
+        pytest.raises(dm.WeightsError, match="expected a tensor's shape and strides"),
+        open_torch(tmp_path / "x.pth"),
+    ):
+        pass
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_state_in_the_file_moves_no_tensor(tmp_path):
     state = {"shape": (2,), "strides": (-(10**6),), "offset": -(10**6)}
     torch.save({"x": Described((4,), (1,), state=state)}, tmp_path / "x.pth")
-    found = tensors_in(read_torch(tmp_path / "x.pth"))["x"]
-    np.testing.assert_array_equal(found.array(), [0, 1, 2, 3])
+    with open_torch(tmp_path / "x.pth") as tree:
+        np.testing.assert_array_equal(tensors_in(tree)["x"].array(), [0, 1, 2, 3])
 
 
 def test_a_parameter_of_pytorch_0_is_read(tmp_path):
@@ -356,9 +361,8 @@ def test_a_parameter_of_pytorch_0_is_read(tmp_path):
             return nn.Parameter, (torch.arange(3.0),), (True, False, OrderedDict())
 
     torch.save({"x": Old()}, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
-    np.testing.assert_array_equal(
-        tensors_in(read_torch(tmp_path / "x.pth"))["x"].array(), [0, 1, 2]
-    )
+    with open_torch(tmp_path / "x.pth") as tree:
+        np.testing.assert_array_equal(tensors_in(tree)["x"].array(), [0, 1, 2])
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
@@ -505,8 +509,8 @@ def test_a_damaged_file_is_read_or_refused(tmp_path, content, places):
     for place, bit in places:
         damaged[int(place * (len(content) - 1))] ^= 1 << bit
     (tmp_path / "x.pth").write_bytes(damaged)
-    with suppress(dm.WeightsError, OSError):
-        for tensor in tensors_in(read_torch(tmp_path / "x.pth")).values():
+    with suppress(dm.WeightsError, OSError), open_torch(tmp_path / "x.pth") as tree:
+        for tensor in tensors_in(tree).values():
             getattr(tensor, "array", lambda: None)()
 
 
