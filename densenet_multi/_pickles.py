@@ -295,7 +295,8 @@ def _no_bytes(*_: Any) -> bytes:
 
 for code in pickle.REDUCE + pickle.NEWOBJ:
     Reader.dispatch[code] = _calling(Reader.dispatch[code])
-for code in pickle.EMPTY_DICT + pickle.EMPTY_LIST + pickle.EMPTY_SET + pickle.OBJ + pickle.INST:
+OBJECTS = pickle.EMPTY_DICT + pickle.EMPTY_LIST + pickle.EMPTY_SET + pickle.FROZENSET
+for code in OBJECTS + pickle.MARK + pickle.OBJ + pickle.INST:
     Reader.dispatch[code] = _making(Reader.dispatch[code])
 for code in pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3:
     Reader.dispatch[code] = _making_a_tuple(Reader.dispatch[code])

@@ -246,6 +246,8 @@ def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]
 def _width(shapes: Shapes, names: Mapping[str, str]) -> int:
     """The channels after the last block."""
     places = {canonical: name for name, canonical in names.items()}
+    if last := places.get("features.norm5.bias"):
+        return (shapes[last] or (0,))[0]
     numbers = [
         tuple(map(int, found.groups()))
         for canonical in places

@@ -276,7 +276,15 @@ def test_a_pickle_that_describes_too_much_is_refused(bomb):
         read(START + BOMBS[bomb] + b".")
 
 
+SHARED = pickle.EMPTY_DICT + pickle.MARK + b"".join(
+    pickle.BININT + struct.pack("<i", i) + pickle.NONE for i in range(10_000)
+) + pickle.SETITEMS + pickle.BINPUT + b"\1" + pickle.POP  # fmt: skip
 DEEP = {
+    "objects that share their attributes": SHARED
+    + pickle.EMPTY_LIST
+    + pickle.MARK
+    + (called(named("a", "b")) + pickle.BINGET + b"\1" + pickle.BUILD) * 200
+    + pickle.APPENDS,
     "lists in lists": pickle.EMPTY_LIST * 300_000 + pickle.APPEND * 299_999,
     "the same list": pickle.EMPTY_LIST
     + b"".join(
