@@ -35,7 +35,7 @@ IN_SEQUENCE = re.compile(  # the body's children without their names: Sequential
 FIRST = "features.denseblock1.denselayer1.conv1.weight"
 AVERAGE = re.compile(r"(?:.*_)?(?:ema|swa|averaged?)(?:_.*)?")  # a word of a path
 ATTENTION = re.compile(r"(?:^|[._])(?:se|cbam|eca|attn|attention)(?:[._\d]|$)", re.IGNORECASE)
-MARGIN = re.compile(r"arc|cos|margin|metric|sphere", re.IGNORECASE)
+MARGIN = re.compile(r"(?:^|[._])(?:arc|cos|metric|sphere)|margin", re.IGNORECASE)
 DIMENSIONS = {3: "1D", 5: "3D"}  # of networks, by their kernels'
 LISTED = 6
 
