@@ -1,9 +1,10 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and paths as they are typed."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,3 +44,8 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write ``content`` to ``path``, as ``replacing`` does. Raises ``OSError``."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def quoted(path: object) -> str:
+    """A path as it is typed in a shell, where it may not look like an option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import click
 
+from .._files import quoted
+
 PROGRAM = "densenet-multi"
 STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 VALUE = rf"{STRING}|[\w.+-]*\w"
@@ -86,17 +88,12 @@ def _typed_argument(parameter: click.Parameter, literal: str) -> str:
     if not literal:
         return flag
     if isinstance(parameter, click.Argument):
-        return _typed_word(value)
+        return quoted(value)
     if value is True or (value is False and getattr(parameter, "flag_value", None) is False):
         return flag
     if value is None or value is False:
         return f"no {flag}"
     return f"{flag} {shlex.quote(str(value))}"
-
-
-def _typed_word(value: object) -> str:
-    """What is typed for an argument without a flag, which may not look like one."""
-    return shlex.quote(f"./{value}" if str(value).startswith("-") else str(value))
 
 
 def _value(literal: str) -> object:
@@ -114,7 +111,7 @@ def _typed_call(call: str, command: click.Command) -> str:
     if not isinstance(parsed, ast.Call):
         return call
     parameters = _by_name(command)
-    words = [_typed_word(_value(ast.unparse(argument))) for argument in parsed.args]
+    words = [quoted(_value(ast.unparse(argument))) for argument in parsed.args]
     for keyword in parsed.keywords:
         if keyword.arg not in parameters:
             return call

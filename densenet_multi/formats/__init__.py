@@ -1,7 +1,7 @@
 """Files of weights, the portable one and those of other projects, read and written.
 
 One module per format, with the functions of ``Format``. A format's library is imported when it is
-needed. Nothing in a file is ever executed: PyTorch reads pickles, with ``weights_only=True``.
+needed. Nothing in a file is ever executed: pickles are read as data, see _pickles.py.
 """
 
 from __future__ import annotations

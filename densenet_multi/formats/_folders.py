@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from .._files import quoted
 from ..checkpoint import Checkpoint
 from ..spec import POOLS
 from ..weights import WeightsError
@@ -52,11 +52,6 @@ def listed(names: Iterable[str], most: int = 3) -> str:
 def printable(name: str) -> str:
     """A name as it is, or as Python shows it where a terminal might obey it."""
     return name if name.isprintable() else repr(name)
-
-
-def quoted(path: Path) -> str:
-    """A path as it is typed in a shell."""
-    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 # --- From the Hub -------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._files import quoted
 from ..weights import WeightsError
-from ._folders import FROM_TENSORFLOW, SHARD, WEIGHTS, Found, listed, printable, quoted, what_folder
+from ._folders import FROM_TENSORFLOW, SHARD, WEIGHTS, Found, listed, printable, what_folder
 from ._limits import LARGEST_FILE
 from ._safetensors import is_safetensors
 from ._torch_files import names_in_zip

@@ -48,12 +48,14 @@ class Found:
         names: {name in the file: canonical name}.
         prefix: before the canonical names of the body, without "features.".
         biasless: whether the classifier has no bias.
+        new_first: whether its layers put new channels before old ones: see _new_first.py.
         notes: sentences for the user.
     """
 
     names: dict[str, str]
     prefix: str
     biasless: bool = False
+    new_first: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -113,7 +115,7 @@ def _find(shapes: Shapes, prefix: str | None) -> Found:
     head = _find_classifier(shapes, found, around, others)
     _refuse_inside(shapes, found, around, others)
     if left := [name for name in others if name not in found.names and name not in head]:
-        notes.append(f"left out, because they are no part of the network: {_listed(left)}")
+        notes.append(f"left out, because they are no part of the network: {listed_names(left)}")
     return found
 
 
@@ -284,7 +286,7 @@ def _refuse_inside(shapes: Shapes, found: Found, around: str, others: Iterable[s
     ]
     if unknown:
         raise WeightsError(
-            f"{unknown[0]}: expected the layers of a DenseNet alone, found {_listed(unknown)}"
+            f"{unknown[0]}: expected the layers of a DenseNet alone, found {listed_names(unknown)}"
         )
 
 
@@ -380,6 +382,7 @@ def _counted(shapes: Shapes) -> str:
     return f"{len(shapes)} others: {some}"
 
 
-def _listed(names: list[str]) -> str:
+def listed_names(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
     return ", ".join([*names[:LISTED], *more])

@@ -25,7 +25,7 @@ from ._chapter import check_fraction, names_in_order, pads_same
 from ._flax_files import KERNEL, dotted, is_of_optimizer, names_of_flax, nested, read_arrays
 from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
-from ._networks import IN_BODY, LISTED, find_network
+from ._networks import IN_BODY, find_network, listed_names
 from ._new_first import NOTE, names_of_new_first, old_first
 from ._notes import differences, unsaid
 from ._safetensors import to_float, write_safetensors
@@ -76,7 +76,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         + assumed,
     ]
     if left_out:
-        notes.append(f"left out, because no part of the network: {_listed(left_out)}")
+        notes.append(f"left out, because no part of the network: {listed_names(left_out)}")
     source = f"Flax Linen: {path.name}"
     return checkpoint_of(found, "biased", source, notes, bn_eps=EPSILON, bn_decay=DECAY)
 
@@ -137,8 +137,8 @@ def _variables(
     if not found:
         raise WeightsError(
             "expected Flax Linen's variables, {'params': ..., 'batch_stats': ...}, found "
-            f"{_listed(list(arrays)) or 'no arrays'}; save both trees, because a DenseNet also "
-            "needs its running statistics"
+            f"{listed_names(list(arrays)) or 'no arrays'}; save both trees, because a DenseNet "
+            "also needs its running statistics"
         )
     around = _only(list(found), prefix)
     if not any(name.endswith(".running_mean") for name in found[around]):
@@ -149,7 +149,7 @@ def _variables(
     if inside := [name for name, where in unknown.items() if where == around]:
         raise WeightsError(
             "expected the convolutions, BatchNorms and linear layers of a DenseNet alone, found "
-            f"another kind of parameter in this Flax Linen network: {_listed(inside)}"
+            f"another kind of parameter in this Flax Linen network: {listed_names(inside)}"
         )
     return found[around], [*left_out, *unknown], prefix if len(found) == 1 else None
 
@@ -243,7 +243,8 @@ def _numbered_names(
     others = [name for name in shapes if name not in found]
     if any(paths.get(name, ("",))[0].partition("_")[0] != "Dense" for name in others):
         raise WeightsError(_unknown(shapes))
-    return found, [f"left out, because no part of the network: {_listed(others)}"] * bool(others)
+    left_out = f"left out, because no part of the network: {listed_names(others)}"
+    return found, [left_out] if others else []
 
 
 def _common(paths: Collection[tuple[str, ...]]) -> int:
@@ -273,7 +274,7 @@ def _order(
 
 
 def _unknown(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    some = _listed([name.rpartition(".")[0] for name in shapes if name.endswith(".weight")])
+    some = listed_names([name.rpartition(".")[0] for name in shapes if name.endswith(".weight")])
     return (
         "expected a DenseNet of Flax Linen with torchvision's names (features.conv0, "
         "features.denseblock1.denselayer1.norm1) or classes and numbers "
@@ -289,8 +290,3 @@ def _of_the_chapter(shapes: Mapping[str, tuple[int, ...]]) -> str:
     }
     kept = ", ".join(f"{shape[0]} of {shape[1]}" for _, shape in sorted(transitions.items()))
     return pads_same("Flax Linen") + (f"; its transitions keep {kept} channels" if kept else "")
-
-
-def _listed(names: list[str]) -> str:
-    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
-    return ", ".join([*names[:LISTED], *more])

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import bad, check_names
+from .._files import quoted
 from ..checkpoint import Checkpoint, Usage
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError, check_weights, widest
-from ._folders import quoted
 from ._kinds import refuse_others
 from ._safetensors import (
     PORTABLE_ENTRY,

@@ -68,7 +68,7 @@ def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Check
     if (chapter := chapter_names(shapes, told.prefix)) is not None:
         found = Found(chapter, "", notes=[_chapter.NOTE])
     elif (numbered := names_of_new_first(shapes)) is not None:
-        found = Found(numbered, "", notes=[_new_first.NOTE])
+        found = Found(numbered, "", new_first=True, notes=[_new_first.NOTE])
     else:
         found = find_network(shapes, told.prefix)
     for name, tensor in state.items():  # a head that cannot be read is no other head
@@ -76,7 +76,7 @@ def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Check
             to_numpy(name, tensor)
     _check_fits(path, sum(state[name].nbytes for name in found.names))
     weights = {canonical: to_numpy(name, state[name]) for name, canonical in found.names.items()}
-    if found.notes == [_new_first.NOTE]:
+    if found.new_first:
         weights = old_first(weights)
     if found.biasless:
         outputs = weights["classifier.weight"]

@@ -1941,7 +1941,7 @@ MUTANTS = [
     ),
     Mutant(
         "a path may begin with a dash",
-        "formats/_folders.py",
+        "_files.py",
         '    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))',
         "    return shlex.quote(str(path))",
         "formats/test_kinds.py starts_like_a_flag",
@@ -2019,8 +2019,8 @@ MUTANTS = [
     Mutant(
         "an argument may begin with a dash",
         "commands/flags.py",
-        'return shlex.quote(f"./{value}" if str(value).startswith("-") else str(value))',
-        "return shlex.quote(str(value))",
+        "words = [quoted(_value(ast.unparse(argument)))",
+        "words = [shlex.quote(str(_value(ast.unparse(argument))))",
         "commands/test_flags.py as_they_are_typed",
     ),
     Mutant(
