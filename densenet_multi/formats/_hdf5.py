@@ -24,6 +24,7 @@ from ..weights import WeightsError
 from ._layouts import FROM_CHANNELS_LAST
 from ._limits import LARGEST_FILE, check_size, is_bomb
 from ._safetensors import from_bfloat16, to_float
+from ._zips import entries_of, names_in_zip
 
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # inside a .keras file
 MOST_OBJECTS = 20_000  # densenet264's full model has 5,000 groups and datasets
@@ -39,15 +40,9 @@ def is_keras(path: Path, head: bytes) -> bool:
     if head[:4] != b"PK\x03\x04":
         return False
     try:
-        return {WEIGHTS, CONFIG} <= set(zip_members(path))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return {WEIGHTS, CONFIG} <= set(names_in_zip(path))
+    except WeightsError:
         return False
-
-
-def zip_members(path: Path) -> dict[str, zipfile.ZipInfo]:
-    """What is in a zip archive, by names with "/", also where Windows wrote them."""
-    with zipfile.ZipFile(path) as archive:
-        return {info.filename.replace("\\", "/"): info for info in archive.infolist()}
 
 
 @contextmanager
@@ -83,8 +78,7 @@ def member(path: Path, name: str, largest: int = LARGEST_FILE) -> bytes:
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                entries = {i.filename.replace("\\", "/"): i for i in archive.infolist()}
-                info = entries[name]
+                info = entries_of(archive)[name]
                 _check_packing(info, path.stat().st_size, largest)
                 return archive.read(info)
         except WeightsError:

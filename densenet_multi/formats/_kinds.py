@@ -20,7 +20,7 @@ from ..weights import WeightsError
 from ._folders import FROM_TENSORFLOW, SHARD, WEIGHTS, Found, listed, printable, what_folder
 from ._limits import LARGEST_FILE
 from ._safetensors import is_safetensors
-from ._torch_files import names_in_zip
+from ._zips import names_in_zip
 
 HEAD = 512  # bytes
 HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from errno import EINVAL
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +39,13 @@ from .._pickles import (
 from ..weights import COUNTER, WeightsError
 from ._limits import check_size
 from ._safetensors import from_bfloat16, to_float
+from ._zips import entries_of, names_in_zip
 
 Tree = list[tuple[tuple[str, ...], Any]]  # (path, object) of everything in a file
 OF_MODULES = ("_parameters", "_buffers", "_modules")  # in paths through whole modules
 OF_WEIGHTS = ("weight", "bias", "running_mean", "running_var")
 Order = Literal["<", ">"]
+File: TypeAlias = io.BufferedReader | io.BytesIO
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of a file before 1.6
 ZIP = b"PK\x03\x04"  # how its archive, and each header in it, starts
 PER_FILE = 100  # steps for each file that a pickle holds
@@ -92,7 +94,7 @@ class Storage(Inert):
     file has none.
     """
 
-    file: BinaryIO
+    file: File
     dtype: str
     order: Order
     start: int = 0
@@ -109,9 +111,9 @@ class Storage(Inert):
         at = self.start + first * dtype.itemsize
         found: npt.NDArray[Any] = np.empty(count, dtype)
         self.file.seek(at)
-        is_complete = self.file.readinto(found.view("u1")) == found.nbytes
+        is_complete = self.file.readinto(found.view("u1").data) == found.nbytes
         is_whole = found.nbytes == self.size and self.checksum
-        if not is_complete or (is_whole and zlib.crc32(found) != self.checksum):
+        if not is_complete or (is_whole and zlib.crc32(found.data) != self.checksum):
             raise WeightsError(f"expected the bytes that were written, found others{DAMAGED}")
         return found
 
@@ -182,7 +184,7 @@ def open_torch(path: Path) -> Iterator[Tree]:
         yield _read(file, path)
 
 
-def _read(file: BinaryIO, path: Path) -> Tree:
+def _read(file: File, path: Path) -> Tree:
     try:
         if file.read(4) == ZIP:
             with zipfile.ZipFile(file) as archive:
@@ -264,20 +266,11 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def names_in_zip(path: Path) -> list[str]:
-    """The names in a zip archive, with "/" also where Windows wrote it. Raises ``WeightsError``."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [_with_slashes(entry.filename) for entry in archive.infolist()]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise WeightsError(f"expected a zip archive, found a damaged one ({error})") from None
-
-
 # --- Since 1.6 ----------------------------------------------------------------------------------
 
 
-def _read_zip(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> Any:
-    entries = {_with_slashes(entry.filename): entry for entry in archive.infolist()}
+def _read_zip(archive: zipfile.ZipFile, file: File, path: Path) -> Any:
+    entries = entries_of(archive)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
         raise WeightsError(
             "expected a file of torch.save, whose zip is not compressed, found a compressed one; "
@@ -314,7 +307,7 @@ def _read_zip(archive: zipfile.ZipFile, file: BinaryIO, path: Path) -> Any:
         return Reader(file, known(Budget()), storage).load()
 
 
-def _start_of(entry: zipfile.ZipInfo, file: BinaryIO | io.FileIO) -> int:
+def _start_of(entry: zipfile.ZipInfo, file: File | io.FileIO) -> int:
     """Where an entry's bytes start: after a header with a name and more of any length."""
     file.seek(entry.header_offset)
     head = file.read(30)
@@ -324,7 +317,7 @@ def _start_of(entry: zipfile.ZipInfo, file: BinaryIO | io.FileIO) -> int:
     return entry.header_offset + len(head) + lengths
 
 
-def _checksum(file: BinaryIO, start: int, size: int) -> int:
+def _checksum(file: File, start: int, size: int) -> int:
     file.seek(start)
     value = 0
     for at in range(0, size, PIECE):
@@ -332,16 +325,10 @@ def _checksum(file: BinaryIO, start: int, size: int) -> int:
     return value
 
 
-def _with_slashes(name: str) -> str:
-    return name.replace("\\", "/")
-
-
 # --- Before -------------------------------------------------------------------------------------
 
 
-def _read_pickles(
-    file: BinaryIO, functions: Mapping[str, Callable[..., Any]], budget: Budget
-) -> Any:
+def _read_pickles(file: File, functions: Mapping[str, Callable[..., Any]], budget: Budget) -> Any:
     first = Reader(file, functions, budget=budget).load()
     if first != MAGIC_NUMBER:  # of pickle.dump
         return first
