@@ -71,7 +71,7 @@ class Deviations:
     def check(
         self, tier: str, backend: str, value: float, what: str, *, amplified: float = 0.0
     ) -> None:
-        value = float(value) / max(1.0, amplified)
+        value = float(value) / max(1.0, float(amplified))  # execnet sends no NumPy number
         self.note(tier, backend, value)
         limit = TIERS[tier].tolerance
         assert value <= limit, f"{backend}: {what} deviates by {value:.2e}, {tier} allows {limit}"
