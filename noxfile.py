@@ -45,7 +45,7 @@ def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
     folder = Path(session.create_tmp()).resolve()
     for old in folder.glob("*.whl"):
         old.unlink()
-    session.run("pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".", silent=True)
+    session.run_install("pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".", silent=True)
     (wheel,) = folder.glob("*.whl")
     session.install("--force-reinstall", "--no-deps", str(wheel))
     session.install(f"{wheel}[{extra}]", *group("test"), *constraints)
