@@ -26,6 +26,7 @@ INSTALLED = {"PYTHONSAFEPATH": "1"}
 # Most tests trace and compile small networks on one core: two at a time take half as long.
 # With more cores: nox -s tests -- -n 4 (each process holds a framework, up to 3 GB)
 PYTEST = ("pytest", "-n", "2", "--dist", "worksteal")
+ONE_BY_ONE = ("--dist", "load", "--maxschedchunk", "1")  # for a few tests that take long
 
 
 def available() -> list[str]:
@@ -89,7 +90,7 @@ def tests(session: nox.Session) -> None:
     pytest("--backends", "none")
     for backend in backends:
         pytest("--backends", backend, "-m", "backend")
-    pytest("--backends", ",".join(backends), "-m", "together")
+    pytest("--backends", ",".join(backends), "-m", "together", *ONE_BY_ONE)
 
 
 @nox.session(name="tests-long", default=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from ._checks import ConfigError, bad, check_names
 from ._installed import BackendError as BackendError  # noqa: PLC0414  # re-exported
@@ -62,7 +62,7 @@ class Backend(Protocol):
         *,
         seed: int = 0,
         dtype: str = "float32",
-        memory_efficient: bool | str = False,
+        memory_efficient: bool | Literal["some", "max"] = False,
     ) -> Any:
         """Build the network of a specification: a model of this framework, with seeded weights.
 
@@ -290,13 +290,15 @@ def check_dtype(dtype: str) -> str:
     return dtype
 
 
-def check_memory_efficient(level: bool | str) -> bool | str:
+def check_memory_efficient(level: object) -> Literal[False, "some", "max"]:
     """False, "some" or "max"; True is "some". Raises ``ConfigError`` for anything else."""
-    if isinstance(level, bool):
-        return level and "some"
-    if level not in ("some", "max"):
+    if level is True or level == "some":
+        return "some"
+    if level == "max":
+        return "max"
+    if level is not False:
         raise bad("memory_efficient", level, "False, 'some' or 'max'")
-    return level
+    return False
 
 
 def _versions(requirements: Iterable[str]) -> dict[str, str | None]:

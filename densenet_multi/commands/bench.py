@@ -49,11 +49,11 @@ def bench(
     rounds: int,
     **given: Any,
 ) -> int:
-    """Measure how fast each backend trains or predicts, with a beginner's code and the
-    framework's own DenseNet beside it; or what memory-efficient training costs and saves.
+    """Measure how fast each backend trains or predicts.
 
-    Each case is a process of its own; they take turns, so that background load affects all of them
-    alike. The ratio is what counts.
+    Beside it are measured a beginner's code and the framework's own DenseNet; or, for memory, what
+    memory-efficient training costs and saves. Each case is a process of its own; they take turns,
+    so that background load affects all of them alike. The ratio is what counts.
     """
     from .._files import replace_file
     from ..comparison import bench as benchmark

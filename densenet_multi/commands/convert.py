@@ -51,11 +51,11 @@ from .paths import ExistingPath
 @format_option
 @errors_as_exit_codes
 def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
-    """Convert the checkpoint SOURCE to DEST: torchvision, timm, Keras, the Gluon zoo, Flax NNX, or
-    the portable file that all commands here read.
+    """Convert a checkpoint: SOURCE in one format, DEST in another.
 
-    Known formats: see --help of inspect. DEST is written completely or not at all. A portable file
-    keeps what is stated here about the use of the network.
+    SOURCE is of torchvision, timm, Keras, the Gluon zoo or Flax, or a portable file, which all
+    commands here read; --help of inspect lists the formats. DEST is written completely or not at
+    all. A portable file keeps what is stated here about the use of the network.
     """
     from ..tasks import convert as conversion
 

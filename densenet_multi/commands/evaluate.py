@@ -61,8 +61,9 @@ if TYPE_CHECKING:
 )
 @errors_as_exit_codes
 def evaluate(weights: Path, output_format: str, output: Path | None, **given: Any) -> None:
-    """Evaluate WEIGHTS, a portable file, on test images: accuracy, loss, accuracy per class and
-    confusions.
+    """Evaluate WEIGHTS, a portable file, on test images.
+
+    Prints accuracy, loss, accuracy per class and confusions.
     """
     from .._files import replace_file
     from ..tasks import evaluate as evaluation

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @format_option
 @errors_as_exit_codes
 def inspect(file: Path, file_format: str | None, prefix: str | None, output_format: str) -> None:
-    """Print what the checkpoint FILE is: format, variant, counts, usage, anything unusual.
+    """Print what a checkpoint FILE is: format, variant, counts, usage.
 
     Formats: portable, torchvision (also timm), keras, kerashub, gluon (the MXNet zoo), nnx, linen.
     """

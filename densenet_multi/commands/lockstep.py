@@ -73,10 +73,11 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
     output_format: str,
     output: Path | None,
 ) -> int:
-    """Train the backends from the same weights on the same batches: in float64 they stay together.
+    """Train the backends from the same weights on the same batches.
 
-    Each backend trains in a process of its own, once in float64 and once in float32, and is
-    compared step by step: in float64 with the others, in float32 with itself in float64.
+    In float64 they stay together. Each backend trains in a process of its own, once in float64 and
+    once in float32, and is compared step by step: in float64 with the others, in float32 with
+    itself in float64.
     """
     from dataclasses import replace
 

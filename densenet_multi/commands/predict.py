@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 @format_option
 @errors_as_exit_codes
 def predict(weights: Path, images: tuple[Path, ...], output_format: str, **given: Any) -> None:
-    """Classify each IMAGE with WEIGHTS, a portable file, and print the most probable classes.
+    """Print the most probable classes of each IMAGE.
 
-    An IMAGE is a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size and mode. It is resized to a
-    square, not cropped.
+    WEIGHTS is a portable file. An IMAGE is a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size and
+    mode. It is resized to a square, not cropped.
     """
     from ..tasks import predict as prediction
 

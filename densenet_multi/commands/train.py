@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -91,7 +91,7 @@ def train(  # noqa: PLR0917  # click passes options by name
     save_every: float,
     device: str | None,
     output_format: str,
-    memory_efficient: str | None,
+    memory_efficient: Literal["some", "max"] | None,
     **given: Any,
 ) -> None:
     """Train a network on real images and print the results.

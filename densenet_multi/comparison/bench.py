@@ -109,10 +109,10 @@ def bench(
         "device": device,
     }
     reports = {}
-    for backend in backends:
-        reports[backend] = {
-            "versions": framework_versions(backend),
-            **_turns({**settings, "backend": backend}, step),
+    for name in backends:
+        reports[name] = {
+            "versions": framework_versions(name),
+            **_turns({**settings, "backend": name}, step),
         }
     return {
         **settings,

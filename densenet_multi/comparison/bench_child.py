@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,7 @@ CASES = {  # work -> what is compared: the first with each of the others
     "inference": ("optimized", "model", "bfloat16", "framework", *PRODUCTS),
     "memory": ("efficient", "max", "plain"),
 }
+MEMORY_EFFICIENT: dict[str, Literal["some", "max"]] = {"efficient": "some", "max": "max"}
 DIFFERENT = 4  # batches for a plain loop
 
 
@@ -84,8 +85,7 @@ def _fit(settings: dict[str, Any]) -> None:
     backend = load_backend(settings["backend"])
     spec, data, recipe = _to_train(settings)
     case = settings["case"]
-    level = {"efficient": "some", "max": "max"}.get(case, False)
-    model = backend.build(spec, memory_efficient=level)
+    model = backend.build(spec, memory_efficient=MEMORY_EFFICIENT.get(case, False))
     place(backend, model, settings["device"])
     rival = load_rival(settings["backend"])
     if case == "plain" and rival:

@@ -47,16 +47,16 @@ def compare(
         step(f"NumPy reference, image {start + 1} of {batch_size}")
         chunks.append(reference.predict(spec, weights, images[start : start + CHUNK]))
     reports = {}
-    with tempfile.TemporaryDirectory(prefix="densenet_multi-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="densenet_multi-") as temporary:
+        folder = Path(temporary)
         save_weights(folder / "weights.safetensors", spec, weights)
         np.save(folder / "images.npy", images)
         np.save(folder / "expected.npy", np.concatenate(chunks))
-        for backend in backends:
-            step(f"backend {backend}")
-            reports[backend] = report_of(
+        for name in backends:
+            step(f"backend {name}")
+            reports[name] = report_of(
                 "densenet_multi.comparison.compare_child",
-                {"backend": backend, "folder": str(folder)},
+                {"backend": name, "folder": str(folder)},
             )
     return {
         "config": json.loads(spec.to_json())["config"],

@@ -77,25 +77,25 @@ def lockstep(
     recipe = replace(recipe, epochs=1, bfloat16=False, average=0, recalibrate=0)
     reports: dict[str, dict[str, Any]] = {}
     runs: dict[str, dict[str, Trajectory]] = {}
-    with tempfile.TemporaryDirectory(prefix="densenet_multi-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="densenet_multi-") as temporary:
+        folder = Path(temporary)
         start = {n: np.asarray(array, np.float32) for n, array in weights.items()}
         save_weights(folder / "weights.safetensors", spec, start)
         _save_examples(folder, spec, data, steps * recipe.batch_size)
         (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
-        for backend in backends:
-            step(f"backend {backend}")
+        for name in backends:
+            step(f"backend {name}")
             found = report_of(
                 "densenet_multi.comparison.lockstep_child",
-                {"backend": backend, "folder": str(folder)},
-                partial(_hear, step, backend),
+                {"backend": name, "folder": str(folder)},
+                partial(_hear, step, name),
             )
-            reports[backend] = found
+            reports[name] = found
             if found["status"] == "ok":
-                runs[backend] = {
+                runs[name] = {
                     dtype: Trajectory(
                         found["losses"][dtype],
-                        load_weights(folder / f"{backend}-{dtype}.safetensors")[1],
+                        load_weights(folder / f"{name}-{dtype}.safetensors")[1],
                     )
                     for dtype in DTYPES
                 }
@@ -129,8 +129,8 @@ def merge(spec: DenseNetSpec, runs: Mapping[str, Mapping[str, Trajectory]]) -> d
     }
 
 
-def _hear(step: Callable[[str], object], backend: str, message: Message) -> None:
-    step(f"backend {backend}, {message['dtype']}, step {message['step']}")
+def _hear(step: Callable[[str], object], name: str, message: Message) -> None:
+    step(f"backend {name}, {message['dtype']}, step {message['step']}")
 
 
 def _between(runs: Mapping[str, Trajectory], spec: DenseNetSpec) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def build(
     *,
     seed: int = 0,
     dtype: str = "float32",
-    memory_efficient: bool | str = False,
+    memory_efficient: bool | Literal["some", "max"] = False,
 ) -> DenseNet:
     check_complete(spec)
     level = check_memory_efficient(memory_efficient)

@@ -1,7 +1,7 @@
 """Keras' models: whole ones, which declare their layers, and weights of keras.applications.
 
 Both Keras 3's ``.keras`` and ``.weights.h5`` and the older ``.h5``. How the files are built: see
-keras_files.py; what is declared: _keras_declared.py; the names of layers: _keras_names.py.
+keras_files.py; what is declared: _keras/declared.py; the names of layers: _keras/names.py.
 Source: https://github.com/keras-team/keras/blob/master/keras/src/applications/densenet.py
 """
 
@@ -19,15 +19,15 @@ from ..checkpoint import Checkpoint
 from ..manifest import layers
 from ..weights import WeightsError
 from ._hdf5 import is_keras
-from ._keras_declared import declared_network
-from ._keras_found import Declared
-from ._keras_graph import UndeclaredError, graph_of
-from ._keras_models import declared_models_logits, in_dtype_of, loaded, nchw_answer
-from ._keras_names import canonical_layer, native_layer
-from ._keras_own import looks_like_ours, own_config, read_ours
-from ._keras_pixels import pixels_of, with_pixels
-from ._keras_texts import declaration, has_layers_called, layers_have_names, names_in
-from ._keras_writing import different_conventions, write_weights
+from ._keras.declared import declared_network
+from ._keras.found import Declared
+from ._keras.graph import UndeclaredError, graph_of
+from ._keras.models import declared_models_logits, in_dtype_of, loaded, nchw_answer
+from ._keras.names import canonical_layer, native_layer
+from ._keras.own import looks_like_ours, own_config, read_ours
+from ._keras.pixels import pixels_of, with_pixels
+from ._keras.texts import declaration, has_layers_called, layers_have_names, names_in
+from ._keras.writing import different_conventions, write_weights
 from ._notes import unsaid
 from ._told import NOTHING, Told
 from .keras_files import DECAY, EPSILON, read_declared, read_weights
@@ -73,7 +73,7 @@ def looks_like(path: Path, head: bytes) -> bool:
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     """The weights; their running variances are biased, as Keras' are.
 
-    A file that declares its layers is believed: see _keras_declared.py. One of weights alone is
+    A file that declares its layers is believed: see _keras/declared.py. One of weights alone is
     taken for a network of keras.applications if its layers are called as there, or if the user
     says so.
     """

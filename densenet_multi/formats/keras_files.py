@@ -21,8 +21,8 @@ import numpy.typing as npt
 from ..weights import Weights, WeightsError
 from ._chapter import is_chapter_in_keras, pads_same
 from ._hdf5 import bytes_in, opened, read_array, walk
-from ._keras_found import Declared
-from ._keras_head import with_head
+from ._keras.found import Declared
+from ._keras.head import with_head
 
 EPSILON, DECAY = 1.001e-5, 0.99
 LEAVES = {  # Keras 3's class -> its variables' canonical names, in the order of their numbers

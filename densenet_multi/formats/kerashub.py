@@ -19,9 +19,9 @@ from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError
-from ._keras_models import in_dtype_of, loaded, nchw_answer
-from ._keras_texts import names_in
-from ._keras_writing import different_conventions, write_weights
+from ._keras.models import in_dtype_of, loaded, nchw_answer
+from ._keras.texts import names_in
+from ._keras.writing import different_conventions, write_weights
 from ._notes import unsaid
 from ._told import NOTHING, Told
 from .keras_applications import KERASHUB

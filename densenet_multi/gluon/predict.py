@@ -1,6 +1,6 @@
 """Using a network in Gluon: build it, place it on a device, predict with it."""
 
-from typing import Any
+from typing import Any, Literal
 
 import mxnet as mx
 import numpy as np
@@ -20,7 +20,7 @@ def build(
     *,
     seed: int = 0,
     dtype: str = "float32",
-    memory_efficient: bool | str = False,
+    memory_efficient: bool | Literal["some", "max"] = False,
 ) -> DenseNet:
     check_complete(spec)
     level = check_memory_efficient(memory_efficient)

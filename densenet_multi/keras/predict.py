@@ -1,7 +1,7 @@
 """Using a network in Keras: build it, place it on a device, predict with it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ def build(
     *,
     seed: int = 0,
     dtype: str = "float32",
-    memory_efficient: bool | str = False,
+    memory_efficient: bool | Literal["some", "max"] = False,
 ) -> DenseNet:
     check_complete(spec)
     level = check_memory_efficient(memory_efficient)

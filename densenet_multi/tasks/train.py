@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def train(
     callbacks: tuple[Callback, ...] = (),
     save_every: float = SAVE_EVERY,
     device: str | None = None,
-    memory_efficient: bool | str = False,
+    memory_efficient: bool | Literal["some", "max"] = False,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Train, and return the report that is also written to ``report.json``.
@@ -172,7 +172,7 @@ def _train(
     resume: bool = False,
     save_every: float = SAVE_EVERY,
     device: str | None = None,
-    memory_efficient: bool | str = False,
+    memory_efficient: bool | Literal["some", "max"] = False,
 ) -> dict[str, Any]:
     backend = load_backend(options.backend_name)
     start, data = _prepare(options, output if resume else None, say)

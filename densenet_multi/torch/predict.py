@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ def build(
     *,
     seed: int = 0,
     dtype: str = "float32",
-    memory_efficient: bool | str = False,
+    memory_efficient: bool | Literal["some", "max"] = False,
 ) -> DenseNet:
     check_complete(spec)
     level = check_memory_efficient(memory_efficient)

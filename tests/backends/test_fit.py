@@ -148,6 +148,7 @@ def untimed(epoch):
     return replace(epoch, seconds=0.0, images_per_second=0.0)
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_state_of_another_run_is_refused(backend):
     spec = small("plain")
     states, model = [], backend.build(spec)
@@ -160,6 +161,7 @@ def test_a_state_of_another_run_is_refused(backend):
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_state_of_a_run_that_trains_other_tensors_is_refused(backend):
     spec = small("plain")
     model, recipe = backend.build(spec), dm.Recipe(epochs=1, batch_size=3)
@@ -171,6 +173,7 @@ def test_a_state_of_a_run_that_trains_other_tensors_is_refused(backend):
             backend.fit(model, examples(spec), other, resume=states[0])
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_state_of_a_run_that_averages_other_epochs_is_refused(backend):
     spec, states = small("plain"), []
     model = backend.build(spec)
@@ -187,6 +190,7 @@ def test_a_state_of_a_run_that_averages_other_epochs_is_refused(backend):
             backend.fit(model, examples(spec), replace(recipe, **change), resume=states[steps - 1])
 
 
+@pytest.mark.long("keras", "flax")
 def test_what_is_wrong_with_a_later_batch_is_said_as_it_is(backend):
     spec = small("plain")
     x, y = examples(spec)

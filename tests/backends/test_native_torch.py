@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import densenet_multi as dm
 import densenet_multi.torch as dt
-from cases import images, labels, random_weights, small
+from cases import images, labels, random_weights, small, tiny
 from densenet_multi.comparison.deviation import deviation
 
 # sha256 of "\n".join(torchvision.models.densenet121().state_dict()), torchvision 0.29.1
@@ -303,7 +303,7 @@ def test_the_contract_takes_a_compiled_model():
 
 
 def test_fit_takes_a_model_that_compiles_itself():
-    spec = small("bottleneck")
+    spec = tiny()
     data = images(spec, 32, count=4).astype(np.float32), labels(spec, 4)
     recipe = dm.Recipe(epochs=2, batch_size=2, momentum=0.9)
     eager, compiled = dt.build(spec), dt.build(spec)

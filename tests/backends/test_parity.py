@@ -24,13 +24,18 @@ from tolerances import Deviations
 
 VARIANT_SIZES = [("d2l", 96), ("d2l", 99), ("densenet_bc100_k12", 32), ("densenet121", 65)]
 # XLA computes float64 slowly: smaller images, of sizes that are not 1 modulo 4 either
-FLOAT64_SIZES = [("d2l", 35), ("densenet_bc100_k12", 8), ("densenet121", 35)]
-FLOAT64_SIZES += [pytest.param(*each, marks=pytest.mark.long) for each in VARIANT_SIZES]
-USUAL = ("d2l", "densenet121", "densenet_bc100_k12")  # the others are long
+SLOW_TO_TRACE = pytest.mark.long("keras", "flax")  # one layer after the other, a hundred of them
+FLOAT64_SIZES = [
+    ("d2l", 35),
+    pytest.param("densenet_bc100_k12", 8, marks=SLOW_TO_TRACE),
+    ("densenet121", 35),
+    *(pytest.param(*each, marks=pytest.mark.long) for each in VARIANT_SIZES),
+]
+USUAL = {"d2l": (), "densenet121": (), "densenet_bc100_k12": SLOW_TO_TRACE}  # the others are long
 OTHERS = [("d2l", 96), ("densenet_bc100_k12", 32), ("densenet_bc100_k12", 8)]
 FLOAT32_SIZES = [
     ("d2l", 99),
-    pytest.param("densenet121", 65, marks=pytest.mark.long("keras", "flax")),
+    pytest.param("densenet121", 65, marks=SLOW_TO_TRACE),
     *(pytest.param(*each, marks=pytest.mark.long) for each in OTHERS),
 ]
 NET_SIZES = [(name, size) for name in SMALL for size in (32, 33, 35)]
@@ -41,7 +46,7 @@ NET_SIZES = [(name, size) for name in SMALL for size in (32, 33, 35)]
 
 @pytest.mark.parametrize(
     "variant",
-    [pytest.param(v, marks=() if v in USUAL else pytest.mark.long) for v in dm.VARIANTS],
+    [pytest.param(v, marks=USUAL.get(v, pytest.mark.long)) for v in dm.VARIANTS],
 )
 def test_counts_of_every_variant_equal_the_manifest_and_every_bit_comes_back(backend, variant):
     spec = dm.get_spec(variant)

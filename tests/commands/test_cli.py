@@ -178,6 +178,7 @@ def test_compare_runs_a_backend_on_real_images(backend, tmp_path, monkeypatch):
     assert 0 < row["max_deviation"] < TOLERANCES["float32"]
 
 
+@pytest.mark.long("keras", "flax")
 def test_compare_repeats_gray_over_the_channels_of_given_weights(backend, tmp_path):
     spec = dm.get_spec("densenet_bc100_k12", block_config=(1, 1, 1), num_classes=4)
     dm.save_weights(tmp_path / "w.safetensors", spec, dm.init_weights(spec))

@@ -91,6 +91,7 @@ def test_a_beginners_loop_takes_the_steps_of_fit(backend):
         assert deviation(actual, expected) < OF_STEPS["float64"], name
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_plain_loop_trains_until_it_is_stopped(backend):
     rival = rivals.load_rival(backend.NAME)
     x, y = images(SPEC, 32, count=4).astype(np.float32), labels(SPEC, 4)

@@ -12,17 +12,17 @@ import pytest
 import densenet_multi as dm
 from densenet_multi.data import Preparation
 from densenet_multi.data.images import normalise
-from densenet_multi.formats._keras_declared import declared_network
-from densenet_multi.formats._keras_entries import READ
-from densenet_multi.formats._keras_graph import (
+from densenet_multi.formats._keras.declared import declared_network
+from densenet_multi.formats._keras.entries import READ
+from densenet_multi.formats._keras.graph import (
     MOST_LAYERS,
     Layer,
     UndeclaredError,
     graph_of,
 )
-from densenet_multi.formats._keras_models import STOCK, classes_in
-from densenet_multi.formats._keras_own import own_config
-from densenet_multi.formats._keras_pixels import pixels_of, with_pixels
+from densenet_multi.formats._keras.models import STOCK, classes_in
+from densenet_multi.formats._keras.own import own_config
+from densenet_multi.formats._keras.pixels import pixels_of, with_pixels
 from densenet_multi.formats.keras_applications import trained_with
 from keras_declarations import USUAL, Model, conv, network, norm_relu
 

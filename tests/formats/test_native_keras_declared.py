@@ -17,9 +17,9 @@ from densenet_multi import formats
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.data import Preparation
 from densenet_multi.formats import keras_applications
-from densenet_multi.formats._keras_declared import declared_network
-from densenet_multi.formats._keras_graph import graph_of
-from densenet_multi.formats._keras_layers import IDLE
+from densenet_multi.formats._keras.declared import declared_network
+from densenet_multi.formats._keras.graph import graph_of
+from densenet_multi.formats._keras.layers import IDLE
 from keras_declarations import Model, network
 from keras_peer import filled
 
@@ -354,7 +354,7 @@ def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_
     spec = dm.get_spec("densenet121", growth_rate=4, num_init_features=8, block_config=(1, 2))
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
     path = tmp_path / "x.weights.h5"
-    formats._keras_writing.write_weights(path, checkpoint, lambda layer: f"my_{layer}")
+    formats._keras.writing.write_weights(path, checkpoint, lambda layer: f"my_{layer}")
     with pytest.raises(dm.WeightsError, match="networks whose layers merely count the same may"):
         formats.read(path)
     with h5py.File(path, "r+") as file:  # all names of keras.applications but one

@@ -17,8 +17,8 @@ import densenet_multi.keras as dk
 from cases import as_float32, images, random_weights
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats import _hdf5, keras_applications, kerashub
-from densenet_multi.formats._keras_models import in_dtype_of
-from densenet_multi.formats._keras_writing import write_weights
+from densenet_multi.formats._keras.models import in_dtype_of
+from densenet_multi.formats._keras.writing import write_weights
 from densenet_multi.tasks import convert
 from keras_peer import filled, in_dtype
 

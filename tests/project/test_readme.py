@@ -55,6 +55,7 @@ def test_the_snippet_that_trains_learns(backend):
     assert last.loss < first.loss
 
 
+@pytest.mark.long("keras", "flax")
 def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend, examples, capsys):
     page = (ROOT / "docs" / "training.md").read_text("utf-8")
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

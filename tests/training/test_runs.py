@@ -464,6 +464,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole,
     assert (refused.exit_code, "pass --resume to continue" in refused.stderr) == (2, True)
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_run_ends_with_statistics_measured_anew(backend, weights, whole, tmp_path):
     output, done = whole
     assert done.exit_code == 0, done.output
@@ -541,6 +542,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(backend, weigh
     assert (tmp_path / "short" / "history.jsonl").exists()
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_run_goes_on_in_less_memory(backend, weights, tmp_path, monkeypatch):
     built, build = [], backend.build
 

@@ -12,13 +12,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Checkpoint
-from ..manifest import layers
-from ..spec import BatchNormSpec, ConvSpec, DenseNetConfig
-from ..weights import Weights, WeightsError, check_weights, widest
-from ._hdf5 import opened
-from .keras_files import LEAVES, read_variables
-from .recognize import checkpoint_of, implied_usage
+from ...checkpoint import Checkpoint
+from ...manifest import layers
+from ...spec import BatchNormSpec, ConvSpec, DenseNetConfig
+from ...weights import Weights, WeightsError, check_weights, widest
+from .._hdf5 import opened
+from ..keras_files import LEAVES, read_variables
+from ..recognize import checkpoint_of, implied_usage
 
 PACKAGE = "densenet_multi"
 UNSHOWN = "its epsilon, decay, dropout and pooling are assumed: no tensor shows them"

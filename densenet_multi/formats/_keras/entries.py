@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ..weights import WeightsError
+from ...weights import WeightsError
 
 MODELS = ("Functional", "Model", "Sequential")
 KERAS = ("keras", "tensorflow", "tf_keras")  # modules of stock classes start with one of these

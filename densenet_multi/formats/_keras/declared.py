@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..weights import WeightsError
-from ._chapter import pads_same
-from ._keras_found import Declared
-from ._keras_graph import DAMAGE, Graph, Layer
-from ._keras_head import is_head, read_head
-from ._keras_layers import (
+from ...weights import WeightsError
+from .._chapter import pads_same
+from .found import Declared
+from .graph import DAMAGE, Graph, Layer
+from .head import is_head, read_head
+from .layers import (
     IDLE,
     OTHER,
     check_convolution,
@@ -28,8 +28,8 @@ from ._keras_layers import (
     relu_after,
     zeros_before,
 )
-from ._keras_pixels import SCALING, SIZING
-from ._keras_size import MapSize
+from .pixels import SCALING, SIZING
+from .size import MapSize
 
 NEXT = "Keep using this model in Keras, or train a network of this package"
 CHAPTER = {"DenseBlock", "TransitionBlock"}  # of Dive into Deep Learning, in any module

@@ -10,8 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..weights import WeightsError
-from ._keras_entries import (
+from ...weights import WeightsError
+from .entries import (
     MODELS,
     READ,
     dictionary,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._keras_graph import Layer
+from .graph import Layer
 
 
 @dataclass

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ..weights import Weights, WeightsError
-from ._keras_found import Declared
-from ._keras_graph import Layer
-from ._keras_layers import IDLE, OTHER, activation_of, expect, only_reader, past_idle
+from ...weights import Weights, WeightsError
+from .found import Declared
+from .graph import Layer
+from .layers import IDLE, OTHER, activation_of, expect, only_reader, past_idle
 
 ACTIVATIONS = {"linear": "none", "softmax": "softmax", "sigmoid": "sigmoid"}
 GLOBAL_POOLS = {"GlobalAveragePooling2D": "avg", "GlobalMaxPooling2D": "max"}

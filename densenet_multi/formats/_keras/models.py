@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import Checkpoint
-from ._hdf5 import opened
-from ._keras_entries import MODELS, kind_of
-from ._keras_found import Declared
-from ._keras_layers import IDLE
-from ._keras_pixels import SCALING, SIZING, affine
+from ...checkpoint import Checkpoint
+from .._hdf5 import opened
+from .entries import MODELS, kind_of
+from .found import Declared
+from .layers import IDLE
+from .pixels import SCALING, SIZING, affine
 
 STOCK = {  # classes of Keras that a declaration may name
     *MODELS,

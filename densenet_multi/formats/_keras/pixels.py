@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..checkpoint import Usage
-from ..weights import WeightsError
-from ._keras_entries import READ
-from ._keras_graph import Layer
+from ...checkpoint import Usage
+from ...weights import WeightsError
+from .entries import READ
+from .graph import Layer
 
 SCALING = ("Rescaling", "Normalization", "TrueDivide", "Multiply", "Add", "Subtract")
 SIZING = ("Resizing", "CenterCrop", "RandomCrop")  # the last one crops the center in a prediction

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..weights import WeightsError
-from ._keras_graph import Layer
+from ...weights import WeightsError
+from .graph import Layer
 
 IDLE = (  # classes that change nothing in a prediction
     "Dropout",

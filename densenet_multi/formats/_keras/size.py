@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..weights import WeightsError
-from ._keras_graph import Layer
-from ._keras_layers import OTHER, expect, same_padding
+from ...weights import WeightsError
+from .graph import Layer
+from .layers import OTHER, expect, same_padding
 
 
 @dataclass

@@ -7,15 +7,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .._checks import bad
-from .._files import replacing
-from .._installed import framework
-from ..checkpoint import Checkpoint
-from ..manifest import layers
-from ..spec import BatchNormSpec, ConvSpec
-from ._layouts import TO_CHANNELS_LAST
-from ._notes import differences
-from .keras_files import DECAY, EPSILON, LEAVES
+from ..._checks import bad
+from ..._files import replacing
+from ..._installed import framework
+from ...checkpoint import Checkpoint
+from ...manifest import layers
+from ...spec import BatchNormSpec, ConvSpec
+from .._layouts import TO_CHANNELS_LAST
+from .._notes import differences
+from ..keras_files import DECAY, EPSILON, LEAVES
 
 
 def write_weights(

@@ -9,8 +9,8 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from ..weights import WeightsError
-from ._hdf5 import CONFIG, MAGIC, WEIGHTS, is_keras, member, opened, walk
+from ...weights import WeightsError
+from .._hdf5 import CONFIG, MAGIC, WEIGHTS, is_keras, member, opened, walk
 
 LARGEST_TEXT = 2**25  # bytes of a declaration; densenet264's has 0.7 million
 MOST_TRIED = 2**26  # bytes of texts in an HDF5 file that may be the declaration
