@@ -190,7 +190,7 @@ def load_backend(name: str) -> Backend:
 
 
 def framework_versions(name: str) -> dict[str, str | None]:
-    """{distribution: installed version or None} for what the backend's extra asks for.
+    """{distribution: installed version or None} of what the backend's extra requires.
 
     The extra is that of the package which registers the backend. Read from metadata: nothing is
     imported, and a broken install shows its version.
@@ -218,7 +218,7 @@ def hide_gpus() -> None:
 def place(backend: Backend, model: Any, device: str | None) -> None:
     """Place a model on "gpu" (an error if none is found) or "cpu"; None uses a GPU if available.
 
-    For "cpu", ``hide_gpus`` comes before the framework. Raises ``BackendError``.
+    For "cpu", call ``hide_gpus`` before the import. Raises ``BackendError``.
     """
     if device != "cpu" and not backend.use_gpu(model) and device == "gpu":
         raise BackendError(

@@ -25,21 +25,21 @@ LISTED = 3  # values in an error or a sentence
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """How to use a network's weights, as no tensor tells; None where it is not known.
+    """How to use a network's weights, which no tensor states; None means unknown.
 
     Attributes:
         image_size: pixels per side that the network was trained with or is meant for.
         value_range: of pixels before ``mean`` and ``std``: (0, 1) or (0, 255).
         mean, std: per channel; the network reads ``(pixels - mean) / std``.
-        class_names: one for each output, in order. A network with one output has one name: that
-            of the class whose probability a sigmoid makes of it.
+        class_names: one for each output, in order. A network with one output has one name: that of
+            the class whose probability is its sigmoid.
         activation: what the network was trained with after its logits: ``"softmax"`` (one class
             for each image), ``"sigmoid"`` (each output is the probability of its own class) or
             ``"none"`` (the logits are the answer).
         running_variance: ``"biased"`` or ``"unbiased"``, the estimator behind the statistics.
         split_seed: of the split of a folder of images into training and validation images.
-        trained_on: some images of the folder that it was trained on, by which they are recognized:
-            see ``data.folder.fingerprints``.
+        trained_on: fingerprints of some training images, by which their folder is recognized: see
+            ``data.folder.fingerprints``.
         source: where the weights come from, in words.
         assumed: those of ``MAY_BE_ASSUMED`` that no file states, but that are usual for such a
             network; a field without a value is dropped from them.
@@ -129,7 +129,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
     def unstated(self) -> dict[str, str]:
-        """What no file states about the use of this network, and what is assumed: {what: what}."""
+        """What no file states about the use of this network: {what: the assumed value}."""
         usage, outputs = self.usage, self.spec.config.num_classes
         found = {}
         if usage.value_range is None or not set(PIXELS).isdisjoint(usage.assumed):

@@ -51,7 +51,7 @@ class TensorInfo:
 class ParameterCount:
     """Numbers of elements: ``trainable`` ones, BatchNorm running ``statistics``, and ``total``.
 
-    PyTorch calls statistics buffers; Keras' ``count_params()`` is this ``total``.
+    In PyTorch, statistics are "buffers"; Keras' ``count_params()`` is ``total``.
     """
 
     trainable: int
@@ -67,8 +67,8 @@ class ParameterCount:
 class StageProfile:
     """One stage of one image's way through the network, in the paper's order of operations.
 
-    The backends pool before a transition's convolution, which leaves a quarter of the work that is
-    counted there: see docs/decisions/0004-pooling-first.md.
+    Where a transition averages, the backends pool first, with a quarter of the work counted here:
+    see docs/decisions/0004-pooling-first.md.
 
     Attributes:
         name: ``"stem"``, ``"denseblock1"``, ``"transition1"``, …, ``"norm5"``, ``"classifier"``.
@@ -133,8 +133,8 @@ def profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
 def shape_trace(
     spec: DenseNetSpec, height: int, width: int
 ) -> list[tuple[str, tuple[int, int, int]]]:
-    """(stage, (channels, height, width)) of every feature map, from the stem to ``norm5``, which is
-    the last BatchNorm before its ReLU. Raises ``ImageSizeError``."""
+    """(stage, (channels, height, width)) after every stage, from the stem to ``norm5``, the last
+    BatchNorm (without its ReLU). Raises ``ImageSizeError``."""
     return [(s.name, s.shape) for s in profile(spec, height, width) if s.name != "classifier"]
 
 

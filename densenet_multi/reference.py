@@ -1,8 +1,8 @@
 """The network in plain NumPy, float64: slow, obvious, and what every backend is compared with.
 
-Read it to learn what each operation calculates. Images and feature maps are (N, C, H, W). Weights
-are ``{canonical name: array}`` as in ``manifest.tensors``. Source: see spec.py; batch
-normalisation: https://arxiv.org/abs/1502.03167.
+Read it to learn what each operation computes. Images and feature maps are (N, C, H, W). Weights are
+``{canonical name: array}`` as in ``manifest.tensors``. Source: see spec.py; batch normalization:
+https://arxiv.org/abs/1502.03167.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def forward(
 ) -> Forward:
     """Logits, stage maps and (``training=True``) updated running statistics, float64.
 
-    Evaluation normalises with the running statistics, training with those of the batch, and then
+    Evaluation normalizes with the running statistics, training with those of the batch, and then
     ``running = decay * running + (1 - decay) * batch``. ``variance`` says which batch variance goes
     into the running one: ``"biased"`` (divided by n = N*H*W; Keras, Gluon, Flax) or ``"unbiased"``
     (by n - 1; PyTorch).
@@ -175,8 +175,8 @@ def relu(x: Array) -> Array:
 def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
     """Cross-correlation of x (N, C, H, W) with kernel (O, C, k, k), zeros around the image.
 
-    One matrix product per tap of the kernel: every output pixel sees the input pixel that lies
-    under that tap.
+    One matrix product per tap of the kernel: every output pixel sees the input pixel under that
+    tap.
     """
     out_channels, channels, k, _ = kernel.shape
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))

@@ -5,7 +5,7 @@ Networks", https://arxiv.org/abs/1608.06993 (sections 3 and 4.2, Table 1).
 
 ``DenseNetConfig`` holds the dozen numbers a person chooses. ``resolve()`` turns them into a
 ``DenseNetSpec`` in which every channel number, stride and padding is written out, so that a
-backend translates and never calculates. Standard library only.
+backend translates and never computes. Standard library only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ConvSpec:
 
 @dataclass(frozen=True, slots=True)
 class BatchNormSpec:
-    """Batch normalisation; ``decay`` is the fraction of the old running value that is kept."""
+    """Batch normalization; ``decay`` is the fraction of the old running value that is kept."""
 
     num_features: int
     eps: float = 1e-5
@@ -241,16 +241,16 @@ class DenseNetConfig:
         num_init_features: channels after the stem.
         bn_size: width of the bottleneck in units of ``growth_rate`` (the 4 in 4k); ``None``: none.
         compression: the paper's theta; a transition keeps ``floor(compression * channels)``,
-            calculated on the decimal you write (0.29 of 100 channels is 29).
+            computed on the decimal you write (0.29 of 100 channels is 29).
         drop_rate: dropout after the last convolution of a dense layer, while training.
-        num_classes: outputs of the classifier; 0 leaves it out (pooled features come out).
+        num_classes: outputs of the classifier; 0 omits it and returns pooled features.
         in_channels: channels of the images.
         stem: ``"imagenet"`` (7x7 stride 2, BN, ReLU, 3x3 max pooling stride 2), ``"cifar"`` (3x3).
         conv_bias: a bias on every convolution (the chapter has it, the paper does not).
         bn_eps: added to the variance before the square root.
         bn_decay: fraction of a running statistic that is kept in a training step.
         transition_pool: ``"avg"``, as in the paper, or ``"max"``: how a transition pools.
-        global_pool: the same for the pooling over the whole last map, before the classifier.
+        global_pool: the same for pooling over the complete last map, before the classifier.
 
     Raises ``ConfigError`` (a ``ValueError``). Source: paper, sections 3 and 4.2.
     """

@@ -30,8 +30,8 @@ def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fa
     * out_channels, ``"he_fan_in"`` (torchvision's and timm's) k * k * in_channels. The classifier
     is uniform within 1 / sqrt(in_features). With ``"xavier"`` (the chapter's, and Keras' "glorot
     uniform") both are uniform within sqrt(6 / (fan in + fan out)). BatchNorm starts as the
-    identity; biases are 0. Each tensor has its own stream, from the seed and its name: another head
-    or another growth in depth leaves the rest as it was.
+    identity; biases are 0. Each tensor has its own stream, from the seed and its name: one of equal
+    name and shape is equal in another network.
 
     Raises ``ConfigError``. Source: https://arxiv.org/abs/1502.01852; the paper, section 4.2;
     https://proceedings.mlr.press/v9/glorot10a.html, equation 16.
@@ -51,7 +51,7 @@ def check_weights(
 
     Missing, unexpected and misshapen tensors, dtypes that do not convert to ``dtype`` without loss,
     not-a-number, infinity and negative variances are refused. PyTorch's counters
-    (``num_batches_tracked``), which no evaluation reads, are left out. Raises ``WeightsError``.
+    (``num_batches_tracked``), which inference ignores, are omitted. Raises ``WeightsError``.
     """
     expected = tensors(spec)
     if not isinstance(weights, Mapping):

@@ -51,7 +51,7 @@ def bench(
 ) -> int:
     """Measure how fast each backend trains or predicts.
 
-    Beside it are measured a beginner's code and the framework's own DenseNet; or, for memory, what
+    It also measures a beginner's code and the framework's own DenseNet; or, for memory, what
     memory-efficient training costs and saves. Each case is a process of its own; they take turns,
     so that background load affects all of them alike. The ratio is what counts.
     """

@@ -43,7 +43,7 @@ from .paths import ExistingPath
     "--value-range",
     type=float,
     nargs=2,
-    help="Of pixels, before mean and std.  [default: 0 1]",
+    help="Before mean, std.  [default: SOURCE's, or 0 1]",
     metavar="LOW HIGH",
 )
 @click.option("--image-size", type=AT_LEAST_1, help="Pixels per side that it is meant for.")
@@ -53,9 +53,9 @@ from .paths import ExistingPath
 def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
     """Convert a checkpoint: SOURCE in one format, DEST in another.
 
-    SOURCE is of torchvision, timm, Keras, the Gluon zoo or Flax, or a portable file, which all
-    commands here read; --help of inspect lists the formats. DEST is written completely or not at
-    all. A portable file keeps what is stated here about the use of the network.
+    SOURCE is a file of torchvision, timm, Keras, the Gluon zoo or Flax, or a portable file; --help
+    of inspect lists the formats. DEST is written completely or not at all. A portable file keeps
+    what is stated here about the use of the network.
     """
     from ..tasks import convert as conversion
 

@@ -115,7 +115,7 @@ device_option = click.option(
 
 # of convert and inspect
 prefix_option = click.option(
-    "--prefix", help="What stands before the names of its tensors, in a file of several networks."
+    "--prefix", help="Prefix of its tensors' names, in a file with several networks."
 )
 
 # of evaluate and predict

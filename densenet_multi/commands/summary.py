@@ -32,7 +32,7 @@ def summary(
 ) -> None:
     """Stages, shapes, parameters and work of VARIANT (default: d2l).
 
-    Parameters and work are counted in the paper's order; the backends pool before a transition's
+    Parameters and work are counted in the paper's order; the backends average before a transition's
     convolution. Multiply-adds count the taps on zero padding too. Activations are what training
     keeps for the backward pass without recomputation, in float32, per image.
     """

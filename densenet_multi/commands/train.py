@@ -38,7 +38,7 @@ WIDTH_OF_LOSS = 9  # columns of text, as "test loss"
 @click.option("--batch-size", type=click.IntRange(min=2))
 @click.option("--learning-rate", type=float)
 @click.option("--initialization", help="he_fan_out, he_fan_in or xavier.  [default: the recipe's]")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights and the order.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order, flips and the split.")
 @device_option
 @click.option("--bfloat16", is_flag=True, default=None, help="Multiply in bfloat16.")
 @click.option(

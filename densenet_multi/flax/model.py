@@ -83,7 +83,7 @@ class Transition(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x = relu(self.norm(x))
-        if self.averages:  # as linear as the convolution, which then has a quarter to do
+        if self.averages:  # linear, as the convolution is: a quarter of its work is left
             return self.conv(self.pool(x))
         return self.pool(self.conv(x))
 

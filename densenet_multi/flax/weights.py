@@ -66,7 +66,7 @@ def new_model(spec: DenseNetSpec, weights: Weights, dtype: str, seed: int = 0) -
 
 
 def precision(dtype: str) -> Any:
-    """Outside this context JAX turns every float64 into a float32, without a word."""
+    """A context for this dtype; outside it, JAX silently turns float64 to float32."""
     if dtype != "float64":
         return nullcontext()
     if hasattr(jax, "enable_x64"):  # JAX 0.8 and later

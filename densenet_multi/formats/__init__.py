@@ -55,9 +55,9 @@ class Format(Protocol):
     """What the module of a format offers.
 
     ``BACKEND`` is the backend whose framework the format belongs to; None: it belongs to none. The
-    format of an installable library may also have ``library_logits(path, checkpoint, images)``: the
-    logits of the library's model, which loads the file itself, and its name. That function is
-    called after the backend was imported, and raises ``LookupError`` where there is no such model.
+    format of an installable library may also have ``library_logits(path, checkpoint, images)``,
+    which returns the logits and the name of the library's own model. It is called after the backend
+    is imported, and raises ``LookupError`` where there is no such model.
     """
 
     BACKEND: str | None
@@ -91,7 +91,7 @@ def read(
 ) -> Checkpoint:
     """Read weights of any known format, in canonical names and layout.
 
-    Of a folder from the Hub, the file of weights in it is read, and its ``config.json``.
+    In a folder from the Hub, it reads the file of weights and ``config.json``.
 
     Raises ``WeightsError`` where these are not a DenseNet's weights, or damaged, or another
     network's (every problem is listed); ``ConfigError`` for an unknown format or field; ``OSError``
@@ -103,7 +103,7 @@ def read(
         file_format: one of ``FORMATS``; by default the content decides.
         variant: one of ``VARIANTS``; overrides the one detected from names and shapes, and must
             fit them.
-        prefix: what stands before the names of the network's tensors, in a file with several.
+        prefix: that of the network's tensor names, in a file with several networks.
         overrides: fields of ``DenseNetConfig`` that no tensor shows (``bn_eps``, ``drop_rate``).
     """
     given, path = Path(path), file_in(Path(path))
@@ -150,7 +150,7 @@ def write(
 def guess(path: Path, argument: str = "file_format") -> str:
     """The format of a file or folder, from its content. Raises ``WeightsError``, ``OSError``.
 
-    ``argument`` is the caller's that would decide instead; the error names it.
+    ``argument`` is the caller's argument that overrides this, for the error.
     """
     path = file_in(path)
     refuse_others(path)

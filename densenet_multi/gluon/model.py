@@ -87,7 +87,7 @@ class Transition(HybridBlock):
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = relu(self.norm(x))
-        if self.averages:  # as linear as the convolution, which then has a quarter to do
+        if self.averages:  # linear, as the convolution is: a quarter of its work is left
             return self.conv(self.pool(x))
         return self.pool(self.conv(x))
 

@@ -85,7 +85,7 @@ class Transition(Block):
 
     def call(self, x: Any) -> Any:
         x = relu(self.norm(x))
-        if self.averages:  # as linear as the convolution, which then has a quarter to do
+        if self.averages:  # linear, as the convolution is: a quarter of its work is left
             return self.conv(self.pool(x))
         return self.pool(self.conv(x))
 

@@ -62,13 +62,13 @@ def convert(
     portable file keeps it.
 
     Raises ``ConversionError`` where the logits deviate by more than ``TOLERANCES`` of
-    comparison/deviation.py; ``FileExistsError`` where the destination would replace a folder;
+    comparison/deviation.py; ``FileExistsError`` where a folder would replace or be replaced;
     ``ValueError``, ``OSError`` and ``ImportError`` as ``formats.read`` and ``formats.write`` do. In
     every case the destination is complete or as it was.
 
     Arguments:
-        source: a file, or an Orbax folder.
-        destination: the same; an existing file is replaced, an existing folder never.
+        source: as for ``formats.read``.
+        destination: a file, replaced if it exists, or for "nnx" also a new folder.
         source_format: by default the content decides.
         destination_format: by default the name decides.
         variant: overrides the variant detected from names and shapes.
@@ -85,8 +85,8 @@ def convert(
 
     Returns:
         What was done, as plain values: ``from``, ``to``, ``variant``, ``activation`` (if known),
-        ``notes``, ``assumed`` (what nothing states about the use of the network) and, with
-        ``verify``, ``max_deviation``, ``image_size``, whose models were run, and ``verified``:
+        ``notes``, ``assumed`` (see ``Checkpoint.unstated``) and, with ``verify``,
+        ``max_deviation``, ``image_size``, ``source_model``, ``destination_model`` and ``verified``:
         whether the model of the file that is not portable is another project's or the user's own.
     """
     source, destination = Path(source), Path(destination)
@@ -208,8 +208,8 @@ def logits(
     """The logits (N, num_classes) of the model in a file, what computed them, and whether that is
     independent of this package.
 
-    The ecosystem's own model does where it is installed and can be this network; otherwise this
-    package's model in that framework; otherwise the NumPy reference.
+    This is the ecosystem's own model, if installed and able to be this network; else this package's
+    model in that framework; else the NumPy reference.
     """
     module = formats.module(file_format)
     if module.BACKEND is not None:
@@ -273,14 +273,14 @@ def _unusual(checkpoint: Checkpoint) -> list[str]:
     elif config.num_classes != usual.num_classes:
         notes.append(f"{name} usually has {usual.num_classes:,} classes")
     if config.in_channels != usual.in_channels:
-        notes.append(f"{name} usually takes images of {_channels(usual.in_channels)}")
+        notes.append(f"{name} usually reads images of {_channels(usual.in_channels)}")
     arrays = [array.astype(np.float32, copy=False) for array in checkpoint.weights.values()]
     if all((array.view(np.uint32) & 0xFFFF == 0).all() for array in arrays):
-        notes.append("every weight is a bfloat16 number, of 2 to 3 digits; calculate in float32")
+        notes.append("every weight is a bfloat16 number, of 2 to 3 digits; compute in float32")
     else:
         with np.errstate(over="ignore"):
             if all(np.array_equal(array, array.astype(np.float16)) for array in arrays):
-                notes.append("every weight is a float16 number, of 3 digits; calculate in float32")
+                notes.append("every weight is a float16 number, of 3 digits; compute in float32")
     return notes
 
 

@@ -70,8 +70,8 @@ def evaluate(
         Plain values: ``accuracy``, ``loss`` (mean cross entropy, in nats), ``per_class`` ({name:
         accuracy, or None without images}), ``confusion`` (see ``confusion_counts``; rows and
         columns as in ``class_names``), ``examples``, ``split``, ``backend``, ``versions``, and
-        more. One output with a sigmoid and two classes are the scores 0 and that output: an image
-        is taken for the output's class where its probability is above 0.5.
+        more. With one sigmoid output and two classes, the scores are 0 and that output: above a
+        probability of 0.5, its class is predicted.
 
     Raises ``ConfigError`` where the network's classes are not those of the data, or do not exclude
     each other, as each has a sigmoid; ``WeightsError`` where its logits are not finite; and as
@@ -199,11 +199,11 @@ def check_exclusive(path: Path, checkpoint: Checkpoint) -> None:
 def class_scores(
     checkpoint: Checkpoint, class_names: tuple[str, ...], say: Say = lambda _: None
 ) -> Callable[[Floats], Floats]:
-    """The function that makes a score for each of these classes, (N, classes), of logits.
+    """The function that turns logits into scores of these classes, (N, classes).
 
-    One output with a sigmoid is that of the class that the network names, or else of the second of
-    two; the score of the other class is 0, as a softmax of the two is then the sigmoid of the
-    output. Raises ``ConfigError`` where the network's classes are not these.
+    One sigmoid output is the score of the class that the network names, or else of the second of
+    two. The other class scores 0, so that the softmax of the two is that sigmoid. Raises
+    ``ConfigError`` where the network's classes are not these.
     """
     usage = checkpoint.usage
     if checkpoint.spec.config.num_classes != 1:

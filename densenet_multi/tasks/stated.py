@@ -1,4 +1,4 @@
-"""What a user states about the use of a network, where its file does not; checked."""
+"""What a user states about a network's use, which overrides its file's; validated."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Options:
         weights: a portable file to start from, instead of the recipe's variant; its classifier is
             replaced where the data have other classes.
         recipe: with the variant and the image size of this run.
-        recipe_name: that of the recipe in ``RECIPES`` which ``recipe`` changes.
+        recipe_name: the name in ``RECIPES`` from which ``recipe`` starts.
     """
 
     backend_name: str

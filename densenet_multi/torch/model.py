@@ -86,7 +86,7 @@ class Transition(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = relu(self.norm(x))
-        if self.averages:  # as linear as the convolution, which then has a quarter to do
+        if self.averages:  # linear, as the convolution is: a quarter of its work is left
             return self.conv(self.pool(x))
         return self.pool(self.conv(x))
 

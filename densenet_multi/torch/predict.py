@@ -58,8 +58,8 @@ def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np
 
 
 def _few_at_a_time(model: DenseNet, x: torch.Tensor) -> torch.Tensor:
-    """On a CPU, PyTorch has no caching allocator: glibc requests every block larger than ``KEPT``
-    from the system again, page by page."""
+    """Predict in parts whose largest map fits into ``KEPT``: glibc requests larger blocks from the
+    system again each time, page by page."""
     if x.device.type != "cpu":
         return model(x)
     largest = max(math.prod(shape) for _, shape in shape_trace(model.spec, *x.shape[2:]))
@@ -76,7 +76,7 @@ def _evaluate(
 
 @contextmanager
 def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
-    """Inside, every module is in this mode; then each one's own is restored, a frozen one's too."""
+    """Put every module into one mode, then restore each module's own, also of frozen ones."""
     modes = {module: module.training for module in model.modules()}
     model.train(training)
     try:

@@ -51,8 +51,8 @@ class History:
         recipe: that was followed.
         steps, epochs: every one, in order.
         mean: of the weights as each of ``recipe.averaged_epochs`` ended, {canonical name: array};
-            None where there are no such epochs. Its running statistics are means too, and those of
-            no network: ``statistics.measure_statistics`` measures them again.
+            None where there are no such epochs. Its running statistics are means too, and fit no
+            network: recompute them with ``statistics.measure_statistics``.
     """
 
     recipe: Recipe

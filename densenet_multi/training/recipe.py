@@ -53,15 +53,14 @@ SCHEDULES = ("constant", "cosine", "linear")
 @refuse_unknown_fields
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The hyper-parameters of a training run; ``ConfigError`` names an offending field.
+    """The hyper-parameters of a training run; ``ConfigError`` names the offending field.
 
     Attributes:
         variant, image_size, initialization: what the command line trains unless told otherwise;
             ``fit`` takes the network, its weights and the images as they are.
-        recalibrate: the batches on which the command line, after the last epoch, measures the
-            running statistics again (``training.statistics``) for the mean of the weights, or for
-            the last ones; it keeps these beside the trained ones. They gain where the learning rate
-            has stayed high.
+        recalibrate: the number of batches on which ``train``, after the last epoch, recomputes the
+            running statistics (``training.statistics``) of the mean of the weights, or of the last
+            weights; it saves both. This helps where the learning rate stays high.
         average: the last fraction of the epochs (0.5 of 3 is 2: rounded up) whose weights, as each
             ended, are averaged (stochastic weight averaging: Izmailov et al.,
             https://arxiv.org/abs/1803.05407); 0 averages none. ``fit`` leaves the last weights in
@@ -83,7 +82,7 @@ class Recipe:
             statistics, the loss and the update stay float32. MXNet 1.9.1 cannot.
         train_features: False trains the classifier alone; everything before it stays as it is, its
             running statistics too.
-        seed: of the order of the examples, of flips and shifts; it does not draw initial weights.
+        seed: of the order, flips and shifts; in ``train`` also of initial weights and the split.
     """
 
     variant: str = "d2l"

@@ -42,7 +42,7 @@ P = ParamSpec("P")
 
 
 class TrainingError(ValueError):
-    """The run cannot go on; the message says at which step, and what to change."""
+    """The run cannot continue; the message states the step and what to change."""
 
 
 def check_finite(step: int, weights: Weights, velocity: Weights) -> None:
@@ -83,9 +83,9 @@ class Run:
         recipe: its numbers are rounded once (``Recipe.rounded``).
         validation: the same to test with after every epoch, or None.
         callbacks: called with every ``Step`` and every ``Epoch``.
-        checkpoint: called after them with a function that returns the ``TrainingState`` of that
-            moment; it decides whether to ask for it, which costs a copy of the weights.
-        resume: the ``TrainingState`` to go on from.
+        checkpoint: called after them with a function that returns the current ``TrainingState``;
+            calling that function copies the weights.
+        resume: the ``TrainingState`` to resume from.
 
     Raises ``ConfigError``, ``ImageError`` or ``ImageSizeError`` where these do not fit together.
     """
@@ -132,19 +132,19 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        """The epoch that is under way, from 0."""
+        """The current epoch, from 0."""
         return len(self.history.epochs)
 
     @property
     def epochs_left(self) -> range:
-        """The epochs to train, the one that is under way first."""
+        """The epochs to train, the current one first."""
         return range(self.epoch, self.recipe.epochs)
 
     @contextmanager
     def started(
         self, logits: Callable[[Any], Any], snapshot: Callable[[], tuple[Weights, Weights]]
     ) -> Iterator[None]:
-        """Around the steps, with a progress bar.
+        """Show a progress bar during all steps.
 
         ``logits`` takes images (n, C, H, W) to NumPy logits (n, classes) in evaluation mode;
         ``snapshot`` returns copies of the weights and of the velocity, by canonical name.
@@ -177,7 +177,7 @@ class Run:
         return x, targets.astype(self._dtype)
 
     def batches(self) -> Iterator[tuple[Array, Array, float]]:
-        """The batches that are left of the epoch that is under way, with their learning rates.
+        """The remaining batches of the current epoch, with their learning rates.
 
         A thread prepares the next one meanwhile.
         """
@@ -192,7 +192,7 @@ class Run:
                 yield *batch, self.rates[self.steps]
 
     def record(self, loss: float, accuracy: float) -> None:
-        """Write down a step. Raises ``TrainingError`` if the loss is not finite."""
+        """Record a step. Raises ``TrainingError`` if the loss is not finite."""
         rate = self.rates[self.steps]
         if not math.isfinite(loss):
             raise TrainingError(
@@ -207,7 +207,7 @@ class Run:
         self._call_back(step, keep=self.steps % self.steps_per_epoch != 0)
 
     def finish_epoch(self) -> None:
-        """Test, and write down an epoch. Raises ``TrainingError`` where it has ended in nothing.
+        """Test, and record an epoch. Raises ``TrainingError`` if weights or loss are not finite.
 
         Elsewhere a NaN loss stops the run earlier; MXNet's ReLU turns NaN into 0, so the weights
         are checked too.

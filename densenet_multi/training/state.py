@@ -1,4 +1,4 @@
-"""Where a training run stands: all that any backend's ``fit`` needs to resume it."""
+"""The state of a training run: all that any backend's ``fit`` needs to resume it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TrainingState:
 
 
 def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
-    """Write where a run stands as one safetensors file, complete or not at all.
+    """Write a run's state as one safetensors file, completely or not at all.
 
     Raises ``WeightsError`` where a tensor does not fit the spec or is not finite; ``OSError`` where
     the file cannot be written.
@@ -70,7 +70,7 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
-    """Read where a run stands from a file of ``save_state``, and check it.
+    """Read and validate the state of a run that ``save_state`` wrote.
 
     Raises ``WeightsError`` for anything but the complete state of a training run; ``OSError`` where
     it cannot be read.

@@ -1,4 +1,4 @@
-"""Running statistics, measured again for weights as they are."""
+"""Recompute running statistics, with the weights unchanged."""
 
 from __future__ import annotations
 
