@@ -65,14 +65,14 @@ def all_in_one(session: nox.Session) -> list[str]:
     return backends
 
 
-def tests_of(backend: str) -> None:
+def tests_of(name: str) -> None:
     """Make the session of one backend."""
 
-    @nox.session(name=f"tests-{backend}", default=False)
+    @nox.session(name=f"tests-{name}", default=False)
     def run(session: nox.Session) -> None:
         """The tests with one backend alone, in its newest versions (torch: as constrained)."""
-        install_wheel(session, backend, *TORCH)
-        session.run(*PYTEST, "--backends", backend, *session.posargs, env=INSTALLED)
+        install_wheel(session, name, *TORCH)
+        session.run(*PYTEST, "--backends", name, *session.posargs, env=INSTALLED)
 
 
 for name in BACKENDS:
@@ -81,7 +81,7 @@ for name in BACKENDS:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test, with all backends in the one tried environment: one process per backend."""
+    """Every test but the long ones, in the one tried environment: one process per backend."""
     backends = all_in_one(session)
 
     def pytest(*arguments: str) -> None:

@@ -1,4 +1,7 @@
-"""The checks behind every hyper-parameter: what was given, what is allowed, one kind of error."""
+"""The checks behind every hyper-parameter: what was given, what is allowed, one kind of error.
+
+And ``listed``, by which errors and sentences name the first few of many.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,9 @@ NOT_MISTYPED = {
 }  # other things, near or not
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
+LISTED = 3  # values in an error or a sentence
+COUNTED = "{} more"  # at the end of a list, in place of "..."
+
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
 
 RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -43,6 +49,13 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "warmup": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
     "label_smoothing": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
 }
+
+
+def listed(values: Iterable[object], most: int = LISTED, more: str = "...") -> str:
+    """The first values, separated by commas, then ``more``, whose {} counts the others."""
+    found = list(values)
+    others = [more.format(len(found) - most)] if len(found) > most else []
+    return ", ".join([*map(str, found[:most]), *others])
 
 
 def bad(name: str, given: object, allowed: str) -> ConfigError:
@@ -88,11 +101,10 @@ def one_of(name: str, given: Any, allowed: tuple[str, ...]) -> str:
     return str(given)
 
 
-def check_bfloat16(bfloat16: bool, dtype: str) -> str:
-    """The ``dtype`` of a network that may compute in bfloat16; otherwise ``ConfigError``."""
+def check_bfloat16(bfloat16: bool, dtype: str) -> None:
+    """Raise ``ConfigError`` for bfloat16 in a network of another dtype than float32."""
     if truth("bfloat16", bfloat16) and dtype != "float32":
         raise bad("bfloat16", True, f"False for a network in {dtype}")
-    return dtype
 
 
 def is_bool(given: Any) -> bool:

@@ -71,9 +71,9 @@ def _pairs(spec: DenseNetSpec) -> list[tuple[str, str, float]]:
             name = f"features.{block.name}.{layer.name}"
             pairs.append((name, "conv1", "norm2", layer.norm2))
     return [
-        (f"{name}.{conv}", f"{name}.{norm}", piece.eps)
-        for name, conv, norm, piece in pairs
-        if isinstance(piece, BatchNormSpec)
+        (f"{name}.{conv}", f"{name}.{norm}", layer.eps)
+        for name, conv, norm, layer in pairs
+        if isinstance(layer, BatchNormSpec)
     ]
 
 

@@ -1,4 +1,4 @@
-"""A spec, or a piece of one, as plain data, for frameworks that save a layer as its arguments.
+"""A spec, or a part of one, as plain data, for frameworks that save a layer as its arguments.
 
 Standard library only.
 """
@@ -16,12 +16,12 @@ KINDS = {
 }
 
 
-def to_dict(piece: object) -> Any:
-    """A spec, or a piece of one, as dictionaries, lists and plain values for JSON."""
-    if is_dataclass(piece):
-        values = {f.name: to_dict(getattr(piece, f.name)) for f in fields(piece)}
-        return {"spec": type(piece).__name__, **values}
-    return [to_dict(item) for item in piece] if isinstance(piece, tuple) else piece
+def to_dict(part: object) -> Any:
+    """A spec, or a part of one, as dictionaries, lists and plain values for JSON."""
+    if is_dataclass(part):
+        values = {f.name: to_dict(getattr(part, f.name)) for f in fields(part)}
+        return {"spec": type(part).__name__, **values}
+    return [to_dict(item) for item in part] if isinstance(part, tuple) else part
 
 
 def from_dict(data: Any) -> Any:

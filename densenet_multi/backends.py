@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from ._checks import ConfigError, bad, check_names
 from ._installed import BackendError as BackendError  # noqa: PLC0414  # re-exported
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 GROUP = "densenet_multi.backends"
 DTYPES = ("float32", "float64")
+Level: TypeAlias = Literal[False, "some", "max"]  # of memory_efficient
 # JAX and TensorFlow each take most of a GPU's memory for themselves unless they are told not to
 SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
@@ -252,7 +253,7 @@ CLASSES = {  # public class -> the spec that it is built from
 }
 OWN_DOCSTRINGS = {
     "Features": "Everything before the classifier: stem, dense blocks, transitions, norm5.",
-    "DenseNet": "The complete network: features, ReLU, global average pooling, classifier. Call it "
+    "DenseNet": "The complete network: features, ReLU, global pooling, classifier. Call it "
     "on a batch of images; it returns logits.",
 }
 
@@ -272,8 +273,9 @@ def publish(module: dict[str, Any]) -> None:
         module[name].__doc__ = inspect.cleandoc(getattr(Backend, name).__doc__)
     for name, of in CLASSES.items():
         text = OWN_DOCSTRINGS.get(name) or inspect.cleandoc(getattr(spec, of).__doc__)
-        how = f"``{name}(spec)`` is built from a ``{of}``, in {module['FRAMEWORK']}'s own layers."
+        how = f"Built from a ``{of}``, in {module['FRAMEWORK']}'s own layers."
         module[name].__doc__ = f"{text}\n\n{how}"
+    module["Features"].stages.__doc__ = "The map after each stage, {stage: map}."
     names = [*sorted(constants), *sorted([*CLASSES, *functions])]
     module["__all__"] = names
     module["__dir__"] = names.copy
@@ -290,7 +292,7 @@ def check_dtype(dtype: str) -> str:
     return dtype
 
 
-def check_memory_efficient(level: object) -> Literal[False, "some", "max"]:
+def check_memory_efficient(level: object) -> Level:
     """False, "some" or "max"; True is "some". Raises ``ConfigError`` for anything else."""
     if level is True or level == "some":
         return "some"

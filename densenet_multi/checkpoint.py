@@ -7,11 +7,10 @@ from one. What a training run needs to resume is a ``TrainingState``: see traini
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ._checks import ConfigError, bad, check_names, integer, one_of
+from ._checks import ConfigError, bad, check_names, integer, listed, one_of
 from .spec import DenseNetSpec
 from .weights import Weights
 
@@ -20,7 +19,6 @@ ACTIVATIONS = ("none", "softmax", "sigmoid")
 PIXELS = ("value_range", "mean", "std")  # of a usage: stated or assumed together
 MAY_BE_ASSUMED = ("image_size", *PIXELS, "class_names")
 TEXTS = ("class_names", "trained_on", "assumed")
-LISTED = 3  # values in an error or a sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +166,6 @@ def _checked_list(name: str, value: Any) -> tuple[Any, ...]:
     if name == "value_range" and not (len(value) == 2 and value[0] < value[1]):
         raise bad(name, value, "two numbers, the lower first")
     return tuple(value)
-
-
-def listed(values: Sequence[object], most: int = LISTED) -> str:
-    """The first values, separated by commas."""
-    more = ["..."] if len(values) > most else []
-    return ", ".join([*map(str, values[:most]), *more])
 
 
 IMAGENET = Usage(image_size=224, value_range=(0.0, 1.0), mean=IMAGENET_MEAN, std=IMAGENET_STD)

@@ -107,14 +107,12 @@ def layers(spec: DenseNetSpec) -> Iterator[tuple[str, LayerSpec]]:
 def tensors(spec: DenseNetSpec) -> dict[str, TensorInfo]:
     """Every tensor by canonical name, in the order of torchvision's ``state_dict`` (which has one
     ``num_batches_tracked`` per BatchNorm more)."""
-    return {
-        f"{layer}.{leaf}": info for layer, piece in layers(spec) for leaf, info in _leaves(piece)
-    }
+    return {f"{name}.{leaf}": info for name, layer in layers(spec) for leaf, info in _leaves(layer)}
 
 
 def count_parameters(spec: DenseNetSpec) -> ParameterCount:
     """The number of trainable elements and of running statistics."""
-    return _count(piece for _, piece in layers(spec))
+    return _count(layer for _, layer in layers(spec))
 
 
 def profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
@@ -144,9 +142,9 @@ def min_image_size(spec: DenseNetSpec) -> int:
     shrinking: list[ConvSpec | PoolSpec | None] = [spec.stem.conv0, spec.stem.pool0]
     shrinking += [transition.pool for _, transition in spec.stages if transition]
     size = 1
-    for piece in reversed(shrinking):
-        if piece:  # the smallest input from which at least `size` pixels come out
-            size = (size - 1) * piece.stride + max(1, piece.kernel_size - 2 * piece.padding)
+    for layer in reversed(shrinking):
+        if layer:  # the smallest input from which at least `size` pixels come out
+            size = (size - 1) * layer.stride + max(1, layer.kernel_size - 2 * layer.padding)
     return size
 
 
@@ -165,30 +163,30 @@ def _inside(name: str, group: Group) -> Iterator[tuple[str, LayerSpec]]:
     else:
         leaves = ("norm", "conv")
     for leaf in leaves:
-        piece = getattr(group, leaf)
-        if isinstance(piece, LayerSpec):
-            yield f"{name}.{leaf}", piece
+        spec = getattr(group, leaf)
+        if isinstance(spec, LayerSpec):
+            yield f"{name}.{leaf}", spec
 
 
-def _leaves(piece: LayerSpec) -> Iterator[tuple[str, TensorInfo]]:
-    if isinstance(piece, BatchNormSpec):
+def _leaves(layer: LayerSpec) -> Iterator[tuple[str, TensorInfo]]:
+    if isinstance(layer, BatchNormSpec):
         for leaf in ("weight", "bias"):
-            yield leaf, TensorInfo((piece.num_features,), "trainable", f"norm.{leaf}")
+            yield leaf, TensorInfo((layer.num_features,), "trainable", f"norm.{leaf}")
         for leaf in ("running_mean", "running_var"):
-            yield leaf, TensorInfo((piece.num_features,), "statistic", f"norm.{leaf}")
-    elif isinstance(piece, ConvSpec):
-        kernel = (piece.out_channels, piece.in_channels, piece.kernel_size, piece.kernel_size)
+            yield leaf, TensorInfo((layer.num_features,), "statistic", f"norm.{leaf}")
+    elif isinstance(layer, ConvSpec):
+        kernel = (layer.out_channels, layer.in_channels, layer.kernel_size, layer.kernel_size)
         yield "weight", TensorInfo(kernel, "trainable", "conv.weight")
-        if piece.bias:
-            yield "bias", TensorInfo((piece.out_channels,), "trainable", "conv.bias")
+        if layer.bias:
+            yield "bias", TensorInfo((layer.out_channels,), "trainable", "conv.bias")
     else:
-        matrix = (piece.out_features, piece.in_features)
+        matrix = (layer.out_features, layer.in_features)
         yield "weight", TensorInfo(matrix, "trainable", "linear.weight")
-        yield "bias", TensorInfo((piece.out_features,), "trainable", "linear.bias")
+        yield "bias", TensorInfo((layer.out_features,), "trainable", "linear.bias")
 
 
-def _count(pieces: Iterator[LayerSpec]) -> ParameterCount:
-    infos = [info for piece in pieces for _, info in _leaves(piece)]
+def _count(found: Iterator[LayerSpec]) -> ParameterCount:
+    infos = [info for layer in found for _, info in _leaves(layer)]
     trainable = sum(info.size for info in infos if info.role == "trainable")
     return ParameterCount(trainable, sum(info.size for info in infos) - trainable)
 
@@ -201,16 +199,16 @@ def _profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
     given = size
     stages: list[StageProfile] = []
 
-    def after(piece: ConvSpec | PoolSpec, stage: str) -> tuple[int, int]:
-        h, w = ((n + 2 * piece.padding - piece.kernel_size) // piece.stride + 1 for n in size)
+    def after(layer: ConvSpec | PoolSpec, stage: str) -> tuple[int, int]:
+        h, w = ((n + 2 * layer.padding - layer.kernel_size) // layer.stride + 1 for n in size)
         if h < 1 or w < 1:
             what = f"{given[0]}x{given[1]} pixels are too few: {stage} gets {size[0]}x{size[1]}"
             raise ImageSizeError(f"image size: {what} and would leave {h}x{w}")
         return h, w
 
     def add(name: str, group: Group | LayerSpec, channels: int, work: int, kept: int) -> None:
-        pieces = _inside(name, group) if not isinstance(group, LayerSpec) else [(name, group)]
-        count = _count(piece for _, piece in pieces)
+        found = _inside(name, group) if not isinstance(group, LayerSpec) else [(name, group)]
+        count = _count(layer for _, layer in found)
         stages.append(StageProfile(name, (channels, *size), count, work, kept))
 
     conv0 = spec.stem.conv0

@@ -1,7 +1,8 @@
 """The command line: one file for each command, with its options, its table and its exit code.
 
-``options`` has the options that several commands share, ``output`` prints results and turns errors
-into exit codes, ``flags`` rewrites the library's arguments as what is typed.
+``options`` has the options that several commands share and the types of what is typed, ``output``
+prints results and turns errors into exit codes, and ``flags`` rewrites the library's arguments and
+calls as what is typed.
 """
 
 from __future__ import annotations

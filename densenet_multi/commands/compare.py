@@ -59,7 +59,8 @@ def compare(  # noqa: PLR0917  # click passes options by name
     Each backend gets the same weights and images in a process of its own, and is compared with the
     NumPy reference in float64. A variant is built with one input channel and 10 classes.
     """
-    from ..comparison import compare as comparison
+    from ..comparison.compare import compare as compare_backends
+    from ..comparison.compare import progress_steps
     from ..formats.portable import load_weights
     from ..weights import init_weights
 
@@ -73,8 +74,8 @@ def compare(  # noqa: PLR0917  # click passes options by name
         spec = get_spec(variant, in_channels=1, num_classes=10)
         values = init_weights(spec, seed)
     chosen = requested or backend_names()
-    with progress_bar(comparison.progress_steps(chosen, batch_size)) as step:
-        result = comparison.compare(
+    with progress_bar(progress_steps(chosen, batch_size)) as step:
+        result = compare_backends(
             spec,
             values,
             backends=chosen,

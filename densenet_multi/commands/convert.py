@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from .options import AT_LEAST_1, NewPath, Numbers, format_option, prefix_option
+from .options import AT_LEAST_1, ExistingPath, NewPath, Numbers, format_option, prefix_option
 from .output import errors_as_exit_codes, facts, print_result
-from .paths import ExistingPath
 
 
 @click.command()

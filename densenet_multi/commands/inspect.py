@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import format_option, prefix_option
+from .._checks import listed
+from .options import ExistingPath, format_option, prefix_option
 from .output import errors_as_exit_codes, facts, print_result
-from .paths import ExistingPath
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,8 +33,6 @@ def inspect(file: Path, file_format: str | None, prefix: str | None, output_form
 
 def table(result: dict[str, Any]) -> Table:
     """A line for each value; of many class names, the first."""
-    from ..checkpoint import listed
-
     usage = {
         name: listed(value, most=10) if isinstance(value, (list, tuple)) else value
         for name, value in result["usage"].items()

@@ -83,7 +83,8 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 
     import numpy as np
 
-    from ..comparison import lockstep as training
+    from ..comparison.lockstep import lockstep as train_in_lockstep
+    from ..comparison.lockstep import progress_steps
     from ..data import load_data
     from ..formats.portable import load_checkpoint
     from ..training.recipe import RECIPES
@@ -113,8 +114,8 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
         spec = get_spec(variant, in_channels=channels, num_classes=len(examples.class_names))
         values = init_weights(spec, seed)
     chosen = requested or backend_names()
-    with progress_bar(training.progress_steps(chosen, steps)) as step:
-        result = training.lockstep(
+    with progress_bar(progress_steps(chosen, steps)) as step:
+        result = train_in_lockstep(
             spec,
             values,
             examples.train,

@@ -65,7 +65,7 @@ WIDTH_OF_LOSS = 9  # columns of text, as "test loss"
 @click.option(
     "--output",
     type=NewPath(file_okay=False),
-    help="The run folder: checkpoints, history, curve, report.",
+    help="The run folder: state, weights, history, curve, report.",
 )
 @click.option(
     "--memory-efficient",
@@ -80,7 +80,7 @@ WIDTH_OF_LOSS = 9  # columns of text, as "test loss"
     type=Seconds(min=0),
     default=60.0,
     show_default=True,
-    help="Seconds between checkpoints within an epoch.",
+    help="Seconds between saves within an epoch.",
 )
 @click.option("--resume", is_flag=True, help="Resume the run in --output, in any backend.")
 @format_option
@@ -99,7 +99,7 @@ def train(  # noqa: PLR0917  # click passes options by name
     Without other options, it is the chapter's network and recipe on Fashion-MNIST. The data order,
     the augmentation and the initial weights are the same in every backend.
     """
-    from ..tasks import train as training
+    from ..tasks.train import train as run_training
     from ..training.recipe import RECIPES
     from ..training.run_folder import read_config
 
@@ -108,7 +108,7 @@ def train(  # noqa: PLR0917  # click passes options by name
     check_names("backend", filter(None, [given["backend_name"]]), backend_names())
     check_names("recipe", filter(None, [given["recipe"]]), RECIPES)
     config = read_config(output) if output is not None and resume else None
-    report = training.train(
+    report = run_training(
         options_from(given, config),
         output=output,
         resume=resume,

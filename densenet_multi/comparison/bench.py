@@ -219,4 +219,4 @@ def _started(settings: dict[str, Any]) -> AbstractContextManager[Child]:
         environment |= SHARED_GPU
     elif settings["work"] == "memory":
         environment |= EXACT
-    return started("densenet_multi.comparison.bench_child", settings, environment)
+    return started(f"{__package__}.bench_child", settings, environment)

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 
 from ..backends import BackendNotInstalledError, framework_versions
 
-MARK = "densenet-multi message: "
+MARK = "densenet_multi message: "
 LAST_LINES = 5  # of stderr, for the reason why a child ended
 
 Message = dict[str, Any]

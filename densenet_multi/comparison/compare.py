@@ -55,7 +55,7 @@ def compare(
         for name in backends:
             step(f"backend {name}")
             reports[name] = report_of(
-                "densenet_multi.comparison.compare_child",
+                f"{__package__}.compare_child",
                 {"backend": name, "folder": str(folder)},
             )
     return {

@@ -86,7 +86,7 @@ def lockstep(
         for name in backends:
             step(f"backend {name}")
             found = report_of(
-                "densenet_multi.comparison.lockstep_child",
+                f"{__package__}.lockstep_child",
                 {"backend": name, "folder": str(folder)},
                 partial(_hear, step, name),
             )

@@ -51,7 +51,7 @@ def load_sample(split: str) -> ImagesAndLabels:
         images: uint8 of shape (1000, 28, 28), 0 is background.
         labels: uint8 of shape (1000,), indices into ``CLASSES``.
     """
-    sample = files("densenet_multi.data") / "sample"
+    sample = files(__package__) / "sample"
     images, labels = (sample / f"{name}.gz" for name in _names(split))
     with as_file(images) as images_path, as_file(labels) as labels_path:
         return read_pair(images_path, labels_path)

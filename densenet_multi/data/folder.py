@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import COUNTED, listed
 from .images import (
     FORMATS,
     DataError,
@@ -108,10 +109,10 @@ class Folder:
             )
         files = [_visible(folder / name) for name in self.classes if (folder / name).is_dir()]
         wrong = _broken_links(folder)
-        wrong += [error for listed in files for path in listed if (error := _wrong(path))]
+        wrong += [error for within in files for path in within if (error := _wrong(path))]
         if wrong:
             raise _not_images(folder, wrong)
-        paths = tuple(path for listed in files for path in listed)
+        paths = tuple(path for within in files for path in within)
         if not paths:
             raise DataError(f"{folder}: expected images in the folders of the classes, found none")
         label_of = {name: label for label, name in enumerate(self.classes)}
@@ -330,9 +331,7 @@ def _broken_links(folder: Path) -> list[ImageFileError]:
 
 
 def _named(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = [f"{len(listed) - NAMED} more"] if len(listed) > NAMED else []
-    return ", ".join([*listed[:NAMED], *more])
+    return listed(names, NAMED, COUNTED)
 
 
 def _not_images(folder: Path, wrong: list[ImageFileError]) -> DataError:

@@ -1,6 +1,9 @@
 """Choose the sample of Fashion-MNIST that is part of this package.
 
-    python -m densenet_multi.data.make_sample --data-dir /usr/share/datasets/fashion-mnist
+    python -m densenet_multi.data.make_sample FROM TO
+
+FROM is the folder of the official files, such as /usr/share/datasets/fashion-mnist; TO is that of
+the sample, densenet_multi/data/sample.
 
 The official examples are shuffled by a fixed seed, and of each class the first 100 are kept, in
 shuffled order. Every run writes the same four files. Another build of zlib (zlib-ng, for instance)
@@ -82,17 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Choose the sample of Fashion-MNIST that is part of this package.",
     )
     parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path("/usr/share/datasets/fashion-mnist"),
-        help="folder of the four official files (default: %(default)s)",
+        "data_dir", metavar="FROM", type=Path, help="folder of the four official files"
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(__file__).parent / "sample",
-        help="folder to write to (default: the package's own)",
-    )
+    parser.add_argument("output", metavar="TO", type=Path, help="folder to write to")
     options = parser.parse_args(arguments)
     try:
         written = make_sample(options.data_dir, options.output)

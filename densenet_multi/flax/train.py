@@ -33,14 +33,17 @@ def loss_and_gradients(
     return loss.item(), to_canonical(model.spec, gradients)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1), static_argnames="fast")
 @partial(jax.value_and_grad, argnums=2, has_aux=True)
-def _step(graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, batch: Any) -> Any:
+def _step(
+    graphdef: Any, recipe: Recipe, parameters: Any, rest: Any, batch: Any, *, fast: bool = False
+) -> Any:
     x, targets = batch
     model = nnx.merge(graphdef, parameters, rest, copy=True)
     if recipe.train_features:
         model.train()
-        for_training(model)  # swaps in the equivalent blocks of faster/, if there are any
+        if fast:
+            for_training(model)  # exchanges classes for the faster ones of faster/, if it has any
     else:
         model.eval()
     scores = in_bfloat16(model, x) if recipe.bfloat16 else model(x)
@@ -99,7 +102,7 @@ def fit(model: DenseNet, run: Run) -> None:
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def _update(graphdef: Any, recipe: Recipe, state: Any, batch: Any, rate: Any) -> Any:
     parameters, rest, optimizer = state
-    (loss, (rest, scores)), gradients = _step(graphdef, recipe, parameters, rest, batch)
+    (loss, (rest, scores)), gradients = _step(graphdef, recipe, parameters, rest, batch, fast=True)
     steps, optimizer = _optimizer(recipe).update(gradients, optimizer, parameters)
     parameters = jax.tree.map(lambda w, step: w - rate * step, parameters, steps)
     return (

@@ -18,7 +18,7 @@ from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights, widest
 from ._channels import with_channels
 from ._folders import as_configured, file_in
-from ._kinds import description, refuse_others
+from ._other_files import description, refuse_others
 from ._told import NOTHING, Told
 
 __all__ = [
@@ -230,5 +230,5 @@ def _naming(path: Path, error: ValueError) -> WeightsError:
 
 def __getattr__(name: str) -> Any:
     if name == "logits":  # public here, but it needs the backends, which are above this room
-        return import_module("densenet_multi.tasks.convert").logits
+        return import_module("..tasks.convert", __name__).logits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from .._checks import listed
 from .._files import quoted
 from ..checkpoint import Checkpoint
 from ..spec import POOLS
@@ -42,11 +43,9 @@ FROM_TENSORFLOW = (
 )
 
 
-def listed(names: Iterable[str], most: int = 3) -> str:
+def listed_printable(names: Iterable[str]) -> str:
     """The first names, and how many more there are."""
-    found = list(names)
-    more = [f"{len(found) - most:,} more"] if len(found) > most else []
-    return ", ".join([*map(printable, found[:most]), *more])
+    return listed(map(printable, names), more="{:,} more")
 
 
 def printable(name: str) -> str:
@@ -206,7 +205,7 @@ def _known(path: Path, names: Collection[str]) -> Found | None:
     if "Manifest.json" in names and path.suffix == ".mlpackage":
         return "a Core ML network", "convert the file that it was made from"
     if {"snapshots", "blobs"} <= set(names):
-        within = listed(str(child) for child in _children(path / "snapshots"))
+        within = listed_printable(str(child) for child in _children(path / "snapshots"))
         return "a folder of Hugging Face's cache", f"use the folder inside: {within}"
     return None
 
@@ -215,13 +214,16 @@ def _by_content(path: Path, names: Collection[str]) -> Found:
     within = [str(found) for found in _steps_in(path)]
     files = sorted(name for name in names if name.lower().endswith((*WEIGHTS, ".msgpack")))
     if within:
-        return "a folder of checkpoints", f"use one of them: {listed(within)}"
+        return "a folder of checkpoints", f"use one of them: {listed_printable(within)}"
     if files:
-        return f"a folder with {listed(files)}", "use a file in it"
+        return f"a folder with {listed_printable(files)}", "use a file in it"
     if _has_images(path):
         return "a folder of images", "images are data, and no weights"
     if names:
-        return f"a folder of {listed(sorted(names))}", "it holds no weights that are read here"
+        return (
+            f"a folder of {listed_printable(sorted(names))}",
+            "it holds no weights that are read here",
+        )
     return "an empty folder", "download or copy it again"
 
 

@@ -1,4 +1,7 @@
-"""Find the DenseNet among the tensors of a PyTorch file, whatever is around it or beside it.
+"""Find the DenseNet among the tensors of a file, whatever is around it or beside it.
+
+For PyTorch's files, and for those of Gluon, Flax Linen and Flax NNX whose tensors have the names of
+torchvision once they are read.
 
 The names of torchvision's body, ``conv0``, ``denseblock1.denselayer1.norm1``, ``transition1.conv``,
 are found behind any prefix: wrappers (``module.``, ``encoder_q.``), entries of a training
@@ -12,7 +15,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .._checks import bad
+from .._checks import COUNTED, bad, listed
 from ..weights import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -378,11 +381,9 @@ def _is_linear(shapes: Shapes, leaves: Mapping[str, str]) -> bool:
 
 
 def _counted(shapes: Shapes) -> str:
-    some = ", ".join([*list(shapes)[:3], *(["..."] if len(shapes) > 3 else [])]) or "none"
-    return f"{len(shapes)} others: {some}"
+    return f"{len(shapes)} others: {listed(shapes) or 'none'}"
 
 
 def listed_names(names: list[str]) -> str:
     """The first names, and how many more there are."""
-    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
-    return ", ".join([*names[:LISTED], *more])
+    return listed(names, LISTED, COUNTED)

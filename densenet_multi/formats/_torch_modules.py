@@ -15,7 +15,7 @@ NAMES = ("class_names", "classes", "label_names", "labels", "idx_to_class", "id2
 POOLS = {"AvgPool2d": "avg", "MaxPool2d": "max"}
 OUTPUTS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "softmax"}
 WITHOUT_EFFECT = ("Dropout", "Identity", "Flatten")
-KINDS = {  # classes that compute what a piece does; another one may pad, scale or normalize else
+KINDS = {  # classes that compute what a layer does; another one may pad, scale or normalize else
     ConvSpec: ("Conv2d",),
     BatchNormSpec: ("BatchNorm2d", "SyncBatchNorm", "BatchNormAct2d"),  # the last is timm's
     LinearSpec: ("Linear", "NonDynamicallyQuantizableLinear"),
@@ -64,13 +64,13 @@ def conventions(
     places = {
         canonical.rpartition(".")[0]: name.rpartition(".")[0] for name, canonical in names.items()
     }
-    for layer, piece in layers(spec):
-        module = modules.get(places.get(layer, ""))
-        for name, value in _said(places.get(layer, ""), module, piece) if module else ():
+    for canonical, layer in layers(spec):
+        place = places.get(canonical, "")
+        module = modules.get(place)
+        for name, value in _said(place, module, layer) if module else ():
             if found.setdefault(name, value) != value:
                 raise WeightsError(
-                    f"{places[layer]}: expected the {name} of other layers, {found[name]}, found "
-                    f"{value}"
+                    f"{place}: expected the {name} of other layers, {found[name]}, found {value}"
                 )
     stem = places["features.conv0"].rpartition(".")[0]
     for name, module in modules.items():
@@ -114,18 +114,18 @@ def _kind(module: StandIn) -> str:
     return module.name.rpartition(".")[2]
 
 
-def _said(name: str, module: StandIn, piece: object) -> Iterator[tuple[str, Any]]:
+def _said(name: str, module: StandIn, layer: object) -> Iterator[tuple[str, Any]]:
     said = module.attributes
-    kinds = next((kinds for spec, kinds in KINDS.items() if isinstance(piece, spec)), ())
+    kinds = next((kinds for spec, kinds in KINDS.items() if isinstance(layer, spec)), ())
     if kinds and _kind(module) not in kinds:
         raise WeightsError(
             f"{name}: expected {kinds[0]}, found {_kind(module)}: what that computes is not in the "
             "file"
         )
-    if isinstance(piece, ConvSpec):
-        _expect(name, module, stride=piece.stride, padding=piece.padding, dilation=1, groups=1)
+    if isinstance(layer, ConvSpec):
+        _expect(name, module, stride=layer.stride, padding=layer.padding, dilation=1, groups=1)
         _expect(name, module, padding_mode="zeros")
-    if isinstance(piece, BatchNormSpec):
+    if isinstance(layer, BatchNormSpec):
         if isinstance(said.get("eps"), float):
             yield "bn_eps", said["eps"]
         if isinstance(said.get("momentum"), float):

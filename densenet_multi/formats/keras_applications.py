@@ -1,7 +1,7 @@
 """Keras' models: whole ones, which declare their layers, and weights of keras.applications.
 
 Both Keras 3's ``.keras`` and ``.weights.h5`` and the older ``.h5``. How the files are built: see
-keras_files.py; what is declared: _keras/declared.py; the names of layers: _keras/names.py.
+_keras/files.py; what is declared: _keras/declared.py; the names of layers: _keras/names.py.
 Source: https://github.com/keras-team/keras/blob/master/keras/src/applications/densenet.py
 """
 
@@ -20,17 +20,17 @@ from ..manifest import layers
 from ..weights import WeightsError
 from ._hdf5 import is_keras
 from ._keras.declared import declared_network
+from ._keras.files import DECAY, EPSILON, read_declared, read_weights
 from ._keras.found import Declared
 from ._keras.graph import UndeclaredError, graph_of
 from ._keras.models import declared_models_logits, in_dtype_of, loaded, nchw_answer
 from ._keras.names import canonical_layer, native_layer
 from ._keras.own import looks_like_ours, own_config, read_ours
-from ._keras.pixels import pixels_of, with_pixels
+from ._keras.pixels import pixels_of, with_declared_pixels
 from ._keras.texts import declaration, has_layers_called, layers_have_names, names_in
 from ._keras.writing import different_conventions, write_weights
 from ._notes import unsaid
 from ._told import NOTHING, Told
-from .keras_files import DECAY, EPSILON, read_declared, read_weights
 from .recognize import checkpoint_of
 
 BACKEND = "keras"
@@ -139,7 +139,7 @@ def _declared(path: Path, declared: Declared, declaration: dict[str, Any]) -> Ch
     if activation == "none" and (trained := trained_with(declaration)):
         activation = trained
         notes.append(f"it gives logits, which its loss reads with a {trained}: so does its usage")
-    usage = with_pixels(found.usage, given).stating(
+    usage = with_declared_pixels(found.usage, given).stating(
         image_size=declared.image_size, activation=activation
     )
     notes += [note] if note else []

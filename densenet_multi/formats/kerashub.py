@@ -19,13 +19,13 @@ from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError
+from ._keras.files import DECAY, EPSILON, read_weights
 from ._keras.models import in_dtype_of, loaded, nchw_answer
 from ._keras.texts import names_in
 from ._keras.writing import different_conventions, write_weights
 from ._notes import unsaid
 from ._told import NOTHING, Told
 from .keras_applications import KERASHUB
-from .keras_files import DECAY, EPSILON, read_weights
 from .recognize import checkpoint_of
 
 BACKEND = "keras"

@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import bad, check_names
-from .._files import quoted
 from ..checkpoint import Checkpoint, Usage
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError, check_weights, widest
-from ._kinds import refuse_others
+from ._other_files import refuse_others
 from ._safetensors import (
     PORTABLE_ENTRY,
     TRAINING_STATE_ENTRY,
@@ -102,9 +101,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     if not path.is_dir():
         refuse_others(path, "a safetensors file")
-    other = (
-        f"for another project's checkpoint: densenet-multi convert {quoted(path)} NEW.safetensors"
-    )
+    other = f"for another project's checkpoint: convert({str(path)!r}, 'NEW.safetensors')"
     try:
         metadata, weights = read_safetensors(path)
     except WeightsError as error:
@@ -113,8 +110,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise WeightsError(f"{error}; {other}" if is_other else str(error)) from None
     if TRAINING_STATE_ENTRY in metadata:
         raise WeightsError(
-            f"{path}: expected weights alone, found where a training run stands; its weights are "
-            "in last.safetensors beside it"
+            f"{path}: expected weights alone, found the state of a training run; its weights "
+            "are in last.safetensors beside it"
         )
     if PORTABLE_ENTRY not in metadata:
         raise WeightsError(

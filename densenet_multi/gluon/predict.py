@@ -6,6 +6,7 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
+from .._checks import bad, truth
 from .._inputs import check_complete, check_images
 from ..backends import check_dtype, check_memory_efficient
 from ..spec import DenseNetSpec
@@ -29,7 +30,9 @@ def build(
 
 
 def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
-    return for_inference(model, bfloat16=bfloat16)
+    if truth("bfloat16", bfloat16):
+        raise bad("bfloat16", True, "False: Gluon's network computes in float32 or float64")
+    return for_inference(model)
 
 
 def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # nothing is moved

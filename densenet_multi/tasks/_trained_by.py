@@ -11,12 +11,12 @@ from ..backends import backend_names, first_installed, framework_versions
 from ..checkpoint import Checkpoint
 from ..training.run_folder import CONFIG
 
-PROGRAM = "densenet_multi"
+PACKAGE = "densenet_multi"
 
 
 def source_of(backend_name: str, data: str) -> str:
     """The ``source`` in the usage of weights that ``train`` writes."""
-    return f"{PROGRAM}, {backend_name}, {data}"
+    return f"{PACKAGE}, {backend_name}, {data}"
 
 
 def backend_of(path: str | Path, checkpoint: Checkpoint) -> str | None:
@@ -26,7 +26,7 @@ def backend_of(path: str | Path, checkpoint: Checkpoint) -> str | None:
     may be in a run folder, which states with which backend the run began.
     """
     words = [word.strip() for word in (checkpoint.usage.source or "").split(",")]
-    if len(words) > 1 and words[0] == PROGRAM:
+    if len(words) > 1 and words[0] == PACKAGE:
         named = words[1]
     elif checkpoint.usage.source is None:
         named = _of_run(Path(path).parent / CONFIG)

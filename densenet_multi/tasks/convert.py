@@ -24,7 +24,7 @@ from ..manifest import count_parameters, min_image_size
 from ..reference import predict
 from ..variants import VARIANTS
 from ..weights import widest
-from .stated import ClassNames, with_outputs, with_pixels
+from ._stated import ClassNames, with_outputs, with_stated_pixels
 
 VERIFIED_IMAGES = 4
 REFERENCE = "the NumPy reference"
@@ -95,7 +95,7 @@ def convert(
         destination, "destination_format"
     )
     _check_is_free(destination, destination_format)
-    original = with_pixels(
+    original = with_stated_pixels(
         formats.read(source, source_format, variant=variant, prefix=prefix),
         mean=mean,
         std=std,

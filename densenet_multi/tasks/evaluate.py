@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, check_names, integer
+from .._checks import COUNTED, ConfigError, check_names, integer, listed
 from ..backends import backend_names, framework_versions
 from ..checkpoint import Checkpoint
 from ..data import Examples, load_held_out
@@ -225,7 +225,7 @@ def class_scores(
     positive = usage.class_names[0] if usage.class_names else class_names[1]
     if positive not in class_names:
         raise ConfigError(
-            f"expected the classes of the data, {_listed(list(class_names))}, found {positive!r}"
+            f"expected the classes of the data, {_quoted(list(class_names))}, found {positive!r}"
         )
     index = class_names.index(positive)
 
@@ -254,12 +254,11 @@ def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Intege
         missing = [name for name in class_names if name not in own]
         others = [name for name in own if name not in class_names]
         raise ConfigError(
-            f"expected the classes of the data, found {_listed(others) or 'some twice'} in place "
-            f"of {_listed(missing)}"
+            f"expected the classes of the data, found {_quoted(others) or 'some twice'} in place "
+            f"of {_quoted(missing)}"
         )
     return np.array([own.index(name) for name in class_names])
 
 
-def _listed(names: list[str]) -> str:
-    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
-    return ", ".join([*map(repr, names[:NAMED]), *more])
+def _quoted(names: list[str]) -> str:
+    return listed(map(repr, names), NAMED, COUNTED)

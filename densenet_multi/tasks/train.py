@@ -27,13 +27,13 @@ from ..training.recipe import RECIPES, Recipe
 from ..training.run import Callback, TrainingError
 from ..training.run_folder import (
     BEST,
-    CHECKPOINT,
     CONFIG,
     FINAL,
     HISTORY,
     LAST,
     REPORT,
     SAVE_EVERY,
+    STATE,
     Recorder,
     RunError,
     Stopped,
@@ -111,9 +111,9 @@ def train(
     Arguments:
         options: what is trained, on what, how.
         output: the run folder; None keeps nothing.
-        resume: continue the run in ``output``.
+        resume: resume the run in ``output``.
         callbacks: as for ``fit``.
-        save_every: seconds after which a checkpoint is written within an epoch.
+        save_every: seconds after which the state is saved within an epoch.
         device: "gpu" (an error if none is found) or "cpu"; None uses a GPU if available.
         memory_efficient: as for a backend's ``build``; a run may be resumed with or without it.
         say: called with sentences for the user.
@@ -129,11 +129,11 @@ def train(
     if output is None:
         return _train(options, None, callbacks, say, **how)
     with claimed(output):
-        found = [name for name in (CONFIG, CHECKPOINT, REPORT) if (output / name).exists()]
+        found = [name for name in (CONFIG, STATE, REPORT) if (output / name).exists()]
         if found and not resume:
             raise RunError(
                 f"{output}: expected a folder without a run, found one; pass resume=True to "
-                "continue it, or another output="
+                "resume it, or another output="
             )
         if found and CONFIG not in found:
             raise RunError(
@@ -157,7 +157,7 @@ def train(
         except TrainingError:
             raise  # the history shows how it diverged
         except (ImportError, OSError, ValueError):
-            if not found and not (output / CHECKPOINT).exists():  # it never began
+            if not found and not (output / STATE).exists():  # it never began
                 for name in (CONFIG, HISTORY):
                     (output / name).unlink(missing_ok=True)
             raise
@@ -210,12 +210,12 @@ def _train(
     except TrainingError as error:
         if output is None:
             raise
-        if not (output / CHECKPOINT).exists():
+        if not (output / STATE).exists():
             how = f"{output / HISTORY} is kept; start again with another output="
             raise TrainingError(f"{error}; {how}") from None
         how = f"weights={str(output / LAST)!r}, another output= and a lower learning_rate="
         raise TrainingError(
-            f"{error}; the last good weights are kept; continue with {how}"
+            f"{error}; the last good weights are kept; start again with {how}"
         ) from None
     report = _report(options, backend, start, data, history)
     kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
@@ -344,7 +344,7 @@ def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[None]:
 
 
 def _how_to_resume(output: Path) -> str:
-    return f"continue with: train(output={str(output)!r}, resume=True)"
+    return f"resume with: train(output={str(output)!r}, resume=True)"
 
 
 def origin_of(final: dict[str, Any]) -> str:
@@ -358,7 +358,7 @@ def _where(output: Path, steps: int, options: Options) -> str:
     if not steps:
         network = options.weights or options.recipe.variant
         what = f"{network}, {options.recipe_name} recipe, {options.data}"
-        return f"{output}: no checkpoint yet; starting from the beginning ({what})"
+        return f"{output}: no saved state yet; starting from the beginning ({what})"
     return f"{output}: resuming after step {steps:,}"
 
 

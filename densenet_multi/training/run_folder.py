@@ -4,8 +4,8 @@ The folder holds ``config.json`` (the options of the run), ``checkpoint.safetens
 see state.py), ``last.safetensors`` and ``best.safetensors`` (portable weights), ``history.jsonl``
 (a line for every epoch and for every ``LOG_EVERY``-th step), ``curve.svg`` and, at the end,
 ``report.json`` and, where the recipe averages weights or recomputes running statistics,
-``final.safetensors``. Each file is replaced atomically. Files derived from the checkpoint are
-written after it; resuming makes them agree with it.
+``final.safetensors``. Each file is replaced atomically. Files derived from the state are written
+after it; resuming makes them agree with it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .state import TrainingState, load_state, save_state
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
 CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
-CHECKPOINT, LAST, BEST = "checkpoint.safetensors", "last.safetensors", "best.safetensors"
-FINAL = "final.safetensors"
+STATE = "checkpoint.safetensors"  # a TrainingState; the name is older than the class Checkpoint
+LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
 
 
 class RunError(ValueError):
@@ -59,7 +59,7 @@ def claimed(path: Path) -> Iterator[None]:
                 f"{path}: expected a free run folder, found another process that writes it; "
                 "wait for it, or pass another output="
             ) from None
-        for file in (CONFIG, REPORT, HISTORY, CHECKPOINT, LAST, BEST, FINAL, "curve.svg"):
+        for file in (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg"):
             for half_written in path.glob(f".{file}.*"):
                 half_written.unlink()
         yield
@@ -119,12 +119,12 @@ class Recorder:
         self.stop = False
 
     def resume(self) -> TrainingState | None:
-        """The state of the run, or None before its first checkpoint; the other files then agree.
+        """The state of the run, or None before it is first saved; the other files then agree.
 
-        Raises ``RunError`` if the checkpoint belongs to another network, ``WeightsError`` if it is
+        Raises ``RunError`` if the state belongs to another network, ``WeightsError`` if it is
         damaged.
         """
-        path = self.path / CHECKPOINT
+        path = self.path / STATE
         if not path.exists():
             replace_file(self.path / HISTORY, b"")
             return None
@@ -160,12 +160,12 @@ class Recorder:
             raise Stopped
 
     def save(self, state: TrainingState) -> None:
-        """Write the checkpoint, then the files derived from it.
+        """Write the state, then the files derived from it.
 
-        Raises ``TrainingError`` if a weight is not finite; the last checkpoint is then kept.
+        Raises ``TrainingError`` if a weight is not finite; the last saved state is then kept.
         """
         check_finite(state.steps, state.weights, state.velocity)
-        save_state(self.path / CHECKPOINT, self._spec, state)
+        save_state(self.path / STATE, self._spec, state)
         self._write_weights(state)
         self._saved = time.monotonic()
 

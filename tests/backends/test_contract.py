@@ -38,7 +38,11 @@ def test_a_class_has_its_specs_docstring(module, name):
     text = getattr(module, name).__doc__
     own = OWN_DOCSTRINGS.get(name)  # Features and DenseNet are built from the same spec
     assert text.startswith(own or inspect.cleandoc(getattr(spec_module, CLASSES[name]).__doc__))
-    assert f"``{name}(spec)`` is built from a ``{CLASSES[name]}``" in text
+    assert f"Built from a ``{CLASSES[name]}``, in {module.FRAMEWORK}'s own layers." in text
+
+
+def test_the_maps_of_the_stages_are_explained(module):
+    assert module.Features.stages.__doc__ == "The map after each stage, {stage: map}."
 
 
 def test_fit_refuses_an_argument_that_does_not_exist(module):

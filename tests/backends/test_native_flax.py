@@ -13,7 +13,7 @@ from cases import images, labels, small
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.flax._layers import MaxPool
 from densenet_multi.flax.faster import for_training
-from densenet_multi.flax.faster._layers import BatchNorm, PointwiseConv
+from densenet_multi.flax.faster._training_layers import BatchNorm, PointwiseConv
 from densenet_multi.flax.faster.training import SharingBlock
 from densenet_multi.flax.weights import precision
 from densenet_multi.spec import PoolSpec

@@ -1,5 +1,6 @@
 """Flags: named in commands/ only, and in place of arguments in what the library says."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from densenet_multi.commands import main
 from densenet_multi.commands.flags import in_flags
 
 PACKAGE = Path(dm.__path__[0])
-OWN_COMMANDS = {PACKAGE / "data" / "make_sample.py"}  # has flags of its own
+LIBRARY = sorted({*PACKAGE.rglob("*.py")} - {*PACKAGE.rglob("commands/*.py")})
 FLAGS = {
     flag
     for command in main.commands.values()
@@ -24,9 +25,21 @@ FLAGS = {
 def test_the_library_names_no_flag():
     found = {
         f"{path.relative_to(PACKAGE)}: {line.strip()}"
-        for path in {*PACKAGE.rglob("*.py")} - {*PACKAGE.rglob("commands/*.py")} - OWN_COMMANDS
+        for path in LIBRARY
         for line in path.read_text("utf-8").splitlines()
         if FLAGS & set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)) and "nvidia-smi" not in line
+    }
+    assert not found
+
+
+def test_the_library_types_no_command_line():
+    """It names calls, which a command translates; a docstring may name a ``command``."""
+    found = {
+        f"{path.relative_to(PACKAGE)}: {node.value}"
+        for path in LIBRARY
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.search(r"(?<!`)densenet-multi [a-z]", node.value)
     }
     assert not found
 
@@ -101,8 +114,8 @@ def test_what_was_typed_is_no_argument(typed, text):
 
 
 def test_a_folder_called_as_a_command_or_a_flag_does_not_hide_it():
-    text = "train: continue with: train(output='train', resume=True), or another output="
-    expected = "train: continue with: densenet-multi train --output train --resume, or another "
+    text = "train: resume with: train(output='train', resume=True), or another output="
+    expected = "train: resume with: densenet-multi train --output train --resume, or another "
     assert spoken("train", text, output=Path("train")) == expected + "--output"
 
 

@@ -460,14 +460,14 @@ def test_choose_refuses_a_class_that_is_too_small():
 
 
 def test_making_a_sample_without_the_official_data_says_what_is_missing(tmp_path, capsys):
-    arguments = ["--data-dir", str(tmp_path / "absent"), "--output", str(tmp_path / "output")]
+    arguments = [str(tmp_path / "absent"), str(tmp_path / "output")]
     assert make_sample.main(arguments) == 4
     assert "apt-get install dataset-fashion-mnist" in capsys.readouterr().err
 
 
 @needs_debian
 def test_the_sample_can_be_made_again_from_the_official_data(tmp_path, capsys):
-    assert make_sample.main(["--data-dir", str(DEBIAN), "--output", str(tmp_path)]) == 0
+    assert make_sample.main([str(DEBIAN), str(tmp_path)]) == 0
     made = sorted(tmp_path.iterdir())
     assert {path.stem for path in made} == set(OFFICIAL_SHA256)
     printed = capsys.readouterr().out

@@ -22,7 +22,7 @@ from densenet_multi.formats._keras.graph import (
 )
 from densenet_multi.formats._keras.models import STOCK, classes_in
 from densenet_multi.formats._keras.own import own_config
-from densenet_multi.formats._keras.pixels import pixels_of, with_pixels
+from densenet_multi.formats._keras.pixels import pixels_of, with_declared_pixels
 from densenet_multi.formats.keras_applications import trained_with
 from keras_declarations import USUAL, Model, conv, network, norm_relu
 
@@ -463,7 +463,7 @@ def test_the_preparation_of_the_usage_is_what_the_layers_do(case):
     images = np.random.default_rng(0).uniform(0, 1, (2, 5, 5, 3)).astype(np.float32)
     expected = rule(images.astype(np.float64) * high)
     given, note = pixels_of(steps(*calls), STORED, 3)
-    usage = with_pixels(dm.Usage(), given)
+    usage = with_declared_pixels(dm.Usage(), given)
     actual = normalise(images.transpose(0, 3, 1, 2), usage).transpose(0, 2, 3, 1)
     np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=2e-6 * np.abs(expected).max())
     prepared = Preparation(5, 3, usage)(images.transpose(0, 3, 1, 2))
@@ -477,10 +477,10 @@ def test_an_assumed_mean_is_dropped_where_layers_state_the_pixels():
         image_size=224, value_range=(0, 1), mean=(0.4,), std=(0.2,),
         assumed=("image_size", "value_range", "mean", "std"),
     )  # fmt: skip
-    usage = with_pixels(imagenet, {"value_range": (-1.0, 1.0)})
+    usage = with_declared_pixels(imagenet, {"value_range": (-1.0, 1.0)})
     assert (usage.mean, usage.std, usage.image_size) == (None, None, 224)
     assert set(usage.assumed) == {"image_size", "value_range"}
-    assert with_pixels(imagenet, {}) is imagenet
+    assert with_declared_pixels(imagenet, {}) is imagenet
 
 
 @pytest.mark.parametrize(
@@ -542,8 +542,9 @@ def test_the_declaration_of_this_packages_model_holds_its_configuration():
         assert own_config({**ours, **more}) == config
     assert own_config({**ours, "module": "others.model"}) is None
     assert own_config({"class_name": "Functional", "config": {"layers": []}}) is None
-    with pytest.raises(dm.WeightsError, match="rewritten for inference"):
-        own_config({**ours, "class_name": "densenet_multi>InferenceDenseNet"})
+    for name in ("InferenceDenseNet", "OptimizedDenseNet"):  # the second one is of older files
+        with pytest.raises(dm.WeightsError, match="rewritten for inference"):
+            own_config({**ours, "class_name": f"densenet_multi>{name}"})
     spec["config"]["unknown"] = 1
     with pytest.raises(dm.WeightsError, match="found a damaged one"):
         own_config(ours)

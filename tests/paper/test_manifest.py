@@ -287,15 +287,15 @@ def test_the_smallest_image_size_works_and_one_pixel_less_does_not(config):
 def test_every_size_is_how_often_a_window_fits(config, more_height, more_width):
     """Count the positions of the window one by one, instead of by the formula."""
 
-    def fit(piece, size):
-        last = size + 2 * piece.padding - piece.kernel_size
-        return len(range(0, last + 1, piece.stride))
+    def fit(layer, size):
+        last = size + 2 * layer.padding - layer.kernel_size
+        return len(range(0, last + 1, layer.stride))
 
     spec = config.resolve()
     h, w = dm.min_image_size(spec) + more_height, dm.min_image_size(spec) + more_width
     trace = dict(dm.shape_trace(spec, h, w))
-    for piece in [spec.stem.conv0, spec.stem.pool0]:
-        h, w = (fit(piece, h), fit(piece, w)) if piece else (h, w)
+    for layer in [spec.stem.conv0, spec.stem.pool0]:
+        h, w = (fit(layer, h), fit(layer, w)) if layer else (h, w)
     assert trace["stem"] == (config.num_init_features, h, w)
     for block, transition in spec.stages:
         assert trace[block.name] == (block.out_channels, h, w)
@@ -323,7 +323,7 @@ def test_multiply_adds_are_those_of_each_layer_at_its_own_size(config, more):
     conv0 = spec.stem.conv0
     after_conv0 = (side + 2 * conv0.padding - conv0.kernel_size) // conv0.stride + 1
     tensors, expected = dm.tensors(spec), Counter()
-    for name, piece in manifest.layers(spec):
+    for name, layer in manifest.layers(spec):
         stage = name.removeprefix("features.").split(".")[0]
         if name == "features.conv0":
             stage, area = "stem", after_conv0**2
@@ -331,7 +331,7 @@ def test_multiply_adds_are_those_of_each_layer_at_its_own_size(config, more):
             area = areas[f"denseblock{stage.removeprefix('transition')}"]
         else:
             area = areas.get(stage, 1)
-        if not isinstance(piece, BatchNormSpec):
+        if not isinstance(layer, BatchNormSpec):
             expected[stage] += tensors[f"{name}.weight"].size * area
     actual = {stage.name: stage.multiply_adds for stage in dm.profile(spec, side, side)}
     assert {name: n for name, n in actual.items() if n} == expected

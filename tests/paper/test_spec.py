@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import densenet_multi as dm
-from densenet_multi import _spec_dict as pieces
 from densenet_multi import spec as spec_module
 from densenet_multi._checks import floor_of_decimal
-from densenet_multi._spec_dict import from_dict, to_dict
+from densenet_multi._spec_dict import KINDS, from_dict, to_dict
 from densenet_multi.spec import SCHEMA_VERSION
 from strategies import configs, decimals
 
@@ -203,13 +202,13 @@ def test_a_configuration_cannot_be_changed():
             setattr(dm.DenseNetConfig(), field, 1)
 
 
-def test_a_spec_and_its_pieces_cannot_be_changed():
+def test_a_spec_and_its_parts_cannot_be_changed():
     spec = dm.get_spec("d2l")
-    pieces = [spec, spec.stem, spec.stem.conv0, spec.stem.norm0, spec.stem.pool0, spec.classifier]
-    pieces += [spec.stages[0][0], spec.stages[0][0].layers[0], spec.stages[0][1]]
-    for piece in pieces:
+    parts = [spec, spec.stem, spec.stem.conv0, spec.stem.norm0, spec.stem.pool0, spec.classifier]
+    parts += [spec.stages[0][0], spec.stages[0][0].layers[0], spec.stages[0][1]]
+    for part in parts:
         with pytest.raises(FrozenInstanceError):
-            setattr(piece, fields(piece)[0].name, None)
+            setattr(part, fields(part)[0].name, None)
 
 
 @given(configs())
@@ -232,9 +231,9 @@ def test_a_difference_in_any_field_makes_another_configuration_and_another_spec(
     }  # fmt: skip
     changed = dm.DenseNetConfig(**{field: other[field]})
     assert changed != dm.DenseNetConfig()
-    pieces = ("stem", "stages", "norm5", "classifier", "global_pool")
+    parts = ("stem", "stages", "norm5", "classifier", "global_pool")
     resolved, default = changed.resolve(), dm.DenseNetConfig().resolve()
-    assert any(getattr(resolved, p) != getattr(default, p) for p in pieces)
+    assert any(getattr(resolved, p) != getattr(default, p) for p in parts)
 
 
 @given(configs())
@@ -336,19 +335,19 @@ def test_a_bad_value_in_json_is_refused_like_one_in_python():
             dm.DenseNetConfig.from_json(json_of(**{field: value}))
 
 
-# --- Pieces as plain data -----------------------------------------------------------------------
+# --- Parts as plain data ------------------------------------------------------------------------
 
 
 @given(configs())
 @settings(deadline=None, max_examples=25)
-def test_every_piece_of_a_spec_survives_plain_data_and_json(config):
+def test_every_part_of_a_spec_survives_plain_data_and_json(config):
     spec = config.resolve()
     block, last = spec.stages[0]
     leaves = [spec.norm5, spec.classifier]
-    for piece in [config, spec, spec.stem, block, block.layers[0], last, *leaves]:
-        plain = to_dict(piece)
-        assert from_dict(plain) == piece
-        assert from_dict(json.loads(json.dumps(plain))) == piece
+    for part in [config, spec, spec.stem, block, block.layers[0], last, *leaves]:
+        plain = to_dict(part)
+        assert from_dict(plain) == part
+        assert from_dict(json.loads(json.dumps(plain))) == part
 
 
 def test_plain_data_of_an_unknown_kind_is_refused():
@@ -358,10 +357,10 @@ def test_plain_data_of_an_unknown_kind_is_refused():
         from_dict({"in_channels": 3})
 
 
-def test_plain_data_has_every_kind_of_piece():
+def test_plain_data_has_every_kind_of_part():
     kinds = {v for v in vars(spec_module).values() if isinstance(v, type) and v.__module__
              == spec_module.__name__}  # fmt: skip
-    assert set(pieces.KINDS.values()) == kinds
+    assert set(KINDS.values()) == kinds
 
 
 # --- What a configuration resolves to -----------------------------------------------------------
@@ -431,11 +430,11 @@ def test_every_layer_takes_the_channels_that_the_one_before_it_gives(config):
 @settings(deadline=None, max_examples=50)
 def test_epsilon_decay_and_the_bias_switch_reach_every_layer(config):
     found = list(dm.manifest.layers(config.resolve()))
-    for _, piece in found:
-        if isinstance(piece, spec_module.BatchNormSpec):
-            assert (piece.eps, piece.decay) == (config.bn_eps, config.bn_decay)
-        if isinstance(piece, spec_module.ConvSpec):
-            assert piece.bias == config.conv_bias
+    for _, layer in found:
+        if isinstance(layer, spec_module.BatchNormSpec):
+            assert (layer.eps, layer.decay) == (config.bn_eps, config.bn_decay)
+        if isinstance(layer, spec_module.ConvSpec):
+            assert layer.bias == config.conv_bias
 
 
 def test_the_imagenet_stem_is_a_7x7_convolution_and_a_3x3_max_pooling_both_of_stride_2():

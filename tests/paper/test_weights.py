@@ -461,7 +461,7 @@ def test_a_safetensors_file_of_another_program_is_refused(path, metadata):
     write(path, {"weight": ("F32", (1,), bytes(4))}, metadata)
     assert refusal(path) == (
         "expected a file of save_weights, found no spec in its metadata; for another project's "
-        f"checkpoint: densenet-multi convert {path} NEW.safetensors"
+        f"checkpoint: convert({str(path)!r}, 'NEW.safetensors')"
     )
 
 

@@ -393,7 +393,7 @@ def files_without(tests: Path, names: list[str]) -> list[Path]:
         files = ["spec", "rules"]
     elif names in (FIRST, OTHERS):
         # a test that counts on any one backend goes red without the first, or with nothing but it
-        files = ["rules", "inputs", "cli", "readme", "evaluate", "lockstep"]
+        files = ["rules", "inputs", "commands", "readme", "evaluate", "lockstep"]
     else:
         files = ["rules", "inputs"]
     return [next(tests.rglob(f"test_{file}.py")) for file in files]

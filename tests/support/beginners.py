@@ -22,12 +22,14 @@ class Tensor(NamedTuple):
 
 
 @contextmanager
-def beginners_network(backend: str, rival: Any, size: int) -> Iterator[tuple[Any, list[Tensor]]]:
+def beginners_network(
+    backend_name: str, rival: Any, size: int
+) -> Iterator[tuple[Any, list[Tensor]]]:
     """The network for images of this size, and its tensors; inside, all of it is float64."""
-    if backend == "torch":
+    if backend_name == "torch":
         network = rival.beginners_network(size).double()
         yield network, list(_of_torch(network))
-    elif backend == "keras":
+    elif backend_name == "keras":
         from tensorflow import keras
 
         policy = keras.config.dtype_policy()
@@ -39,7 +41,7 @@ def beginners_network(backend: str, rival: Any, size: int) -> Iterator[tuple[Any
         finally:
             keras.config.set_floatx("float32")
             keras.config.set_dtype_policy(policy)
-    elif backend == "gluon":
+    elif backend_name == "gluon":
         import mxnet as mx
 
         network = rival.beginners_network(size)

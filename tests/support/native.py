@@ -5,17 +5,17 @@ from typing import Any
 import numpy as np
 
 
-def make(name: str, kind: Any, piece: Any) -> Any:
+def make(name: str, kind: Any, part: Any) -> Any:
     """A building block with that framework's own initial weights."""
     if name == "gluon":
-        layer = kind(piece)
+        layer = kind(part)
         layer.initialize()
         return layer
     if name == "flax":
         from flax import nnx
 
-        return kind(piece, rngs=nnx.Rngs(0))
-    return kind(piece)
+        return kind(part, rngs=nnx.Rngs(0))
+    return kind(part)
 
 
 def call(name: str, layer: Any, x: np.ndarray, *, training: bool = False) -> np.ndarray:

@@ -65,13 +65,16 @@ class Deviations:
 
     largest: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def note(self, tier: str, backend: str, value: float) -> None:
-        self.largest[tier, backend] = max(value, self.largest.get((tier, backend), 0.0))
+    def note(self, tier: str, backend_name: str, value: float) -> None:
+        key = tier, backend_name
+        self.largest[key] = max(value, self.largest.get(key, 0.0))
 
     def check(
-        self, tier: str, backend: str, value: float, what: str, *, amplified: float = 0.0
+        self, tier: str, backend_name: str, value: float, what: str, *, amplified: float = 0.0
     ) -> None:
         value = float(value) / max(1.0, float(amplified))  # execnet sends no NumPy number
-        self.note(tier, backend, value)
+        self.note(tier, backend_name, value)
         limit = TIERS[tier].tolerance
-        assert value <= limit, f"{backend}: {what} deviates by {value:.2e}, {tier} allows {limit}"
+        assert value <= limit, (
+            f"{backend_name}: {what} deviates by {value:.2e}, {tier} allows {limit}"
+        )

@@ -13,7 +13,7 @@ from densenet_multi.checkpoint import IMAGENET, MAY_BE_ASSUMED
 from densenet_multi.commands import main
 from densenet_multi.formats.recognize import implied_usage
 from densenet_multi.tasks import convert
-from densenet_multi.tasks.stated import read_class_names, with_outputs, with_pixels
+from densenet_multi.tasks._stated import read_class_names, with_outputs, with_stated_pixels
 
 SPEC = small("bottleneck", bn_eps=1e-5, bn_decay=0.9)  # 3 channels, 4 classes
 THREE = "0.5,0.4,0.3"
@@ -180,17 +180,17 @@ def test_imagenets_usage_is_assumed_until_it_is_stated(tmp_path):
     shown = run("inspect", tmp_path / "a.safetensors").stdout
     assert "ostrich, ..." in shown  # the first ten
     assert "brambling" not in shown
-    stated = with_pixels(back, mean=IMAGENET.mean, std=IMAGENET.std, image_size=224)
+    stated = with_stated_pixels(back, mean=IMAGENET.mean, std=IMAGENET.std, image_size=224)
     assert stated.usage.assumed == ("value_range", "class_names")
 
 
 def test_an_assumed_mean_is_dropped_with_a_note_where_another_range_is_stated():
     spec = dm.get_spec("densenet121", num_classes=2)
     assumed = dm.Checkpoint(spec, {}, implied_usage(spec.config))
-    stated = with_pixels(assumed, value_range=(0, 255))
+    stated = with_stated_pixels(assumed, value_range=(0, 255))
     assert (stated.usage.mean, stated.usage.std) == (None, None)
     assert "mean and std that are usual were dropped" in stated.notes[-1]
-    assert with_pixels(assumed, image_size=96).notes == ()
+    assert with_stated_pixels(assumed, image_size=96).notes == ()
 
 
 # --- Class names --------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_values_that_do_not_fit_are_refused_and_nothing_is_written(options, mess
 
 def test_stating_nothing_changes_nothing():
     made = dm.Checkpoint(SPEC, {}, dm.Usage(mean=(0, 0, 0), image_size=5))
-    assert with_pixels(made) == made
+    assert with_stated_pixels(made) == made
     assert with_outputs(made, None, None) == made
 
 

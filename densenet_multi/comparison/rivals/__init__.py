@@ -3,7 +3,8 @@
 A *beginner's network* is the one that this package calls "d2l", as somebody might write it who has
 read the paper, knows the framework, and has neither a specification nor a library to lean on. The
 tests prove it to be the same function. A *framework's network* is the DenseNet that the framework's
-own project ships. Both are trained in a plain loop.
+own project ships; Flax ships none, and a beginner's takes its place. Both are trained in a plain
+loop.
 """
 
 from __future__ import annotations

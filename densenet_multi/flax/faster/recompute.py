@@ -15,9 +15,10 @@ from flax import nnx
 from jax import Array
 
 from ..._checks import ConfigError
+from ...backends import Level
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseLayer
-from ._layers import BatchNorm, moments, moments_gradient, move, normalized
+from ._training_layers import BatchNorm, moments, moments_gradient, move, normalized
 from .exchange import Kinds
 
 
@@ -37,8 +38,8 @@ class RecomputingBlock(DenseBlock):
         plan, weights, masks, end = list[Layer](), [], [], x.shape[-1]
         for layer in layers:
             start, end = end, end + layer.pairs()[-1][1].out_features
-            steps, its = zip(*(Step.split(*pair) for pair in layer.pairs()), strict=True)
-            plan.append(Layer(start, end, steps))
+            pairs, its = zip(*(Pair.split(*pair) for pair in layer.pairs()), strict=True)
+            plan.append(Layer(start, end, pairs))
             weights.append(its)
             ones = jnp.ones((*x.shape[:-1], end - start), x.dtype)
             masks.append(layer.dropout(ones) if layer.spec.drop_rate else None)
@@ -53,20 +54,20 @@ class FullyRecomputingBlock(RecomputingBlock):
     keeps_convolutions = False
 
 
-RECOMPUTING: dict[bool | str, Kinds] = {
+RECOMPUTING: dict[Level, Kinds] = {
     "some": {DenseLayer: RecomputingLayer, DenseBlock: RecomputingBlock},
     "max": {DenseLayer: RecomputingLayer, DenseBlock: FullyRecomputingBlock},
 }
 
 
-class Step(NamedTuple):
+class Pair(NamedTuple):
     """A BatchNorm, a ReLU and a convolution, without their parameters."""
 
     epsilon: float
     conv: Any
 
     @classmethod
-    def split(cls, norm: nnx.BatchNorm, conv: nnx.Conv) -> tuple["Step", tuple[Any, ...]]:
+    def split(cls, norm: nnx.BatchNorm, conv: nnx.Conv) -> tuple["Pair", tuple[Any, ...]]:
         usual = type(norm) in (nnx.BatchNorm, BatchNorm) and norm.use_scale and norm.use_bias
         if not usual or norm.axis_name is not None:  # what else it does would be bypassed
             raise ConfigError(
@@ -87,15 +88,15 @@ class Layer(NamedTuple):
 
     start: int
     end: int
-    steps: tuple[Step, ...]
+    pairs: tuple[Pair, ...]
 
 
-def run(steps: Sequence[Step], weights: Any, x: Array, found: Any) -> tuple[Array, list[Any]]:
-    """The output of the last step, and the inputs of each: maps and their moments."""
+def run(pairs: Sequence[Pair], weights: Any, x: Array, found: Any) -> tuple[Array, list[Any]]:
+    """The output of the last pair, and the inputs of each: maps and their moments."""
     inputs = []
-    for step, its in zip(steps, weights, strict=True):
+    for pair, its in zip(pairs, weights, strict=True):
         inputs.append((x, found or moments(x)))
-        x, found = step(its, *inputs[-1]), None
+        x, found = pair(its, *inputs[-1]), None
     return x, inputs
 
 
@@ -114,7 +115,7 @@ def _forward(keeps: bool, plan: Sequence[Layer], weights: Any, masks: Any, x: Ar
     maps = write(jnp.zeros((*x.shape[:-1], plan[-1].end), x.dtype), x, 0)
     known, found, kept = moments(x), [], []
     for layer, its, mask in zip(plan, weights, masks, strict=True):
-        new, inputs = run(layer.steps, its, maps[..., : layer.start], known)
+        new, inputs = run(layer.pairs, its, maps[..., : layer.start], known)
         found.append([of_input for _, of_input in inputs])
         kept.append(inputs[1:] if keeps else [])
         if mask is not None:
@@ -127,7 +128,7 @@ def _forward(keeps: bool, plan: Sequence[Layer], weights: Any, masks: Any, x: Ar
 def _backward(keeps: bool, plan: Sequence[Layer], inputs: Any, gradients: Any) -> Any:
     weights, masks, maps, (means, variances), kept = inputs
     gradient, of_weights = gradients[0], list[Any]()
-    for (start, end, steps), its, mask, inner in reversed(
+    for (start, end, pairs), its, mask, inner in reversed(
         [*zip(plan, weights, masks, kept, strict=True)]
     ):
         of_new = gradient[..., start:end]
@@ -135,10 +136,10 @@ def _backward(keeps: bool, plan: Sequence[Layer], inputs: Any, gradients: Any) -
             of_new *= mask
         of_its = list[Any]()
         first = maps[..., :start], (means[:start], variances[:start])
-        size = 1 if keeps else len(steps)
+        size = 1 if keeps else len(pairs)
         for number, (x, found) in reversed([*enumerate([first, *inner])]):
             part = slice(number, number + size)
-            of_part, of_new = recomputed_gradients(steps[part], its[part], x, found, of_new)
+            of_part, of_new = recomputed_gradients(pairs[part], its[part], x, found, of_new)
             of_its = [*of_part, *of_its]
         gradient = write(gradient, gradient[..., :start] + of_new, 0)
         of_weights.insert(0, tuple(of_its))
@@ -146,14 +147,14 @@ def _backward(keeps: bool, plan: Sequence[Layer], inputs: Any, gradients: Any) -
 
 
 def recomputed_gradients(
-    steps: Sequence[Step], weights: Any, x: Array, found: Any, gradient: Array
+    pairs: Sequence[Pair], weights: Any, x: Array, found: Any, gradient: Array
 ) -> tuple[Any, Array]:
-    """The gradients of a step or two, from that of the last output."""
+    """The gradients of a pair or two, from that of the last output."""
     mean, variance = found
     # XLA merges equal computations and would keep their result: these wait for the gradient, for
     # all of it, since XLA would compute a single number of it separately
     nothing = jnp.minimum(jnp.abs(gradient).max(), 0).astype(mean.dtype)
-    _, back, _ = jax.vjp(partial(run, steps), weights, x, (mean + nothing, variance), has_aux=True)
+    _, back, _ = jax.vjp(partial(run, pairs), weights, x, (mean + nothing, variance), has_aux=True)
     of_weights, of_x, of_moments = back(gradient)
     return of_weights, of_x + moments_gradient(x, mean, *of_moments)
 

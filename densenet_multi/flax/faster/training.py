@@ -12,14 +12,15 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ...backends import Level
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseLayer, DenseNet
-from ._layers import BatchNorm, PointwiseConv, moments, move, normalized
+from ._training_layers import BatchNorm, PointwiseConv, moments, move, normalized
 from .exchange import Kinds, exchange
 from .recompute import RECOMPUTING
 
 
-def for_training(model: DenseNet, *, memory_efficient: bool | str = False) -> DenseNet:
+def for_training(model: DenseNet, *, memory_efficient: Level = False) -> DenseNet:
     return exchange(model, TRAINING[memory_efficient])
 
 
@@ -77,7 +78,7 @@ def rectified(norm: nnx.BatchNorm, maps: Sequence[Map]) -> Array:
     )
 
 
-TRAINING: dict[bool | str, Kinds] = {
+TRAINING: dict[Level, Kinds] = {
     False: {
         DenseLayer: SharingLayer,
         DenseBlock: SharingBlock,

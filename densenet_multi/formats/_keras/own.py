@@ -17,8 +17,8 @@ from ...manifest import layers
 from ...spec import BatchNormSpec, ConvSpec, DenseNetConfig
 from ...weights import Weights, WeightsError, check_weights, widest
 from .._hdf5 import opened
-from ..keras_files import LEAVES, read_variables
 from ..recognize import checkpoint_of, implied_usage
+from .files import LEAVES, read_variables
 
 PACKAGE = "densenet_multi"
 UNSHOWN = "its epsilon, decay, dropout and pooling are assumed: no tensor shows them"
@@ -43,7 +43,7 @@ def own_config(declared: Any) -> DenseNetConfig | None:
         return None
     if "DenseNet" not in class_name or not (is_ours or module == "None"):
         return None
-    if "Inference" in class_name:
+    if "Inference" in class_name or "Optimized" in class_name:  # its name before
         raise WeightsError(INFERENCE)
     known = {f.name for f in fields(DenseNetConfig)}
     given = spec.get("config")
@@ -97,9 +97,9 @@ def _numbered(path: Path, config: DenseNetConfig) -> Weights:
         places.get(re.sub(r"_\d+$", "", name), []).append(name)
     weights: Weights = {}
     numbers = {kind: iter(names) for kind, names in places.items()}
-    for layer, piece in layers(config.resolve()):
-        kind = "conv2d" if isinstance(piece, ConvSpec) else "dense"
-        kind = "batch_normalization" if isinstance(piece, BatchNormSpec) else kind
+    for layer, spec in layers(config.resolve()):
+        kind = "conv2d" if isinstance(spec, ConvSpec) else "dense"
+        kind = "batch_normalization" if isinstance(spec, BatchNormSpec) else kind
         place = next(numbers[kind], "")
         for leaf, array in found.get(place, {}).items():
             weights[f"{layer}.{leaf}"] = array

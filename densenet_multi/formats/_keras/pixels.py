@@ -150,7 +150,7 @@ def _is_for_bytes(scale: Numbers, shift: Numbers) -> bool:
     return max(scale) < 0.2 or max(-b / a for a, b in zip(scale, shift, strict=True)) > 2
 
 
-def with_pixels(usage: Usage, given: Mapping[str, Any]) -> Usage:
+def with_declared_pixels(usage: Usage, given: Mapping[str, Any]) -> Usage:
     """The usage of a network whose pixels are prepared like this; their range is assumed."""
     if not given:
         return usage

@@ -15,7 +15,7 @@ from ...manifest import layers
 from ...spec import BatchNormSpec, ConvSpec
 from .._layouts import TO_CHANNELS_LAST
 from .._notes import differences
-from ..keras_files import DECAY, EPSILON, LEAVES
+from .files import DECAY, EPSILON, LEAVES
 
 
 def write_weights(
@@ -44,8 +44,8 @@ def write_weights(
         import h5py
     numbers: dict[str, Iterator[int]] = {name: count() for name in LEAVES}
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        for layer, piece in layers(checkpoint.spec):
-            kind = _class_of(piece)
+        for layer, spec in layers(checkpoint.spec):
+            kind = _class_of(spec)
             number = next(numbers[kind])
             place = f"layers/{kind}{f'_{number}' if number else ''}/vars"
             group = file.create_group(place if kind == "dense" else within + place)
@@ -62,7 +62,7 @@ def different_conventions(checkpoint: Checkpoint, models: str) -> list[str]:
     return differences(checkpoint, models, (EPSILON, DECAY), "Keras'", "biased")
 
 
-def _class_of(piece: object) -> str:
-    if isinstance(piece, ConvSpec):
+def _class_of(spec: object) -> str:
+    if isinstance(spec, ConvSpec):
         return "conv2d"
-    return "batch_normalization" if isinstance(piece, BatchNormSpec) else "dense"
+    return "batch_normalization" if isinstance(spec, BatchNormSpec) else "dense"

@@ -1,14 +1,15 @@
 """Give blocks other classes, which compute the same function: see ``faster/__init__.py``."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from ..model import DenseNet
+from mxnet.gluon import Block
 
 Kinds = Mapping[type, type]
+Model = TypeVar("Model", bound=Block)  # a network, or one dense block of it
 
 
-def exchange(model: DenseNet, kinds: Kinds) -> DenseNet:
+def exchange(model: Model, kinds: Kinds) -> Model:
     """Give each block whose class is a key of ``kinds`` the class that it maps to."""
 
     def change(block: Any) -> None:

@@ -15,6 +15,7 @@ from mxnet.gluon import HybridBlock
 from mxnet.ndarray.register import _imperative_invoke
 
 from ..._checks import ConfigError
+from ...backends import Level
 from ..layers import concat, operators, relu
 from ..model import DenseBlock, DenseLayer, DenseNet, Features
 from .exchange import Kinds
@@ -63,7 +64,7 @@ class ImperativeDenseNet(Imperative, DenseNet):
     pass
 
 
-RECOMPUTING: dict[bool | str, Kinds] = {
+RECOMPUTING: dict[Level, Kinds] = {
     level: {
         DenseLayer: RecomputingLayer,
         DenseBlock: block,

@@ -6,18 +6,20 @@ only at block boundaries.
 
 from typing import Any
 
+from ...backends import Level
 from ...spec import DenseBlockSpec
 from ..model import DenseBlock, DenseNet
 from .exchange import Kinds, exchange
 from .recompute import RECOMPUTING, join
 
 
-def for_training(model: DenseNet, *, memory_efficient: bool | str = False) -> DenseNet:
+def for_training(model: DenseNet, *, memory_efficient: Level = False) -> DenseNet:
+    kinds = TRAINING[memory_efficient]
     if memory_efficient:
-        return exchange(model, RECOMPUTING[memory_efficient])
+        return exchange(model, kinds)
     for spec, _ in model.spec.stages:
         if is_aligned(spec):
-            exchange(getattr(model.features, spec.name), JOINING)
+            exchange(getattr(model.features, spec.name), kinds)
     return model
 
 
@@ -33,4 +35,4 @@ class JoiningBlock(DenseBlock):
         return x
 
 
-JOINING: Kinds = {DenseBlock: JoiningBlock}
+TRAINING: dict[Level, Kinds] = {False: {DenseBlock: JoiningBlock}, **RECOMPUTING}

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from ..._checks import ConfigError
+from ...backends import Level
 from .._layers import BatchNormalization, Conv2D, biased, fused_batch_norm
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseNet
@@ -24,17 +25,17 @@ class RecomputingBlock(DenseBlock):
     def call(self, x: Any) -> Any:
         if not called_for_training(x):
             return super().call(x)
-        plan, masks = list[list[Step]](), list[Any]()
+        plan, masks = list[list[Pair]](), list[Any]()
         for spec in self.spec.layers:
             layer = getattr(self, spec.name)
             pairs = [(layer.norm1, layer.conv1), (layer.norm2, layer.conv2)]
-            plan.append([Step(norm, conv) for norm, conv in pairs if norm is not None])
+            plan.append([Pair(norm, conv) for norm, conv in pairs if norm is not None])
             shape = [*tf.unstack(tf.shape(x)[:3]), plan[-1][-1].conv.filters]
             masks.append(layer.dropout(tf.ones(shape, x.dtype)) if spec.drop_rate else None)
         maps, found = recomputed(self.keeps_convolutions, plan, masks, x)
-        for steps, its in zip(plan, found, strict=True):
-            for step, values in zip(steps, its, strict=True):
-                step.move(values)
+        for pairs, its in zip(plan, found, strict=True):
+            for pair, values in zip(pairs, its, strict=True):
+                pair.move(values)
         return maps
 
 
@@ -56,7 +57,7 @@ class FullyRecomputingDenseNet(RecomputingDenseNet):
     level = "max"
 
 
-RECOMPUTING: dict[bool | str, Kinds] = {
+RECOMPUTING: dict[Level, Kinds] = {
     "some": {DenseNet: RecomputingDenseNet, DenseBlock: RecomputingBlock},
     "max": {DenseNet: FullyRecomputingDenseNet, DenseBlock: FullyRecomputingBlock},
 }
@@ -80,7 +81,7 @@ def called_for_training(x: Any) -> bool:
     return switch.on
 
 
-class Step:
+class Pair:
     """A BatchNorm, a ReLU and a convolution, as a function of their variables."""
 
     def __init__(self, norm: Any, conv: Any) -> None:
@@ -119,18 +120,18 @@ class Step:
 
 
 def recomputed(
-    keeps_convolutions: bool, plan: Sequence[Sequence[Step]], masks: Sequence[Any], x: Any
+    keeps_convolutions: bool, plan: Sequence[Sequence[Pair]], masks: Sequence[Any], x: Any
 ) -> tuple[Any, Any]:
-    """The maps of a block, and the new running statistics of each step of each layer."""
+    """The maps of a block, and the new running statistics of each pair of each layer."""
 
     @tf.custom_gradient
     def block(variables: Any, x: Any) -> Any:
         variables = tf.nest.map_structure(tf.stop_gradient, variables)  # else a tape keeps it all
         maps, moved, kept = tf.stop_gradient(x), [], []
-        for steps, its, mask in zip(plan, variables, masks, strict=True):
+        for pairs, its, mask in zip(plan, variables, masks, strict=True):
             reads, found = [maps], []
-            for step, of_step in zip(steps, its, strict=True):
-                new, *more = step(of_step, reads[-1])
+            for pair, of_pair in zip(pairs, its, strict=True):
+                new, *more = pair(of_pair, reads[-1])
                 reads.append(new)
                 found.append(more)
             running, known = zip(*found, strict=True)
@@ -140,10 +141,10 @@ def recomputed(
 
         def gradients(gradient: Any, *_: Any) -> Any:
             of_variables = list[Any]()
-            for steps, its, mask, (inner, known) in reversed(
+            for pairs, its, mask, (inner, known) in reversed(
                 [*zip(plan, variables, masks, kept, strict=True)]
             ):
-                start = gradient.shape[-1] - steps[-1].conv.filters
+                start = gradient.shape[-1] - pairs[-1].conv.filters
                 of_new = gradient[..., start:]
                 if mask is not None:
                     of_new *= mask
@@ -153,7 +154,7 @@ def recomputed(
                 for number, read in reversed([*enumerate([first, *inner])]):
                     part = slice(number, number + 1 if keeps_convolutions else None)
                     of_part, of_new = recomputed_gradients(
-                        steps[part], its[part], known[part], read, of_new
+                        pairs[part], its[part], known[part], read, of_new
                     )
                     of_its = [*of_part, *of_its]
                 gradient = gradient[..., :start] + of_new
@@ -162,18 +163,18 @@ def recomputed(
 
         return (maps, moved), gradients
 
-    return block([[step.variables for step in steps] for steps in plan], x)
+    return block([[pair.variables for pair in pairs] for pairs in plan], x)
 
 
 def recomputed_gradients(
-    steps: Sequence[Step], variables: Any, known: Any, x: Any, gradient: Any
+    pairs: Sequence[Pair], variables: Any, known: Any, x: Any, gradient: Any
 ) -> tuple[Any, Any]:
-    """The gradients of a step or two, from that of the last output."""
+    """The gradients of a pair or two, from that of the last output."""
     with tf.GradientTape() as tape:
         tape.watch([variables, x])
         y = x
-        for step, its, found in zip(steps, variables, known, strict=True):
-            y, *_ = step(its, y, found)
+        for pair, its, found in zip(pairs, variables, known, strict=True):
+            y, *_ = pair(its, y, found)
     return tape.gradient(y, [variables, x], gradient)
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..._checks import ConfigError
+from ...backends import Level
 from ..layers import concat, relu
 from ..model import DenseBlock, DenseLayer
 from .exchange import Kinds
@@ -21,9 +22,9 @@ class RecomputingLayer(DenseLayer):
     keeps_convolutions = True  # the output of the first one, in a bottleneck
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        steps = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
-        steps = [(norm, conv) for norm, conv in steps if norm is not None]
-        for together in [[step] for step in steps] if self.keeps_convolutions else [steps]:
+        pairs = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
+        pairs = [(norm, conv) for norm, conv in pairs if norm is not None]
+        for together in [[pair] for pair in pairs] if self.keeps_convolutions else [pairs]:
             maps = [recomputed(together, maps)]
         return self.dropout(maps[0])  # N, k, H, W
 
@@ -40,19 +41,19 @@ class RecomputingBlock(DenseBlock):
         return concat(*maps)
 
 
-RECOMPUTING: dict[bool | str, Kinds] = {
+RECOMPUTING: dict[Level, Kinds] = {
     "some": {DenseLayer: RecomputingLayer, DenseBlock: RecomputingBlock},
     "max": {DenseLayer: FullyRecomputingLayer, DenseBlock: RecomputingBlock},
 }
 
 
-def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -> Tensor:
-    if not (is_grad_enabled() and all(norm.training for norm, _ in steps)):
+def recomputed(pairs: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -> Tensor:
+    if not (is_grad_enabled() and all(norm.training for norm, _ in pairs)):
         x = concat(*maps)
-        for norm, conv in steps:
+        for norm, conv in pairs:
             x = conv(relu(norm(x)))
         return x
-    for norm, _ in steps:
+    for norm, _ in pairs:
         if (
             type(norm) is not nn.BatchNorm2d  # what else it does would be bypassed
             or norm.momentum is None
@@ -68,7 +69,7 @@ def recomputed(steps: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
     def forward(*maps: Tensor) -> Tensor:
         nonlocal recomputing
         x = concat(*maps)
-        for norm, conv in steps:
+        for norm, conv in pairs:
             x = F.batch_norm(
                 x,
                 norm.running_mean,

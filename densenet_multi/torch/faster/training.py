@@ -1,11 +1,12 @@
 """The network for training. PyTorch trains model.py's text as it is, unless memory is scarce."""
 
+from ...backends import Level
 from ..model import DenseNet
 from .exchange import Kinds, exchange
 from .recompute import RECOMPUTING
 
-TRAINING: dict[bool | str, Kinds] = {False: {}, **RECOMPUTING}
+TRAINING: dict[Level, Kinds] = {False: {}, **RECOMPUTING}
 
 
-def for_training(model: DenseNet, *, memory_efficient: bool | str = False) -> DenseNet:
+def for_training(model: DenseNet, *, memory_efficient: Level = False) -> DenseNet:
     return exchange(model, TRAINING[memory_efficient])

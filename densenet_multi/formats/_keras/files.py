@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..weights import Weights, WeightsError
-from ._chapter import is_chapter_in_keras, pads_same
-from ._hdf5 import bytes_in, opened, read_array, walk
-from ._keras.found import Declared
-from ._keras.head import with_head
+from ...weights import Weights, WeightsError
+from .._chapter import is_chapter_in_keras, pads_same
+from .._hdf5 import bytes_in, opened, read_array, walk
+from .found import Declared
+from .head import with_head
 
 EPSILON, DECAY = 1.001e-5, 0.99
 LEAVES = {  # Keras 3's class -> its variables' canonical names, in the order of their numbers

@@ -17,7 +17,15 @@ from pathlib import Path
 
 from .._files import quoted
 from ..weights import WeightsError
-from ._folders import FROM_TENSORFLOW, SHARD, WEIGHTS, Found, listed, printable, what_folder
+from ._folders import (
+    FROM_TENSORFLOW,
+    SHARD,
+    WEIGHTS,
+    Found,
+    listed_printable,
+    printable,
+    what_folder,
+)
 from ._limits import LARGEST_FILE
 from ._safetensors import is_safetensors
 from ._zips import names_in_zip
@@ -327,14 +335,14 @@ def _zip(file: _File) -> Found | None:
     if "data.pkl" in leaves or {"config.json", "model.weights.h5"} <= set(names):
         return None
     if names and all(name.endswith(NPY) for name in names):
-        return f"NumPy arrays ({listed(n.removesuffix(NPY) for n in names)})", (
+        return f"NumPy arrays ({listed_printable(n.removesuffix(NPY) for n in names)})", (
             "save them under a DenseNet's names with densenet_multi.save_weights"
         )
     files = [name for name in names if not name.endswith("/")]
     likely = [name for name in files if name.lower().endswith(WEIGHTS)]
     then = f", and use {printable(likely[0])}" if len(likely) == 1 else ""
     what = "a SavedModel in a zip archive" if "saved_model.pb" in leaves else "a zip archive"
-    within = listed([*likely, *(name for name in files if name not in likely)])
+    within = listed_printable([*likely, *(name for name in files if name not in likely)])
     return f"{what} ({within or 'empty'})", f"unpack it{then}; type: unzip {file.quoted}"
 
 

@@ -25,11 +25,15 @@ from densenet_multi.commands.train import options_from
 from densenet_multi.data import load_data
 from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from densenet_multi.tasks import evaluate
-from densenet_multi.tasks import train as training
 from densenet_multi.tasks.train import Options, _prepare, train
-from densenet_multi.training import run_folder as runs
 from densenet_multi.training.history import Epoch, Step
-from densenet_multi.training.run_folder import Recorder, RunError, claimed
+from densenet_multi.training.run_folder import (
+    Recorder,
+    RunError,
+    claimed,
+    read_config,
+    read_history,
+)
 from densenet_multi.training.state import TrainingState, load_state, save_state
 
 SPEC = small("cubic", in_channels=1, num_classes=10)
@@ -140,7 +144,7 @@ def test_the_curve_is_the_same_bytes_for_the_same_history(tmp_path):
         assert text in first
 
 
-def test_a_checkpoint_within_an_epoch_is_written_when_it_is_time_and_when_it_is_to_stop(tmp_path):
+def test_the_state_within_an_epoch_is_saved_when_it_is_time_and_when_it_is_to_stop(tmp_path):
     patient, eager = recorder(tmp_path / "patient"), recorder(tmp_path / "eager", save_every=0)
     asked = []
 
@@ -160,7 +164,7 @@ def test_a_checkpoint_within_an_epoch_is_written_when_it_is_time_and_when_it_is_
     assert (tmp_path / "patient" / "checkpoint.safetensors").exists()
 
 
-def test_weights_that_are_not_finite_leave_the_last_good_checkpoint(tmp_path):
+def test_weights_that_are_not_finite_leave_the_last_good_state(tmp_path):
     writer = recorder(tmp_path / "run")
     writer.save(state(3, seed=3))
     for part in ("weights", "velocity"):
@@ -171,7 +175,7 @@ def test_weights_that_are_not_finite_leave_the_last_good_checkpoint(tmp_path):
     assert load_state(tmp_path / "run" / "checkpoint.safetensors")[1].steps == 3
 
 
-def test_resuming_makes_every_file_agree_with_the_checkpoint(tmp_path):
+def test_resuming_makes_every_file_agree_with_the_state(tmp_path):
     writer = recorder(tmp_path / "run")
     for number in range(1, 21):
         writer.record(step(number))
@@ -190,14 +194,14 @@ def test_resuming_makes_every_file_agree_with_the_checkpoint(tmp_path):
         assert (tmp_path / "run" / name).read_bytes() == content, name
 
 
-def test_without_a_checkpoint_the_run_begins_anew(tmp_path):
+def test_without_a_state_the_run_begins_anew(tmp_path):
     writer = recorder(tmp_path / "run")
     writer.record(step(10))
     assert recorder(tmp_path / "run").resume() is None
     assert (tmp_path / "run" / "history.jsonl").read_text() == ""
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+def test_a_state_of_another_network_is_refused(tmp_path):
     recorder(tmp_path / "run").save(state())
     other = Recorder(tmp_path / "run", small("plain"), dm.Usage())
     with pytest.raises(RunError, match=r"expected the network of config\.json, found another"):
@@ -272,7 +276,7 @@ def test_what_is_typed_with_resume_must_agree_except_the_backend_and_the_place_o
 def test_a_damaged_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(RunError, match=r"config\.json: expected"):
-        options_from({}, runs.read_config(tmp_path))
+        options_from({}, read_config(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["he_fan_in", "xavier"])
@@ -308,7 +312,7 @@ def test_a_folder_with_anything_of_a_run_is_refused_without_resume(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("{}")
-        with pytest.raises(RunError, match="pass resume=True to continue"):
+        with pytest.raises(RunError, match="pass resume=True to resume"):
             train(options, output=folder)
         if name != "config.json":
             with pytest.raises(RunError, match=rf"expected config\.json.*found {name} without it"):
@@ -328,7 +332,7 @@ def test_paths_are_kept_so_that_a_run_may_go_on_from_another_folder(tmp_path, mo
 LOOP = """
 import sys, time, pathlib
 sys.path[:0] = sys.argv[2:]
-from test_runs import SPEC, state, step, epoch
+from test_run_folder import SPEC, state, step, epoch
 from densenet_multi.training.run_folder import Recorder, claimed
 import densenet_multi as dm
 path = pathlib.Path(sys.argv[1])
@@ -350,7 +354,7 @@ with claimed(path):
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.long)])
-def test_no_kill_loses_a_completed_checkpoint_nor_needs_cleaning(kills, tmp_path):
+def test_no_kill_loses_a_saved_state_nor_needs_cleaning(kills, tmp_path):
     rng = np.random.default_rng(0)
     command = [
         sys.executable,
@@ -378,7 +382,7 @@ def test_no_kill_loses_a_completed_checkpoint_nor_needs_cleaning(kills, tmp_path
         found = recorder(tmp_path / "run").resume()
     last = dm.load_weights(tmp_path / "run" / "last.safetensors")[1]
     np.testing.assert_array_equal(last["classifier.weight"], found.weights["classifier.weight"])
-    numbers = [line["number"] for line in runs.read_history(tmp_path / "run" / "history.jsonl")
+    numbers = [line["number"] for line in read_history(tmp_path / "run" / "history.jsonl")
                if line["kind"] == "epoch"]  # fmt: skip
     assert numbers == list(range(1, len(found.epochs) + 1))
 
@@ -436,7 +440,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole,
             message = process.stderr.read()
         expected = -signal.SIGKILL if ending == signal.SIGKILL else 128 + signal.SIGINT
         assert process.returncode == expected, message
-    assert "saved; continue with" in message
+    assert "saved; resume with" in message
     resumed = called(backend, weights, output, *BATCHES, "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert "resuming after step" in resumed.stderr
@@ -448,7 +452,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole,
                 np.testing.assert_array_equal(actual.velocity[name], array)
         else:
             assert (output / file).read_bytes() == (uninterrupted / file).read_bytes()
-    lines = [runs.read_history(path / "history.jsonl") for path in (output, uninterrupted)]
+    lines = [read_history(path / "history.jsonl") for path in (output, uninterrupted)]
     for line in (*lines[0], *lines[1]):
         line.pop("seconds", None)
         line.pop("images_per_second", None)
@@ -461,7 +465,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole,
         assert (hidden.exit_code, "use --device cpu" in hidden.stderr) == (1, True)
         assert not (tmp_path / "gpu" / "config.json").exists()  # one may try again
     refused = called(backend, weights, output)
-    assert (refused.exit_code, "pass --resume to continue" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "pass --resume to resume" in refused.stderr) == (2, True)
 
 
 @pytest.mark.long("keras", "flax")
@@ -499,7 +503,7 @@ def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_pat
     given = "--epochs", "1", *BATCHES, "--resume"
     for error in KeyboardInterrupt, SystemExit:
         with monkeypatch.context() as patch:
-            patch.setattr(training, "measure_statistics", Mock(side_effect=error))
+            patch.setattr("densenet_multi.tasks.train.measure_statistics", Mock(side_effect=error))
             done = called(backend, weights, tmp_path / "run", *given)
         assert f"train --output {tmp_path / 'run'} --resume" in done.stderr
         assert not (tmp_path / "run" / "report.json").exists()
@@ -518,7 +522,7 @@ def called(*given):
 
 
 def wait_for_another_step(output, process):
-    """Until a checkpoint is newer than it was, or the run has ended."""
+    """Until the saved state is newer than it was, or the run has ended."""
     path = output / "checkpoint.safetensors"
     before = path.stat().st_mtime_ns if path.exists() else 0
     while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns > before):
@@ -527,7 +531,7 @@ def wait_for_another_step(output, process):
 
 
 @pytest.mark.long("keras", "flax")
-def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(backend, weights, tmp_path):
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(backend, weights, tmp_path):
     recipe = dm.Recipe(epochs=2, batch_size=100, image_size=32, learning_rate=1e30)
     options = Options(backend_name=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
     with pytest.raises(dm.TrainingError, match=r"expected .*finite") as caught:
@@ -538,7 +542,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(backend, weigh
         assert str(tmp_path / "run") in str(caught.value)
     with pytest.raises(dm.TrainingError, match=r"history\.jsonl is kept; start again with another"):
         train(options, output=tmp_path / "short")
-    assert runs.read_config(tmp_path / "short")["weights"] == str(weights)
+    assert read_config(tmp_path / "short")["weights"] == str(weights)
     assert (tmp_path / "short" / "history.jsonl").exists()
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._checks import ConfigError
-from ..checkpoint import PIXELS, Checkpoint, listed
+from .._checks import ConfigError, listed
+from ..checkpoint import PIXELS, Checkpoint
 
 ClassNames = Sequence[str] | str | os.PathLike[str]
 
@@ -18,7 +18,7 @@ LARGEST_LIST = 2**20  # bytes of a file of class names
 LISTS = (".txt", ".json", ".csv")  # no name of a class ends like this
 
 
-def with_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
+def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
     """The checkpoint of a network that reads images as stated; see ``Usage.stating``.
 
     Raises ``ConfigError`` where values do not fit each other or the network.
