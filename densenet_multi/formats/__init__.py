@@ -40,7 +40,7 @@ FORMATS = {  # name -> (module, what it is); content is tried in this order
     "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
     "keras": ("keras_applications", "keras.applications' .weights.h5, .h5 and .keras"),
     "kerashub": ("kerashub", "KerasHub's .weights.h5, .keras and presets"),
-    "nnx": ("nnx", "Flax NNX: .safetensors, .msgpack, or an Orbax folder"),
+    "nnx": ("nnx", "Flax NNX: .safetensors, .msgpack, a pickle, or an Orbax folder"),
     "gluon": ("gluon_zoo", "MXNet Gluon's .params, the zoo's and others"),
 }
 

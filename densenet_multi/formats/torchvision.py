@@ -7,7 +7,7 @@ Source: https://github.com/pytorch/vision/blob/main/torchvision/models/densenet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..checkpoint import Checkpoint
 from ..weights import WeightsError
 from . import _chapter, _new_first
 from ._chapter import chapter_names
+from ._flax_files import names_of_flax
 from ._networks import Found, find_network
 from ._new_first import names_of_new_first, old_first
 from ._notes import differences, unsaid
@@ -43,10 +44,10 @@ BACKEND = "torch"
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is PyTorch's zip or bare pickle, or safetensors without NNX' names."""
+    """Whether it is PyTorch's zip or bare pickle, or safetensors; without NNX' names."""
     if is_safetensors(head):
         return not any(name.endswith("kernel") for name in names_in_safetensors(path))
-    return is_torch_file(path, head)
+    return is_torch_file(path, head) and not names_of_flax(path, head)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
@@ -137,9 +138,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """The logits of torchvision's own model, and its name.
+    """The logits of torchvision's own model with what PyTorch reads in the file, and its name.
 
-    Raises ``LookupError`` where that cannot be this network.
+    Raises ``LookupError`` where that cannot be this network, or PyTorch refuses the file.
     """
     import torch
     import torchvision
@@ -158,8 +159,38 @@ def library_logits(
         num_classes=config.num_classes,
     )
     counters = {n: t for n, t in model.state_dict().items() if "num_batches_tracked" in n}
-    state = {n: torch.tensor(array) for n, array in checkpoint.weights.items()}
-    model.load_state_dict(state | counters)
+    model.load_state_dict(_state_by_pytorch(path) | counters)
     with torch.inference_mode():
         answer: npt.NDArray[np.float32] = model.eval()(torch.tensor(images)).numpy()
     return answer, f"torchvision {torchvision.__version__}"
+
+
+def _state_by_pytorch(path: Path) -> dict[str, Any]:
+    """{canonical name: tensor} of a file without classes of its own, as PyTorch reads it.
+
+    Raises ``LookupError`` where PyTorch refuses it, or not one network is in it.
+    """
+    import pickle
+
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        with path.open("rb") as file:
+            bare = is_safetensors(file.read(512))
+        tree = load_file(path) if bare else torch.load(path, map_location="cpu", weights_only=True)
+        tensors = dict(_tensors_below(tree, torch.Tensor))
+        found = find_network({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise LookupError from error
+    state = {canonical: tensors[name].float() for name, canonical in found.names.items()}
+    if found.biasless:
+        state["classifier.bias"] = torch.zeros(len(state["classifier.weight"]))
+    return state
+
+
+def _tensors_below(tree: Any, kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items() if isinstance(tree, Mapping) else ():
+        if isinstance(value, kind):
+            yield f"{prefix}{key}", value
+        yield from _tensors_below(value, kind, f"{prefix}{key}.")

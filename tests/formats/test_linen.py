@@ -151,6 +151,13 @@ def test_a_pickle_is_read_and_nothing_in_it_is_run(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_a_pickled_state_of_nnx_is_nnxs_and_not_pytorchs(tmp_path):
+    weights = as_float32(random_weights(SPEC))
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(nested(to_nnx(SPEC, weights))))
+    assert formats.guess(tmp_path / "x.pkl") == "nnx"
+    same(formats.read(tmp_path / "x.pkl").weights, weights)
+
+
 # --- What is refused ----------------------------------------------------------------------------
 
 

@@ -6,9 +6,11 @@ import io
 import os
 import pathlib
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict, defaultdict
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +20,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import densenet_multi as dm
-from cases import as_float32, random_weights, small
+from cases import as_float32, images, random_weights, small
 from densenet_multi import formats
+from densenet_multi.formats import torchvision
 from densenet_multi.formats._torch_files import open_torch, tensors_in
 
 SPEC = small("bottleneck", bn_eps=1e-5, bn_decay=0.9)
@@ -53,6 +56,44 @@ def test_a_pth_file_goes_there_and_back_and_loads_strictly(tmp_path, weights):
     model.load_state_dict(torch.load(path, weights_only=True), strict=True)
     for name, array in dt.export_weights(model).items():
         np.testing.assert_array_equal(array, weights[name])
+
+
+@pytest.fixture
+def torchvision_stands_in(monkeypatch):
+    """A torchvision whose DenseNet is this package's: the real one needs another PyTorch."""
+    import densenet_multi.torch as dt
+
+    def made(**fields):
+        return dt.DenseNet(dm.DenseNetConfig(**fields).resolve())
+
+    models = SimpleNamespace(DenseNet=made)
+    stand_in = SimpleNamespace(models=models, __version__="0.0")
+    monkeypatch.setitem(sys.modules, "torchvision", stand_in)
+
+
+@pytest.mark.usefixtures("torchvision_stands_in")
+@pytest.mark.parametrize("kind", ["pth", "nested pth", "safetensors"])
+def test_the_librarys_model_gets_what_pytorch_reads_not_what_was_read_here(tmp_path, kind):
+    spec = small("bottleneck", bn_eps=1e-5, bn_decay=0.9, compression=0.5)
+    weights, x = as_float32(random_weights(spec)), images(spec, 33).astype(np.float32)
+    path = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pth")
+    formats.write(path, dm.Checkpoint(spec, weights), "torchvision")
+    if kind == "nested pth":
+        torch.save({"state_dict": torch.load(path), "epoch": 3}, path)
+    misread = dm.Checkpoint(spec, as_float32(random_weights(spec, seed=7)))
+    found, who = torchvision.library_logits(path, misread, x)
+    assert who == "torchvision 0.0"
+    expected = dm.reference.predict(spec, weights, x)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.usefixtures("torchvision_stands_in")
+def test_the_librarys_model_is_not_asked_for_what_pytorch_refuses(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "x.pth")  # a whole model
+    spec = small("bottleneck", compression=0.5)
+    checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
+    with pytest.raises(LookupError):
+        torchvision.library_logits(tmp_path / "x.pth", checkpoint, images(spec, 33))
 
 
 @pytest.mark.parametrize("legacy", [False, True])
