@@ -105,10 +105,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def is_long(item: pytest.Item) -> bool:
     """Whether it is marked so, for all backends or, by name, for the one that it runs with."""
-    marker = item.get_closest_marker("long")
-    if marker is None or not marker.args:
-        return marker is not None
-    return item.callspec.params["backend"] in marker.args  # type: ignore[attr-defined]
+    callspec = getattr(item, "callspec", None)
+    backend = callspec and callspec.params.get("backend")
+    return any(not each.args or backend in each.args for each in item.iter_markers("long"))
 
 
 @pytest.fixture(scope="session")

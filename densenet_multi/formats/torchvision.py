@@ -28,6 +28,7 @@ from ._notes import differences, unsaid
 from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors, write_safetensors
 from ._told import NOTHING, Told
 from ._torch_files import (
+    COUNTER,
     ZIP,
     OtherTensor,
     Tree,
@@ -180,7 +181,8 @@ def _state_by_pytorch(path: Path) -> dict[str, Any]:
             bare = is_safetensors(file.read(512))
         tree = load_file(path) if bare else torch.load(path, map_location="cpu", weights_only=True)
         tensors = dict(_tensors_below(tree, torch.Tensor))
-        found = find_network({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        shapes = {n: tuple(t.shape) for n, t in tensors.items() if not n.endswith(COUNTER)}
+        found = find_network(shapes)
     except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise LookupError from error
     state = {canonical: tensors[name].float() for name, canonical in found.names.items()}

@@ -592,7 +592,7 @@ def test_inspect_says_what_a_checkpoint_is(tmp_path):
         ({}, "float32", None),
         ({"num_classes": 0}, "float32", "no classifier"),
         ({"num_classes": 7}, "float32", "usually has 1,000 classes"),
-        ({"in_channels": 1}, "float32", "usually takes images of 3 channels"),
+        ({"in_channels": 1}, "float32", "usually reads images of 3 channels"),
         ({}, "float16", "every weight is a float16 number"),
         ({}, "bfloat16", "every weight is a bfloat16 number"),
     ],

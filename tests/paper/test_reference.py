@@ -1,4 +1,4 @@
-"""The reference calculates what the paper says: every operation against loops over pixels.
+"""The reference computes what the paper says: every operation against loops over pixels.
 
 The loops here are written from the definitions and share nothing with reference.py.
 """

@@ -64,14 +64,14 @@ class ImperativeDenseNet(Imperative, DenseNet):
     pass
 
 
+EITHER: Kinds = {
+    DenseLayer: RecomputingLayer,
+    Features: ImperativeFeatures,
+    DenseNet: ImperativeDenseNet,
+}
 RECOMPUTING: dict[Level, Kinds] = {
-    level: {
-        DenseLayer: RecomputingLayer,
-        DenseBlock: block,
-        Features: ImperativeFeatures,
-        DenseNet: ImperativeDenseNet,
-    }
-    for level, block in {"some": RecomputingBlock, "max": FullyRecomputingBlock}.items()
+    "some": {**EITHER, DenseBlock: RecomputingBlock},
+    "max": {**EITHER, DenseBlock: FullyRecomputingBlock},
 }
 
 

@@ -28,8 +28,8 @@ class RecomputingBlock(DenseBlock):
         plan, masks = list[list[Pair]](), list[Any]()
         for spec in self.spec.layers:
             layer = getattr(self, spec.name)
-            pairs = [(layer.norm1, layer.conv1), (layer.norm2, layer.conv2)]
-            plan.append([Pair(norm, conv) for norm, conv in pairs if norm is not None])
+            both = (layer.norm1, layer.conv1), (layer.norm2, layer.conv2)
+            plan.append([Pair(norm, conv) for norm, conv in both if norm is not None])
             shape = [*tf.unstack(tf.shape(x)[:3]), plan[-1][-1].conv.filters]
             masks.append(layer.dropout(tf.ones(shape, x.dtype)) if spec.drop_rate else None)
         maps, found = recomputed(self.keeps_convolutions, plan, masks, x)
@@ -46,7 +46,7 @@ class FullyRecomputingBlock(RecomputingBlock):
 class RecomputingDenseNet(DenseNet):
     """Has an ``__init__`` of its own, which Keras calls when it restores a saved one."""
 
-    level = "some"
+    level: Level = "some"
 
     def __init__(self, spec: Any, **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)
