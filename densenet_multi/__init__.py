@@ -3,9 +3,10 @@
 The paper: "Densely Connected Convolutional Networks", https://arxiv.org/abs/1608.06993.
 What is where, in reading order:
 
-- spec.py: the paper as data. variants.py: its networks by name. manifest.py: the tensor names,
-  shapes and counts that follow. reference.py: what each operation computes, in NumPy. weights.py:
-  initial weights, and the check of any weights.
+- spec.py: the paper as data. variants.py: its networks by name, and that of the DenseNet chapter of
+  "Dive into Deep Learning", "d2l". manifest.py: the tensor names, shapes and counts that follow.
+  reference.py: what each operation computes, in NumPy. weights.py: initial weights, and the check
+  of any weights.
 - torch/, keras/, gluon/, flax/: the same network in four frameworks, in the same files: layers.py,
   model.py, weights.py, predict.py, train.py. backends.py: what each of them offers.
 - checkpoint.py: what a file of weights holds. data/, formats/, training/, tasks/, comparison/,

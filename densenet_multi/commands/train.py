@@ -96,8 +96,9 @@ def train(  # noqa: PLR0917  # click passes options by name
 ) -> None:
     """Train a network on real images and print the results.
 
-    Without other options, it is the chapter's network and recipe on Fashion-MNIST. The data order,
-    the augmentation and the initial weights are the same in every backend.
+    Without other options, it is the network and recipe of the DenseNet chapter of "Dive into Deep
+    Learning", on Fashion-MNIST. The data order, the augmentation and the initial weights are the
+    same in every backend.
     """
     from ..tasks.train import train as run_training
     from ..training.recipe import RECIPES

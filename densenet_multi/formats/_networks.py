@@ -293,6 +293,16 @@ def _refuse_inside(shapes: Shapes, found: Found, around: str, others: Iterable[s
         )
 
 
+def _refuse_another_bias(shapes: Shapes, leaves: Mapping[str, str]) -> None:
+    """Raise ``WeightsError`` for a linear layer whose bias is of another layer."""
+    weight, bias = (shapes.get(leaves.get(leaf, ""), ()) for leaf in ("weight", "bias"))
+    if len(weight) == 2 and len(bias) == 1 and weight[:1] != bias:
+        raise WeightsError(
+            f"{leaves['bias']}: expected shape {weight[:1]}, as {leaves['weight']} has {weight}, "
+            f"found {bias}"
+        )
+
+
 def _find_classifier(
     shapes: Shapes, found: Found, around: str, others: list[str]
 ) -> Collection[str]:
@@ -306,6 +316,8 @@ def _find_classifier(
         scope = "".join(f"{part}." for part in parts[:length])
         if layers := _layers(shapes, [n for n in others if n.startswith(scope)]):
             break
+    for leaves in layers.values():
+        _refuse_another_bias(shapes, leaves)
     width = _width(shapes, found.names)
     linear = {
         p: shapes[leaves["weight"]] for p, leaves in layers.items() if _is_linear(shapes, leaves)

@@ -101,10 +101,10 @@ def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
 
     ``own``: they are a complete model's, whose class does not declare its layers.
     """
-    old = {"features.conv0": b"conv1/conv", "features.norm0": b"conv1/bn"}
+    old = {"features.conv0": [b"conv1/conv"], "features.norm0": [b"conv1/bn"]}
     body = [layer for layer, _ in layers(found.spec) if layer != "classifier"]
     with suppress(KeyError, StopIteration):  # a layer that keras.applications has no name for
-        names = [{native_layer(la).encode(), old.get(la, native_layer(la).encode())} for la in body]
+        names = [[native_layer(layer).encode(), *old.get(layer, [])] for layer in body]
         if has_layers_called(path, names):
             return f"weights alone do not say what is computed; assumed: {ASSUMED}"
     if told.file_format and told.variant:

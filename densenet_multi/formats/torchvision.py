@@ -18,17 +18,22 @@ import numpy.typing as npt
 from .._files import replacing
 from .._installed import framework
 from ..checkpoint import Checkpoint
-from ..weights import WeightsError
+from ..weights import COUNTER, WeightsError
 from . import _chapter, _new_first
 from ._chapter import chapter_names
 from ._flax_files import names_of_flax
 from ._networks import Found, find_network
 from ._new_first import names_of_new_first, old_first
 from ._notes import differences, unsaid
-from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors, write_safetensors
+from ._safetensors import (
+    PORTABLE_ENTRY,
+    is_safetensors,
+    names_in_safetensors,
+    read_safetensors,
+    write_safetensors,
+)
 from ._told import NOTHING, Told
 from ._torch_files import (
-    COUNTER,
     ZIP,
     OtherTensor,
     Tree,
@@ -56,7 +61,13 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     with path.open("rb") as file:
         head = file.read(512)
     if is_safetensors(head):
-        return _checkpoint(path, read_safetensors(path)[1], told)[0]
+        metadata, tensors = read_safetensors(path)
+        if PORTABLE_ENTRY in metadata:
+            raise WeightsError(
+                "found a portable file, whose use of the network would be lost: omit "
+                "source_format='torchvision'"
+            )
+        return _checkpoint(path, tensors, told)[0]
     if head[:4] != ZIP and not is_torch_file(path, head):
         raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
     with open_torch(path) as tree:

@@ -661,3 +661,11 @@ def test_formats_whose_models_pool_by_averages_refuse_another_pooling_or_say_so(
     assert f"only a portable file can say their {field.replace('_', ' ')}" in " ".join(notes)
     dm.save_weights(tmp_path / "y", spec, checkpoint.weights)
     assert dm.load_checkpoint(tmp_path / "y").spec == spec
+
+
+def test_a_portable_file_is_not_read_as_torchvisions(tmp_path):
+    spec = small("bottleneck")
+    usage = dm.Usage(class_names=tuple("abcd"))
+    dm.save_weights(tmp_path / "x.safetensors", spec, as_float32(random_weights(spec)), usage)
+    with pytest.raises(dm.WeightsError, match="found a portable file, whose use of the network"):
+        formats.read(tmp_path / "x.safetensors", "torchvision")

@@ -277,3 +277,10 @@ def test_a_tensor_that_is_there_twice_is_refused():
         find_network({**SHAPES, twice: (8,)})
     with pytest.raises(dm.WeightsError, match=r"_orig_mod\.classifier\.bias: found twice"):
         find_network({**SHAPES, "_orig_mod.classifier.bias": (CLASSES,)})
+
+
+@pytest.mark.parametrize("place", ["classifier", "head.fc"])
+def test_a_bias_of_another_layer_is_refused_by_both_shapes(place):
+    file = BODY | linear(place) | {f"{place}.bias": (CLASSES + 3,)}
+    with pytest.raises(dm.WeightsError, match=rf"{place}\.bias: expected shape \({CLASSES},\)"):
+        find_network(file)

@@ -2260,8 +2260,8 @@ MUTANTS = [
     Mutant(
         "keras texts: weights of a hand written network are refused",
         "formats/_keras/texts.py",
-        "            if max(found) < 0:\n                return False",
-        "            if max(found) < 0:\n                continue",
+        "            if at < 0:\n                return False",
+        "            if at < 0:\n                continue",
         "formats/test_native_keras_declared.py weights_of_a_hand_written_network_are_refused",
     ),
     Mutant(

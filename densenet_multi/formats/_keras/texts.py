@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -97,26 +97,25 @@ def names_in(path: Path, head: bytes, names: Iterable[bytes]) -> set[bytes]:
     return {name for name in names if name in config}
 
 
-def has_layers_called(path: Path, names: Iterable[Collection[bytes]]) -> bool:
+def has_layers_called(path: Path, names: Iterable[Sequence[bytes]]) -> bool:
     """Whether a file of weights, alone or in a ``.keras`` archive, has a layer of each name.
 
-    Keras writes layers in their order, so each name is first looked for after the one before.
+    Keras writes layers in their order, so each name is first looked for after the one before. A
+    search that finds nothing reads the complete file.
 
     Arguments:
         path: the file.
-        names: for each layer what it may be called.
+        names: for each layer what it may be called, the most usual first.
     """
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     with nullcontext(member(path, WEIGHTS)) if is_zip else _bytes_of(path) as texts:
         at = 0
         for each in names:
-            found = [texts.find(name, at) for name in each]
-            if max(found) < 0:
-                found = [texts.find(name) for name in each]
-            if max(found) < 0:
+            tries = (texts.find(name, start) for start in (at, 0) for name in each)
+            at = next((place for place in tries if place >= 0), -1)
+            if at < 0:
                 return False
-            at = max(found)
     return True
 
 
