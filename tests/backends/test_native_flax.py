@@ -1,5 +1,7 @@
 """Flax' model is an ordinary nnx.Module."""
 
+from unittest.mock import Mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from flax import nnx
 
 import densenet_multi as dm
 import densenet_multi.flax as df
-from cases import images, labels, small
+from cases import images, labels, small, tiny
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.flax._layers import MaxPool
 from densenet_multi.flax.faster import for_training
@@ -192,6 +194,16 @@ def test_maps_that_are_read_as_one_are_what_they_were():
             np.testing.assert_allclose(
                 actual[name], array, rtol=1e-10, atol=1e-12 * largest, err_msg=name
             )
+
+
+def test_a_step_outside_fit_is_model_pys(monkeypatch):
+    refuse = Mock(side_effect=AssertionError("classes were exchanged"))
+    monkeypatch.setattr("densenet_multi.flax.train.for_training", refuse)
+    spec = tiny(growth_rate=5)  # of which no other test has compiled a step
+    loss, _ = df.loss_and_gradients(df.build(spec), images(spec, 32), labels(spec))
+    assert loss > 0
+    with pytest.raises(AssertionError, match="classes were exchanged"):
+        df.fit(df.build(spec), (images(spec, 32), labels(spec)), dm.Recipe(epochs=1, batch_size=2))
 
 
 def test_prediction_leaves_the_models_mode_alone(spec):

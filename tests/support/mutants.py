@@ -2600,6 +2600,41 @@ MUTANTS = [
         "        pass",
         "formats/test_native_torch_formats.py names_of_the_classes",
     ),
+    Mutant(
+        "a bias of another layer is refused",
+        "formats/_networks.py",
+        "if len(weight) == 2 and len(bias) == 1 and weight[:1] != bias:",
+        "if False:",
+        "formats/test_networks.py a_bias_of_another_layer",
+    ),
+    Mutant(
+        "a portable file keeps its usage",
+        "formats/torchvision.py",
+        "if PORTABLE_ENTRY in metadata:",
+        "if False:",
+        "formats/test_formats.py portable_file_is_not_read",
+    ),
+    Mutant(
+        "a pickled state of NNX is not PyTorch's",
+        "formats/torchvision.py",
+        " and not names_of_flax(path, head)",
+        "",
+        "formats/test_linen.py pickled_state_of_nnx",
+    ),
+    Mutant(
+        "torchvision's model is given what PyTorch reads, without its counters",
+        "formats/torchvision.py",
+        " if not n.endswith(COUNTER)",
+        "",
+        "formats/test_native_torch_formats.py librarys_model_gets",
+    ),
+    Mutant(
+        "only fit exchanges the classes of a Flax network",
+        "flax/train.py",
+        "        if fast:\n",
+        "        if True:\n",
+        "backends/test_native_flax.py outside_fit",
+    ),
 ]
 
 
