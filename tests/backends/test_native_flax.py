@@ -184,8 +184,8 @@ def test_layers_that_train_fast_are_nnxs_with_their_gradients_and_those_of_gradi
 def test_maps_that_are_read_as_one_are_what_they_were():
     deep = small("bottleneck", block_config=(2 * SharingBlock.group + 1, 1))
     found = []
-    for efficient in (False, True):  # which takes each one's by itself
-        model = df.build(deep, dtype="float64", memory_efficient=efficient)
+    for level in (False, "some"):  # which takes each one's by itself
+        model = for_training(df.build(deep, dtype="float64"), memory_efficient=level)
         _, gradients = df.loss_and_gradients(model, images(deep, 32), labels(deep))
         found.append((df.export_weights(model), gradients))
     for actual, expected in zip(*found, strict=True):

@@ -1,6 +1,7 @@
 """Every backend is the same function as the NumPy reference: shapes, counts, logits, training."""
 
 from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -233,6 +234,15 @@ def test_results_have_the_models_dtype_whatever_the_images_have(backend, dtype):
 def test_loss_statistics_and_gradients_of_a_step_in_float64(backend, deviations, name):
     spec = small(name, bn_decay=0.875)
     check_training(backend, spec, random_weights(spec), deviations)
+
+
+@pytest.mark.parametrize("name", ["bottleneck", "cubic"])
+def test_the_classes_that_fit_trains_take_the_same_step_as_a_step_in_float64(
+    backend, deviations, name
+):
+    faster = import_module(f"densenet_multi.{backend.NAME}.faster")
+    spec = small(name, bn_decay=0.875)
+    check_training(backend, spec, random_weights(spec), deviations, exchange=faster.for_training)
 
 
 @pytest.mark.parametrize("name", SMALL)

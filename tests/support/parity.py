@@ -71,14 +71,19 @@ def training_batch(spec):
     return images(spec, size, count=3), labels(spec, 3)
 
 
-def check_training(backend, spec, weights, deviations, amplified=None):
-    """One training step: loss, running statistics, and in float64 every gradient."""
+def check_training(backend, spec, weights, deviations, amplified=None, exchange=None):
+    """One training step: loss, running statistics, and in float64 every gradient.
+
+    ``exchange`` is called with the model before it.
+    """
     amplified = amplified or {}
     dtype = weights["features.conv0.weight"].dtype.name
     x, y = training_batch(spec)
     x = x.astype(dtype)
     model = backend.build(spec, dtype=dtype)
     backend.import_weights(model, weights)
+    if exchange is not None:
+        exchange(model)
     loss, gradients = backend.loss_and_gradients(model, x, y)
     expected = dm.reference.forward(
         spec, weights, x, training=True, variance=backend.RUNNING_VARIANCE
