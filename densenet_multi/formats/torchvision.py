@@ -170,7 +170,7 @@ def library_logits(
         bn_size=config.bn_size,
         num_classes=config.num_classes,
     )
-    counters = {n: t for n, t in model.state_dict().items() if "num_batches_tracked" in n}
+    counters = {n: t for n, t in model.state_dict().items() if n.endswith(COUNTER)}
     model.load_state_dict(_state_by_pytorch(path) | counters)
     with torch.inference_mode():
         answer: npt.NDArray[np.float32] = model.eval()(torch.tensor(images)).numpy()
@@ -194,7 +194,7 @@ def _state_by_pytorch(path: Path) -> dict[str, Any]:
         tensors = dict(_tensors_below(tree, torch.Tensor))
         shapes = {n: tuple(t.shape) for n, t in tensors.items() if not n.endswith(COUNTER)}
         found = find_network(shapes)
-    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise LookupError from error
     state = {canonical: tensors[name].float() for name, canonical in found.names.items()}
     if found.biasless:
