@@ -7,6 +7,7 @@ from one. What a training run needs to resume is a ``TrainingState``: see traini
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -151,6 +152,23 @@ class Checkpoint:
         if "class_names" in usage.assumed and usage.class_names:
             found["its class names"] = f"ImageNet's ({listed(usage.class_names)})"
         return found
+
+
+def names_in_order(found: object) -> list[str] | None:
+    """Class names in the order of the outputs, as files have them; None where these are none.
+
+    Arguments:
+        found: a list of names, ``{name: index}`` (what PyTorch calls ``class_to_idx``, Keras
+            ``class_indices``) or ``{index: name}`` (``id2label``), the indices from 0 on.
+    """
+    if isinstance(found, Mapping):
+        is_indexed = all(isinstance(value, str) for value in found.values())
+        pairs = found.items() if is_indexed else ((index, name) for name, index in found.items())
+        names = {str(index): name for index, name in pairs}
+        found = [names.get(str(index)) for index in range(len(found))]
+    if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
+        return None
+    return list(found)
 
 
 def _checked_list(name: str, value: Any) -> tuple[Any, ...]:

@@ -36,14 +36,13 @@ __all__ = [
 
 FORMATS = {  # name -> (module, what it is); content is tried in this order
     "portable": ("portable", "the portable .safetensors file of densenet_multi"),
-    "linen": ("linen", "Flax Linen: .msgpack, .safetensors, a pickle, or an Orbax folder"),
-    "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
     "keras": ("keras_applications", "keras.applications' .weights.h5, .h5 and .keras"),
     "kerashub": ("kerashub", "KerasHub's .weights.h5, .keras and presets"),
+    "linen": ("linen", "Flax Linen: .msgpack, .safetensors, a pickle, or an Orbax folder"),
     "nnx": ("nnx", "Flax NNX: .safetensors, .msgpack, a pickle, or an Orbax folder"),
+    "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
     "gluon": ("gluon_zoo", "MXNet Gluon's .params, the zoo's and others"),
 }
-
 
 UNSHOWN = (  # fields that a variant's name says nothing about, or that a file may declare
     *("num_classes", "in_channels", "bn_eps", "bn_decay"),

@@ -17,7 +17,7 @@ from typing import Any
 
 from .._checks import listed
 from .._files import quoted
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, names_in_order
 from ..spec import POOLS
 from ..weights import WeightsError
 
@@ -127,12 +127,7 @@ def _other_function(config: Mapping[str, Any]) -> str | None:
 
 def _class_names(config: Mapping[str, Any]) -> list[str]:
     """The classes in the order of the outputs; empty where they have no names of their own."""
-    names = config.get("label_names")
-    numbered = config.get("id2label")
-    if names is None and isinstance(numbered, dict):
-        names = [numbered.get(str(i)) for i in range(len(numbered))]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return []
+    names = names_in_order(config.get("label_names") or config.get("id2label")) or []
     return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 

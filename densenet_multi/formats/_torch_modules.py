@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._pickles import StandIn, shown
+from ..checkpoint import names_in_order
 from ..manifest import layers
 from ..spec import BatchNormSpec, ConvSpec, DenseNetSpec, LinearSpec
 from ..weights import WeightsError
 from ._torch_files import OF_MODULES, Tree
 
-NAMES = ("class_names", "classes", "label_names", "labels", "idx_to_class", "id2label")
+NAMES = (
+    *("class_names", "classes", "label_names", "labels", "idx_to_class", "id2label"),
+    *("class_to_idx", "class_indices"),
+)
 POOLS = {"AvgPool2d": "avg", "MaxPool2d": "max"}
 OUTPUTS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "softmax"}
 WITHOUT_EFFECT = ("Dropout", "Identity", "Flatten")
@@ -25,17 +29,9 @@ KINDS = {  # classes that compute what a layer does; another one may pad, scale 
 def class_names(tree: Tree, count: int) -> tuple[str, ...] | None:
     """The names of this many classes, as trainers save them beside the weights; None without."""
     for path, each in tree:
-        key = path[-1] if path else ""
-        found: Any = None
-        if key == "class_to_idx" and isinstance(each, dict):
-            numbers = {index: name for name, index in each.items() if type(index) is int}
-            found = [numbers.get(i) for i in range(len(each))]
-        elif key in NAMES and isinstance(each, dict):
-            found = [each.get(i, each.get(str(i))) for i in range(len(each))]
-        elif key in NAMES and isinstance(each, (list, tuple)):
-            found = list(each)
-        if found and len(found) == count and all(isinstance(name, str) for name in found):
-            return tuple(found)
+        names = names_in_order(each) if path and path[-1] in NAMES else None
+        if names and len(names) == count:
+            return tuple(names)
     return None
 
 

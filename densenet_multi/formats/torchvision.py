@@ -21,14 +21,12 @@ from ..checkpoint import Checkpoint
 from ..weights import COUNTER, WeightsError
 from . import _chapter, _new_first
 from ._chapter import chapter_names
-from ._flax_files import names_of_flax
 from ._networks import Found, find_network
 from ._new_first import names_of_new_first, old_first
 from ._notes import differences, unsaid
 from ._safetensors import (
     PORTABLE_ENTRY,
     is_safetensors,
-    names_in_safetensors,
     read_safetensors,
     write_safetensors,
 )
@@ -50,10 +48,8 @@ BACKEND = "torch"
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is PyTorch's zip or bare pickle, or safetensors; without NNX' names."""
-    if is_safetensors(head):
-        return not any(name.endswith("kernel") for name in names_in_safetensors(path))
-    return is_torch_file(path, head) and not names_of_flax(path, head)
+    """Whether it is PyTorch's zip or bare pickle, or safetensors. Flax is asked before."""
+    return is_safetensors(head) or is_torch_file(path, head)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .._checks import ConfigError, listed
-from ..checkpoint import PIXELS, Checkpoint
+from ..checkpoint import PIXELS, Checkpoint, names_in_order
 
 ClassNames = Sequence[str] | str | os.PathLike[str]
 
@@ -128,19 +129,13 @@ def _names_in(path: Path) -> list[Any]:
 
 
 def _names_in_json(path: Path, text: str) -> list[Any]:
-    try:
-        entries = json.loads(text)
-        if isinstance(entries, list):
-            return entries
-        if all(isinstance(value, str) for value in entries.values()):
-            entries = {name: int(index) for index, name in entries.items()}
-        indices = sorted(entries.values())
-        numbered = indices == list(range(len(indices)))
-    except (ValueError, TypeError, RecursionError):
-        numbered = False
-    if not numbered:
+    found = None
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text)
+    names = found if isinstance(found, list) else names_in_order(found)
+    if names is None:
         raise ConfigError(
             f"class_names: expected JSON with a list of names, {{name: index}} or {{index: name}}, "
             f"the indices from 0 on; found something else in {path}"
         )
-    return sorted(entries, key=entries.__getitem__)
+    return names
