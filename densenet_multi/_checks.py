@@ -20,14 +20,18 @@ class ConfigError(ValueError):
     """A hyper-parameter is impossible; the message names the field, the value, what is allowed."""
 
 
-NOT_MISTYPED = {
-    "onnx",
-    "torchscript",
-    "tflite",
-    "openvino",
-    "coreml",
-    "tensorrt",
-}  # other things, near or not
+OTHER_WORDS = {  # what others call it -> what may be meant; nothing: another thing, however near
+    **dict.fromkeys(("onnx", "torchscript", "tflite", "openvino", "coreml", "tensorrt"), ()),
+    **dict.fromkeys(("tensorflow", "tf", "tf.keras", "tf_keras"), ("keras",)),
+    **dict.fromkeys(("mxnet", "mx"), ("gluon",)),
+    **dict.fromkeys(("jax", "flax"), ("flax", "nnx")),
+    **dict.fromkeys(("pytorch", "torch", "timm"), ("torch", "torchvision")),
+    "safetensors": ("portable",),
+    "lr": ("learning_rate",),
+    **dict.fromkeys(("kaiming", "he", "kaiming_normal"), ("he_fan_out",)),
+    "glorot": ("xavier",),
+    "cuda": ("gpu",),
+}
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
 LISTED = 3  # values in an error or a sentence
@@ -97,7 +101,8 @@ def truth(name: str, given: Any) -> bool:
 
 def one_of(name: str, given: Any, allowed: tuple[str, ...]) -> str:
     if given not in allowed:
-        raise bad(name, given, " or ".join(map(repr, allowed)))
+        near = f"; did you mean {meant!r}?" if (meant := nearest(given, allowed)) else ""
+        raise ConfigError(f"{bad(name, given, ' or '.join(map(repr, allowed)))}{near}")
     return str(given)
 
 
@@ -137,13 +142,19 @@ def refuse_unknown_fields(cls: type[T]) -> type[T]:
     return cls
 
 
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that is meant, by another word for it or by its letters; None without one."""
+    known, small = list(known), str(name).lower()
+    if small in OTHER_WORDS:
+        return next((meant for meant in OTHER_WORDS[small] if meant in known), None)
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(str(name), known, n=1, cutoff=0.5)), None)
+
+
 def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for name in given:
         if name not in known:
-            from difflib import get_close_matches
-
-            meant = str(name).lower() not in NOT_MISTYPED
-            near = get_close_matches(str(name), known, n=1, cutoff=0.5) if meant else []
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = f"did you mean {near!r}? " if (near := nearest(name, known)) else ""
             raise ConfigError(f"{what} {name!r} does not exist; {hint}known: {', '.join(known)}")

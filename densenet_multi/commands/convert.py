@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from .options import AT_LEAST_1, ExistingPath, NewPath, Numbers, format_option, prefix_option
+from .options import AT_LEAST_1, ExistingPath, NewEntry, Numbers, format_option, prefix_option
 from .output import errors_as_exit_codes, facts, print_result
 
 
 @click.command()
 @click.argument("source", type=ExistingPath())
-@click.argument("dest", type=NewPath())
+@click.argument("dest", type=NewEntry())
 @click.option(
     "--from", "source_format", help="Format of SOURCE.  [default: detected from its content]"
 )
@@ -37,12 +37,17 @@ from .output import errors_as_exit_codes, facts, print_result
     metavar="none|softmax|sigmoid",
 )
 @click.option("--mean", type=Numbers(), help="Of pixels, as 0.5,0.5,0.5.", metavar="NUMBERS")
-@click.option("--std", type=Numbers(), help="The same: (pixels - mean) / std.", metavar="NUMBERS")
+@click.option(
+    "--std",
+    type=Numbers(),
+    help="Standard deviation: the network reads (pixels - mean) / std.",
+    metavar="NUMBERS",
+)
 @click.option(
     "--value-range",
     type=float,
     nargs=2,
-    help="Before mean, std.  [default: SOURCE's, or 0 1]",
+    help="Of pixels before --mean and --std: 0 1 or 0 255.  [default: as SOURCE states, or 0 1]",
     metavar="LOW HIGH",
 )
 @click.option("--image-size", type=AT_LEAST_1, help="Pixels per side that it is meant for.")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--data",
     default="fashion-mnist",
     show_default=True,
-    help="Or sample, folder:PATH, cifar10:PATH, or the PATH of your images.",
+    help="fashion-mnist, sample, folder:PATH, cifar10:PATH, or the PATH of your images.",
 )
 @data_dir_option
 @weights_image_size_option

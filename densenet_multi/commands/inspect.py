@@ -36,6 +36,6 @@ def table(result: dict[str, Any]) -> Table:
     usage = {
         name: listed(value, most=10) if isinstance(value, (list, tuple)) else value
         for name, value in result["usage"].items()
-        if name != "assumed"  # which is said in words
+        if name != "assumed" and value is not None  # both are said in words
     }
     return facts({**result, "usage": usage})

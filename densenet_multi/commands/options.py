@@ -50,8 +50,23 @@ class NewPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class NewFile(NewPath):
-    """A file that will be written once the work is done; its folder is checked before.
+class NewEntry(NewPath):
+    """A file or folder that will be written once the work is done; its folder is checked before."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A ``Path``."""
+        path = super().convert(value, param, ctx)
+        if not path.parent.is_dir():
+            self.fail(
+                f"{path}: expected a folder that exists, found none: {path.parent}", param, ctx
+            )
+        if not (path.name and os.access(path.parent, os.W_OK)):
+            self.fail(f"{path}: expected a folder to write to, found {path.parent}", param, ctx)
+        return path
+
+
+class NewFile(NewEntry):
+    """A file that will be written once the work is done.
 
     Arguments:
         ending: that its name must have.
@@ -64,8 +79,6 @@ class NewFile(NewPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A ``Path``."""
         path = super().convert(value, param, ctx)
-        if not (path.name and os.access(path.parent, os.W_OK)):
-            self.fail(f"no folder to write to: {path.parent}", param, ctx)
         if not path.name.endswith(self.ending):
             self.fail(
                 f"expected a name that ends in {self.ending}, found {path.name}; for numbers: "
@@ -138,7 +151,7 @@ prefix_option = click.option(
 )
 
 # of evaluate and predict
-weights_argument = click.argument("weights", type=EXISTING_FILE)
+weights_argument = click.argument("weights", type=ExistingPath())
 backend_option = click.option(
     "--backend",
     "backend_name",

@@ -12,14 +12,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from .._checks import ConfigError, check_names, integer
+from .._checks import ConfigError, check_names, integer, listed
 from ..checkpoint import Checkpoint
+from ..manifest import tensors
 from ..variants import VARIANTS
-from ..weights import WeightsError, check_weights, init_weights, widest
+from ..weights import WeightsError, check_weights, init_weights
 from ._channels import with_channels
 from ._folders import as_configured, file_in
 from ._other_files import description, refuse_others
 from ._told import NOTHING, Told
+from .recognize import variant_name
 
 __all__ = [
     "FORMATS",
@@ -125,10 +127,14 @@ def read(
         kept = {name: getattr(config, name) for name in UNSHOWN}
         config = replace(VARIANTS[variant], **kept)
     spec = replace(config, **overrides).resolve()
-    try:
-        check_weights(spec, checkpoint.weights, widest(checkpoint.weights))
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+    expected = {name: info.shape for name, info in tensors(spec).items()}
+    found = {name: array.shape for name, array in checkpoint.weights.items()}
+    if problems := [n for n in {**expected, **found} if expected.get(n) != found.get(n)]:
+        whose = variant_name(checkpoint.spec.config) or "a network without a name here"
+        raise WeightsError(
+            f"{path}: expected the tensors of {variant or 'this network'}, found those of {whose}: "
+            f"{len(problems)} differ, such as {listed(problems)}"
+        )
     return replace(checkpoint, spec=spec)
 
 

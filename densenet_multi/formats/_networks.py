@@ -39,6 +39,14 @@ FIRST = "features.denseblock1.denselayer1.conv1.weight"
 AVERAGE = re.compile(r"(?:.*_)?(?:ema|swa|averaged?)(?:_.*)?")  # a word of a path
 ATTENTION = re.compile(r"(?:^|[._])(?:se|cbam|eca|attn|attention)(?:[._\d]|$)", re.IGNORECASE)
 MARGIN = re.compile(r"(?:^|[._])(?:arc|cos|metric|sphere)|margin", re.IGNORECASE)
+OTHERS = {  # a name that only another kind of network has -> what it is
+    re.compile(r"(?:^|\.)layer1\.0\.conv1\.weight$"): "a ResNet",
+    re.compile(r"\.0\.(?:attn|attention|self_attention)\."): "a transformer",
+    re.compile(r"(?:^|\.)features\.1\.(?:0\.)?(?:conv|block)\.0\.0\.weight$"): (
+        "a MobileNet or an EfficientNet"
+    ),
+    re.compile(r"(?:^|\.)classifier\.6\.weight$"): "a VGG or an AlexNet",
+}
 DIMENSIONS = {3: "1D", 5: "3D"}  # of networks, by their kernels'
 LISTED = 6
 
@@ -393,7 +401,13 @@ def _is_linear(shapes: Shapes, leaves: Mapping[str, str]) -> bool:
 
 
 def _counted(shapes: Shapes) -> str:
-    return f"{len(shapes)} others: {listed(shapes) or 'none'}"
+    """What a file holds instead, and whose it is where its names tell."""
+    if not shapes:
+        return "no tensors; save the weights themselves: torch.save(model.state_dict(), 'NEW.pth')"
+    if any("dense" in name.lower() for name in shapes):  # unlike any that is known, but one
+        return f"{len(shapes)} others: {listed(shapes)}"
+    what = next((what for name, what in OTHERS.items() if any(map(name.search, shapes))), None)
+    return f"{len(shapes)} {f'of {what}' if what else 'others'}: {listed(shapes)}"
 
 
 def listed_names(names: list[str]) -> str:

@@ -38,6 +38,7 @@ NUMBER, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # the wire types of protobu
 
 ELSEWHERE = "it is not read here: convert the file that it was made from"
 AGAIN = "download or copy it again"
+CLASSIFY = "to classify images: predict('WEIGHTS.safetensors', 'IMAGE')"
 NO_WEIGHTS = "it has no weights: they are in another file"
 NOT_TEXT = "weights are in binary files"
 SAVE_AGAIN = (
@@ -51,9 +52,9 @@ MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (where, what is there, what i
     (4, b"TFL3", ("a TensorFlow Lite network", ELSEWHERE)),
     (0, b"MATLAB ", ("a MATLAB file", ELSEWHERE)),
     (8, b"\3\0\0\0V 1", ("a file of Torch7, the Lua one", ELSEWHERE)),
-    (0, b"\x89PNG\r\n", ("an image (PNG)", "an image is no file of weights")),
-    (0, b"\xff\xd8\xff", ("an image (JPEG)", "an image is no file of weights")),
-    (0, b"GIF8", ("an image (GIF)", "an image is no file of weights")),
+    (0, b"\x89PNG\r\n", ("an image (PNG)", CLASSIFY)),
+    (0, b"\xff\xd8\xff", ("an image (JPEG)", CLASSIFY)),
+    (0, b"GIF8", ("an image (GIF)", CLASSIFY)),
     (0, b"%PDF-", ("a document (PDF)", "a document is no file of weights")),
     (
         0,
@@ -61,6 +62,12 @@ MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (where, what is there, what i
         ("macOS' notes about a file", "the file's own name has no ._ before it"),
     ),
 )
+WHOSE = {  # how a file of weights starts -> whose it is
+    HDF5: "an HDF5 file, such as Keras writes",
+    ZIP[0]: "a zip archive, such as PyTorch and Keras write",
+    b"\x80": "a pickle, such as PyTorch and Flax write",
+    b"\x12\x01\0\0": "an MXNet file",
+}
 PACKED = {  # how a file starts -> (whose it is, what unpacks it); of archives, then of one file
     b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "7z x"),
     b"Rar!\x1a\x07": ("a RAR archive", "unrar x"),
@@ -106,6 +113,19 @@ def description(path: Path) -> str:
         if path.name.lower().endswith(ending):
             return f"{what}, by its name"
     return f"a file that starts with {head[:8].hex(' ')}"
+
+
+def other_weights(path: Path) -> str | None:
+    """Whose file or folder of weights it is, by its first bytes; None: it may be safetensors.
+
+    Raises ``OSError``.
+    """
+    if path.is_dir():
+        return "a folder, such as Orbax or KerasHub write"
+    head = _File.of(path).head
+    if is_safetensors(head):  # the length before its header may be any bytes
+        return None
+    return next((whose for start, whose in WHOSE.items() if head.startswith(start)), None)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import bad, check_names
+from .._checks import ConfigError, bad, check_names
 from ..checkpoint import Checkpoint, Usage
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError, check_weights, widest
-from ._other_files import refuse_others
+from ._other_files import other_weights, refuse_others
 from ._safetensors import (
     PORTABLE_ENTRY,
     TRAINING_STATE_ENTRY,
@@ -34,6 +34,7 @@ from ._safetensors import (
 from ._told import NOTHING, Told
 
 BACKEND = None  # no framework has this format
+OTHER_ENDINGS = (".pth", ".pt", ".h5", ".hdf5", ".keras", ".params", ".msgpack")
 
 
 def looks_like(path: Path, head: bytes) -> bool:
@@ -51,7 +52,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Write everything but the checkpoint's notes; nothing is left unsaid."""
-    save_weights(path, checkpoint.spec, checkpoint.weights, checkpoint.usage)
+    _save(path, checkpoint.spec, checkpoint.weights, checkpoint.usage)
     return ()
 
 
@@ -66,14 +67,31 @@ def save_weights(
     The file is complete or absent, never partial, and the same weights give the same bytes.
 
     Raises ``WeightsError`` where a tensor does not fit the spec, or is not finite; ``ConfigError``
-    where the usage does not fit the network; ``OSError`` where the file cannot be written.
+    where the usage does not fit the network, or the name is one of another format; ``OSError``
+    where the file cannot be written.
 
     Arguments:
-        path: the file.
+        path: the file; ``.safetensors`` is the usual ending.
         spec: the network, as its config resolves to.
         weights: {canonical name: array}; float16 becomes float32, which holds it exactly.
         usage: how to use them.
     """
+    ending = Path(path).suffix.lower()
+    if ending in OTHER_ENDINGS:
+        raise ConfigError(
+            f"{path}: expected a name for a portable file, such as NEW.safetensors, found one that "
+            f"ends in {ending}; for another project's format: "
+            f"formats.write({str(path)!r}, Checkpoint(spec, weights))"
+        )
+    _save(path, spec, weights, usage)
+
+
+def _save(
+    path: str | os.PathLike[str],
+    spec: DenseNetSpec,
+    weights: Mapping[str, npt.NDArray[np.generic]],
+    usage: Usage | None,
+) -> None:
     if spec != spec.config.resolve():
         expected = "expected a spec as its config resolves to, found a changed one"
         raise WeightsError(f"{path}: {expected}")
@@ -99,15 +117,11 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a portable file: spec, weights and usage. Raises as ``load_weights``."""
     path = Path(path)
-    if not path.is_dir():
-        refuse_others(path, "a safetensors file")
+    refuse_others(path, "a safetensors file")
     other = f"for another project's checkpoint: convert({str(path)!r}, 'NEW.safetensors')"
-    try:
-        metadata, weights = read_safetensors(path)
-    except WeightsError as error:
-        with path.open("rb") as file:
-            is_other = not is_safetensors(file.read(9))
-        raise WeightsError(f"{error}; {other}" if is_other else str(error)) from None
+    if found := other_weights(path):
+        raise WeightsError(f"{path}: expected a safetensors file, found {found}; {other}")
+    metadata, weights = read_safetensors(path)
     if TRAINING_STATE_ENTRY in metadata:
         raise WeightsError(
             f"{path}: expected weights alone, found the state of a training run; its weights "

@@ -12,6 +12,7 @@ from typing import Any
 
 from .._checks import ConfigError, listed
 from ..checkpoint import PIXELS, Checkpoint, names_in_order
+from ..manifest import min_image_size
 
 ClassNames = Sequence[str] | str | os.PathLike[str]
 
@@ -30,6 +31,12 @@ def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
     """
     before = checkpoint.usage
     usage = before.stating(**stated).fits(checkpoint.spec)
+    least = min_image_size(checkpoint.spec)
+    if stated.get("image_size") is not None and stated["image_size"] < least:
+        raise ConfigError(
+            f"image_size: expected at least {least} pixels per side, the fewest that this network "
+            f"can read; found {stated['image_size']}"
+        )
     given = [name for name in ("mean", "std") if stated.get(name) is not None]
     for name, other in (("mean", "std"), ("std", "mean")):
         if name in given and getattr(usage, other) is None:

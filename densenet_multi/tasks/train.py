@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._checks import ConfigError
+from .._checks import ConfigError, listed
 from ..backends import Backend, framework_versions, hide_gpus, load_backend, place
 from ..checkpoint import Checkpoint
 from ..data.sources import DataSet, load_data
@@ -31,6 +31,7 @@ from ..training.run_folder import (
     FINAL,
     HISTORY,
     LAST,
+    LOCK,
     REPORT,
     SAVE_EVERY,
     STATE,
@@ -129,17 +130,7 @@ def train(
     if output is None:
         return _train(options, None, callbacks, say, **how)
     with claimed(output):
-        found = [name for name in (CONFIG, STATE, REPORT) if (output / name).exists()]
-        if found and not resume:
-            raise RunError(
-                f"{output}: expected a folder without a run, found one; pass resume=True to "
-                "resume it, or another output="
-            )
-        if found and CONFIG not in found:
-            raise RunError(
-                f"{output}: expected {CONFIG}, which states how this run began, found {found[0]} "
-                f"without it; start another run with weights={str(output / LAST)!r}"
-            )
+        found = _run_in(output, resume=resume)
         if REPORT in found:
             done = read_json(output / REPORT)
             if not {"recipe", "epochs"} <= done.keys():
@@ -161,6 +152,28 @@ def train(
                 for name in (CONFIG, HISTORY):
                     (output / name).unlink(missing_ok=True)
             raise
+
+
+def _run_in(output: Path, *, resume: bool) -> list[str]:
+    """The names of a run's files in the folder; none where a run begins. Raises ``RunError``."""
+    found = [name for name in (CONFIG, STATE, REPORT) if (output / name).exists()]
+    others = sorted(each.name for each in output.iterdir() if each.name != LOCK)
+    if found and not resume:
+        raise RunError(
+            f"{output}: expected a folder without a run, found one; pass resume=True to "
+            "resume it, or another output="
+        )
+    if resume and not found and others:
+        raise RunError(
+            f"{output}: expected the folder of a run, or one that is absent or empty, found one "
+            f"with {listed(others)}; for a new run, omit resume=True"
+        )
+    if found and CONFIG not in found:
+        raise RunError(
+            f"{output}: expected {CONFIG}, which states how this run began, found {found[0]} "
+            f"without it; start another run with weights={str(output / LAST)!r}"
+        )
+    return found
 
 
 def _train(

@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
 CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
 STATE = "checkpoint.safetensors"  # a TrainingState; the name is older than the class Checkpoint
+LOCK = ".lock"
 LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
 
 
@@ -46,12 +47,14 @@ class Stopped(KeyboardInterrupt):
 def claimed(path: Path) -> Iterator[None]:
     """Lock the folder, created if missing, for this process. Raises ``RunError``, ``OSError``.
 
-    The lock dies with its process; half-written files that it left are deleted here.
+    The lock dies with its process; half-written files that it left are deleted here. Folders that
+    were created here, and are empty at the end, are removed.
     """
     import fcntl  # not on every system
 
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w", encoding="utf-8") as lock:
+    with (path / LOCK).open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -62,7 +65,14 @@ def claimed(path: Path) -> Iterator[None]:
         for file in (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg"):
             for half_written in path.glob(f".{file}.*"):
                 half_written.unlink()
-        yield
+        try:
+            yield
+        finally:
+            if created and list(path.iterdir()) == [path / LOCK]:  # the run never began
+                (path / LOCK).unlink()
+                for folder in created:
+                    with suppress(OSError):  # another process uses it
+                        folder.rmdir()
 
 
 def read_config(path: Path) -> dict[str, Any] | None:

@@ -355,7 +355,11 @@ def test_the_bar_is_told_of_every_step(pretend):
         (["--weights", "nowhere.safetensors"], 2, "nowhere.safetensors"),
         (["--weights", __file__], 1, "expected a safetensors file"),
         (["--weights", __file__, "--variant", "d2l"], 2, "--weights decides"),
-        (["--output", "no-such-folder/x"], 2, "no folder to write to"),
+        (
+            ["--output", "no-such-folder/x"],
+            2,
+            "expected a folder that exists, found none: no-such-folder",
+        ),
     ],
 )
 def test_wrong_input_is_one_message_and_trains_nothing(pretend, given, exit_code, message):

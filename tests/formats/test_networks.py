@@ -264,11 +264,22 @@ def test_attention_inside_is_refused_whatever_the_body_is_called(body):
         find_network(file)
 
 
-@pytest.mark.parametrize("file", [{}, {"layer1.0.conv1.weight": (3, 3, 3, 3)}])
-def test_other_tensors_are_refused_with_what_was_found(file):
-    counted = f"found {len(file)} others: {', '.join(file) or 'none'}"
-    with pytest.raises(dm.WeightsError, match=f"expected a DenseNet's tensors.*; {counted}"):
-        find_network(file)
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ([], "no tensors; save the weights themselves"),
+        (["a.weight"], "1 others: a.weight"),
+        (["module.layer1.0.conv1.weight", "fc.weight"], "2 of a ResNet: module.layer1.0"),
+        (["features.0.weight", "classifier.6.weight"], "2 of a VGG or an AlexNet: features.0"),
+        (["features.1.conv.0.0.weight"], "1 of a MobileNet or an EfficientNet: "),
+        (["features.1.0.block.0.0.weight"], "1 of a MobileNet or an EfficientNet: "),
+        (["blocks.0.attn.qkv.weight"], "1 of a transformer: blocks.0.attn"),
+        (["dense1.0.attn.qkv.weight"], "1 others: dense1.0.attn"),  # perhaps one, changed
+    ],
+)
+def test_other_tensors_are_refused_with_what_was_found(names, found):
+    with pytest.raises(dm.WeightsError, match=f"expected a DenseNet's tensors.*; found {found}"):
+        find_network(dict.fromkeys(names, (3, 3, 3, 3)))
 
 
 def test_a_tensor_that_is_there_twice_is_refused():

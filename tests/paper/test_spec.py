@@ -114,6 +114,7 @@ def test_the_bias_switch_is_true_or_false(given_value):
 def test_the_stem_is_one_of_the_two(given_value):
     assert refusal(stem=given_value) == (
         f"stem: expected 'imagenet' or 'cifar'; found {given_value!r}"
+        + ("; did you mean 'imagenet'?" if given_value == "ImageNet" else "")
     )
 
 

@@ -173,7 +173,8 @@ def test_an_unknown_initialization_is_refused_with_the_known():
     with pytest.raises(dm.ConfigError) as caught:
         dm.init_weights(D2L, initialization="glorot")
     assert str(caught.value) == (
-        "initialization 'glorot' does not exist; known: he_fan_out, he_fan_in, xavier"
+        "initialization 'glorot' does not exist; did you mean 'xavier'? known: he_fan_out, "
+        "he_fan_in, xavier"
     )
 
 
@@ -412,11 +413,45 @@ def test_saving_over_a_folder_is_an_os_error_that_leaves_nothing_behind(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_missing_file_and_a_folder_are_os_errors_that_name_the_path(tmp_path):
+def test_a_missing_file_is_an_os_error_that_names_the_path(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         dm.load_weights(tmp_path / "missing")
-    with pytest.raises(OSError, match=str(tmp_path)):
-        dm.load_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ([], "an empty folder"),
+        (["history.jsonl", "config.json", "last.safetensors"], "the folder of a training run; use"),
+        (["_METADATA"], "a folder, such as Orbax or KerasHub write; for another project's"),
+    ],
+)
+def test_a_folder_is_refused_for_what_it_is(tmp_path, files, found):
+    for name in files:
+        (tmp_path / name).touch()
+    assert refusal(tmp_path).startswith(f"expected a safetensors file, found {found}")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + b"\xff" * 40, "an HDF5 file"),
+        (b"\x80\x04K\x01.", "a pickle"),
+        (b"\x12\x01" + b"\0" * 30, "an MXNet file"),
+    ],
+)
+def test_a_file_of_another_project_is_refused_with_how_to_convert_it(path, content, found):
+    path.write_bytes(content)
+    reason = refusal(path)
+    assert reason.startswith(f"expected a safetensors file, found {found}")
+    assert f"convert({str(path)!r}, 'NEW.safetensors')" in reason
+
+
+@pytest.mark.parametrize("ending", [".pth", ".PTH", ".weights.h5", ".keras", ".params", ".msgpack"])
+def test_a_portable_file_does_not_get_another_formats_name(tmp_path, spec, weights, ending):
+    with pytest.raises(dm.ConfigError, match=r"such as NEW\.safetensors.* formats\.write\("):
+        dm.save_weights(tmp_path / f"net{ending}", spec, weights)
+    assert not list(tmp_path.iterdir())
 
 
 def refusal(path) -> str:

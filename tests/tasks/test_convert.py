@@ -12,6 +12,7 @@ from densenet_multi import formats
 from densenet_multi.checkpoint import IMAGENET, MAY_BE_ASSUMED
 from densenet_multi.commands import main
 from densenet_multi.formats.recognize import implied_usage
+from densenet_multi.manifest import min_image_size
 from densenet_multi.tasks import convert
 from densenet_multi.tasks._stated import read_class_names, with_outputs, with_stated_pixels
 
@@ -284,6 +285,10 @@ def test_class_names_that_do_not_fit_are_refused_and_nothing_is_written(files, g
         (["--value-range", 0], "requires 2 arguments"),
         (["--value-range", 0, "nan"], "--value-range: expected finite numbers"),
         (["--image-size", 0], "0 is not in the range x>=1"),
+        (
+            ["--image-size", min_image_size(SPEC) - 1],
+            f"--image-size: expected at least {min_image_size(SPEC)} pixels per side",
+        ),
         (["--activation", "tanh"], "--activation: expected 'none' or 'softmax' or 'sigmoid'"),
         (["--in-channels", 0], "0 is not in the range x>=1"),
         (["--num-classes", 1, "--activation", "softmax"], "whose softmax is always 1"),

@@ -458,7 +458,11 @@ def test_classes_that_do_not_fit_are_refused_with_the_command_that_helps(
         (["--data", "folder:nowhere"], 4, "nowhere: expected a folder"),
         (["--data", "sample", "--image-size", "1"], 2, "the smallest is"),
         (["--data", "sample", "--batch-size", "0"], 2, "0 is not in the range"),
-        (["--output", "no-such-folder/c.svg"], 2, "no folder to write to"),
+        (
+            ["--output", "no-such-folder/c.svg"],
+            2,
+            "expected a folder that exists, found none: no-such-folder",
+        ),
         (["--output", "c.json"], 2, "a name that ends in .svg, found c.json"),
     ],
 )

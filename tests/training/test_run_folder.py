@@ -320,6 +320,23 @@ def test_a_folder_with_anything_of_a_run_is_refused_without_resume(tmp_path):
         assert (folder / name).read_text() == "{}"
 
 
+def test_a_folder_of_something_else_is_not_resumed(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunError, match=r"one with thesis\.tex; for a new run, omit resume=True"):
+        train(options_from({"backend_name": "b"}, None), output=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("existing", ["", "a", "a/b"])
+def test_what_never_began_leaves_no_folder_that_it_created(tmp_path, existing, resume):
+    (tmp_path / existing).mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(dm.ConfigError, match="backend 'b' does not exist"):
+        train(options_from({"backend_name": "b"}, None), output=tmp_path / "a/b", resume=resume)
+    after = [path for path in sorted(tmp_path.rglob("*")) if path.name != ".lock"]
+    assert after == before
+
+
 def test_paths_are_kept_so_that_a_run_may_go_on_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = options_from({"backend_name": "b", "data": "folder:own"}, None)
