@@ -7,6 +7,7 @@ needed. Nothing in a file is ever executed: pickles are read as data, see _pickl
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -58,7 +59,8 @@ class Format(Protocol):
     ``BACKEND`` is the backend whose framework the format belongs to; None: it belongs to none. The
     format of an installable library may also have ``library_logits(path, checkpoint, images)``,
     which returns the logits and the name of the library's own model. It is called after the backend
-    is imported, and raises ``LookupError`` where there is no such model.
+    is imported, and raises ``LookupError`` where there is no such model. ``LIBRARY`` is the package
+    that it needs, where the backend needs another.
     """
 
     BACKEND: str | None
@@ -116,7 +118,7 @@ def read(
     try:
         checkpoint = module(name).read(path, told)
     except ValueError as error:
-        raise _naming(path, error) from None
+        raise _naming(path, error, but=_another(path, file_format)) from None
     if path != given:
         checkpoint = as_configured(checkpoint, given, path)
     if not variant and not overrides:
@@ -227,10 +229,18 @@ def module(name: str) -> Format:
     return cast("Format", import_module(f".{FORMATS[name][0]}", __name__))
 
 
-def _naming(path: Path, error: ValueError) -> WeightsError:
-    """The same error as a ``WeightsError`` whose message starts with the path."""
+def _naming(path: Path, error: ValueError, but: str = "") -> WeightsError:
+    """The same error as a ``WeightsError`` whose message starts with the path, and ends so."""
     named = str(error).startswith(f"{path}: ")
-    return WeightsError(str(error) if named else f"{path}: {error}")
+    return WeightsError(f"{error}{but}" if named else f"{path}: {error}{but}")
+
+
+def _another(path: Path, file_format: str | None) -> str:
+    """The end of an error where the content is of another format than the user says."""
+    found = file_format
+    with suppress(WeightsError, OSError):
+        found = guess(path) if file_format else None
+    return "" if found == file_format else f"; by its content, its format is {found!r}"
 
 
 def __getattr__(name: str) -> Any:

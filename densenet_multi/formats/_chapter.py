@@ -14,8 +14,8 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .._checks import bad
 from ..weights import COUNTER, WeightsError
+from ._told import unknown_prefix
 from .recognize import LAYER
 
 Layer = TypeVar("Layer", bound=Hashable)  # whatever names one in a file
@@ -160,8 +160,7 @@ def _only(arounds: Sequence[str], prefix: str | None) -> str:
         for around in arounds:
             if around.rstrip(".") == prefix.rstrip("."):
                 return around
-        known = " or ".join(map(repr, arounds))
-        raise bad("prefix", prefix, f"what stands before a network's names: {known}")
+        raise unknown_prefix(prefix, arounds)
     if len(arounds) > 1:
         listed = "\n  ".join(f"prefix={around!r}" for around in arounds)
         raise WeightsError(

@@ -15,8 +15,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .._checks import COUNTED, bad, listed
+from .._checks import COUNTED, listed
 from ..weights import WeightsError
+from ._told import unknown_prefix
 
 Shapes = Mapping[str, tuple[int, ...]]
 Layers = dict[str, dict[str, str]]  # {place: {leaf: name in the file}}
@@ -198,8 +199,7 @@ def _chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list
             a for a, p in shown.items() if prefix.rstrip(".") in (p.rstrip("."), a.rstrip("."))
         ]
         if not wanted:
-            known = " or ".join(map(repr, shown.values()))
-            raise bad("prefix", prefix, f"what stands before a network's names: {known}")
+            raise unknown_prefix(prefix, shown.values())
         return wanted[0], []
     if len(bodies) == 1:
         return next(iter(bodies)), []

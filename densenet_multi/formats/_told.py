@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from .._checks import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,3 +24,11 @@ class Told:
 
 
 NOTHING = Told()
+
+
+def unknown_prefix(prefix: str, known: Iterable[str]) -> ConfigError:
+    """The error for a prefix that none of a file's networks has."""
+    names = " or ".join(repr(each) for each in known if each)
+    return ConfigError(
+        f"expected {names or 'no prefix, because no name has one'}, found prefix={prefix!r}"
+    )

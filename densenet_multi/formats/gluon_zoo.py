@@ -294,7 +294,9 @@ def _from_prefixes(names: list[str]) -> dict[str, str]:
 
 
 def _arrays(file: BufferedReader, size: int) -> Iterator[tuple[str, Any]]:
-    _, _, count = _unpack(file, "<QQQ")
+    magic, _, count = _unpack(file, "<QQQ")
+    if magic != LIST_MAGIC:
+        raise WeightsError("expected MXNet's list of arrays, found another kind of file")
     if count > MOST_ARRAYS:
         raise WeightsError(f"expected at most {MOST_ARRAYS:,} arrays, found a header for {count:,}")
     arrays = [_array(file, size) for _ in range(count)]

@@ -29,6 +29,7 @@ from .keras_applications import KERASHUB
 from .recognize import checkpoint_of
 
 BACKEND = "keras"
+LIBRARY = "keras_hub"
 BACKBONE = "dense_net_backbone"
 PRESET = ("model.weights.h5", "task.weights.h5")  # the backbone's, and what a task adds
 OPTIMIZER = {  # a new classifier has Adam with these variables, and expects them in a file

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import bad
 from .._files import replacing
 from ..checkpoint import Checkpoint
 from ..weights import Weights, WeightsError
@@ -29,7 +28,7 @@ from ._networks import IN_BODY, find_network, listed_names
 from ._new_first import NOTE, names_of_new_first, old_first
 from ._notes import differences, unsaid
 from ._safetensors import to_float, write_safetensors
-from ._told import NOTHING, Told
+from ._told import NOTHING, Told, unknown_prefix
 from .nnx import CANONICAL, to_nnx
 from .recognize import checkpoint_of
 
@@ -159,14 +158,14 @@ def _has_kernels(layers: Mapping[str, Any]) -> bool:
 
 
 def _only(arounds: list[str], prefix: str | None) -> str:
-    known = " or ".join(map(repr, arounds))
     if prefix is not None and len(arounds) > 1:
         if prefix.rstrip(".") not in arounds:
-            raise bad("prefix", prefix, f"what stands before a network's params: {known}")
+            raise unknown_prefix(prefix, arounds)
         return prefix.rstrip(".")
     if len(arounds) > 1:
         raise WeightsError(
-            f"expected one network, found {len(arounds)}; choose one with prefix={known}"
+            f"expected one network, found {len(arounds)}; choose one with prefix="
+            + " or ".join(map(repr, arounds))
         )
     return arounds[0]
 

@@ -45,6 +45,7 @@ from ._torch_modules import activation, class_names, conventions, modules_of
 from .recognize import checkpoint_of
 
 BACKEND = "torch"
+LIBRARY = "torchvision"
 
 
 def looks_like(path: Path, head: bytes) -> bool:

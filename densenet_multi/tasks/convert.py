@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def convert(
     if source_format == "portable":  # which is what this package says it is
         independent = confirmed or destination_format == "portable"
     if not independent:
-        notes = (*notes, NOT_INDEPENDENT)
+        notes = (*notes, NOT_INDEPENDENT + _absent(source_format, destination_format))
     verified = {
         "max_deviation": value,
         "source_model": asked,
@@ -160,6 +161,13 @@ def convert(
     }
     size = f"{images.shape[2]}x{images.shape[3]}"
     return {**done, "notes": [*checkpoint.notes, *notes], **told, **verified, "image_size": size}
+
+
+def _absent(*names: str) -> str:
+    """The end of a sentence: which libraries of these formats could be asked, were they there."""
+    libraries = {getattr(formats.module(name), "LIBRARY", None) for name in names} - {None}
+    absent = sorted(str(each) for each in libraries if find_spec(str(each)) is None)
+    return "".join(f"; {name} could be asked, but is not installed" for name in absent)
 
 
 def _check_is_free(destination: Path, file_format: str) -> None:

@@ -521,6 +521,27 @@ def test_a_link_stays_a_link_and_a_device_a_device(tmp_path, checkpoint, verify)
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
+def test_a_format_that_is_not_the_contents_is_refused_with_that_of_the_content(
+    tmp_path, checkpoint
+):
+    path = tmp_path / "a.params"
+    formats.write(path, checkpoint)
+    for name in set(formats.FORMATS) - {"gluon", "portable"}:
+        with pytest.raises(
+            dm.WeightsError, match=r"expected .*; by its content, its format is 'gluon'"
+        ):
+            formats.read(path, name)
+
+
+def test_a_prefix_that_no_name_has_is_named_as_it_is_typed(tmp_path, checkpoint):
+    formats.write(tmp_path / "a.pth", checkpoint)
+    done = run("convert", tmp_path / "a.pth", tmp_path / "b.safetensors", "--prefix", "model.")
+    assert done.exit_code == 1
+    assert (
+        "a.pth: expected no prefix, because no name has one, found --prefix model." in done.stderr
+    )
+
+
 @pytest.mark.usefixtures("alone")
 def test_errors_while_verifying_name_the_destination(tmp_path):
     dest = "b.params"

@@ -129,7 +129,9 @@ def test_a_prefix_chooses_a_network(prefix):
 
 
 def test_a_prefix_of_no_network_is_refused_with_those_that_are():
-    with pytest.raises(dm.ConfigError, match=r"'encoder_q\.' or 'encoder_k\.'; found 'student'"):
+    with pytest.raises(
+        dm.ConfigError, match=r"'encoder_q\.' or 'encoder_k\.', found prefix='student'"
+    ):
         find_network(MOCO, "student")
 
 

@@ -1970,6 +1970,20 @@ MUTANTS = [
         "formats/test_other_files.py ends_too_early",
     ),
     Mutant(
+        "a wrong format that is typed is refused with the right one",
+        "formats/__init__.py",
+        "found = guess(path) if file_format else None",
+        "pass",
+        "formats/test_formats.py not_the_contents",
+    ),
+    Mutant(
+        "what could verify a file, were it installed, is named",
+        "tasks/convert.py",
+        "if find_spec(str(each)) is None",
+        "if False",
+        "tasks/test_convert.py could_be_asked",
+    ),
+    Mutant(
         "what others call a backend is understood",
         "_checks.py",
         '    **dict.fromkeys(("mxnet", "mx"), ("gluon",)),',

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..._checks import bad
+from ..._checks import ConfigError
 from ..._files import replacing
 from ..._installed import framework
 from ...checkpoint import Checkpoint
@@ -39,7 +39,10 @@ def write_weights(
         more: {place: value}, written too.
     """
     if not path.name.endswith(".weights.h5"):
-        raise bad("name", str(path), "one that ends in .weights.h5, because Keras goes by it")
+        raise ConfigError(
+            f"{path}: expected a name that ends in .weights.h5, because Keras goes by it; such as "
+            f"{path.name.partition('.')[0]}.weights.h5"
+        )
     with framework("keras", "h5py"):
         import h5py
     numbers: dict[str, Iterator[int]] = {name: count() for name in LEAVES}
