@@ -22,6 +22,16 @@ from ._told import unknown_prefix
 Shapes = Mapping[str, tuple[int, ...]]
 Layers = dict[str, dict[str, str]]  # {place: {leaf: name in the file}}
 LEAVES = ("weight", "bias", "running_mean", "running_var")
+COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # the last two are thop's
+# leaves of layers that are no convolution, norm or linear layer: of recurrent and attention layers,
+# of generalized-mean pooling, of cosine classifiers, of transformers
+OTHER_LEAVES = re.compile(
+    r"(?:weight|bias)_(?:ih|hh)_l\d+(?:_reverse)?|in_proj_\w+|query|p|sigma|cls_token|pos_embed\w*"
+)
+OF_TIMM = re.compile(  # features_only=True joins the names of body and part
+    r"(?:^|(?<=\.))features_(?=(?:conv0|norm0|norm5|denseblock\d+|transition\d+)\.)"
+)
+NARROW = 16  # channels that images may have; a layer that reads more is none before the network
 COMPUTED = ("weight_g", "weight_v", "weight_orig", "original", "original0", "original1")
 IN_BODY = re.compile(
     r"(?P<around>(?:.*\.)?)"
@@ -50,6 +60,7 @@ OTHERS = {  # a name that only another kind of network has -> what it is
 }
 DIMENSIONS = {3: "1D", 5: "3D"}  # of networks, by their kernels'
 LISTED = 6
+BIASLESS = "its classifier has no bias: it got one of zeros"  # a note
 
 
 @dataclass
@@ -85,7 +96,9 @@ def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
     given: dict[str, str] = {}
     in_words = _in_words(shapes)
     for name in shapes:
-        plain = WRAPPERS.sub("", in_words.get(name, name))
+        if is_counter(name):
+            continue
+        plain = OF_TIMM.sub("features.", WRAPPERS.sub("", in_words.get(name, name)))
         if plain in given:
             raise WeightsError(f"{name}: found twice, as {given[plain]} too")
         given[plain] = name
@@ -110,7 +123,7 @@ def _find(shapes: Shapes, prefix: str | None) -> Found:
     bodies = {around: body for around, body in bodies.items() if FIRST in body}
     if not bodies:
         raise WeightsError(f"{_EXPECTED}; found {_counted(shapes)}")
-    around, notes = _chosen(bodies, prefix)
+    around, notes = chosen(bodies, prefix)
     names = {name: canonical for canonical, name in bodies.pop(around).items()}
     found = Found(names, around.removesuffix("features."), notes=notes)
     _tell_names(found, around)
@@ -124,11 +137,26 @@ def _find(shapes: Shapes, prefix: str | None) -> Found:
     others = _beside(shapes, found.names, around, bodies)
     _find_last_norm(shapes, found, around, others)
     others = [name for name in others if name not in found.names]
+    if prefix is None:
+        _refuse_before(shapes, found, around, others)
     head = _find_classifier(shapes, found, around, others)
     _refuse_inside(shapes, found, around, others)
-    if left := [name for name in others if name not in found.names and name not in head]:
-        notes.append(f"left out, because they are no part of the network: {listed_names(left)}")
+    found.notes += left_out(shapes, [n for n in others if n not in found.names and n not in head])
     return found
+
+
+def left_out(shapes: Shapes, names: Iterable[str]) -> list[str]:
+    """The notes on tensors that are not read: on layers, and on others."""
+    notes, left = [], list(names)
+    computing = [name for leaves in layers_of(shapes, left).values() for name in leaves.values()]
+    if computing:
+        notes.append(
+            "left out, because no DenseNet has such layers (answers that they help to compute are "
+            f"others here): {listed_names(computing)}"
+        )
+    if left := [name for name in left if name not in computing]:
+        notes.append(f"left out, because they are no part of the network: {listed_names(left)}")
+    return notes
 
 
 _EXPECTED = (
@@ -191,7 +219,7 @@ def _canonical(match: re.Match[str]) -> str:
     return f"{place}.{match['kind']}{match['number']}.{leaf}"
 
 
-def _chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list[str]]:
+def chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list[str]]:
     """Which of several networks, and a note on the others."""
     shown = {around: around.removesuffix("features.") for around in bodies}
     if prefix is not None:
@@ -251,7 +279,9 @@ def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]
         if "norm5" in places:  # whatever its width is: what does not fit is told later
             norms = {"norm5": places["norm5"]}
         if len(norms) == 1:
-            (leaves,) = norms.values()
+            ((place, leaves),) = norms.items()
+            if scope != around:
+                found.notes.append(f"its last BatchNorm is taken to be {scope + place!r}")
             found.names |= {name: f"features.norm5.{leaf}" for leaf, name in leaves.items()}
             return
 
@@ -286,12 +316,12 @@ def _refuse_inside(shapes: Shapes, found: Found, around: str, others: Iterable[s
         for name in others
         if name.startswith(around) and name not in found.names
     }
-    computing = {n for leaves in _layers(shapes, inside).values() for n in leaves.values()}
+    computing = {n for leaves in layers_of(shapes, inside).values() for n in leaves.values()}
     unknown = [
         name
         for name, rest in inside.items()
         if re.match(r"(?:denseblock|transition)\d+\.", rest)
-        or (name in computing and around.endswith("features."))
+        or around.endswith("features.")
         or ATTENTION.search(rest)
         or (name in computing and len(shapes[name]) > 2)
     ]
@@ -299,6 +329,23 @@ def _refuse_inside(shapes: Shapes, found: Found, around: str, others: Iterable[s
         raise WeightsError(
             f"{unknown[0]}: expected the layers of a DenseNet alone, found {listed_names(unknown)}"
         )
+
+
+def _refuse_before(shapes: Shapes, found: Found, around: str, others: list[str]) -> None:
+    """Refuse a layer beside the network, or around it, that may make what the network reads."""
+    stem = next((n for n, c in found.names.items() if c == "features.conv0.weight"), "")
+    channels = (*shapes.get(stem, ()), 0, 0)[1]
+    for place, leaves in layers_of(shapes, others).items():
+        scope = f"{place}.".rpartition(f"{place.rpartition('.')[2]}.")[0]
+        weight = shapes.get(leaves.get("weight", ""), ())
+        reads_images = len(weight) == 4 and weight[0] == channels and weight[1] <= NARROW
+        normalizes = weight == (channels,) and "running_mean" in leaves
+        if around.startswith(scope) and (reads_images or normalizes):
+            raise WeightsError(
+                f"{place}: expected a network that reads images itself, found a layer beside it "
+                f"that may come before it, because its outputs have {channels} channels, as the "
+                f"images have; if it does not, pass prefix={found.prefix!r}"
+            )
 
 
 def _refuse_another_bias(shapes: Shapes, leaves: Mapping[str, str]) -> None:
@@ -322,7 +369,7 @@ def _find_classifier(
     parts = around.split(".")[:-1]
     for length in range(len(parts), -1, -1):
         scope = "".join(f"{part}." for part in parts[:length])
-        if layers := _layers(shapes, [n for n in others if n.startswith(scope)]):
+        if layers := layers_of(shapes, [n for n in others if n.startswith(scope)]):
             break
     for leaves in layers.values():
         _refuse_another_bias(shapes, leaves)
@@ -331,34 +378,50 @@ def _find_classifier(
         p: shapes[leaves["weight"]] for p, leaves in layers.items() if _is_linear(shapes, leaves)
     }
     fitting = [place for place, shape in linear.items() if shape[1] == width]
+    further = layers_of(shapes, others)
     if len(fitting) == 1:  # another that fits, or reads the first one's outputs, may be the last
         outputs = linear[fitting[0]][0]
-        further = _layers(shapes, others)
         layers |= {
             place: leaves
             for place, leaves in further.items()
             if _is_linear(shapes, leaves) and shapes[leaves["weight"]][1] in (width, outputs)
+            if place in layers or place not in _copies(fitting[0], further)
         }
     if not layers:
         return ()
     if len(layers) == 1 and fitting and not _has_more(shapes, fitting[0], layers[fitting[0]]):
         _take_classifier(found, fitting[0], layers[fitting[0]])
-        return ()
-    what = "a head of several layers or of several heads" if len(layers) > 1 else "a head"
-    sizes = ", ".join(
-        f"{place} {shapes[leaves.get('weight') or next(iter(leaves.values()))]}"
-        for place, leaves in list(layers.items())[:LISTED]
-    )
-    found.notes.append(
-        f"it has {what} that no DenseNet of this package has ({sizes}); its body was read, which "
-        "gives features; num_classes=N makes a new classifier"
-    )
+        copies = _copies(fitting[0], further)
+        found.notes += [f"{copy!r}, saved beside the network, was left out" for copy in copies]
+        return {name for copy in copies for name in further[copy].values()}
+    found.notes.append(another_head(shapes, layers))
     return {name for leaves in layers.values() for name in leaves.values()}
 
 
+def another_head(shapes: Shapes, layers: Layers) -> str:
+    """The note on a head that is no classifier."""
+    what = "a head of several layers or of several heads" if len(layers) > 1 else "a head"
+    sizes = ", ".join(
+        f"{place or name} {shapes[name]}"
+        for place, leaves in list(layers.items())[:LISTED]
+        for name in [leaves.get("weight") or next(iter(leaves.values()))]
+    )
+    return (
+        f"it has {what} that no DenseNet of this package has ({sizes}); its body was read, which "
+        "gives features; num_classes=N makes a new classifier"
+    )
+
+
+def _copies(place: str, layers: Iterable[str]) -> list[str]:
+    """The same layer in modules that were saved beside the network: of a.b.fc, b.fc and fc."""
+    return [other for other in layers if other and place.endswith(f".{other}")]
+
+
 def _has_more(shapes: Shapes, place: str, leaves: Mapping[str, str]) -> bool:
-    """Whether more than a product follows: learned activations beside it, or a margin loss."""
+    """Whether more than a product follows: learned activations, scales, or a margin loss."""
     parent, _, number = place.rpartition(".")
+    if not leaves.keys() <= {"weight", "bias"}:
+        return True
     if "bias" not in leaves and MARGIN.search(place):
         return True
     beside = re.compile(rf"{re.escape(parent)}\.(\d+)\.")
@@ -375,15 +438,15 @@ def _take_classifier(found: Found, place: str, leaves: Mapping[str, str]) -> Non
     if place.removeprefix(found.prefix) != "classifier":
         found.notes.append(f"its classifier is called {place!r}")
     if found.biasless:
-        found.notes.append("its classifier has no bias: it got one of zeros")
+        found.notes.append(BIASLESS)
 
 
-def _layers(shapes: Shapes, names: Iterable[str]) -> Layers:
-    """What computes: weights of two dimensions and more, computed weights, and norms."""
+def layers_of(shapes: Shapes, names: Iterable[str]) -> Layers:
+    """What computes: weights of two dimensions and more, computed weights, norms, and others."""
     places: Layers = {}
     for name in names:
         place, _, leaf = name.rpartition(".")
-        if leaf in LEAVES + COMPUTED:
+        if leaf in LEAVES + COMPUTED or OTHER_LEAVES.fullmatch(leaf):
             places.setdefault(place, {})[leaf] = name
     return {
         place: leaves
@@ -391,6 +454,7 @@ def _layers(shapes: Shapes, names: Iterable[str]) -> Layers:
         if ("weight" in leaves and len(shapes[leaves["weight"]]) > 1)
         or {"weight", "bias"} <= leaves.keys()
         or not leaves.keys().isdisjoint(("running_mean", *COMPUTED))
+        or any(OTHER_LEAVES.fullmatch(leaf) for leaf in leaves)
     }
 
 
@@ -408,6 +472,11 @@ def _counted(shapes: Shapes) -> str:
         return f"{len(shapes)} others: {listed(shapes)}"
     what = next((what for name, what in OTHERS.items() if any(map(name.search, shapes))), None)
     return f"{len(shapes)} {f'of {what}' if what else 'others'}: {listed(shapes)}"
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor counts something, batches or operations, and computes nothing."""
+    return name.rpartition(".")[2] in COUNTERS
 
 
 def listed_names(names: list[str]) -> str:

@@ -9,12 +9,21 @@ keep. Source: https://github.com/kuangliu/pytorch-cifar/blob/master/models/dense
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-from ..weights import COUNTER, Weights
+from ..weights import Weights
+from ._networks import (
+    BIASLESS,
+    LEAVES,
+    Found,
+    Shapes,
+    another_head,
+    chosen,
+    is_counter,
+    layers_of,
+    left_out,
+)
 from .recognize import recognize
 
-LEAVES = ("weight", "bias", "running_mean", "running_var")
 HEADS = ("linear", "fc", "classifier")
 IN_BODY = re.compile(
     r"(?P<around>(?:.*\.)?)"
@@ -22,53 +31,78 @@ IN_BODY = re.compile(
     r"\.(?P<kind>bn|conv)(?P<number>[12])"
     r"|trans(?P<transition>\d{1,2})\.(?P<part>bn|conv))"
 )
+INSIDE = re.compile(r"(?:dense|trans)\d")
+LOSS = re.compile(r"loss|criterion|metric")  # what has weights of classes, and is no layer
 NOTE = (
     "its names are pytorch-cifar's, whose dense layers put new channels before old ones: the "
     "channels were sorted, so that the network is the same function"
 )
 
 
-def names_of_new_first(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str] | None:
-    """{name in the file: canonical name} of a network with pytorch-cifar's names; None: no such.
+def find_new_first(shapes: Shapes, prefix: str | None = None) -> Found | None:
+    """Find a network with pytorch-cifar's names; None: no such.
 
-    The weights then go through ``old_first``. Names that are not in the result are no part of the
-    network, or of a head that is no linear layer of the last width. Where anything else is around
-    or among these layers, it is another network.
+    Its weights then go through ``old_first``. Where other layers are around or among its own, it is
+    another network. Raises ``WeightsError`` where there are several, ``ConfigError`` where none has
+    the prefix.
 
     Arguments:
         shapes: {name in the file: shape in PyTorch's layout}.
+        prefix: of the network's names, where the file holds several networks.
     """
+    shapes = {name: shape for name, shape in shapes.items() if not is_counter(name)}
     places = {name.rpartition(".")[0] for name in shapes if name.rpartition(".")[2] in LEAVES}
     inside = {place: match for place in places if (match := IN_BODY.fullmatch(place))}
-    arounds = {match["around"] for match in inside.values() if match["block"]}
-    around = next(iter(arounds), "")
-    stem, last = f"{around}conv1", f"{around}bn"
-    width = shapes.get(f"{last}.weight")
-    if len(arounds) != 1 or width is None or shapes.get(f"{stem}.weight", ())[2:] != (3, 3):
+    arounds = [
+        around
+        for around in dict.fromkeys(m["around"] for m in inside.values() if m["block"])
+        if shapes.get(f"{around}conv1.weight", ())[2:] == (3, 3) and f"{around}bn.weight" in shapes
+    ]
+    if not arounds:
         return None
+    around, notes = chosen(dict.fromkeys(sorted(arounds)), prefix)
+    width = shapes[f"{around}bn.weight"]
+    inside = {place: match for place, match in inside.items() if match["around"] == around}
     first = min(int(match["layer"]) for match in inside.values() if match["layer"])
-    found = {
-        place: _canonical(match, first)
-        for place, match in inside.items()
-        if match["around"] == around
-    }
-    found |= {stem: "features.conv0", last: "features.norm5"}
+    layers = {place: _canonical(match, first) for place, match in inside.items()}
+    layers |= {f"{around}conv1": "features.conv0", f"{around}bn": "features.norm5"}
     for head in HEADS:
         if shapes.get(f"{around}{head}.weight", ())[1:] == width:
-            found[f"{around}{head}"] = "classifier"
+            layers[f"{around}{head}"] = "classifier"
     names = {
         f"{place}.{leaf}": f"{canonical}.{leaf}"
-        for place, canonical in found.items()
+        for place, canonical in layers.items()
         for leaf in LEAVES
         if f"{place}.{leaf}" in shapes
     }
-    heads = {place for place in places if len(shapes.get(f"{place}.weight", ())) == 2}
-    others = [
-        name
-        for name in shapes
-        if name.startswith(around) and name not in names and not name.endswith(COUNTER)
-    ]
-    return names if all(name.rpartition(".")[0] in heads for name in others) else None
+    beside = [name for name in shapes if name.startswith(around) and name not in names]
+    further = {
+        place: leaves
+        for place, leaves in layers_of(shapes, beside).items()
+        if len(shapes.get(f"{place}.weight", ())) == 2
+    }
+    for name in beside:
+        place, _, leaf = name.removeprefix(around).rpartition(".")
+        is_layer = leaf in LEAVES and not LOSS.search(place)
+        if around + place not in further and (is_layer or INSIDE.match(place)):
+            return None
+    if further:
+        names = {n: c for n, c in names.items() if not c.startswith("classifier.")}
+        notes = [*notes, another_head(shapes, further)]
+    read = set(names.values())
+    biasless = "classifier.weight" in read and "classifier.bias" not in read
+    if biasless:
+        notes = [*notes, BIASLESS]
+    heads = {name for leaves in further.values() for name in leaves.values()}
+    others = [name for name in beside if name not in heads]
+    notes = [NOTE, *notes, *left_out(shapes, others)]
+    return Found(names, around, biasless=biasless, new_first=True, notes=notes)
+
+
+def names_of_new_first(shapes: Shapes) -> dict[str, str] | None:
+    """{name in the file: canonical name}, as ``find_new_first`` finds them."""
+    found = find_new_first(shapes)
+    return found.names if found else None
 
 
 def _canonical(match: re.Match[str], first: int) -> str:

@@ -18,6 +18,10 @@ from ..variants import VARIANTS
 from ..weights import Weights, WeightsError, check_weights, widest
 
 IMAGENET_CLASSES = 1000
+KERNELS: Mapping[tuple[int, ...], bool] = {
+    (7, 7): True,
+    (3, 3): False,
+}  # of the stem -> whether a BatchNorm follows
 LAYER = re.compile(r"features\.denseblock(\d+)\.denselayer(\d+)\.")
 
 
@@ -54,6 +58,13 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
             f"expected tensors with values for {layers} dense layers, found {len(shapes)} tensors"
         )
     stem = shapes["features.conv0.weight"]
+    if stem[2:] not in KERNELS or KERNELS[stem[2:]] != ("features.norm0.weight" in shapes):
+        norm0 = "with" if "features.norm0.weight" in shapes else "without"
+        raise WeightsError(
+            "features.conv0.weight: expected a stem of 7x7 with features.norm0, or of 3x3 without, "
+            f"found one of {'x'.join(map(str, stem[2:]))} {norm0} it: its stride and its pooling, "
+            "which no tensor shows, are unknown here"
+        )
     bottleneck = f"{first}.conv2.weight" in shapes
     growth_rate = shapes[f"{first}.{'conv2' if bottleneck else 'conv1'}.weight"][0]
     classes = shapes.get("classifier.weight", (0, 0))

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from .._files import replacing
 from .._installed import framework
 from ..checkpoint import Checkpoint
-from ..weights import COUNTER, WeightsError
-from . import _chapter, _new_first
+from ..weights import COUNTER, Weights, WeightsError
+from . import _chapter
 from ._chapter import chapter_names
-from ._networks import Found, find_network
-from ._new_first import names_of_new_first, old_first
+from ._networks import Found, find_network, is_counter
+from ._new_first import find_new_first, old_first
 from ._notes import differences, unsaid
 from ._safetensors import (
     PORTABLE_ENTRY,
@@ -74,18 +74,19 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Checkpoint, Found]:
     """The network among tensors, as ``tensors_in`` gives them, and where it is."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    shapes = {n: tuple(tensor.shape) for n, tensor in state.items() if not is_counter(n)}
     if (chapter := chapter_names(shapes, told.prefix)) is not None:
         found = Found(chapter, "", notes=[_chapter.NOTE])
-    elif (numbered := names_of_new_first(shapes)) is not None:
-        found = Found(numbered, "", new_first=True, notes=[_new_first.NOTE])
     else:
-        found = find_network(shapes, told.prefix)
+        found = find_new_first(shapes, told.prefix) or find_network(shapes, told.prefix)
     for name, tensor in state.items():  # a head that cannot be read is no other head
         if isinstance(tensor, OtherTensor) and name.startswith(found.prefix):
             to_numpy(name, tensor)
     _check_fits(path, sum(state[name].nbytes for name in found.names))
     weights = {canonical: to_numpy(name, state[name]) for name, canonical in found.names.items()}
+    if with_stem_alone := _only_the_stem_has_a_bias(weights):
+        found.notes.append("of its convolutions only the first has a bias: the others got zeros")
+        weights |= with_stem_alone
     if found.new_first:
         weights = old_first(weights)
     if found.biasless:
@@ -93,6 +94,19 @@ def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Check
         weights["classifier.bias"] = np.zeros(len(outputs), outputs.dtype)
     source = f"torchvision or timm: {path.name}"
     return checkpoint_of(weights, "unbiased", source, found.notes), found
+
+
+def _only_the_stem_has_a_bias(weights: Weights) -> Weights:
+    """Biases of zeros for all other convolutions, as if they had some; none where that is not so.
+
+    A stem that was exchanged, for images of one channel for example, often has one.
+    """
+    kernels = [name for name, array in weights.items() if array.ndim == 4]
+    biases = {name: name.replace(".weight", ".bias") for name in kernels}
+    if {bias for bias in biases.values() if bias in weights} != {"features.conv0.bias"}:
+        return {}
+    absent = [name for name in kernels if name != "features.conv0.weight"]
+    return {biases[name]: np.zeros(len(weights[name]), weights[name].dtype) for name in absent}
 
 
 def _check_fits(path: Path, needed: int) -> None:

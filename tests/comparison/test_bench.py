@@ -1,5 +1,6 @@
 """``densenet-multi bench``: cases take turns, and what they report is about the same work."""
 
+import gc
 import io
 import json
 import os
@@ -239,6 +240,7 @@ def test_a_case_reports_after_each_round_and_ends_when_nobody_asks(monkeypatch, 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no such file here")
 def test_memory_is_that_of_later_steps_over_what_was_there_before(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    gc.collect()  # what other tests left is not given back between the steps
     np.ones(200 << 20, np.uint8)  # while the network is built
     rounds = Rounds(steps=1, warmup=1)
     for size in (150, 50):

@@ -19,6 +19,7 @@ from cases import SMALL, as_float32, images, random_weights, small
 from densenet_multi import formats
 from densenet_multi.checkpoint import IMAGENET
 from densenet_multi.commands import main
+from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats import gluon_zoo
 from densenet_multi.formats.recognize import recognize, variant_name
 from densenet_multi.tasks import convert
@@ -418,6 +419,44 @@ def test_an_array_list_that_promises_too_much_allocates_nothing(tmp_path):
         refusal(path)
 
 
+# --- Stems that were changed --------------------------------------------------------------------
+
+
+def written(path, arrays):
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    return path
+
+
+def test_a_stem_alone_may_have_a_bias(tmp_path, checkpoint):
+    bias = np.arange(len(checkpoint.weights["features.conv0.weight"]), dtype=np.float32)
+    path = written(tmp_path / "x", {**checkpoint.weights, "features.conv0.bias": bias})
+    read = formats.read(path)
+    assert read.spec.config.conv_bias
+    assert "of its convolutions only the first has a bias: the others got zeros" in read.notes
+    mean = "features.norm0.running_mean"  # which a bias before it is subtracted from
+    moved = {**checkpoint.weights, mean: checkpoint.weights[mean] - bias}
+    x = images(read.spec, 33)
+    logits = dm.reference.predict(read.spec, read.weights, x)
+    assert deviation(logits, dm.reference.predict(checkpoint.spec, moved, x)) < 1e-6
+    another = {**checkpoint.weights, "features.transition1.conv.bias": bias}
+    with pytest.raises(dm.WeightsError):
+        formats.read(written(tmp_path / "y", another))
+
+
+def test_a_stem_of_another_kind_is_refused_as_that(tmp_path, checkpoint):
+    kernel = checkpoint.weights["features.conv0.weight"][:, :, 2:5, 2:5]
+    path = written(tmp_path / "x", {**checkpoint.weights, "features.conv0.weight": kernel})
+    with pytest.raises(dm.WeightsError, match=r"found one of 3x3 with it: its stride and its pool"):
+        formats.read(path)
+
+
+def test_counters_of_any_dtype_are_no_weights(tmp_path, checkpoint):
+    counters = {"features.norm0.num_batches_tracked": np.ones((), np.float16)}
+    read = formats.read(written(tmp_path / "x", {**checkpoint.weights, **counters}))
+    same(read.weights, checkpoint.weights)
+    assert read.notes == ()
+
+
 # --- Names of formats ---------------------------------------------------------------------------
 
 
@@ -521,25 +560,24 @@ def test_a_link_stays_a_link_and_a_device_a_device(tmp_path, checkpoint, verify)
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_a_format_that_is_not_the_contents_is_refused_with_that_of_the_content(
-    tmp_path, checkpoint
-):
+@pytest.mark.parametrize("name", ["torchvision", "linen", "nnx"])  # read without a library
+def test_a_format_that_is_not_the_contents_is_refused_with_that(tmp_path, checkpoint, name):
     path = tmp_path / "a.params"
     formats.write(path, checkpoint)
-    for name in set(formats.FORMATS) - {"gluon", "portable"}:
-        with pytest.raises(
-            dm.WeightsError, match=r"expected .*; by its content, its format is 'gluon'"
-        ):
-            formats.read(path, name)
+    with pytest.raises(
+        dm.WeightsError, match=r"expected .*; by its content, its format is 'gluon'"
+    ):
+        formats.read(path, name)
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_prefix_that_no_name_has_is_named_as_it_is_typed(tmp_path, checkpoint):
-    formats.write(tmp_path / "a.pth", checkpoint)
-    done = run("convert", tmp_path / "a.pth", tmp_path / "b.safetensors", "--prefix", "model.")
+    formats.write(tmp_path / "a.safetensors", checkpoint, "torchvision")
+    given = "--from", "torchvision", "--prefix", "model."
+    done = run("convert", tmp_path / "a.safetensors", tmp_path / "b.safetensors", *given)
     assert done.exit_code == 1
-    assert (
-        "a.pth: expected no prefix, because no name has one, found --prefix model." in done.stderr
-    )
+    found = "a.safetensors: expected no prefix, because no name has one, found --prefix model."
+    assert found in done.stderr
 
 
 @pytest.mark.usefixtures("alone")

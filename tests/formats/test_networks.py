@@ -93,9 +93,13 @@ def test_names_of_before_2018_and_monais_are_read():
     check(monai, SHAPES, "its classifier is called 'class_layers.out'")
 
 
-@pytest.mark.parametrize("last", ["features.norm_final", "features.bn", "features.9", "bn_last"])
+@pytest.mark.parametrize("last", ["features.norm_final", "features.bn", "features.9"])
 def test_the_last_norm_may_have_any_name(last):
     check(named(r"^features\.norm5", last), SHAPES)
+
+
+def test_a_last_norm_outside_the_body_is_told():
+    check(named(r"^features\.norm5", "bn"), SHAPES, "its last BatchNorm is taken to be 'bn'")
 
 
 @pytest.mark.parametrize(("dimensions", "kind"), [((3,) * 5, "3D"), ((3,) * 3, "1D")])
@@ -191,6 +195,10 @@ HEADS = {
     "a margin loss": {"arc_margin.weight": (CLASSES, WIDTH)},
     "a normalized weight": {"fc.weight_g": (CLASSES, 1), "fc.weight_v": (CLASSES, WIDTH)},
     "a decoder": {"decoder.0.weight": (8, WIDTH, 3, 3)},
+    "generalized-mean pooling": {"pool.p": (1,), **linear("fc")},
+    "a recurrent layer": {"lstm.weight_ih_l0": (4 * WIDTH, WIDTH), **linear("fc")},
+    "attention": {"attn.in_proj_weight": (3 * WIDTH, WIDTH), **linear("fc")},
+    "cosines": {"fc.weight": (CLASSES, WIDTH), "fc.sigma": (1,)},
 }
 
 
@@ -235,7 +243,49 @@ def test_tensors_beside_the_network_are_listed_and_left_out():
     )
 
 
+def test_layers_beside_the_network_are_told_with_what_their_loss_may_mean():
+    note = "left out, because no DenseNet has such layers (answers that they help to compute are"
+    check({**behind("cnn.")} | linear("aux", 9, 77), SHAPES, "the prefix 'cnn.'", note)
+
+
+@pytest.mark.parametrize("layer", [{"conv.weight": (3, 1, 1, 1)}, norm("bn_in", 3)])
+def test_a_layer_that_may_come_before_the_network_is_refused(layer):
+    file = {**behind("net."), **layer}
+    place = next(iter(layer)).rpartition(".")[0]
+    with pytest.raises(dm.WeightsError, match=rf"^{place}: expected .* pass prefix='net\.'$"):
+        find_network(file)
+    check(file, SHAPES, "left out, because no DenseNet has such", prefix="net.")
+
+
+def test_a_layer_inside_something_else_is_none_before_the_network():
+    file = {**behind("net."), "decoder.0.weight": (3, 12, 3, 3)}
+    check(file, SHAPES, "the prefix 'net.'", "left out, because no DenseNet has such")
+
+
+def test_a_classifier_that_was_also_saved_alone_is_the_same():
+    file = {**behind("state_dict.", named("^classifier", "classifier.1")), **linear("classifier.1")}
+    check(
+        file,
+        SHAPES,
+        "the prefix 'state_dict.'",
+        "its classifier is called 'state_dict.classifier.1'",
+        "'classifier.1', saved beside the network, was left out",
+    )
+
+
+@pytest.mark.parametrize("counter", ["num_batches_tracked", "total_ops", "total_params"])
+def test_counters_are_none_of_the_networks_tensors(counter):
+    counted = {f"{place}.{counter}" for place in ("features", "features.norm0", "classifier")}
+    check({**SHAPES, **dict.fromkeys(counted, (1,))}, SHAPES)
+
+
+def test_timms_names_of_a_body_alone_are_known():
+    check(named(r"^features\.", "features_", BODY), BODY)
+
+
 INSIDE = {
+    "a blur": {"features.pool0.1.filt": (8, 1, 3, 3)},
+    "a learned activation": {"features.relu0.weight": (1,)},
     "squeeze and excitation in a dense layer": linear(
         "features.denseblock1.denselayer1.se.fc", 2, 4
     ),

@@ -10,7 +10,13 @@ from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats._flax_files import nested
 from densenet_multi.formats._layouts import TO_CHANNELS_LAST
 from densenet_multi.formats._msgpack import to_msgpack
-from densenet_multi.formats._new_first import NOTE, _order, names_of_new_first, old_first
+from densenet_multi.formats._new_first import (
+    NOTE,
+    _order,
+    find_new_first,
+    names_of_new_first,
+    old_first,
+)
 from densenet_multi.formats.nnx import LEAVES
 from densenet_multi.formats.recognize import checkpoint_of
 from densenet_multi.reference import _Network, relu
@@ -84,6 +90,33 @@ def test_other_networks_are_none_of_these(lost):
     shapes = {name: shape for name, shape in shapes.items() if not name.startswith(lost)}
     assert names_of_new_first(shapes) is None
     assert names_of_new_first({n: info.shape for n, info in dm.tensors(SPEC).items()}) is None
+
+
+def shapes_of(around=""):
+    expected = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in names(SPEC).items()}
+    return {f"{around}{name}": shape for name, shape in expected.items()}
+
+
+def test_of_several_one_is_chosen_by_its_prefix():
+    file = {**shapes_of("a."), **shapes_of("b.")}
+    with pytest.raises(dm.WeightsError, match=r"found 2; choose one with\n  prefix='a\.'\n"):
+        find_new_first(file)
+    assert set(find_new_first(file, "b").names) == set(shapes_of("b."))
+    averaged = find_new_first({**shapes_of("net."), **shapes_of("net_ema.")})
+    assert set(averaged.names) == set(shapes_of("net."))
+
+
+def test_what_is_beside_it_is_told():
+    found = find_new_first({**shapes_of(), "loss.weight": (4,), "best_acc": ()})
+    assert "left out, because they are no part of the network: loss.weight, best_acc" in found.notes
+    file = shapes_of()
+    del file["linear.bias"]
+    assert find_new_first(file).biasless
+    file |= {"linear2.weight": (9, 4)}
+    found = find_new_first(file)
+    assert "a head of several layers or of several heads" not in " ".join(found.notes)
+    assert "(linear2 (9, 4)); its body was read" in " ".join(found.notes)
+    assert not any("classifier" in canonical for canonical in found.names.values())
 
 
 @pytest.mark.parametrize("name", ["dense1.0.act.weight", "bn1.weight", "trans1.se.fc.bias"])

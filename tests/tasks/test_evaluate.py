@@ -728,7 +728,7 @@ def test_a_backends_numbers_are_those_of_its_own_logits(backend, tmp_path, pictu
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_the_device_that_was_asked_for(weights, picture, fake, monkeypatch, command):
     monkeypatch.setattr(predict, "hide_gpus", hide := Mock())
-    what = ["--data", "sample"] if command == "evaluate" else [picture]
+    what = ["--backend", NAME, *(["--data", "sample"] if command == "evaluate" else [picture])]
     fake.use_gpu.return_value = False  # there is none
     refused = invoke(command, weights, *what, "--device", "gpu")
     assert (refused.exit_code, "found none; use --device cpu" in refused.stderr) == (1, True)

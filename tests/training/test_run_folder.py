@@ -586,7 +586,7 @@ def test_a_start_that_fails_leaves_no_run_behind(backend, weights, tmp_path):
     options = Options(backend_name=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
     with pytest.raises(dm.ConfigError, match="batch_size: expected at most the 1000 examples"):
         train(options, output=tmp_path / "run")
-    assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.long("keras", "flax")
