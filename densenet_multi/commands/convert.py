@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import AT_LEAST_1, ExistingPath, NewEntry, Numbers, format_option, prefix_option
-from .output import errors_as_exit_codes, facts, print_result
+from .output import errors_as_exit_codes, facts, print_result, spoken
 
 
 @click.command()
@@ -67,4 +67,4 @@ def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
         raise click.UsageError("SOURCE and DEST are the same file")
     done = conversion.convert(source, dest, **given)
     result = {"source": str(source), "dest": str(dest), **done}
-    print_result(result, output_format, lambda _: facts(done))
+    print_result(result, output_format, lambda _: facts(done | {"notes": spoken(done["notes"])}))

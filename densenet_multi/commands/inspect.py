@@ -9,7 +9,7 @@ import click
 
 from .._checks import listed
 from .options import ExistingPath, format_option, prefix_option
-from .output import errors_as_exit_codes, facts, print_result
+from .output import errors_as_exit_codes, facts, print_result, spoken
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,4 +38,4 @@ def table(result: dict[str, Any]) -> Table:
         for name, value in result["usage"].items()
         if name != "assumed" and value is not None  # both are said in words
     }
-    return facts({**result, "usage": usage})
+    return facts({**result, "usage": usage, "notes": spoken(result["notes"])})

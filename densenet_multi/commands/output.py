@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -76,6 +76,11 @@ def _code_of(error: Exception) -> int:
 
 def _translated(text: str) -> str:
     return in_flags(text, click.get_current_context())
+
+
+def spoken(notes: Iterable[str]) -> list[str]:
+    """Sentences of the library, with its arguments as flags."""
+    return [_translated(note) for note in notes]
 
 
 # --- While it runs ------------------------------------------------------------------------------

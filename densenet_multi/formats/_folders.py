@@ -37,6 +37,11 @@ SHOWN = (  # arguments of timm's models that tensors show, or that matter in tra
 )
 USUAL = {"act_layer": ("relu",), "norm_layer": ("batchnorm2d",), "global_pool": ("avg", "max", "")}
 
+JOIN = (
+    "join them; type in Python: from safetensors.numpy import load_file, save_file; "
+    "save_file({**load_file('FIRST.safetensors'), **load_file('SECOND.safetensors')}, "
+    "'NEW.safetensors')"
+)
 FROM_TENSORFLOW = (
     "load it with the code that built the model, and save it as Keras does: "
     "model.save_weights('NEW.weights.h5')"
@@ -165,7 +170,7 @@ def what_folder(path: Path) -> Found | None:
         return "a .keras file that was unpacked", f"pack it again; type: {command}"
     if "model.weights.h5" in names or _is_orbax(path, names):
         return None
-    return _known(path, names) or _by_content(path, names)
+    return _known(path, names) or _parts(names) or _by_content(path, names)
 
 
 def _from_saved_model(path: Path, names: Collection[str]) -> str:
@@ -205,6 +210,19 @@ def _known(path: Path, names: Collection[str]) -> Found | None:
     return None
 
 
+def _parts(names: Collection[str]) -> Found | None:
+    """What the Hub's index of several safetensors files announces."""
+    indices = [name for name in names if name.endswith(".index.json")]
+    return (f"a network in several files ({listed(indices)})", JOIN) if indices else None
+
+
+def _weights_in_folders(path: Path) -> list[str]:
+    """The files of weights in the folders of a folder."""
+    folders = [child for child in sorted(_children(path))[:100] if child.is_dir()]
+    within = [each for folder in folders for each in islice(folder.iterdir(), 100)]
+    return [str(each) for each in within if each.name.lower().endswith((*WEIGHTS, ".msgpack"))]
+
+
 def _by_content(path: Path, names: Collection[str]) -> Found:
     within = [str(found) for found in _steps_in(path)]
     files = sorted(name for name in names if name.lower().endswith((*WEIGHTS, ".msgpack")))
@@ -214,6 +232,8 @@ def _by_content(path: Path, names: Collection[str]) -> Found:
         return f"a folder with {listed_printable(files)}", "use a file in it"
     if _has_images(path):
         return "a folder of images", "images are data, and no weights"
+    if inside := _weights_in_folders(path):
+        return "a folder of folders with weights", f"use one of them: {listed_printable(inside)}"
     if names:
         return (
             f"a folder of {listed_printable(sorted(names))}",

@@ -19,6 +19,7 @@ from .._files import quoted
 from ..weights import WeightsError
 from ._folders import (
     FROM_TENSORFLOW,
+    JOIN,
     SHARD,
     WEIGHTS,
     Found,
@@ -39,6 +40,10 @@ NUMBER, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # the wire types of protobu
 ELSEWHERE = "it is not read here: convert the file that it was made from"
 AGAIN = "download or copy it again"
 CLASSIFY = "to classify images: predict('WEIGHTS.safetensors', 'IMAGE')"
+IN_PYTHON = (  # a text that ends where the arrays are
+    "with a DenseNet's names for them, type in Python: "
+    "densenet_multi.save_weights('NEW.safetensors', spec, "
+)
 NO_WEIGHTS = "it has no weights: they are in another file"
 NOT_TEXT = "weights are in binary files"
 SAVE_AGAIN = (
@@ -47,7 +52,6 @@ SAVE_AGAIN = (
 )
 
 MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (where, what is there, what it is)
-    (0, b"\x93NUMPY", ("one NumPy array", "a network's weights are many, each with its name")),
     (0, b"GGUF", ("a GGUF file", ELSEWHERE)),
     (4, b"TFL3", ("a TensorFlow Lite network", ELSEWHERE)),
     (0, b"MATLAB ", ("a MATLAB file", ELSEWHERE)),
@@ -168,6 +172,16 @@ def _magic(file: _File) -> Found | None:
     return next((found for at, magic, found in MAGIC if file.head[at:].startswith(magic)), None)
 
 
+def _numpy(file: _File) -> Found | None:
+    if not file.head.startswith(b"\x93NUMPY"):
+        return None
+    if b"'|O'" in file.head:  # of Python objects, such as a dictionary
+        loaded = f"numpy.load({str(file.path)!r}, allow_pickle=True).item()"
+        what = "Python objects in a NumPy file"
+        return what, f"if you trust it ({loaded} runs what it says): {IN_PYTHON}{loaded})"
+    return "one NumPy array", "a network's weights are many, each with its name"
+
+
 def _packed(file: _File) -> Found | None:
     unpack = "unpack it; type: "
     for magic, (what, command) in PACKED.items():
@@ -260,7 +274,7 @@ def _markup(text: str, small: str) -> Found:
 
 def _json(text: str) -> Found:
     for mark, what, advice in (
-        ('"weight_map"', "an index of several safetensors files", "join them to one file"),
+        ('"weight_map"', "an index of several files of weights", JOIN),
         ('"op": "null"', "an MXNet network without its weights (JSON)", NO_WEIGHTS),
         ('"class_name"', "a Keras network without its weights (JSON)", NO_WEIGHTS),
         ('"architecture', "a network's description (JSON)", NO_WEIGHTS),
@@ -355,9 +369,8 @@ def _zip(file: _File) -> Found | None:
     if "data.pkl" in leaves or {"config.json", "model.weights.h5"} <= set(names):
         return None
     if names and all(name.endswith(NPY) for name in names):
-        return f"NumPy arrays ({listed_printable(n.removesuffix(NPY) for n in names)})", (
-            "save them under a DenseNet's names with densenet_multi.save_weights"
-        )
+        found = f"NumPy arrays ({listed_printable(n.removesuffix(NPY) for n in names)})"
+        return found, f"{IN_PYTHON}dict(numpy.load({path!r})))"
     files = [name for name in names if not name.endswith("/")]
     likely = [name for name in files if name.lower().endswith(WEIGHTS)]
     then = f", and use {printable(likely[0])}" if len(likely) == 1 else ""
@@ -387,6 +400,7 @@ KINDS: tuple[Callable[[_File], Found | None], ...] = (
     _nothing,
     _zip,
     _magic,
+    _numpy,
     _packed,
     _short_hdf5,
     _text,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -463,6 +463,7 @@ def test_an_image_that_would_grow_in_memory_is_refused_before_it_does(tmp_path, 
         read_image(tmp_path / "ant" / "00.png", 1)
 
 
+@settings(deadline=None)  # on a loaded machine a file takes long
 @given(
     position=st.integers(0, 200),
     value=st.integers(0, 255),

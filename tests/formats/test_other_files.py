@@ -137,7 +137,11 @@ FILES = {  # what a file is called: (its name, its content)
     "a file of Torch7, the Lua one": ("x.t7", struct.pack("<iii", 4, 1, 3) + b"V 1"),
     "macOS' notes about a file": ("._x.pth", b"\0\x05\x16\x07\0\x02\0\0Mac OS X"),
     "an image (PNG)": ("x.png", b"\x89PNG\r\n\x1a\n"),
-    "an index of several safetensors files": (
+    "Python objects in a NumPy file": (
+        "x.npy",
+        b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order': False, 'shape': (), }\n",
+    ),
+    "an index of several files of weights": (
         "x.json",
         b'{"metadata": {}, "weight_map": {"a": "model-00001.safetensors"}}',
     ),
@@ -314,6 +318,11 @@ FOLDERS = {  # what a folder is called: the files in it
     "a folder of checkpoints": ("100/default/_METADATA", "100/_CHECKPOINT_METADATA"),
     "a folder with a.pth, b.msgpack": ("a.pth", "b.msgpack", "log.txt"),
     "a folder of images": ("cat/a.png", "dog/b.png"),
+    "a folder of folders with weights; use one of them: ": ("step-5/model.safetensors", "log.txt"),
+    "a network in several files (model.safetensors.index.json); join them; type in Python: ": (
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ),
     "a folder of a.txt": ("a.txt",),
 }
 

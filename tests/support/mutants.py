@@ -1839,8 +1839,8 @@ MUTANTS = [
     Mutant(
         "a layer among pytorch-cifar's is not left out",
         "formats/_new_first.py",
-        "return names if all(",
-        "return names if True or all(",
+        "            return None\n    if further:",
+        "            pass\n    if further:",
         "formats/test_new_first.py other_layers",
     ),
     Mutant(
@@ -2049,22 +2049,22 @@ MUTANTS = [
     Mutant(
         "nothing unknown is inside the body",
         "formats/_networks.py",
-        '        or around.endswith("features.")',
-        '        or (name in computing and around.endswith("features."))',
+        '        or around.endswith("features.")\n',
+        '        or (name in computing and around.endswith("features."))\n',
         "formats/test_networks.py refused_by_name",
     ),
     Mutant(
         "a layer before the network is refused",
         "formats/_networks.py",
-        "            if around.startswith(scope) and (reads_images or normalizes):",
-        "            if False:",
+        "if around.startswith(scope) and (reads_images or normalizes):",
+        "if False:",
         "formats/test_networks.py come_before",
     ),
     Mutant(
         "a layer inside something else is none before the network",
         "formats/_networks.py",
-        "            if around.startswith(scope) and (reads_images or normalizes):",
-        "            if reads_images or normalizes:",
+        "if around.startswith(scope) and (reads_images or normalizes):",
+        "if reads_images or normalizes:",
         "formats/test_networks.py inside_something_else",
     ),
     Mutant(
@@ -2115,6 +2115,27 @@ MUTANTS = [
         "    if further:",
         "    if False:",
         "formats/test_new_first.py beside_it",
+    ),
+    Mutant(
+        "weights in the folders of a folder are named",
+        "formats/_folders.py",
+        "    if inside := _weights_in_folders(path):",
+        "    if inside := []:",
+        "formats/test_other_files.py called_what_it_is",
+    ),
+    Mutant(
+        "a network in several files is called that",
+        "formats/_folders.py",
+        "or _parts(names) or",
+        "or",
+        "formats/test_other_files.py called_what_it_is",
+    ),
+    Mutant(
+        "Python objects in a NumPy file are no array",
+        "formats/_other_files.py",
+        """    if b"'|O'" in file.head:""",
+        "    if False:",
+        "formats/test_other_files.py called_what_it_is",
     ),
     Mutant(
         "a ResNet is called one",
@@ -2596,7 +2617,7 @@ MUTANTS = [
     Mutant(
         "networks: layers inside",
         "formats/_networks.py",
-        '        or (name in computing and around.endswith("features."))\n',
+        '        or around.endswith("features.")\n',
         "",
         "formats/test_networks.py layers_inside",
     ),
