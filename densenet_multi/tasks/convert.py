@@ -29,10 +29,7 @@ from ._stated import ClassNames, with_outputs, with_stated_pixels
 
 VERIFIED_IMAGES = 4
 REFERENCE = "the NumPy reference"
-NOT_INDEPENDENT = (
-    "compared with our own reading, not independent: nothing else that can run this network's file "
-    "is installed, or the file does not declare its model"
-)
+NOT_INDEPENDENT = "compared with our own reading, not independent"
 
 
 class ConversionError(ValueError):
@@ -217,21 +214,25 @@ def logits(
     independent of this package.
 
     This is the ecosystem's own model, if installed and able to be this network; else this package's
-    model in that framework; else the NumPy reference.
+    model in that framework, with the reason if one is known; else the NumPy reference.
     """
     module = formats.module(file_format)
+    why = ""
     if module.BACKEND is not None:
         with suppress(ImportError):
             # before the ecosystem's own model: this makes MXNet importable on current NumPys, and
             # refuses a Keras engine that is not TensorFlow
             backend = load_backend(module.BACKEND)
             if library_logits := getattr(module, "library_logits", None):
-                with suppress(ImportError, LookupError):
-                    answer, who = library_logits(path, checkpoint, images)
-                    return answer, who, True
+                try:
+                    with suppress(ImportError):
+                        answer, who = library_logits(path, checkpoint, images)
+                        return answer, who, True
+                except LookupError as error:
+                    why = f", because {error}" if str(error) else ""
             model = backend.build(checkpoint.spec, dtype=widest(checkpoint.weights))
             backend.import_weights(model, checkpoint.weights)
-            return backend.predict(model, images), f"densenet_multi.{backend.NAME}", False
+            return backend.predict(model, images), f"densenet_multi.{backend.NAME}{why}", False
     return predict(checkpoint.spec, checkpoint.weights, images), REFERENCE, False
 
 
