@@ -59,6 +59,10 @@ MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (where, what is there, what i
     (0, b"\x89PNG\r\n", ("an image (PNG)", CLASSIFY)),
     (0, b"\xff\xd8\xff", ("an image (JPEG)", CLASSIFY)),
     (0, b"GIF8", ("an image (GIF)", CLASSIFY)),
+    (8, b"WEBP", ("an image (WebP)", CLASSIFY)),
+    (0, b"II*\0", ("an image (TIFF)", CLASSIFY)),
+    (0, b"MM\0*", ("an image (TIFF)", CLASSIFY)),
+    (4, b"ftyp", ("a video or an image (of MPEG-4's kind)", "it is no file of weights")),
     (0, b"%PDF-", ("a document (PDF)", "a document is no file of weights")),
     (
         0,

@@ -137,6 +137,9 @@ FILES = {  # what a file is called: (its name, its content)
     "a file of Torch7, the Lua one": ("x.t7", struct.pack("<iii", 4, 1, 3) + b"V 1"),
     "macOS' notes about a file": ("._x.pth", b"\0\x05\x16\x07\0\x02\0\0Mac OS X"),
     "an image (PNG)": ("x.png", b"\x89PNG\r\n\x1a\n"),
+    "an image (WebP)": ("x.webp", b"RIFF\x24\0\0\0WEBPVP8 "),
+    "an image (TIFF)": ("x.tif", b"II*\0\x08\0\0\0"),
+    "a video or an image (of MPEG-4's kind)": ("x.heic", b"\0\0\0\x18ftypheic"),
     "Python objects in a NumPy file": (
         "x.npy",
         b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order': False, 'shape': (), }\n",
