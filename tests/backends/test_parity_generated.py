@@ -5,11 +5,11 @@ per promise.
 """
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import densenet_multi as dm
-from cases import as_float32, images, random_weights
+from cases import as_float32, images, random_weights, small
 from parity import amplification, check_forward, check_training, training_batch
 from strategies import small_configs
 
@@ -40,6 +40,7 @@ def test_shapes_counts_weights_and_logits(backend, deviations, config, beyond, w
 
 @drawn
 @given(config=small_configs())
+@example(config=small("plain", bn_decay=0.987654321).config)
 def test_loss_statistics_and_gradients(backend, deviations, config):
     spec = config.resolve()
     weights = random_weights(spec)
