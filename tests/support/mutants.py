@@ -2358,7 +2358,7 @@ MUTANTS = [
     Mutant(
         "keras head: another head is left out with a note that names",
         "formats/_keras/head.py",
-        'if before or activation != "linear":',
+        'if is_first or activation != "linear":',
         "if False:",
         "formats/test_keras_declared.py another_head_is_left_out_with_a_note_that_names",
     ),
