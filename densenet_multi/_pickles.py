@@ -30,6 +30,7 @@ DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "collectio
 BYTES = ("__builtin__.bytes", "builtins.bytes")
 PLAIN = (str, bytes, int, float, bool, type(None))
 DTYPE = re.compile(r"[<>|=]?(?:f[248]|[iu][1248]|b1|\?)")  # of integers, floats and truth values
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has none of its own: its bits, by this name
 TOO_LARGE = (
     "expected the description of a network, found one of millions of objects; save the weights "
     "alone, such as torch.save(model.state_dict(), 'NEW.pth')"
@@ -361,7 +362,8 @@ def _word(key: Any) -> str:
 def as_array(found: Any) -> npt.NDArray[Any] | None:
     """The array of numbers that a stand-in describes, also one of JAX; None for anything else.
 
-    It is a view of the bytes in the pickle. Raises ``PickleError``.
+    It is a view of the bytes in the pickle; the dtype of bfloat16 is ``BFLOAT16``. Raises
+    ``PickleError``.
     """
     try:
         if not isinstance(found, StandIn):
@@ -381,12 +383,21 @@ def as_array(found: Any) -> npt.NDArray[Any] | None:
 def _array(state: Any) -> npt.NDArray[Any] | None:
     _, shape, described, in_fortrans_order, raw = state
     code = described.args[0]
-    if not isinstance(code, str) or not DTYPE.fullmatch(code):  # texts, dates, objects
+    if _is_bfloat16(code):
+        dtype = BFLOAT16
+    elif isinstance(code, str) and DTYPE.fullmatch(code):
+        dtype = np.dtype(str(code))
+    else:  # texts, dates, objects
         return None
-    dtype = np.dtype(str(code))
     if described.state and described.state[1] in ("<", ">"):
         dtype = dtype.newbyteorder(described.state[1])
     if not isinstance(shape, tuple) or len(shape) > MOST_DIMENSIONS:
         raise ValueError(f"a shape that is {shown(shape)}")
     order: Any = "F" if in_fortrans_order else "C"
     return np.frombuffer(getattr(raw, "raw", raw), dtype).reshape(shape, order=order)
+
+
+def _is_bfloat16(code: Any) -> bool:
+    """Whether a dtype is the class of JAX' and TensorFlow's bfloat16, whatever module it is in."""
+    is_class = isinstance(code, type) and issubclass(code, StandIn)
+    return is_class and code.name.rpartition(".")[2] == "bfloat16"

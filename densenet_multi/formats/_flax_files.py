@@ -19,15 +19,17 @@ from typing import Any
 import numpy as np
 
 from .._installed import framework
-from .._pickles import PickleError, Reader, as_array, contents
+from .._pickles import BFLOAT16, PickleError, Reader, as_array, contents
 from ..weights import WeightsError
+from ._folders import orbax_item
 from ._limits import check_size, is_bomb
 from ._msgpack import is_msgpack, read_msgpack
-from ._safetensors import is_safetensors, names_in_safetensors, read_safetensors
+from ._safetensors import from_bfloat16, is_safetensors, names_in_safetensors, read_safetensors
 
 METADATA = "_METADATA"  # of an Orbax folder: JSON with the names of its arrays
 LARGEST_METADATA = 2**24  # bytes; densenet264's has 2 * 10**6
 OPTIMIZERS = ("opt_state", "opt", "optimizer", "optimizer_state", "tx")
+OF_OBJECTS = ("_mapping", "raw_value", "_base_array")  # of NNX' State and Variables, JAX' keys
 KERNEL = "kernel"  # what Flax calls the weight of a convolution or linear layer
 
 
@@ -38,7 +40,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     ``BackendNotInstalledError`` where a folder needs Orbax.
     """
     if path.is_dir():
-        return _read_orbax(path)
+        return _read_orbax(orbax_item(path))
     check_size(path)
     with path.open("rb") as file:
         head = file.read(512)
@@ -58,7 +60,7 @@ def names_of_flax(path: Path, head: bytes) -> list[str]:
     """The names in a file or folder that may be one of Flax, joined by dots; none in others."""
     names: list[str] = []
     if path.is_dir():
-        names = _names_in_orbax(path)
+        names = _names_in_orbax(orbax_item(path))
     elif is_safetensors(head):
         names = names_in_safetensors(path)
     elif is_msgpack(head):
@@ -102,8 +104,8 @@ def leaves(tree: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def _is_pickle(head: bytes) -> bool:
-    """Whether it starts as Python 3's pickles do; PyTorch's have an older protocol."""
-    return head[:1] == b"\x80" and head[1:2] in (b"\x03", b"\x04", b"\x05")
+    """Whether it starts as pickles do. PyTorch's bare ones do, too: they have no kernels."""
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 def _mentions(path: Path, word: bytes) -> bool:
@@ -116,7 +118,9 @@ def _mentions(path: Path, word: bytes) -> bool:
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    found = {}
+    """{name: array} of dictionaries, and of NNX' objects by the names of their attributes."""
+    found: dict[str, Any] = {}
+    given: dict[str, str] = {}  # name -> the complete one in the file
     needed = 0
     try:
         with path.open("rb") as file:
@@ -124,7 +128,11 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         for keys, each in contents(root):
             array = as_array(each)
             if array is not None:
-                found[".".join(keys)] = array
+                name = ".".join(key for key in keys if key not in OF_OBJECTS)
+                full = ".".join(keys)
+                if given.setdefault(name, full) != full:
+                    raise WeightsError(f"{full}: found twice, as {given[name]} too")
+                found[name] = array
                 needed += array.nbytes
     except PickleError as error:
         raise WeightsError(str(error)) from None
@@ -132,7 +140,10 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"expected arrays that fit in the file together, found {needed:,} bytes of them"
         )
-    return found
+    return {
+        name: from_bfloat16(array["bfloat16"]) if array.dtype == BFLOAT16 else array
+        for name, array in found.items()
+    }
 
 
 # --- Orbax --------------------------------------------------------------------------------------

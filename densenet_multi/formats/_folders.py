@@ -29,6 +29,7 @@ SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")  # of a TensorFlow checkpoint
 WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".keras", ".params")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 OF_ORBAX = {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "_sharding", "checkpoint"}
+STEP = "_CHECKPOINT_METADATA"  # also of a step's folder, which has a folder for each item
 OF_ZARR = (".zarray", "zarr.json")  # in the folder of an array
 
 SHOWN = (  # arguments of timm's models that tensors show, or that matter in training alone
@@ -168,7 +169,8 @@ def what_folder(path: Path) -> Found | None:
     if "model.weights.h5" in names and _is_unpacked_keras(path):
         command = f"cd {quoted(path)} && zip -r ../NEW.keras ."
         return "a .keras file that was unpacked", f"pack it again; type: {command}"
-    if "model.weights.h5" in names or _is_orbax(path, names):
+    items = len(_items_in(path, names))
+    if "model.weights.h5" in names or items == 1 or (_is_orbax(path, names) and not items):
         return None
     return _known(path, names) or _parts(names) or _by_content(path, names)
 
@@ -224,7 +226,7 @@ def _weights_in_folders(path: Path) -> list[str]:
 
 
 def _by_content(path: Path, names: Collection[str]) -> Found:
-    within = [str(found) for found in _steps_in(path)]
+    within = [str(found) for found in _items_in(path, names) or _steps_in(path)]
     files = sorted(name for name in names if name.lower().endswith((*WEIGHTS, ".msgpack")))
     if within:
         return "a folder of checkpoints", f"use one of them: {listed_printable(within)}"
@@ -255,6 +257,20 @@ def _is_orbax(path: Path, names: Collection[str]) -> bool:
     if OF_ORBAX & set(names):
         return True
     return any((path / name / mark).exists() for name in islice(names, 20) for mark in OF_ZARR)
+
+
+def orbax_item(path: Path) -> Path:
+    """The only checkpoint in the folder of a step; any other folder as it is."""
+    items = _items_in(path, _names(path))
+    return items[0] if len(items) == 1 else path
+
+
+def _items_in(path: Path, names: Collection[str]) -> list[Path]:
+    """The Orbax checkpoints in the folder of one step; none in one that is a checkpoint itself."""
+    if not (STEP in names or path.name.isdigit()) or _is_orbax(path, {*names} - {STEP}):
+        return []
+    children = (child for child in sorted(_children(path)) if child.is_dir())
+    return [child for child in children if _is_orbax(child, _names(child) - {STEP})]
 
 
 def _steps_in(path: Path) -> Iterator[Path]:

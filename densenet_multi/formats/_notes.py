@@ -1,9 +1,23 @@
-"""Notes for the user on what a written file says differently, or cannot say."""
+"""Notes for the user on what a file cannot say, or says differently once it is written."""
 
 from __future__ import annotations
 
 from ..checkpoint import MAY_BE_ASSUMED, Checkpoint
 from .recognize import implied_usage
+
+
+def assumed(epsilon: float, decay: float, more: str = "average pooling") -> str:
+    """A sentence on what a file of weights alone leaves open, and with what it was read.
+
+    Arguments:
+        epsilon: of BatchNorm, where the user states no other.
+        decay: the same.
+        more: what else is assumed, in words; pooling is always among it.
+    """
+    return (
+        "no tensor shows its settings; assumed, unless you state others: an epsilon of "
+        f"{epsilon:g}, a decay of {decay:g}, {more}"
+    )
 
 
 def differences(

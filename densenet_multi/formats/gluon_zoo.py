@@ -31,11 +31,12 @@ from ..weights import WeightsError
 from ._chapter import NOTE, chapter_names, names_in_order
 from ._limits import check_size
 from ._networks import find_network
-from ._notes import differences, unsaid
+from ._notes import assumed, differences, unsaid
 from ._told import NOTHING, Told
 from .recognize import checkpoint_of
 
 BACKEND = "gluon"
+EPSILON, DECAY = 1e-5, 0.9  # of MXNet's BatchNorm and of the zoo's models
 LIST_MAGIC = 0x112
 ARRAY_MAGIC = {0xF993FAC8: "V1", 0xF993FAC9: "V2", 0xF993FACA: "V3"}
 DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
@@ -67,7 +68,8 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     shapes = {name: array.shape for name, array in arrays.items()}
     found, whose, more = _named(shapes, told.prefix)
     weights = {found[name]: array for name, array in arrays.items() if name in found}
-    return checkpoint_of(weights, "biased", f"{whose}: {path.name}", [*notes, *more])
+    known = {"bn_eps": EPSILON, "bn_decay": DECAY}
+    return checkpoint_of(weights, "biased", f"{whose}: {path.name}", [*notes, *more], **known)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -93,7 +95,12 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             file.write(struct.pack("<Q", len(name)) + name.encode())
     return (
         *differences(
-            checkpoint, "the zoo's models", (1e-5, 0.9), "MXNet's", "biased", where=" on the CPU"
+            checkpoint,
+            "the zoo's models",
+            (EPSILON, DECAY),
+            "MXNet's",
+            "biased",
+            where=" on the CPU",
         ),
         "the zoo's models end in a fixed 7x7 pooling: they take images of 221 to 252 pixels",
         *unsaid(checkpoint),
@@ -184,17 +191,16 @@ def _named(
             return chapter, OTHERS, [NOTE, *_left_out(names, chapter)]
         network = find_network({_with_leaf(name): shape for name, shape in shapes.items()}, prefix)
         renamed = {_with_leaf(name): name for name in names}
-        return {renamed[n]: c for n, c in network.names.items()}, OTHERS, network.notes
+        named = {renamed[n]: c for n, c in network.names.items()}
+        return named, OTHERS, [*network.notes, assumed(EPSILON, DECAY)]
     elif any("_stage" in name for name in names):
         found = _from_prefixes(names)
     else:
         found = _from_numbers(shapes)
         if len(found) == len(names):
-            note = (
-                "its layers have only numbers for names: they were read in that order; padding, "
-                "pooling and the order of concatenation are assumed"
-            )
-            return found, OTHERS, [note]
+            more = "padding as in the paper, average pooling, and old channels before new ones"
+            note = "its layers have only numbers for names: they were read in that order"
+            return found, OTHERS, [note, assumed(EPSILON, DECAY, more)]
     return {name: found.get(name, name) for name in names}, ZOO, []
 
 

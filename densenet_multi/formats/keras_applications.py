@@ -21,11 +21,18 @@ from ..weights import WeightsError
 from ._hdf5 import is_keras
 from ._keras.declared import declared_network
 from ._keras.files import DECAY, EPSILON, read_declared, read_weights
-from ._keras.found import Declared
-from ._keras.graph import UndeclaredError, graph_of
+from ._keras.graph import Graph, UndeclaredError, graph_of
 from ._keras.models import declared_models_logits, in_dtype_of, loaded, nchw_answer
 from ._keras.names import canonical_layer, native_layer
-from ._keras.own import looks_like_ours, own_config, read_ours
+from ._keras.own import (
+    declared_around,
+    own_config,
+    own_groups,
+    own_layer,
+    read_inside,
+    read_our_weights,
+    read_ours,
+)
 from ._keras.pixels import pixels_of, with_declared_pixels
 from ._keras.texts import declaration, has_layers_called, layers_have_names, names_in
 from ._keras.writing import different_conventions, write_weights
@@ -79,7 +86,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     """
     declared = declaration(path)
     config = own_config(declared)
-    if config is not None or (declared is None and looks_like_ours(path)):
+    if config is not None:
         return read_ours(path, config)
     notes = []
     if declared is not None:
@@ -88,7 +95,9 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         except UndeclaredError as error:
             notes.append(f"the model is a class of its own ({error}), whose inside is not declared")
         else:
-            return _declared(path, declared_network(graph), declared)
+            return _declared(path, graph, declared)
+    if groups := own_groups(path):
+        return read_our_weights(path, groups, notes)
     weights, more = read_weights(path, canonical_layer)
     source = f"keras.applications: {path.name}"
     known = {"bn_eps": EPSILON, "bn_decay": DECAY}
@@ -125,15 +134,20 @@ def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
     )
 
 
-def _declared(path: Path, declared: Declared, declaration: dict[str, Any]) -> Checkpoint:
-    weights, declared.stored = read_declared(path, declared)
+def _declared(path: Path, graph: Graph, declaration: dict[str, Any]) -> Checkpoint:
+    """The network of a complete model, used as its layers and its loss declare."""
+    if own := own_layer(graph):
+        declared = declared_around(graph, *own)
+        found = read_inside(path, *own, declared)
+    else:
+        declared = declared_network(graph)
+        weights, declared.stored = read_declared(path, declared)
+        if "classifier.weight" in weights and "classifier.bias" not in weights:
+            kernel = weights["classifier.weight"]
+            weights["classifier.bias"] = np.zeros(len(kernel), kernel.dtype)
+            declared.notes.append("its classifier has no bias: it got one of zeros")
+        found = checkpoint_of(weights, "biased", f"Keras: {path.name}", (), **declared.fields)
     notes = declared.notes
-    if "classifier.weight" in weights and "classifier.bias" not in weights:
-        kernel = weights["classifier.weight"]
-        weights["classifier.bias"] = np.zeros(len(kernel), kernel.dtype)
-        notes.append("its classifier has no bias: it got one of zeros")
-    source = f"Keras: {path.name}"
-    found = checkpoint_of(weights, "biased", source, (), **declared.fields)
     given, note = pixels_of(declared.before, declared.stored, found.spec.config.in_channels)
     activation = declared.activation
     if activation == "none" and (trained := trained_with(declaration)):
@@ -196,11 +210,14 @@ def library_logits(
     from tensorflow import keras
 
     given = declaration(path)
-    if own_config(given) is not None or (given is None and looks_like_ours(path)):
+    if own_config(given) is not None or own_groups(path):
         raise LookupError("it is this package's own")
     with suppress(UndeclaredError):
         if given is not None:
-            declared = declared_network(graph_of(given))
+            graph = graph_of(given)
+            if own_layer(graph):
+                raise LookupError("it is this package's own, inside another model")
+            declared = declared_network(graph)
             _, declared.stored = read_declared(path, declared)
             with in_dtype_of(checkpoint):
                 dtype = checkpoint.weights["features.conv0.weight"].dtype.name

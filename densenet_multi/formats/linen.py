@@ -2,8 +2,9 @@
 
 Linen names a layer as its author does, or by class and number in the order of calls. Two layouts
 are known, and are read: torchvision's names (``params.features.conv0.kernel``), and those of the
-UvA Deep Learning Tutorials (``DenseBlock_0.DenseLayer_0.Conv_1``), which many projects copied. A
-file holds no settings: what is assumed is told. Kernels are HWIO, the classifier's (in, out).
+UvA Deep Learning Tutorials (``DenseBlock_0.DenseLayer_0.Conv_1``), which many projects copied;
+others if the user names their variant. A file holds no settings: what is assumed is told. Kernels
+are HWIO, the classifier's (in, out).
 Sources: https://flax-linen.readthedocs.io/en/latest/guides/training_techniques/batch_norm.html
 and https://uvadlc-notebooks.readthedocs.io (JAX, tutorial 5)
 """
@@ -19,18 +20,19 @@ import numpy as np
 
 from .._files import replacing
 from ..checkpoint import Checkpoint
+from ..manifest import tensors
 from ..weights import Weights, WeightsError
-from ._chapter import check_fraction, names_in_order, pads_same
+from ._chapter import check_fraction, names_in_order
 from ._flax_files import KERNEL, dotted, is_of_optimizer, names_of_flax, nested, read_arrays
 from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
 from ._networks import IN_BODY, find_network, listed_names
 from ._new_first import NOTE, names_of_new_first, old_first
-from ._notes import differences, unsaid
+from ._notes import assumed, differences, unsaid
 from ._safetensors import to_float, write_safetensors
 from ._told import NOTHING, Told, unknown_prefix
 from .nnx import CANONICAL, to_nnx
-from .recognize import checkpoint_of
+from .recognize import checkpoint_of, recognize, variant_name
 
 BACKEND = "flax"
 COLLECTIONS = ("params", "batch_stats")
@@ -38,6 +40,7 @@ EPSILON, DECAY = 1e-5, 0.99  # of Linen's BatchNorm, where its author says nothi
 KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # whose code we know
 NUMBERED = re.compile(r"[A-Za-z]\w*_\d{1,4}")
 LAYER = re.compile(r"(?P<kind>BatchNorm|Conv|Dense)_(?P<number>\d{1,4})")
+OTHER_NORM = re.compile(r"(?:Group|Layer|Instance|RMS|Weight|Spectral)Norm(?:_\d+)?$")
 IN_CHAPTER = re.compile(r"(?:.*\.)?layers_\d+\.net\.layers_\d+\.(?:BatchNorm|Conv)_0\.\w+")
 
 
@@ -51,29 +54,27 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     """The weights; their running variances are biased, as Flax' are."""
     weights, left_out, inner = _variables(read_arrays(path), told.prefix)
     shapes = {name: array.shape for name, array in weights.items()}
-    is_asserted = told.file_format and told.variant is not None
-    is_new_first = False
+    is_new_first, doubt = False, None
     if any(IN_CHAPTER.fullmatch(name) for name in shapes):
-        raise WeightsError(_of_the_chapter(shapes))
-    if any(IN_BODY.fullmatch(name) for name in shapes):
+        names, notes, doubt = _names_in_chapter(shapes)
+        more = "padding and average pooling as in this package"
+    elif any(IN_BODY.fullmatch(name) for name in shapes):
         network = find_network(shapes, inner)
         names, notes = network.names, network.notes
-        assumed = "padding and pooling as in torchvision"
+        more = "padding and average pooling as in torchvision"
     elif new_first := names_of_new_first(shapes):
         names, notes, is_new_first = new_first, [NOTE], True
-        assumed = "ReLU, and average pooling in transitions"
+        more = "ReLU, and average pooling in transitions"
     else:
-        names, notes = _numbered_names(shapes, is_asserted)
-        assumed = "ReLU, average pooling in transitions, and old channels before new ones"
+        names, notes, doubt = _numbered_names(shapes)
+        more = "ReLU, average pooling in transitions, and old channels before new ones"
     found = {canonical: weights[name] for name, canonical in names.items()}
     found = old_first(found) if is_new_first else found
+    completed = _complete(found)
+    if doubt and not (told.file_format and told.variant is not None):
+        raise WeightsError(_in_doubt(doubt, found, shapes))
     check_fraction({name: array.shape for name, array in found.items()})
-    notes = [
-        *notes,
-        *_complete(found),
-        f"Linen stores no settings: assumed are an epsilon of {EPSILON:g}, a decay of {DECAY:g}, "
-        + assumed,
-    ]
+    notes = [*notes, *completed, assumed(EPSILON, DECAY, more)]
     if left_out:
         notes.append(f"left out, because no part of the network: {listed_names(left_out)}")
     source = f"Flax Linen: {path.name}"
@@ -90,9 +91,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     else:
         with replacing(path) as temporary:
             temporary.write_bytes(to_msgpack(nested(variables)))
-    assumed = "models that are read from such a file"  # it stores neither epsilon nor decay
+    models = "models that are read from such a file"  # it stores neither epsilon nor decay
     return (
-        *differences(checkpoint, assumed, (EPSILON, DECAY), "Flax'", "biased"),
+        *differences(checkpoint, models, (EPSILON, DECAY), "Flax'", "biased"),
         *unsaid(checkpoint),
     )
 
@@ -141,6 +142,11 @@ def _variables(
         )
     around = _only(list(found), prefix)
     if not any(name.endswith(".running_mean") for name in found[around]):
+        if others := _other_norms(found[around]):
+            raise WeightsError(
+                "expected the BatchNorms of a DenseNet, found another normalization in this Flax "
+                f"Linen network: {listed_names(others)}; no DenseNet of this package has one"
+            )
         raise WeightsError(
             "expected the running statistics of Flax Linen's BatchNorms too, found params without "
             "batch_stats; save {'params': ..., 'batch_stats': ...}"
@@ -151,6 +157,12 @@ def _variables(
             f"another kind of parameter in this Flax Linen network: {listed_names(inside)}"
         )
     return found[around], [*left_out, *unknown], prefix if len(found) == 1 else None
+
+
+def _other_norms(layers: Mapping[str, Any]) -> list[str]:
+    """Layers that normalize, and are no BatchNorm by their names."""
+    names = dict.fromkeys(name.rpartition(".")[0] for name in layers)
+    return [name for name in names if OTHER_NORM.match(name.rpartition(".")[2])]
 
 
 def _has_kernels(layers: Mapping[str, Any]) -> bool:
@@ -197,12 +209,13 @@ def _bias(name: str) -> str:
 
 
 def _numbered_names(
-    shapes: Mapping[str, tuple[int, ...]], is_asserted: bool
-) -> tuple[dict[str, str], list[str]]:
-    """{name: canonical name} where layers are called by class and number, and notes.
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[dict[str, str], list[str], str | None]:
+    """{name: canonical name} where layers are called by class and number, notes, and any doubt.
 
     Modules are blocks, which have kernels of 3x3, and the transitions between them. Around them
-    are the stem, the last BatchNorm and the head; or everything is in one module.
+    are the stem, the last BatchNorm and the head; or everything is in one module. A doubt says
+    whose layout it is, where no tensor shows what that computes.
     """
     paths = {name: tuple(name.split(".")[:-1]) for name in shapes}
     paths = {name: path for name, path in paths.items() if path and LAYER.fullmatch(path[-1])}
@@ -226,13 +239,12 @@ def _numbered_names(
     is_known = bool(blocks) and all(
         KNOWN.fullmatch(".".join(path[:-1])) for path in layers if path[1:]
     )
-    if not is_asserted and (not is_known or convs[0][1][2:] != (3, 3)):
-        what = "a stem that may pad SAME" if is_known else "other classes or modules"
-        raise WeightsError(
-            f"expected a layout of Flax Linen that is known here, found {what}: no tensor shows "
-            "padding, pooling or the order of concatenation; where they are those of this package "
-            "(docs/conventions.md), say so: convert('SOURCE', 'NEW.safetensors', "
-            "source_format='linen', variant='densenet121')"
+    doubt = None
+    if not is_known or convs[0][1][2:] != (3, 3):
+        doubt = (
+            "expected a layout of Flax Linen that is known here, found "
+            f"{'a stem that may pad SAME' if is_known else 'other classes or modules'}: no tensor "
+            "shows padding, pooling or the order of concatenation"
         )
     found = {
         name: f"{in_order[path]}.{name.rpartition('.')[2]}"
@@ -243,7 +255,7 @@ def _numbered_names(
     if any(paths.get(name, ("",))[0].partition("_")[0] != "Dense" for name in others):
         raise WeightsError(_unknown(shapes))
     left_out = f"left out, because no part of the network: {listed_names(others)}"
-    return found, [left_out] if others else []
+    return found, [left_out] if others else [], doubt
 
 
 def _common(paths: Collection[tuple[str, ...]]) -> int:
@@ -281,11 +293,56 @@ def _unknown(shapes: Mapping[str, tuple[int, ...]]) -> str:
     )
 
 
-def _of_the_chapter(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    transitions = {
-        tuple(map(int, re.findall(r"\d+", name))): shape
-        for name, shape in shapes.items()
-        if len(shape) == 4 and shape[2:] == (1, 1)
+def _names_in_chapter(
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[dict[str, str], list[str], str]:
+    """{name: canonical name} of the chapter's classes, notes, and why they are in doubt.
+
+    Everything is in one sequence, so the numbers in a layer's path say when it is called.
+    """
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in shapes)
+    ordered = sorted(layers, key=lambda layer: tuple(map(int, re.findall(r"\d+", layer))))
+    kernels = {layer: shapes.get(f"{layer}.weight", ()) for layer in ordered}
+    in_order = names_in_order(
+        [(layer, kernel) for layer, kernel in kernels.items() if len(kernel) == 4],
+        [layer for layer in ordered if f"{layer}.running_mean" in shapes],
+        [layer for layer, kernel in kernels.items() if len(kernel) == 2],
+    )
+    if in_order is None or in_order.keys() != layers.keys():
+        raise WeightsError(_unknown(shapes))
+    found = {
+        name: f"{in_order[layer]}.{leaf}"
+        for name in shapes
+        for layer, _, leaf in [name.rpartition(".")]
     }
-    kept = ", ".join(f"{shape[0]} of {shape[1]}" for _, shape in sorted(transitions.items()))
-    return pads_same("Flax Linen") + (f"; its transitions keep {kept} channels" if kept else "")
+    check_fraction({canonical: shapes[name] for name, canonical in found.items()})
+    doubt = (
+        "expected a DenseNet of this package, found the layers of the chapter's network of Dive "
+        "into Deep Learning in Flax Linen: the chapter's own pads SAME in the stem's convolution "
+        "and max pooling, which is another function at most image sizes, and no tensor shows it"
+    )
+    note = "read as the chapter's network of Dive into Deep Learning, because you said so"
+    return found, [note], doubt
+
+
+def _in_doubt(doubt: str, found: Weights, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Why a network is not read, and what the user can say or do, if it is that of this package."""
+    canonical = {name: array.shape for name, array in found.items()}
+    try:
+        config = recognize(canonical)
+        expected = {name: info.shape for name, info in tensors(config.resolve()).items()}
+    except ValueError:
+        return _unknown(shapes)
+    if expected != canonical:
+        return _unknown(shapes)
+    if variant := variant_name(config):
+        advice = (
+            "say so: convert('SOURCE', 'NEW.safetensors', source_format='linen', "
+            f"variant={variant!r})"
+        )
+    else:
+        advice = (
+            "call its layers as torchvision does (features.denseblock1.denselayer1.conv1) and save "
+            "it again"
+        )
+    return f"{doubt}; where they are those of this package (docs/conventions.md), {advice}"

@@ -19,13 +19,14 @@ from ..spec import DenseNetSpec
 from ..weights import WeightsError
 from ._flax_files import dotted, is_of_optimizer, names_of_flax, nested, read_arrays, write_orbax
 from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
-from ._networks import find_network
-from ._notes import differences, unsaid
+from ._networks import find_network, listed_names
+from ._notes import assumed, differences, unsaid
 from ._safetensors import to_float, write_safetensors
 from ._told import NOTHING, Told
 from .recognize import checkpoint_of
 
 BACKEND = "flax"
+EPSILON, DECAY = 1e-5, 0.9  # of this package's models, where a user says nothing
 LEAVES = {  # kind of tensor -> NNX' leaf
     "conv.weight": "kernel",
     "conv.bias": "bias",
@@ -61,12 +62,16 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
             continue
         array = to_float(np.asarray(value)).transpose(axes)
         weights[f"{layer}.{CANONICAL[leaf]}"] = np.array(array, order="C")
-    notes = [f"left out, because no DenseNet has them: {', '.join(left_out)}"] if left_out else []
+    notes = []
+    if left_out:
+        notes.append(f"left out, because no DenseNet has them: {listed_names(left_out)}")
     if "features.conv0.weight" not in weights:  # it is inside something, or another network
         found = find_network({name: array.shape for name, array in weights.items()}, told.prefix)
         weights = {canonical: weights[name] for name, canonical in found.names.items()}
         notes += found.notes
-    return checkpoint_of(weights, "biased", f"Flax NNX: {path.name}", notes)
+    notes.append(assumed(EPSILON, DECAY))
+    known = {"bn_eps": EPSILON, "bn_decay": DECAY}
+    return checkpoint_of(weights, "biased", f"Flax NNX: {path.name}", notes, **known)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -76,9 +81,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         write_safetensors(path, native)
     else:
         write_orbax(path, nested(native))
-    assumed = "models that are read from such a file"  # it stores neither epsilon nor decay
+    models = "models that are read from such a file"  # it stores neither epsilon nor decay
     return (
-        *differences(checkpoint, assumed, (1e-5, 0.9), "Flax'", "biased"),
+        *differences(checkpoint, models, (EPSILON, DECAY), "Flax'", "biased"),
         *unsaid(checkpoint),
     )
 

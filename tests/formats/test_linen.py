@@ -1,5 +1,6 @@
 """Flax Linen's files without Flax: MessagePack, names, what is assumed, and what is refused."""
 
+import copy
 import os
 import pickle
 import struct
@@ -73,7 +74,7 @@ def test_torchvisions_names_are_found_behind_any_word(tmp_path, word):
     read = formats.read(written(tmp_path / "x.msgpack", arrays))
     assert read.spec == SPEC
     same(read.weights, weights)
-    assert "assumed are an epsilon of 1e-05, a decay of 0.99" in read.notes[-1]
+    assert "others: an epsilon of 1e-05, a decay of 0.99, padding" in read.notes[-1]
 
 
 def test_numbered_layers_are_found_with_another_module_around(tmp_path):
@@ -158,6 +159,76 @@ def test_a_pickled_state_of_nnx_is_nnxs_and_not_pytorchs(tmp_path):
     same(formats.read(tmp_path / "x.pkl").weights, weights)
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_of_any_protocol_is_read(tmp_path, protocol):
+    arrays, weights = variables(SPEC)
+    for name, tree in (("linen", nested(arrays)), ("nnx", nested(to_nnx(SPEC, weights)))):
+        (tmp_path / name).write_bytes(pickle.dumps(tree, protocol))
+        assert formats.guess(tmp_path / name) == name
+        same(formats.read(tmp_path / name).weights, weights)
+
+
+def test_names_that_are_the_same_without_nnxs_objects_are_refused(tmp_path):
+    tree = nested(to_nnx(SPEC, variables(SPEC)[1]))
+    inside = {"_mapping": copy.deepcopy(tree)}
+    for state in (inside | tree, tree | inside):
+        (tmp_path / "x").write_bytes(pickle.dumps(state))
+        with pytest.raises(
+            dm.WeightsError, match=r"conv0\.kernel: found twice, as .*conv0\.kernel"
+        ):
+            formats.read(tmp_path / "x", "nnx")
+
+
+def test_weights_of_nnx_tell_what_is_assumed(tmp_path):
+    arrays = to_nnx(SPEC, variables(SPEC)[1])
+    read = formats.read(written(tmp_path / "x", arrays))
+    told = "no tensor shows its settings; assumed, unless you state others: an epsilon of 1e-05, "
+    assert read.notes == (f"{told}a decay of 0.9, average pooling",)
+    assert (read.spec.config.bn_eps, read.spec.config.bn_decay) == (1e-5, 0.9)
+
+
+def in_chapter(spec, weights):
+    """{collection and the chapter's names: array in Flax' layout}."""
+    found = {}
+    for name, info in dm.tensors(spec).items():
+        layers = name.split(".")[:-1]
+        kind = "BatchNorm" if info.kind.startswith("norm") else "Conv"
+        numbers = [int("".join(filter(str.isdigit, key)) or 0) for key in layers]
+        last = 3 + 2 * len(spec.stages)
+        if len(layers) < 3:  # after the last block are a ReLU and a pooling
+            places = {"conv0": 0, "norm0": 1, "norm5": last, "classifier": last + 3}
+            place = f"layers_{places[layers[-1]]}"
+        elif layers[1].startswith("transition"):
+            place = f"layers_{3 + 2 * numbers[1]}.{kind}_0"
+        else:
+            place = f"layers_{2 + 2 * numbers[1]}.net.layers_{numbers[2] - 1}.{kind}_0"
+        collection = "batch_stats" if info.role == "statistic" else "params"
+        axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[len(info.shape)]
+        found[f"{collection}.net.{place}.{LEAVES[info.kind]}"] = weights[name].transpose(axes)
+    return found
+
+
+@pytest.mark.parametrize("variant", ["d2l", None])
+def test_the_chapters_network_is_read_where_you_say_that_it_pads_as_here(tmp_path, variant):
+    size = {} if variant else {"block_config": (11, 2), "growth_rate": 3, "num_init_features": 5}
+    spec = dm.get_spec("d2l", bn_decay=0.99, num_classes=7, **size)
+    zeros = {n: np.zeros(info.shape, np.float32) for n, info in dm.tensors(spec).items()}
+    rng = np.random.default_rng(0)
+    weights = {n: rng.random(a.shape, np.float32) if a.ndim == 1 else a for n, a in zeros.items()}
+    arrays = in_chapter(spec, weights)
+    path = written(tmp_path / "x", dict(sorted(arrays.items())))
+    advice = "variant='d2l'" if variant else "call its layers as torchvision does"
+    message = rf"the chapter's own pads SAME .* and no tensor shows it; where they .*{advice}"
+    with pytest.raises(dm.WeightsError, match=message):
+        formats.read(path)
+    if variant:
+        read = formats.read(path, "linen", variant=variant)
+        assert read.spec == spec
+        same(read.weights, weights)
+        assert "because you said so" in read.notes[0]
+        assert "padding and average pooling as in this package" in read.notes[1]
+
+
 # --- What is refused ----------------------------------------------------------------------------
 
 
@@ -172,6 +243,27 @@ def test_another_linen_network_is_named_for_what_it_is(tmp_path):
     message = "expected a DenseNet of Flax Linen .* another Linen network: Conv_0, .*Dense_0"
     with pytest.raises(dm.WeightsError, match=message):
         formats.read(written(tmp_path / "x", arrays))
+
+
+def test_layers_in_the_order_of_a_densenets_that_do_not_fit_get_no_advice(tmp_path):
+    arrays = {"params.Dense_0.kernel": np.ones((4, 3), np.float32)}
+    for i in range(3):  # a ResNet's, whose maps keep their width
+        arrays[f"params.Conv_{i}.kernel"] = np.ones((3, 3, 4 if i else 1, 4), np.float32)
+        for leaf in ("scale", "bias", "mean", "var"):
+            collection = "params" if leaf in ("scale", "bias") else "batch_stats"
+            arrays[f"{collection}.BatchNorm_{i}.{leaf}"] = np.ones(4, np.float32)
+    with pytest.raises(dm.WeightsError, match="another Linen network") as caught:
+        formats.read(written(tmp_path / "x", arrays))
+    assert "variant" not in str(caught.value)
+
+
+def test_another_normalization_is_the_reason_that_is_told(tmp_path):
+    arrays = numbered(CIFAR, variables(CIFAR)[1])
+    arrays = {n.replace("BatchNorm", "GroupNorm"): a for n, a in arrays.items() if "params" in n}
+    message = r"another normalization in this .*: DenseBlock_0\.DenseLayer_0\.GroupNorm_0"
+    with pytest.raises(dm.WeightsError, match=message) as caught:
+        formats.read(written(tmp_path / "x", arrays))
+    assert "batch_stats" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kept", ["params.", ""])
@@ -198,8 +290,10 @@ def test_what_no_tensor_shows_must_be_said(tmp_path, change, message):
     zeros = {n: np.zeros(info.shape, np.float32) for n, info in dm.tensors(spec).items()}
     arrays = {(change or str)(name): array for name, array in numbered(spec, zeros).items()}
     path = written(tmp_path / "x.msgpack", arrays)
-    with pytest.raises(dm.WeightsError, match=f"{message}: no tensor shows padding"):
+    with pytest.raises(dm.WeightsError, match=f"{message}: no tensor shows padding") as caught:
         formats.read(path)
+    assert ("variant='densenet121'" in str(caught.value)) == (not change)
+    assert ("call its layers as torchvision does" in str(caught.value)) == bool(change)
     if not change:
         read = formats.read(path, "linen", variant="densenet121")
         assert read.spec.config == dm.get_spec("densenet121", num_classes=2, bn_decay=0.99).config
@@ -240,7 +334,8 @@ def test_layers_that_are_only_numbered_are_read_in_order_where_that_is_said(tmp_
         arrays[f"{collection}.{inside}{kind}_{seen.index(layer)}.{leaf}"] = array
     arrays = dict(sorted(arrays.items()))  # as JAX sorts them: Conv_10 comes before Conv_2
     path = written(tmp_path / "x", arrays)
-    with pytest.raises(dm.WeightsError, match="other classes or modules"):
+    message = "other classes or modules.*source_format='linen', variant='densenet_bc32_k32'"
+    with pytest.raises(dm.WeightsError, match=message):
         formats.read(path)
     read = formats.read(path, "linen", variant="densenet_bc32_k32")
     same(read.weights, weights)

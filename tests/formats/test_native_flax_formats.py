@@ -1,6 +1,11 @@
 """Flax' own files: Orbax folders, with nnx.State in them or plain dictionaries."""
 
+import pickle
+import re
+
 import flax
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -61,6 +66,64 @@ def test_a_checkpoint_of_a_training_is_read_without_its_optimizer(tmp_path, weig
     for name, array in weights.items():
         np.testing.assert_array_equal(back.weights[name], array)
     assert "optimizer.opt_state" in back.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["state", "pure dictionary", "with its optimizer"])
+@pytest.mark.parametrize("drop_rate", [0.0, 0.1])
+def test_a_pickled_state_is_read_without_random_numbers_and_optimizer(
+    tmp_path, weights, kind, drop_rate
+):
+    model = df.build(small("bottleneck", bn_eps=1e-5, bn_decay=0.9, drop_rate=drop_rate))
+    df.import_weights(model, weights)
+    state = nnx.state(model)
+    if kind == "with its optimizer":
+        optimizer = nnx.Optimizer(model, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param)
+        state = nnx.state((model, optimizer))
+    elif kind == "pure dictionary":
+        state = nnx.to_pure_dict(state)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(state))
+    assert formats.guess(tmp_path / "x.pkl") == "nnx"
+    back = formats.read(tmp_path / "x.pkl")
+    assert back.spec == SPEC
+    for name, array in weights.items():
+        np.testing.assert_array_equal(back.weights[name], array)
+    notes = " ".join(back.notes)
+    assert ("dropout.rngs.key" in notes) == bool(drop_rate)
+    if not drop_rate:  # otherwise there are too many names to list all
+        assert ("1.opt_state" in notes) == (kind == "with its optimizer")
+    assert back.notes[-1].endswith("an epsilon of 1e-05, a decay of 0.9, average pooling")
+
+
+def test_a_pickle_of_bfloat16_is_read_bit_for_bit(tmp_path, weights):
+    model = df.build(SPEC)
+    df.import_weights(model, weights)
+    tree = jax.tree.map(lambda a: a.astype(jnp.bfloat16), nnx.to_pure_dict(nnx.state(model)))
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(tree))
+    back = formats.read(tmp_path / "x.pkl").weights
+    for name, array in weights.items():
+        halves = np.asarray(jnp.asarray(array, jnp.bfloat16), np.float32)
+        np.testing.assert_array_equal(back[name], halves)
+
+
+def test_a_step_of_a_checkpoint_manager_is_read_where_one_item_is_a_checkpoint(tmp_path, weights):
+    model = df.build(SPEC)
+    df.import_weights(model, weights)
+    tree = nnx.to_pure_dict(nnx.state(model))
+    saved = ocp.args.StandardSave(tree)
+    with ocp.CheckpointManager(tmp_path / "one") as manager:
+        manager.save(5, args=saved)
+    with ocp.CheckpointManager(tmp_path / "composite") as manager:
+        manager.save(5, args=ocp.args.Composite(state=saved, about=ocp.args.JsonSave({"a": 1})))
+    for folder in ("one", "composite"):
+        back = formats.read(tmp_path / folder / "5")
+        assert back.spec == SPEC
+        for name, array in weights.items():
+            np.testing.assert_array_equal(back.weights[name], array)
+    with ocp.CheckpointManager(tmp_path / "two") as manager:
+        manager.save(5, args=ocp.args.Composite(a=saved, b=saved))
+    inside = f"{tmp_path / 'two' / '5' / 'a'}, {tmp_path / 'two' / '5' / 'b'}"
+    with pytest.raises(dm.WeightsError, match=re.escape(f"use one of them: {inside}")):
+        formats.read(tmp_path / "two" / "5")
 
 
 @pytest.mark.parametrize("kind", ["msgpack", "safetensors with slashes"])

@@ -236,6 +236,19 @@ def test_every_kind_of_file_gives_the_same_weights(tmp_path, kind):
         np.testing.assert_array_equal(read.weights[name], expected)
 
 
+@pytest.mark.parametrize("of", ["jax", "numpy"])
+def test_a_pickle_of_bfloat16_is_read_bit_for_bit(tmp_path, of):
+    variables = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), drawn(Numbered(layers=(1, 1))))
+    expected = jax.tree.map(lambda a: np.asarray(a, np.float32), variables)
+    save(expected, tmp_path / "wide", "msgpack")
+    given = jax.tree.map(np.asarray, variables) if of == "numpy" else variables
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(given))
+    read = formats.read(tmp_path / "x.pkl")
+    for name, array in formats.read(tmp_path / "wide").weights.items():
+        assert read.weights[name].dtype == np.float32
+        np.testing.assert_array_equal(read.weights[name], array)
+
+
 def test_the_state_of_a_training_is_read_without_its_optimizer(tmp_path):
     class State(TrainState):
         batch_stats: dict
@@ -256,13 +269,13 @@ def test_the_state_of_a_training_is_read_without_its_optimizer(tmp_path):
         assert any("opt_state" in note for note in read.notes)
 
 
-def test_the_chapters_network_is_refused_because_it_pads_same(tmp_path):
+def test_the_chapters_network_is_refused_because_it_may_pad_same(tmp_path):
     save(drawn(Chapter(), 32, 1), tmp_path / "x", "msgpack")
     with pytest.raises(dm.WeightsError) as caught:
         formats.read(tmp_path / "x")
     assert "the chapter's network of Dive into Deep Learning in Flax Linen" in str(caught.value)
     assert "pads SAME in the stem's convolution and max pooling" in str(caught.value)
-    assert "its transitions keep 6 of 12 channels" in str(caught.value)
+    assert "no tensor shows it" in str(caught.value)
 
 
 def test_what_is_written_is_what_flax_writes_and_reads(tmp_path):

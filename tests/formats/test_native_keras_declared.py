@@ -398,7 +398,7 @@ def test_this_packages_models_saved_by_keras_are_read_bit_by_bit(tmp_path, case)
 def check_own(path, spec, weights):
     checkpoint = formats.read(path)
     if ".weights" in path.name:
-        assert "its epsilon, decay, dropout and pooling are assumed" in checkpoint.notes[0]
+        assert "others: an epsilon of 1e-05, a decay of 0.9, average pooling" in checkpoint.notes[0]
         shown = {"bn_eps": 1e-5, "drop_rate": 0.0, "transition_pool": "avg", "global_pool": "avg"}
         usual = dm.DenseNetConfig(**{**vars(spec.config), **shown})
         assert checkpoint.spec.config == usual
@@ -408,6 +408,111 @@ def check_own(path, spec, weights):
     assert list(checkpoint.weights) == list(weights)
     for tensor, array in weights.items():
         np.testing.assert_array_equal(checkpoint.weights[tensor], array, err_msg=tensor)
+
+
+def around(model, *after, before=()):
+    return keras.Sequential([images_in(), *before, model, *after])
+
+
+AROUND = {  # what is around this package's model -> its case, and the usage that this says
+    "pixels and a softmax": (
+        lambda model: around(model, L.Softmax(), before=[L.Rescaling(1 / 127.5, -1)]),
+        "bottleneck",
+        {"value_range": (-1.0, 1.0), "activation": "softmax"},
+    ),
+    "a functional model": (
+        lambda model: keras.Model(
+            x := images_in(), L.Activation("sigmoid")(model(L.Dropout(0.5)(x)))
+        ),
+        "plain",
+        {"value_range": None, "activation": "sigmoid"},
+    ),
+    "a model around a model": (
+        lambda model: around(around(model), before=[L.Rescaling(1 / 255)]),
+        "bottleneck",
+        {"value_range": (0.0, 1.0), "activation": "none"},
+    ),
+    "pixels of the data, and a classifier": (
+        lambda model: around(model, L.Dropout(0.5), L.Dense(5, "softmax"), before=[adapted()]),
+        "features",
+        {"activation": "softmax"},
+    ),
+    "a classifier without a bias": (
+        lambda model: around(model, L.Dense(1, use_bias=False)),
+        "features",
+        {"activation": "none"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", AROUND)
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_this_packages_model_is_read_inside_another(tmp_path, kind, ending):
+    make, case, expected = AROUND[kind]
+    spec, weights, model = own_model(case)
+    outer = make(model)
+    outer.compile("adam", "mse")
+    path = tmp_path / f"x.{ending}"
+    outer.save(path)
+    checkpoint = formats.read(path)
+    usage = checkpoint.usage
+    assert replace(checkpoint.spec.config, num_classes=spec.config.num_classes) == spec.config
+    for tensor, array in weights.items():
+        np.testing.assert_array_equal(checkpoint.weights[tensor], array, err_msg=tensor)
+    assert {name: getattr(usage, name) for name in expected} == expected
+    assert usage.image_size == SIZE
+    pixels = np.random.default_rng(1).uniform(0, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
+    given = pixels * 255 if any("0 to 255" in note for note in checkpoint.notes) else pixels
+    prepared = Preparation(SIZE, 3, usage)(pixels.transpose(0, 3, 1, 2))
+    logits = dm.reference.predict(checkpoint.spec, checkpoint.weights, prepared)
+    assert deviation(APPLY[usage.activation](logits), np.asarray(outer(given))) < 1e-5
+    with pytest.raises(LookupError, match="this package's own"):
+        keras_applications.library_logits(path, checkpoint, prepared)
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_weights_alone_of_this_packages_model_inside_another_are_read_with_a_note(
+    tmp_path, is_trained
+):
+    spec, weights, model = own_model("bottleneck")
+    outer = around(model, L.Softmax(), before=[L.Rescaling(1 / 255)])
+    if is_trained:  # Keras stores the state of the optimizer in the inner model, too
+        model.compile("adam", "mse")
+        model.fit(np.zeros((2, SIZE, SIZE, 3)), np.zeros((2, 3)), verbose=0)
+        dk.import_weights(model, weights)
+    outer.save_weights(tmp_path / "x.weights.h5")
+    checkpoint = formats.read(tmp_path / "x.weights.h5", bn_eps=spec.config.bn_eps)
+    assert "inside another one, at layers/dense_net/; what is around it" in checkpoint.notes[0]
+    assert "an epsilon of 1e-05" in checkpoint.notes[1]
+    for tensor, array in weights.items():
+        np.testing.assert_array_equal(checkpoint.weights[tensor], array, err_msg=tensor)
+    around(model, L.Dense(2)).save_weights(tmp_path / "y.weights.h5")
+    with pytest.raises(dm.WeightsError, match=r"found other layers .* model\.save\('NEW\.keras'\)"):
+        formats.read(tmp_path / "y.weights.h5")
+    x = images_in()
+    keras.Model(x, [model(x), dk.build(spec)(x)]).save_weights(tmp_path / "z.weights.h5")
+    with pytest.raises(dm.WeightsError, match="expected one network, found 2: layers/dense_net/"):
+        formats.read(tmp_path / "z.weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (lambda model: around(model, L.Dense(2)), "Dense"),
+        (lambda model: around(model, before=[L.Conv2D(3, 1)]), "Conv2D"),
+        (lambda model: around(model, L.Activation("tanh")), "Activation"),
+        (lambda model: keras.Model(x := images_in(), [y := model(x), L.Softmax()(y)]), "DenseNet"),
+        (
+            lambda model: keras.Model(x := images_in(), L.Add()([y := model(x), L.ReLU()(y)])),
+            "ReLU",
+        ),
+    ],
+)
+def test_what_is_around_this_packages_model_is_refused_by_name(tmp_path, make, layer):
+    make(own_model("bottleneck")[2]).save(tmp_path / "x.keras")
+    message = rf"{layer}\): expected this package's model dense_net.* model\.get_layer\('dense_net"
+    with pytest.raises(dm.WeightsError, match=message):
+        formats.read(tmp_path / "x.keras")
 
 
 @pytest.mark.parametrize("ending", ["keras", "h5"])

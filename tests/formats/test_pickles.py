@@ -17,7 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densenet_multi._pickles import MOST_STEPS, PickleError, Reader, StandIn, as_array, contents
+from densenet_multi._pickles import (
+    BFLOAT16,
+    MOST_STEPS,
+    PickleError,
+    Reader,
+    StandIn,
+    as_array,
+    contents,
+)
 
 START = b"\x80\x04"
 
@@ -151,6 +159,19 @@ def test_an_array_of_python_2_is_read_from_its_text():
 )
 def test_an_array_of_anything_else_is_left_alone(array):
     assert as_array(read(pickle.dumps(array))) is None
+
+
+@pytest.mark.parametrize("name", ["ml_dtypes.bfloat16", "tensorflow.python._bfloat16.bfloat16"])
+def test_numbers_of_bfloat16_are_left_as_bits_whatever_module_names_them(name):
+    bits = np.array([[0x3F80, 0xC000, 0x7F80], [0, 0x8000, 1]], "<u2")  # 1, -2, infinity, ...
+    dtype = called(named("numpy", "dtype"), named(*name.rsplit(".", 1)))
+    made = called(named("numpy.core.multiarray", "_reconstruct"))
+    shape = b"K\x02K\x03" + pickle.TUPLE2
+    raw = pickle.SHORT_BINBYTES + bytes([bits.nbytes]) + bits.tobytes()
+    state = pickle.MARK + b"K\x01" + shape + dtype + pickle.NEWFALSE + raw + pickle.TUPLE
+    found = as_array(read(b"\x80\x03" + made + state + pickle.BUILD + b"."))
+    assert found.dtype == BFLOAT16
+    np.testing.assert_array_equal(found["bfloat16"], bits)
 
 
 def test_contents_have_paths_through_keys_positions_and_attributes():

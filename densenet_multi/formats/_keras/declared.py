@@ -53,11 +53,7 @@ def declared_network(graph: Graph) -> Declared:
         raise WeightsError(
             f"expected a model's declaration, found a damaged one ({error!r:.80})"
         ) from None
-    if graph.own:
-        found.notes.append(
-            f"its model is of a class of its own ({', '.join(graph.own[:3])}), which may compute "
-            "something else than its layers declare; it was read as they declare"
-        )
+    found.notes += notes_of_classes(graph)
     policies = {dtype_policy(layer.config.get("dtype")) for layer in found.layers.values()}
     if halves := sorted(policy for policy in policies if "16" in policy):
         found.notes.append(
@@ -67,6 +63,49 @@ def declared_network(graph: Graph) -> Declared:
     return found
 
 
+def before_network(declared: Declared, images: Layer) -> Layer:
+    """Follow what prepares pixels, up to the layer before the network, and note it."""
+    shape = images.config.get("batch_shape") or images.config.get("batch_input_shape")
+    _read_size(declared, images, shape)
+    layer = images
+    while True:
+        following = only_reader(layer)
+        if following.kind in SCALING:
+            declared.before.append(following)
+        elif following.kind in SIZING:
+            size = following.config.get("height"), following.config.get("width")
+            declared.notes.append(
+                f"its layer {following} was left out: this package resizes images itself, "
+                f"here to {size[0]}x{size[1]}"
+            )
+            declared.image_size = int(size[0] or 0) or None if size[0] == size[1] else None
+        elif following.kind not in (*IDLE, "InputLayer"):
+            return layer
+        layer = following
+
+
+def _read_size(declared: Declared, layer: Layer, shape: Any) -> None:
+    if not isinstance(shape, list) or len(shape) != 4:
+        raise WeightsError(f"{layer}: expected images (N, H, W, C), found shape {shape}")
+    if shape[1] != shape[2] and None not in shape[1:3]:
+        declared.notes.append(
+            f"it is declared for images of {shape[1]}x{shape[2]}; this package's are square"
+        )
+    elif shape[1] and shape[2]:
+        declared.image_size = int(shape[1])
+
+
+def notes_of_classes(graph: Graph) -> list[str]:
+    """A note on models that are not of Keras' own classes, if there are some."""
+    if not graph.own:
+        return []
+    note = (
+        f"its model is of a class of its own ({', '.join(graph.own[:3])}), which may compute "
+        "something else than its layers declare; it was read as they declare"
+    )
+    return [note]
+
+
 class _Walk:
     def __init__(self, graph: Graph) -> None:
         self.declared = Declared()
@@ -74,43 +113,12 @@ class _Walk:
         self.left_out: list[Layer] = []
         self.joined: dict[Layer, int] = {}  # concatenations -> how many maps of the block
         self.map = MapSize()
-        shape = graph.input.config.get("batch_shape") or graph.input.config.get("batch_input_shape")
-        self._read_size(graph.input, shape)
-        x = self._before(graph.input)
+        x = before_network(self.declared, graph.input)
         self.map.size = self.declared.image_size
         x = self._stem(x)
         last = self._blocks(x)
         read_head(self.declared, last, graph.outputs, self.map.size)
         self._same_everywhere()
-
-    # --- Before the network ---------------------------------------------------------------------
-
-    def _read_size(self, layer: Layer, shape: Any) -> None:
-        if not isinstance(shape, list) or len(shape) != 4:
-            raise WeightsError(f"{layer}: expected images (N, H, W, C), found shape {shape}")
-        if shape[1] != shape[2] and None not in shape[1:3]:
-            self.declared.notes.append(
-                f"it is declared for images of {shape[1]}x{shape[2]}; this package's are square"
-            )
-        elif shape[1] and shape[2]:
-            self.declared.image_size = int(shape[1])
-
-    def _before(self, layer: Layer) -> Layer:
-        """Follow what prepares pixels, up to the layer before the stem."""
-        while True:
-            following = only_reader(layer)
-            if following.kind in SCALING:
-                self.declared.before.append(following)
-            elif following.kind in SIZING:
-                size = following.config.get("height"), following.config.get("width")
-                self.declared.notes.append(
-                    f"its layer {following} was left out: this package resizes images itself, "
-                    f"here to {size[0]}x{size[1]}"
-                )
-                self.declared.image_size = int(size[0] or 0) or None if size[0] == size[1] else None
-            elif following.kind not in (*IDLE, "InputLayer"):
-                return layer
-            layer = following
 
     # --- The network ----------------------------------------------------------------------------
 

@@ -162,6 +162,8 @@ def _variables(file: Any) -> Iterator[Variable]:
             continue
         if "seed_generator" in parts:  # a Dropout's random state
             continue
+        if parts[-1:] == ["vars"] and any(f"{part}/" in LEFT_OUT for part in parts):
+            continue  # the optimizer's of a model inside the model
         if parts[-1:] == ["vars"]:
             leaves = LEAVES.get(_class_in(parts[-2]), ()) if len(parts) > 1 else ()
             if re.fullmatch(r"\d", leaf) and int(leaf) < len(leaves):

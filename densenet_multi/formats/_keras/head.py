@@ -41,13 +41,13 @@ def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: i
         return
     pool = declared.end = only_reader(maps)
     declared.fields["global_pool"] = _pooling(declared, pool, size)
-    following = _chain(pool)
+    following = chain(pool)
     if several := (following or [pool])[-1].readers:
         _leave_out(declared, pool, [*following, *several])
         return
     beside = [o for o in outputs if o is not (following or [pool])[-1]]
     dense = [layer for layer in following if layer.kind == "Dense"]
-    activation = _activation(following, dense)
+    activation = activation_after(following, dense)
     if activation is None:
         _leave_out(declared, pool, following)
     elif dense:
@@ -63,7 +63,7 @@ def is_head(conv: Layer) -> bool:
     """Whether a convolution is a head's: no BatchNorm or concatenation comes after it."""
     inside = ("BatchNormalization", "Concatenate")
     return not any(
-        reader.kind in inside for layer in [conv, *_chain(conv)] for reader in layer.readers
+        reader.kind in inside for layer in [conv, *chain(conv)] for reader in layer.readers
     )
 
 
@@ -94,7 +94,7 @@ def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
     )
 
 
-def _chain(layer: Layer) -> list[Layer]:
+def chain(layer: Layer) -> list[Layer]:
     """The layers after this one, as long as each is the only reader of the one before."""
     found = []
     while len(layer.readers) == 1:
@@ -103,8 +103,13 @@ def _chain(layer: Layer) -> list[Layer]:
     return found
 
 
-def _activation(following: Sequence[Layer], dense: Sequence[Layer]) -> str | None:
-    """What follows the only Dense; None: this is another head, or there is none to speak of."""
+def activation_after(
+    following: Sequence[Layer], dense: Sequence[Layer], *, logits: bool = False
+) -> str | None:
+    """What follows the only Dense; None: this is another head, or there is none to speak of.
+
+    ``logits``: the layers read a network's logits already.
+    """
     if len(dense) > 1:
         return None
     activation = "linear"
@@ -118,8 +123,8 @@ def _activation(following: Sequence[Layer], dense: Sequence[Layer]) -> str | Non
             return None
         if found == "linear":
             continue
-        before = not dense or following.index(layer) < following.index(dense[0])
-        if before or activation != "linear":
+        is_first = following.index(layer) < following.index(dense[0]) if dense else not logits
+        if is_first or activation != "linear":
             return None
         activation = found
     return ACTIVATIONS.get(activation)

@@ -2,7 +2,8 @@
 
 Their groups are named by attributes, ``features/conv0/vars/0``, and a complete model's declaration
 holds its specification. A legacy ``.h5`` only numbers the layers, in the order in which they are
-made, which is the manifest's.
+made, which is the manifest's. One may be a layer of another model, after layers that prepare
+pixels, and before an activation or a classifier.
 """
 
 from __future__ import annotations
@@ -12,16 +13,26 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..._checks import listed
 from ...checkpoint import Checkpoint
 from ...manifest import layers
 from ...spec import BatchNormSpec, ConvSpec, DenseNetConfig
 from ...weights import Weights, WeightsError, check_weights, widest
-from .._hdf5 import opened
+from .._hdf5 import opened, walk
+from .._notes import assumed
 from ..recognize import checkpoint_of, implied_usage
-from .files import LEAVES, read_variables
+from .declared import before_network, notes_of_classes
+from .files import LEAVES, read_declared, read_variables
+from .found import Declared
+from .graph import DAMAGE, Graph, Layer
+from .head import activation_after, chain
+from .layers import IDLE, only_reader
 
 PACKAGE = "densenet_multi"
-UNSHOWN = "its epsilon, decay, dropout and pooling are assumed: no tensor shows them"
+EPSILON, DECAY = 1e-5, 0.9  # of this package's models, where a user says nothing
+SAVE_ALL = "to keep all of it, save the whole model: model.save('NEW.keras')"
 INFERENCE = (
     "expected a model of this package as it was built, found one that was rewritten for inference "
     "(its BatchNorms are folded into its convolutions): save the model that it was made from"
@@ -52,32 +63,128 @@ def own_config(declared: Any) -> DenseNetConfig | None:
     return DenseNetConfig(**{name: value for name, value in given.items() if name != "spec"})
 
 
-def looks_like_ours(path: Path) -> bool:
-    """Whether the groups of a Keras file are named as this package's attributes."""
+def own_groups(path: Path) -> list[str]:
+    """The groups of a Keras file in which names are this package's attributes; "": the file."""
+    first = "features/conv0/vars"
     with opened(path) as (file, _):
-        return "features/conv0/vars" in file
+        if first in file:
+            return [""]
+        return [p.removesuffix(first) for p, _ in walk(file) if p.endswith(f"/{first}")]
 
 
-def read_ours(path: Path, config: DenseNetConfig | None) -> Checkpoint:
-    """The weights; ``config`` is None where the file does not declare it."""
-    source = f"densenet_multi.keras: {path.name}"
-    weights = _named_by_attributes(path)
-    if config is None:
-        note = f"weights alone of this package's Keras model; {UNSHOWN}"
-        return checkpoint_of(weights, "biased", source, [note])
+def read_ours(path: Path, config: DenseNetConfig) -> Checkpoint:
+    """The weights of a complete model, whose file declares its configuration."""
+    weights = _named_by_attributes(path, "") or _numbered(path, config)
+    return _checkpoint(path, config, weights)
+
+
+def read_our_weights(path: Path, groups: list[str], notes: list[str]) -> Checkpoint:
+    """The weights in a file of weights alone, or in one whose model is not declared."""
+    if len(groups) > 1:
+        raise WeightsError(
+            f"expected one network, found {len(groups)}: {listed(groups)}; save one of them alone: "
+            "model.get_layer('NAME').save('NEW.keras')"
+        )
+    (within,) = groups
+    if within:
+        places = ["/".join(variable.parts) for variable, _ in read_variables(path)]
+        if beside := [place for place in places if not place.startswith(within)]:
+            raise WeightsError(
+                f"{beside[0]}: expected this package's model alone, in {within}, found other "
+                f"layers with weights, which weights alone do not declare; {SAVE_ALL}"
+            )
+        around = (
+            f"its model was inside another one, at {within}; what is around it, such as layers "
+            f"that prepare pixels, is not in a file of weights alone; {SAVE_ALL}"
+        )
+        notes = [*notes, around]
+    weights = _named_by_attributes(path, within)
+    notes = [*notes, assumed(EPSILON, DECAY)]
+    known = {"bn_eps": EPSILON, "bn_decay": DECAY}
+    return checkpoint_of(weights, "biased", _source(path), notes, **known)
+
+
+def own_layer(graph: Graph) -> tuple[Layer, DenseNetConfig] | None:
+    """The first model of this package among another one's layers, and its configuration."""
+    for layer in graph.layers:
+        config = own_config({"class_name": layer.kind, "config": layer.config})
+        if config is not None:
+            return layer, config
+    return None
+
+
+def declared_around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declared:
+    """What another model's layers do before and after this package's model.
+
+    Raises ``WeightsError`` where that is more than to prepare pixels, to classify features, and an
+    activation.
+    """
+    try:
+        return _around(graph, own, config)
+    except WeightsError:
+        raise
+    except DAMAGE as error:
+        raise WeightsError(
+            f"expected a model's declaration, found a damaged one ({error!r:.80})"
+        ) from None
+
+
+def _around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declared:
+    alone = f"save it alone: model.get_layer({own.name!r}).save('NEW.keras')"
+    found = Declared(notes=notes_of_classes(graph))
+    first = only_reader(before_network(found, graph.input))
+    following = chain(own)
+    last = (following or [own])[-1]
+    dense = [layer for layer in following if layer.kind == "Dense"]
+    has_logits = config.num_classes > 0
+    activation = activation_after(following, dense, logits=has_logits)
+    problem = first if first is not own else None
+    if problem is None and (last.readers or graph.outputs != [last]):
+        problem = next(iter([*last.readers, *(o for o in graph.outputs if o is not last)]), own)
+    if problem is None and (activation is None or (has_logits and dense)):
+        problem = next((layer for layer in following if layer.kind not in IDLE), own)
+    if problem is not None:
+        raise WeightsError(
+            f"{problem}: expected this package's model {own} with nothing around it but layers "
+            f"that prepare pixels, an activation, or a classifier of its features; {alone}"
+        )
+    if dense:
+        found.layers["classifier"] = dense[0]
+    found.activation = activation if has_logits or dense else None
+    return found
+
+
+def read_inside(path: Path, own: Layer, config: DenseNetConfig, declared: Declared) -> Checkpoint:
+    """The weights of this package's model inside another one, and of a classifier after it."""
+    more, declared.stored = read_declared(path, declared)
+    weights = _named_by_attributes(path, f"{own.place}/")
+    weights = (weights or _numbered(path, config, own.path[0])) | more
+    if (kernel := more.get("classifier.weight")) is not None:
+        config = replace(config, num_classes=len(kernel))
+        weights.setdefault("classifier.bias", np.zeros(len(kernel), kernel.dtype))
+    return _checkpoint(path, config, weights)
+
+
+def _checkpoint(path: Path, config: DenseNetConfig, weights: Weights) -> Checkpoint:
     spec = config.resolve()
-    weights = weights or _numbered(path, config)
     weights = check_weights(spec, weights, widest(weights))
-    usage = replace(implied_usage(config), running_variance="biased", source=source)
+    usage = replace(implied_usage(config), running_variance="biased", source=_source(path))
     return Checkpoint(spec, weights, usage)
 
 
-def _named_by_attributes(path: Path) -> Weights:
+def _source(path: Path) -> str:
+    return f"densenet_multi.keras: {path.name}"
+
+
+def _named_by_attributes(path: Path, within: str) -> Weights:
+    """The weights in a group of a file of Keras 3; none in an older one."""
     weights: Weights = {}
     for variable, array in read_variables(path):
         if variable.place is None:
             return {}
-        layer = variable.place.replace("/", ".")
+        if not variable.place.startswith(within):
+            continue
+        layer = variable.place.removeprefix(within).replace("/", ".")
         leaf = variable.leaf
         if leaf.isdigit():
             kind = "batch_normalization" if "norm" in layer.rpartition(".")[2] else "conv2d"
@@ -87,10 +194,12 @@ def _named_by_attributes(path: Path) -> Weights:
     return weights
 
 
-def _numbered(path: Path, config: DenseNetConfig) -> Weights:
-    """The weights of a legacy .h5."""
+def _numbered(path: Path, config: DenseNetConfig, within: str | None = None) -> Weights:
+    """The weights of a legacy .h5, or of the layer of this name in it."""
     found: dict[str, dict[str, Any]] = {}
     for variable, array in read_variables(path):
+        if within is not None and within not in variable.parts[:2]:
+            continue
         found.setdefault(variable.parts[-1], {})[variable.leaf] = array
     places: dict[str, list[str]] = {kind: [] for kind in LEAVES}
     for name in sorted(found, key=lambda n: int((re.findall(r"_(\d+)$", n) or ["0"])[0])):
