@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from .._pickles import StandIn, shown
@@ -16,14 +18,25 @@ NAMES = (
     *("class_names", "classes", "label_names", "labels", "idx_to_class", "id2label"),
     *("class_to_idx", "class_indices"),
 )
+SEQUENCES = (  # classes whose children run one after the other, in their order
+    "torch.nn.modules.container.Sequential",
+    "torchvision.models.densenet._Transition",
+)
+CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")  # PyTorch's own
 POOLS = {"AvgPool2d": "avg", "MaxPool2d": "max"}
+GLOBAL_POOLS = {"AdaptiveAvgPool2d": "avg", "AdaptiveMaxPool2d": "max"}
 OUTPUTS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "softmax"}
-WITHOUT_EFFECT = ("Dropout", "Identity", "Flatten")
+WITHOUT_EFFECT = ("Identity", "Flatten", "DropPath", "DropBlock2d")  # and every kind of dropout
+BESIDE = ("torch.nn.modules.loss.", "torch.nn.modules.distance.", "torchmetrics.")
+OWN_MAXIMUM = "densenet_multi.torch.layers.global_max_pool"
+MOST_DEEP = 100  # modules within modules
 KINDS = {  # classes that compute what a layer does; another one may pad, scale or normalize else
     ConvSpec: ("Conv2d",),
     BatchNormSpec: ("BatchNorm2d", "SyncBatchNorm", "BatchNormAct2d"),  # the last is timm's
     LinearSpec: ("Linear", "NonDynamicallyQuantizableLinear"),
 }
+REPLACE = "; if it changes no answer, put torch.nn.Identity() in its place and save the model again"
+ANOTHER = ": the same weights would be another function, which no DenseNet of this package is"
 
 
 def class_names(tree: Tree, count: int) -> tuple[str, ...] | None:
@@ -36,7 +49,7 @@ def class_names(tree: Tree, count: int) -> tuple[str, ...] | None:
 
 
 def modules_of(tree: Tree) -> dict[str, StandIn]:
-    """{name: module} of the whole models in a file, named as their tensors are."""
+    """{name: module} of the modules in a file, named as their tensors are."""
     return {
         ".".join(key for key in path if key not in OF_MODULES): each
         for path, each in tree
@@ -44,88 +57,495 @@ def modules_of(tree: Tree) -> dict[str, StandIn]:
     }
 
 
-def conventions(
-    modules: Mapping[str, StandIn], names: Mapping[str, str], spec: DenseNetSpec
-) -> dict[str, Any]:
-    """Fields of ``DenseNetConfig`` that the modules of a whole model show and no tensor does.
+@dataclass
+class Shown:
+    """What the modules of a whole model show, and no tensor does.
 
-    Raises ``WeightsError``, which names the module, where it is not what this package builds.
+    Attributes:
+        fields: of ``DenseNetConfig``.
+        activation: what follows the classifier, as a usage has it; None where nothing does.
+    """
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    activation: str | None = None
+
+
+def shown_by_modules(
+    modules: Mapping[str, StandIn], names: Mapping[str, str], spec: DenseNetSpec
+) -> Shown | None:
+    """What the whole model around a network shows; None where its tensors are in no module.
+
+    A file has a module's class and attributes, not what it computes. So PyTorch's own classes are
+    known, and each of them has to be what this package builds at that place, something without
+    effect in evaluation, or what a field or an activation expresses. Of another class only its
+    children are known, and not the order in which it calls them.
+
+    Raises ``WeightsError``, which names the module, where it is anything else.
 
     Arguments:
         modules: {name in the file: module}.
         names: {tensor's name in the file: canonical name}.
         spec: the network that its tensors show.
     """
-    found: dict[str, Any] = {}
     places = {
         canonical.rpartition(".")[0]: name.rpartition(".")[0] for name, canonical in names.items()
     }
-    for canonical, layer in layers(spec):
-        place = places.get(canonical, "")
-        module = modules.get(place)
-        for name, value in _said(place, module, layer) if module else ():
-            if found.setdefault(name, value) != value:
-                raise WeightsError(
-                    f"{place}: expected the {name} of other layers, {found[name]}, found {value}"
-                )
-    stem = places["features.conv0"].rpartition(".")[0]
-    for name, module in modules.items():
-        kind = _kind(module)
-        if not name.startswith(f"{stem}." if stem else ""):
-            continue
-        if ".modules.activation." in module.name and kind != "ReLU":
-            raise WeightsError(f"{name}: expected ReLU, found {kind}, which no DenseNet here has")
-        if kind in POOLS and ".transition" in f".{name}":
-            if found.setdefault("transition_pool", POOLS[kind]) != POOLS[kind]:
-                raise WeightsError(f"{name}: expected the pooling of the other transitions")
-            _expect(name, module, kernel_size=2, stride=2, padding=0)
-        if name.rpartition(".")[2] == "pool0":
-            _expect(name, module, kernel_size=3, stride=2, padding=1)
-    return found
-
-
-def activation(modules: Mapping[str, StandIn], names: Mapping[str, str]) -> str | None:
-    """What follows the classifier in its own ``Sequential``, as a usage has it; None: nothing.
-
-    Raises ``WeightsError`` where that is another function.
-    """
-    places = {canonical: name.rpartition(".")[0] for name, canonical in names.items()}
-    parent, _, place = places.get("classifier.weight", "").rpartition(".")
-    siblings = modules[parent].attributes.get("_modules") if parent in modules else None
-    if not isinstance(siblings, dict) or place not in siblings:
+    if places["features.conv0"] not in modules:
         return None
-    after = list(siblings)[list(siblings).index(place) + 1 :]
-    kinds = [_kind(siblings[key]) for key in after if isinstance(siblings[key], StandIn)]
-    kinds = [kind for kind in kinds if kind not in WITHOUT_EFFECT]
-    if kinds and (len(kinds) > 1 or kinds[0] not in OUTPUTS):
-        raise WeightsError(
-            f"{parent}: expected a sigmoid, a softmax or nothing after the classifier, found "
-            f"{', '.join(kinds)}; to use the logits, save the weights alone: "
-            "torch.save(model.state_dict(), 'NEW.pth')"
+    return _Model(modules, places, spec).shown()
+
+
+@dataclass(eq=False)
+class _Item:
+    """A module with what is in it.
+
+    Attributes:
+        layers: which of the network's layers it has, by their numbers.
+        learns: whether it has tensors, itself or inside, or is a second name of one that has.
+    """
+
+    name: str
+    key: str
+    module: StandIn
+    layers: list[int] = field(default_factory=list)
+    inside: list[_Item] = field(default_factory=list)
+    learns: bool = False
+
+    @property
+    def kind(self) -> str:
+        return _kind(self.module)
+
+    @property
+    def is_stock(self) -> bool:
+        return self.module.name.startswith("torch.nn.")
+
+    @property
+    def is_without_effect(self) -> bool:
+        """Whether it gives in evaluation what it is given."""
+        if self.is_stock and self.kind in CONTAINERS and not self.learns:
+            return all(item.is_without_effect for item in self.inside)
+        return self.kind in WITHOUT_EFFECT or "Dropout" in self.kind
+
+    @property
+    def is_activation(self) -> bool:
+        return self.module.name.startswith("torch.nn.modules.activation.")
+
+    def within(self) -> Iterator[_Item]:
+        """It and everything in it."""
+        yield self
+        for item in self.inside:
+            yield from item.within()
+
+
+class _Model:
+    """The modules from the outermost one around a network down to its layers."""
+
+    def __init__(
+        self, modules: Mapping[str, StandIn], places: Mapping[str, str], spec: DenseNetSpec
+    ) -> None:
+        self.modules = modules
+        self.places = places
+        self.spec = spec
+        self.order = [canonical for canonical, _ in layers(spec)]
+        self.numbers = {places[canonical]: i for i, canonical in enumerate(self.order)}
+        self.body = {i for i, name in enumerate(self.order) if name != "classifier"}
+        self.fields: dict[str, Any] = {}
+        self.pooled: dict[str, str] = {}  # {transition: name of its pooling}
+        self.pools: dict[str, str] = {}  # {name: kind} before the classifier
+        self.outputs: dict[str, str] = {}  # {name: kind} that run after it
+        self.loose: dict[str, str] = {}  # {name: kind} that may run after it
+        self.root = self._root()
+        self.container = [i for i in self.root.within() if self.body.issubset(i.layers)][-1]
+
+    def shown(self) -> Shown:
+        for canonical, layer in layers(self.spec):
+            place = self.places[canonical]
+            if place in self.modules:
+                self._layer(place, self.modules[place], layer)
+        self._run(_in_order(self.root))
+        self._same_activations()
+        if len(set(self.pools.values())) > 1 and self.spec.classifier:
+            raise WeightsError(
+                f"expected one global pooling, found {', '.join(self.pools)}: which of them is "
+                "before the classifier is not in the file; delete the other and save the model "
+                "again"
+            )
+        if set(self.pools.values()) == {"max"}:
+            self.fields["global_pool"] = "max"
+        outputs = self.loose | self.outputs
+        if len(meant := set(outputs.values())) > 1:
+            raise WeightsError(
+                f"expected one activation after the classifier, found {', '.join(outputs)}: which "
+                "of them it is is not in the file; delete the other and save the model again"
+            )
+        return Shown(self.fields, next(iter(meant), None))
+
+    # --- The tree -------------------------------------------------------------------------------
+
+    def _root(self) -> _Item:
+        """The outermost module from which modules lead to the stem."""
+        parts = self.places["features.conv0"].split(".")
+        for length in range(len(parts) + 1):
+            name = ".".join(parts[:length])
+            if name in self.modules:
+                root = self._item(name, parts[length - 1] if length else "", set())
+                if 0 in root.layers:
+                    return root
+        raise AssertionError("the stem leads to itself")
+
+    def _item(self, name: str, key: str, seen: set[int], depth: int = 0) -> _Item:
+        if depth > MOST_DEEP:
+            raise WeightsError(f"{name}: expected at most {MOST_DEEP} modules within each other")
+        module = self.modules[name]
+        item = _Item(name, key, module)
+        held = [module.attributes.get(part) for part in ("_parameters", "_buffers")]
+        item.learns = any(
+            value is not None for part in held if isinstance(part, dict) for value in part.values()
         )
-    return OUTPUTS[kinds[0]] if kinds else None
+        below = module.attributes.get("_modules")
+        children = below if isinstance(below, dict) else {}
+        if id(module) in seen:  # another name of one, whose tensors have the first name
+            item.learns |= any(isinstance(child, StandIn) for child in children.values())
+            return item
+        seen.add(id(module))
+        if name in self.numbers:
+            item.layers = [self.numbers[name]]
+        for child, value in children.items():
+            inside = f"{name}.{child}" if name else str(child)
+            if isinstance(value, StandIn) and inside in self.modules:
+                item.inside.append(self._item(inside, str(child), seen, depth + 1))
+                item.layers += item.inside[-1].layers
+                item.learns |= item.inside[-1].learns
+        return item
+
+    def _stages(self, item: _Item) -> set[str]:
+        """The stages of the network that it has layers of, such as "denseblock1"."""
+        return {self.order[i].removeprefix("features.").partition(".")[0] for i in item.layers}
+
+    def _is_in_blocks(self, item: _Item) -> bool:
+        return all(stage.startswith("denseblock") for stage in self._stages(item))
+
+    # --- Layers ---------------------------------------------------------------------------------
+
+    def _layer(self, name: str, module: StandIn, layer: object) -> None:
+        """Check a layer's class and settings, and keep what it shows."""
+        kinds = next((kinds for spec, kinds in KINDS.items() if isinstance(layer, spec)), ())
+        if kinds and _kind(module) not in kinds:
+            raise WeightsError(
+                f"{name}: expected {kinds[0]}, found {_kind(module)}: what that computes is not in "
+                "the file"
+            )
+        if isinstance(layer, ConvSpec):
+            _expect(name, module, stride=layer.stride, padding=layer.padding, dilation=1, groups=1)
+            _expect(name, module, padding_mode="zeros")
+        said = module.attributes
+        if isinstance(layer, BatchNormSpec):
+            if isinstance(said.get("eps"), float):
+                self._keep("bn_eps", said["eps"], name, "other layers")
+            if isinstance(said.get("momentum"), float):
+                self._keep("bn_decay", round(1 - said["momentum"], 15), name, "other layers")
+
+    def _keep(self, field_name: str, value: Any, name: str, others: str) -> None:
+        if self.fields.setdefault(field_name, value) != value:
+            raise WeightsError(
+                f"{name}: expected the {field_name} of {others}, {self.fields[field_name]}, found "
+                f"{value}"
+            )
+
+    # --- What runs in order ---------------------------------------------------------------------
+
+    def _run(self, items: Sequence[_Item]) -> None:
+        """Check modules that run one after the other, some of which have layers."""
+        bearing = [i for i, item in enumerate(items) if item.layers]
+        for left, right in pairwise([-1, *bearing, len(items)]):
+            before = items[left] if left >= 0 else None
+            after = items[right] if right < len(items) else None
+            self._between(before, after, items[left + 1 : right])
+        for i in bearing:
+            self._inside(items[i])
+
+    def _between(self, before: _Item | None, after: _Item | None, items: Sequence[_Item]) -> None:
+        """Check what runs between two modules with layers, or at an end.
+
+        Where both are layers, or in dense blocks, nothing else can run there: what the network has
+        there has to be among the items.
+        """
+        if before and after and min(after.layers) != max(before.layers) + 1:
+            raise WeightsError(
+                f"{after.name}: expected {self.order[max(before.layers) + 1]} after {before.name}, "
+                f"found {self.order[min(after.layers)]}"
+            )
+        at = max(before.layers) if before else min(after.layers) - 1 if after else -1
+        layer = self.order[at] if at >= 0 else ""
+        if layer == "classifier":
+            self._after_the_classifier(items)
+            return
+        if layer == "features.norm5" and not self.spec.classifier:
+            items = self._until_another_head(items)
+        is_complete = before and after and self._shows_all(before) and self._shows_all(after)
+        has_relu, has_pool = self._after(layer, before, items, is_complete=bool(is_complete))
+        relu, pool = self._expected(layer)
+        if before and after and is_complete:
+            if relu and not has_relu:
+                raise _missing("ReLU", before, after, items)
+            if layer == self._last_of_stem and pool and not has_pool:
+                raise _missing(pool, before, after, items)
+            stage = layer.split(".")[1]
+            if layer == f"features.{stage}.conv" and stage not in self.pooled:
+                raise _missing(pool, before, after, items)
+
+    def _after(
+        self, layer: str, before: _Item | None, items: Sequence[_Item], *, is_complete: bool
+    ) -> tuple[bool, bool]:
+        """Whether a ReLU and a pooling are among what runs after a layer, and nothing else is."""
+        relu, pool = self._expected(layer)
+        has_relu = before is not None and before.kind == "BatchNormAct2d"
+        has_pool = False
+        for item in items:
+            if item.is_without_effect:
+                continue
+            if relu and _is_relu(item):
+                averaged = has_pool and layer != self._last_of_stem and is_complete
+                if averaged and not has_relu and "max" not in self.pools.values():
+                    raise WeightsError(
+                        f"{item.name}: expected ReLU before the pooling, found it after{ANOTHER}"
+                    )
+                has_relu = True
+            elif pool and not has_pool and self._pooling(item, layer):
+                has_pool = True
+            else:
+                raise _unlike(item, relu, pool)
+        return has_relu, has_pool
+
+    @property
+    def _last_of_stem(self) -> str:
+        return "features.norm0" if self.spec.stem.norm0 else "features.conv0"
+
+    def _expected(self, layer: str) -> tuple[str, str]:
+        """The activation and the pooling that the network has after a layer; "" for none."""
+        if layer == self._last_of_stem:
+            return ("ReLU", "MaxPool2d") if self.spec.stem.pool0 else ("", "")
+        if layer == "features.norm5":
+            return "ReLU", "AdaptiveAvgPool2d or AdaptiveMaxPool2d"
+        if ".transition" in layer:  # averages may also be taken before the convolution
+            if layer.endswith(".norm"):
+                return "ReLU", "AvgPool2d"
+            return "", "AvgPool2d or MaxPool2d"
+        return ("ReLU" if ".norm" in layer and layer != "features.norm0" else ""), ""
+
+    def _pooling(self, item: _Item, layer: str) -> bool:
+        """Whether it is a pooling that the network may have after a layer. It is kept."""
+        if layer == "features.norm5":
+            return self._global_pooling(item)
+        if not item.is_stock or item.kind not in POOLS:
+            return False
+        if layer == self._last_of_stem:
+            return self._stem_pooling(item)
+        if layer.endswith(".norm") and item.kind != "AvgPool2d":
+            return False
+        return self._transition_pooling(item, layer.split(".")[1])
+
+    def _stem_pooling(self, item: _Item) -> bool:
+        if not self.spec.stem.pool0 or not item.is_stock or item.kind != "MaxPool2d":
+            return False
+        _expect(item.name, item.module, kernel_size=3, stride=2, padding=1)
+        _expect(item.name, item.module, dilation=1, ceil_mode=False)
+        return True
+
+    def _transition_pooling(self, item: _Item, stage: str) -> bool:
+        if stage in self.pooled:
+            return False
+        self.pooled[stage] = item.name
+        kind = POOLS[item.kind]
+        if self.fields.setdefault("transition_pool", kind) != kind:
+            raise WeightsError(
+                f"{item.name}: expected the pooling of the other transitions, "
+                f"{self.fields['transition_pool']}, found {kind}"
+            )
+        _expect(item.name, item.module, kernel_size=2, stride=2, padding=0)
+        _expect(item.name, item.module, dilation=1, ceil_mode=False, divisor_override=None)
+        return True
+
+    def _global_pooling(self, item: _Item) -> bool:
+        if item.is_stock and item.kind in GLOBAL_POOLS:
+            if self.spec.classifier:
+                _expect(item.name, item.module, output_size=1)
+            self.pools[item.name] = GLOBAL_POOLS[item.kind]
+            return True
+        if item.kind.startswith("SelectAdaptivePool"):  # timm's
+            kind = str(item.module.attributes.get("pool_type")).removeprefix("fast") or "avg"
+            self.pools[item.name] = kind
+            return kind in ("avg", "max")
+        is_another = not item.is_stock and "AvgPool" in item.kind  # FastAdaptiveAvgPool2d, ...
+        return is_another or (item.is_stock and item.kind == "AvgPool2d")
+
+    def _after_the_classifier(self, items: Sequence[_Item]) -> None:
+        for item in items:
+            if item.is_without_effect:
+                continue
+            dim = item.module.attributes.get("dim")
+            if not item.is_stock or item.kind not in OUTPUTS or dim not in (None, 1, -1):
+                found = item.kind if dim in (None, 1, -1) else f"{item.kind} over dim {dim}"
+            elif self.outputs:
+                found = ", ".join([*self.outputs, item.name])
+            else:
+                self.outputs[item.name] = OUTPUTS[item.kind]
+                continue
+            raise WeightsError(
+                f"{item.name}: expected a sigmoid, a softmax or nothing after the classifier, "
+                f"found {found}; to use the logits, save the weights alone: "
+                "torch.save(model.state_dict(), 'NEW.pth')"
+            )
+
+    def _shows_all(self, item: _Item) -> bool:
+        """Whether nothing but layers can be at its ends."""
+        return item.name in self.numbers or self._is_in_blocks(item)
+
+    # --- What runs in an order that is not in the file ------------------------------------------
+
+    def _inside(self, parent: _Item) -> None:
+        """Check the children of a class that calls them as it likes."""
+        for child in parent.inside:
+            if child.layers:
+                self._run(_in_order(child))
+            else:
+                for item in _loose(child):
+                    self._beside(item, parent)
+        pool = parent.module.attributes.get("global_pool")  # a function of this package
+        if getattr(pool, "name", "") == OWN_MAXIMUM:
+            self.pools[f"{parent.name}.global_pool".lstrip(".")] = "max"
+
+    def _beside(self, item: _Item, parent: _Item) -> None:
+        """Check a module without layers among others that have some, or in one that is a layer."""
+        stage = ".".join(self._stages(parent))
+        if item.is_without_effect:
+            self._placeholder(item, parent)
+        elif _is_relu(item):
+            pass
+        elif stage.startswith("transition") and "." not in stage:
+            if not (item.is_stock and item.kind in POOLS and self._transition_pooling(item, stage)):
+                raise _unlike(item, "ReLU", "AvgPool2d or MaxPool2d")
+        elif self._is_in_blocks(parent) or parent.name in self.numbers:
+            raise _unlike(item, "ReLU", "")
+        elif not self._pools_there(item, parent):
+            if not self._is_around(parent):
+                raise _unlike(item, "ReLU", "")
+            self._around(item)
+
+    def _placeholder(self, item: _Item, parent: _Item) -> None:
+        """Refuse a module without effect in the place of one that has an effect."""
+        key = item.key.lower()
+        if "relu" in key or (key.startswith("act") and not self._is_around(parent)):
+            raise _unlike(item, "ReLU", "")
+        if "pool" in key and all(stage.startswith("trans") for stage in self._stages(parent)):
+            raise _unlike(item, "", "AvgPool2d or MaxPool2d")
+        if key == "pool0" and self._has_stem(parent):
+            raise _unlike(item, "", "MaxPool2d")
+
+    def _pools_there(self, item: _Item, parent: _Item) -> bool:
+        """Whether it is a pooling of the network, one of the stem or before the classifier."""
+        if self._has_stem(parent):
+            if self._stem_pooling(item):
+                return True
+            is_stems = not any(each.kind == "MaxPool2d" for each in parent.inside)
+            if item.key == "pool0" or (item.kind == "AvgPool2d" and is_stems):
+                raise _unlike(item, "", "MaxPool2d")
+        return self._global_pooling(item)
+
+    def _around(self, item: _Item) -> None:
+        """Check a module that may run before the network or after it, or never."""
+        word = f"{item.key} {item.kind}".lower()
+        if item.module.name.startswith(BESIDE) or "loss" in word or "criterion" in word:
+            return
+        if not self.spec.classifier:  # features of a body: a note told that another head follows
+            return
+        if item.is_stock and item.kind in OUTPUTS:
+            self.loose[item.name] = OUTPUTS[item.kind]
+        elif item.is_activation or not item.learns or "pool" in word or "gem" in word:
+            raise _unlike(item, "ReLU", "AdaptiveAvgPool2d or AdaptiveMaxPool2d")
+
+    def _has_stem(self, item: _Item) -> bool:
+        """Whether the stem's convolution is its child, and the network pools there."""
+        is_there = any(child.layers == [0] for child in item.inside)
+        return is_there and self.spec.stem.pool0 is not None
+
+    def _is_around(self, item: _Item) -> bool:
+        """Whether it has more than the body: the classifier, or a module with the complete body."""
+        is_more = not self.body.issuperset(item.layers)
+        return is_more or any(self.body.issubset(child.layers) for child in item.inside)
+
+    def _until_another_head(self, items: Sequence[_Item]) -> list[_Item]:
+        """Those that make features of maps, where a head follows that is none of this package's."""
+        kinds = (*GLOBAL_POOLS, "AvgPool2d", "ReLU")
+        inside = f"{self.container.name}." if self.container.name else ""
+        for i, item in enumerate(items):
+            is_known = item.is_without_effect or item.is_activation or item.kind in kinds
+            is_inside = item.name.startswith(inside) and item.is_stock and not item.learns
+            if not is_known and not is_inside:
+                return list(items[:i])
+        return list(items)
+
+    def _same_activations(self) -> None:
+        """Check that all dense layers have as many ReLUs, and all transitions."""
+        innermost = {tuple(item.layers): item for item in self.root.within()}
+        units: dict[str, list[int]] = {}
+        for i, name in enumerate(self.order):
+            if ".transition" in name or ".denselayer" in name:
+                units.setdefault(name.rpartition(".")[0], []).append(i)
+        for word, kind in ((".transition", "transitions"), (".denselayer", "dense layers")):
+            found = [innermost.get(tuple(units[unit])) for unit in units if word in unit]
+            counts = {item: sum(map(_is_relu, item.within())) for item in found if item}
+            for item, count in counts.items():
+                if count != max(counts.values()):
+                    raise WeightsError(
+                        f"{item.name}: expected as many ReLUs as other {kind} have, "
+                        f"{max(counts.values())}, found {count}{ANOTHER}"
+                    )
+
+
+def _unlike(item: _Item, relu: str, pool: str) -> WeightsError:
+    """The error for a module that no network of this package has at its place."""
+    wanted = "no other module"
+    if relu and (item.is_activation or item.is_without_effect):
+        wanted = relu
+    elif pool and ("pool" in f"{item.key} {item.kind}".lower() or item.is_without_effect):
+        wanted = pool
+    end = REPLACE if wanted == "no other module" else ANOTHER
+    kind = item.kind if item.is_stock else item.module.name
+    return WeightsError(f"{item.name}: expected {wanted}, found {kind}{end}")
+
+
+def _in_order(item: _Item) -> list[_Item]:
+    """What it runs, one after the other: itself, or its children where PyTorch's class does so."""
+    if item.module.name not in SEQUENCES or item.is_without_effect:
+        return [item]
+    return [each for child in item.inside for each in _in_order(child)]
+
+
+def _loose(item: _Item) -> list[_Item]:
+    """It, or what is in it where it is a container of PyTorch's without tensors."""
+    is_container = item.is_stock and item.kind in CONTAINERS
+    if not is_container or item.learns or item.is_without_effect:
+        return [item]
+    return [each for child in item.inside for each in _loose(child)]
+
+
+def _missing(wanted: str, before: _Item, after: _Item, items: Sequence[_Item]) -> WeightsError:
+    """The error where the network has a ReLU or a pooling, and a sequence has none."""
+    word = "relu" if wanted == "ReLU" else "pool"
+    for item in sorted(items, key=lambda item: word not in item.key.lower()):
+        if item.is_without_effect:
+            return WeightsError(f"{item.name}: expected {wanted}, found {item.kind}{ANOTHER}")
+    between = f"between {before.name} and {after.name}"
+    return WeightsError(f"{after.name}: expected {wanted} {between}, found none{ANOTHER}")
+
+
+def _is_relu(item: _Item) -> bool:
+    return item.is_stock and item.kind == "ReLU"
 
 
 def _kind(module: StandIn) -> str:
     return module.name.rpartition(".")[2]
-
-
-def _said(name: str, module: StandIn, layer: object) -> Iterator[tuple[str, Any]]:
-    said = module.attributes
-    kinds = next((kinds for spec, kinds in KINDS.items() if isinstance(layer, spec)), ())
-    if kinds and _kind(module) not in kinds:
-        raise WeightsError(
-            f"{name}: expected {kinds[0]}, found {_kind(module)}: what that computes is not in the "
-            "file"
-        )
-    if isinstance(layer, ConvSpec):
-        _expect(name, module, stride=layer.stride, padding=layer.padding, dilation=1, groups=1)
-        _expect(name, module, padding_mode="zeros")
-    if isinstance(layer, BatchNormSpec):
-        if isinstance(said.get("eps"), float):
-            yield "bn_eps", said["eps"]
-        if isinstance(said.get("momentum"), float):
-            yield "bn_decay", round(1 - said["momentum"], 15)
 
 
 def _expect(name: str, module: StandIn, **expected: Any) -> None:

@@ -41,7 +41,7 @@ from ._torch_files import (
     tensors_in,
     to_numpy,
 )
-from ._torch_modules import activation, class_names, conventions, modules_of
+from ._torch_modules import class_names, modules_of, shown_by_modules
 from .recognize import checkpoint_of
 
 BACKEND = "torch"
@@ -122,13 +122,13 @@ def _check_fits(path: Path, needed: int) -> None:
 def _with_more(checkpoint: Checkpoint, tree: Tree, found: Found) -> Checkpoint:
     """What a file says beside its tensors: a whole model's conventions, names of the classes."""
     spec, usage, notes = checkpoint.spec, checkpoint.usage, list(checkpoint.notes)
-    if modules := modules_of(tree):
+    if said := shown_by_modules(modules_of(tree), found.names, spec):
         notes.append(
             "it is a whole model: its tensors and its layers' settings were read, and nothing was "
             "run; what its classes compute is not in the file, and assumed to be torchvision's"
         )
-        spec = replace(spec.config, **conventions(modules, found.names, spec)).resolve()
-        usage = usage.stating(activation=activation(modules, found.names))
+        spec = replace(spec.config, **said.fields).resolve()
+        usage = usage.stating(activation=said.activation)
     if names := class_names(tree, spec.config.num_classes):
         usage = usage.stating(class_names=names)
     return replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))

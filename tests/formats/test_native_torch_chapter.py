@@ -83,6 +83,46 @@ def test_a_readers_network_answers_as_what_is_read_of_it(edition):
     assert deviation(dm.reference.predict(read.spec, read.weights, x), expected) < 1e-13
 
 
+MODULES = {  # {what a reader put in: (class in the chapter, another, what is read or refused)}
+    "maxima": (nn.AvgPool2d, lambda _: nn.MaxPool2d(2, 2), {"transition_pool": "max"}),
+    "global maximum": (
+        nn.AdaptiveAvgPool2d,
+        lambda _: nn.AdaptiveMaxPool2d((1, 1)),
+        {"global_pool": "max"},
+    ),
+    "epsilon": (nn.BatchNorm2d, lambda old: setattr(old, "eps", 0.1) or old, {"bn_eps": 0.1}),
+    "LeakyReLU": (nn.ReLU, lambda _: nn.LeakyReLU(), "expected ReLU, found LeakyReLU"),
+    "no ReLU": (nn.ReLU, lambda _: nn.Identity(), "expected ReLU, found Identity"),
+    "no pooling": (nn.MaxPool2d, lambda _: nn.Identity(), "expected MaxPool2d, found Identity"),
+    "none between": (nn.AvgPool2d, lambda _: nn.Identity(), "expected AvgPool2d or MaxPool2d, f"),
+    "padding": (nn.MaxPool2d, lambda _: nn.MaxPool2d(3, 2), "expected padding 1, found 0"),
+}
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_of_a_readers_whole_network_are_read_or_refused(tmp_path, name, edition):
+    network = readers_network(edition)
+    if edition == 2:
+        del network.forward  # which cannot be pickled
+    kind, another, expected = MODULES[name]
+    for parent in list(network.modules()):
+        for key, module in list(parent.named_children()):
+            if isinstance(module, kind):
+                parent.add_module(key, another(module))
+    torch.save(network, tmp_path / "x.pt")
+    if isinstance(expected, str):
+        with pytest.raises(dm.WeightsError, match=expected):
+            formats.read(tmp_path / "x.pt")
+        return
+    found, x = formats.read(tmp_path / "x.pt"), images(SPEC, 65)
+    for field, value in expected.items():
+        assert getattr(found.spec.config, field) == value
+    with torch.inference_mode():
+        logits = (network.net if edition == 2 else network)(torch.from_numpy(x)).numpy()
+    assert deviation(dm.reference.predict(found.spec, found.weights, x), logits) < 1e-13
+
+
 def test_a_state_dict_of_this_package_is_imported_with_its_counters(tmp_path):
     spec = small("bottleneck", bn_eps=1e-5, bn_decay=0.9)
     weights = as_float32(random_weights(spec))

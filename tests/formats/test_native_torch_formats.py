@@ -22,6 +22,7 @@ from torch import nn
 import densenet_multi as dm
 from cases import as_float32, images, random_weights, small
 from densenet_multi import formats
+from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats import torchvision
 from densenet_multi.formats._torch_files import open_torch, tensors_in
 
@@ -428,7 +429,7 @@ def test_files_in_files_are_read_to_the_first(tmp_path):
     for _ in range(50):
         content = pickle.dumps(Within(content), 4)
     (tmp_path / "x.pkl").write_bytes(content)
-    with pytest.raises(dm.WeightsError, match="found 0 others"):
+    with pytest.raises(dm.WeightsError, match="found no tensors"):
         formats.read(tmp_path / "x.pkl", "torchvision")
 
 
@@ -444,6 +445,17 @@ class DenseLayer(nn.Sequential):
         self.conv2 = nn.Conv2d(size * growth, growth, 3, padding=1, bias=False)
 
 
+class DenseBlock(nn.ModuleDict):
+    def forward(self, x):
+        for layer in self.values():
+            x = torch.cat([x, layer(x)], dim=1)
+        return x
+
+
+def sequence(**modules):
+    return nn.Sequential(OrderedDict(modules))
+
+
 class Whole(nn.Module):
     """A model like torchvision's, with the tensors of ``SPEC``."""
 
@@ -455,15 +467,15 @@ class Whole(nn.Module):
         parts["norm0"], parts["relu0"] = nn.BatchNorm2d(width), nn.ReLU()
         parts["pool0"] = nn.MaxPool2d(3, 2, 1)
         for number, (block, transition) in enumerate(SPEC.stages, 1):
-            parts[f"denseblock{number}"] = nn.ModuleDict()
+            parts[f"denseblock{number}"] = DenseBlock()
             for i in range(1, len(block.layers) + 1):
                 layer = DenseLayer(width, config.growth_rate, config.bn_size)
                 parts[f"denseblock{number}"][f"denselayer{i}"] = layer
                 width += config.growth_rate
             if transition:
                 conv = nn.Conv2d(width, transition.conv.out_channels, 1, bias=False)
-                parts[f"transition{number}"] = nn.ModuleDict(
-                    {"norm": nn.BatchNorm2d(width), "conv": conv, "pool": nn.AvgPool2d(2, 2)}
+                parts[f"transition{number}"] = sequence(
+                    norm=nn.BatchNorm2d(width), relu=nn.ReLU(), conv=conv, pool=nn.AvgPool2d(2, 2)
                 )
                 width = transition.conv.out_channels
         parts["norm5"] = nn.BatchNorm2d(width)
@@ -472,6 +484,34 @@ class Whole(nn.Module):
         missing, unexpected = self.load_state_dict(state_dict(weights), strict=False)
         assert all("num_batches_tracked" in name for name in missing)
         assert not unexpected
+
+    def forward(self, x):
+        maps = nn.functional.relu(self.features(x))
+        return self.classifier(self.pooled(maps).flatten(1))
+
+    def pooled(self, maps):
+        """The user's own pooling, if there is one."""
+        own = getattr(self, "pool", None)
+        return own(maps) if own else nn.functional.adaptive_avg_pool2d(maps, 1)
+
+
+def put(**changed):
+    """A change that puts modules at places, such as features__pool0."""
+
+    def change(model):
+        for place, module in changed.items():
+            parent, _, name = place.replace("__", ".").rpartition(".")
+            model.get_submodule(parent).add_module(name, module)
+        return model
+
+    return change
+
+
+def saved_model(tmp_path, weights, change):
+    """(the changed model, its file)."""
+    model = change(Whole(weights)).eval()
+    torch.save(model, tmp_path / "x.pth")
+    return model, tmp_path / "x.pth"
 
 
 @pytest.mark.parametrize("way", ["zip", "legacy", "pickle", "data parallel", "in a checkpoint"])
@@ -497,25 +537,270 @@ def test_a_whole_model_shows_epsilon_decay_and_pooling(tmp_path, weights):
     assert (config.bn_eps, config.bn_decay, config.transition_pool) == (1e-3, 0.99, "max")
 
 
-CHANGES = {
-    "features.conv0": (nn.Conv2d(3, 8, 7, 2, 3, bias=False, padding_mode="reflect"),
-                       r"features\.conv0 \(Conv2d\): expected padding_mode zeros, found 'reflect'"),
-    "features.norm0": (nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
-                       r"features\.norm0: expected BatchNorm2d, found InstanceNorm2d"),
-    "features.pool0": (nn.MaxPool2d(2, 2), r"pool0 \(MaxPool2d\): expected kernel_size 3, found 2"),
-    "features.relu0": (nn.SiLU(), r"features\.relu0: expected ReLU, found SiLU"),
-    "features.transition1.pool": (nn.MaxPool2d(2, 2), r"expected the pooling of the other"),
+def in_transitions(model, **changed):
+    return put(**{f"features__transition{i}__{n}": m for i in (1, 2) for n, m in changed.items()})(
+        model
+    )
+
+
+def with_poolings_first(model):
+    for name, part in model.features.named_children():
+        if name.startswith("transition"):
+            pool = nn.AvgPool2d(2, 2)
+            parts = {"norm": part.norm, "relu": nn.ReLU(), "pool": pool, "conv": part.conv}
+            model.features.add_module(name, sequence(**parts))
+    return model
+
+
+def all_in_one(model):
+    after = [nn.ReLU(), nn.Dropout2d(), nn.AdaptiveMaxPool2d((1, 1)), nn.Flatten()]
+    return nn.Sequential(nn.Identity(), *model.features.children(), *after, model.classifier)
+
+
+SAME = {
+    "nothing": lambda model: model,
+    "a global maximum": put(pool=nn.AdaptiveMaxPool2d(1)),
+    "a mean": put(pool=nn.AvgPool2d(4)),
+    "maxima in transitions": lambda model: in_transitions(model, pool=nn.MaxPool2d(2)),
+    "means before convolutions": with_poolings_first,
+    "an epsilon": lambda model: [
+        setattr(module, "eps", 0.1) for module in model.modules() if hasattr(module, "eps")
+    ] and model,
+    "without effect": put(features__drop5=nn.Dropout2d(), drop=nn.Dropout(), flatten=nn.Flatten(),
+                          features__relu5=nn.ReLU(), none=nn.Sequential()),
+    "a loss": put(loss=nn.CrossEntropyLoss(), near=nn.CosineSimilarity(), focal=nn.SmoothL1Loss()),
+    "a head of its own": lambda model: put(classifier=nn.Sequential(
+        nn.ReLU(), nn.Dropout(), model.classifier))(model),
+    "a second name": lambda model: put(backbone=model.features)(model),
+    "all in one sequence": all_in_one,
+    "wrapped twice": lambda model: nn.DataParallel(nn.Sequential(nn.Dropout(), model)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_whole_model_of_another_function_is_refused_by_its_layer(tmp_path, weights, name):
-    model, (changed, message) = Whole(weights), CHANGES[name]
-    parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, changed)
-    torch.save(model, tmp_path / "x.pth")
+@pytest.mark.parametrize("name", SAME)
+def test_a_whole_model_answers_as_what_is_read_of_it(tmp_path, weights, name):
+    model, path = saved_model(tmp_path, weights, SAME[name])
+    x, found = images(SPEC, 65).astype(np.float32), formats.read(path)
+    model = model.module if isinstance(model, nn.DataParallel) else model
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(x)).numpy()
+    assert deviation(dm.reference.predict(found.spec, found.weights, x), expected) < 1e-5
+    assert found.usage.activation is None
+
+
+class Strange(nn.Module):
+    """A class whose forward is not in a file."""
+
+
+def deleted(*names):
+    def change(model):
+        for name in names:
+            parent, _, own = name.rpartition(".")
+            delattr(model.get_submodule(parent), own)
+        return model
+
+    return change
+
+
+def in_classes(model):
+    """Transitions of a class of the user's own, one of them without its ReLU."""
+    for name, part in model.features.named_children():
+        if name.startswith("transition"):
+            model.features.add_module(name, Strange())
+            for inside, module in part.named_children():
+                model.features.get_submodule(name).add_module(inside, module)
+    return deleted("features.transition2.relu")(model)
+
+
+def body_in_a_class(pool0):
+    def change(model):
+        features, own = model.features, Strange()
+        model.features = own
+        for name, part in features.named_children():
+            own.add_module(name, pool0 if name == "pool0" else part)
+        return model
+
+    return change
+
+
+def in_sequence(*around):
+    return lambda model: nn.Sequential(*(model if each is None else each for each in around))
+
+
+def second_first(model):
+    parts = dict(model.features.named_children())
+    return put(features=sequence(norm5=parts.pop("norm5"), **parts))(model)
+
+
+ANOTHER = {
+    "padding": (put(features__conv0=nn.Conv2d(3, 8, 7, 2, 3, bias=False, padding_mode="reflect")),
+                r"features\.conv0 \(Conv2d\): expected padding_mode zeros, found 'reflect'"),
+    "norm": (put(features__norm0=nn.InstanceNorm2d(8, affine=True, track_running_stats=True)),
+             r"features\.norm0: expected BatchNorm2d, found InstanceNorm2d"),
+    "smaller pool": (put(features__pool0=nn.MaxPool2d(2, 2)),
+                     r"pool0 \(MaxPool2d\): expected kernel_size 3, found 2"),
+    "ceil": (put(features__pool0=nn.MaxPool2d(3, 2, 1, ceil_mode=True)), "ceil_mode False, found"),
+    "no pool": (put(features__pool0=nn.Identity()), r"pool0: expected MaxPool2d, found Identity"),
+    "pool deleted": (deleted("features.pool0"), r"denseblock1: expected MaxPool2d between"),
+    "mean in the stem": (put(features__pool0=nn.AvgPool2d(3, 2, 1)),
+                         r"pool0: expected MaxPool2d, found AvgPool2d"),
+    "SiLU": (put(features__relu0=nn.SiLU()), r"features\.relu0: expected ReLU, found SiLU"),
+    "one maximum": (put(features__transition1__pool=nn.MaxPool2d(2, 2)),
+                    r"expected the pooling of the other transitions"),
+    "ceil between": (lambda m: in_transitions(m, pool=nn.AvgPool2d(2, ceil_mode=True)),
+                     r"transition1\.pool \(AvgPool2d\): expected ceil_mode False"),
+    "no pool between": (put(features__transition2__pool=nn.Identity()),
+                        r"transition2\.pool: expected AvgPool2d or MaxPool2d, found Identity"),
+    "ReLU after the mean": (lambda m: put(features__transition1=sequence(
+        norm=m.features.transition1.norm, pool=nn.AvgPool2d(2), relu=nn.ReLU(),
+        conv=m.features.transition1.conv))(m), "relu: expected ReLU before the pooling"),
+    "no ReLU between": (put(features__transition1__relu=nn.Identity()),
+                        r"transition1\.relu: expected ReLU, found Identity"),
+    "one ReLU deleted": (deleted("features.transition1.relu"),
+                         r"transition1\.conv: expected ReLU between"),
+    "one ReLU fewer": (in_classes, r"transition2: expected as many ReLUs as other transitions"),
+    "no ReLU in a layer": (put(features__denseblock1__denselayer1__relu2=nn.Identity()),
+                           r"denselayer1\.relu2: expected ReLU, found Identity"),
+    "ELU in a layer": (put(features__denseblock1__denselayer1__relu2=nn.ELU()),
+                       r"denselayer1\.relu2: expected ReLU, found ELU"),
+    "a pool in a layer": (put(features__denseblock1__denselayer1__up=nn.AdaptiveMaxPool2d(1)),
+                          r"up: expected no other module, found AdaptiveMaxPool2d"),
+    "more in a layer": (put(features__denseblock1__denselayer1__up=Strange()),
+                        r"up: expected no other module, found .*Strange; if it changes no answer"),
+    "more at the end": (put(features__pool5=nn.MaxPool2d(2)), r"pool5: expected Adaptive"),
+    "larger maps": (put(features__up=nn.Upsample(scale_factor=2)),
+                    r"up: expected no other module, found Upsample; if it changes no answer, put"),
+    "another order": (second_first, r"conv0: expected classifier after features"),
+    "body of a class": (body_in_a_class(nn.Identity()), r"pool0: expected MaxPool2d, found Id"),
+    "mean in its stem": (body_in_a_class(nn.AvgPool2d(3, 2, 1)), r"pool0: expected MaxPool2d, fou"),
+    "more in its body": (lambda m: put(features__more=Strange())(
+        body_in_a_class(nn.MaxPool2d(3, 2, 1))(m)), r"features\.more: expected no other module"),
+    "before": (in_sequence(nn.Upsample(scale_factor=2), None), r"0: expected no other module"),
+    "normalized": (in_sequence(nn.BatchNorm2d(3), None), r"0: expected no other module, found Bat"),
+    "two outputs": (in_sequence(None, nn.Sigmoid(), nn.Sigmoid()), r"2: expected .* found 1, 2"),
+    "over images": (in_sequence(None, nn.Softmax(0)), r"1: expected .* found Softmax over dim 0"),
+    "Tanh": (lambda m: put(classifier=nn.Sequential(nn.Tanh(), m.classifier))(m),
+             r"classifier\.0: expected ReLU, found Tanh"),
+    "LayerNorm": (lambda m: put(classifier=nn.Sequential(
+        nn.LayerNorm(13, elementwise_affine=False), m.classifier))(m),
+        r"classifier\.0: expected no other module, found LayerNorm"),
+    "own pooling": (put(pool=Strange()), r"pool: expected AdaptiveAvgPool2d or AdaptiveMaxPool2d"),
+    "learned pooling": (put(pool=nn.PReLU()), r"pool: expected ReLU, found PReLU"),
+    "two by two": (put(pool=nn.AdaptiveAvgPool2d(2)), r"pool \(AdaptiveAvgPool2d\): expected outp"),
+    "two poolings": (put(pool=nn.AdaptiveAvgPool2d(1), pool2=nn.AdaptiveMaxPool2d(1)),
+                     r"expected one global pooling, found pool, pool2"),
+    "two activations": (put(one=nn.Softmax(1), two=nn.Sigmoid()),
+                        r"expected one activation after the classifier, found one, two"),
+    "loose Upsample": (put(up=nn.Upsample(scale_factor=2)), r"up: expected no other module"),
+    "loose Identity": (put(relu=nn.Identity()), r"relu: expected ReLU, found Identity"),
+    "loose GELU": (put(act=nn.GELU()), r"act: expected ReLU, found GELU"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANOTHER)
+def test_a_whole_model_of_another_function_is_refused_by_its_module(tmp_path, weights, name):
+    change, message = ANOTHER[name]
+    _, path = saved_model(tmp_path, weights, change)
     with pytest.raises(dm.WeightsError, match=message):
-        formats.read(tmp_path / "x.pth")
+        formats.read(path)
+
+
+def test_modules_within_modules_without_end_are_refused(tmp_path, weights):
+    change = Whole(weights)
+    for _ in range(120):
+        change = nn.Sequential(change)
+    _, path = saved_model(tmp_path, weights, lambda _: change)
+    with pytest.raises(dm.WeightsError, match="expected at most 100 modules within each other"):
+        formats.read(path)
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """As timm's, which has its ReLU inside."""
+
+    def __init__(self, width, act):
+        super().__init__(width)
+        self.drop, self.act = nn.Identity(), act
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.Identity(), nn.SiLU()], ids=str)
+def test_a_norm_of_timm_has_its_relu_inside(tmp_path, weights, act):
+    def change(model):
+        features = model.features
+        for name, module in list(features.named_modules()):
+            if isinstance(module, nn.BatchNorm2d) and "denselayer" not in name:
+                norm = BatchNormAct2d(module.num_features, nn.ReLU() if name == "norm5" else act)
+                norm.load_state_dict(module.state_dict())
+                put(**{name.replace(".", "__"): norm})(features)
+        return deleted("relu0", "transition1.relu", "transition2.relu")(features) and model
+
+    _, path = saved_model(tmp_path, weights, change)
+    if isinstance(act, nn.ReLU):
+        same(path, weights)
+    else:
+        with pytest.raises(dm.WeightsError, match=r"norm0\.act: expected ReLU, found"):
+            formats.read(path)
+
+
+class SelectAdaptivePool2d(nn.Module):
+    """As timm's, which says how it pools."""
+
+    def __init__(self, pool_type):
+        super().__init__()
+        self.pool_type = pool_type
+
+
+@pytest.mark.parametrize(("kind", "read"), [("avg", "avg"), ("fast", "avg"), ("max", "max")])
+def test_timms_pooling_is_read(tmp_path, weights, kind, read):
+    _, path = saved_model(tmp_path, weights, put(global_pool=SelectAdaptivePool2d(kind)))
+    assert same(path, weights).spec.config.global_pool == read
+    _, path = saved_model(tmp_path, weights, put(global_pool=SelectAdaptivePool2d("avgmax")))
+    with pytest.raises(dm.WeightsError, match="global_pool: expected AdaptiveAvgPool2d or"):
+        formats.read(path)
+
+
+@pytest.mark.parametrize("pools", [("max", "avg"), ("avg", "max"), ("max", "max")])
+def test_a_whole_model_of_this_package_keeps_its_poolings(tmp_path, weights, pools):
+    import densenet_multi.torch as dt
+
+    fields = {"transition_pool": pools[0], "global_pool": pools[1]}
+    spec = small("bottleneck", bn_eps=1e-5, bn_decay=0.9, **fields)
+    model = dt.build(spec)
+    dt.import_weights(model, weights)
+    torch.save(nn.DataParallel(model), tmp_path / "x.pth")
+    assert same(tmp_path / "x.pth", weights).spec.config == spec.config
+
+
+def test_a_module_beside_a_state_dict_is_no_whole_model(tmp_path, weights):
+    state = {"net": state_dict(weights), "scheduler": nn.Sequential(nn.Linear(3, 3), nn.Tanh())}
+    torch.save(state, tmp_path / "x.pth")
+    assert "whole model" not in " ".join(formats.read(tmp_path / "x.pth").notes)
+
+
+def test_a_body_whose_head_is_another_is_read_whatever_the_head_is(tmp_path, weights):
+    def change(model):
+        width = SPEC.classifier.in_features
+        head = nn.Sequential(nn.Linear(width, 9), nn.Tanh(), nn.Linear(9, 2), nn.LogSoftmax(1))
+        return put(classifier=head, up=nn.Upsample(scale_factor=2), pool=Strange())(model)
+
+    _, path = saved_model(tmp_path, weights, change)
+    assert formats.read(path).spec.config.num_classes == 0
+    _, path = saved_model(tmp_path, weights, lambda m: put(features__more=nn.ELU())(change(m)))
+    with pytest.raises(dm.WeightsError, match=r"features\.more: expected ReLU, found ELU"):
+        formats.read(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_sequence(None, nn.Sigmoid()),
+        in_sequence(nn.Sequential(nn.Dropout()), None, nn.Sigmoid()),
+        put(out=nn.Sigmoid()),
+    ],
+    ids=["after", "around", "beside"],
+)
+def test_an_activation_around_a_whole_model_is_kept(tmp_path, weights, change):
+    _, path = saved_model(tmp_path, weights, change)
+    assert same(path, weights).usage.activation == "sigmoid"
 
 
 def test_what_follows_the_classifier_of_a_whole_model_is_kept_or_refused(tmp_path, weights):
