@@ -10,13 +10,13 @@ def assumed(epsilon: float, decay: float, more: str = "average pooling") -> str:
     """A sentence on what a file of weights alone leaves open, and with what it was read.
 
     Arguments:
-        epsilon: of BatchNorm, where the user states no other.
+        epsilon: of BatchNorm.
         decay: the same.
         more: what else is assumed, in words; pooling is always among it.
     """
     return (
-        "no tensor shows its settings; assumed, unless you state others: an epsilon of "
-        f"{epsilon:g}, a decay of {decay:g}, {more}"
+        f"no tensor shows its settings; assumed: an epsilon of {epsilon:g}, a decay of {decay:g}, "
+        f"{more} (in Python, formats.read(PATH, bn_eps=NUMBER) assumes others)"
     )
 
 

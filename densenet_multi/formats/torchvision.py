@@ -18,12 +18,13 @@ import numpy.typing as npt
 from .._files import replacing
 from .._installed import framework
 from ..checkpoint import Checkpoint
+from ..spec import DenseNetConfig
 from ..weights import COUNTER, Weights, WeightsError
 from . import _chapter
 from ._chapter import chapter_names
 from ._networks import Found, find_network, is_counter
 from ._new_first import find_new_first, old_first
-from ._notes import differences, unsaid
+from ._notes import assumed, differences, unsaid
 from ._safetensors import (
     PORTABLE_ENTRY,
     is_safetensors,
@@ -46,6 +47,14 @@ from .recognize import checkpoint_of
 
 BACKEND = "torch"
 LIBRARY = "torchvision"
+EPSILON, DECAY = 1e-5, 0.9  # of PyTorch's BatchNorm and of torchvision's models
+THEIRS = {  # fields that their class has fixed
+    "stem": "imagenet",
+    "conv_bias": False,
+    "compression": 0.5,
+    "transition_pool": "avg",
+    "global_pool": "avg",
+}
 
 
 def looks_like(path: Path, head: bytes) -> bool:
@@ -64,7 +73,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
                 "found a portable file, whose use of the network would be lost: omit "
                 "source_format='torchvision'"
             )
-        return _checkpoint(path, tensors, told)[0]
+        return _with_assumed(_checkpoint(path, tensors, told)[0])
     if head[:4] != ZIP and not is_torch_file(path, head):
         raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
     with open_torch(path) as tree:
@@ -131,7 +140,20 @@ def _with_more(checkpoint: Checkpoint, tree: Tree, found: Found) -> Checkpoint:
         usage = usage.stating(activation=said.activation)
     if names := class_names(tree, spec.config.num_classes):
         usage = usage.stating(class_names=names)
-    return replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))
+    found_in = replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))
+    return found_in if said else _with_assumed(found_in)
+
+
+def _with_assumed(checkpoint: Checkpoint) -> Checkpoint:
+    """The same, with a note on what no tensor shows, unless it is a network of torchvision's."""
+    if _is_torchvisions(checkpoint.spec.config):
+        return checkpoint
+    return replace(checkpoint, notes=(*checkpoint.notes, assumed(EPSILON, DECAY)))
+
+
+def _is_torchvisions(config: DenseNetConfig) -> bool:
+    """Whether torchvision's class can be this network, with the number of classes as it is."""
+    return bool(config.bn_size) and all(getattr(config, n) == value for n, value in THEIRS.items())
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -153,7 +175,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             except RuntimeError as error:  # which is no OSError, not even on a full disk
                 raise OSError(f"{path}: could not be written ({first_line(error)})") from None
     return (
-        *differences(checkpoint, "torchvision's models", (1e-5, 0.9), "PyTorch's", "unbiased"),
+        *differences(checkpoint, "torchvision's models", (EPSILON, DECAY), "PyTorch's", "unbiased"),
         *unsaid(checkpoint),
     )
 
@@ -169,10 +191,7 @@ def library_logits(
     import torchvision
 
     config = checkpoint.spec.config
-    fields = {"in_channels": 3, "stem": "imagenet", "conv_bias": False, "compression": 0.5}
-    fields |= {"transition_pool": "avg", "global_pool": "avg"}
-    unlike = any(getattr(config, f) != value for f, value in fields.items())
-    if unlike or not config.bn_size or not config.num_classes:
+    if not _is_torchvisions(config) or config.in_channels != 3 or not config.num_classes:
         raise LookupError
     model = torchvision.models.DenseNet(
         growth_rate=config.growth_rate,

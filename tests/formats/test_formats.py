@@ -454,7 +454,19 @@ def test_counters_of_any_dtype_are_no_weights(tmp_path, checkpoint):
     counters = {"features.norm0.num_batches_tracked": np.ones((), np.float16)}
     read = formats.read(written(tmp_path / "x", {**checkpoint.weights, **counters}))
     same(read.weights, checkpoint.weights)
-    assert read.notes == ()
+    assert read.notes == formats.read(written(tmp_path / "y", checkpoint.weights)).notes
+
+
+@pytest.mark.parametrize(
+    ("variant", "is_told"), [("densenet121", False), ("d2l", True), ("densenet_bc100_k12", True)]
+)
+def test_weights_of_pytorch_tell_what_is_assumed_unless_they_are_torchvisions(
+    tmp_path, variant, is_told
+):
+    spec = dm.get_spec(variant, num_classes=3)
+    read = formats.read(written(tmp_path / "x", dm.init_weights(spec)))
+    told = [note.startswith("no tensor shows its settings; assumed: ") for note in read.notes]
+    assert told == [True] * is_told
 
 
 # --- Names of formats ---------------------------------------------------------------------------

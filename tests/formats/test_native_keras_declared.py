@@ -398,7 +398,9 @@ def test_this_packages_models_saved_by_keras_are_read_bit_by_bit(tmp_path, case)
 def check_own(path, spec, weights):
     checkpoint = formats.read(path)
     if ".weights" in path.name:
-        assert "others: an epsilon of 1e-05, a decay of 0.9, average pooling" in checkpoint.notes[0]
+        assert (
+            "assumed: an epsilon of 1e-05, a decay of 0.9, average pooling" in checkpoint.notes[0]
+        )
         shown = {"bn_eps": 1e-5, "drop_rate": 0.0, "transition_pool": "avg", "global_pool": "avg"}
         usual = dm.DenseNetConfig(**{**vars(spec.config), **shown})
         assert checkpoint.spec.config == usual

@@ -2236,6 +2236,13 @@ MUTANTS = [
         "formats/test_other_files.py called_what_it_is",
     ),
     Mutant(
+        "weights of PyTorch tell what is assumed",
+        "formats/torchvision.py",
+        "    if _is_torchvisions(checkpoint.spec.config):",
+        "    if True:",
+        "formats/test_formats.py unless_they_are_torchvisions",
+    ),
+    Mutant(
         "a ResNet is called one",
         "formats/_networks.py",
         'layer1\\.0\\.conv1\\.weight$"',
