@@ -345,4 +345,4 @@ def _in_doubt(doubt: str, found: Weights, shapes: Mapping[str, tuple[int, ...]])
             "call its layers as torchvision does (features.denseblock1.denselayer1.conv1) and save "
             "it again"
         )
-    return f"{doubt}; where they are those of this package (docs/conventions.md), {advice}"
+    return f"{doubt}; where it computes what this package does (docs/conventions.md), {advice}"

@@ -218,7 +218,9 @@ def test_the_chapters_network_is_read_where_you_say_that_it_pads_as_here(tmp_pat
     arrays = in_chapter(spec, weights)
     path = written(tmp_path / "x", dict(sorted(arrays.items())))
     advice = "variant='d2l'" if variant else "call its layers as torchvision does"
-    message = rf"the chapter's own pads SAME .* and no tensor shows it; where they .*{advice}"
+    message = (
+        rf"the chapter's own pads SAME .* and no tensor shows it; where it computes .*{advice}"
+    )
     with pytest.raises(dm.WeightsError, match=message):
         formats.read(path)
     if variant:
