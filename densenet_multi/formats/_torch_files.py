@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._pickles import (
+    BFLOAT16,
     MOST_DIMENSIONS,
     Budget,
     Inert,
@@ -242,7 +243,9 @@ def tensors_in(tree: Tree) -> dict[str, Any]:
 
 
 def _is_float(tensor: Any) -> bool:
-    return str(tensor.dtype) == "bfloat16" or np.dtype(tensor.dtype).kind == "f"
+    if isinstance(tensor, Tensor):
+        return tensor.dtype == "bfloat16" or np.dtype(tensor.dtype).kind == "f"
+    return bool(tensor.dtype == BFLOAT16 or tensor.dtype.kind == "f")
 
 
 def to_numpy(name: str, tensor: Any) -> npt.NDArray[Any]:
@@ -257,6 +260,8 @@ def to_numpy(name: str, tensor: Any) -> npt.NDArray[Any]:
             return tensor.array()
         except WeightsError as error:
             raise WeightsError(f"{name}: {error}") from None
+    if tensor.dtype == BFLOAT16:
+        tensor = from_bfloat16(tensor["bfloat16"])
     array = np.asarray(to_float(tensor))
     return array.astype(array.dtype.newbyteorder("="), order="C")
 

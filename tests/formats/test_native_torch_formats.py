@@ -676,7 +676,7 @@ ANOTHER = {
     "more in its body": (lambda m: put(features__more=Strange())(
         body_in_a_class(nn.MaxPool2d(3, 2, 1))(m)), r"features\.more: expected no other module"),
     "before": (in_sequence(nn.Upsample(scale_factor=2), None), r"0: expected no other module"),
-    "normalized": (in_sequence(nn.BatchNorm2d(3), None), r"0: expected no other module, found Bat"),
+    "normalized": (in_sequence(nn.BatchNorm2d(3), None), r"0: expected a network that reads"),
     "two outputs": (in_sequence(None, nn.Sigmoid(), nn.Sigmoid()), r"2: expected .* found 1, 2"),
     "over images": (in_sequence(None, nn.Softmax(0)), r"1: expected .* found Softmax over dim 0"),
     "Tanh": (lambda m: put(classifier=nn.Sequential(nn.Tanh(), m.classifier))(m),
