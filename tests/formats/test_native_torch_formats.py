@@ -571,7 +571,8 @@ SAME = {
     "a loss": put(loss=nn.CrossEntropyLoss(), near=nn.CosineSimilarity(), focal=nn.SmoothL1Loss()),
     "a head of its own": lambda model: put(classifier=nn.Sequential(
         nn.ReLU(), nn.Dropout(), model.classifier))(model),
-    "a second name": lambda model: put(backbone=model.features)(model),
+    "a second name": lambda model: put(
+        backbone=model.features, first=model.features.denseblock1)(model),
     "all in one sequence": all_in_one,
     "wrapped twice": lambda model: nn.DataParallel(nn.Sequential(nn.Dropout(), model)),
 }  # fmt: skip
@@ -673,6 +674,9 @@ ANOTHER = {
     "another order": (second_first, r"conv0: expected classifier after features"),
     "body of a class": (body_in_a_class(nn.Identity()), r"pool0: expected MaxPool2d, found Id"),
     "mean in its stem": (body_in_a_class(nn.AvgPool2d(3, 2, 1)), r"pool0: expected MaxPool2d, fou"),
+    "a point in its stem": (body_in_a_class(nn.AdaptiveAvgPool2d(1)), r"pool0: expected MaxPool2d"),
+    "Sigmoid in its body": (lambda m: put(features__out=nn.Sigmoid())(
+        body_in_a_class(nn.MaxPool2d(3, 2, 1))(m)), r"features\.out: expected ReLU, found Sigmoid"),
     "more in its body": (lambda m: put(features__more=Strange())(
         body_in_a_class(nn.MaxPool2d(3, 2, 1))(m)), r"features\.more: expected no other module"),
     "before": (in_sequence(nn.Upsample(scale_factor=2), None), r"0: expected no other module"),
@@ -685,7 +689,7 @@ ANOTHER = {
         nn.LayerNorm(13, elementwise_affine=False), m.classifier))(m),
         r"classifier\.0: expected no other module, found LayerNorm"),
     "own pooling": (put(pool=Strange()), r"pool: expected AdaptiveAvgPool2d or AdaptiveMaxPool2d"),
-    "learned pooling": (put(pool=nn.PReLU()), r"pool: expected ReLU, found PReLU"),
+    "learned": (put(act=nn.PReLU()), r"act: expected ReLU, found PReLU"),
     "two by two": (put(pool=nn.AdaptiveAvgPool2d(2)), r"pool \(AdaptiveAvgPool2d\): expected outp"),
     "two poolings": (put(pool=nn.AdaptiveAvgPool2d(1), pool2=nn.AdaptiveMaxPool2d(1)),
                      r"expected one global pooling, found pool, pool2"),

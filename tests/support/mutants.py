@@ -2997,7 +2997,7 @@ MUTANTS = [
         "formats/_torch_modules.py",
         '            if item.key == "pool0" or (item.kind',
         "            if (item.kind",
-        "formats/test_native_torch_formats.py mean_in_its_stem",
+        "formats/test_native_torch_formats.py another_function",
     ),
     Mutant(
         "whole torch models: in a dense layer",
@@ -3018,7 +3018,7 @@ MUTANTS = [
         "formats/_torch_modules.py",
         "            if not self._is_around(parent):\n                raise",
         "            if False:\n                raise",
-        "formats/test_native_torch_formats.py whatever_the_head_is",
+        "formats/test_native_torch_formats.py another_function",
     ),
     Mutant(
         "whole torch models: around",
