@@ -1,7 +1,7 @@
 """PyTorch's files with torchvision's names, ``.pth`` and ``.safetensors``. They are canonical.
 
 timm, MONAI and many others use these names too; what is around them, and beside them, differs: see
-_networks.py. The files are read without PyTorch, and nothing in them is run: see _torch_files.py.
+_networks.py. The files are read without PyTorch, and nothing in them is run: see _torch/files.py.
 Source: https://github.com/pytorch/vision/blob/main/torchvision/models/densenet.py
 """
 
@@ -32,7 +32,8 @@ from ._safetensors import (
     write_safetensors,
 )
 from ._told import NOTHING, Told
-from ._torch_files import (
+from ._torch.beside import class_names, modules_of
+from ._torch.files import (
     ZIP,
     OtherTensor,
     Tree,
@@ -42,7 +43,7 @@ from ._torch_files import (
     tensors_in,
     to_numpy,
 )
-from ._torch_modules import class_names, modules_of, shown_by_modules
+from ._torch.whole import shown_by_modules
 from .recognize import checkpoint_of
 
 BACKEND = "torch"

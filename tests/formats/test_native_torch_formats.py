@@ -24,7 +24,7 @@ from cases import as_float32, images, random_weights, small
 from densenet_multi import formats
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats import torchvision
-from densenet_multi.formats._torch_files import open_torch, tensors_in
+from densenet_multi.formats._torch.files import open_torch, tensors_in
 
 SPEC = small("bottleneck", bn_eps=1e-5, bn_decay=0.9)
 

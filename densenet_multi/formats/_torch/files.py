@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .._pickles import (
+from ..._pickles import (
     BFLOAT16,
     MOST_DIMENSIONS,
     Budget,
@@ -37,10 +37,10 @@ from .._pickles import (
     contents,
     shown,
 )
-from ..weights import COUNTER, WeightsError
-from ._limits import check_size
-from ._safetensors import from_bfloat16, to_float
-from ._zips import entries_of, names_in_zip
+from ...weights import COUNTER, WeightsError
+from .._limits import check_size
+from .._safetensors import from_bfloat16, to_float
+from .._zips import entries_of, names_in_zip
 
 Tree = list[tuple[tuple[str, ...], Any]]  # (path, object) of everything in a file
 OF_MODULES = ("_parameters", "_buffers", "_modules")  # in paths through whole modules

@@ -1,32 +1,21 @@
-"""What a PyTorch file says beside its tensors: the modules of a whole model, and class names."""
+"""What the modules of a whole PyTorch model show, and no tensor does; each of them is checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from .._pickles import StandIn, shown
-from ..checkpoint import names_in_order
-from ..manifest import layers
-from ..spec import BatchNormSpec, ConvSpec, DenseNetSpec, LinearSpec
-from ..weights import WeightsError
-from ._torch_files import OF_MODULES, Tree
+from ..._pickles import StandIn
+from ...manifest import layers
+from ...spec import BatchNormSpec, ConvSpec, DenseNetSpec, LinearSpec
+from ...weights import WeightsError
+from .tree import ANOTHER, Item, expect, in_order, is_relu, kind_of, loose, missing, unlike
 
-NAMES = (
-    *("class_names", "classes", "label_names", "labels", "idx_to_class", "id2label"),
-    *("class_to_idx", "class_indices"),
-)
-SEQUENCES = (  # classes whose children run one after the other, in their order
-    "torch.nn.modules.container.Sequential",
-    "torchvision.models.densenet._Transition",
-)
-CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")  # PyTorch's own
 POOLS = {"AvgPool2d": "avg", "MaxPool2d": "max"}
 GLOBAL_POOLS = {"AdaptiveAvgPool2d": "avg", "AdaptiveMaxPool2d": "max"}
 OUTPUTS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "softmax"}
-WITHOUT_EFFECT = ("Identity", "Flatten", "DropPath", "DropBlock2d")  # and every kind of dropout
 BESIDE = ("torch.nn.modules.loss.", "torch.nn.modules.distance.", "torchmetrics.")
 OWN_MAXIMUM = "densenet_multi.torch.layers.global_max_pool"
 MOST_DEEP = 100  # modules within modules
@@ -35,26 +24,6 @@ KINDS = {  # classes that compute what a layer does; another one may pad, scale 
     BatchNormSpec: ("BatchNorm2d", "SyncBatchNorm", "BatchNormAct2d"),  # the last is timm's
     LinearSpec: ("Linear", "NonDynamicallyQuantizableLinear"),
 }
-REPLACE = "; if it changes no answer, put torch.nn.Identity() in its place and save the model again"
-ANOTHER = ": the same weights would be another function, which no DenseNet of this package is"
-
-
-def class_names(tree: Tree, count: int) -> tuple[str, ...] | None:
-    """The names of this many classes, as trainers save them beside the weights; None without."""
-    for path, each in tree:
-        names = names_in_order(each) if path and path[-1] in NAMES else None
-        if names and len(names) == count:
-            return tuple(names)
-    return None
-
-
-def modules_of(tree: Tree) -> dict[str, StandIn]:
-    """{name: module} of the modules in a file, named as their tensors are."""
-    return {
-        ".".join(key for key in path if key not in OF_MODULES): each
-        for path, each in tree
-        if isinstance(each, StandIn) and "_parameters" in each.attributes
-    }
 
 
 @dataclass
@@ -95,48 +64,6 @@ def shown_by_modules(
     return _Model(modules, places, spec).shown()
 
 
-@dataclass(eq=False)
-class _Item:
-    """A module with what is in it.
-
-    Attributes:
-        layers: which of the network's layers it has, by their numbers.
-        learns: whether it has tensors, itself or inside, or is a second name of one that has.
-    """
-
-    name: str
-    key: str
-    module: StandIn
-    layers: list[int] = field(default_factory=list)
-    inside: list[_Item] = field(default_factory=list)
-    learns: bool = False
-
-    @property
-    def kind(self) -> str:
-        return _kind(self.module)
-
-    @property
-    def is_stock(self) -> bool:
-        return self.module.name.startswith("torch.nn.")
-
-    @property
-    def is_without_effect(self) -> bool:
-        """Whether it gives in evaluation what it is given."""
-        if self.is_stock and self.kind in CONTAINERS and not self.learns:
-            return all(item.is_without_effect for item in self.inside)
-        return self.kind in WITHOUT_EFFECT or "Dropout" in self.kind
-
-    @property
-    def is_activation(self) -> bool:
-        return self.module.name.startswith("torch.nn.modules.activation.")
-
-    def within(self) -> Iterator[_Item]:
-        """It and everything in it."""
-        yield self
-        for item in self.inside:
-            yield from item.within()
-
-
 class _Model:
     """The modules from the outermost one around a network down to its layers."""
 
@@ -162,7 +89,7 @@ class _Model:
             place = self.places[canonical]
             if place in self.modules:
                 self._layer(place, self.modules[place], layer)
-        self._run(_in_order(self.root))
+        self._run(in_order(self.root))
         self._same_activations()
         if len(set(self.pools.values())) > 1 and self.spec.classifier:
             raise WeightsError(
@@ -182,7 +109,7 @@ class _Model:
 
     # --- The tree -------------------------------------------------------------------------------
 
-    def _root(self) -> _Item:
+    def _root(self) -> Item:
         """The outermost module from which modules lead to the stem."""
         parts = self.places["features.conv0"].split(".")
         for length in range(len(parts) + 1):
@@ -193,11 +120,11 @@ class _Model:
                     return root
         raise AssertionError("the stem leads to itself")
 
-    def _item(self, name: str, key: str, seen: set[int], depth: int = 0) -> _Item:
+    def _item(self, name: str, key: str, seen: set[int], depth: int = 0) -> Item:
         if depth > MOST_DEEP:
             raise WeightsError(f"{name}: expected at most {MOST_DEEP} modules within each other")
         module = self.modules[name]
-        item = _Item(name, key, module)
+        item = Item(name, key, module)
         held = [module.attributes.get(part) for part in ("_parameters", "_buffers")]
         item.learns = any(
             value is not None for part in held if isinstance(part, dict) for value in part.values()
@@ -218,11 +145,11 @@ class _Model:
                 item.learns |= item.inside[-1].learns
         return item
 
-    def _stages(self, item: _Item) -> set[str]:
+    def _stages(self, item: Item) -> set[str]:
         """The stages of the network that it has layers of, such as "denseblock1"."""
         return {self.order[i].removeprefix("features.").partition(".")[0] for i in item.layers}
 
-    def _is_in_blocks(self, item: _Item) -> bool:
+    def _is_in_blocks(self, item: Item) -> bool:
         return all(stage.startswith("denseblock") for stage in self._stages(item))
 
     # --- Layers ---------------------------------------------------------------------------------
@@ -230,14 +157,14 @@ class _Model:
     def _layer(self, name: str, module: StandIn, layer: object) -> None:
         """Check a layer's class and settings, and keep what it shows."""
         kinds = next((kinds for spec, kinds in KINDS.items() if isinstance(layer, spec)), ())
-        if kinds and _kind(module) not in kinds:
+        if kinds and kind_of(module) not in kinds:
             raise WeightsError(
-                f"{name}: expected {kinds[0]}, found {_kind(module)}: what that computes is not in "
-                "the file"
+                f"{name}: expected {kinds[0]}, found {kind_of(module)}: what that computes is "
+                "not in the file"
             )
         if isinstance(layer, ConvSpec):
-            _expect(name, module, stride=layer.stride, padding=layer.padding, dilation=1, groups=1)
-            _expect(name, module, padding_mode="zeros")
+            expect(name, module, stride=layer.stride, padding=layer.padding, dilation=1, groups=1)
+            expect(name, module, padding_mode="zeros")
         said = module.attributes
         if isinstance(layer, BatchNormSpec):
             if isinstance(said.get("eps"), float):
@@ -254,7 +181,7 @@ class _Model:
 
     # --- What runs in order ---------------------------------------------------------------------
 
-    def _run(self, items: Sequence[_Item]) -> None:
+    def _run(self, items: Sequence[Item]) -> None:
         """Check modules that run one after the other, some of which have layers."""
         bearing = [i for i, item in enumerate(items) if item.layers]
         for left, right in pairwise([-1, *bearing, len(items)]):
@@ -264,7 +191,7 @@ class _Model:
         for i in bearing:
             self._inside(items[i])
 
-    def _between(self, before: _Item | None, after: _Item | None, items: Sequence[_Item]) -> None:
+    def _between(self, before: Item | None, after: Item | None, items: Sequence[Item]) -> None:
         """Check what runs between two modules with layers, or at an end.
 
         Where both are layers, or in dense blocks, nothing else can run there: what the network has
@@ -287,15 +214,15 @@ class _Model:
         relu, pool = self._expected(layer)
         if before and after and is_complete:
             if relu and not has_relu:
-                raise _missing("ReLU", before, after, items)
+                raise missing("ReLU", before, after, items)
             if layer == self._last_of_stem and pool and not has_pool:
-                raise _missing(pool, before, after, items)
+                raise missing(pool, before, after, items)
             stage = layer.split(".")[1]
             if layer == f"features.{stage}.conv" and stage not in self.pooled:
-                raise _missing(pool, before, after, items)
+                raise missing(pool, before, after, items)
 
     def _after(
-        self, layer: str, before: _Item | None, items: Sequence[_Item], *, is_complete: bool
+        self, layer: str, before: Item | None, items: Sequence[Item], *, is_complete: bool
     ) -> tuple[bool, bool]:
         """Whether a ReLU and a pooling are among what runs after a layer, and nothing else is."""
         relu, pool = self._expected(layer)
@@ -304,7 +231,7 @@ class _Model:
         for item in items:
             if item.is_without_effect:
                 continue
-            if relu and _is_relu(item):
+            if relu and is_relu(item):
                 averaged = has_pool and layer != self._last_of_stem and is_complete
                 if averaged and not has_relu and "max" not in self.pools.values():
                     raise WeightsError(
@@ -314,7 +241,7 @@ class _Model:
             elif pool and not has_pool and self._pooling(item, layer):
                 has_pool = True
             else:
-                raise _unlike(item, relu, pool)
+                raise unlike(item, relu, pool)
         return has_relu, has_pool
 
     @property
@@ -333,7 +260,7 @@ class _Model:
             return "", "AvgPool2d or MaxPool2d"
         return ("ReLU" if ".norm" in layer and layer != "features.norm0" else ""), ""
 
-    def _pooling(self, item: _Item, layer: str) -> bool:
+    def _pooling(self, item: Item, layer: str) -> bool:
         """Whether it is a pooling that the network may have after a layer. It is kept."""
         if layer == "features.norm5":
             return self._global_pooling(item)
@@ -345,14 +272,14 @@ class _Model:
             return False
         return self._transition_pooling(item, layer.split(".")[1])
 
-    def _stem_pooling(self, item: _Item) -> bool:
+    def _stem_pooling(self, item: Item) -> bool:
         if not self.spec.stem.pool0 or not item.is_stock or item.kind != "MaxPool2d":
             return False
-        _expect(item.name, item.module, kernel_size=3, stride=2, padding=1)
-        _expect(item.name, item.module, dilation=1, ceil_mode=False)
+        expect(item.name, item.module, kernel_size=3, stride=2, padding=1)
+        expect(item.name, item.module, dilation=1, ceil_mode=False)
         return True
 
-    def _transition_pooling(self, item: _Item, stage: str) -> bool:
+    def _transition_pooling(self, item: Item, stage: str) -> bool:
         if stage in self.pooled:
             return False
         self.pooled[stage] = item.name
@@ -362,14 +289,14 @@ class _Model:
                 f"{item.name}: expected the pooling of the other transitions, "
                 f"{self.fields['transition_pool']}, found {kind}"
             )
-        _expect(item.name, item.module, kernel_size=2, stride=2, padding=0)
-        _expect(item.name, item.module, dilation=1, ceil_mode=False, divisor_override=None)
+        expect(item.name, item.module, kernel_size=2, stride=2, padding=0)
+        expect(item.name, item.module, dilation=1, ceil_mode=False, divisor_override=None)
         return True
 
-    def _global_pooling(self, item: _Item) -> bool:
+    def _global_pooling(self, item: Item) -> bool:
         if item.is_stock and item.kind in GLOBAL_POOLS:
             if self.spec.classifier:
-                _expect(item.name, item.module, output_size=1)
+                expect(item.name, item.module, output_size=1)
             self.pools[item.name] = GLOBAL_POOLS[item.kind]
             return True
         if item.kind.startswith("SelectAdaptivePool"):  # timm's
@@ -379,7 +306,7 @@ class _Model:
         is_another = not item.is_stock and "AvgPool" in item.kind  # FastAdaptiveAvgPool2d, ...
         return is_another or (item.is_stock and item.kind == "AvgPool2d")
 
-    def _after_the_classifier(self, items: Sequence[_Item]) -> None:
+    def _after_the_classifier(self, items: Sequence[Item]) -> None:
         for item in items:
             if item.is_without_effect:
                 continue
@@ -397,62 +324,62 @@ class _Model:
                 "torch.save(model.state_dict(), 'NEW.pth')"
             )
 
-    def _shows_all(self, item: _Item) -> bool:
+    def _shows_all(self, item: Item) -> bool:
         """Whether nothing but layers can be at its ends."""
         return item.name in self.numbers or self._is_in_blocks(item)
 
     # --- What runs in an order that is not in the file ------------------------------------------
 
-    def _inside(self, parent: _Item) -> None:
+    def _inside(self, parent: Item) -> None:
         """Check the children of a class that calls them as it likes."""
         for child in parent.inside:
             if child.layers:
-                self._run(_in_order(child))
+                self._run(in_order(child))
             else:
-                for item in _loose(child):
+                for item in loose(child):
                     self._beside(item, parent)
         pool = parent.module.attributes.get("global_pool")  # a function of this package
         if getattr(pool, "name", "") == OWN_MAXIMUM:
             self.pools[f"{parent.name}.global_pool".lstrip(".")] = "max"
 
-    def _beside(self, item: _Item, parent: _Item) -> None:
+    def _beside(self, item: Item, parent: Item) -> None:
         """Check a module without layers among others that have some, or in one that is a layer."""
         stage = ".".join(self._stages(parent))
         if item.is_without_effect:
             self._placeholder(item, parent)
-        elif _is_relu(item):
+        elif is_relu(item):
             pass
         elif stage.startswith("transition") and "." not in stage:
             if not (item.is_stock and item.kind in POOLS and self._transition_pooling(item, stage)):
-                raise _unlike(item, "ReLU", "AvgPool2d or MaxPool2d")
+                raise unlike(item, "ReLU", "AvgPool2d or MaxPool2d")
         elif self._is_in_blocks(parent) or parent.name in self.numbers:
-            raise _unlike(item, "ReLU", "")
+            raise unlike(item, "ReLU", "")
         elif not self._pools_there(item, parent):
             if not self._is_around(parent):
-                raise _unlike(item, "ReLU", "")
+                raise unlike(item, "ReLU", "")
             self._around(item)
 
-    def _placeholder(self, item: _Item, parent: _Item) -> None:
+    def _placeholder(self, item: Item, parent: Item) -> None:
         """Refuse a module without effect in the place of one that has an effect."""
         key = item.key.lower()
         if "relu" in key or (key.startswith("act") and not self._is_around(parent)):
-            raise _unlike(item, "ReLU", "")
+            raise unlike(item, "ReLU", "")
         if "pool" in key and all(stage.startswith("trans") for stage in self._stages(parent)):
-            raise _unlike(item, "", "AvgPool2d or MaxPool2d")
+            raise unlike(item, "", "AvgPool2d or MaxPool2d")
         if key == "pool0" and self._has_stem(parent):
-            raise _unlike(item, "", "MaxPool2d")
+            raise unlike(item, "", "MaxPool2d")
 
-    def _pools_there(self, item: _Item, parent: _Item) -> bool:
+    def _pools_there(self, item: Item, parent: Item) -> bool:
         """Whether it is a pooling of the network, one of the stem or before the classifier."""
         if self._has_stem(parent):
             if self._stem_pooling(item):
                 return True
             is_stems = not any(each.kind == "MaxPool2d" for each in parent.inside)
             if item.key == "pool0" or (item.kind == "AvgPool2d" and is_stems):
-                raise _unlike(item, "", "MaxPool2d")
+                raise unlike(item, "", "MaxPool2d")
         return self._global_pooling(item)
 
-    def _around(self, item: _Item) -> None:
+    def _around(self, item: Item) -> None:
         """Check a module that may run before the network or after it, or never."""
         word = f"{item.key} {item.kind}".lower()
         if item.module.name.startswith(BESIDE) or "loss" in word or "criterion" in word:
@@ -462,19 +389,19 @@ class _Model:
         if item.is_stock and item.kind in OUTPUTS:
             self.loose[item.name] = OUTPUTS[item.kind]
         elif item.is_activation or not item.learns or "pool" in word or "gem" in word:
-            raise _unlike(item, "ReLU", "AdaptiveAvgPool2d or AdaptiveMaxPool2d")
+            raise unlike(item, "ReLU", "AdaptiveAvgPool2d or AdaptiveMaxPool2d")
 
-    def _has_stem(self, item: _Item) -> bool:
+    def _has_stem(self, item: Item) -> bool:
         """Whether the stem's convolution is its child, and the network pools there."""
         is_there = any(child.layers == [0] for child in item.inside)
         return is_there and self.spec.stem.pool0 is not None
 
-    def _is_around(self, item: _Item) -> bool:
+    def _is_around(self, item: Item) -> bool:
         """Whether it has more than the body: the classifier, or a module with the complete body."""
         is_more = not self.body.issuperset(item.layers)
         return is_more or any(self.body.issubset(child.layers) for child in item.inside)
 
-    def _until_another_head(self, items: Sequence[_Item]) -> list[_Item]:
+    def _until_another_head(self, items: Sequence[Item]) -> list[Item]:
         """Those that make features of maps, where a head follows that is none of this package's."""
         kinds = (*GLOBAL_POOLS, "AvgPool2d", "ReLU")
         inside = f"{self.container.name}." if self.container.name else ""
@@ -494,66 +421,10 @@ class _Model:
                 units.setdefault(name.rpartition(".")[0], []).append(i)
         for word, kind in ((".transition", "transitions"), (".denselayer", "dense layers")):
             found = [innermost.get(tuple(units[unit])) for unit in units if word in unit]
-            counts = {item: sum(map(_is_relu, item.within())) for item in found if item}
+            counts = {item: sum(map(is_relu, item.within())) for item in found if item}
             for item, count in counts.items():
                 if count != max(counts.values()):
                     raise WeightsError(
                         f"{item.name}: expected as many ReLUs as other {kind} have, "
                         f"{max(counts.values())}, found {count}{ANOTHER}"
                     )
-
-
-def _unlike(item: _Item, relu: str, pool: str) -> WeightsError:
-    """The error for a module that no network of this package has at its place."""
-    wanted = "no other module"
-    if relu and (item.is_activation or item.is_without_effect):
-        wanted = relu
-    elif pool and ("pool" in f"{item.key} {item.kind}".lower() or item.is_without_effect):
-        wanted = pool
-    end = REPLACE if wanted == "no other module" else ANOTHER
-    kind = item.kind if item.is_stock else item.module.name
-    return WeightsError(f"{item.name}: expected {wanted}, found {kind}{end}")
-
-
-def _in_order(item: _Item) -> list[_Item]:
-    """What it runs, one after the other: itself, or its children where PyTorch's class does so."""
-    if item.module.name not in SEQUENCES or item.is_without_effect:
-        return [item]
-    return [each for child in item.inside for each in _in_order(child)]
-
-
-def _loose(item: _Item) -> list[_Item]:
-    """It, or what is in it where it is a container of PyTorch's without tensors."""
-    is_container = item.is_stock and item.kind in CONTAINERS
-    if not is_container or item.learns or item.is_without_effect:
-        return [item]
-    return [each for child in item.inside for each in _loose(child)]
-
-
-def _missing(wanted: str, before: _Item, after: _Item, items: Sequence[_Item]) -> WeightsError:
-    """The error where the network has a ReLU or a pooling, and a sequence has none."""
-    word = "relu" if wanted == "ReLU" else "pool"
-    for item in sorted(items, key=lambda item: word not in item.key.lower()):
-        if item.is_without_effect:
-            return WeightsError(f"{item.name}: expected {wanted}, found {item.kind}{ANOTHER}")
-    between = f"between {before.name} and {after.name}"
-    return WeightsError(f"{after.name}: expected {wanted} {between}, found none{ANOTHER}")
-
-
-def _is_relu(item: _Item) -> bool:
-    return item.is_stock and item.kind == "ReLU"
-
-
-def _kind(module: StandIn) -> str:
-    return module.name.rpartition(".")[2]
-
-
-def _expect(name: str, module: StandIn, **expected: Any) -> None:
-    for attribute, value in expected.items():
-        given = module.attributes.get(attribute, value)
-        each = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given,)
-        if any(one != value for one in each):
-            raise WeightsError(
-                f"{name} ({_kind(module)}): expected {attribute} {value}, found "
-                f"{' x '.join(map(shown, each))}: the same weights would be another function"
-            )
