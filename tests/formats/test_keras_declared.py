@@ -311,11 +311,71 @@ def test_layers_that_change_nothing_may_be_around_the_classifier():
     m = Model()
     x = network(m, head=None)
     x = m("Dropout", m("Flatten", x), rate=0.5)
-    x = m("Softmax", m("Reshape", m("Dense", x)), axis=-1)
+    x = m("Softmax", m("Reshape", m("Dense", x), target_shape=[-1]), axis=-1)
     declared = read(m, x)
     assert declared.layers["classifier"].kind == "Dense"
     assert declared.activation == "softmax"
     assert declared.notes == []
+
+
+SOFTMAX = ("Softmax", {"axis": -1})
+AFTER_6_OUTPUTS = {  # what follows Dense(6) -> what its usage says; None: the head is left out
+    "no groups": ([SOFTMAX], "softmax"),
+    "in pairs": ([("Reshape", {"target_shape": [3, 2]}), SOFTMAX], None),
+    "in pairs, by name": (
+        [("Reshape", {"target_shape": [3, 2]}), ("Activation", {"activation": "softmax"})],
+        None,
+    ),
+    "in pairs, over the first axis": (
+        [("Reshape", {"target_shape": [3, -1]}), ("Softmax", {"axis": 1})],
+        None,
+    ),
+    "of one each": ([("Reshape", {"target_shape": [1, 6]}), ("Softmax", {"axis": 1})], None),
+    "over all, reshaped": ([("Reshape", {"target_shape": [1, -1]}), SOFTMAX], "softmax"),
+    "over all, of two axes": (
+        [("Reshape", {"target_shape": [6, 1]}), ("Softmax", {"axis": [1]})],
+        "softmax",
+    ),
+    "in pairs and back": (
+        [("Reshape", {"target_shape": [3, 2]}), ("Flatten", {}), SOFTMAX],
+        "softmax",
+    ),
+    "over the images": ([("Softmax", {"axis": 0})], None),
+    "over two axes": ([("Softmax", {"axis": [1, 2]})], None),
+    "sigmoids in pairs": (
+        [("Activation", {"activation": "sigmoid"}), ("Reshape", {"target_shape": [3, 2]})],
+        "sigmoid",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AFTER_6_OUTPUTS)
+def test_a_softmax_is_one_over_all_outputs_or_it_is_another_head(case):
+    layers, expected = AFTER_6_OUTPUTS[case]
+    m = Model()
+    x = m("Dense", network(m, head=None), units=6)
+    for kind, config in layers:
+        x = m(kind, x, **config)
+    declared = read(m, x)
+    assert declared.activation == expected
+    assert ("classifier" in declared.layers) == (expected is not None)
+    if expected is None:
+        assert all(f"({kind})" in declared.notes[0] for kind, _ in layers)
+
+
+def test_a_dense_on_groups_of_features_is_another_head():
+    m = Model()
+    x = m("Reshape", network(m, head=None), target_shape=[4, -1])
+    declared = read(m, m("Dense", x))
+    assert "classifier" not in declared.layers
+    assert "(Reshape)" in declared.notes[0]
+
+
+@pytest.mark.parametrize(("axis", "expected"), [(-1, "softmax"), (3, "softmax"), (1, None)])
+def test_a_softmax_of_maps_of_one_pixel_is_over_their_channels(axis, expected):
+    m = Model()
+    x = network(m, head=None, global_config={"keepdims": True})
+    assert read(m, m("Softmax", m("Dense", x), axis=axis)).activation == expected
 
 
 def test_several_heads_leave_the_body_and_several_outputs_the_last():
@@ -346,6 +406,39 @@ def test_a_pooling_of_fixed_size_is_global_at_the_declared_size_alone():
     for side, changes in ((2, {}), (4, {"size": None}), (4, {"size": 64})):
         with pytest.raises(dm.WeightsError, match=r"AveragePooling2D\): expected pooling over"):
             pooled(side, **changes)
+
+
+@pytest.mark.parametrize("kind", ["AveragePooling2D", "MaxPooling2D"])
+@pytest.mark.parametrize(
+    ("strides", "padding", "expected"),
+    [([1, 1], "valid", True), ([4, 4], "same", True), (None, "same", True), (1, "same", False)],
+)
+def test_a_pooling_that_leaves_several_pixels_is_not_global(kind, strides, padding, expected):
+    m = Model()
+    x = network(m, head=None, **{"global": None})
+    x = m(kind, x, pool_size=[4, 4], strides=strides, padding=padding)
+    if expected:
+        assert f"its pooling {x} ({kind}) is of fixed size" in read(m, x).notes[0]
+        return
+    with pytest.raises(
+        dm.WeightsError, match=rf"{x} \({kind}\): .* strides \[1, 1\], padding 'same'"
+    ):
+        read(m, x)
+
+
+def test_a_flatten_is_a_pooling_where_the_map_is_of_one_pixel():
+    def flattened(size):
+        m = Model()
+        x = m("Flatten", network(m, head=None, size=size, **{"global": None}))
+        return read(m, m("Dense", x))
+
+    declared = flattened(8)  # 8 -> 4 -> 2 -> 1
+    assert declared.fields["global_pool"] == "avg"
+    assert "(Flatten) reads a map of 1x1" in declared.notes[0]
+    assert "for images of 8x8" in declared.notes[0]
+    for size in (16, None):
+        with pytest.raises(dm.WeightsError, match=r"Flatten\): expected a global pooling"):
+            flattened(size)
 
 
 # --- Models inside models -----------------------------------------------------------------------
