@@ -157,7 +157,10 @@ def _declared(path: Path, declared: Declared, declaration: dict[str, Any]) -> Ch
         notes.append("its classifier has no bias: it got one of zeros")
     source = f"Keras: {path.name}"
     found = checkpoint_of(weights, "biased", source, (), **declared.fields)
-    given, note = pixels_of(declared.before, declared.stored, found.spec.config.in_channels)
+    try:
+        given, note = pixels_of(declared.before, declared.stored, found.spec.config.in_channels)
+    except WeightsError as error:
+        raise WeightsError(f"{error}. {declared.alone}") from None
     activation = declared.activation
     if activation == "none" and (trained := trained_with(declaration)):
         activation = trained

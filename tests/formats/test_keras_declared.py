@@ -278,6 +278,134 @@ def test_shared_layers_are_refused_by_their_name():
     m.layers[3]["inbound_nodes"] *= 2
     with pytest.raises(dm.WeightsError, match=f"{m.layers[3]['name']}: .* used 2 times"):
         read(m, x)
+    inside, m = Model(), Model()
+    nested(m, inside.declared(network(inside)), m("InputLayer", batch_shape=[None, 32, 32, 3]),
+           name="both")  # fmt: skip
+    m.layers[-1]["inbound_nodes"] *= 2
+    with pytest.raises(dm.WeightsError, match=r"alone: model\.get_layer\('both'\)\.save\('NAME"):
+        read(m, "both")
+
+
+def layer_of(m, kind, number, **change):
+    """The entry of one of a model's layers of this class, changed."""
+    wanted = [entry for entry in m.layers if entry["class_name"] == kind][number]
+    wanted["config"] |= change
+    return wanted["name"]
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "named", "message"),
+    [  # of convolutions: the stem's, two of each dense layer, a transition's, two of another
+        (0, {"use_bias": True}, 1, "expected use_bias True as in {}, found False"),
+        (3, {"use_bias": True}, 3, "expected use_bias False as in {}, found True"),
+        (3, {"filters": 12}, 3, "expected filters 4 as in {}, found 12"),
+        (7, {"filters": 12}, 7, "expected filters 4 as in {}, found 12"),
+    ],
+)
+def test_layers_that_differ_from_the_others_are_refused_by_their_names(
+    number, change, named, message
+):
+    m = Model()
+    x = network(m)
+    names = [layer_of(m, "Conv2D", i, use_bias=False) for i in range(8)]
+    layer_of(m, "Conv2D", number, **change)
+    first = {3: 1, 7: 2}[number] if "filters" in change else 0
+    with pytest.raises(dm.WeightsError) as caught:
+        read(m, x)
+    said = f"{names[named]} (Conv2D): {message.format(f'{names[first]} (Conv2D)')}"
+    assert str(caught.value).startswith(said)
+    assert "Keep using this model in Keras" in str(caught.value)
+
+
+def test_transitions_that_pool_differently_are_refused_by_their_names():
+    m = Model()
+    x = network(m, blocks=(1, 1, 1))
+    (_, last) = [entry for entry in m.layers if entry["class_name"] == "AveragePooling2D"]
+    last["class_name"] = "MaxPooling2D"
+    match = (
+        rf"{last['name']} \(MaxPooling2D\): expected the same pooling in all transitions, found "
+    )
+    with pytest.raises(dm.WeightsError, match=match):
+        read(m, x)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4/128", "float8"])
+def test_quantized_weights_are_refused_as_such(mode):
+    m = Model()
+    x = network(m)
+    policy = {"class_name": "QuantizedDTypePolicy", "config": {"mode": mode, "source_name": "x"}}
+    name = layer_of(m, "Dense", 0, dtype=policy)
+    with pytest.raises(dm.WeightsError) as caught:
+        read(m, x)
+    assert f"{name} (Dense): expected weights in floating point, found them quantized ({mode})" in (
+        str(caught.value)
+    )
+    assert str(caught.value).endswith("save the model before quantize() changes it")
+
+
+def test_a_model_that_is_used_for_each_of_several_images_is_named():
+    m = Model()
+    x = m("InputLayer", batch_shape=[None, 4, 32, 32, 3])
+    inside = Model()
+    x = m("TimeDistributed", x, layer=inside.declared(network(inside)), name="each")
+    message = r"each \(TimeDistributed\): .*: model\.get_layer\('each'\)\.layer\.save\('NAME"
+    with pytest.raises(dm.WeightsError, match=message):
+        read(m, x)
+
+
+def before(kind, channels=3, **config):
+    """What reading a model says whose images are first given to this layer."""
+    m = Model()
+    x = m("InputLayer", batch_shape=[None, 32, 32, channels])
+    return read(m, network(m, m(kind, *[x] * (3 if kind == "Concatenate" else 1), **config)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "message"),
+    [
+        ("Cropping2D", {}, r"cropping2d_1 \(Cropping2D\): expected a layer of the class Conv2D"),
+        (
+            "Normalization",
+            {"axis": [1, 2, 3]},
+            r"normalization_1 \(Normalization\): .* \[1, 2, 3\]",
+        ),
+        (
+            "Cast",
+            {"dtype": "float16"},
+            r"cast_1 \(Cast\): expected a cast to float32, found float16",
+        ),
+        ("Concatenate", {"channels": 1}, r"concatenate_1 \(Concatenate\): .* with in_channels=1"),
+    ],
+)
+def test_what_is_before_the_network_is_refused_with_how_to_save_the_network_alone(
+    kind, config, message
+):
+    with pytest.raises(dm.WeightsError, match=message) as caught:
+        before(kind, **config)
+    part = "keras.Model(model.get_layer('zeropadding2d_2').input, model.output).save('NAME.keras')"
+    assert str(caught.value).endswith(part)
+
+
+def test_a_cast_to_float32_changes_nothing():
+    declared = before("Cast", dtype="float32")
+    assert (declared.before, declared.notes) == ([], [])
+    m = Model(2)
+    x = m("InputLayer", batch_input_shape=[None, 32, 32, 3])
+    x = m("TFOpLambda", x, function="cast", dtype="float32", name="tf.cast")
+    m.layers[-1]["inbound_nodes"] = [[[m.layers[0]["name"], 0, 0, {"dtype": "float32"}]]]
+    assert read(m, network(m, x)).before == []
+    m.layers[1]["inbound_nodes"][0][0][3]["dtype"] = "uint8"
+    with pytest.raises(dm.WeightsError, match=r"tf\.cast \(Cast\): .* found uint8"):
+        read(m, m.layers[-1]["name"])
+
+
+def test_a_head_that_reads_maps_is_refused_with_how_to_save_what_is_before_it():
+    m = Model()
+    x = network(m, head=None, **{"global": None})
+    with pytest.raises(dm.WeightsError) as caught:
+        read(m, m("Dense", m("Flatten", x)))
+    part = f"keras.Model(model.input, model.get_layer({x!r}).output).save('NAME.keras')"
+    assert str(caught.value).endswith(f"can be saved alone, and gives features: {part}")
 
 
 # --- Heads --------------------------------------------------------------------------------------

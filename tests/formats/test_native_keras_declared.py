@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -219,6 +220,42 @@ def test_another_function_is_refused_by_its_layer(tmp_path, user):
         model.save(path)
         with pytest.raises(dm.WeightsError, match=message):
             formats.read(path)
+
+
+ALONE = {  # what is around a DenseNet -> the model
+    "cropped": lambda: with_head(L.Dense(3), x=L.Cropping2D(1)),
+    "convolution before": lambda: with_stem_7(L.Conv2D(3, 1)),
+    "gray, repeated": lambda: with_stem_7(lambda x: L.Concatenate()([x[..., :1]] * 3)),
+    "attention": lambda: with_head(L.Flatten(), L.Dense(3), glob=L.LayerNormalization),
+    "before a model": lambda: keras.Sequential(
+        [keras.Input((SIZE + 4, SIZE + 4, 3)), L.Cropping2D(2), applications(pooling="avg")]
+    ),
+    "after a model": lambda: keras.Sequential(
+        [applications(), L.LayerNormalization(), L.Flatten()]
+    ),
+    "each of several": lambda: keras.Sequential(
+        [keras.Input((2, SIZE, SIZE, 3)), L.TimeDistributed(applications(pooling="avg"))]
+    ),
+    "used twice": shared,
+}
+
+
+def with_stem_7(before):
+    x = images_in()
+    top = DenseNet([1, 1, 1, 1], weights=None, input_tensor=before(x), classes=3)
+    return keras.Model(x, top.output)
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_what_a_refusal_says_to_type_saves_a_model_that_is_read(tmp_path, case):
+    model = ALONE[case]()
+    path, alone = tmp_path / "x.keras", tmp_path / "alone.keras"
+    model.save(path)
+    with pytest.raises(dm.WeightsError) as caught:
+        formats.read(path)
+    (typed,) = re.findall(r": ((?:keras|model)\.\S.*)\.save\('NAME\.keras'\)", str(caught.value))
+    eval(typed, {"keras": keras, "model": model}).save(alone)  # noqa: S307
+    assert formats.read(alone).spec.config.block_config in ((2, 1), (1, 1, 1, 1))
 
 
 def test_layers_in_float16_are_compared_in_float32(tmp_path):
