@@ -85,9 +85,7 @@ def _part_alone(graph: Graph, last: Layer | None) -> str:
     ``last`` is the network's last ReLU, where it was found.
     """
     if last is not None:
-        inside = typed(last.path[:-1])
-        end = f"keras.Model({inside}.input, {typed(last.path)}.output)"
-        part = end if {pool.path[:-1] for pool in last.readers} == {last.path[:-1]} else inside
+        part = f"keras.Model({typed(last.path[:-1])}.input, {typed(last.path)}.output)"
         return f"What is before it can be saved alone, and gives features: {SAVE.format(part)}"
     stems = [la for la in graph.layers if la.kind == "Conv2D" and kernel_of(la) != [1, 1]]
     stem = next((la for la in stems if kernel_of(la) == [7, 7]), stems[0] if stems else None)
@@ -96,10 +94,7 @@ def _part_alone(graph: Graph, last: Layer | None) -> str:
     first = stem.reads[0] if stem.reads[0].kind == "ZeroPadding2D" else stem
     if not first.reads or first.reads[0] is graph.input:
         return NEXT
-    inside = typed(first.path[:-1])
-    part = f"keras.Model({typed(first.path)}.input, {inside}.output)"
-    if first.reads[0].path[:-1] != first.path[:-1]:  # a model inside the model
-        part = inside
+    part = f"keras.Model({typed(first.path)}.input, {typed(first.path[:-1])}.output)"
     return (
         "If a DenseNet follows, save it alone, and prepare its images as this model does: "
         f"{SAVE.format(part)}"

@@ -140,7 +140,7 @@ def check_norm(layer: Layer) -> Layer:
 def check_cast(layer: Layer) -> None:
     """Refuse a cast to numbers that are no pixels any more."""
     given = [value for value in layer.given if isinstance(value, str) and value != READ]
-    found = (given or [layer.config.get("dtype")])[0]
+    found = given[0] if given else layer.config.get("dtype")
     if found not in ("float32", "float64"):
         raise WeightsError(f"{layer}: expected a cast to float32, found {found}: {OTHER}")
 
