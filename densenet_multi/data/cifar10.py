@@ -91,6 +91,12 @@ def is_cifar10(folder: Path) -> bool:
     return inside or any(folder.glob("data_batch_*"))
 
 
+def is_cifar100(folder: Path) -> bool:
+    """Whether a folder holds the files of CIFAR-100."""
+    binary = (folder / "fine_label_names.txt").exists() and (folder / "train.bin").is_file()
+    return binary or ((folder / "meta").exists() and (folder / "train").is_file())
+
+
 def _names(split: str, *, of_python: bool) -> tuple[str, ...]:
     return tuple(name.removesuffix(".bin") for name in FILES[split]) if of_python else FILES[split]
 
@@ -130,7 +136,7 @@ def _what_else(folder: Path) -> str:
     """What a folder holds instead of CIFAR-10, if that is known."""
     if (folder / "data_batch_1.mat").exists():
         return "; found the version for Matlab"
-    if (folder / "meta").exists() and (folder / "train").is_file():
+    if is_cifar100(folder):
         return "; found CIFAR-100"
     return ""
 

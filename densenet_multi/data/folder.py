@@ -16,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import COUNTED, listed
+from .cifar10 import is_cifar100
 from .images import (
+    CONVERT,
     FORMATS,
+    MEND,
     DataError,
     ImageFileError,
     Preparation,
@@ -185,9 +188,9 @@ def load_folder(
 
     The split depends on their sorted names and the seed. Where ``path`` holds parts, as in
     ``path/train/CLASS/NAME.png`` and ``path/val/CLASS/NAME.png``, these are the split: see
-    ``find_folder``. Hidden files and folders (their names begin with a dot) are ignored, and so are
-    files beside the folders of the classes. The header of every image is read now, the rest when
-    the image is taken.
+    ``find_folder``. Hidden files and folders (their names begin with a dot) and what macOS adds to
+    archives (``__MACOSX``) are ignored, and so are files beside the folders of the classes. The
+    header of every image is read now, the rest when the image is taken.
 
     Raises ``DataError`` where there are fewer than two classes, or fewer than two images of one, or
     where something in the folder of a class is not an image that ``read_image`` reads;
@@ -269,7 +272,7 @@ def _fingerprint(path: Path) -> str:
 
 
 def _visible(folder: Path) -> list[Path]:
-    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = (path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
     return sorted(paths, key=lambda path: path.name)
 
 
@@ -306,8 +309,9 @@ def _looks_like_an_image(path: Path) -> bool:
 def _wrong(path: Path) -> ImageFileError | None:
     """The error about something in the folder of a class that is no image."""
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no ordinary file"
-        return ImageFileError(path, broken_link(path) or found)
+        if broken := broken_link(path):
+            return ImageFileError(path, broken, advice=MEND)
+        return ImageFileError(path, "a folder" if path.is_dir() else "no ordinary file")
     if path.suffix.lower() not in SUFFIXES:
         ending = f"that ends in {path.suffix}" if path.suffix else "without an ending"
         return ImageFileError(path, f"a file {ending}")
@@ -322,9 +326,9 @@ def _wrong(path: Path) -> ImageFileError | None:
 
 def _broken_links(folder: Path) -> list[ImageFileError]:
     """About those beside the folders of the classes: one of these may be missing."""
-    expected, advice = "a folder for each class", "mend it, or take it away"
+    expected = "a folder for each class"
     links = ((path, broken_link(path)) for path in _visible(folder))
-    return [ImageFileError(path, found, expected, advice) for path, found in links if found]
+    return [ImageFileError(path, found, expected, MEND) for path, found in links if found]
 
 
 # --- Errors -------------------------------------------------------------------------------------
@@ -338,7 +342,11 @@ def _not_images(folder: Path, wrong: list[ImageFileError]) -> DataError:
     """The error about everything in the folders of the classes that is no image."""
     if len(wrong) == 1:
         return wrong[0]
-    lines = [f"  {error.path.relative_to(folder)}: {error.found}" for error in wrong[:LISTED]]
+    lines = [
+        f"  {error.path.relative_to(folder)}: {error.found}"
+        + (f"; {error.advice}" if error.advice != CONVERT else "")
+        for error in wrong[:LISTED]
+    ]
     if len(wrong) > LISTED:
         lines.append(f"  and {len(wrong) - LISTED:,} more")
     return DataError(
@@ -356,6 +364,8 @@ def _too_few_classes(folder: Path, names: list[str]) -> DataError:
     hint = f"put images into {folder / 'CLASS' / 'NAME.png'}"
     if cifar:
         hint = f"for CIFAR-10: data={f'cifar10:{folder}'!r}"
+    elif is_cifar100(folder):
+        hint = f"it is CIFAR-100, which is not read here; {hint}"
     return DataError(
         f"{folder}: expected at least two folders, one for each class, found {found}; {hint}"
     )

@@ -53,8 +53,14 @@ OTHERS = {  # what else is found where an image is expected
     b"\xd0\xcf\x11\xe0": "a file of Windows or Office",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
-    b"version https://git-lfs": "the pointer of git-lfs to a file: type 'git lfs pull' there",
+    b"version https://git-lfs": "the pointer of git-lfs to a file",
 }
+CONVERT, MEND = "convert it, or take it away", "mend it, or take it away"
+ADVICE = {  # about what is found, where it is another
+    "an empty file": "copy it again, or take it away",
+    OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' there",
+}
+LARGEST_SIDE = 2**14  # pixels; an image of as many in height and width takes 3 GiB
 READ = 32  # bytes, which tell the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 CONVERTED = ("CMYK", "YCbCr", "HSV")  # by Pillow
@@ -77,7 +83,7 @@ class ImageFileError(DataError):
         advice: what to do about it.
 
     Attributes:
-        path, found: as given.
+        path, found, advice: as given.
     """
 
     def __init__(
@@ -85,10 +91,10 @@ class ImageFileError(DataError):
         path: str | os.PathLike[str],
         found: str,
         expected: str = f"a {FORMATS} image",
-        advice: str = "convert it, or take it away",
+        advice: str = CONVERT,
     ) -> None:
         super().__init__(f"{path}: expected {expected}, found {found}; {advice}")
-        self.path, self.found = Path(path), found
+        self.path, self.found, self.advice = Path(path), found, advice
 
 
 def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float32]:
@@ -169,6 +175,12 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
     return images
 
 
+def check_side(image_size: int) -> None:
+    """Raise ``ConfigError`` if no image can have this size."""
+    if integer("image_size", image_size, 1) > LARGEST_SIDE:
+        raise bad("image_size", image_size, f"at most {LARGEST_SIDE:,} pixels per side")
+
+
 def check_usage(usage: Usage, channels: int) -> None:
     """Raise ``ConfigError`` if the usage is for another number of channels."""
     for name in ("mean", "std"):
@@ -192,7 +204,7 @@ class Preparation:
     usage: Usage | None = None
 
     def __post_init__(self) -> None:
-        integer("image_size", self.image_size, 1)
+        check_side(self.image_size)
         integer("in_channels", self.channels, 1)
         if self.usage is not None:
             check_usage(self.usage, self.channels)
@@ -221,7 +233,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
     from PIL import Image, features
 
     if broken := broken_link(Path(path)):
-        raise ImageFileError(path, broken, advice="mend it, or take it away")
+        raise ImageFileError(path, broken, advice=MEND)
     if Path(path).exists() and not Path(path).is_file():  # a pipe would never end
         raise ImageFileError(path, "no file", advice="take it away")
     # Pillow warns of what it passes over, and of images up to twice the limit
@@ -230,7 +242,8 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
         file.seek(0)
         plugin = _first(STARTS, start)
         if plugin is None:
-            raise ImageFileError(path, _described(start))
+            found = _described(start)
+            raise ImageFileError(path, found, advice=ADVICE.get(found, CONVERT))
         if plugin[1] == "WebPImageFile" and not features.check("webp"):
             raise ImageFileError(path, "one in WebP, which the installed Pillow cannot read")
         limit = Image.MAX_IMAGE_PIXELS

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from .._checks import COUNTED, listed
 from ..weights import WeightsError
+from ._notes import FEATURES
 from ._told import unknown_prefix
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -406,10 +407,7 @@ def another_head(shapes: Shapes, layers: Layers) -> str:
         for place, leaves in list(layers.items())[:LISTED]
         for name in [leaves.get("weight") or next(iter(leaves.values()))]
     )
-    return (
-        f"it has {what} that no DenseNet of this package has ({sizes}); its body was read, which "
-        "gives features; num_classes=N makes a new classifier"
-    )
+    return f"it has {what} that no DenseNet of this package has ({sizes}); {FEATURES}"
 
 
 def _copies(place: str, layers: Iterable[str]) -> list[str]:
@@ -466,6 +464,8 @@ def _is_linear(shapes: Shapes, leaves: Mapping[str, str]) -> bool:
 
 def _counted(shapes: Shapes) -> str:
     """What a file holds instead, and whose it is where its names tell."""
+    if list(shapes) == [""]:
+        return "one tensor, without a name"
     if not shapes:
         return "no tensors; save the weights themselves: torch.save(model.state_dict(), 'NEW.pth')"
     if any("dense" in name.lower() for name in shapes):  # unlike any that is known, but one

@@ -5,6 +5,11 @@ from __future__ import annotations
 from ..checkpoint import MAY_BE_ASSUMED, Checkpoint
 from .recognize import implied_usage
 
+FEATURES = (  # a note on a network whose head is none of this package's
+    "its body was read, which gives features; for a new classifier: "
+    "convert('SOURCE', 'NEW.safetensors', num_classes=N)"
+)
+
 
 def assumed(epsilon: float, decay: float, more: str = "average pooling") -> str:
     """A sentence on what a file of weights alone leaves open, and with what it was read.

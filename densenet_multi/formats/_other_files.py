@@ -44,6 +44,7 @@ IN_PYTHON = (  # a text that ends where the arrays are
     "with a DenseNet's names for them, type in Python: "
     "densenet_multi.save_weights('NEW.safetensors', spec, "
 )
+JOIN_IN_KERAS = "join them in Keras: model.load_weights('THIS'); model.save('NEW.keras')"
 NO_WEIGHTS = "it has no weights: they are in another file"
 NOT_TEXT = "weights are in binary files"
 SAVE_AGAIN = (
@@ -278,6 +279,7 @@ def _markup(text: str, small: str) -> Found:
 
 def _json(text: str) -> Found:
     for mark, what, advice in (
+        ('.weights.h5"', "Keras' list of the files of weights", JOIN_IN_KERAS),
         ('"weight_map"', "an index of several files of weights", JOIN),
         ('"op": "null"', "an MXNet network without its weights (JSON)", NO_WEIGHTS),
         ('"class_name"', "a Keras network without its weights (JSON)", NO_WEIGHTS),

@@ -7,6 +7,7 @@ Source: https://github.com/keras-team/keras/blob/master/keras/src/applications/d
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -67,9 +68,12 @@ LOSSES = {  # what they apply to logits
     "BinaryFocalCrossentropy": "sigmoid",
 }
 ASSUMED = (
-    "that its layers are connected as in keras.applications, with an average over the last maps "
-    "and logits, whatever activation follows"
+    "that its layers are connected as in keras.applications, which pads with zeros on all sides "
+    "(not SAME), concatenates old maps before new ones, pools by averages in transitions and over "
+    f"the last maps, and has an epsilon of {EPSILON:g}; and logits, whatever activation follows"
 )
+SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5")
+SAVE = "Save the whole model (model.save('NAME.keras')), which declares what it computes"
 
 
 def looks_like(path: Path, head: bytes) -> bool:
@@ -84,6 +88,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     taken for a network of keras.applications if its layers are called as there, or if the user
     says so.
     """
+    _refuse_shard(path)
     declared = declaration(path)
     config = own_config(declared)
     if config is not None:
@@ -99,10 +104,28 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     if groups := own_groups(path):
         return read_our_weights(path, groups, notes)
     weights, more = read_weights(path, canonical_layer)
+    if not any(name.startswith("features.") for name in weights):
+        some = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in list(weights)[:12]))
+        raise WeightsError(
+            "expected layers that are called as in keras.applications (conv2_block1_1_conv), or as "
+            f"Keras calls them itself (conv2d_12); found {some or 'none'}, ..., which do not tell "
+            f"which of a DenseNet's layers they are. {SAVE}"
+        )
     source = f"keras.applications: {path.name}"
     known = {"bn_eps": EPSILON, "bn_decay": DECAY}
     found = checkpoint_of(weights, "biased", source, [*notes, *more], **known)
     return replace(found, notes=(*found.notes, _reason(path, found, told, own=bool(notes))))
+
+
+def _refuse_shard(path: Path) -> None:
+    """Refuse one of the files into which ``save_weights(..., max_shard_size=)`` splits weights."""
+    match = SHARD.fullmatch(path.name)
+    index = path.with_name(f"{match[1]}.weights.json") if match else None
+    if index is not None and index.exists():
+        raise WeightsError(
+            f"expected all weights in one file, found one of those that {index.name} lists: join "
+            f"them in Keras: model.load_weights({str(index)!r}), then model.save('NAME.keras')"
+        )
 
 
 def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
@@ -122,15 +145,15 @@ def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
         return f"the file does not store its layers' names; assumed: {ASSUMED}"
     save = (
         "It is of a class of its own: save the functional model inside it (model.BODY.save("
-        "'NAME.keras'))"
+        "'NAME.keras')), which declares what it computes"
         if own
-        else "Save the whole model (model.save('NAME.keras'))"
+        else SAVE
     )
     raise WeightsError(
         "expected layers that are called as in keras.applications, such as conv2_block1_1_conv, "
         "found others: networks whose layers merely count the same may pad, order and pool "
-        f"otherwise. {save}, which declares what it computes; or, if you know that it is the same "
-        "function, pass source_format='keras' and variant='densenet121'"
+        f"otherwise. {save}; or, if you know that it is the same function, pass "
+        "source_format='keras' and variant='densenet121'"
     )
 
 
@@ -148,7 +171,10 @@ def _declared(path: Path, graph: Graph, declaration: dict[str, Any]) -> Checkpoi
             declared.notes.append("its classifier has no bias: it got one of zeros")
         found = checkpoint_of(weights, "biased", f"Keras: {path.name}", (), **declared.fields)
     notes = declared.notes
-    given, note = pixels_of(declared.before, declared.stored, found.spec.config.in_channels)
+    try:
+        given, note = pixels_of(declared.before, declared.stored, found.spec.config.in_channels)
+    except WeightsError as error:
+        raise WeightsError(f"{error}. {declared.alone}" if declared.alone else str(error)) from None
     activation = declared.activation
     if activation == "none" and (trained := trained_with(declaration)):
         activation = trained
@@ -226,7 +252,7 @@ def library_logits(
     config = checkpoint.spec.config
     unlike = [f for f, value in FAMILY.items() if getattr(config, f) != value]
     if unlike or config.block_config not in SIZES or config.in_channels != 3:
-        raise LookupError
+        raise LookupError("keras.applications has no network of this kind")
     build = getattr(keras.applications, SIZES[config.block_config])
     size = (*images.shape[2:], config.in_channels)
     head = {"classes": config.num_classes} if config.num_classes else {"pooling": "avg"}

@@ -87,8 +87,10 @@ def library_logits(
 
     Raises ``LookupError`` where that cannot be this network.
     """
-    if _is_not_kerashubs(checkpoint.spec) or path.is_dir():
-        raise LookupError
+    if _is_not_kerashubs(checkpoint.spec):
+        raise LookupError("KerasHub has no network of this kind")
+    if path.is_dir():
+        raise LookupError("a preset's folder is not loaded by KerasHub's model")
     with framework("keras", "keras_hub"):
         import keras_hub
 

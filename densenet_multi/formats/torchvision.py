@@ -22,7 +22,15 @@ from ..spec import DenseNetConfig
 from ..weights import COUNTER, Weights, WeightsError
 from . import _chapter
 from ._chapter import chapter_names
-from ._networks import Found, find_network, is_counter
+from ._networks import (
+    Found,
+    Shapes,
+    another_head,
+    find_network,
+    is_counter,
+    layers_of,
+    left_out,
+)
 from ._new_first import find_new_first, old_first
 from ._notes import assumed, differences, unsaid
 from ._safetensors import (
@@ -86,7 +94,7 @@ def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Check
     """The network among tensors, as ``tensors_in`` gives them, and where it is."""
     shapes = {n: tuple(tensor.shape) for n, tensor in state.items() if not is_counter(n)}
     if (chapter := chapter_names(shapes, told.prefix)) is not None:
-        found = Found(chapter, "", notes=[_chapter.NOTE])
+        found = Found(chapter, "", notes=[_chapter.NOTE, *_beside(shapes, chapter)])
     else:
         found = find_new_first(shapes, told.prefix) or find_network(shapes, told.prefix)
     for name, tensor in state.items():  # a head that cannot be read is no other head
@@ -104,6 +112,15 @@ def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Check
         weights["classifier.bias"] = np.zeros(len(outputs), outputs.dtype)
     source = f"torchvision or timm: {path.name}"
     return checkpoint_of(weights, "unbiased", source, found.notes), found
+
+
+def _beside(shapes: Shapes, chapter: Mapping[str, str]) -> list[str]:
+    """Notes on what is beside the chapter's network."""
+    others = [name for name in shapes if name not in chapter]
+    layers = layers_of(shapes, others)
+    if layers and "classifier.weight" not in chapter.values():
+        return [another_head(shapes, layers)]
+    return left_out(shapes, others)
 
 
 def _only_the_stem_has_a_bias(weights: Weights) -> Weights:

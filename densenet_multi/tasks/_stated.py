@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import ConfigError, listed
+from .._files import quoted
 from ..checkpoint import PIXELS, Checkpoint, names_in_order
+from ..data.images import check_side
 from ..manifest import min_image_size
 
 ClassNames = Sequence[str] | str | os.PathLike[str]
 
 LARGEST_LIST = 2**20  # bytes of a file of class names
+EXPECTED = "expected names separated by commas, or a file with one in each line"
 LISTS = (".txt", ".json", ".csv")  # no name of a class ends like this
 
 
@@ -37,6 +41,8 @@ def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
             f"image_size: expected at least {least} pixels per side, the fewest that this network "
             f"can read; found {stated['image_size']}"
         )
+    if stated.get("image_size") is not None:
+        check_side(stated["image_size"])
     given = [name for name in ("mean", "std") if stated.get(name) is not None]
     for name, other in (("mean", "std"), ("std", "mean")):
         if name in given and getattr(usage, other) is None:
@@ -83,9 +89,11 @@ def with_outputs(
 def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
     """Class names from a list, from a file, or from a text that separates them by commas.
 
-    A file has one name in each line, or is JSON: a list of names, {name: index} (what PyTorch calls
-    ``class_to_idx``, Keras ``class_indices``) or {index: name} (``id2label``). A text without a
-    comma is the path of a file, unless there is no such file and the network has one output.
+    A file has one name in each line, all of them after their numbers or none, or is JSON: a list of
+    names, {name: index} (what PyTorch calls ``class_to_idx``, Keras ``class_indices``), {index:
+    name} (``id2label``), a ``config.json`` that has such an ``id2label``, or Keras'
+    ``imagenet_class_index.json``. A text without a comma is the path of a file, unless there is no
+    such file and the network has one output.
 
     Raises ``ConfigError`` where there is no such file, or a name is empty or occurs twice;
     ``OSError`` where the file cannot be read.
@@ -96,6 +104,8 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
     """
     if not isinstance(given, str | os.PathLike):
         names: list[Any] = list(given)
+    elif isinstance(given, str) and not given.strip():
+        raise ConfigError(f"class_names: {EXPECTED}; found an empty text")
     elif Path(given).is_file() or not isinstance(given, str) or _is_path(given, outputs):
         names = _names_in(Path(given))
     else:
@@ -114,8 +124,7 @@ def _is_path(text: str, outputs: int) -> bool:
 
 def _names_in(path: Path) -> list[Any]:
     if not path.is_file():
-        expected = "expected names separated by commas, or a file with one in each line"
-        raise ConfigError(f"class_names: {expected}; found no file {str(path)!r}")
+        raise ConfigError(f"class_names: {EXPECTED}; found no file {str(path)!r}")
     size = path.stat().st_size
     if size > LARGEST_LIST:
         found = f"found {path} of {size:,}"
@@ -123,8 +132,10 @@ def _names_in(path: Path) -> list[Any]:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
+        is_wide = path.read_bytes().startswith((b"\xff\xfe", b"\xfe\xff"))
+        command = f"iconv -f {'UTF-16' if is_wide else 'LATIN1'} -t UTF-8 {quoted(path)} > NEW.txt"
         raise ConfigError(
-            f"class_names: expected text in UTF-8, found other bytes in {path}"
+            f"class_names: expected text in UTF-8, found other bytes in {path}; type: {command}"
         ) from None
     if text.lstrip()[:1] in ("{", "["):
         return _names_in_json(path, text)
@@ -132,13 +143,29 @@ def _names_in(path: Path) -> list[Any]:
     if "" in lines:
         where = f"line {lines.index('') + 1} of {path}"
         raise ConfigError(f"class_names: expected a name in each line, found none in {where}")
-    return lines
+    numbers, _, names = zip(*(line.partition(" ") for line in lines), strict=True)
+    is_numbered = len(lines) > 1 and list(numbers) == [str(i) for i in range(len(lines))]
+    return [name.strip() for name in names] if is_numbered and all(names) else lines
+
+
+def _is_of_imagenet(value: Any) -> bool:
+    """Whether it is ["n01440764", "tench"]: two classes of ImageNet are called crane."""
+    is_pair = isinstance(value, list) and list(map(type, value)) == [str, str]
+    return is_pair and value[0].startswith("n")
 
 
 def _names_in_json(path: Path, text: str) -> list[Any]:
     found = None
     with suppress(ValueError, RecursionError):
         found = json.loads(text)
+    if isinstance(found, dict) and isinstance(found.get("id2label"), dict):
+        found = found["id2label"]
+    if isinstance(found, dict) and all(map(_is_of_imagenet, found.values())):
+        counts = Counter(name for _, name in found.values())
+        found = {
+            index: f"{name} ({wordnet})" if counts[name] > 1 else name
+            for index, (wordnet, name) in found.items()
+        }
     names = found if isinstance(found, list) else names_in_order(found)
     if names is None:
         raise ConfigError(

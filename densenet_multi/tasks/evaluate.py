@@ -101,7 +101,8 @@ def evaluate(
     try:
         scores_of = class_scores(checkpoint, names, say)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}; {train_a_new_classifier(path, data)}") from None
+        advice = train_a_new_classifier(path, data) + _other_names(path, checkpoint, names)
+        raise ConfigError(f"{path}: {error}; {advice}") from None
     say_assumed_pixels(path, checkpoint, say)
     labels = np.asarray(examples.labels).astype(np.int64)
     if recalibrate:
@@ -258,6 +259,18 @@ def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Intege
             f"of {_quoted(missing)}"
         )
     return np.array([own.index(name) for name in class_names])
+
+
+def _other_names(path: Path, checkpoint: Checkpoint, class_names: tuple[str, ...]) -> str:
+    """The end of an advice about names that differ from the data's, maybe in their spelling."""
+    own = checkpoint.usage.class_names
+    if own is None or len(own) not in (1, len(class_names)):
+        return ""
+    alike = {name.casefold(): name for name in class_names}
+    found = [alike.get(name.casefold(), "") for name in own]
+    restated = ",".join(found) if all(found) and not any("," in name for name in found) else "NAMES"
+    call = f"convert({str(path)!r}, 'NEW.safetensors', class_names={restated!r})"
+    return f"; or, if they are the same classes by other names, restate them: {call}"
 
 
 def _quoted(names: list[str]) -> str:

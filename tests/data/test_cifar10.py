@@ -254,6 +254,8 @@ def test_other_versions_and_other_data_are_called_what_they_are(tmp_path):
         (other / name).write_bytes(b"x")
     with pytest.raises(DataError, match="found CIFAR-100"):
         load_cifar10(other, "train")
+    with pytest.raises(DataError, match="found none; it is CIFAR-100, which is not read here; put"):
+        load_data(str(other), image_size=32)  # without cifar10: before it
     with pytest.raises(DataError, match=r"c\.tar\.gz: expected data_batch_1.* found CIFAR-100"):
         load_cifar10(archive(other, tmp_path / "c.tar.gz"), "train")
 

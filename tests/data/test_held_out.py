@@ -364,20 +364,22 @@ def test_all_files_that_are_no_images_are_listed_at_once(tmp_path):
     (root / "dog" / "a.webp").write_bytes(b"x")
     (root / "dog" / "b.png").write_bytes(b"")
     (root / "dog" / "c.jpg").symlink_to("gone.jpg")
+    (root / "dog" / "d.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:")
     (root / "dog" / "more").mkdir()
     (root / "dog" / ".DS_Store").write_bytes(b"x")  # hidden, so ignored
     with pytest.raises(DataError) as error:
         loaded(root)
     first, *lines = str(error.value).splitlines()
     assert first.startswith(f"{root}: expected only PNG, JPEG, WebP, BMP, TIFF or GIF images in")
-    assert "found 7 other files; convert them, or take them away:" in first
+    assert "found 8 other files; convert them, or take them away:" in first
     assert lines == [
         "  cat/LICENSE: a file without an ending",
         "  cat/Thumbs.db: a file that ends in .db",
         "  cat/desktop.ini: a file that ends in .ini",
         "  dog/a.webp: a file that starts with 78",
-        "  dog/b.png: an empty file",
-        "  dog/c.jpg: a broken link, to gone.jpg",
+        "  dog/b.png: an empty file; copy it again, or take it away",
+        "  dog/c.jpg: a broken link, to gone.jpg; mend it, or take it away",
+        "  dog/d.png: the pointer of git-lfs to a file; type 'git lfs pull' there",
         "  dog/more: a folder",
     ]
 
@@ -391,6 +393,40 @@ def test_of_many_files_that_are_no_images_the_first_are_listed_and_the_others_co
     lines = str(error.value).splitlines()
     assert len(lines) == 22
     assert (lines[20], lines[21]) == ("  cat/19.xml: a file that ends in .xml", "  and 5 more")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "advice"),
+    [
+        (lambda path: path.symlink_to("gone.png"), "to gone.png; mend it, or take it away"),
+        (lambda path: path.write_bytes(b""), "an empty file; copy it again, or take it away"),
+        (
+            lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:"),
+            "the pointer of git-lfs to a file; type 'git lfs pull' there",
+        ),
+        (lambda path: path.write_bytes(b"GIF7"), "47 49 46 37; convert it, or take it away"),
+    ],
+)
+def test_what_is_to_be_done_about_a_file_follows_from_what_it_is(tmp_path, spoil, advice):
+    root = write(tmp_path / "data", count=3)
+    spoil(root / "cat" / "x.png")
+    with pytest.raises(DataError) as error:
+        loaded(root)
+    assert str(error.value).endswith(advice)
+
+
+@pytest.mark.parametrize("place", ["", "train", "train/cat", "val"])
+def test_what_macos_adds_to_archives_is_ignored_everywhere(tmp_path, place):
+    for part in ("train", "val"):
+        write(tmp_path / "data" / part, count=3)
+    found = loaded(tmp_path / "data")
+    added = tmp_path / "data" / place / "__MACOSX" / "cat"
+    added.mkdir(parents=True)
+    (added / "._1.png").write_bytes(b"\0\5\26\7")
+    (tmp_path / "data" / "train" / "cat" / "._1.png").write_bytes(b"\0\5\26\7")
+    again = loaded(tmp_path / "data")
+    assert (again.class_names, again.notes) == (found.class_names, found.notes)
+    assert (len(again.train), len(again.test)) == (len(found.train), len(found.test))
 
 
 def test_a_broken_link_to_the_folder_of_a_class_is_not_overlooked(tmp_path):

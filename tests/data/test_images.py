@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from densenet_multi.data import DataError, read_image
+from densenet_multi import ConfigError
+from densenet_multi.data import DataError, Preparation, read_image
 
 GRAY = np.arange(0, 240, 5, dtype=np.uint8).reshape(6, 8)
 COLOR = np.stack([GRAY, GRAY[::-1], GRAY[:, ::-1]], axis=-1)
@@ -216,6 +217,12 @@ def test_an_installation_that_reads_no_webp_says_so(tmp_path, monkeypatch):
 def test_what_is_no_image_is_called_what_it_is(tmp_path, content, found):
     with pytest.raises(DataError, match=rf"x\.png: expected a PNG, JPEG, .*, found {found}"):
         read(tmp_path / "x.png", content)
+
+
+def test_no_image_is_prepared_in_a_size_that_no_machine_holds():
+    assert Preparation(2**14, 1).image_size == 2**14
+    with pytest.raises(ConfigError, match=r"image_size: expected at most 16,384 pixels per sid"):
+        Preparation(10**8, 1)
 
 
 def test_a_broken_link_is_called_a_broken_link(tmp_path):

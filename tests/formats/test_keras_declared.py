@@ -111,7 +111,7 @@ def test_an_activation_of_ones_own_is_not_keras_own():
     own = {"module": "builtins", "class_name": "function", "config": "softmax"}
     declared = found(activation={**own, "registered_name": "function"})
     assert declared.activation is None
-    assert "num_classes=N makes a new classifier" in declared.notes[0]
+    assert "num_classes=N)" in declared.notes[0]
     assert "one of its own, relu" in refused(
         relu="Activation", relu_config={"activation": {**own, "config": "relu"}}
     )
@@ -278,6 +278,134 @@ def test_shared_layers_are_refused_by_their_name():
     m.layers[3]["inbound_nodes"] *= 2
     with pytest.raises(dm.WeightsError, match=f"{m.layers[3]['name']}: .* used 2 times"):
         read(m, x)
+    inside, m = Model(), Model()
+    nested(m, inside.declared(network(inside)), m("InputLayer", batch_shape=[None, 32, 32, 3]),
+           name="both")  # fmt: skip
+    m.layers[-1]["inbound_nodes"] *= 2
+    with pytest.raises(dm.WeightsError, match=r"alone: model\.get_layer\('both'\)\.save\('NAME"):
+        read(m, "both")
+
+
+def layer_of(m, kind, number, **change):
+    """The entry of one of a model's layers of this class, changed."""
+    wanted = [entry for entry in m.layers if entry["class_name"] == kind][number]
+    wanted["config"] |= change
+    return wanted["name"]
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "named", "message"),
+    [  # of convolutions: the stem's, two of each dense layer, a transition's, two of another
+        (0, {"use_bias": True}, 1, "expected use_bias True as in {}, found False"),
+        (3, {"use_bias": True}, 3, "expected use_bias False as in {}, found True"),
+        (3, {"filters": 12}, 3, "expected filters 4 as in {}, found 12"),
+        (7, {"filters": 12}, 7, "expected filters 4 as in {}, found 12"),
+    ],
+)
+def test_layers_that_differ_from_the_others_are_refused_by_their_names(
+    number, change, named, message
+):
+    m = Model()
+    x = network(m)
+    names = [layer_of(m, "Conv2D", i, use_bias=False) for i in range(8)]
+    layer_of(m, "Conv2D", number, **change)
+    first = {3: 1, 7: 2}[number] if "filters" in change else 0
+    with pytest.raises(dm.WeightsError) as caught:
+        read(m, x)
+    said = f"{names[named]} (Conv2D): {message.format(f'{names[first]} (Conv2D)')}"
+    assert str(caught.value).startswith(said)
+    assert "Keep using this model in Keras" in str(caught.value)
+
+
+def test_transitions_that_pool_differently_are_refused_by_their_names():
+    m = Model()
+    x = network(m, blocks=(1, 1, 1))
+    (_, last) = [entry for entry in m.layers if entry["class_name"] == "AveragePooling2D"]
+    last["class_name"] = "MaxPooling2D"
+    match = (
+        rf"{last['name']} \(MaxPooling2D\): expected the same pooling in all transitions, found "
+    )
+    with pytest.raises(dm.WeightsError, match=match):
+        read(m, x)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4/128", "float8"])
+def test_quantized_weights_are_refused_as_such(mode):
+    m = Model()
+    x = network(m)
+    policy = {"class_name": "QuantizedDTypePolicy", "config": {"mode": mode, "source_name": "x"}}
+    name = layer_of(m, "Dense", 0, dtype=policy)
+    with pytest.raises(dm.WeightsError) as caught:
+        read(m, x)
+    assert f"{name} (Dense): expected weights in floating point, found them quantized ({mode})" in (
+        str(caught.value)
+    )
+    assert str(caught.value).endswith("save the model before quantize() changes it")
+
+
+def test_a_model_that_is_used_for_each_of_several_images_is_named():
+    m = Model()
+    x = m("InputLayer", batch_shape=[None, 4, 32, 32, 3])
+    inside = Model()
+    x = m("TimeDistributed", x, layer=inside.declared(network(inside)), name="each")
+    message = r"each \(TimeDistributed\): .*: model\.get_layer\('each'\)\.layer\.save\('NAME"
+    with pytest.raises(dm.WeightsError, match=message):
+        read(m, x)
+
+
+def before(kind, channels=3, **config):
+    """What reading a model says whose images are first given to this layer."""
+    m = Model()
+    x = m("InputLayer", batch_shape=[None, 32, 32, channels])
+    return read(m, network(m, m(kind, *[x] * (3 if kind == "Concatenate" else 1), **config)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "message"),
+    [
+        ("Cropping2D", {}, r"cropping2d_1 \(Cropping2D\): expected a layer of the class Conv2D"),
+        (
+            "Normalization",
+            {"axis": [1, 2, 3]},
+            r"normalization_1 \(Normalization\): .* \[1, 2, 3\]",
+        ),
+        (
+            "Cast",
+            {"dtype": "float16"},
+            r"cast_1 \(Cast\): expected a cast to float32, found float16",
+        ),
+        ("Concatenate", {"channels": 1}, r"concatenate_1 \(Concatenate\): .* with in_channels=1"),
+    ],
+)
+def test_what_is_before_the_network_is_refused_with_how_to_save_the_network_alone(
+    kind, config, message
+):
+    with pytest.raises(dm.WeightsError, match=message) as caught:
+        before(kind, **config)
+    part = "keras.Model(model.get_layer('zeropadding2d_2').input, model.output).save('NAME.keras')"
+    assert str(caught.value).endswith(part)
+
+
+def test_a_cast_to_float32_changes_nothing():
+    declared = before("Cast", dtype="float32")
+    assert (declared.before, declared.notes) == ([], [])
+    m = Model(2)
+    x = m("InputLayer", batch_input_shape=[None, 32, 32, 3])
+    x = m("TFOpLambda", x, function="cast", dtype="float32", name="tf.cast")
+    m.layers[-1]["inbound_nodes"] = [[[m.layers[0]["name"], 0, 0, {"dtype": "float32"}]]]
+    assert read(m, network(m, x)).before == []
+    m.layers[1]["inbound_nodes"][0][0][3]["dtype"] = "uint8"
+    with pytest.raises(dm.WeightsError, match=r"tf\.cast \(Cast\): .* found uint8"):
+        read(m, m.layers[-1]["name"])
+
+
+def test_a_head_that_reads_maps_is_refused_with_how_to_save_what_is_before_it():
+    m = Model()
+    x = network(m, head=None, **{"global": None})
+    with pytest.raises(dm.WeightsError) as caught:
+        read(m, m("Dense", m("Flatten", x)))
+    part = f"keras.Model(model.input, model.get_layer({x!r}).output).save('NAME.keras')"
+    assert str(caught.value).endswith(f"can be saved alone, and gives features: {part}")
 
 
 # --- Heads --------------------------------------------------------------------------------------
@@ -304,18 +432,78 @@ def test_another_head_is_left_out_with_a_note_that_names_it(head):
     assert declared.activation is None
     (note,) = declared.notes
     assert all(f"({kind})" in note for kind, _ in head)
-    assert "num_classes=N makes a new classifier" in note
+    assert "num_classes=N)" in note
 
 
 def test_layers_that_change_nothing_may_be_around_the_classifier():
     m = Model()
     x = network(m, head=None)
     x = m("Dropout", m("Flatten", x), rate=0.5)
-    x = m("Softmax", m("Reshape", m("Dense", x)), axis=-1)
+    x = m("Softmax", m("Reshape", m("Dense", x), target_shape=[-1]), axis=-1)
     declared = read(m, x)
     assert declared.layers["classifier"].kind == "Dense"
     assert declared.activation == "softmax"
     assert declared.notes == []
+
+
+SOFTMAX = ("Softmax", {"axis": -1})
+AFTER_6_OUTPUTS = {  # what follows Dense(6) -> what its usage says; None: the head is left out
+    "no groups": ([SOFTMAX], "softmax"),
+    "in pairs": ([("Reshape", {"target_shape": [3, 2]}), SOFTMAX], None),
+    "in pairs, by name": (
+        [("Reshape", {"target_shape": [3, 2]}), ("Activation", {"activation": "softmax"})],
+        None,
+    ),
+    "in pairs, over the first axis": (
+        [("Reshape", {"target_shape": [3, -1]}), ("Softmax", {"axis": 1})],
+        None,
+    ),
+    "of one each": ([("Reshape", {"target_shape": [1, 6]}), ("Softmax", {"axis": 1})], None),
+    "over all, reshaped": ([("Reshape", {"target_shape": [1, -1]}), SOFTMAX], "softmax"),
+    "over all, of two axes": (
+        [("Reshape", {"target_shape": [6, 1]}), ("Softmax", {"axis": [1]})],
+        "softmax",
+    ),
+    "in pairs and back": (
+        [("Reshape", {"target_shape": [3, 2]}), ("Flatten", {}), SOFTMAX],
+        "softmax",
+    ),
+    "over the images": ([("Softmax", {"axis": 0})], None),
+    "over two axes": ([("Softmax", {"axis": [1, 2]})], None),
+    "sigmoids in pairs": (
+        [("Activation", {"activation": "sigmoid"}), ("Reshape", {"target_shape": [3, 2]})],
+        "sigmoid",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AFTER_6_OUTPUTS)
+def test_a_softmax_is_one_over_all_outputs_or_it_is_another_head(case):
+    layers, expected = AFTER_6_OUTPUTS[case]
+    m = Model()
+    x = m("Dense", network(m, head=None), units=6)
+    for kind, config in layers:
+        x = m(kind, x, **config)
+    declared = read(m, x)
+    assert declared.activation == expected
+    assert ("classifier" in declared.layers) == (expected is not None)
+    if expected is None:
+        assert all(f"({kind})" in declared.notes[0] for kind, _ in layers)
+
+
+def test_a_dense_on_groups_of_features_is_another_head():
+    m = Model()
+    x = m("Reshape", network(m, head=None), target_shape=[4, -1])
+    declared = read(m, m("Dense", x))
+    assert "classifier" not in declared.layers
+    assert "(Reshape)" in declared.notes[0]
+
+
+@pytest.mark.parametrize(("axis", "expected"), [(-1, "softmax"), (3, "softmax"), (1, None)])
+def test_a_softmax_of_maps_of_one_pixel_is_over_their_channels(axis, expected):
+    m = Model()
+    x = network(m, head=None, global_config={"keepdims": True})
+    assert read(m, m("Softmax", m("Dense", x), axis=axis)).activation == expected
 
 
 def test_several_heads_leave_the_body_and_several_outputs_the_last():
@@ -346,6 +534,39 @@ def test_a_pooling_of_fixed_size_is_global_at_the_declared_size_alone():
     for side, changes in ((2, {}), (4, {"size": None}), (4, {"size": 64})):
         with pytest.raises(dm.WeightsError, match=r"AveragePooling2D\): expected pooling over"):
             pooled(side, **changes)
+
+
+@pytest.mark.parametrize("kind", ["AveragePooling2D", "MaxPooling2D"])
+@pytest.mark.parametrize(
+    ("strides", "padding", "expected"),
+    [([1, 1], "valid", True), ([4, 4], "same", True), (None, "same", True), (1, "same", False)],
+)
+def test_a_pooling_that_leaves_several_pixels_is_not_global(kind, strides, padding, expected):
+    m = Model()
+    x = network(m, head=None, **{"global": None})
+    x = m(kind, x, pool_size=[4, 4], strides=strides, padding=padding)
+    if expected:
+        assert f"its pooling {x} ({kind}) is of fixed size" in read(m, x).notes[0]
+        return
+    with pytest.raises(
+        dm.WeightsError, match=rf"{x} \({kind}\): .* strides \[1, 1\], padding 'same'"
+    ):
+        read(m, x)
+
+
+def test_a_flatten_is_a_pooling_where_the_map_is_of_one_pixel():
+    def flattened(size):
+        m = Model()
+        x = m("Flatten", network(m, head=None, size=size, **{"global": None}))
+        return read(m, m("Dense", x))
+
+    declared = flattened(8)  # 8 -> 4 -> 2 -> 1
+    assert declared.fields["global_pool"] == "avg"
+    assert "(Flatten) reads a map of 1x1" in declared.notes[0]
+    assert "for images of 8x8" in declared.notes[0]
+    for size in (16, None):
+        with pytest.raises(dm.WeightsError, match=r"Flatten\): expected a global pooling"):
+            flattened(size)
 
 
 # --- Models inside models -----------------------------------------------------------------------

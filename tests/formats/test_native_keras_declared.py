@@ -1,6 +1,9 @@
 """Models of Keras' users, saved by Keras: the same function as read here, or refused by name."""
 
+import io
+import itertools
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -20,6 +23,8 @@ from densenet_multi.formats import keras_applications
 from densenet_multi.formats._keras.declared import declared_network
 from densenet_multi.formats._keras.graph import graph_of
 from densenet_multi.formats._keras.layers import IDLE
+from densenet_multi.formats._told import Told
+from densenet_multi.manifest import layers
 from keras_declarations import Model, network
 from keras_peer import filled
 
@@ -217,6 +222,42 @@ def test_another_function_is_refused_by_its_layer(tmp_path, user):
             formats.read(path)
 
 
+ALONE = {  # what is around a DenseNet -> the model
+    "cropped": lambda: with_head(L.Dense(3), x=L.Cropping2D(1)),
+    "convolution before": lambda: with_stem_7(L.Conv2D(3, 1)),
+    "gray, repeated": lambda: with_stem_7(lambda x: L.Concatenate()([x[..., :1]] * 3)),
+    "attention": lambda: with_head(L.Flatten(), L.Dense(3), glob=L.LayerNormalization),
+    "before a model": lambda: keras.Sequential(
+        [keras.Input((SIZE + 4, SIZE + 4, 3)), L.Cropping2D(2), applications(pooling="avg")]
+    ),
+    "after a model": lambda: keras.Sequential(
+        [applications(), L.LayerNormalization(), L.Flatten()]
+    ),
+    "each of several": lambda: keras.Sequential(
+        [keras.Input((2, SIZE, SIZE, 3)), L.TimeDistributed(applications(pooling="avg"))]
+    ),
+    "used twice": shared,
+}
+
+
+def with_stem_7(before):
+    x = images_in()
+    top = DenseNet([1, 1, 1, 1], weights=None, input_tensor=before(x), classes=3)
+    return keras.Model(x, top.output)
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_what_a_refusal_says_to_type_saves_a_model_that_is_read(tmp_path, case):
+    model = ALONE[case]()
+    path, alone = tmp_path / "x.keras", tmp_path / "alone.keras"
+    model.save(path)
+    with pytest.raises(dm.WeightsError) as caught:
+        formats.read(path)
+    (typed,) = re.findall(r": ((?:keras|model)\.\S.*)\.save\('NAME\.keras'\)", str(caught.value))
+    eval(typed, {"keras": keras, "model": model}).save(alone)  # noqa: S307
+    assert formats.read(alone).spec.config.block_config in ((2, 1), (1, 1, 1, 1))
+
+
 def test_layers_in_float16_are_compared_in_float32(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -347,7 +388,7 @@ def test_another_head_beside_weights_is_left_out_with_a_note(tmp_path):
     saved_subclass(tmp_path / "x.weights.h5", L.BatchNormalization(), L.Dense(3))
     checkpoint = formats.read(tmp_path / "x.weights.h5")
     assert checkpoint.spec.config.num_classes == 0
-    assert "num_classes=N makes a new classifier" in checkpoint.notes[0]
+    assert "num_classes=N)" in checkpoint.notes[0]
 
 
 def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_are(tmp_path):
@@ -362,6 +403,108 @@ def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_
             file[group].attrs["name"] = keras_applications.native_layer(layer)
     with pytest.raises(dm.WeightsError, match="networks whose layers merely count the same may"):
         formats.read(path)
+
+
+def renamed_as_in_2_12(path, name):
+    """A copy of a .keras or .weights.h5 file whose groups are called as TensorFlow 2.12 did."""
+    content = path.read_bytes()
+    is_zip = path.suffix == ".keras"
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            files = {entry: archive.read(entry) for entry in archive.namelist()}
+        content = files["model.weights.h5"]
+    new = io.BytesIO()
+    with h5py.File(io.BytesIO(content), "r") as old, h5py.File(new, "w") as file:
+
+        def copy(place, item):
+            if isinstance(item, h5py.Dataset):
+                file[place.replace("layers/", "_layer_checkpoint_dependencies/")] = item[()]
+
+        old.visititems(copy)
+    copied = path.with_name(name)
+    if not is_zip:
+        copied.write_bytes(new.getvalue())
+        return copied
+    with zipfile.ZipFile(copied, "w") as archive:
+        for entry, inside in (files | {"model.weights.h5": new.getvalue()}).items():
+            archive.writestr(entry, inside)
+    return copied
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+def test_groups_are_read_as_tensorflow_2_12_called_them(tmp_path, ending):
+    model = drawn(keras.Sequential([images_in(), applications(pooling="avg"), L.Dense(3)]))
+    path = tmp_path / f"x{ending}"
+    model.save(path) if ending == ".keras" else model.save_weights(path)
+    expected = formats.read(path)
+    older = renamed_as_in_2_12(path, f"older{ending}")
+    checkpoint = formats.read(older)
+    assert checkpoint.spec == expected.spec
+    for name, array in expected.weights.items():
+        np.testing.assert_array_equal(checkpoint.weights[name], array, err_msg=name)
+    if ending == ".keras":  # Keras itself finds the same
+        x = np.random.default_rng(0).normal(size=(2, 3, SIZE, SIZE)).astype(np.float32)
+        found, _ = keras_applications.library_logits(older, checkpoint, x)
+        logits = dm.reference.predict(expected.spec, expected.weights, x)
+        assert deviation(found, logits) < 2e-6
+
+
+def legacy(path, checkpoint, names):
+    """A legacy .h5 of weights alone; names of layers, in the order in which they are made."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = np.array([name.encode() for name in names.values()])
+        for tensor, array in checkpoint.weights.items():
+            layer, _, leaf = tensor.rpartition(".")
+            old = OLD[leaf][array.ndim]
+            old = "beta" if old == "bias" and "norm" in layer else old
+            native = array.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim])
+            file[f"{names[layer]}/{names[layer]}/{old}:0"] = native
+
+
+def test_a_legacy_file_of_numbered_layers_is_read_as_weights_h5_is_if_you_say_what_it_is(tmp_path):
+    spec = dm.get_spec("densenet121", growth_rate=4, num_init_features=8, block_config=(6, 12),
+                       num_classes=3)  # fmt: skip
+    checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
+    numbers = {"Conv": itertools.count(8), "Norm": itertools.count(), "Dense": itertools.count(2)}
+    kinds = {"Conv": "conv2d", "Norm": "batch_normalization", "Dense": "dense"}
+    names = {}
+    for layer, _ in layers(spec):
+        kind = "Conv" if "conv" in layer else "Norm" if "norm" in layer else "Dense"
+        number = next(numbers[kind])
+        names[layer] = f"{kinds[kind]}_{number}" if number else kinds[kind]
+    path = tmp_path / "x.h5"
+    legacy(path, checkpoint, names)
+    with pytest.raises(dm.WeightsError, match="or, if you know that it is the same function, pass"):
+        formats.read(path)
+    found = keras_applications.read(path, Told(file_format=True, variant="densenet121"))
+    assert found.spec.config.block_config == (6, 12)
+    for tensor, array in checkpoint.weights.items():
+        np.testing.assert_array_equal(found.weights[tensor], array, err_msg=tensor)
+    assert "because you said so" in found.notes[-1]
+    legacy(path, checkpoint, {layer: f"my_{layer}" for layer in names})
+    for told in (Told(), Told(file_format=True, variant="densenet121")):
+        with pytest.raises(dm.WeightsError, match=r"found my_.*Save the whole model"):
+            keras_applications.read(path, told)
+
+
+def test_what_is_assumed_of_weights_without_names_is_told_completely(tmp_path):
+    path = tmp_path / "x.weights.h5"
+    drawn(applications(pooling="avg")).save_weights(path)
+    nameless = renamed_as_in_2_12(path, "nameless.weights.h5")
+    note = formats.read(nameless).notes[-1]
+    assert note.startswith("the file does not store its layers' names; assumed: ")
+    for word in ("pads with zeros on all sides", "old maps before new ones", "averages in trans",
+                 "over the last maps", "epsilon of 1.001e-05", "logits"):  # fmt: skip
+        assert word in note, word
+
+
+def test_one_of_several_files_of_weights_is_refused_with_how_to_join_them(tmp_path):
+    drawn(applications(pooling="avg")).save_weights(
+        tmp_path / "x.weights.json", max_shard_size=0.0005
+    )
+    (first, *_) = sorted(tmp_path.glob("x_*.weights.h5"))
+    with pytest.raises(dm.WeightsError, match=r"one of those that x\.weights\.json lists: join"):
+        formats.read(first)
 
 
 # --- The package's own --------------------------------------------------------------------------

@@ -205,7 +205,7 @@ HEADS = {
 @pytest.mark.parametrize("prefix", ["", "module.encoder."])
 @pytest.mark.parametrize("head", HEADS)
 def test_another_head_gives_the_body_and_is_told(head, prefix):
-    notes = ["its body was read, which gives features; num_classes=N makes a new classifier"]
+    notes = ["its body was read, which gives features; for a new classifier: convert("]
     notes += [f"the prefix {prefix!r}"] * bool(prefix)
     notes += ["left out, because they are no part of the network"] * (
         head == "a learned activation"
@@ -321,6 +321,7 @@ def test_attention_inside_is_refused_whatever_the_body_is_called(body):
     [
         ([], "no tensors; save the weights themselves"),
         (["a.weight"], "1 others: a.weight"),
+        ([""], "one tensor, without a name"),
         (["module.layer1.0.conv1.weight", "fc.weight"], "2 of a ResNet: module.layer1.0"),
         (["features.0.weight", "classifier.6.weight"], "2 of a VGG or an AlexNet: features.0"),
         (["features.1.conv.0.0.weight"], "1 of a MobileNet or an EfficientNet: "),

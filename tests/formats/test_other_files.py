@@ -144,6 +144,10 @@ FILES = {  # what a file is called: (its name, its content)
         "x.npy",
         b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order': False, 'shape': (), }\n",
     ),
+    "Keras' list of the files of weights": (
+        "x.weights.json",
+        b'{"metadata": {}, "weight_map": {"/layers/dense/vars": "x_00000.weights.h5"}}',
+    ),
     "an index of several files of weights": (
         "x.json",
         b'{"metadata": {}, "weight_map": {"a": "model-00001.safetensors"}}',

@@ -420,6 +420,24 @@ def test_one_output_of_another_meaning_is_refused(two, tmp_path, usage, message)
     assert (done.exit_code, message in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("names", "restated"),
+    [
+        (("Red", "BLUE", "green"), "red,blue,green"),  # in the file's order
+        (("rot", "blau", "green"), "NAMES"),
+    ],
+)
+@pytest.mark.usefixtures("colours")
+def test_class_names_that_are_spelled_otherwise_can_be_restated(folder, tmp_path, names, restated):
+    path = saved(tmp_path / "w.safetensors", COLOUR, class_names=names, **RANGE)
+    done = invoke("evaluate", path, "--backend", NAME, "--data", folder)
+    call = f"densenet-multi convert {path} NEW.safetensors --class-names {restated}"
+    assert done.stderr.rstrip().endswith(f"the same classes by other names, restate them: {call}")
+    assert "train a new classifier with: densenet-multi train" in done.stderr
+    fewer = saved(tmp_path / "f.safetensors", small("cubic", num_classes=4), **RANGE)
+    assert "restate" not in invoke("evaluate", fewer, "--backend", NAME, "--data", folder).stderr
+
+
 @pytest.mark.usefixtures("colours")
 def test_one_output_does_not_tell_three_classes_apart(folder, tmp_path):
     path = saved(tmp_path / "w.safetensors", small("cubic", num_classes=1), **RANGE)

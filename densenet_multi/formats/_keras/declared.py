@@ -12,11 +12,12 @@ from typing import Any
 from ...weights import WeightsError
 from .._chapter import pads_same
 from .found import Declared
-from .graph import DAMAGE, Graph, Layer
+from .graph import DAMAGE, SAVE, Graph, Layer, typed
 from .head import is_head, read_head
 from .layers import (
     IDLE,
     OTHER,
+    check_cast,
     check_convolution,
     check_norm,
     dtype_policy,
@@ -25,10 +26,11 @@ from .layers import (
     kernel_of,
     only_reader,
     past_idle,
+    quantized,
     relu_after,
     zeros_before,
 )
-from .pixels import SCALING, SIZING
+from .pixels import SCALING, SIZING, check_axis
 from .size import MapSize
 
 NEXT = "Keep using this model in Keras, or train a network of this package"
@@ -39,16 +41,26 @@ def declared_network(graph: Graph) -> Declared:
     """The network of a graph. Raises ``WeightsError``, which names the layer that differs."""
     if {layer.kind.rpartition(".")[2].rpartition(">")[2] for layer in graph.layers} >= CHAPTER:
         raise WeightsError(pads_same("Keras"))
-    kinds = {layer.kind for layer in graph.layers}
+    kinds = {layer.kind: layer for layer in graph.layers}
     if not any(kind in ("Concatenate", "Lambda", "TFOpLambda") or "." in kind for kind in kinds):
+        if wrapper := kinds.get("TimeDistributed"):
+            inside = f"{typed(wrapper.path)}.layer"
+            raise WeightsError(
+                f"{wrapper}: expected a network that reads one image, found one that reads "
+                f"several. Save the model inside this layer: {SAVE.format(inside)}"
+            )
         raise WeightsError(
             "expected a DenseNet's layers, whose maps are concatenated; found a model without a "
             "Concatenate layer"
         )
+    walk = _Walk()
+    found = walk.declared
     try:
-        found = _Walk(graph).declared
+        walk.follow(graph)
+        found.alone = _part_alone(graph, None)
     except WeightsError as error:
-        raise WeightsError(f"{error}. {NEXT}" if OTHER in str(error) else str(error)) from None
+        alone = {"body": NEXT, "": ""}.get(walk.at) or _part_alone(graph, walk.last)
+        raise WeightsError(f"{error}. {alone}" if walk.at else str(error)) from None
     except DAMAGE as error:
         raise WeightsError(
             f"expected a model's declaration, found a damaged one ({error!r:.80})"
@@ -69,8 +81,15 @@ def before_network(declared: Declared, images: Layer) -> Layer:
     _read_size(declared, images, shape)
     layer = images
     while True:
+        joins = {la for la in layer.readers if la.kind == "Concatenate"}
+        if [set(join.reads) for join in joins] == [{layer}]:
+            raise WeightsError(
+                f"{layer.readers[0]}: expected the images themselves, found their channels "
+                "repeated: the part after this layer, converted with in_channels=1, is the same"
+            )
         following = only_reader(layer)
         if following.kind in SCALING:
+            check_axis(following)
             declared.before.append(following)
         elif following.kind in SIZING:
             size = following.config.get("height"), following.config.get("width")
@@ -79,6 +98,8 @@ def before_network(declared: Declared, images: Layer) -> Layer:
                 f"here to {size[0]}x{size[1]}"
             )
             declared.image_size = int(size[0] or 0) or None if size[0] == size[1] else None
+        elif following.kind == "Cast":
+            check_cast(following)
         elif following.kind not in (*IDLE, "InputLayer"):
             return layer
         layer = following
@@ -106,19 +127,50 @@ def notes_of_classes(graph: Graph) -> list[str]:
     return [note]
 
 
+def _part_alone(graph: Graph, last: Layer | None) -> str:
+    """What to type next: how Keras saves the network without what is before it, or after it.
+
+    ``last`` is the network's last ReLU, where it was found.
+    """
+    if last is not None:
+        part = f"keras.Model({typed(last.path[:-1])}.input, {typed(last.path)}.output)"
+        return f"What is before it can be saved alone, and gives features: {SAVE.format(part)}"
+    stems = [la for la in graph.layers if la.kind == "Conv2D" and kernel_of(la) != [1, 1]]
+    stem = next((la for la in stems if kernel_of(la) == [7, 7]), stems[0] if stems else None)
+    if stem is None or not stem.reads:
+        return NEXT
+    first = stem.reads[0] if stem.reads[0].kind == "ZeroPadding2D" else stem
+    if not first.reads or first.reads[0] is graph.input:
+        return NEXT
+    part = f"keras.Model({typed(first.path)}.input, {typed(first.path[:-1])}.output)"
+    return (
+        "If a DenseNet follows, save it alone, and prepare its images as this model does: "
+        f"{SAVE.format(part)}"
+    )
+
+
 class _Walk:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self) -> None:
         self.declared = Declared()
+        self.at = "before"  # the network, in its "body", or in its "head"; "": elsewhere
+        self.last: Layer | None = None  # the ReLU before the head
         self.drops: set[float] = set()
         self.left_out: list[Layer] = []
         self.joined: dict[Layer, int] = {}  # concatenations -> how many maps of the block
         self.map = MapSize()
+
+    def follow(self, graph: Graph) -> None:
+        """Fill in what is declared, from the images to the outputs."""
         x = before_network(self.declared, graph.input)
         self.map.size = self.declared.image_size
-        x = self._stem(x)
-        last = self._blocks(x)
+        last = self._blocks(self._stem(x))
+        self._same_width()
+        self.at, self.last = "head", last
         read_head(self.declared, last, graph.outputs, self.map.size)
+        self.at = "body"
         self._same_everywhere()
+        self.at = ""
+        self._check_floating()
 
     # --- The network ----------------------------------------------------------------------------
 
@@ -126,6 +178,7 @@ class _Walk:
         """The map that the first block reads."""
         zeros, following = zeros_before(only_reader(layer))
         kernel = self._convolution(following, "features.conv0", (3, 7))
+        self.at = "body"
         stride, padding = (2, 3) if kernel == 7 else (1, 1)
         self.map.step(following, zeros, kernel, stride, padding)
         if kernel == 3:
@@ -164,7 +217,10 @@ class _Walk:
                 self.map.halve(pool)
                 pools["avg" if pool.kind.startswith("Average") else "max"] = pool
                 if len(pools) > 1:
-                    raise WeightsError(f"{pool}: expected the pooling of the transition before")
+                    raise WeightsError(
+                        f"{pool}: expected the same pooling in all transitions, found another than "
+                        f"{next(iter(pools.values()))}: {OTHER}"
+                    )
                 x = self._past_drops(following if averaged else pool)
                 maps, self.joined = (x,), {}
                 block, layer = block + 1, 0
@@ -296,6 +352,31 @@ class _Walk:
     def _expect_no_zeros(self, conv: Layer, zeros: int) -> None:
         if zeros:
             raise WeightsError(f"{conv}: expected no zeros around the map, found {zeros}: {OTHER}")
+
+    def _check_floating(self) -> None:
+        for layer in self.declared.layers.values():
+            if mode := quantized(layer.config.get("dtype")):
+                raise WeightsError(
+                    f"{layer}: expected weights in floating point, found them quantized ({mode}): "
+                    "save the model before quantize() changes it"
+                )
+
+    def _same_width(self) -> None:
+        """Biases and growth rate, of which one configuration has one for all layers."""
+        first: dict[str, Layer] = {}
+        for place, layer in self.declared.layers.items():
+            if layer.kind != "Conv2D":
+                continue
+            inside = place.rpartition(".")[2] if "denselayer" in place else ""
+            checks = {"use_bias": True, **({"filters": None} if inside else {})}
+            for option, usual in checks.items():
+                of = f"{inside}{option}" if option == "filters" else option
+                expected = first.setdefault(of, layer).config.get(option, usual)
+                if layer.config.get(option, usual) != expected:
+                    raise WeightsError(
+                        f"{layer}: expected {option} {expected} as in {first[of]}, found "
+                        f"{layer.config.get(option, usual)}: no DenseNet of this package has both"
+                    )
 
     def _same_everywhere(self) -> None:
         """Epsilon, decay and dropout, which one configuration says for all layers."""

@@ -29,6 +29,7 @@ RENAMED = {  # older classes, and Keras 2's functions of TensorFlow
     "nn.bias_add": "Add",
     "math.subtract": "Subtract",
     "nn.relu": "Relu",
+    "cast": "Cast",
 }
 
 

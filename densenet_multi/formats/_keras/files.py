@@ -1,8 +1,9 @@
 """Keras' files of weights, HDF5 or a zip with HDF5 inside: which variable is which tensor.
 
 Keras 3 numbers the layers of each class, ``layers/conv2d_10/vars/0``; the numbers decide, as in
-Keras itself. Older files have names, ``conv2_block1_1_conv/.../kernel:0``. Kernels are HWIO, the
-classifier's (in, out). How the files are opened: see _hdf5.py.
+Keras itself. TensorFlow 2.12 called ``layers`` otherwise. Older files have names,
+``conv2_block1_1_conv/.../kernel:0``. Kernels are HWIO, the classifier's (in, out). How the
+files are opened: see _hdf5.py.
 Source: https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py
 """
 
@@ -39,6 +40,7 @@ OLD_LEAVES = {
     "moving_variance": "running_var",
 }
 MOMENTS = {"0": "mean", "1": "variance", "2": "count"}  # of a Normalization
+LAYERS_OF_2_12 = "_layer_checkpoint_dependencies"  # what TensorFlow 2.12 wrote for "layers"
 LEFT_OUT = ("optimizer/", "optimizer_weights/", "metrics/", "compile_metrics/", "_metrics/")
 
 
@@ -60,7 +62,8 @@ def read_weights(
 
     A tensor of no DenseNet keeps its own name. The only linear layer that fits is the classifier;
     other heads are left out. ``canonical`` gives the canonical name of a layer that has a name in
-    the file; None: unknown.
+    the file; None: unknown. Where it knows none, the numbers of the names that Keras gives decide
+    (``conv2d_12``).
     """
     numbered: dict[str, dict[str, npt.NDArray[np.floating]]] = {}
     weights: Weights = {}
@@ -68,14 +71,16 @@ def read_weights(
         variables = list(_variables(file))
         if is_chapter_in_keras(["/".join(variable.parts) for variable in variables]):
             raise WeightsError(pads_same("Keras"))
+        by_name = {parts: _named(parts, canonical) for parts in {v.parts for v in variables}}
+        is_known = any(by_name.values())
         for variable, array in _arrays(variables, size):
-            if variable.place is not None:
-                numbered.setdefault(variable.place, {})[variable.leaf] = array
-                continue
             inside = "/".join(variable.parts) or "the file"
-            pairs = ["/".join(pair) for pair in pairwise(variable.parts)]  # conv1/conv is one name
-            named = [la for name in [*pairs, *variable.parts] if (la := canonical(name))]
-            _put(weights, f"{named[0] if named else inside}.{variable.leaf}", array, inside)
+            place = variable.place or (None if is_known else _place_by_name(variable.parts))
+            if place is not None:
+                _put(numbered.setdefault(place, {}), variable.leaf, array, inside)
+            else:
+                layer = by_name[variable.parts] or inside
+                _put(weights, f"{layer}.{variable.leaf}", array, inside)
     shapes = {
         place: leaves["weight"].shape for place, leaves in numbered.items() if "weight" in leaves
     }
@@ -84,6 +89,22 @@ def read_weights(
         for leaf, array in leaves.items():
             _put(weights, f"{names.get(place, place)}.{leaf}", array, place)
     return with_head(weights)
+
+
+def _named(parts: tuple[str, ...], canonical: Callable[[str], str | None]) -> str | None:
+    """The canonical name of the layer in these groups; None: unknown."""
+    pairs = ["/".join(pair) for pair in pairwise(parts)]  # conv1/conv is one name
+    return next((layer for name in [*pairs, *parts] if (layer := canonical(name))), None)
+
+
+def _place_by_name(parts: tuple[str, ...]) -> str | None:
+    """The place of a layer in an older file that has the name which Keras gives; None: another."""
+    if _class_in("".join(parts[-1:])) not in LEAVES:
+        return None
+    outer = parts[:-1]
+    while outer[-1:] == parts[-1:]:  # conv2d_12/conv2d_12
+        outer = outer[:-1]
+    return "/".join((*outer, parts[-1]))
 
 
 def read_variables(path: Path) -> list[tuple[Variable, npt.NDArray[np.floating]]]:
@@ -168,7 +189,8 @@ def _variables(file: Any) -> Iterator[Variable]:
             leaves = LEAVES.get(_class_in(parts[-2]), ()) if len(parts) > 1 else ()
             if re.fullmatch(r"\d", leaf) and int(leaf) < len(leaves):
                 leaf = leaves[int(leaf)]
-            yield Variable(tuple(parts), "/".join(parts[:-1]), leaf, item)
+            place = "/".join(parts[:-1]).replace(LAYERS_OF_2_12, "layers")  # as Keras does
+            yield Variable(tuple(parts), place, leaf, item)
         else:
             plain = re.sub(r"_\d+$", "", leaf.partition(":")[0])  # kernel_1:0
             yield Variable(tuple(parts), None, OLD_LEAVES.get(plain, plain), item)

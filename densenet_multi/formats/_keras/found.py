@@ -21,6 +21,7 @@ class Declared:
         end: the layer whose output this package's network gives.
         stored: {place: (mean, variance)} of a Normalization that the file keeps as weights.
         notes: sentences for the user.
+        alone: what to type where the layers in ``before`` are not expressed.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)
@@ -31,3 +32,4 @@ class Declared:
     end: Layer | None = None
     stored: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    alone: str = ""

@@ -7,6 +7,7 @@ kind. Models inside models are written in place; here they become one graph.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from .entries import (
 )
 
 MOST_LAYERS = 20_000
+SAVE = "{}.save('NAME.keras')"  # a model, in Keras
 DAMAGE = (
     KeyError,
     TypeError,
@@ -167,9 +169,10 @@ class _Reader:
             name = str(entry.get("name") or entry["config"]["name"])
             nodes = entry.get("inbound_nodes") or []
             if len(nodes) > 1 or name in entries:
+                times = max(len(nodes), 2)
                 raise WeightsError(
-                    f"{name}: expected a layer that is used once, found one that is used "
-                    f"{max(len(nodes), 2)} times: no DenseNet shares its layers"
+                    f"{name}: expected a layer that is used once, found one that is used {times} "
+                    f"times: no DenseNet shares its layers{_alone(path, entry)}"
                 )
             keys, given = read_by(name, entry, nodes[0]) if nodes else ([], [])
             entries[name] = _Entry(inside, entry, keys, given, len(keys))
@@ -250,6 +253,19 @@ def _ordered(start: Layer, layers: list[Layer]) -> list[Layer]:
     if len(found) != len(layers):
         raise WeightsError("expected layers that read layers before them, found a circle")
     return found
+
+
+def typed(path: Iterable[str]) -> str:
+    """A layer of a model, as it is typed in Keras."""
+    return "model" + "".join(f".get_layer({name!r})" for name in path)
+
+
+def _alone(path: tuple[str, ...], entry: dict[str, Any]) -> str:
+    """The end of an error about a model that is used several times, which may be a DenseNet."""
+    if not is_model(entry):
+        return ""
+    inside = typed((*path, str(entry.get("name"))))
+    return f". If it is the DenseNet, save it alone: {SAVE.format(inside)}"
 
 
 def _output(made: dict[str, list[Layer]], key: tuple[str, int]) -> Layer:

@@ -7,8 +7,10 @@ a global pooling may be between the maps and it: features are pooled.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from ...weights import Weights, WeightsError
+from .._notes import FEATURES
 from .found import Declared
 from .graph import Layer
 from .layers import IDLE, OTHER, activation_of, expect, only_reader, past_idle
@@ -18,7 +20,6 @@ GLOBAL_POOLS = {"GlobalAveragePooling2D": "avg", "GlobalMaxPooling2D": "max"}
 POOLS = {"AveragePooling2D": "avg", "MaxPooling2D": "max"}
 RESHAPED = ("Flatten", "Reshape")
 LISTED = 4
-FEATURES = "its body was read, which gives features; num_classes=N makes a new classifier"
 
 
 def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: int | None) -> None:
@@ -47,7 +48,7 @@ def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: i
         return
     beside = [o for o in outputs if o is not (following or [pool])[-1]]
     dense = [layer for layer in following if layer.kind == "Dense"]
-    activation = activation_after(following, dense)
+    activation = activation_after(pool, following, dense)
     if activation is None:
         _leave_out(declared, pool, following)
     elif dense:
@@ -71,27 +72,42 @@ def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
     if pool.kind in GLOBAL_POOLS:
         expect(pool, "data_format", "channels_last")
         return GLOBAL_POOLS[pool.kind]
+    side = f"images of {declared.image_size}x{declared.image_size}, for which it is declared"
+    if pool.kind == "Flatten" and size == 1:
+        declared.notes.append(
+            f"its {pool} reads a map of 1x1, of which this package's pooling changes nothing: it "
+            f"is the same for {side}"
+        )
+        return "avg"
     if pool.kind in POOLS:
-        found = pool.config.get("pool_size")
-        found = [found, found] if isinstance(found, int) else found
-        whole = [size, size]
-        if size is None or found != whole or pool.config.get("data_format") == "channels_first":
+        window, strides = (_pair(pool.config.get(name)) for name in ("pool_size", "strides"))
+        padding = pool.config.get("padding", "valid")
+        steps_once = strides is None or (size is not None and min(strides) >= size)
+        if (
+            size is None
+            or window != [size, size]
+            or not (padding == "valid" or steps_once)
+            or pool.config.get("data_format") == "channels_first"
+        ):
+            how = "" if padding == "valid" else f" with strides {strides}, padding {padding!r}"
             raise WeightsError(
                 f"{pool}: expected pooling over the whole map"
                 f"{f', {size}x{size}' if size else ', whose size is not declared'}; found "
-                f"{found}: {OTHER}"
+                f"{window}{how}: {OTHER}"
             )
-        side = declared.image_size
         declared.notes.append(
             f"its pooling {pool} is of fixed size, this package's over the whole map: it is the "
-            f"same for images of {side}x{side}, for which it is declared"
+            f"same for {side}"
         )
         return POOLS[pool.kind]
     raise WeightsError(
         f"{pool}: expected a global pooling after the last BatchNormalization, found another "
-        f"layer: {OTHER}; what is before it can be saved alone: keras.Model(model.input, "
-        "THE_LAST_RELU.output).save('NAME.keras')"
+        f"layer: {OTHER}"
     )
+
+
+def _pair(value: Any) -> Any:
+    return [value, value] if isinstance(value, int) else value
 
 
 def chain(layer: Layer) -> list[Layer]:
@@ -104,22 +120,37 @@ def chain(layer: Layer) -> list[Layer]:
 
 
 def activation_after(
-    following: Sequence[Layer], dense: Sequence[Layer], *, logits: bool = False
+    read: Layer, following: Sequence[Layer], dense: Sequence[Layer], *, logits: bool = False
 ) -> str | None:
     """What follows the only Dense; None: this is another head, or there is none to speak of.
 
-    ``logits``: the layers read a network's logits already.
+    A softmax is one over all outputs only where they are on its axis, and not in groups.
+
+    Arguments:
+        read: the layer that the following ones read: a pooling, or a network.
+        following: the layers after it.
+        dense: those of them that are linear layers.
+        logits: whether they read a network's logits already.
     """
     if len(dense) > 1:
         return None
     activation = "linear"
+    axis: int | None = 3 if read.config.get("keepdims") or read.kind in POOLS else 1  # of channels
+    last = axis or 1  # of all axes; 0 is the images'
     for layer in following:
-        if layer.kind in (*IDLE, *RESHAPED):
+        if layer.kind in IDLE:
+            continue
+        if layer.kind in RESHAPED:
+            sides = layer.config["target_shape"] if layer.kind == "Reshape" else [-1]
+            axis, last = _axis_of_all(sides), len(sides)
             continue
         found = activation_of(layer.config.get("activation"))
-        if layer.kind == "Softmax" and layer.config.get("axis", -1) in (-1, 1, [-1], [1]):
-            found = "softmax"
+        over = last
+        if layer.kind == "Softmax":
+            found, over = "softmax", _one_axis(layer.config.get("axis", -1), last)
         elif layer.kind not in ("Dense", "Activation"):
+            return None
+        if (layer.kind == "Dense" and axis != last) or (found == "softmax" and axis != over):
             return None
         if found == "linear":
             continue
@@ -128,6 +159,18 @@ def activation_after(
             return None
         activation = found
     return ACTIVATIONS.get(activation)
+
+
+def _axis_of_all(sides: Sequence[int]) -> int | None:
+    """The axis of all channels of an image; None: they are in groups."""
+    long = [axis for axis, side in enumerate(sides, 1) if side != 1]
+    return None if len(long) > 1 else (long or [len(sides)])[0]
+
+
+def _one_axis(given: Any, last: int) -> int:
+    """A softmax's axis, counted from the first; -1: it has several."""
+    (axis, *more) = given if isinstance(given, list) else [given]
+    return -1 if more else int(axis) + (last + 1 if axis < 0 else 0)
 
 
 def _leave_out(declared: Declared, end: Layer, following: Sequence[Layer]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...weights import WeightsError
+from .entries import READ
 from .graph import Layer
 
 IDLE = (  # classes that change nothing in a prediction
@@ -59,7 +60,7 @@ OTHER = "the same weights would be another function"
 def only_reader(layer: Layer) -> Layer:
     """The layer that reads this one."""
     if len(layer.readers) != 1:
-        found = ", ".join(map(str, layer.readers[:6])) or "none"
+        found = ", ".join(dict.fromkeys(map(str, layer.readers[:6]))) or "none"
         raise WeightsError(f"{layer}: expected one layer that reads it, found {found}")
     return layer.readers[0]
 
@@ -136,6 +137,14 @@ def check_norm(layer: Layer) -> Layer:
     return layer
 
 
+def check_cast(layer: Layer) -> None:
+    """Refuse a cast to numbers that are no pixels any more."""
+    given = [value for value in layer.given if isinstance(value, str) and value != READ]
+    found = given[0] if given else layer.config.get("dtype")
+    if found not in ("float32", "float64"):
+        raise WeightsError(f"{layer}: expected a cast to float32, found {found}: {OTHER}")
+
+
 def relu_after(layer: Layer) -> Layer:
     """The ReLU that reads this layer."""
     relu = only_reader(layer)
@@ -181,6 +190,12 @@ def dtype_policy(given: Any) -> str:
     """The name of a dtype policy, such as "mixed_float16"; "" for none."""
     inside = given.get("config") if isinstance(given, dict) else {"name": given}
     return str(inside.get("name") or "") if isinstance(inside, dict) else ""
+
+
+def quantized(given: Any) -> str:
+    """How a dtype policy quantizes weights, such as "int8"; "" for others."""
+    inside = given.get("config") if isinstance(given, dict) else None
+    return str(inside.get("mode") or "") if isinstance(inside, dict) else ""
 
 
 def same_padding(size: int | None, kernel: int, stride: int) -> tuple[int, int] | None:

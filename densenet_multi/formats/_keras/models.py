@@ -31,6 +31,7 @@ STOCK = {  # classes of Keras that a declaration may name
     *("InputLayer", "Conv2D", "BatchNormalization", "Dense", "ReLU", "Activation", "Softmax"),
     *("LeakyReLU", "PReLU", "ELU", "ZeroPadding2D", "MaxPooling2D", "AveragePooling2D"),
     *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "Concatenate", "Flatten", "Reshape"),
+    "Cast",
     *("LayerNormalization", "UnitNormalization", "Average", "Maximum", "Relu"),
     *("GlorotUniform", "GlorotNormal", "HeNormal", "HeUniform", "LecunNormal", "LecunUniform"),
     *("VarianceScaling", "RandomNormal", "RandomUniform", "TruncatedNormal", "Orthogonal"),
@@ -62,7 +63,9 @@ def declared_models_logits(
 
     if unknown := classes_in(declaration) - STOCK:
         raise LookupError(f"it has layers that are not Keras' own: {', '.join(sorted(unknown))}")
-    if (end := declared.end) is None or _largest_width(declaration) > path.stat().st_size:
+    if (end := declared.end) is None:
+        raise LookupError("it has no layer where this package's network ends")
+    if _largest_width(declaration) > path.stat().st_size:
         raise LookupError("its layers are larger than its file")
     kind = keras.Sequential if declaration["class_name"] == "Sequential" else keras.Model
     x = _pixels(declared, images)

@@ -137,7 +137,7 @@ def _around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declared:
     last = (following or [own])[-1]
     dense = [layer for layer in following if layer.kind == "Dense"]
     has_logits = config.num_classes > 0
-    activation = activation_after(following, dense, logits=has_logits)
+    activation = activation_after(own, following, dense, logits=has_logits)
     problem = first if first is not own else None
     if problem is None and (last.readers or graph.outputs != [last]):
         problem = next(iter([*last.readers, *(o for o in graph.outputs if o is not last)]), own)

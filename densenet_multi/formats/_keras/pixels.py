@@ -87,6 +87,16 @@ def _normalization(layer: Layer, stored: Mapping[str, tuple[Any, Any]]) -> tuple
     return [1 / d for d in deviations], _zipped(_numbers(mean), deviations, lambda m, d: -m / d)
 
 
+def check_axis(layer: Layer) -> None:
+    """Refuse a Normalization with other means than one for each channel, or one for all."""
+    axis = layer.config.get("axis", -1)
+    if layer.kind == "Normalization" and axis not in AXES:
+        raise WeightsError(
+            f"{layer}: expected a mean for each channel (axis -1) or for all (axis None), found "
+            f"those of axis {axis}: no usage of this package says what this layer does"
+        )
+
+
 def _is_option(value: Any) -> bool:
     return value is None or isinstance(value, (bool, str))
 
