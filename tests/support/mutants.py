@@ -2673,7 +2673,7 @@ MUTANTS = [
     Mutant(
         "keras head: a softmax of maps of one pixel is over their channels",
         "formats/_keras/head.py",
-        '3 if pool.config.get("keepdims") or pool.kind in POOLS else 1',
+        '3 if read.config.get("keepdims") or read.kind in POOLS else 1',
         "1",
         "formats/test_keras_declared.py a_softmax_of_maps_of_one_pixel_is_over_their_channels",
     ),
@@ -2785,8 +2785,8 @@ MUTANTS = [
     Mutant(
         "keras own: an activation after this packages logits is read",
         "formats/_keras/own.py",
-        "activation_after(following, dense, logits=has_logits)",
-        "activation_after(following, dense)",
+        "activation_after(own, following, dense, logits=has_logits)",
+        "activation_after(own, following, dense)",
         "formats/test_native_keras_declared.py read_inside_another",
     ),
     Mutant(
