@@ -20,7 +20,7 @@ from ...checkpoint import Checkpoint
 from ...manifest import layers
 from ...spec import BatchNormSpec, ConvSpec, DenseNetConfig
 from ...weights import Weights, WeightsError, check_weights, widest
-from .._hdf5 import opened, walk
+from .._hdf5 import MAGIC, opened, walk
 from .._notes import assumed
 from ..recognize import checkpoint_of, implied_usage
 from .declared import before_network, notes_of_classes
@@ -29,6 +29,7 @@ from .found import Declared
 from .graph import DAMAGE, Graph, Layer
 from .head import activation_after, chain
 from .layers import IDLE, only_reader
+from .texts import names_in
 
 PACKAGE = "densenet_multi"
 EPSILON, DECAY = 1e-5, 0.9  # of this package's models, where a user says nothing
@@ -66,6 +67,10 @@ def own_config(declared: Any) -> DenseNetConfig | None:
 def own_groups(path: Path) -> list[str]:
     """The groups of a Keras file in which names are this package's attributes; "": the file."""
     first = "features/conv0/vars"
+    with path.open("rb") as file:
+        head = file.read(len(MAGIC))
+    if head == MAGIC and not names_in(path, head, (b"conv0",)):  # sooner than all groups are seen
+        return []
     with opened(path) as (file, _):
         if first in file:
             return [""]
