@@ -12,28 +12,28 @@ the last BatchNorm, which has many names, and on the classifier, which has more.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
-from .._checks import COUNTED, listed
+from .._checks import listed
 from ..weights import WeightsError
-from ._notes import FEATURES
+from ._found import (
+    LEAVES,
+    Found,
+    Layers,
+    Shapes,
+    is_counter,
+    layers_of,
+    left_out,
+    listed_names,
+    width_of,
+)
+from ._heads import find_classifier
 from ._told import unknown_prefix
 
-Shapes = Mapping[str, tuple[int, ...]]
-Layers = dict[str, dict[str, str]]  # {place: {leaf: name in the file}}
-LEAVES = ("weight", "bias", "running_mean", "running_var")
-COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # the last two are thop's
-# leaves of layers that are no convolution, norm or linear layer: of recurrent and attention layers,
-# of generalized-mean pooling, of cosine classifiers, of transformers
-OTHER_LEAVES = re.compile(
-    r"(?:weight|bias)_(?:ih|hh)_l\d+(?:_reverse)?|in_proj_\w+|query|p|sigma|cls_token|pos_embed\w*"
-)
 OF_TIMM = re.compile(  # features_only=True joins the names of body and part
     r"(?:^|(?<=\.))features_(?=(?:conv0|norm0|norm5|denseblock\d+|transition\d+)\.)"
 )
 NARROW = 16  # channels that images may have; a layer that reads more is none before the network
-COMPUTED = ("weight_g", "weight_v", "weight_orig", "original", "original0", "original1")
 IN_BODY = re.compile(
     r"(?P<around>(?:.*\.)?)"
     r"(?:(?P<stem>conv0|norm0)"
@@ -50,7 +50,6 @@ IN_SEQUENCE = re.compile(  # the body's children without their names: Sequential
 FIRST = "features.denseblock1.denselayer1.conv1.weight"
 AVERAGE = re.compile(r"(?:.*_)?(?:ema|swa|averaged?)(?:_.*)?")  # a word of a path
 ATTENTION = re.compile(r"(?:^|[._])(?:se|cbam|eca|attn|attention)(?:[._\d]|$)", re.IGNORECASE)
-MARGIN = re.compile(r"(?:^|[._])(?:arc|cos|metric|sphere)|margin", re.IGNORECASE)
 OTHERS = {  # a name that only another kind of network has -> what it is
     re.compile(r"(?:^|\.)layer1\.0\.conv1\.weight$"): "a ResNet",
     re.compile(r"\.0\.(?:attn|attention|self_attention)\."): "a transformer",
@@ -60,27 +59,6 @@ OTHERS = {  # a name that only another kind of network has -> what it is
     re.compile(r"(?:^|\.)classifier\.6\.weight$"): "a VGG or an AlexNet",
 }
 DIMENSIONS = {3: "1D", 5: "3D"}  # of networks, by their kernels'
-LISTED = 6
-BIASLESS = "its classifier has no bias: it got one of zeros"  # a note
-
-
-@dataclass
-class Found:
-    """Where a network's tensors are.
-
-    Attributes:
-        names: {name in the file: canonical name}.
-        prefix: before the canonical names of the body, without "features.".
-        biasless: whether the classifier has no bias.
-        new_first: whether its layers put new channels before old ones: see _new_first.py.
-        notes: sentences for the user.
-    """
-
-    names: dict[str, str]
-    prefix: str
-    biasless: bool = False
-    new_first: bool = False
-    notes: list[str] = field(default_factory=list)
 
 
 def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
@@ -140,24 +118,10 @@ def _find(shapes: Shapes, prefix: str | None) -> Found:
     others = [name for name in others if name not in found.names]
     if prefix is None:
         _refuse_before(shapes, found, around, others)
-    head = _find_classifier(shapes, found, around, others)
+    head = find_classifier(shapes, found, around, others)
     _refuse_inside(shapes, found, around, others)
     found.notes += left_out(shapes, [n for n in others if n not in found.names and n not in head])
     return found
-
-
-def left_out(shapes: Shapes, names: Iterable[str]) -> list[str]:
-    """The notes on tensors that are not read: on layers, and on others."""
-    notes, left = [], list(names)
-    computing = [name for leaves in layers_of(shapes, left).values() for name in leaves.values()]
-    if computing:
-        notes.append(
-            "left out, because no DenseNet has such layers (answers that they help to compute are "
-            f"others here): {listed_names(computing)}"
-        )
-    if left := [name for name in left if name not in computing]:
-        notes.append(f"left out, because they are no part of the network: {listed_names(left)}")
-    return notes
 
 
 _EXPECTED = (
@@ -265,7 +229,7 @@ def _beside(
 
 def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]) -> None:
     """The only BatchNorm that is left and has the width of the last block's maps, by any name."""
-    width = _width(shapes, found.names)
+    width = width_of(shapes, found.names)
     for scope in dict.fromkeys((around, found.prefix)):
         places: Layers = {}
         for name in others:
@@ -285,29 +249,6 @@ def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]
                 found.notes.append(f"its last BatchNorm is taken to be {scope + place!r}")
             found.names |= {name: f"features.norm5.{leaf}" for leaf, name in leaves.items()}
             return
-
-
-def _width(shapes: Shapes, names: Mapping[str, str]) -> int:
-    """The channels after the last block."""
-    places = {canonical: name for name, canonical in names.items()}
-    if last := places.get("features.norm5.bias"):
-        return (shapes[last] or (0,))[0]
-    numbers = [
-        tuple(map(int, found.groups()))
-        for canonical in places
-        if (
-            found := re.fullmatch(
-                r"features\.denseblock(\d+)\.denselayer(\d+)\.norm1\.bias", canonical
-            )
-        )
-    ]
-    if not numbers:
-        return 0
-    block, layer = max(numbers)
-    last = f"features.denseblock{block}.denselayer{layer}"
-    new = places.get(f"{last}.conv2.weight") or places.get(f"{last}.conv1.weight")
-    before = shapes[places[f"{last}.norm1.bias"]]
-    return before[0] + (shapes[new] or (0,))[0] if new and before else 0
 
 
 def _refuse_inside(shapes: Shapes, found: Found, around: str, others: Iterable[str]) -> None:
@@ -349,119 +290,6 @@ def _refuse_before(shapes: Shapes, found: Found, around: str, others: list[str])
             )
 
 
-def _refuse_another_bias(shapes: Shapes, leaves: Mapping[str, str]) -> None:
-    """Raise ``WeightsError`` for a linear layer whose bias is of another layer."""
-    weight, bias = (shapes.get(leaves.get(leaf, ""), ()) for leaf in ("weight", "bias"))
-    if len(weight) == 2 and len(bias) == 1 and weight[:1] != bias:
-        raise WeightsError(
-            f"{leaves['bias']}: expected shape {weight[:1]}, as {leaves['weight']} has {weight}, "
-            f"found {bias}"
-        )
-
-
-def _find_classifier(
-    shapes: Shapes, found: Found, around: str, others: list[str]
-) -> Collection[str]:
-    """The only linear layer that fits, in the innermost module around the body that has layers.
-
-    Another head is told in a note; the names of its tensors are returned.
-    """
-    layers: Layers = {}
-    parts = around.split(".")[:-1]
-    for length in range(len(parts), -1, -1):
-        scope = "".join(f"{part}." for part in parts[:length])
-        if layers := layers_of(shapes, [n for n in others if n.startswith(scope)]):
-            break
-    for leaves in layers.values():
-        _refuse_another_bias(shapes, leaves)
-    width = _width(shapes, found.names)
-    linear = {
-        p: shapes[leaves["weight"]] for p, leaves in layers.items() if _is_linear(shapes, leaves)
-    }
-    fitting = [place for place, shape in linear.items() if shape[1] == width]
-    further = layers_of(shapes, others)
-    if len(fitting) == 1:  # another that fits, or reads the first one's outputs, may be the last
-        outputs = linear[fitting[0]][0]
-        layers |= {
-            place: leaves
-            for place, leaves in further.items()
-            if _is_linear(shapes, leaves) and shapes[leaves["weight"]][1] in (width, outputs)
-            if place in layers or place not in _copies(fitting[0], further)
-        }
-    if not layers:
-        return ()
-    if len(layers) == 1 and fitting and not _has_more(shapes, fitting[0], layers[fitting[0]]):
-        _take_classifier(found, fitting[0], layers[fitting[0]])
-        copies = _copies(fitting[0], further)
-        found.notes += [f"{copy!r}, saved beside the network, was left out" for copy in copies]
-        return {name for copy in copies for name in further[copy].values()}
-    found.notes.append(another_head(shapes, layers))
-    return {name for leaves in layers.values() for name in leaves.values()}
-
-
-def another_head(shapes: Shapes, layers: Layers) -> str:
-    """The note on a head that is no classifier."""
-    what = "a head of several layers or of several heads" if len(layers) > 1 else "a head"
-    sizes = ", ".join(
-        f"{place or name} {shapes[name]}"
-        for place, leaves in list(layers.items())[:LISTED]
-        for name in [leaves.get("weight") or next(iter(leaves.values()))]
-    )
-    return f"it has {what} that no DenseNet of this package has ({sizes}); {FEATURES}"
-
-
-def _copies(place: str, layers: Iterable[str]) -> list[str]:
-    """The same layer in modules that were saved beside the network: of a.b.fc, b.fc and fc."""
-    return [other for other in layers if other and place.endswith(f".{other}")]
-
-
-def _has_more(shapes: Shapes, place: str, leaves: Mapping[str, str]) -> bool:
-    """Whether more than a product follows: learned activations, scales, or a margin loss."""
-    parent, _, number = place.rpartition(".")
-    if not leaves.keys() <= {"weight", "bias"}:
-        return True
-    if "bias" not in leaves and MARGIN.search(place):
-        return True
-    beside = re.compile(rf"{re.escape(parent)}\.(\d+)\.")
-    return number.isdigit() and any(
-        match[1] != number for match in map(beside.match, shapes) if match
-    )
-
-
-def _take_classifier(found: Found, place: str, leaves: Mapping[str, str]) -> None:
-    found.names |= {
-        leaves[leaf]: f"classifier.{leaf}" for leaf in ("weight", "bias") if leaf in leaves
-    }
-    found.biasless = "bias" not in leaves
-    if place.removeprefix(found.prefix) != "classifier":
-        found.notes.append(f"its classifier is called {place!r}")
-    if found.biasless:
-        found.notes.append(BIASLESS)
-
-
-def layers_of(shapes: Shapes, names: Iterable[str]) -> Layers:
-    """What computes: weights of two dimensions and more, computed weights, norms, and others."""
-    places: Layers = {}
-    for name in names:
-        place, _, leaf = name.rpartition(".")
-        if leaf in LEAVES + COMPUTED or OTHER_LEAVES.fullmatch(leaf):
-            places.setdefault(place, {})[leaf] = name
-    return {
-        place: leaves
-        for place, leaves in places.items()
-        if ("weight" in leaves and len(shapes[leaves["weight"]]) > 1)
-        or {"weight", "bias"} <= leaves.keys()
-        or not leaves.keys().isdisjoint(("running_mean", *COMPUTED))
-        or any(OTHER_LEAVES.fullmatch(leaf) for leaf in leaves)
-    }
-
-
-def _is_linear(shapes: Shapes, leaves: Mapping[str, str]) -> bool:
-    weight = shapes.get(leaves.get("weight", ""), ())
-    bias = shapes.get(leaves.get("bias", ""), weight[:1])
-    return len(weight) == 2 and bias == weight[:1] and "running_mean" not in leaves
-
-
 def _counted(shapes: Shapes) -> str:
     """What a file holds instead, and whose it is where its names tell."""
     if list(shapes) == [""]:
@@ -472,13 +300,3 @@ def _counted(shapes: Shapes) -> str:
         return f"{len(shapes)} others: {listed(shapes)}"
     what = next((what for name, what in OTHERS.items() if any(map(name.search, shapes))), None)
     return f"{len(shapes)} {f'of {what}' if what else 'others'}: {listed(shapes)}"
-
-
-def is_counter(name: str) -> bool:
-    """Whether a tensor counts something, batches or operations, and computes nothing."""
-    return name.rpartition(".")[2] in COUNTERS
-
-
-def listed_names(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    return listed(names, LISTED, COUNTED)

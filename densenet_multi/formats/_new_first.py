@@ -11,17 +11,9 @@ from __future__ import annotations
 import re
 
 from ..weights import Weights
-from ._networks import (
-    BIASLESS,
-    LEAVES,
-    Found,
-    Shapes,
-    another_head,
-    chosen,
-    is_counter,
-    layers_of,
-    left_out,
-)
+from ._found import LEAVES, Found, Shapes, is_counter, layers_of, left_out
+from ._heads import BIASLESS, another_head
+from ._networks import chosen
 from .recognize import recognize
 
 HEADS = ("linear", "fc", "classifier")

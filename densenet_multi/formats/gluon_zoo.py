@@ -29,6 +29,7 @@ from ..manifest import shape_trace, tensors
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import WeightsError
 from ._chapter import NOTE, chapter_names, names_in_order
+from ._found import no_part
 from ._limits import check_size
 from ._networks import find_network
 from ._notes import assumed, differences, unsaid
@@ -206,7 +207,7 @@ def _named(
 
 def _left_out(names: list[str], found: Mapping[str, str]) -> list[str]:
     others = [name for name in names if name not in found]
-    return [f"left out, because no part of the network: {', '.join(others)}"] if others else []
+    return [no_part(others)] if others else []
 
 
 def _with_leaf(name: str) -> str:

@@ -24,9 +24,11 @@ from ..manifest import tensors
 from ..weights import Weights, WeightsError
 from ._chapter import check_fraction, names_in_order
 from ._flax_files import KERNEL, dotted, is_of_optimizer, names_of_flax, nested, read_arrays
+from ._found import listed_names, no_part, zero_biases
+from ._heads import BIASLESS
 from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
-from ._networks import IN_BODY, find_network, listed_names
+from ._networks import IN_BODY, find_network
 from ._new_first import NOTE, names_of_new_first, old_first
 from ._notes import assumed, differences, unsaid
 from ._safetensors import to_float, write_safetensors
@@ -76,7 +78,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     check_fraction({name: array.shape for name, array in found.items()})
     notes = [*notes, *completed, assumed(EPSILON, DECAY, more)]
     if left_out:
-        notes.append(f"left out, because no part of the network: {listed_names(left_out)}")
+        notes.append(no_part(left_out))
     source = f"Flax Linen: {path.name}"
     return checkpoint_of(found, "biased", source, notes, bn_eps=EPSILON, bn_decay=DECAY)
 
@@ -185,24 +187,16 @@ def _only(arounds: list[str], prefix: str | None) -> str:
 def _complete(found: Weights) -> list[str]:
     """Give every convolution a bias where some have one, and the classifier; tell so."""
     notes = []
-    convs = [n for n, array in found.items() if n.endswith(".weight") and array.ndim == 4]
-    biased = [name for name in convs if _bias(name) in found]
-    if biased and len(biased) < len(convs):
-        notes.append(
-            f"{len(biased)} of {len(convs)} convolutions have a bias: the others got one of zeros"
-        )
-    if biased:
-        for name in convs:
-            found.setdefault(_bias(name), np.zeros(len(found[name]), found[name].dtype))
+    convs, absent = sum(array.ndim == 4 for array in found.values()), zero_biases(found)
+    if 0 < len(absent) < convs:
+        biased = convs - len(absent)
+        notes.append(f"{biased} of {convs} convolutions have a bias: the others got one of zeros")
+        found |= absent
     head = found.get("classifier.weight")
     if head is not None and "classifier.bias" not in found:
         found["classifier.bias"] = np.zeros(len(head), head.dtype)
-        notes.append("its classifier has no bias: it got one of zeros")
+        notes.append(BIASLESS)
     return notes
-
-
-def _bias(name: str) -> str:
-    return f"{name.removesuffix('.weight')}.bias"
 
 
 # --- Names --------------------------------------------------------------------------------------
@@ -254,7 +248,7 @@ def _numbered_names(
     others = [name for name in shapes if name not in found]
     if any(paths.get(name, ("",))[0].partition("_")[0] != "Dense" for name in others):
         raise WeightsError(_unknown(shapes))
-    left_out = f"left out, because no part of the network: {listed_names(others)}"
+    left_out = no_part(others)
     return found, [left_out] if others else [], doubt
 
 

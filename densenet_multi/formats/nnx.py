@@ -18,8 +18,9 @@ from ..manifest import tensors
 from ..spec import DenseNetSpec
 from ..weights import WeightsError
 from ._flax_files import dotted, is_of_optimizer, names_of_flax, nested, read_arrays, write_orbax
+from ._found import no_part
 from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
-from ._networks import find_network, listed_names
+from ._networks import find_network
 from ._notes import assumed, differences, unsaid
 from ._safetensors import to_float, write_safetensors
 from ._told import NOTHING, Told
@@ -64,7 +65,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         weights[f"{layer}.{CANONICAL[leaf]}"] = np.array(array, order="C")
     notes = []
     if left_out:
-        notes.append(f"left out, because no DenseNet has them: {listed_names(left_out)}")
+        notes.append(no_part(left_out))
     if "features.conv0.weight" not in weights:  # it is inside something, or another network
         found = find_network({name: array.shape for name, array in weights.items()}, told.prefix)
         weights = {canonical: weights[name] for name, canonical in found.names.items()}

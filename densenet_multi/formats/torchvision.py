@@ -22,15 +22,9 @@ from ..spec import DenseNetConfig
 from ..weights import COUNTER, Weights, WeightsError
 from . import _chapter
 from ._chapter import chapter_names
-from ._networks import (
-    Found,
-    Shapes,
-    another_head,
-    find_network,
-    is_counter,
-    layers_of,
-    left_out,
-)
+from ._found import Found, Shapes, is_counter, layers_of, left_out, zero_biases
+from ._heads import another_head
+from ._networks import find_network
 from ._new_first import find_new_first, old_first
 from ._notes import assumed, differences, unsaid
 from ._safetensors import (
@@ -128,12 +122,8 @@ def _only_the_stem_has_a_bias(weights: Weights) -> Weights:
 
     A stem that was exchanged, for images of one channel for example, often has one.
     """
-    kernels = [name for name, array in weights.items() if array.ndim == 4]
-    biases = {name: name.replace(".weight", ".bias") for name in kernels}
-    if {bias for bias in biases.values() if bias in weights} != {"features.conv0.bias"}:
-        return {}
-    absent = [name for name in kernels if name != "features.conv0.weight"]
-    return {biases[name]: np.zeros(len(weights[name]), weights[name].dtype) for name in absent}
+    biases = {name for name in weights if ".conv" in name and name.endswith(".bias")}
+    return zero_biases(weights) if biases == {"features.conv0.bias"} else {}
 
 
 def _check_fits(path: Path, needed: int) -> None:

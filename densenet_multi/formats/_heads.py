@@ -1,0 +1,103 @@
+"""The head of a PyTorch network: its classifier, or another one, which is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from ..weights import WeightsError
+from ._found import LISTED, Found, Layers, Shapes, is_linear, layers_of, width_of
+from ._notes import FEATURES
+
+MARGIN = re.compile(r"(?:^|[._])(?:arc|cos|metric|sphere)|margin", re.IGNORECASE)
+BIASLESS = "its classifier has no bias: it got one of zeros"  # a note
+
+
+def find_classifier(
+    shapes: Shapes, found: Found, around: str, others: list[str]
+) -> Collection[str]:
+    """The only linear layer that fits, in the innermost module around the body that has layers.
+
+    Another head is told in a note; the names of its tensors are returned.
+    """
+    layers: Layers = {}
+    parts = around.split(".")[:-1]
+    for length in range(len(parts), -1, -1):
+        scope = "".join(f"{part}." for part in parts[:length])
+        if layers := layers_of(shapes, [n for n in others if n.startswith(scope)]):
+            break
+    for leaves in layers.values():
+        _refuse_another_bias(shapes, leaves)
+    width = width_of(shapes, found.names)
+    linear = {
+        p: shapes[leaves["weight"]] for p, leaves in layers.items() if is_linear(shapes, leaves)
+    }
+    fitting = [place for place, shape in linear.items() if shape[1] == width]
+    further = layers_of(shapes, others)
+    if len(fitting) == 1:  # another that fits, or reads the first one's outputs, may be the last
+        outputs = linear[fitting[0]][0]
+        layers |= {
+            place: leaves
+            for place, leaves in further.items()
+            if is_linear(shapes, leaves) and shapes[leaves["weight"]][1] in (width, outputs)
+            if place in layers or place not in _copies(fitting[0], further)
+        }
+    if not layers:
+        return ()
+    if len(layers) == 1 and fitting and not _has_more(shapes, fitting[0], layers[fitting[0]]):
+        _take_classifier(found, fitting[0], layers[fitting[0]])
+        copies = _copies(fitting[0], further)
+        found.notes += [f"{copy!r}, saved beside the network, was left out" for copy in copies]
+        return {name for copy in copies for name in further[copy].values()}
+    found.notes.append(another_head(shapes, layers))
+    return {name for leaves in layers.values() for name in leaves.values()}
+
+
+def another_head(shapes: Shapes, layers: Layers) -> str:
+    """The note on a head that is no classifier."""
+    what = "a head of several layers or of several heads" if len(layers) > 1 else "a head"
+    sizes = ", ".join(
+        f"{place or name} {shapes[name]}"
+        for place, leaves in list(layers.items())[:LISTED]
+        for name in [leaves.get("weight") or next(iter(leaves.values()))]
+    )
+    return f"it has {what} that no DenseNet of this package has ({sizes}); {FEATURES}"
+
+
+def _copies(place: str, layers: Iterable[str]) -> list[str]:
+    """The same layer in modules that were saved beside the network: of a.b.fc, b.fc and fc."""
+    return [other for other in layers if other and place.endswith(f".{other}")]
+
+
+def _has_more(shapes: Shapes, place: str, leaves: Mapping[str, str]) -> bool:
+    """Whether more than a product follows: learned activations, scales, or a margin loss."""
+    parent, _, number = place.rpartition(".")
+    if not leaves.keys() <= {"weight", "bias"}:
+        return True
+    if "bias" not in leaves and MARGIN.search(place):
+        return True
+    beside = re.compile(rf"{re.escape(parent)}\.(\d+)\.")
+    return number.isdigit() and any(
+        match[1] != number for match in map(beside.match, shapes) if match
+    )
+
+
+def _take_classifier(found: Found, place: str, leaves: Mapping[str, str]) -> None:
+    found.names |= {
+        leaves[leaf]: f"classifier.{leaf}" for leaf in ("weight", "bias") if leaf in leaves
+    }
+    found.biasless = "bias" not in leaves
+    if place.removeprefix(found.prefix) != "classifier":
+        found.notes.append(f"its classifier is called {place!r}")
+    if found.biasless:
+        found.notes.append(BIASLESS)
+
+
+def _refuse_another_bias(shapes: Shapes, leaves: Mapping[str, str]) -> None:
+    """Raise ``WeightsError`` for a linear layer whose bias is of another layer."""
+    weight, bias = (shapes.get(leaves.get(leaf, ""), ()) for leaf in ("weight", "bias"))
+    if len(weight) == 2 and len(bias) == 1 and weight[:1] != bias:
+        raise WeightsError(
+            f"{leaves['bias']}: expected shape {weight[:1]}, as {leaves['weight']} has {weight}, "
+            f"found {bias}"
+        )
