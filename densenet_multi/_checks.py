@@ -20,7 +20,7 @@ class ConfigError(ValueError):
     """A hyper-parameter is impossible; the message names the field, the value, what is allowed."""
 
 
-OTHER_WORDS = {  # what others call it -> what may be meant; nothing: another thing, however near
+OTHER_WORDS = {  # another project's word -> names it may mean here; (): none, however similar
     **dict.fromkeys(("onnx", "torchscript", "tflite", "openvino", "coreml", "tensorrt"), ()),
     **dict.fromkeys(("tensorflow", "tf", "tf.keras", "tf_keras"), ("keras",)),
     **dict.fromkeys(("mxnet", "mx"), ("gluon",)),
@@ -143,7 +143,7 @@ def refuse_unknown_fields(cls: type[T]) -> type[T]:
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that is meant, by another word for it or by its letters; None without one."""
+    """The known name that is probably meant, by synonym or by similar spelling; None: no such."""
     known, small = list(known), str(name).lower()
     if small in OTHER_WORDS:
         return next((meant for meant in OTHER_WORDS[small] if meant in known), None)

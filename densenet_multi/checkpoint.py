@@ -155,7 +155,7 @@ class Checkpoint:
 
 
 def names_in_order(found: object) -> list[str] | None:
-    """Class names in the order of the outputs, as files have them; None where these are none.
+    """Class names in the order of the outputs, from a file's entry; None if it has no names.
 
     Arguments:
         found: a list of names, ``{name: index}`` (what PyTorch calls ``class_to_idx``, Keras
@@ -164,11 +164,15 @@ def names_in_order(found: object) -> list[str] | None:
     if isinstance(found, Mapping):
         is_indexed = all(isinstance(value, str) for value in found.values())
         pairs = found.items() if is_indexed else ((index, name) for name, index in found.items())
-        names = {str(index): name for index, name in pairs}
-        found = [names.get(str(index)) for index in range(len(found))]
+        names = {int(index): name for index, name in pairs if _is_index(index)}
+        found = [names.get(index) for index in range(len(found))]
     if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
         return None
     return list(found)
+
+
+def _is_index(found: object) -> bool:
+    return type(found) is int or (isinstance(found, str) and found.isdecimal() and len(found) < 9)
 
 
 def _checked_list(name: str, value: Any) -> tuple[Any, ...]:

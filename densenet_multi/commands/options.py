@@ -60,8 +60,10 @@ class NewEntry(NewPath):
             self.fail(
                 f"{path}: expected a folder that exists, found none: {path.parent}", param, ctx
             )
-        if not (path.name and os.access(path.parent, os.W_OK)):
-            self.fail(f"{path}: expected a folder to write to, found {path.parent}", param, ctx)
+        if not path.name:
+            self.fail(f"{value}: expected the name of a new file, found a folder", param, ctx)
+        if not os.access(path.parent, os.W_OK):
+            self.fail(f"{path}: expected a writable folder, found {path.parent}", param, ctx)
         return path
 
 

@@ -34,9 +34,9 @@ WIDTH_OF_LOSS = 9  # columns of text, as "test loss"
 )
 @click.option("--data-dir", help="Where Fashion-MNIST's files are.", type=click.Path())
 @click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.")
-@click.option("--epochs", type=AT_LEAST_1, help="How often all images are seen.")
+@click.option("--epochs", type=AT_LEAST_1, help="Passes over the training images.")
 @click.option("--batch-size", type=click.IntRange(min=2), help="Images per step.")
-@click.option("--learning-rate", type=float, help="The largest.  [default: the recipe's]")
+@click.option("--learning-rate", type=float, help="Peak value.  [default: the recipe's]")
 @click.option("--initialization", help="he_fan_out, he_fan_in or xavier.  [default: the recipe's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights, order, flips and the split.")
 @device_option

@@ -56,7 +56,7 @@ OTHERS = {  # what else is found where an image is expected
     b"version https://git-lfs": "the pointer of git-lfs to a file",
 }
 CONVERT, MEND = "convert it, or take it away", "mend it, or take it away"
-ADVICE = {  # about what is found, where it is another
+ADVICE = {  # what is found -> advice, where CONVERT does not apply
     "an empty file": "copy it again, or take it away",
     OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' there",
 }

@@ -20,6 +20,7 @@ from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights
 from ._channels import with_channels
 from ._folders import as_configured, file_in
+from ._notes import ASSUMED
 from ._other_files import description, refuse_others
 from ._told import NOTHING, Told
 from .recognize import variant_name
@@ -60,7 +61,7 @@ class Format(Protocol):
     format of an installable library may also have ``library_logits(path, checkpoint, images)``,
     which returns the logits and the name of the library's own model. It is called after the backend
     is imported, and raises ``LookupError`` where there is no such model. ``LIBRARY`` is the package
-    that it needs, where the backend needs another.
+    that it needs, if that is not the backend's own.
     """
 
     BACKEND: str | None
@@ -132,12 +133,14 @@ def read(
     expected = {name: info.shape for name, info in tensors(spec).items()}
     found = {name: array.shape for name, array in checkpoint.weights.items()}
     if problems := [n for n in {**expected, **found} if expected.get(n) != found.get(n)]:
-        whose = variant_name(checkpoint.spec.config) or "a network without a name here"
+        whose = variant_name(checkpoint.spec.config) or "a network that is no named variant"
         raise WeightsError(
             f"{path}: expected the tensors of {variant or 'this network'}, found those of {whose}: "
             f"{len(problems)} differ, such as {listed(problems)}"
+            + (f"; to read it as what it is, omit variant={variant!r}" if variant else "")
         )
-    return replace(checkpoint, spec=spec)
+    notes = [note for note in checkpoint.notes if not (overrides and note.startswith(ASSUMED))]
+    return replace(checkpoint, spec=spec, notes=tuple(notes))
 
 
 def write(
@@ -240,7 +243,9 @@ def _another(path: Path, file_format: str | None) -> str:
     found = file_format
     with suppress(WeightsError, OSError):
         found = guess(path) if file_format else None
-    return "" if found == file_format else f"; by its content, its format is {found!r}"
+    if found == file_format:
+        return ""
+    return f"; by its content, its format is {found!r}: pass that, or no format"
 
 
 def __getattr__(name: str) -> Any:

@@ -6,10 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from .._checks import COUNTED, listed
-from ..weights import Weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 Layers = dict[str, dict[str, str]]  # {place: {leaf: name in the file}}
@@ -31,14 +28,12 @@ class Found:
     Attributes:
         names: {name in the file: canonical name}.
         prefix: before the canonical names of the body, without "features.".
-        biasless: whether the classifier has no bias.
         new_first: whether its layers put new channels before old ones: see _new_first.py.
         notes: sentences for the user.
     """
 
     names: dict[str, str]
     prefix: str
-    biasless: bool = False
     new_first: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -101,7 +96,7 @@ def left_out(shapes: Shapes, names: Iterable[str]) -> list[str]:
     if computing:
         notes.append(
             "left out, because no DenseNet has such layers (answers that they help to compute are "
-            f"others here): {listed_names(computing)}"
+            f"different here): {listed_names(computing)}"
         )
     if left := [name for name in left if name not in computing]:
         notes.append(no_part(left))
@@ -111,15 +106,6 @@ def left_out(shapes: Shapes, names: Iterable[str]) -> list[str]:
 def no_part(names: Iterable[str]) -> str:
     """The note on what is left out, and computes nothing in the network."""
     return f"left out, because they are no part of the network: {listed_names(list(names))}"
-
-
-def zero_biases(weights: Weights) -> Weights:
-    """Biases of zeros for the convolutions without one, by the names that they would have."""
-    return {
-        name.replace(".weight", ".bias"): np.zeros(len(array), array.dtype)
-        for name, array in weights.items()
-        if array.ndim == 4 and name.replace(".weight", ".bias") not in weights
-    }
 
 
 def listed_names(names: list[str]) -> str:

@@ -10,7 +10,6 @@ from ._found import LISTED, Found, Layers, Shapes, is_linear, layers_of, width_o
 from ._notes import FEATURES
 
 MARGIN = re.compile(r"(?:^|[._])(?:arc|cos|metric|sphere)|margin", re.IGNORECASE)
-BIASLESS = "its classifier has no bias: it got one of zeros"  # a note
 
 
 def find_classifier(
@@ -86,11 +85,8 @@ def _take_classifier(found: Found, place: str, leaves: Mapping[str, str]) -> Non
     found.names |= {
         leaves[leaf]: f"classifier.{leaf}" for leaf in ("weight", "bias") if leaf in leaves
     }
-    found.biasless = "bias" not in leaves
     if place.removeprefix(found.prefix) != "classifier":
         found.notes.append(f"its classifier is called {place!r}")
-    if found.biasless:
-        found.notes.append(BIASLESS)
 
 
 def _refuse_another_bias(shapes: Shapes, leaves: Mapping[str, str]) -> None:

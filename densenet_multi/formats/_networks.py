@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 
 from .._checks import listed
 from ..weights import WeightsError
+from . import _new_first
 from ._found import (
     LEAVES,
     Found,
@@ -33,7 +34,7 @@ from ._told import unknown_prefix
 OF_TIMM = re.compile(  # features_only=True joins the names of body and part
     r"(?:^|(?<=\.))features_(?=(?:conv0|norm0|norm5|denseblock\d+|transition\d+)\.)"
 )
-NARROW = 16  # channels that images may have; a layer that reads more is none before the network
+NARROW = 16  # most channels of images; a layer that reads more cannot precede the network
 IN_BODY = re.compile(
     r"(?P<around>(?:.*\.)?)"
     r"(?:(?P<stem>conv0|norm0)"
@@ -73,17 +74,20 @@ def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
         prefix: of the network's names, where the file holds several networks.
     """
     given: dict[str, str] = {}
-    in_words = _in_words(shapes)
+    shapes = {name: shape for name, shape in shapes.items() if not is_counter(name)}
+    numbered, new_first = _in_words(shapes), _new_first.in_words(shapes)
+    in_words = numbered | new_first
     for name in shapes:
-        if is_counter(name):
-            continue
         plain = OF_TIMM.sub("features.", WRAPPERS.sub("", in_words.get(name, name)))
         if plain in given:
             raise WeightsError(f"{name}: found twice, as {given[plain]} too")
         given[plain] = name
     found = _find({plain: shapes[name] for plain, name in given.items()}, prefix)
     found.names = {given[plain]: canonical for plain, canonical in found.names.items()}
-    if any(name in in_words for name in found.names):
+    if any(name in new_first for name in found.names):
+        found.new_first = True
+        found.notes.insert(0, _new_first.NOTE)
+    if any(name in numbered for name in found.names):
         found.notes.append("its layers have numbers for names, and were read in that order")
     words = sorted({word for name in found.names for word in WRAPPERS.findall(name)})
     found.notes += [f"{word!r}, a wrapper of PyTorch, was taken off the names" for word in words]

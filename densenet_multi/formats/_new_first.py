@@ -11,12 +11,9 @@ from __future__ import annotations
 import re
 
 from ..weights import Weights
-from ._found import LEAVES, Found, Shapes, is_counter, layers_of, left_out
-from ._heads import BIASLESS, another_head
-from ._networks import chosen
+from ._found import LEAVES, Shapes
 from .recognize import recognize
 
-HEADS = ("linear", "fc", "classifier")
 IN_BODY = re.compile(
     r"(?P<around>(?:.*\.)?)"
     r"(?:dense(?P<block>\d{1,2})[._](?:block|layer)?s?_?(?P<layer>\d{1,3})"
@@ -24,77 +21,47 @@ IN_BODY = re.compile(
     r"|trans(?P<transition>\d{1,2})\.(?P<part>bn|conv))"
 )
 INSIDE = re.compile(r"(?:dense|trans)\d")
-LOSS = re.compile(r"loss|criterion|metric")  # what has weights of classes, and is no layer
+LOSS = re.compile(r"loss|criterion|metric")  # these may have class weights, but are no layers
 NOTE = (
     "its names are pytorch-cifar's, whose dense layers put new channels before old ones: the "
     "channels were sorted, so that the network is the same function"
 )
 
 
-def find_new_first(shapes: Shapes, prefix: str | None = None) -> Found | None:
-    """Find a network with pytorch-cifar's names; None: no such.
+def in_words(shapes: Shapes) -> dict[str, str]:
+    """{name: the same in torchvision's words} of the networks with pytorch-cifar's names.
 
-    Its weights then go through ``old_first``. Where other layers are around or among its own, it is
-    another network. Raises ``WeightsError`` where there are several, ``ConfigError`` where none has
-    the prefix.
+    What else computes beside or among their layers is put inside the body, where it is refused.
 
     Arguments:
         shapes: {name in the file: shape in PyTorch's layout}.
-        prefix: of the network's names, where the file holds several networks.
     """
-    shapes = {name: shape for name, shape in shapes.items() if not is_counter(name)}
     places = {name.rpartition(".")[0] for name in shapes if name.rpartition(".")[2] in LEAVES}
     inside = {place: match for place in places if (match := IN_BODY.fullmatch(place))}
-    arounds = [
-        around
-        for around in dict.fromkeys(m["around"] for m in inside.values() if m["block"])
-        if shapes.get(f"{around}conv1.weight", ())[2:] == (3, 3) and f"{around}bn.weight" in shapes
-    ]
-    if not arounds:
-        return None
-    around, notes = chosen(dict.fromkeys(sorted(arounds)), prefix)
-    width = shapes[f"{around}bn.weight"]
-    inside = {place: match for place, match in inside.items() if match["around"] == around}
-    first = min(int(match["layer"]) for match in inside.values() if match["layer"])
-    layers = {place: _canonical(match, first) for place, match in inside.items()}
-    layers |= {f"{around}conv1": "features.conv0", f"{around}bn": "features.norm5"}
-    for head in HEADS:
-        if shapes.get(f"{around}{head}.weight", ())[1:] == width:
-            layers[f"{around}{head}"] = "classifier"
-    names = {
-        f"{place}.{leaf}": f"{canonical}.{leaf}"
-        for place, canonical in layers.items()
-        for leaf in LEAVES
-        if f"{place}.{leaf}" in shapes
-    }
-    beside = [name for name in shapes if name.startswith(around) and name not in names]
-    further = {
-        place: leaves
-        for place, leaves in layers_of(shapes, beside).items()
-        if len(shapes.get(f"{place}.weight", ())) == 2
-    }
-    for name in beside:
-        place, _, leaf = name.removeprefix(around).rpartition(".")
-        is_layer = leaf in LEAVES and not LOSS.search(place)
-        if around + place not in further and (is_layer or INSIDE.match(place)):
-            return None
-    if further:
-        names = {n: c for n, c in names.items() if not c.startswith("classifier.")}
-        notes = [*notes, another_head(shapes, further)]
-    read = set(names.values())
-    biasless = "classifier.weight" in read and "classifier.bias" not in read
-    if biasless:
-        notes = [*notes, BIASLESS]
-    heads = {name for leaves in further.values() for name in leaves.values()}
-    others = [name for name in beside if name not in heads]
-    notes = [NOTE, *notes, *left_out(shapes, others)]
-    return Found(names, around, biasless=biasless, new_first=True, notes=notes)
+    found = {}
+    for around in {match["around"] for match in inside.values() if match["block"]}:
+        stem, last = shapes.get(f"{around}conv1.weight", ()), shapes.get(f"{around}bn.weight")
+        if stem[2:] != (3, 3) or last is None:
+            continue
+        own = {place: match for place, match in inside.items() if match["around"] == around}
+        first = min(int(match["layer"]) for match in own.values() if match["layer"])
+        layers = {place: _canonical(match, first) for place, match in own.items()}
+        layers |= {f"{around}conv1": "features.conv0", f"{around}bn": "features.norm5"}
+        beside = [name for name in shapes if name.startswith(around)]
+        for name in beside:
+            place, _, leaf = name.rpartition(".")
+            rest = name.removeprefix(around)
+            if place in layers:
+                found[name] = f"{around}{layers[place]}.{leaf}"
+            elif INSIDE.match(rest) or (rest.count(".") == 1 and _is_norm(shapes, place)):
+                found[name] = f"{around}features.{rest}"
+    return found
 
 
-def names_of_new_first(shapes: Shapes) -> dict[str, str] | None:
-    """{name in the file: canonical name}, as ``find_new_first`` finds them."""
-    found = find_new_first(shapes)
-    return found.names if found else None
+def _is_norm(shapes: Shapes, place: str) -> bool:
+    """Whether a layer's weights are those of a BatchNorm or of an activation."""
+    width = shapes.get(f"{place}.weight", ())
+    return len(width) == 1 and not LOSS.search(place)
 
 
 def _canonical(match: re.Match[str], first: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..checkpoint import MAY_BE_ASSUMED, Checkpoint
 from .recognize import implied_usage
 
+ASSUMED = "no tensor shows its settings; assumed: "  # how the next note starts
 FEATURES = (  # a note on a network whose head is none of this package's
     "its body was read, which gives features; for a new classifier: "
     "convert('SOURCE', 'NEW.safetensors', num_classes=N)"
@@ -12,16 +13,16 @@ FEATURES = (  # a note on a network whose head is none of this package's
 
 
 def assumed(epsilon: float, decay: float, more: str = "average pooling") -> str:
-    """A sentence on what a file of weights alone leaves open, and with what it was read.
+    """A sentence on the settings that are assumed, because a file of weights alone has none.
 
     Arguments:
         epsilon: of BatchNorm.
-        decay: the same.
-        more: what else is assumed, in words; pooling is always among it.
+        decay: of BatchNorm.
+        more: what else is assumed, in words; always includes the pooling.
     """
     return (
-        f"no tensor shows its settings; assumed: an epsilon of {epsilon:g}, a decay of {decay:g}, "
-        f"{more} (in Python, formats.read(PATH, bn_eps=NUMBER) assumes others)"
+        f"{ASSUMED}an epsilon of {epsilon:g}, a decay of {decay:g}, "
+        f"{more} (in Python, formats.read(PATH, bn_eps=NUMBER) overrides them)"
     )
 
 

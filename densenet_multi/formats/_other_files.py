@@ -41,8 +41,8 @@ ELSEWHERE = "it is not read here: convert the file that it was made from"
 AGAIN = "download or copy it again"
 CLASSIFY = "to classify images: predict('WEIGHTS.safetensors', 'IMAGE')"
 IN_PYTHON = (  # a text that ends where the arrays are
-    "with a DenseNet's names for them, type in Python: "
-    "densenet_multi.save_weights('NEW.safetensors', spec, "
+    "with a DenseNet's names for them, type in Python: import densenet_multi as dm; "
+    "dm.save_weights('NEW.safetensors', dm.get_spec('densenet121'), "
 )
 JOIN_IN_KERAS = "join them in Keras: model.load_weights('THIS'); model.save('NEW.keras')"
 NO_WEIGHTS = "it has no weights: they are in another file"
@@ -63,7 +63,7 @@ MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (where, what is there, what i
     (8, b"WEBP", ("an image (WebP)", CLASSIFY)),
     (0, b"II*\0", ("an image (TIFF)", CLASSIFY)),
     (0, b"MM\0*", ("an image (TIFF)", CLASSIFY)),
-    (4, b"ftyp", ("a video or an image (of MPEG-4's kind)", "it is no file of weights")),
+    (4, b"ftyp", ("a video or an image (of MPEG-4's kind)", "it holds no weights")),
     (0, b"%PDF-", ("a document (PDF)", "a document is no file of weights")),
     (
         0,
@@ -183,8 +183,8 @@ def _numpy(file: _File) -> Found | None:
     if b"'|O'" in file.head:  # of Python objects, such as a dictionary
         loaded = f"numpy.load({str(file.path)!r}, allow_pickle=True).item()"
         what = "Python objects in a NumPy file"
-        return what, f"if you trust it ({loaded} runs what it says): {IN_PYTHON}{loaded})"
-    return "one NumPy array", "a network's weights are many, each with its name"
+        return what, f"if you trust it ({loaded} can run code in it): {IN_PYTHON}{loaded})"
+    return "one NumPy array", "a network has many arrays, each with a name"
 
 
 def _packed(file: _File) -> Found | None:

@@ -28,7 +28,6 @@ NOTHING = Told()
 
 def unknown_prefix(prefix: str, known: Iterable[str]) -> ConfigError:
     """The error for a prefix that none of a file's networks has."""
-    names = " or ".join(repr(each) for each in known if each)
-    return ConfigError(
-        f"expected {names or 'no prefix, because no name has one'}, found prefix={prefix!r}"
-    )
+    given = list(known)
+    names = " or ".join(map(repr, given)) if any(given) else "no prefix, because no name has one"
+    return ConfigError(f"expected {names}, found prefix={prefix!r}")

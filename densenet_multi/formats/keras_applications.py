@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._checks import listed
 from ..checkpoint import Checkpoint
 from ..manifest import layers
 from ..weights import WeightsError
@@ -70,7 +71,8 @@ LOSSES = {  # what they apply to logits
 ASSUMED = (
     "that its layers are connected as in keras.applications, which pads with zeros on all sides "
     "(not SAME), concatenates old maps before new ones, pools by averages in transitions and over "
-    f"the last maps, and has an epsilon of {EPSILON:g}; and logits, whatever activation follows"
+    f"the last maps, and has an epsilon of {EPSILON:g}; and that it gives logits, whatever "
+    "activation follows"
 )
 SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5")
 SAVE = "Save the whole model (model.save('NAME.keras')), which declares what it computes"
@@ -105,10 +107,10 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         return read_our_weights(path, groups, notes)
     weights, more = read_weights(path, canonical_layer)
     if not any(name.startswith("features.") for name in weights):
-        some = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in list(weights)[:12]))
+        some = listed(dict.fromkeys(name.rpartition(".")[0] for name in weights))
         raise WeightsError(
             "expected layers that are called as in keras.applications (conv2_block1_1_conv), or as "
-            f"Keras calls them itself (conv2d_12); found {some or 'none'}, ..., which do not tell "
+            f"Keras calls them itself (conv2d_12); found {some or 'none'}, which do not tell "
             f"which of a DenseNet's layers they are. {SAVE}"
         )
     source = f"keras.applications: {path.name}"
@@ -165,12 +167,8 @@ def _declared(path: Path, graph: Graph, declaration: dict[str, Any]) -> Checkpoi
     else:
         declared = declared_network(graph)
         weights, declared.stored = read_declared(path, declared)
-        if "classifier.weight" in weights and "classifier.bias" not in weights:
-            kernel = weights["classifier.weight"]
-            weights["classifier.bias"] = np.zeros(len(kernel), kernel.dtype)
-            declared.notes.append("its classifier has no bias: it got one of zeros")
         found = checkpoint_of(weights, "biased", f"Keras: {path.name}", (), **declared.fields)
-    notes = declared.notes
+    notes = [*declared.notes, *(note for note in found.notes if note not in declared.notes)]
     try:
         given, note = pixels_of(declared.before, declared.stored, found.spec.config.in_channels)
     except WeightsError as error:

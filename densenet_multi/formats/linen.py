@@ -3,8 +3,8 @@
 Linen names a layer as its author does, or by class and number in the order of calls. Two layouts
 are known, and are read: torchvision's names (``params.features.conv0.kernel``), and those of the
 UvA Deep Learning Tutorials (``DenseBlock_0.DenseLayer_0.Conv_1``), which many projects copied;
-others if the user names their variant. A file holds no settings: what is assumed is told. Kernels
-are HWIO, the classifier's (in, out).
+others only if the user names their variant. A file holds no settings: a note states what is
+assumed. Kernels are HWIO, the classifier's (in, out).
 Sources: https://flax-linen.readthedocs.io/en/latest/guides/training_techniques/batch_norm.html
 and https://uvadlc-notebooks.readthedocs.io (JAX, tutorial 5)
 """
@@ -24,17 +24,16 @@ from ..manifest import tensors
 from ..weights import Weights, WeightsError
 from ._chapter import check_fraction, names_in_order
 from ._flax_files import KERNEL, dotted, is_of_optimizer, names_of_flax, nested, read_arrays
-from ._found import listed_names, no_part, zero_biases
-from ._heads import BIASLESS
+from ._found import listed_names, no_part
 from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
 from ._networks import IN_BODY, find_network
-from ._new_first import NOTE, names_of_new_first, old_first
+from ._new_first import in_words, old_first
 from ._notes import assumed, differences, unsaid
 from ._safetensors import to_float, write_safetensors
 from ._told import NOTHING, Told, unknown_prefix
 from .nnx import CANONICAL, to_nnx
-from .recognize import checkpoint_of, recognize, variant_name
+from .recognize import checkpoint_of, recognize, variant_name, with_biases
 
 BACKEND = "flax"
 COLLECTIONS = ("params", "batch_stats")
@@ -60,19 +59,17 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     if any(IN_CHAPTER.fullmatch(name) for name in shapes):
         names, notes, doubt = _names_in_chapter(shapes)
         more = "padding and average pooling as in this package"
-    elif any(IN_BODY.fullmatch(name) for name in shapes):
+    elif (cifars := in_words(shapes)) or any(IN_BODY.fullmatch(name) for name in shapes):
         network = find_network(shapes, inner)
-        names, notes = network.names, network.notes
+        names, notes, is_new_first = network.names, network.notes, network.new_first
         more = "padding and average pooling as in torchvision"
-    elif new_first := names_of_new_first(shapes):
-        names, notes, is_new_first = new_first, [NOTE], True
-        more = "ReLU, and average pooling in transitions"
+        more = "ReLU, and average pooling in transitions" if cifars else more
     else:
         names, notes, doubt = _numbered_names(shapes)
         more = "ReLU, average pooling in transitions, and old channels before new ones"
     found = {canonical: weights[name] for name, canonical in names.items()}
     found = old_first(found) if is_new_first else found
-    completed = _complete(found)
+    found, completed = with_biases(found, of_all=True)
     if doubt and not (told.file_format and told.variant is not None):
         raise WeightsError(_in_doubt(doubt, found, shapes))
     check_fraction({name: array.shape for name, array in found.items()})
@@ -184,21 +181,6 @@ def _only(arounds: list[str], prefix: str | None) -> str:
     return arounds[0]
 
 
-def _complete(found: Weights) -> list[str]:
-    """Give every convolution a bias where some have one, and the classifier; tell so."""
-    notes = []
-    convs, absent = sum(array.ndim == 4 for array in found.values()), zero_biases(found)
-    if 0 < len(absent) < convs:
-        biased = convs - len(absent)
-        notes.append(f"{biased} of {convs} convolutions have a bias: the others got one of zeros")
-        found |= absent
-    head = found.get("classifier.weight")
-    if head is not None and "classifier.bias" not in found:
-        found["classifier.bias"] = np.zeros(len(head), head.dtype)
-        notes.append(BIASLESS)
-    return notes
-
-
 # --- Names --------------------------------------------------------------------------------------
 
 
@@ -208,8 +190,8 @@ def _numbered_names(
     """{name: canonical name} where layers are called by class and number, notes, and any doubt.
 
     Modules are blocks, which have kernels of 3x3, and the transitions between them. Around them
-    are the stem, the last BatchNorm and the head; or everything is in one module. A doubt says
-    whose layout it is, where no tensor shows what that computes.
+    are the stem, the last BatchNorm and the head; or everything is in one module. A doubt
+    is an error text for an unknown layout: no tensor shows what it computes.
     """
     paths = {name: tuple(name.split(".")[:-1]) for name in shapes}
     paths = {name: path for name, path in paths.items() if path and LAYER.fullmatch(path[-1])}
@@ -236,7 +218,7 @@ def _numbered_names(
     doubt = None
     if not is_known or convs[0][1][2:] != (3, 3):
         doubt = (
-            "expected a layout of Flax Linen that is known here, found "
+            "expected a known layout of Flax Linen, found "
             f"{'a stem that may pad SAME' if is_known else 'other classes or modules'}: no tensor "
             "shows padding, pooling or the order of concatenation"
         )
@@ -311,9 +293,9 @@ def _names_in_chapter(
     }
     check_fraction({canonical: shapes[name] for name, canonical in found.items()})
     doubt = (
-        "expected a DenseNet of this package, found the layers of the chapter's network of Dive "
-        "into Deep Learning in Flax Linen: the chapter's own pads SAME in the stem's convolution "
-        "and max pooling, which is another function at most image sizes, and no tensor shows it"
+        "expected a DenseNet of this package, found the chapter's network of Dive into Deep "
+        "Learning in Flax Linen: the chapter's own pads SAME in the stem's convolution and max "
+        "pooling, which makes it another function at most image sizes, and no tensor shows it"
     )
     note = "read as the chapter's network of Dive into Deep Learning, because you said so"
     return found, [note], doubt

@@ -81,9 +81,16 @@ def save_weights(
         raise ConfigError(
             f"{path}: expected a name for a portable file, such as NEW.safetensors, found one that "
             f"ends in {ending}; for another project's format: "
-            f"formats.write({str(path)!r}, Checkpoint(spec, weights))"
+            f"formats.write({_other_name(Path(path))!r}, Checkpoint(spec, weights))"
         )
     _save(path, spec, weights, usage)
+
+
+def _other_name(path: Path) -> str:
+    """The name that a file of another project's format gets: Keras goes by the complete ending."""
+    if path.suffix.lower() not in (".h5", ".hdf5", ".keras"):
+        return str(path)
+    return str(path.with_name(f"{path.name.partition('.')[0]}.weights.h5"))
 
 
 def _save(

@@ -11,6 +11,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .._checks import floor_of_decimal
 from ..checkpoint import IMAGENET, IMAGENET_MEAN, MAY_BE_ASSUMED, Checkpoint, Usage
 from ..spec import DenseNetConfig
@@ -18,10 +21,11 @@ from ..variants import VARIANTS
 from ..weights import Weights, WeightsError, check_weights, widest
 
 IMAGENET_CLASSES = 1000
+# the stem's kernel -> whether a BatchNorm follows
 KERNELS: Mapping[tuple[int, ...], bool] = {
     (7, 7): True,
     (3, 3): False,
-}  # of the stem -> whether a BatchNorm follows
+}
 LAYER = re.compile(r"features\.denseblock(\d+)\.denselayer(\d+)\.")
 
 
@@ -62,8 +66,8 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
         norm0 = "with" if "features.norm0.weight" in shapes else "without"
         raise WeightsError(
             "features.conv0.weight: expected a stem of 7x7 with features.norm0, or of 3x3 without, "
-            f"found one of {'x'.join(map(str, stem[2:]))} {norm0} it: its stride and its pooling, "
-            "which no tensor shows, are unknown here"
+            f"found one of {'x'.join(map(str, stem[2:]))} {norm0} it: its stride and its pooling "
+            "are unknown, because no tensor shows them"
         )
     bottleneck = f"{first}.conv2.weight" in shapes
     growth_rate = shapes[f"{first}.{'conv2' if bottleneck else 'conv1'}.weight"][0]
@@ -100,11 +104,43 @@ def checkpoint_of(
     Returns:
         The checkpoint; its usage is what ``implied_usage`` assumes.
     """
+    weights, completed = with_biases(weights)
     config = recognize({name: array.shape for name, array in weights.items()}, **known)
     spec = config.resolve()
     checked = check_weights(spec, weights, widest(weights))
     usage = replace(implied_usage(config), running_variance=running_variance, source=source)
-    return Checkpoint(spec, checked, usage, tuple(notes))
+    return Checkpoint(spec, checked, usage, (*notes, *completed))
+
+
+def with_biases(weights: Weights, *, of_all: bool = False) -> tuple[Weights, list[str]]:
+    """The weights with biases of zeros where layers have none and others have some; and notes.
+
+    A classifier always gets one. Convolutions get theirs if the stem alone has one, as a stem has
+    that was exchanged for images of other channels; or, with ``of_all``, if any has one.
+    """
+    found, notes = dict(weights), []
+    kernels = [name for name, array in weights.items() if array.ndim == 4]
+    absent = [name for name in kernels if _bias(name) not in weights]
+    biased = len(kernels) - len(absent)
+    is_stem_alone = biased == 1 and "features.conv0.bias" in weights
+    if absent and biased and (of_all or is_stem_alone):
+        which = "the first" if is_stem_alone else f"{biased} of {len(kernels)}"
+        verb = "has" if biased == 1 else "have"
+        notes.append(f"of its convolutions {which} alone {verb} a bias: the others got zeros")
+        found |= {_bias(name): _zeros(weights[name]) for name in absent}
+    head = weights.get("classifier.weight")
+    if head is not None and "classifier.bias" not in weights:
+        notes.append("its classifier has no bias: it got one of zeros")
+        found["classifier.bias"] = _zeros(head)
+    return found, notes
+
+
+def _bias(name: str) -> str:
+    return f"{name.removesuffix('.weight')}.bias"
+
+
+def _zeros(kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.zeros(len(kernel), kernel.dtype)
 
 
 def implied_usage(config: DenseNetConfig) -> Usage:

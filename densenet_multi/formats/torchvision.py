@@ -19,13 +19,13 @@ from .._files import replacing
 from .._installed import framework
 from ..checkpoint import Checkpoint
 from ..spec import DenseNetConfig
-from ..weights import COUNTER, Weights, WeightsError
+from ..weights import COUNTER, WeightsError
 from . import _chapter
 from ._chapter import chapter_names
-from ._found import Found, Shapes, is_counter, layers_of, left_out, zero_biases
+from ._found import Found, Shapes, is_counter, layers_of, left_out, listed_names
 from ._heads import another_head
 from ._networks import find_network
-from ._new_first import find_new_first, old_first
+from ._new_first import old_first
 from ._notes import assumed, differences, unsaid
 from ._safetensors import (
     PORTABLE_ENTRY,
@@ -61,7 +61,7 @@ THEIRS = {  # fields that their class has fixed
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is PyTorch's zip or bare pickle, or safetensors. Flax is asked before."""
+    """Whether it is PyTorch's zip or bare pickle, or safetensors. Flax files are detected first."""
     return is_safetensors(head) or is_torch_file(path, head)
 
 
@@ -90,20 +90,14 @@ def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Check
     if (chapter := chapter_names(shapes, told.prefix)) is not None:
         found = Found(chapter, "", notes=[_chapter.NOTE, *_beside(shapes, chapter)])
     else:
-        found = find_new_first(shapes, told.prefix) or find_network(shapes, told.prefix)
+        found = find_network(shapes, told.prefix)
     for name, tensor in state.items():  # a head that cannot be read is no other head
         if isinstance(tensor, OtherTensor) and name.startswith(found.prefix):
             to_numpy(name, tensor)
     _check_fits(path, sum(state[name].nbytes for name in found.names))
     weights = {canonical: to_numpy(name, state[name]) for name, canonical in found.names.items()}
-    if with_stem_alone := _only_the_stem_has_a_bias(weights):
-        found.notes.append("of its convolutions only the first has a bias: the others got zeros")
-        weights |= with_stem_alone
     if found.new_first:
         weights = old_first(weights)
-    if found.biasless:
-        outputs = weights["classifier.weight"]
-        weights["classifier.bias"] = np.zeros(len(outputs), outputs.dtype)
     source = f"torchvision or timm: {path.name}"
     return checkpoint_of(weights, "unbiased", source, found.notes), found
 
@@ -115,15 +109,6 @@ def _beside(shapes: Shapes, chapter: Mapping[str, str]) -> list[str]:
     if layers and "classifier.weight" not in chapter.values():
         return [another_head(shapes, layers)]
     return left_out(shapes, others)
-
-
-def _only_the_stem_has_a_bias(weights: Weights) -> Weights:
-    """Biases of zeros for all other convolutions, as if they had some; none where that is not so.
-
-    A stem that was exchanged, for images of one channel for example, often has one.
-    """
-    biases = {name for name in weights if ".conv" in name and name.endswith(".bias")}
-    return zero_biases(weights) if biases == {"features.conv0.bias"} else {}
 
 
 def _check_fits(path: Path, needed: int) -> None:
@@ -144,6 +129,9 @@ def _with_more(checkpoint: Checkpoint, tree: Tree, found: Found) -> Checkpoint:
             "it is a whole model: its tensors and its layers' settings were read, and nothing was "
             "run; what its classes compute is not in the file, and assumed to be torchvision's"
         )
+        if said.hooked:
+            hooked = listed_names(said.hooked)
+            notes.append(f"its forward hooks were left out, and may change its answers: {hooked}")
         spec = replace(spec.config, **said.fields).resolve()
         usage = usage.stating(activation=said.activation)
     if names := class_names(tree, spec.config.num_classes):
@@ -160,7 +148,7 @@ def _with_assumed(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _is_torchvisions(config: DenseNetConfig) -> bool:
-    """Whether torchvision's class can be this network, with the number of classes as it is."""
+    """Whether torchvision's class can build this network, with its number of classes."""
     return bool(config.bn_size) and all(getattr(config, n) == value for n, value in THEIRS.items())
 
 
@@ -235,7 +223,7 @@ def _state_by_pytorch(path: Path) -> dict[str, Any]:
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise LookupError from error
     state = {canonical: tensors[name].float() for name, canonical in found.names.items()}
-    if found.biasless:
+    if "classifier.weight" in state and "classifier.bias" not in state:
         state["classifier.bias"] = torch.zeros(len(state["classifier.weight"]))
     return state
 

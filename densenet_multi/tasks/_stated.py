@@ -89,11 +89,11 @@ def with_outputs(
 def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
     """Class names from a list, from a file, or from a text that separates them by commas.
 
-    A file has one name in each line, all of them after their numbers or none, or is JSON: a list of
-    names, {name: index} (what PyTorch calls ``class_to_idx``, Keras ``class_indices``), {index:
-    name} (``id2label``), a ``config.json`` that has such an ``id2label``, or Keras'
-    ``imagenet_class_index.json``. A text without a comma is the path of a file, unless there is no
-    such file and the network has one output.
+    A text file has one name per line; either every line starts with its number, or none does. A
+    JSON file has a list of names, {name: index} (what PyTorch calls ``class_to_idx``, Keras
+    ``class_indices``) or {index: name} (``id2label``), or is a ``config.json`` with such an
+    ``id2label`` or Keras' ``imagenet_class_index.json``. A text without a comma is the path of a
+    file, unless there is no such file and the network has one output.
 
     Raises ``ConfigError`` where there is no such file, or a name is empty or occurs twice;
     ``OSError`` where the file cannot be read.
@@ -143,9 +143,12 @@ def _names_in(path: Path) -> list[Any]:
     if "" in lines:
         where = f"line {lines.index('') + 1} of {path}"
         raise ConfigError(f"class_names: expected a name in each line, found none in {where}")
-    numbers, _, names = zip(*(line.partition(" ") for line in lines), strict=True)
-    is_numbered = len(lines) > 1 and list(numbers) == [str(i) for i in range(len(lines))]
-    return [name.strip() for name in names] if is_numbered and all(names) else lines
+    parts = [[*line.split(maxsplit=1), ""] for line in lines]
+    names = [part[1].lstrip("-:. ") for part in parts]  # "0 - zero" as MNIST has it
+    is_numbered = len(lines) > 1 and [part[0] for part in parts] == [
+        str(i) for i in range(len(lines))
+    ]
+    return names if is_numbered and all(names) else lines
 
 
 def _is_of_imagenet(value: Any) -> bool:

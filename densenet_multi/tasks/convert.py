@@ -161,10 +161,10 @@ def convert(
 
 
 def _absent(*names: str) -> str:
-    """The end of a sentence: which libraries of these formats could be asked, were they there."""
+    """The end of a note: which libraries of these formats could be asked if installed."""
     libraries = {getattr(formats.module(name), "LIBRARY", None) for name in names} - {None}
     absent = sorted(str(each) for each in libraries if find_spec(str(each)) is None)
-    return "".join(f"; {name} could be asked, but is not installed" for name in absent)
+    return "".join(f"; {name}, which has such networks, is not installed" for name in absent)
 
 
 def _check_is_free(destination: Path, file_format: str) -> None:

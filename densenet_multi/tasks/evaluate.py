@@ -262,7 +262,7 @@ def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Intege
 
 
 def _other_names(path: Path, checkpoint: Checkpoint, class_names: tuple[str, ...]) -> str:
-    """The end of an advice about names that differ from the data's, maybe in their spelling."""
+    """The end of the advice on names that differ from the data's, perhaps only in spelling."""
     own = checkpoint.usage.class_names
     if own is None or len(own) not in (1, len(class_names)):
         return ""

@@ -165,7 +165,7 @@ def _run_in(output: Path, *, resume: bool) -> list[str]:
         )
     if resume and not found and others:
         raise RunError(
-            f"{output}: expected the folder of a run, or one that is absent or empty, found one "
+            f"{output}: expected a run folder, or one that is absent or empty, found one "
             f"with {listed(others)}; for a new run, omit resume=True"
         )
     if found and CONFIG not in found:

@@ -419,6 +419,15 @@ def test_an_array_list_that_promises_too_much_allocates_nothing(tmp_path):
         refusal(path)
 
 
+def test_what_a_user_overrides_is_not_told_as_assumed(tmp_path):
+    spec = dm.get_spec("d2l", num_classes=3)
+    path = tmp_path / "x.safetensors"
+    formats.write(path, dm.Checkpoint(spec, dm.init_weights(spec)), "torchvision")
+    assert "assumed: an epsilon of 1e-05" in formats.read(path).notes[-1]
+    read = formats.read(path, bn_eps=1e-3)
+    assert (read.notes, read.spec.config.bn_eps) == ((), 1e-3)
+
+
 # --- Stems that were changed --------------------------------------------------------------------
 
 
@@ -432,7 +441,7 @@ def test_a_stem_alone_may_have_a_bias(tmp_path, checkpoint):
     path = written(tmp_path / "x", {**checkpoint.weights, "features.conv0.bias": bias})
     read = formats.read(path)
     assert read.spec.config.conv_bias
-    assert "of its convolutions only the first has a bias: the others got zeros" in read.notes
+    assert "of its convolutions the first alone has a bias: the others got zeros" in read.notes
     mean = "features.norm0.running_mean"  # which a bias before it is subtracted from
     moved = {**checkpoint.weights, mean: checkpoint.weights[mean] - bias}
     x = images(read.spec, 33)

@@ -863,3 +863,52 @@ def test_three_hundred_damaged_files_are_refused_or_read(tmp_path, weights):
             refused -= 1
         refused += 1
     assert refused > 100
+
+
+class Conv2d(nn.Conv2d):
+    """As weight standardization has it."""
+
+
+def recast(model):
+    model.features.conv0.__class__ = Conv2d
+    return model
+
+
+def test_a_class_that_is_only_called_as_pytorchs_is_refused(tmp_path, weights):
+    _, path = saved_model(tmp_path, weights, recast)
+    with pytest.raises(
+        dm.WeightsError, match=r"conv0: expected Conv2d, found .*test_native.*Conv2d"
+    ):
+        formats.read(path)
+
+
+def test_a_softmax_over_images_beside_the_classifier_is_refused(tmp_path, weights):
+    _, path = saved_model(tmp_path, weights, put(last=nn.Softmax(dim=0)))
+    with pytest.raises(dm.WeightsError, match="last: expected"):
+        formats.read(path)
+
+
+def double(_, __, output):
+    return 2 * output
+
+
+def hooked(model):
+    model.features.register_forward_hook(double)
+    return model
+
+
+def test_forward_hooks_are_told(tmp_path, weights):
+    _, path = saved_model(tmp_path, weights, hooked)
+    notes = " ".join(formats.read(path).notes)
+    assert "its forward hooks were left out, and may change its answers: features" in notes
+
+
+def test_modules_in_a_dictionary_are_no_whole_model(tmp_path, weights):
+    model, path = saved_model(tmp_path, weights, lambda model: model)
+    parts = {"features": dict(model.features.named_children()), "classifier": model.classifier}
+    torch.save(parts, path)
+    assert "it is a whole model" not in " ".join(formats.read(path).notes)
+    parts = OrderedDict(classifier=model.classifier, features=model.features)
+    torch.save(nn.Sequential(parts), path)
+    with pytest.raises(dm.WeightsError, match="expected nothing after classifier"):
+        formats.read(path)

@@ -10,13 +10,8 @@ from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats._flax_files import nested
 from densenet_multi.formats._layouts import TO_CHANNELS_LAST
 from densenet_multi.formats._msgpack import to_msgpack
-from densenet_multi.formats._new_first import (
-    NOTE,
-    _order,
-    find_new_first,
-    names_of_new_first,
-    old_first,
-)
+from densenet_multi.formats._networks import find_network
+from densenet_multi.formats._new_first import NOTE, _order, old_first
 from densenet_multi.formats.nnx import LEAVES
 from densenet_multi.formats.recognize import checkpoint_of
 from densenet_multi.reference import _Network, relu
@@ -65,7 +60,8 @@ def test_pytorch_cifars_names_are_known(layers, around):
     expected = {f"{around}{name}": canonical for name, canonical in names(SPEC, layers).items()}
     shapes = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in expected.items()}
     shapes[f"{around}bn.num_batches_tracked"] = ()
-    assert names_of_new_first(shapes) == expected
+    found = find_network(shapes)
+    assert (found.names, found.new_first, found.notes[0]) == (expected, True, NOTE)
 
 
 def test_sorted_channels_give_the_answers_of_new_ones_first():
@@ -84,54 +80,76 @@ def test_channels_are_sorted_oldest_first():
     assert _order(3, 2, 0) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("lost", ["conv1.weight", "bn.weight", "dense"])
-def test_other_networks_are_none_of_these(lost):
-    shapes = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in names(SPEC).items()}
-    shapes = {name: shape for name, shape in shapes.items() if not name.startswith(lost)}
-    assert names_of_new_first(shapes) is None
-    assert names_of_new_first({n: info.shape for n, info in dm.tensors(SPEC).items()}) is None
-
-
 def shapes_of(around=""):
     expected = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in names(SPEC).items()}
     return {f"{around}{name}": shape for name, shape in expected.items()}
 
 
-def test_of_several_one_is_chosen_by_its_prefix():
-    file = {**shapes_of("a."), **shapes_of("b.")}
-    with pytest.raises(dm.WeightsError, match=r"found 2; choose one with\n  prefix='a\.'\n"):
-        find_new_first(file)
-    assert set(find_new_first(file, "b").names) == set(shapes_of("b."))
-    averaged = find_new_first({**shapes_of("net."), **shapes_of("net_ema.")})
-    assert set(averaged.names) == set(shapes_of("net."))
+TORCHVISIONS = {name: info.shape for name, info in dm.tensors(SPEC).items()}
 
 
-def test_what_is_beside_it_is_told():
-    found = find_new_first({**shapes_of(), "loss.weight": (4,), "best_acc": ()})
-    assert "left out, because they are no part of the network: loss.weight, best_acc" in found.notes
-    file = shapes_of()
-    del file["linear.bias"]
-    assert find_new_first(file).biasless
-    file |= {"linear2.weight": (9, 4)}
-    found = find_new_first(file)
-    assert "a head of several layers or of several heads" not in " ".join(found.notes)
-    assert "(linear2 (9, 4)); its body was read" in " ".join(found.notes)
-    assert not any("classifier" in canonical for canonical in found.names.values())
+@pytest.mark.parametrize("lost", ["conv1.weight", "bn.weight", "dense"])
+def test_other_networks_are_none_of_these(lost):
+    file = {name: shape for name, shape in shapes_of().items() if not name.startswith(lost)}
+    with pytest.raises(dm.WeightsError, match="expected a DenseNet's tensors"):
+        find_network(file)
+    assert not find_network(TORCHVISIONS).new_first
 
 
 @pytest.mark.parametrize("name", ["dense1.0.act.weight", "bn1.weight", "trans1.se.fc.bias"])
-def test_networks_with_other_layers_are_none_of_these(name):
-    shapes = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in names(SPEC).items()}
-    assert names_of_new_first(shapes)
-    assert names_of_new_first(shapes | {name: (1,)}) is None
+@pytest.mark.parametrize("around", ["", "net."])
+def test_other_layers_among_these_are_refused_by_name(around, name):
+    file = shapes_of(around) | {f"{around}{name}": (1,)}
+    with pytest.raises(dm.WeightsError, match="expected the layers of a DenseNet alone"):
+        find_network(file)
 
 
-def test_another_head_is_left_out():
-    shapes = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in names(SPEC).items()}
-    shapes["linear.weight"] = (4, 99)
-    found = names_of_new_first(shapes)
-    assert not any(canonical.startswith("classifier") for canonical in found.values())
-    assert len(found) == len(shapes) - 2
+def test_of_several_one_is_chosen_by_its_prefix():
+    file = {**shapes_of("a."), **shapes_of("b.")}
+    with pytest.raises(dm.WeightsError, match=r"found 2; choose one with\n  prefix='a\.'\n"):
+        find_network(file)
+    assert set(find_network(file, "b").names) == set(shapes_of("b."))
+    mixed = {**shapes_of("student."), **{f"teacher.{n}": s for n, s in TORCHVISIONS.items()}}
+    with pytest.raises(dm.WeightsError, match=r"found 2; choose one with"):
+        find_network(mixed)
+    assert not find_network(mixed, "teacher").new_first
+    assert find_network(mixed, "student").new_first
+
+
+@pytest.mark.parametrize(("own", "average"), [("net.", "net_ema."), ("", "ema.")])
+def test_of_weights_and_their_average_the_weights_are_read(own, average):
+    found = find_network({**shapes_of(own), **shapes_of(average)})
+    assert set(found.names) == set(shapes_of(own))
+
+
+HEADS = {
+    "another width": {"linear.weight": (4, 99)},
+    "two that fit": {"linear.weight": (3, 15), "fc.weight": (5, 15)},
+    "two layers": {"linear.0.weight": (9, 15), "linear.2.weight": (4, 9)},
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_another_head_is_told(head):
+    width = dm.tensors(SPEC)["features.norm5.weight"].shape[0]
+    body = {n: shape for n, shape in shapes_of().items() if not n.startswith("linear")}
+    found = find_network(
+        body | {n: (a, width if b == 15 else b) for n, (a, b) in HEADS[head].items()}
+    )
+    assert set(found.names) == set(body)
+    assert "its body was read, which gives features" in " ".join(found.notes)
+
+
+def test_what_is_beside_it_is_told_or_refused_as_with_torchvisions_names():
+    file = {**shapes_of("net."), "loss.weight": (4,), "best_acc": ()}
+    told = "left out, because they are no part of the network: loss.weight, best_acc"
+    assert told in find_network(file).notes
+    body = {n: shape for n, shape in shapes_of("net.").items() if "linear" not in n}
+    width = dm.tensors(SPEC)["features.norm5.weight"].shape[0]
+    outside = find_network(body | {"fc.weight": (7, width), "fc.bias": (7,)})
+    assert outside.names["fc.weight"] == "classifier.weight"
+    with pytest.raises(dm.WeightsError, match=r"^pre: expected a network that reads images itself"):
+        find_network(shapes_of("net.") | {"pre.weight": (3, 1, 1, 1)})
 
 
 def test_a_linen_network_with_these_names_is_read(tmp_path):

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 import densenet_multi as dm
 from cases import random_weights, small
 from densenet_multi import formats
-from densenet_multi.checkpoint import IMAGENET, MAY_BE_ASSUMED
+from densenet_multi.checkpoint import IMAGENET, MAY_BE_ASSUMED, names_in_order
 from densenet_multi.formats.recognize import imagenet_classes, implied_usage
 
 SPEC = small("bottleneck")  # 3 channels, 4 classes
@@ -203,3 +203,28 @@ def test_a_new_classifier_has_neither_names_nor_an_activation():
     new = formats.with_classes(dm.Checkpoint(SPEC, random_weights(SPEC), usage), 4)
     assert (new.usage.class_names, new.usage.activation) == (None, None)
     assert new.usage.assumed == ("image_size", "value_range", "mean", "std")
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [
+        (["b", "a"], ["b", "a"]),
+        ({"b": 1, "a": 0}, ["a", "b"]),
+        ({"1": "b", "0": "a"}, ["a", "b"]),
+        ({"01": "b", "00": "a"}, ["a", "b"]),
+        ({"b": 2, "a": 0}, None),
+        ({"a": [0], "b": 1}, None),
+        ({"a": 0.0, "b": 1}, None),
+        (["a", 1], None),
+        ("ab", None),
+    ],
+)
+def test_names_of_classes_are_put_in_order(found, names):
+    assert names_in_order(found) == names
+
+
+def test_what_no_index_can_be_takes_no_time():
+    deep = []
+    for _ in range(60):
+        deep = [deep, deep]
+    assert names_in_order({"a": deep, "b": 1}) is None

@@ -1305,7 +1305,7 @@ MUTANTS = [
     Mutant(
         "names are in the order of their indices",
         "checkpoint.py",
-        "[names.get(str(index)) for index in range(len(found))]",
+        "[names.get(index) for index in range(len(found))]",
         "list(names.values())",
         "tasks/test_convert.py files_that_people_have",
     ),
@@ -1838,9 +1838,9 @@ MUTANTS = [
     ),
     Mutant(
         "convolutions without a bias get one of zeros",
-        "formats/_found.py",
-        "np.zeros(len(array), array.dtype)",
-        "np.ones(len(array), array.dtype)",
+        "formats/recognize.py",
+        "np.zeros(len(kernel), kernel.dtype)",
+        "np.ones(len(kernel), kernel.dtype)",
         "formats/test_linen.py completed_with_zeros",
     ),
     Mutant(
@@ -1923,9 +1923,9 @@ MUTANTS = [
     Mutant(
         "a layer among pytorch-cifar's is not left out",
         "formats/_new_first.py",
-        "            return None\n    if further:",
-        "            pass\n    if further:",
-        "formats/test_new_first.py other_layers",
+        'elif INSIDE.match(rest) or (rest.count(".") == 1 and _is_norm(shapes, place)):',
+        "elif False:",
+        "formats/test_new_first.py refused_by_name",
     ),
     Mutant(
         "a layer among NNX' is not left out",
@@ -2188,9 +2188,9 @@ MUTANTS = [
     ),
     Mutant(
         "a stem alone may have a bias",
-        "formats/torchvision.py",
-        "        weights |= with_stem_alone",
-        "        pass",
+        "formats/recognize.py",
+        "(of_all or is_stem_alone)",
+        "of_all",
         "formats/test_formats.py stem_alone",
     ),
     Mutant(
@@ -2202,17 +2202,17 @@ MUTANTS = [
     ),
     Mutant(
         "of several networks with pytorch-cifar's names one is chosen",
-        "formats/_new_first.py",
-        "chosen(dict.fromkeys(sorted(arounds)), prefix)",
-        "chosen(dict.fromkeys(sorted(arounds)[:1]), prefix)",
+        "formats/_networks.py",
+        "        found.new_first = True",
+        "        found.new_first = prefix is None",
         "formats/test_new_first.py chosen_by_its_prefix",
     ),
     Mutant(
         "two heads beside a body with pytorch-cifar's names are told",
-        "formats/_new_first.py",
-        "    if further:",
-        "    if False:",
-        "formats/test_new_first.py beside_it",
+        "formats/_heads.py",
+        "    if len(fitting) == 1:  # another",
+        "    if False:  # another",
+        "formats/test_new_first.py another_head_is_told",
     ),
     Mutant(
         "weights in the folders of a folder are named",
@@ -2241,6 +2241,48 @@ MUTANTS = [
         "    if _is_torchvisions(checkpoint.spec.config):",
         "    if True:",
         "formats/test_formats.py unless_they_are_torchvisions",
+    ),
+    Mutant(
+        "a class that is only called as PyTorch's is refused",
+        "formats/_torch/whole.py",
+        "        if kinds and (kind not in kinds or is_own):",
+        "        if kinds and kind not in kinds:",
+        "formats/test_native_torch_formats.py called_as",
+    ),
+    Mutant(
+        "a softmax over images beside the classifier is refused",
+        "formats/_torch/whole.py",
+        "item.kind in OUTPUTS and _is_over_classes(item):",
+        "item.kind in OUTPUTS:",
+        "formats/test_native_torch_formats.py over_images_beside",
+    ),
+    Mutant(
+        "forward hooks are told",
+        "formats/torchvision.py",
+        "        if said.hooked:",
+        "        if False:",
+        "formats/test_native_torch_formats.py hooks",
+    ),
+    Mutant(
+        "modules without one around them are no whole model",
+        "formats/_torch/whole.py",
+        "model.shown() if model.body.issubset(model.root.layers) else None",
+        "model.shown()",
+        "formats/test_native_torch_formats.py in_a_dictionary",
+    ),
+    Mutant(
+        "what no index can be is none",
+        "checkpoint.py",
+        "for index, name in pairs if _is_index(index)}",
+        "for index, name in pairs}",
+        "formats/test_usage.py in_order",
+    ),
+    Mutant(
+        "what a user overrides is not told as assumed",
+        "formats/__init__.py",
+        "not (overrides and note.startswith(ASSUMED))",
+        "True",
+        "formats/test_formats.py overrides",
     ),
     Mutant(
         "a ResNet is called one",
@@ -2589,7 +2631,7 @@ MUTANTS = [
     Mutant(
         "keras declared: what is before the network is refused with how",
         "formats/_keras/declared.py",
-        'raise WeightsError(f"{error}. {alone}" if walk.at else str(error)) from None',
+        'raise WeightsError(f"{error}. {alone}") from None',
         "raise",
         "formats/test_keras_declared.py what_is_before_the_network_is_refused_with_how",
     ),
@@ -3056,13 +3098,6 @@ MUTANTS = [
         "formats/test_networks.py attention_inside",
     ),
     Mutant(
-        "networks: without a bias",
-        "formats/_heads.py",
-        '    found.biasless = "bias" not in leaves',
-        "    found.biasless = False",
-        "formats/test_networks.py without_a_bias",
-    ),
-    Mutant(
         "networks: volumes",
         "formats/_networks.py",
         'DIMENSIONS = {3: "1D", 5: "3D"}',
@@ -3156,7 +3191,7 @@ MUTANTS = [
     Mutant(
         "whole torch models: class of a layer",
         "formats/_torch/whole.py",
-        "        if kinds and kind_of(module) not in kinds:",
+        "        if kinds and (kind not in kinds or is_own):",
         "        if False:",
         "formats/test_native_torch_formats.py another_function",
     ),
@@ -3310,7 +3345,7 @@ MUTANTS = [
     Mutant(
         "whole torch models: over images",
         "formats/_torch/whole.py",
-        "or dim not in (None, 1, -1):\n",
+        "or not _is_over_classes(item):\n",
         "or False:\n",
         "formats/test_native_torch_formats.py another_function",
     ),
@@ -3359,7 +3394,7 @@ MUTANTS = [
     Mutant(
         "whole torch models: follows the classifier",
         "formats/_torch/whole.py",
-        "        return Shown(self.fields, next(iter(meant), None))",
+        "        return Shown(self.fields, next(iter(meant), None), hooked)",
         "        return Shown(self.fields)",
         "formats/test_native_torch_formats.py follows_the_classifier",
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._checks import listed
 from ...weights import WeightsError
 from .._chapter import pads_same
 from .found import Declared
@@ -59,8 +60,10 @@ def declared_network(graph: Graph) -> Declared:
         walk.follow(graph)
         found.alone = _part_alone(graph, None)
     except WeightsError as error:
-        alone = {"body": NEXT, "": ""}.get(walk.at) or _part_alone(graph, walk.last)
-        raise WeightsError(f"{error}. {alone}" if walk.at else str(error)) from None
+        if not walk.at:
+            raise
+        alone = NEXT if walk.at == "body" else _part_alone(graph, walk.last)
+        raise WeightsError(f"{error}. {alone}") from None
     except DAMAGE as error:
         raise WeightsError(
             f"expected a model's declaration, found a damaged one ({error!r:.80})"
@@ -76,7 +79,7 @@ def declared_network(graph: Graph) -> Declared:
 
 
 def before_network(declared: Declared, images: Layer) -> Layer:
-    """Follow what prepares pixels, up to the layer before the network, and note it."""
+    """Record the layers that prepare pixels; return the last layer before the network."""
     shape = images.config.get("batch_shape") or images.config.get("batch_input_shape")
     _read_size(declared, images, shape)
     layer = images
@@ -85,7 +88,7 @@ def before_network(declared: Declared, images: Layer) -> Layer:
         if [set(join.reads) for join in joins] == [{layer}]:
             raise WeightsError(
                 f"{layer.readers[0]}: expected the images themselves, found their channels "
-                "repeated: the part after this layer, converted with in_channels=1, is the same"
+                "repeated: the part after it, converted with in_channels=1, is the same function"
             )
         following = only_reader(layer)
         if following.kind in SCALING:
@@ -110,7 +113,7 @@ def _read_size(declared: Declared, layer: Layer, shape: Any) -> None:
         raise WeightsError(f"{layer}: expected images (N, H, W, C), found shape {shape}")
     if shape[1] != shape[2] and None not in shape[1:3]:
         declared.notes.append(
-            f"it is declared for images of {shape[1]}x{shape[2]}; this package's are square"
+            f"it is declared for {shape[1]}x{shape[2]} images; this package uses square images"
         )
     elif shape[1] and shape[2]:
         declared.image_size = int(shape[1])
@@ -121,20 +124,20 @@ def notes_of_classes(graph: Graph) -> list[str]:
     if not graph.own:
         return []
     note = (
-        f"its model is of a class of its own ({', '.join(graph.own[:3])}), which may compute "
+        f"its model is of a class of its own ({listed(graph.own)}), which may compute "
         "something else than its layers declare; it was read as they declare"
     )
     return [note]
 
 
 def _part_alone(graph: Graph, last: Layer | None) -> str:
-    """What to type next: how Keras saves the network without what is before it, or after it.
+    """What to type next: how Keras saves the network without the layers before or after it.
 
     ``last`` is the network's last ReLU, where it was found.
     """
     if last is not None:
         part = f"keras.Model({typed(last.path[:-1])}.input, {typed(last.path)}.output)"
-        return f"What is before it can be saved alone, and gives features: {SAVE.format(part)}"
+        return f"The part before it can be saved alone, and gives features: {SAVE.format(part)}"
     stems = [la for la in graph.layers if la.kind == "Conv2D" and kernel_of(la) != [1, 1]]
     stem = next((la for la in stems if kernel_of(la) == [7, 7]), stems[0] if stems else None)
     if stem is None or not stem.reads:
@@ -218,7 +221,7 @@ class _Walk:
                 pools["avg" if pool.kind.startswith("Average") else "max"] = pool
                 if len(pools) > 1:
                     raise WeightsError(
-                        f"{pool}: expected the same pooling in all transitions, found another than "
+                        f"{pool}: expected the same pooling in all transitions, found one unlike "
                         f"{next(iter(pools.values()))}: {OTHER}"
                     )
                 x = self._past_drops(following if averaged else pool)
@@ -362,7 +365,7 @@ class _Walk:
                 )
 
     def _same_width(self) -> None:
-        """Biases and growth rate, of which one configuration has one for all layers."""
+        """Check use_bias and growth rate: a configuration has one value of each for all layers."""
         first: dict[str, Layer] = {}
         for place, layer in self.declared.layers.items():
             if layer.kind != "Conv2D":
@@ -386,15 +389,15 @@ class _Walk:
             values = {layer.config.get(option, usual): layer for layer in norms}
             fields[name] = next(iter(values))
             if len(values) > 1:
-                listed = ", ".join(map(str, values))
+                all_values = ", ".join(map(str, values))
                 if name == "bn_eps":
                     raise WeightsError(
                         f"{list(values.values())[-1]}: expected the {option} of the other "
-                        f"BatchNormalizations, found {listed}: {OTHER}"
+                        f"BatchNormalizations, found {all_values}: {OTHER}"
                     )
                 notes.append(
                     f"its BatchNormalizations have different momentums, which matter in training "
-                    f"alone: {listed}; the first was taken"
+                    f"alone: {all_values}; the first was taken"
                 )
         if len(self.drops) == 1:
             (fields["drop_rate"],) = self.drops

@@ -62,7 +62,7 @@ def read_weights(
 
     A tensor of no DenseNet keeps its own name. The only linear layer that fits is the classifier;
     other heads are left out. ``canonical`` gives the canonical name of a layer that has a name in
-    the file; None: unknown. Where it knows none, the numbers of the names that Keras gives decide
+    the file; None: unknown. If it knows none of them, the numbers in Keras' default names decide
     (``conv2d_12``).
     """
     numbered: dict[str, dict[str, npt.NDArray[np.floating]]] = {}
@@ -98,7 +98,7 @@ def _named(parts: tuple[str, ...], canonical: Callable[[str], str | None]) -> st
 
 
 def _place_by_name(parts: tuple[str, ...]) -> str | None:
-    """The place of a layer in an older file that has the name which Keras gives; None: another."""
+    """The place of a layer with Keras' default name in an older file; None: another name."""
     if _class_in("".join(parts[-1:])) not in LEAVES:
         return None
     outer = parts[:-1]

@@ -256,7 +256,7 @@ def _ordered(start: Layer, layers: list[Layer]) -> list[Layer]:
 
 
 def typed(path: Iterable[str]) -> str:
-    """A layer of a model, as it is typed in Keras."""
+    """The Keras expression for a layer of a model."""
     return "model" + "".join(f".get_layer({name!r})" for name in path)
 
 

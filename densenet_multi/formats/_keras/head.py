@@ -75,8 +75,8 @@ def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
     side = f"images of {declared.image_size}x{declared.image_size}, for which it is declared"
     if pool.kind == "Flatten" and size == 1:
         declared.notes.append(
-            f"its {pool} reads a map of 1x1, of which this package's pooling changes nothing: it "
-            f"is the same for {side}"
+            f"its {pool} reads a map of 1x1, which this package's pooling leaves unchanged: it is "
+            f"the same for {side}"
         )
         return "avg"
     if pool.kind in POOLS:
@@ -96,8 +96,8 @@ def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
                 f"{window}{how}: {OTHER}"
             )
         declared.notes.append(
-            f"its pooling {pool} is of fixed size, this package's over the whole map: it is the "
-            f"same for {side}"
+            f"its pooling {pool} is of fixed size, this package's covers the complete map: it is "
+            f"the same for {side}"
         )
         return POOLS[pool.kind]
     raise WeightsError(
@@ -122,9 +122,9 @@ def chain(layer: Layer) -> list[Layer]:
 def activation_after(
     read: Layer, following: Sequence[Layer], dense: Sequence[Layer], *, logits: bool = False
 ) -> str | None:
-    """What follows the only Dense; None: this is another head, or there is none to speak of.
+    """The activation after the only Dense; None: another kind of head, or no known activation.
 
-    A softmax is one over all outputs only where they are on its axis, and not in groups.
+    A softmax counts only if all outputs are on its axis, not in groups.
 
     Arguments:
         read: the layer that the following ones read: a pooling, or a network.

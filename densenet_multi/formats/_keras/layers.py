@@ -138,7 +138,7 @@ def check_norm(layer: Layer) -> Layer:
 
 
 def check_cast(layer: Layer) -> None:
-    """Refuse a cast to numbers that are no pixels any more."""
+    """Refuse a cast of the pixels to anything but float32 or float64."""
     given = [value for value in layer.given if isinstance(value, str) and value != READ]
     found = given[0] if given else layer.config.get("dtype")
     if found not in ("float32", "float64"):

@@ -2,8 +2,8 @@
 
 Their groups are named by attributes, ``features/conv0/vars/0``, and a complete model's declaration
 holds its specification. A legacy ``.h5`` only numbers the layers, in the order in which they are
-made, which is the manifest's. One may be a layer of another model, after layers that prepare
-pixels, and before an activation or a classifier.
+made, which is the manifest's. The model may itself be a layer of another model, after layers that
+prepare pixels, and before an activation or a classifier.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def own_config(declared: Any) -> DenseNetConfig | None:
 
 
 def own_groups(path: Path) -> list[str]:
-    """The groups of a Keras file in which names are this package's attributes; "": the file."""
+    """The groups of a Keras file that have this package's attribute names; "": the file itself."""
     first = "features/conv0/vars"
     with path.open("rb") as file:
         head = file.read(len(MAGIC))
@@ -121,7 +121,7 @@ def own_layer(graph: Graph) -> tuple[Layer, DenseNetConfig] | None:
 def declared_around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declared:
     """What another model's layers do before and after this package's model.
 
-    Raises ``WeightsError`` where that is more than to prepare pixels, to classify features, and an
+    Raises ``WeightsError`` if they do more than prepare pixels, classify features and apply an
     activation.
     """
     try:

@@ -93,7 +93,7 @@ def check_axis(layer: Layer) -> None:
     if layer.kind == "Normalization" and axis not in AXES:
         raise WeightsError(
             f"{layer}: expected a mean for each channel (axis -1) or for all (axis None), found "
-            f"those of axis {axis}: no usage of this package says what this layer does"
+            f"those of axis {axis}: no usage of this package can express this layer"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a PyTorch file says beside its tensors: the names of classes, and modules."""
+"""What a PyTorch file holds besides its tensors: class names and modules."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ SEQUENCES = (  # classes whose children run one after the other, in their order
 CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")  # PyTorch's own
 WITHOUT_EFFECT = ("Identity", "Flatten", "DropPath", "DropBlock2d")  # and every kind of dropout
 REPLACE = "; if it changes no answer, put torch.nn.Identity() in its place and save the model again"
-ANOTHER = ": the same weights would be another function, which no DenseNet of this package is"
+ANOTHER = ": the same weights would compute a function that no DenseNet of this package computes"
 
 
 @dataclass(eq=False)
@@ -45,7 +45,7 @@ class Item:
 
     @property
     def is_without_effect(self) -> bool:
-        """Whether it gives in evaluation what it is given."""
+        """Whether it returns its input unchanged in inference."""
         if self.is_stock and self.kind in CONTAINERS and not self.learns:
             return all(item.is_without_effect for item in self.inside)
         return self.kind in WITHOUT_EFFECT or "Dropout" in self.kind
@@ -74,14 +74,14 @@ def unlike(item: Item, relu: str, pool: str) -> WeightsError:
 
 
 def in_order(item: Item) -> list[Item]:
-    """What it runs, one after the other: itself, or its children where PyTorch's class does so."""
+    """The module, or its children in order if its class is known to run them in sequence."""
     if item.module.name not in SEQUENCES or item.is_without_effect:
         return [item]
     return [each for child in item.inside for each in in_order(child)]
 
 
 def loose(item: Item) -> list[Item]:
-    """It, or what is in it where it is a container of PyTorch's without tensors."""
+    """The module, or its contents if it is a PyTorch container without tensors."""
     is_container = item.is_stock and item.kind in CONTAINERS
     if not is_container or item.learns or item.is_without_effect:
         return [item]

@@ -1,4 +1,4 @@
-"""What the modules of a whole PyTorch model show, and no tensor does; each of them is checked."""
+"""Check all modules of a whole PyTorch model, and read from them what no tensor shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ OUTPUTS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "softmax"}
 BESIDE = ("torch.nn.modules.loss.", "torch.nn.modules.distance.", "torchmetrics.")
 OWN_MAXIMUM = "densenet_multi.torch.layers.global_max_pool"
 MOST_DEEP = 100  # modules within modules
-KINDS = {  # classes that compute what a layer does; another one may pad, scale or normalize else
+KNOWN = ("torch.nn.", "timm.", "apex.")  # in which a class is the one that its name says
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+KINDS = {  # classes that compute what a layer does; others may pad, scale or normalize differently
     ConvSpec: ("Conv2d",),
     BatchNormSpec: ("BatchNorm2d", "SyncBatchNorm", "BatchNormAct2d"),  # the last is timm's
     LinearSpec: ("Linear", "NonDynamicallyQuantizableLinear"),
@@ -33,10 +35,12 @@ class Shown:
     Attributes:
         fields: of ``DenseNetConfig``.
         activation: what follows the classifier, as a usage has it; None where nothing does.
+        hooked: the names of modules with forward hooks, which may change what these return.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
     activation: str | None = None
+    hooked: list[str] = field(default_factory=list)
 
 
 def shown_by_modules(
@@ -44,12 +48,12 @@ def shown_by_modules(
 ) -> Shown | None:
     """What the whole model around a network shows; None where its tensors are in no module.
 
-    A file has a module's class and attributes, not what it computes. So PyTorch's own classes are
-    known, and each of them has to be what this package builds at that place, something without
-    effect in evaluation, or what a field or an activation expresses. Of another class only its
-    children are known, and not the order in which it calls them.
+    A file stores a module's class and attributes, not what it computes. A module of one of
+    PyTorch's own classes must be what this package builds at that place, have no effect in
+    inference, or be something that a field or an activation expresses. Of any other class, only
+    the children are known, not the order in which it calls them.
 
-    Raises ``WeightsError``, which names the module, where it is anything else.
+    Raises ``WeightsError``, which names the module, if it is anything else.
 
     Arguments:
         modules: {name in the file: module}.
@@ -61,7 +65,8 @@ def shown_by_modules(
     }
     if places["features.conv0"] not in modules:
         return None
-    return _Model(modules, places, spec).shown()
+    model = _Model(modules, places, spec)
+    return model.shown() if model.body.issubset(model.root.layers) else None
 
 
 class _Model:
@@ -82,7 +87,8 @@ class _Model:
         self.outputs: dict[str, str] = {}  # {name: kind} that run after it
         self.loose: dict[str, str] = {}  # {name: kind} that may run after it
         self.root = self._root()
-        self.container = [i for i in self.root.within() if self.body.issubset(i.layers)][-1]
+        complete = [item for item in self.root.within() if self.body.issubset(item.layers)]
+        self.container = complete[-1] if complete else self.root
 
     def shown(self) -> Shown:
         for canonical, layer in layers(self.spec):
@@ -93,19 +99,25 @@ class _Model:
         self._same_activations()
         if len(set(self.pools.values())) > 1 and self.spec.classifier:
             raise WeightsError(
-                f"expected one global pooling, found {', '.join(self.pools)}: which of them is "
-                "before the classifier is not in the file; delete the other and save the model "
-                "again"
+                f"expected one global pooling, found {', '.join(self.pools)}: the file does "
+                "not show which of them precedes the classifier; delete the other and save the "
+                "model again"
             )
         if set(self.pools.values()) == {"max"}:
             self.fields["global_pool"] = "max"
         outputs = self.loose | self.outputs
         if len(meant := set(outputs.values())) > 1:
             raise WeightsError(
-                f"expected one activation after the classifier, found {', '.join(outputs)}: which "
-                "of them it is is not in the file; delete the other and save the model again"
+                f"expected one activation after the classifier, found {', '.join(outputs)}: the "
+                "file does not show which of them is used; delete the other and save the model "
+                "again"
             )
-        return Shown(self.fields, next(iter(meant), None))
+        hooked = [
+            item.name or "the model"
+            for item in self.root.within()
+            if any(item.module.attributes.get(hooks) for hooks in HOOKS)
+        ]
+        return Shown(self.fields, next(iter(meant), None), hooked)
 
     # --- The tree -------------------------------------------------------------------------------
 
@@ -157,10 +169,12 @@ class _Model:
     def _layer(self, name: str, module: StandIn, layer: object) -> None:
         """Check a layer's class and settings, and keep what it shows."""
         kinds = next((kinds for spec, kinds in KINDS.items() if isinstance(layer, spec)), ())
-        if kinds and kind_of(module) not in kinds:
+        kind = kind_of(module)
+        is_own = kind in kinds[:1] and not module.name.startswith(KNOWN)  # called as PyTorch's
+        if kinds and (kind not in kinds or is_own):
+            found = module.name if is_own else kind
             raise WeightsError(
-                f"{name}: expected {kinds[0]}, found {kind_of(module)}: what that computes is "
-                "not in the file"
+                f"{name}: expected {kinds[0]}, found {found}: what that computes is not in the file"
             )
         if isinstance(layer, ConvSpec):
             expect(name, module, stride=layer.stride, padding=layer.padding, dilation=1, groups=1)
@@ -192,15 +206,16 @@ class _Model:
             self._inside(items[i])
 
     def _between(self, before: Item | None, after: Item | None, items: Sequence[Item]) -> None:
-        """Check what runs between two modules with layers, or at an end.
+        """Check what runs between two modules with layers, before the first or after the last.
 
-        Where both are layers, or in dense blocks, nothing else can run there: what the network has
-        there has to be among the items.
+        If both are layers, or in dense blocks, nothing but the items can run there, so they must
+        include what the network has there.
         """
         if before and after and min(after.layers) != max(before.layers) + 1:
+            following = [*self.order, "nothing"][max(before.layers) + 1]
             raise WeightsError(
-                f"{after.name}: expected {self.order[max(before.layers) + 1]} after {before.name}, "
-                f"found {self.order[min(after.layers)]}"
+                f"{after.name}: expected {following} after {before.name}, found "
+                f"{self.order[min(after.layers)]}"
             )
         at = max(before.layers) if before else min(after.layers) - 1 if after else -1
         layer = self.order[at] if at >= 0 else ""
@@ -224,7 +239,7 @@ class _Model:
     def _after(
         self, layer: str, before: Item | None, items: Sequence[Item], *, is_complete: bool
     ) -> tuple[bool, bool]:
-        """Whether a ReLU and a pooling are among what runs after a layer, and nothing else is."""
+        """Whether a ReLU and a pooling run after a layer; refuse anything else that does."""
         relu, pool = self._expected(layer)
         has_relu = before is not None and before.kind == "BatchNormAct2d"
         has_pool = False
@@ -286,8 +301,8 @@ class _Model:
         kind = POOLS[item.kind]
         if self.fields.setdefault("transition_pool", kind) != kind:
             raise WeightsError(
-                f"{item.name}: expected the pooling of the other transitions, "
-                f"{self.fields['transition_pool']}, found {kind}"
+                f"{item.name}: expected the pooling of the other transitions "
+                f"({self.fields['transition_pool']}), found {kind}"
             )
         expect(item.name, item.module, kernel_size=2, stride=2, padding=0)
         expect(item.name, item.module, dilation=1, ceil_mode=False, divisor_override=None)
@@ -310,9 +325,9 @@ class _Model:
         for item in items:
             if item.is_without_effect:
                 continue
-            dim = item.module.attributes.get("dim")
-            if not item.is_stock or item.kind not in OUTPUTS or dim not in (None, 1, -1):
-                found = item.kind if dim in (None, 1, -1) else f"{item.kind} over dim {dim}"
+            if not item.is_stock or item.kind not in OUTPUTS or not _is_over_classes(item):
+                dim = item.module.attributes.get("dim")
+                found = item.kind if _is_over_classes(item) else f"{item.kind} over dim {dim}"
             elif self.outputs:
                 found = ", ".join([*self.outputs, item.name])
             else:
@@ -343,7 +358,7 @@ class _Model:
             self.pools[f"{parent.name}.global_pool".lstrip(".")] = "max"
 
     def _beside(self, item: Item, parent: Item) -> None:
-        """Check a module without layers among others that have some, or in one that is a layer."""
+        """Check a module without layers that is beside modules with layers, or inside a layer."""
         stage = ".".join(self._stages(parent))
         if item.is_without_effect:
             self._placeholder(item, parent)
@@ -384,9 +399,9 @@ class _Model:
         word = f"{item.key} {item.kind}".lower()
         if item.module.name.startswith(BESIDE) or "loss" in word or "criterion" in word:
             return
-        if not self.spec.classifier:  # features of a body: a note told that another head follows
+        if not self.spec.classifier:  # a body's features: a note reports the other head
             return
-        if item.is_stock and item.kind in OUTPUTS:
+        if item.is_stock and item.kind in OUTPUTS and _is_over_classes(item):
             self.loose[item.name] = OUTPUTS[item.kind]
         elif item.is_activation or not item.learns or "pool" in word or "gem" in word:
             raise unlike(item, "ReLU", "AdaptiveAvgPool2d or AdaptiveMaxPool2d")
@@ -402,7 +417,7 @@ class _Model:
         return is_more or any(self.body.issubset(child.layers) for child in item.inside)
 
     def _until_another_head(self, items: Sequence[Item]) -> list[Item]:
-        """Those that make features of maps, where a head follows that is none of this package's."""
+        """The items that turn maps into features, up to a head that this package does not have."""
         kinds = (*GLOBAL_POOLS, "AvgPool2d", "ReLU")
         inside = f"{self.container.name}." if self.container.name else ""
         for i, item in enumerate(items):
@@ -413,7 +428,7 @@ class _Model:
         return list(items)
 
     def _same_activations(self) -> None:
-        """Check that all dense layers have as many ReLUs, and all transitions."""
+        """Check that all dense layers have the same number of ReLUs, and all transitions too."""
         innermost = {tuple(item.layers): item for item in self.root.within()}
         units: dict[str, list[int]] = {}
         for i, name in enumerate(self.order):
@@ -428,3 +443,7 @@ class _Model:
                         f"{item.name}: expected as many ReLUs as other {kind} have, "
                         f"{max(counts.values())}, found {count}{ANOTHER}"
                     )
+
+
+def _is_over_classes(item: Item) -> bool:
+    return item.module.attributes.get("dim") in (None, 1, -1)
