@@ -31,6 +31,8 @@ class ExistingPath(click.Path):
         """A ``Path``."""
         if os.path.islink(value) and not os.path.exists(value):  # noqa: PTH110, PTH114  # no errors
             self.fail(f"{value} is a broken link, to {Path(value).readlink()}", param, ctx)
+        if not self.dir_okay and Path(value).is_dir():
+            self.fail(f"{value} is a folder; expected a file, such as one in it", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -57,8 +59,9 @@ class NewEntry(NewPath):
         """A ``Path``."""
         path = super().convert(value, param, ctx)
         if not path.parent.is_dir():
+            found = "a file" if path.parent.exists() else "none"
             self.fail(
-                f"{path}: expected a folder that exists, found none: {path.parent}", param, ctx
+                f"{path}: expected a folder that exists, found {found}: {path.parent}", param, ctx
             )
         if not path.name:
             self.fail(f"{value}: expected the name of a new file, found a folder", param, ctx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def find(name: str) -> tuple[str, str]:
         if found.name.endswith((".tar.gz", ".tgz", ".tar")) and "cifar" in found.name.lower():
             return "cifar10", str(found)
         raise bad("data", name, "a folder of images (unpack an archive first)")
-    if not colon and len(Path(name).parts) > 1:
+    if not colon and (os.sep in name or name.startswith(".")):
         raise bad("data", name, "a folder that exists")
     check_names("data", [name], NAMES.values())
     raise AssertionError(name)  # which is none of NAMES

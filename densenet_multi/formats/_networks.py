@@ -207,8 +207,9 @@ def chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list[
     entries = [around for around, words in averages.items() if not words]
     if len(entries) == 1:
         return entries[0], [
-            f"the entry {words[0]!r}, an average of these weights, was left out"
-            for words in averages.values()
+            f"the entry {words[0]!r}, an average of these weights, was left out; "
+            f"prefix={shown[around]!r} reads it"
+            for around, words in averages.items()
             if words
         ]
     listed = "\n  ".join(f"prefix={p!r}" for p in shown.values())

@@ -47,13 +47,14 @@ class Stopped(KeyboardInterrupt):
 def claimed(path: Path) -> Iterator[None]:
     """Lock the folder, created if missing, for this process. Raises ``RunError``, ``OSError``.
 
-    The lock dies with its process; half-written files that it left are deleted here. Folders that
-    were created here, and are empty at the end, are removed.
+    The lock dies with its process; half-written files that it left are deleted here. Where
+    no run began meanwhile, the lock and the folders that were created here are removed.
     """
     import fcntl  # not on every system
 
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
+    is_new = not (path / LOCK).exists()
     with (path / LOCK).open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,10 +69,10 @@ def claimed(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if created and list(path.iterdir()) == [path / LOCK]:  # the run never began
-                (path / LOCK).unlink()
+            if is_new and not any((path / name).exists() for name in (CONFIG, STATE, REPORT)):
+                (path / LOCK).unlink()  # the run never began
                 for folder in created:
-                    with suppress(OSError):  # another process uses it
+                    with suppress(OSError):  # it is not empty
                         folder.rmdir()
 
 

@@ -2098,7 +2098,7 @@ MUTANTS = [
     Mutant(
         "a run that never began leaves no folder",
         "training/run_folder.py",
-        "if created and list(path.iterdir()) == [path / LOCK]:",
+        "if is_new and not any((path / name).exists() for name in (CONFIG, STATE, REPORT)):",
         "if False:",
         "training/test_run_folder.py never_began",
     ),
