@@ -628,7 +628,7 @@ def test_weights_alone_of_this_packages_model_inside_another_are_read_with_a_not
     outer.save_weights(tmp_path / "x.weights.h5")
     checkpoint = formats.read(tmp_path / "x.weights.h5", bn_eps=spec.config.bn_eps)
     assert "inside another one, at layers/dense_net/; what is around it" in checkpoint.notes[0]
-    assert "an epsilon of 1e-05" in checkpoint.notes[1]
+    assert len(checkpoint.notes) == 1  # the epsilon was given
     for tensor, array in weights.items():
         np.testing.assert_array_equal(checkpoint.weights[tensor], array, err_msg=tensor)
     around(model, L.Dense(2)).save_weights(tmp_path / "y.weights.h5")
