@@ -2210,8 +2210,8 @@ MUTANTS = [
     Mutant(
         "two heads beside a body with pytorch-cifar's names are told",
         "formats/_heads.py",
-        "    if len(fitting) == 1:  # another",
-        "    if False:  # another",
+        "    if len(layers) == 1 and fitting and not",
+        "    if fitting and not",
         "formats/test_new_first.py another_head_is_told",
     ),
     Mutant(
