@@ -59,11 +59,12 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     if any(IN_CHAPTER.fullmatch(name) for name in shapes):
         names, notes, doubt = _names_in_chapter(shapes)
         more = "padding and average pooling as in this package"
-    elif (cifars := in_words(shapes)) or any(IN_BODY.fullmatch(name) for name in shapes):
+    elif any(IN_BODY.fullmatch(name) for name in shapes) or in_words(shapes):
         network = find_network(shapes, inner)
         names, notes, is_new_first = network.names, network.notes, network.new_first
         more = "padding and average pooling as in torchvision"
-        more = "ReLU, and average pooling in transitions" if cifars else more
+        if is_new_first:
+            more = "ReLU, and average pooling in transitions"
     else:
         names, notes, doubt = _numbered_names(shapes)
         more = "ReLU, average pooling in transitions, and old channels before new ones"

@@ -218,8 +218,7 @@ def _state_by_pytorch(path: Path) -> dict[str, Any]:
             bare = is_safetensors(file.read(512))
         tree = load_file(path) if bare else torch.load(path, map_location="cpu", weights_only=True)
         tensors = dict(_tensors_below(tree, torch.Tensor))
-        shapes = {n: tuple(t.shape) for n, t in tensors.items() if not n.endswith(COUNTER)}
-        found = find_network(shapes)
+        found = find_network({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise LookupError from error
     state = {canonical: tensors[name].float() for name, canonical in found.names.items()}

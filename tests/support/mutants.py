@@ -3505,9 +3505,9 @@ MUTANTS = [
     ),
     Mutant(
         "torchvision's model is given what PyTorch reads, without its counters",
-        "formats/torchvision.py",
-        " if not n.endswith(COUNTER)",
-        "",
+        "formats/_networks.py",
+        " if not is_counter(name)}",
+        "}",
         "formats/test_native_torch_formats.py librarys_model_gets",
     ),
     Mutant(

@@ -38,13 +38,13 @@ from ..._pickles import (
     shown,
 )
 from ...weights import COUNTER, WeightsError
+from .._found import LEAVES
 from .._limits import check_size
 from .._safetensors import from_bfloat16, to_float
 from .._zips import entries_of, names_in_zip
 
 Tree = list[tuple[tuple[str, ...], Any]]  # (path, object) of everything in a file
 OF_MODULES = ("_parameters", "_buffers", "_modules")  # in paths through whole modules
-OF_WEIGHTS = ("weight", "bias", "running_mean", "running_var")
 Order = Literal["<", ">"]
 File: TypeAlias = io.BufferedReader | io.BytesIO
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of a file before 1.6
@@ -231,7 +231,7 @@ def tensors_in(tree: Tree) -> dict[str, Any]:
             if tensor is None or (path and path[-1].endswith(COUNTER)):
                 continue
             name = ".".join(key for key in path if key not in OF_MODULES)
-            is_named = name.rpartition(".")[2] in OF_WEIGHTS
+            is_named = name.rpartition(".")[2] in LEAVES
             if isinstance(tensor, OtherTensor) or _is_float(tensor):
                 found[name] = tensor
             elif is_named:
