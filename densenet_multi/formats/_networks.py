@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping
 
 from .._checks import listed
 from ..weights import WeightsError
-from . import _new_first
 from ._found import (
     LEAVES,
     Found,
@@ -29,6 +28,7 @@ from ._found import (
     width_of,
 )
 from ._heads import find_classifier
+from ._other_names import in_words
 from ._told import unknown_prefix
 
 OF_TIMM = re.compile(  # features_only=True joins the names of body and part
@@ -75,22 +75,22 @@ def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
     """
     given: dict[str, str] = {}
     shapes = {name: shape for name, shape in shapes.items() if not is_counter(name)}
-    numbered, new_first = _in_words(shapes), _new_first.in_words(shapes)
-    in_words = numbered | new_first
+    numbered, theirs = _words_of_numbers(shapes), in_words(shapes)
+    words = numbered | {name: word for name, (word, _) in theirs.items()}
     for name in shapes:
-        plain = OF_TIMM.sub("features.", WRAPPERS.sub("", in_words.get(name, name)))
+        plain = OF_TIMM.sub("features.", WRAPPERS.sub("", words.get(name, name)))
         if plain in given:
             raise WeightsError(f"{name}: found twice, as {given[plain]} too")
         given[plain] = name
     found = _find({plain: shapes[name] for plain, name in given.items()}, prefix)
     found.names = {given[plain]: canonical for plain, canonical in found.names.items()}
-    if any(name in new_first for name in found.names):
-        found.new_first = True
-        found.notes.insert(0, _new_first.NOTE)
+    for whose in {theirs[name][1] for name in found.names if name in theirs}:
+        found.new_first = whose.new_first
+        found.notes.insert(0, whose.note)
     if any(name in numbered for name in found.names):
         found.notes.append("its layers have numbers for names, and were read in that order")
-    words = sorted({word for name in found.names for word in WRAPPERS.findall(name)})
-    found.notes += [f"{word!r}, a wrapper of PyTorch, was taken off the names" for word in words]
+    wrappers = sorted({word for name in found.names for word in WRAPPERS.findall(name)})
+    found.notes += [f"{word!r}, a wrapper of PyTorch, was taken off the names" for word in wrappers]
     return found
 
 
@@ -134,7 +134,7 @@ _EXPECTED = (
 )
 
 
-def _in_words(shapes: Shapes) -> dict[str, str]:
+def _words_of_numbers(shapes: Shapes) -> dict[str, str]:
     """{name: the same with torchvision's words} of bodies whose children are only numbered."""
     if any("denseblock" in name for name in shapes):
         return {}

@@ -28,8 +28,9 @@ from ._found import listed_names, no_part
 from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
 from ._networks import IN_BODY, find_network
-from ._new_first import in_words, old_first
+from ._new_first import old_first
 from ._notes import assumed, differences, unsaid
+from ._other_names import in_words
 from ._safetensors import to_float, write_safetensors
 from ._told import NOTHING, Told, unknown_prefix
 from .nnx import CANONICAL, to_nnx
@@ -59,11 +60,11 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     if any(IN_CHAPTER.fullmatch(name) for name in shapes):
         names, notes, doubt = _names_in_chapter(shapes)
         more = "padding and average pooling as in this package"
-    elif any(IN_BODY.fullmatch(name) for name in shapes) or in_words(shapes):
+    elif (words := in_words(shapes)) or any(IN_BODY.fullmatch(name) for name in shapes):
         network = find_network(shapes, inner)
         names, notes, is_new_first = network.names, network.notes, network.new_first
         more = "padding and average pooling as in torchvision"
-        if is_new_first:
+        if any(name in words for name in names):
             more = "ReLU, and average pooling in transitions"
     else:
         names, notes, doubt = _numbered_names(shapes)

@@ -58,9 +58,8 @@ def test_a_step_is_the_same(backend, name, level, drop_rate):
     assert_equal_step(backend, spec, images(spec, 35, count=3), labels(spec, 3), level)
 
 
-@pytest.mark.parametrize(
-    "level", [pytest.param("some", marks=pytest.mark.long("keras", "flax")), "max"]
-)
+@pytest.mark.parametrize("level", ["some", "max"])
+@pytest.mark.long("keras", "flax")
 def test_training_is_the_same(backend, level):
     spec = tiny()
     data = images(spec, 32, count=8), labels(spec, 8)

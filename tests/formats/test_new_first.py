@@ -1,4 +1,4 @@
-"""Networks whose layers put new channels first: the same function once the channels are sorted."""
+"""DenseNets for CIFAR with other projects' names, some of which put new channels first."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from densenet_multi.formats._flax_files import nested
 from densenet_multi.formats._layouts import TO_CHANNELS_LAST
 from densenet_multi.formats._msgpack import to_msgpack
 from densenet_multi.formats._networks import find_network
-from densenet_multi.formats._new_first import NOTE, _order, old_first
+from densenet_multi.formats._new_first import _order, old_first
+from densenet_multi.formats._other_names import PROJECTS
 from densenet_multi.formats.nnx import LEAVES
 from densenet_multi.formats.recognize import checkpoint_of
 from densenet_multi.reference import _Network, relu
@@ -19,9 +20,10 @@ from densenet_multi.reference import _Network, relu
 SPEC = small(
     "bottleneck", stem="cifar", block_config=(3, 2, 2), compression=0.5, bn_eps=1e-5, bn_decay=0.9
 )
+NOTE, NOTE_OF_OLD_FIRST = (names.note for names in PROJECTS)
 
 
-def names(spec, layers=".{0}."):
+def names(spec, layers=".{0}.", block="dense", number="", last="linear"):
     """{pytorch-cifar's name: canonical name}; ``layers`` are numbered from 0 and from 1."""
     found = {}
     for name in dm.tensors(spec):
@@ -29,14 +31,14 @@ def names(spec, layers=".{0}."):
         numbers = [int("".join(filter(str.isdigit, part)) or 0) for part in parts]
         kind = "bn" if "norm" in parts[-1] else "conv"
         if len(parts) == 2:
-            place = {"conv0": "conv1", "norm5": "bn"}[parts[1]]
+            place = {"conv0": "conv1", "norm5": f"bn{number}"}[parts[1]]
         elif parts == ["classifier"]:
-            place = "linear"
+            place = last
         elif "transition" in name:
-            place = f"trans{numbers[1]}.{kind}"
+            place = f"trans{numbers[1]}.{kind}{number}"
         else:
             layer = layers.format(numbers[2] - 1, numbers[2])
-            place = f"dense{numbers[1]}{layer}{kind}{numbers[3]}"
+            place = f"{block}{numbers[1]}{layer}{kind}{numbers[3]}"
         found[f"{place}.{leaf}"] = name
     return found
 
@@ -62,6 +64,47 @@ def test_pytorch_cifars_names_are_known(layers, around):
     shapes[f"{around}bn.num_batches_tracked"] = ()
     found = find_network(shapes)
     assert (found.names, found.new_first, found.notes[0]) == (expected, True, NOTE)
+
+
+OLD_FIRST = {
+    "bamos": {"layers": ".{0}.", "block": "dense"},
+    "andreasveit": {"layers": ".layer.{0}.", "block": "block"},
+}
+
+
+def of_old_first(project, spec=SPEC):
+    return names(spec, **OLD_FIRST[project], number="1", last="fc")
+
+
+@pytest.mark.parametrize("project", OLD_FIRST)
+@pytest.mark.parametrize("around", ["", "module."])
+def test_names_of_projects_that_put_old_channels_first_are_known(around, project):
+    expected = {f"{around}{name}": canonical for name, canonical in of_old_first(project).items()}
+    shapes = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in expected.items()}
+    found = find_network(shapes)
+    assert (found.names, found.new_first, found.notes[0]) == (expected, False, NOTE_OF_OLD_FIRST)
+    with pytest.raises(dm.WeightsError, match="expected the layers of a DenseNet alone, found"):
+        find_network(shapes | {f"{around}{OLD_FIRST[project]['block']}1.se.weight": (4, 4)})
+    file = {name: shape for name, shape in shapes.items() if f"{around}bn1." not in name}
+    with pytest.raises(dm.WeightsError, match="expected a DenseNet's tensors"):
+        find_network(file)
+
+
+def test_networks_without_bottleneck_have_these_names_too():
+    spec = small("plain", stem="cifar", compression=1.0, bn_eps=1e-5, bn_decay=0.9)
+    theirs = of_old_first("andreasveit", spec)
+    found = find_network({name: dm.tensors(spec)[own].shape for name, own in theirs.items()})
+    assert found.names == theirs
+
+
+def test_a_wide_resnet_with_these_names_is_no_densenet():
+    shapes = {"conv1.weight": (16, 3, 3, 3), "bn1.weight": (32,), "fc.weight": (10, 32)}
+    for block in (1, 2, 3):
+        for number in (1, 2):
+            shapes[f"block{block}.layer.0.conv{number}.weight"] = (32, 16, 3, 3)
+            shapes[f"block{block}.layer.0.bn{number}.weight"] = (16,)
+    with pytest.raises(dm.WeightsError, match="expected a DenseNet's tensors"):
+        find_network(shapes)
 
 
 def test_sorted_channels_give_the_answers_of_new_ones_first():

@@ -1908,7 +1908,7 @@ MUTANTS = [
     ),
     Mutant(
         "pytorch-cifar's first layer is the first, whether 0 or 1",
-        "formats/_new_first.py",
+        "formats/_other_names.py",
         'int(match["layer"]) - first + 1',
         'int(match["layer"]) + 1',
         "formats/test_new_first.py names_are_known",
@@ -1921,9 +1921,23 @@ MUTANTS = [
         "formats/test_chapter.py among_the_chapters",
     ),
     Mutant(
+        "a wide ResNet with a DenseNet's names is none",
+        "formats/_other_names.py",
+        "        and (transitions or len(blocks) == 1)\n",
+        "",
+        "formats/test_new_first.py wide_resnet",
+    ),
+    Mutant(
+        "names tell which channels come first",
+        "formats/_other_names.py",
+        "new_first=False",
+        "new_first=True",
+        "formats/test_new_first.py old_channels_first",
+    ),
+    Mutant(
         "a layer among pytorch-cifar's is not left out",
-        "formats/_new_first.py",
-        'elif INSIDE.match(rest) or (rest.count(".") == 1 and _is_norm(shapes, place)):',
+        "formats/_other_names.py",
+        'elif re.match(names.inside, rest) or (rest.count(".") == 1 and _is_norm(shapes, place)):',
         "elif False:",
         "formats/test_new_first.py refused_by_name",
     ),
@@ -2182,8 +2196,8 @@ MUTANTS = [
     Mutant(
         "timm's names of a body alone are known",
         "formats/_networks.py",
-        'OF_TIMM.sub("features.", WRAPPERS.sub("", in_words.get(name, name)))',
-        'WRAPPERS.sub("", in_words.get(name, name))',
+        'OF_TIMM.sub("features.", WRAPPERS.sub("", words.get(name, name)))',
+        'WRAPPERS.sub("", words.get(name, name))',
         "formats/test_networks.py timms_names",
     ),
     Mutant(
@@ -2203,7 +2217,7 @@ MUTANTS = [
     Mutant(
         "of several networks with pytorch-cifar's names one is chosen",
         "formats/_networks.py",
-        "        found.new_first = True",
+        "        found.new_first = whose.new_first",
         "        found.new_first = prefix is None",
         "formats/test_new_first.py chosen_by_its_prefix",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ LARGEST_TEXT = 2**25  # bytes of a declaration; densenet264's has 0.7 million
 MOST_TRIED = 2**26  # bytes of texts in an HDF5 file that may be the declaration
 STARTS = (b'{"class_name"', b'{"config"', b'{"module"')  # Python kept no order once
 COMPILED = (b'{"loss"', b'{"optimizer_config"')
-LONGEST_START = 20
+BEGINNING = re.compile(b"|".join(map(re.escape, (*STARTS, *COMPILED))))
 
 
 def declaration(path: Path) -> Any | None:
@@ -67,17 +68,18 @@ def _json_in(texts: mmap.mmap) -> Any:
 
 def _texts_in(texts: mmap.mmap) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """(its start, JSON) of each text in an HDF5 file's bytes: in one piece, after its length."""
-    tried, at = 0, -1
-    while (at := texts.find(b'{"', at + 1)) >= 0:  # once through a large file
-        begins = texts[at : at + LONGEST_START]
-        start = next((each for each in (*STARTS, *COMPILED) if begins.startswith(each)), b"")
+    tried, looked = 0, 0
+    while match := BEGINNING.search(texts, looked):  # once through a large file
+        start, at, looked = match[0], match.start(), match.end()
         length = int.from_bytes(texts[max(at - 8, 0) : at], "little")
-        if not start or not len(start) < length <= min(len(texts) - at, LARGEST_TEXT):
+        if not len(start) < length <= min(len(texts) - at, LARGEST_TEXT):
             continue
         if (tried := tried + length) > MOST_TRIED:
             raise WeightsError("expected one declaration of a model, found very many texts")
         with suppress(ValueError):
-            yield start, json.loads(texts[at : at + length].rstrip(b"\0"))
+            text = json.loads(texts[at : at + length].rstrip(b"\0"))
+            looked = at + length  # the objects inside it are its own
+            yield start, text
 
 
 def _bytes_of(path: Path) -> Any:
