@@ -38,9 +38,9 @@ NARROW = 16  # most channels of images; a layer that reads more cannot precede t
 IN_BODY = re.compile(
     r"(?P<around>(?:.*\.)?)"
     r"(?:(?P<stem>conv0|norm0)"
-    r"|denseblock(?P<block>\d{1,3})\.denselayer(?P<layer>\d{1,3})\.(?:layers\.)?"
+    r"|denseblock(?P<block>\d{1,3})[._]denselayer(?P<layer>\d{1,3})[._](?:layers\.)?"  # _: Linen
     r"(?P<kind>norm|conv)(?P<dot>\.?)(?P<number>[12])"
-    r"|transition(?P<transition>\d{1,3})\.(?P<part>norm|conv))"
+    r"|transition(?P<transition>\d{1,3})[._](?P<part>norm|conv))"
     rf"\.(?P<leaf>{'|'.join(LEAVES)})"
 )
 WRAPPERS = re.compile(r"\b((?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)")
@@ -267,7 +267,7 @@ def _refuse_inside(shapes: Shapes, found: Found, around: str, others: Iterable[s
     unknown = [
         name
         for name, rest in inside.items()
-        if re.match(r"(?:denseblock|transition)\d+\.", rest)
+        if re.match(r"(?:denseblock|transition)\d+[._]", rest)
         or around.endswith("features.")
         or ATTENTION.search(rest)
         or (name in computing and len(shapes[name]) > 2)

@@ -94,6 +94,25 @@ def test_half_precision_becomes_float32(tmp_path):
     np.testing.assert_array_equal(read["features.conv0.weight"], stem.transpose(3, 2, 0, 1))
 
 
+@pytest.mark.parametrize(
+    ("separator", "joined"), [(".", "_"), (".denselayer", "_denselayer")], ids=["all", "layers"]
+)
+def test_names_that_are_joined_by_underscores_are_known(tmp_path, separator, joined):
+    arrays, weights = variables(SPEC)
+
+    def renamed(name):
+        collection, _, rest = name.partition(".features.")
+        layer, dot, leaf = rest.rpartition(".")
+        return f"{collection}.{layer.replace(separator, joined)}{dot}{leaf}" if rest else name
+
+    arrays = {renamed(name): array for name, array in arrays.items()}
+    same(formats.read(written(tmp_path / "x.msgpack", arrays)).weights, weights)
+    block = next(name for name in arrays if "denseblock1" in name).split(".")[1]
+    arrays[f"params.{block}_se.kernel"] = np.ones((4, 4), np.float32)
+    with pytest.raises(dm.WeightsError, match="expected the layers of a DenseNet alone, found"):
+        formats.read(written(tmp_path / "y.msgpack", arrays))
+
+
 def test_the_optimizer_and_counters_are_left_out_and_told(tmp_path):
     arrays, weights = variables(SPEC)
     arrays |= {f"opt_state.0.mu.{name}": array * 0 for name, array in arrays.items()}

@@ -1921,6 +1921,13 @@ MUTANTS = [
         "formats/test_chapter.py among_the_chapters",
     ),
     Mutant(
+        "names joined by underscores, as Linen's, are known",
+        "formats/_networks.py",
+        "[._]denselayer",
+        "\\.denselayer",
+        "formats/test_linen.py joined_by_underscores",
+    ),
+    Mutant(
         "a wide ResNet with a DenseNet's names is none",
         "formats/_other_names.py",
         "        and (transitions or len(blocks) == 1)\n",
