@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._checks import listed
 from .._files import replacing
 from .._installed import framework
 from ..checkpoint import Checkpoint
@@ -134,8 +135,10 @@ def _with_more(checkpoint: Checkpoint, tree: Tree, found: Found) -> Checkpoint:
             notes.append(f"its forward hooks were left out, and may change its answers: {hooked}")
         spec = replace(spec.config, **said.fields).resolve()
         usage = usage.stating(activation=said.activation)
-    if names := class_names(tree, spec.config.num_classes):
+    if named := class_names(tree, spec.config.num_classes):
+        entry, names = named
         usage = usage.stating(class_names=names)
+        notes.append(f"its classes are called as the entry {entry!r} says: {listed(names)}")
     found_in = replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))
     return found_in if said else _with_assumed(found_in)
 

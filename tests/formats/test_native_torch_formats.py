@@ -245,13 +245,17 @@ def test_harmless_objects_beside_the_weights_are_left_out(tmp_path, weights, nam
 
 
 @pytest.mark.parametrize(
-    "names", [{"class_to_idx": {"cat": 0, "dog": 1, "eel": 2, "fox": 3}},
-              {"args": argparse.Namespace(class_names=["cat", "dog", "eel", "fox"])}],
+    ("entry", "names"),
+    [("class_to_idx", {"class_to_idx": {"cat": 0, "dog": 1, "eel": 2, "fox": 3}}),
+     ("args.class_names", {"args": argparse.Namespace(class_names=["cat", "dog", "eel", "fox"])})],
     ids=str,
 )  # fmt: skip
-def test_names_of_the_classes_beside_the_weights_are_kept(tmp_path, weights, names):
+def test_names_of_the_classes_beside_the_weights_are_kept(tmp_path, weights, entry, names):
     torch.save({"net": state_dict(weights), **names}, tmp_path / "x.pth")
-    assert same(tmp_path / "x.pth", weights).usage.class_names == ("cat", "dog", "eel", "fox")
+    read = same(tmp_path / "x.pth", weights)
+    assert read.usage.class_names == ("cat", "dog", "eel", "fox")
+    told = f"its classes are called as the entry {entry!r} says: cat, dog, eel, ..."
+    assert told in read.notes
 
 
 def entry(path, name):

@@ -12,12 +12,12 @@ NAMES = (
 )
 
 
-def class_names(tree: Tree, count: int) -> tuple[str, ...] | None:
-    """The names of this many classes, as trainers save them beside the weights; None without."""
+def class_names(tree: Tree, count: int) -> tuple[str, tuple[str, ...]] | None:
+    """The entry with the names of this many classes, which trainers save, and the names."""
     for path, each in tree:
         names = names_in_order(each) if path and path[-1] in NAMES else None
         if names and len(names) == count:
-            return tuple(names)
+            return ".".join(path), tuple(names)
     return None
 
 
