@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..weights import COUNTER, WeightsError
-from ._told import unknown_prefix
+from ._told import only
 from .recognize import LAYER
 
 Layer = TypeVar("Layer", bound=Hashable)  # whatever names one in a file
@@ -82,7 +82,7 @@ def chapter_names(shapes: Shapes, prefix: str | None = None) -> dict[str, str] |
     }
     if not any(match["part"] == "2" for match in inside.values()):
         return None
-    around = _only(sorted({match["around"] for match in inside.values()}), prefix)
+    around = only(sorted({match["around"] for match in inside.values()}), prefix)
     inside = {place: match for place, match in inside.items() if match["around"] == around}
     blocks = sorted({match["block"] for match in inside.values()}, key=_number)
     found: dict[str, str] = {}
@@ -153,20 +153,6 @@ def _restarted(shapes: Shapes) -> list[int]:
     last = "conv2" if "features.denseblock1.denselayer1.conv2.weight" in shapes else "conv1"
     growth = shapes[f"features.denseblock1.denselayer1.{last}.weight"][0]
     return [(stem + layers[block] * growth) // 2 for block in sorted(layers)[:-1]]
-
-
-def _only(arounds: Sequence[str], prefix: str | None) -> str:
-    if prefix is not None:
-        for around in arounds:
-            if around.rstrip(".") == prefix.rstrip("."):
-                return around
-        raise unknown_prefix(prefix, arounds)
-    if len(arounds) > 1:
-        listed = "\n  ".join(f"prefix={around!r}" for around in arounds)
-        raise WeightsError(
-            f"expected one network, found {len(arounds)}; choose one with\n  {listed}"
-        )
-    return arounds[0]
 
 
 def _find_outside(found: dict[str, str], outside: dict[str, _Layer], blocks: int) -> None:

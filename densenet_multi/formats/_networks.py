@@ -29,7 +29,7 @@ from ._found import (
 )
 from ._heads import find_classifier
 from ._other_names import in_words
-from ._told import unknown_prefix
+from ._told import several, unknown_prefix
 
 OF_TIMM = re.compile(  # features_only=True joins the names of body and part
     r"(?:^|(?<=\.))features_(?=(?:conv0|norm0|norm5|denseblock\d+|transition\d+)\.)"
@@ -212,8 +212,7 @@ def chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list[
             for around, words in averages.items()
             if words
         ]
-    listed = "\n  ".join(f"prefix={p!r}" for p in shown.values())
-    raise WeightsError(f"expected one network, found {len(bodies)}; choose one with\n  {listed}")
+    raise several(list(shown.values()))
 
 
 def _beside(

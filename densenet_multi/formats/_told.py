@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from .._checks import ConfigError
+from ..weights import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,27 @@ class Told:
 
 
 NOTHING = Told()
+
+
+def only(prefixes: Sequence[str], asked: str | None) -> str:
+    """What stands before the names of a file's only network, or of the one that is asked for.
+
+    Raises ``WeightsError`` where there are several, ``ConfigError`` where none is called so.
+    """
+    if asked is not None:
+        for prefix in prefixes:
+            if prefix.rstrip(".") == asked.rstrip("."):
+                return prefix
+        raise unknown_prefix(asked, prefixes)
+    if len(prefixes) > 1:
+        raise several(prefixes)
+    return prefixes[0]
+
+
+def several(prefixes: Collection[str]) -> WeightsError:
+    """The error for a file of several networks, none of which was asked for."""
+    each = "\n  ".join(f"prefix={prefix!r}" for prefix in prefixes)
+    return WeightsError(f"expected one network, found {len(prefixes)}; choose one with\n  {each}")
 
 
 def unknown_prefix(prefix: str, known: Iterable[str]) -> ConfigError:

@@ -32,7 +32,7 @@ from ._new_first import old_first
 from ._notes import assumed, differences, unsaid
 from ._other_names import in_words
 from ._safetensors import to_float, write_safetensors
-from ._told import NOTHING, Told, unknown_prefix
+from ._told import NOTHING, Told, only
 from .nnx import CANONICAL, to_nnx
 from .recognize import checkpoint_of, recognize, variant_name, with_biases
 
@@ -141,7 +141,7 @@ def _variables(
             f"{listed_names(list(arrays)) or 'no arrays'}; save both trees, because a DenseNet "
             "also needs its running statistics"
         )
-    around = _only(list(found), prefix)
+    around = only(list(found), prefix if len(found) > 1 else None)  # else it is an inner one
     if not any(name.endswith(".running_mean") for name in found[around]):
         if others := _other_norms(found[around]):
             raise WeightsError(
@@ -168,19 +168,6 @@ def _other_norms(layers: Mapping[str, Any]) -> list[str]:
 
 def _has_kernels(layers: Mapping[str, Any]) -> bool:
     return any(name.endswith(".weight") and array.ndim > 1 for name, array in layers.items())
-
-
-def _only(arounds: list[str], prefix: str | None) -> str:
-    if prefix is not None and len(arounds) > 1:
-        if prefix.rstrip(".") not in arounds:
-            raise unknown_prefix(prefix, arounds)
-        return prefix.rstrip(".")
-    if len(arounds) > 1:
-        raise WeightsError(
-            f"expected one network, found {len(arounds)}; choose one with prefix="
-            + " or ".join(map(repr, arounds))
-        )
-    return arounds[0]
 
 
 # --- Names --------------------------------------------------------------------------------------

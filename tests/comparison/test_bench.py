@@ -1,15 +1,16 @@
 """``densenet-multi bench``: cases take turns, and what they report is about the same work."""
 
-import gc
 import io
 import json
 import os
+import sys
 import time
-from contextlib import nullcontext, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from subprocess import run
 from types import SimpleNamespace
 from unittest.mock import Mock
 from xml.etree import ElementTree as ET
@@ -238,16 +239,22 @@ def test_a_case_reports_after_each_round_and_ends_when_nobody_asks(monkeypatch, 
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no such file here")
-def test_memory_is_that_of_later_steps_over_what_was_there_before(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
-    gc.collect()  # what other tests left is not given back between the steps
-    np.ones(200 << 20, np.uint8)  # while the network is built
-    rounds = Rounds(steps=1, warmup=1)
-    for size in (150, 50):
-        np.ones(size << 20, np.uint8)
-        with suppress(FinishedError):
-            rounds()
-    first, later = said(capsys)
+def test_memory_is_that_of_later_steps_over_what_was_there_before():
+    code = """
+from contextlib import suppress
+import numpy as np
+from densenet_multi.comparison.child_process import FinishedError
+from densenet_multi.comparison.rounds import Rounds
+np.ones(200 << 20, np.uint8)  # while the network is built
+rounds = Rounds(steps=1, warmup=1)
+for size in (150, 50):
+    np.ones(size << 20, np.uint8)
+    with suppress(FinishedError):
+        rounds()
+"""
+    # a process of its own, which gives back nothing between the steps
+    done = run([sys.executable, "-c", code], input="\n", capture_output=True, text=True, check=True)
+    first, later = (json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines())
     assert (140 << 20) < first["grown_bytes"] < (190 << 20)
     assert (40 << 20) < later["grown_bytes"] < (90 << 20)
 

@@ -148,7 +148,8 @@ def test_two_networks_are_told_apart_by_a_prefix(tmp_path):
     first, _ = variables(SPEC, "student.")
     second, weights = variables(SPEC, "teacher.", 2)
     path = written(tmp_path / "x.msgpack", first | second)
-    with pytest.raises(dm.WeightsError, match="choose one with prefix='student' or 'teacher'"):
+    listed = r"choose one with\n  prefix='student'\n  prefix='teacher'$"
+    with pytest.raises(dm.WeightsError, match=listed):
         formats.read(path)
     same(formats.read(path, prefix="teacher").weights, weights)
     with pytest.raises(dm.WeightsError, match=r"'student' or 'teacher', found prefix="):

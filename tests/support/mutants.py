@@ -1600,9 +1600,9 @@ MUTANTS = [
     ),
     Mutant(
         "several networks of the chapter are listed",
-        "formats/_chapter.py",
-        "if len(arounds) > 1:",
-        "if len(arounds) > 2:",
+        "formats/_told.py",
+        "if len(prefixes) > 1:",
+        "if len(prefixes) > 2:",
         "formats/test_chapter.py told_apart",
     ),
     Mutant(
