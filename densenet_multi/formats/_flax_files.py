@@ -29,7 +29,8 @@ from ._safetensors import from_bfloat16, is_safetensors, names_in_safetensors, r
 METADATA = "_METADATA"  # of an Orbax folder: JSON with the names of its arrays
 LARGEST_METADATA = 2**24  # bytes; densenet264's has 2 * 10**6
 OPTIMIZERS = ("opt_state", "opt", "optimizer", "optimizer_state", "tx")
-OF_OBJECTS = ("_mapping", "raw_value", "_base_array")  # of NNX' State and Variables, JAX' keys
+# of NNX' State and Variables (_raw_value since Flax 0.12.1), and of JAX' keys
+OF_OBJECTS = ("_mapping", "raw_value", "_raw_value", "_base_array")
 KERNEL = "kernel"  # what Flax calls the weight of a convolution or linear layer
 
 

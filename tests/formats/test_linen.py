@@ -188,6 +188,15 @@ def test_a_pickle_of_any_protocol_is_read(tmp_path, protocol):
         same(formats.read(tmp_path / name).weights, weights)
 
 
+@pytest.mark.parametrize("value", ["raw_value", "_raw_value"])  # before Flax 0.12.1, and since
+def test_nnxs_objects_are_looked_into(tmp_path, value):
+    arrays = to_nnx(SPEC, variables(SPEC)[1])
+    state = {"_mapping": nested({f"{name}.{value}": array for name, array in arrays.items()})}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(state))
+    assert formats.guess(tmp_path / "x.pkl") == "nnx"
+    same(formats.read(tmp_path / "x.pkl").weights, variables(SPEC)[1])
+
+
 def test_names_that_are_the_same_without_nnxs_objects_are_refused(tmp_path):
     tree = nested(to_nnx(SPEC, variables(SPEC)[1]))
     inside = {"_mapping": copy.deepcopy(tree)}

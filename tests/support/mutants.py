@@ -1748,15 +1748,15 @@ MUTANTS = [
     Mutant(
         "NNX' objects are looked into",
         "formats/_flax_files.py",
+        'OF_OBJECTS = ("_mapping", "raw_value", "_raw_value", "_base_array")',
         'OF_OBJECTS = ("_mapping", "raw_value", "_base_array")',
-        'OF_OBJECTS = ("_base_array",)',
-        "formats/test_native_flax_formats.py a_pickled_state",
+        "formats/test_linen.py nnxs_objects_are_looked_into",
     ),
     Mutant(
         "random state in a pickle is left out",
         "formats/_flax_files.py",
-        'OF_OBJECTS = ("_mapping", "raw_value", "_base_array")',
-        'OF_OBJECTS = ("_mapping", "raw_value")',
+        'OF_OBJECTS = ("_mapping", "raw_value", "_raw_value", "_base_array")',
+        'OF_OBJECTS = ("_mapping", "raw_value", "_raw_value")',
         "formats/test_native_flax_formats.py a_pickled_state",
     ),
     Mutant(
