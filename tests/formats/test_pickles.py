@@ -86,9 +86,10 @@ class WithNamedArguments:
         return (), {"size": 3}
 
 
+PATH = pathlib.PurePosixPath("/a/b")
 HARMLESS = {
     "argparse.Namespace": argparse.Namespace(lr=0.1),
-    "pathlib.PurePosixPath": pathlib.PurePosixPath("/a/b"),
+    f"{type(PATH).__module__}.PurePosixPath": PATH,  # pathlib._local in Python 3.13
     "datetime.datetime": dt.datetime(2020, 1, 2),  # noqa: DTZ001
     "fractions.Fraction": Fraction(1, 3),
     f"{__name__}.WithNamedArguments": WithNamedArguments(size=3),
