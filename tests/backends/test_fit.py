@@ -306,6 +306,7 @@ def test_history_holds_every_step_and_epoch(backend):
     assert second.validation_accuracy == np.mean(logits.argmax(axis=1) == targets[40:60])
 
 
+@pytest.mark.long("keras", "flax")
 def test_fitting_lowers_the_loss_on_real_images(backend):
     spec = small("bottleneck", in_channels=1, num_classes=10)
     pixels, targets = load_sample("train")

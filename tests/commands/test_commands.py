@@ -166,6 +166,7 @@ def test_tables_fit_a_terminal_of_80_columns():
         assert max(map(len, run(*arguments).stdout.splitlines())) <= 80
 
 
+@pytest.mark.long("keras", "flax")
 def test_compare_runs_a_backend_on_real_images(backend, tmp_path, monkeypatch):
     for name in ("torch", "tensorflow", "mxnet", "flax"):  # a folder here does not shadow it
         (tmp_path / name).mkdir()

@@ -47,6 +47,7 @@ def examples(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("examples")
+@pytest.mark.long("keras", "flax")
 def test_the_snippet_that_trains_learns(backend):
     (snippet,) = (code for code in SNIPPETS if "b.fit(" in code)
     names: dict[str, object] = {}

@@ -713,6 +713,7 @@ def test_a_network_without_a_classifier_predicts_nothing(tmp_path, picture):
 # --- With each backend --------------------------------------------------------------------------
 
 
+@pytest.mark.long("keras", "flax")
 def test_a_backends_numbers_are_those_of_its_own_logits(backend, tmp_path, picture):
     path = saved(tmp_path / "w.safetensors", image_size=16, class_names=CLASSES, **PIXELS)
     checkpoint = dm.load_checkpoint(path)
@@ -758,6 +759,7 @@ def test_the_device_that_was_asked_for(weights, picture, fake, monkeypatch, comm
     assert fake.use_gpu.called
 
 
+@pytest.mark.long("keras", "flax")
 def test_recalibrated_statistics_are_means_over_batches(backend):
     spec = small("bottleneck", num_classes=3)
     weights = random_weights(spec)
