@@ -45,6 +45,9 @@ class Backend(Protocol):
     ``NAME`` is the backend's word (``"torch"``), ``FRAMEWORK`` its framework's name.
     ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: which estimate of the batch variance
     this framework's own BatchNorm adds to the running one (see docs/conventions.md).
+
+    ``predict`` and ``features`` change nothing of a model: several threads may call them on the
+    same one. Each other function needs the model to itself.
     """
 
     NAME: str

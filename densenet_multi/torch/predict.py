@@ -1,9 +1,8 @@
 """Using a network in PyTorch: build it, place it on a device, predict with it."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -49,12 +48,16 @@ def use_gpu(model: DenseNet) -> bool:
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
-    return to_numpy(_evaluate(model, partial(_few_at_a_time, model), images))
+    return to_numpy(_evaluate(model, _few_at_a_time, images))
 
 
 def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
-    maps = _evaluate(model, model.features.stages, images)
+    maps = _evaluate(model, _stages, images)
     return {stage: to_numpy(x) for stage, x in maps.items()}
+
+
+def _stages(model: DenseNet, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    return model.features.stages(x)
 
 
 def _few_at_a_time(model: DenseNet, x: torch.Tensor) -> torch.Tensor:
@@ -67,20 +70,24 @@ def _few_at_a_time(model: DenseNet, x: torch.Tensor) -> torch.Tensor:
 
 
 def _evaluate(
-    model: DenseNet, function: Callable[[torch.Tensor], Any], images: npt.ArrayLike
+    model: DenseNet, function: Callable[[DenseNet, torch.Tensor], Any], images: npt.ArrayLike
 ) -> Any:
     x = check_images(model.spec, images, dtype_of(model))
-    with in_mode(model, training=False), torch.inference_mode():
-        return function(torch.tensor(x, device=model.features.conv0.weight.device))
+    with torch.inference_mode():
+        device = model.features.conv0.weight.device
+        return function(in_evaluation(model), torch.tensor(x, device=device))
 
 
-@contextmanager
-def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
-    """Put every module into one mode, then restore each module's own, also of frozen ones."""
-    modes = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+def in_evaluation(module: Any) -> Any:
+    """The module, if it is in evaluation mode, otherwise a shallow copy that is.
+
+    The copy has the same tensors. PyTorch keeps the mode in every module, where a switch would
+    change what other threads compute; the other three frameworks are told it with each call. What
+    is compiled is so for the mode that it has, and left out of the copy.
+    """
+    if not any(each.training for each in module.modules()):
+        return module
+    same = copy(getattr(module, "_orig_mod", module))  # torch.compile(model) wraps the model
+    children = {n: child and in_evaluation(child) for n, child in vars(same)["_modules"].items()}
+    vars(same).update(training=False, _modules=children)
+    return same

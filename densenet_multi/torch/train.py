@@ -14,7 +14,7 @@ from ..training.run import Run, fit_with
 from ..weights import Weights
 from .faster import for_training
 from .model import DenseNet
-from .predict import in_mode
+from .predict import in_evaluation
 from .weights import dtype_of, export_weights, import_weights, native_tensors, to_numpy
 
 
@@ -54,8 +54,9 @@ def fit(model: DenseNet, run: Run) -> None:
         return torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16)
 
     def logits(x: Any) -> npt.NDArray[np.floating]:
-        with in_mode(model, training=False), torch.inference_mode(), multiplied():
-            return to_numpy(model(torch.tensor(x, device=device)).to(native["classifier.bias"]))
+        with torch.inference_mode(), multiplied():
+            scores = in_evaluation(model)(torch.tensor(x, device=device))
+            return to_numpy(scores.to(native["classifier.bias"]))
 
     def snapshot() -> tuple[Weights, Weights]:
         velocities = {n: optimizer.state[p]["momentum_buffer"] for n, p in parameters.items()}
@@ -78,6 +79,18 @@ def fit(model: DenseNet, run: Run) -> None:
                 run.record(loss.item(), right.double().mean().item())
             run.finish_epoch()
     optimizer.zero_grad()
+
+
+@contextmanager
+def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
+    """Put every module into one mode, then restore each module's own, also of frozen ones."""
+    modes = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager

@@ -302,6 +302,17 @@ def test_the_contract_takes_a_compiled_model():
     assert list(compiled_gradients) == list(gradients)
 
 
+def test_validation_does_not_switch_the_modes_of_the_model():
+    spec = tiny()
+    data = images(spec, 32, count=4), labels(spec, 4)
+    model = dt.build(spec).eval()
+    seen = []
+    model.register_forward_hook(lambda module, *_: seen.append((module.training, model.training)))
+    dt.fit(model, data, dm.Recipe(epochs=1, batch_size=2), validation=data)
+    assert set(seen) == {(True, True), (False, True)}
+    assert not model.training
+
+
 def test_fit_takes_a_model_that_compiles_itself():
     spec = tiny()
     data = images(spec, 32, count=4).astype(np.float32), labels(spec, 4)

@@ -241,10 +241,17 @@ MUTANTS = [
         "backends/test_native_flax.py gradients_and_those",
     ),
     Mutant(
+        "threads that predict do not switch each other's mode",
+        "torch/predict.py",
+        'copy(getattr(module, "_orig_mod", module))',
+        'getattr(module, "_orig_mod", module)',
+        "backends/test_threads.py threads_get",
+    ),
+    Mutant(
         "prediction runs in evaluation mode",
         "torch/predict.py",
-        "in_mode(model, training=False)",
-        "in_mode(model, training=True)",
+        "function(in_evaluation(model), ",
+        "function(model, ",
         FORWARD,
     ),
     Mutant(
@@ -611,8 +618,8 @@ MUTANTS = [
     Mutant(
         "an epoch's validation is in evaluation mode",
         "torch/train.py",
-        "        with in_mode(model, training=False), torch",
-        "        with torch",
+        "in_evaluation(model)(torch",
+        "model(torch",
         "backends/test_fit.py every_step_and_epoch",
     ),
     Mutant(
@@ -674,7 +681,7 @@ MUTANTS = [
     ),
     Mutant(
         "every module gets its own mode back",
-        "torch/predict.py",
+        "torch/train.py",
         "            module.training = mode",
         "            model.train(mode)",
         "backends/test_native_torch.py own_mode",

@@ -1,0 +1,49 @@
+"""Several threads may use one model at once, to predict and for its features."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pytest
+
+from cases import images, random_weights, small
+
+THREADS, CALLS = 4, 12
+
+
+@pytest.fixture
+def model(backend):
+    """One in training mode, where the framework's models have a mode, with some frozen modules."""
+    spec = small("bottleneck", drop_rate=0.4)
+    model = backend.build(spec, dtype="float64")
+    backend.import_weights(model, random_weights(spec))
+    if hasattr(model, "train"):  # PyTorch and Flax
+        model.train()
+        model.features.denseblock1.denselayer1.norm1.eval()
+    return model
+
+
+def modes_of(backend, model):
+    return [m.training for m in model.modules()] if backend.NAME == "torch" else None
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+def test_threads_get_the_answers_that_one_gets(backend, model, optimized):
+    model = backend.optimize(model) if optimized else model
+    before, modes = backend.export_weights(model), modes_of(backend, model)
+    batches = [images(model.spec, 35, seed=seed) for seed in range(THREADS)]
+    expected = [(backend.predict(model, x), backend.features(model, x)) for x in batches]
+    barrier = Barrier(THREADS)
+
+    def answers(number):
+        barrier.wait()
+        for _ in range(CALLS):
+            x, (logits, maps) = batches[number], expected[number]
+            np.testing.assert_array_equal(backend.predict(model, x), logits)
+            np.testing.assert_equal(backend.features(model, x), maps)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert len(list(pool.map(answers, range(THREADS)))) == THREADS
+    assert modes_of(backend, model) == modes
+    for name, array in backend.export_weights(model).items():
+        np.testing.assert_array_equal(array, before[name])
