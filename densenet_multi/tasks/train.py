@@ -6,7 +6,7 @@ import json
 import platform
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -207,7 +207,7 @@ def _train(
     backend.import_weights(model, start.weights)
     place(backend, model, device)
     arguments: dict[str, Any] = {"validation": data.test, "callbacks": callbacks}
-    guard: Any = nullcontext()
+    guard: Any = nullcontext(lambda: None)
     if output is not None:
         recorder = Recorder(output, start.spec, usage, save_every)
         _check_data(output, data)
@@ -217,35 +217,36 @@ def _train(
         arguments["callbacks"] = (recorder.record, *callbacks)
         arguments |= {"checkpoint": recorder.keep, "resume": state}
         guard = saving_on_signals(recorder, say)
-    try:
-        with guard:
-            history = backend.fit(model, data.train, options.recipe, **arguments)
-    except TrainingError as error:
-        if output is None:
-            raise
-        if not (output / STATE).exists():
-            how = f"{output / HISTORY} is kept; start again with another output="
-            raise TrainingError(f"{error}; {how}") from None
-        how = f"weights={str(output / LAST)!r}, another output= and a lower learning_rate="
-        raise TrainingError(
-            f"{error}; the last good weights are kept; start again with {how}"
-        ) from None
-    report = _report(options, backend, start, data, history)
-    kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
-    if options.recipe.recalibrate or history.mean is not None:
+    with guard as all_is_saved:
         try:
+            history = backend.fit(model, data.train, options.recipe, **arguments)
+        except TrainingError as error:
+            raise _diverged(error, output) from None
+        all_is_saved()
+        report = _report(options, backend, start, data, history)
+        kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
+        if options.recipe.recalibrate or history.mean is not None:
             weights, report["final"] = _finished(backend, model, options, data, history)
-        except (KeyboardInterrupt, SystemExit):
             if output is not None:
-                say(_how_to_resume(output))
-            raise
+                save_weights(output / FINAL, start.spec, weights, usage)
+                kept.append(f"{FINAL} ({origin_of(report['final'])})")
         if output is not None:
-            save_weights(output / FINAL, start.spec, weights, usage)
-            kept.append(f"{FINAL} ({origin_of(report['final'])})")
+            all_is_saved()
+            write_json(output / REPORT, report)
     if output is not None:
-        write_json(output / REPORT, report)
         say(f"{output}: {', '.join(kept)}, curve.svg")
     return report
+
+
+def _diverged(error: TrainingError, output: Path | None) -> TrainingError:
+    """The error about a run that diverged, with what is left of it."""
+    if output is None:
+        return error
+    if not (output / STATE).exists():
+        how = f"{output / HISTORY} is kept; start again with another output="
+        return TrainingError(f"{error}; {how}")
+    how = f"weights={str(output / LAST)!r}, another output= and a lower learning_rate="
+    return TrainingError(f"{error}; the last good weights are kept; start again with {how}")
 
 
 def _finished(
@@ -330,15 +331,28 @@ def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, 
 
 
 @contextmanager
-def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[None]:
-    """Inside, the first Ctrl-C or SIGTERM asks the recorder to stop; the second stops at once."""
+def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], None]]:
+    """Inside, the first Ctrl-C or SIGTERM asks the recorder to stop; the second stops at once.
+
+    Call the yielded function after the last step: it stops a run that was asked to, and from then
+    on the first signal stops at once too, as there is nothing left to save. A stopped run resumes.
+    """
     received: list[int] = []
+    is_saved = False
 
     def handle(number: int, _: Any) -> None:
         received.append(number)
         restore()
         recorder.stop = True
+        if is_saved:
+            raise Stopped  # which a destructor would swallow: recorder.stop stays
         say("saving after this step or the current test; press Ctrl-C again to stop at once")
+
+    def all_is_saved() -> None:
+        nonlocal is_saved
+        is_saved = True
+        if recorder.stop:
+            raise Stopped
 
     def restore() -> None:
         for number, handler in before.items():
@@ -346,11 +360,15 @@ def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[None]:
 
     before: dict[int, Any] = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield all_is_saved
     except Stopped:
         say(f"saved; {_how_to_resume(recorder.path)}")
         if received == [signal.SIGTERM]:
             sys.exit(128 + signal.SIGTERM)
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        if is_saved:
+            say(_how_to_resume(recorder.path))
         raise
     finally:
         restore()

@@ -164,9 +164,10 @@ class Recorder:
 
         Raises ``Stopped`` after saving if ``stop`` is set.
         """
-        stop = self.stop  # a signal may come at any moment
+        stop = self.stop  # a signal may come at any moment: also between these lines
         if self._epoch_ended or stop or time.monotonic() - self._saved > self._save_every:
             self.save(now())
+            stop = self.stop
         if stop:
             raise Stopped
 

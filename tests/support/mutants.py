@@ -449,6 +449,20 @@ MUTANTS = [
         "training/test_run_folder.py two_processes",
     ),
     Mutant(
+        "a signal during the last save stops the run",
+        "training/run_folder.py",
+        "            stop = self.stop\n",
+        "",
+        "training/test_run_folder.py a_signal_during",
+    ),
+    Mutant(
+        "a signal between the last save and the report stops the run",
+        "tasks/train.py",
+        "        is_saved = True\n        if recorder.stop:",
+        "        is_saved = True\n        if False:",
+        "training/test_run_folder.py a_signal_during",
+    ),
+    Mutant(
         "history.jsonl holds nothing that the checkpoint does not",
         "training/run_folder.py",
         " if _is_before(line, state)]",

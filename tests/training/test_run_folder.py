@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import Mock
@@ -25,7 +27,7 @@ from densenet_multi.commands.train import options_from
 from densenet_multi.data import load_data
 from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from densenet_multi.tasks import evaluate
-from densenet_multi.tasks.train import Options, _prepare, train
+from densenet_multi.tasks.train import Options, _prepare, saving_on_signals, train
 from densenet_multi.training.history import Epoch, Step
 from densenet_multi.training.run_folder import (
     Recorder,
@@ -162,6 +164,48 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_time_and_when_it_is_to_st
     with pytest.raises(KeyboardInterrupt):
         patient.keep(now)
     assert (tmp_path / "patient" / "checkpoint.safetensors").exists()
+
+
+SIGNALS = [(signal.SIGINT, KeyboardInterrupt, ()), (signal.SIGTERM, SystemExit, (143,))]
+
+
+@pytest.mark.parametrize(("number", "error", "code"), SIGNALS)
+def test_a_signal_during_the_last_save_or_after_it_stops_a_run_that_resumes(
+    tmp_path, number, error, code
+):
+    def saved(during=lambda: None):
+        during()
+        return state(8, [epoch(1, 0.5), epoch(2, 0.5)])
+
+    def while_it_saves(writer, _):
+        writer.keep(partial(saved, partial(signal.raise_signal, number)))
+
+    def between_the_save_and_the_end(writer, all_is_saved):
+        writer.keep(saved)
+        signal.raise_signal(number)
+        all_is_saved()
+
+    def while_it_ends(writer, all_is_saved):
+        writer.keep(saved)
+        all_is_saved()
+        signal.raise_signal(number)
+
+    def within_a_destructor(writer, all_is_saved):
+        writer.keep(saved)
+        all_is_saved()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        all_is_saved()
+
+    moments = while_it_saves, between_the_save_and_the_end, while_it_ends, within_a_destructor
+    for moment in moments:
+        said, writer = [], recorder(tmp_path / moment.__name__)
+        with pytest.raises(error) as caught, saving_on_signals(writer, said.append) as all_is_saved:
+            writer.record(epoch(2, 0.5))
+            moment(writer, all_is_saved)
+        assert caught.value.args == code, moment
+        assert f"saved; resume with: train(output={str(writer.path)!r}, resume=True)" in said
+        assert load_state(writer.path / "checkpoint.safetensors")[1].steps == 8
 
 
 def test_weights_that_are_not_finite_leave_the_last_good_state(tmp_path):
@@ -518,10 +562,17 @@ def test_a_run_ends_with_statistics_measured_anew(backend, weights, whole, tmp_p
 @pytest.mark.long("keras", "flax")
 def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_path, monkeypatch):
     given = "--epochs", "1", *BATCHES, "--resume"
-    for error in KeyboardInterrupt, SystemExit:
+    for number, moment in (
+        (signal.SIGINT, "training.run_folder.best_epoch"),  # within the last save
+        (signal.SIGTERM, "tasks.train._report"),
+        (signal.SIGINT, "tasks.train.measure_statistics"),
+        (signal.SIGTERM, "tasks.train.batches_of_logits"),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr("densenet_multi.tasks.train.measure_statistics", Mock(side_effect=error))
+            stop = Mock(side_effect=lambda *_, number=number: signal.raise_signal(number))
+            patch.setattr(f"densenet_multi.{moment}", stop)
             done = called(backend, weights, tmp_path / "run", *given)
+        assert done.exit_code == 128 + number, done.output
         assert f"train --output {tmp_path / 'run'} --resume" in done.stderr
         assert not (tmp_path / "run" / "report.json").exists()
     assert called(backend, weights, tmp_path / "run", *given).exit_code == 0
