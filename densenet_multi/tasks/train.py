@@ -22,18 +22,21 @@ from ..formats import with_classes
 from ..formats.portable import load_checkpoint, save_weights
 from ..manifest import count_parameters
 from ..reference import cross_entropy
-from ..training.history import History
+from ..training.fields import COUNT, NUMBER, ORDINAL, TEXT, FieldError, check, or_null
+from ..training.history import EPOCH, History
 from ..training.recipe import RECIPES, Recipe
 from ..training.run import Callback, TrainingError
 from ..training.run_folder import (
     BEST,
     CONFIG,
+    CONFIG_SHAPE,
     FINAL,
     HISTORY,
     LAST,
     LOCK,
     REPORT,
     SAVE_EVERY,
+    SCHEMA,
     STATE,
     Recorder,
     RunError,
@@ -50,7 +53,21 @@ from ..weights import Weights, init_weights
 from ._trained_by import source_of
 from .predict import Say, batches_of_logits
 
-SCHEMA = 1
+TESTED = EPOCH | {"validation_loss": NUMBER, "validation_accuracy": NUMBER}
+REPORT_SHAPE = {
+    **{name: shape for name, shape in CONFIG_SHAPE.items() if name != "found?"},
+    "weights": or_null(TEXT),
+    "recipe": {"variant": TEXT, "image_size": ORDINAL},
+    "framework": TEXT,
+    "train_examples": COUNT,
+    "epochs": [TESTED, ...],
+    "final?": {
+        "epochs": [ORDINAL, ...],
+        "recalibrate": COUNT,
+        "test_loss": NUMBER,
+        "test_accuracy": NUMBER,
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,18 +98,15 @@ class Options:
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Options:
         """The options that ``to_dict`` returned. Raises ``RunError``, ``ConfigError``."""
-        if given.get("schema") != SCHEMA or not isinstance(given.get("recipe"), dict):
-            raise RunError(
-                f"{CONFIG}: expected schema {SCHEMA} and a recipe, found {given.get('schema')!r}"
-            )
-        for name in ("backend", "data", "recipe_name"):
-            if not isinstance(given.get(name), str):
-                raise RunError(f"{CONFIG}: expected a name for {name}, found {given.get(name)!r}")
-        known: dict[str, Any] = {field.name: given.get(field.name) for field in fields(cls)}
         try:
-            known["recipe"] = Recipe.from_json(json.dumps(given["recipe"]))
+            check(given, CONFIG_SHAPE)
+            recipe = Recipe.from_json(json.dumps(given["recipe"]))
+        except FieldError as error:
+            raise RunError(f"{CONFIG}: {error}") from None
         except ConfigError as error:
             raise ConfigError(f"{CONFIG}: {error}") from None
+        known: dict[str, Any] = {field.name: given.get(field.name) for field in fields(cls)}
+        known["recipe"] = recipe
         return cls(**{**known, "backend_name": given["backend"]})
 
 
@@ -132,11 +146,7 @@ def train(
     with claimed(output):
         found = _run_in(output, resume=resume)
         if REPORT in found:
-            done = read_json(output / REPORT)
-            if not {"recipe", "epochs"} <= done.keys():
-                raise RunError(
-                    f"{output / REPORT}: expected a run's report; remove it to write a new one"
-                )
+            done = _read_report(output / REPORT)
             say(f"{output}: this run is complete")
             return done
         if not found:
@@ -152,6 +162,13 @@ def train(
                 for name in (CONFIG, HISTORY):
                     (output / name).unlink(missing_ok=True)
             raise
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path, REPORT_SHAPE)
+    except RunError as error:
+        raise RunError(f"{error}; remove the file to write a new one") from None
 
 
 def _run_in(output: Path, *, resume: bool) -> list[str]:

@@ -23,16 +23,34 @@ from .._files import replace_file
 from ..checkpoint import Usage
 from ..formats.portable import save_weights
 from ..spec import DenseNetSpec
-from .history import Epoch, Step
+from .fields import COUNT, OBJECT, TEXT, FieldError, Kind, check, exactly, or_null, parsed
+from .history import EPOCH, STEP, Epoch, Step
 from .run import check_finite
 from .state import TrainingState, load_state, save_state
 
+SCHEMA = 1  # of config.json and report.json
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
 CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
 STATE = "checkpoint.safetensors"  # a TrainingState; the name is older than the class Checkpoint
 LOCK = ".lock"
 LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
+
+
+LARGEST_JSON = 2**24  # bytes of config.json and report.json
+LARGEST_HISTORY = 2**28  # bytes; a step's line has about 130
+CONFIG_SHAPE = {
+    "schema": exactly(SCHEMA),
+    "backend": TEXT,
+    "data": TEXT,
+    "data_dir?": or_null(TEXT),
+    "weights?": or_null(TEXT),
+    "recipe": OBJECT,  # whose own checks follow
+    "recipe_name": TEXT,
+    "found?": {"class_names": [TEXT], "train_examples": COUNT, "test_examples": COUNT},
+}
+LINES = {"step": STEP, "epoch": EPOCH}
+LINE = {"kind": Kind("step or epoch", lambda value: isinstance(value, str) and value in LINES)}
 
 
 class RunError(ValueError):
@@ -78,17 +96,35 @@ def claimed(path: Path) -> Iterator[None]:
 
 def read_config(path: Path) -> dict[str, Any] | None:
     """The content of the folder's ``config.json``, or None without one. Raises ``RunError``."""
-    return read_json(path / CONFIG) if (path / CONFIG).exists() else None
+    return read_json(path / CONFIG, CONFIG_SHAPE) if (path / CONFIG).exists() else None
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ``RunError`` for any other content, ``OSError``."""
+def read_json(file: Path, shape: Any) -> dict[str, Any]:
+    """The JSON object in a file, of a shape of ``fields``.
+
+    Raises ``RunError``, which names the file and the field, for any other content; ``OSError``.
+    """
+    with _naming(file):
+        content: dict[str, Any] = parsed(_content(file, LARGEST_JSON), shape)
+        return content
+
+
+@contextmanager
+def _naming(where: object) -> Iterator[None]:
+    """Inside, a ``FieldError`` becomes a ``RunError`` with the name of the file."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{file}: expected JSON, found something else ({error})") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{file}: expected a JSON object, found {content!r}")
+        yield
+    except FieldError as error:
+        raise RunError(f"{where}: {error}") from None
+
+
+def _content(file: Path, largest: int) -> bytes:
+    if file.exists() and not file.is_file():  # a pipe would never end
+        raise FieldError("expected a file, found something else")
+    with file.open("rb") as opened:
+        content = opened.read(largest + 1)
+    if len(content) > largest:
+        raise FieldError(f"expected at most {largest:,} bytes, found more")
     return content
 
 
@@ -98,14 +134,28 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of ``history.jsonl``, except one that a killed process left half-written."""
+    """The lines of ``history.jsonl``, except one that a killed process left half-written.
+
+    Raises ``RunError``, which names the line and the field, where a complete line is no step and no
+    epoch; ``OSError``.
+    """
+    if not path.exists():
+        return []
+    with _naming(path):
+        *complete, last = _content(path, LARGEST_HISTORY).split(b"\n")
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
+    for number, line in enumerate(complete, 1):
+        with _naming(f"{path}: line {number} (without it, the curve lacks a point)"):
+            lines.append(_read_line(line))
+    with suppress(FieldError):
+        lines.append(_read_line(last))
     return lines
+
+
+def _read_line(text: bytes) -> dict[str, Any]:
+    line: dict[str, Any] = parsed(text, LINE)
+    check(line, LINES[line["kind"]])
+    return line
 
 
 class Recorder:
@@ -203,5 +253,5 @@ def best_epoch(epochs: tuple[Epoch, ...] | list[Epoch]) -> Epoch:
 
 
 def _is_before(line: dict[str, Any], state: TrainingState) -> bool:
-    last = len(state.epochs) if line.get("kind") == "epoch" else state.steps
-    return bool(line.get("number", last + 1) <= last)
+    last = len(state.epochs) if line["kind"] == "epoch" else state.steps
+    return bool(line["number"] <= last)

@@ -13,11 +13,20 @@ import numpy as np
 from ..formats._safetensors import TRAINING_STATE_ENTRY, read_safetensors, write_safetensors
 from ..manifest import tensors
 from ..spec import DenseNetConfig, DenseNetSpec
-from ..weights import Weights, WeightsError, check_weights
-from .history import Epoch, Step
+from ..weights import Weights, WeightsError, check_depth, check_weights
+from .fields import AMOUNT, COUNT, OBJECT, parsed
+from .history import EPOCH, STEP, Epoch, Step
 
 VELOCITY = "velocity."  # before the canonical name of a weight: its velocity
 MEAN = "mean."  # before the canonical name of a weight: its mean over the averaged epochs
+POSITION = {
+    "config": OBJECT,
+    "steps": COUNT,
+    "epochs": [EPOCH],
+    "unfinished": [STEP],
+    "seconds": AMOUNT,
+    "averaged?": COUNT,
+}
 
 
 @dataclass(frozen=True)
@@ -82,27 +91,34 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
             f"to start from weights alone, pass weights={str(path)!r}"
         )
     try:
-        position = json.loads(metadata[TRAINING_STATE_ENTRY])
-        spec = DenseNetConfig.from_json(json.dumps(position["config"])).resolve()
+        position = parsed(metadata[TRAINING_STATE_ENTRY], POSITION)
+        config = DenseNetConfig.from_json(json.dumps(position["config"]))
         velocity, mean = (_taken(arrays, prefix) for prefix in (VELOCITY, MEAN))
         weights = arrays
-        dtype = weights["features.conv0.weight"].dtype.name
+        check_depth(config, weights)
+        spec = config.resolve()
+        first = weights.get("features.conv0.weight")  # check_weights says if it is missing
+        dtype = "float32" if first is None else first.dtype.name
         checked = check_weights(spec, weights, dtype)
         _check_velocity(spec, velocity)
         return spec, TrainingState(
             checked,
             velocity,
-            int(position["steps"]),
-            tuple(Epoch(**epoch) for epoch in position["epochs"]),
-            tuple(Step(**step) for step in position["unfinished"]),
-            float(position["seconds"]),
+            position["steps"],
+            tuple(Epoch(**_fields(epoch, EPOCH)) for epoch in position["epochs"]),
+            tuple(Step(**_fields(step, STEP)) for step in position["unfinished"]),
+            position["seconds"],
             _checked_mean(spec, mean, dtype) if mean else None,
-            int(position.get("averaged", 0)),
+            position.get("averaged", 0),
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: expected a complete state, found {error!r}") from None
+    except ValueError as error:
+        raise WeightsError(f"{path}: expected a complete state; {error}") from None
+
+
+def _fields(given: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in shape}
 
 
 def _taken(arrays: dict[str, Any], prefix: str) -> Weights:

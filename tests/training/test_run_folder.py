@@ -200,8 +200,8 @@ def test_a_signal_during_the_last_save_or_after_it_stops_a_run_that_resumes(
     moments = while_it_saves, between_the_save_and_the_end, while_it_ends, within_a_destructor
     for moment in moments:
         said, writer = [], recorder(tmp_path / moment.__name__)
+        writer.record(epoch(2, 0.5))
         with pytest.raises(error) as caught, saving_on_signals(writer, said.append) as all_is_saved:
-            writer.record(epoch(2, 0.5))
             moment(writer, all_is_saved)
         assert caught.value.args == code, moment
         assert f"saved; resume with: train(output={str(writer.path)!r}, resume=True)" in said
@@ -319,7 +319,7 @@ def test_what_is_typed_with_resume_must_agree_except_the_backend_and_the_place_o
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 2, "recipe": {}}', "{"])
 def test_a_damaged_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(RunError, match=r"config\.json: expected"):
+    with pytest.raises(RunError, match=r"config\.json: (\w+: )?expected"):
         options_from({}, read_config(tmp_path))
 
 
@@ -576,7 +576,7 @@ def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_pat
         assert f"train --output {tmp_path / 'run'} --resume" in done.stderr
         assert not (tmp_path / "run" / "report.json").exists()
     assert called(backend, weights, tmp_path / "run", *given).exit_code == 0
-    for broken, found in ("{", "expected JSON"), ("{}", "expected a run's report; remove it"):
+    for broken, found in ("{", "expected JSON"), ("{}", "schema: expected 1, found none"):
         (tmp_path / "run" / "report.json").write_text(broken)
         done = called(backend, weights, tmp_path / "run", *given)
         assert done.exit_code == 2
