@@ -22,6 +22,7 @@ from ..formats import with_classes
 from ..formats.portable import load_checkpoint, save_weights
 from ..manifest import count_parameters
 from ..reference import cross_entropy
+from ..training.began import Began
 from ..training.fields import COUNT, NUMBER, ORDINAL, TEXT, FieldError, check, or_null
 from ..training.history import EPOCH, History
 from ..training.recipe import RECIPES, Recipe
@@ -45,6 +46,7 @@ from ..training.run_folder import (
     claimed,
     read_config,
     read_json,
+    refuse_changes,
     write_json,
 )
 from ..training.statistics import measure_statistics
@@ -96,15 +98,20 @@ class Options:
         return {"schema": SCHEMA, "backend": values.pop("backend_name"), **values}
 
     @classmethod
-    def from_dict(cls, given: dict[str, Any]) -> Options:
-        """The options that ``to_dict`` returned. Raises ``RunError``, ``ConfigError``."""
+    def from_dict(cls, given: dict[str, Any], where: str | Path = CONFIG) -> Options:
+        """The options that ``to_dict`` returned. Raises ``RunError``, ``ConfigError``.
+
+        Arguments:
+            given: the content of ``config.json``, or a report, which starts with the same.
+            where: it was read, for errors.
+        """
         try:
             check(given, CONFIG_SHAPE)
             recipe = Recipe.from_json(json.dumps(given["recipe"]))
         except FieldError as error:
-            raise RunError(f"{CONFIG}: {error}") from None
+            raise RunError(f"{where}: {error}") from None
         except ConfigError as error:
-            raise ConfigError(f"{CONFIG}: {error}") from None
+            raise ConfigError(f"{where}: {error}") from None
         known: dict[str, Any] = {field.name: given.get(field.name) for field in fields(cls)}
         known["recipe"] = recipe
         return cls(**{**known, "backend_name": given["backend"]})
@@ -133,7 +140,8 @@ def train(
         memory_efficient: as for a backend's ``build``; a run may be resumed with or without it.
         say: called with sentences for the user.
 
-    Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run;
+    Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run: one
+    that began with another recipe, other weights or other data;
     ``TrainingError`` where training diverges; and as ``load_data``, ``load_backend`` and
     ``load_checkpoint``. On Ctrl-C (and SIGTERM) a run with a folder saves after the current step,
     and raises ``KeyboardInterrupt`` (``SystemExit``).
@@ -147,6 +155,8 @@ def train(
         found = _run_in(output, resume=resume)
         if REPORT in found:
             done = _read_report(output / REPORT)
+            began = Options.from_dict(done, output / REPORT)
+            refuse_changes(output, _began(began), _began(options))
             say(f"{output}: this run is complete")
             return done
         if not found:
@@ -225,10 +235,18 @@ def _train(
     place(backend, model, device)
     arguments: dict[str, Any] = {"validation": data.test, "callbacks": callbacks}
     guard: Any = nullcontext(lambda: None)
+    began = _began(options)
     if output is not None:
-        recorder = Recorder(output, start.spec, usage, save_every)
+        began = replace(began, data=data.digests())
+        recorder = Recorder(output, start.spec, usage, save_every, began)
         _check_data(output, data)
         state = recorder.resume()
+        began = recorder.began or began
+        if state is not None and state.began is None:
+            say(
+                f"{output}: an older version saved this run without recording its recipe and data; "
+                "from now on they are recorded as they are now"
+            )
         if resume:
             say(_where(output, state.steps if state else 0, options))
         arguments["callbacks"] = (recorder.record, *callbacks)
@@ -241,6 +259,7 @@ def _train(
             raise _diverged(error, output) from None
         all_is_saved()
         report = _report(options, backend, start, data, history)
+        report["recorded_after_step"] = began.recorded_after_step
         kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
         if options.recipe.recalibrate or history.mean is not None:
             weights, report["final"] = _finished(backend, model, options, data, history)
@@ -253,6 +272,12 @@ def _train(
     if output is not None:
         say(f"{output}: {', '.join(kept)}, curve.svg")
     return report
+
+
+def _began(options: Options) -> Began:
+    """What a run of these options begins with, but for its data."""
+    weights = None if options.weights is None else Path(options.weights).name
+    return Began(options.recipe, options.recipe_name, weights)
 
 
 def _diverged(error: TrainingError, output: Path | None) -> TrainingError:

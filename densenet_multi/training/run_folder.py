@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from .._files import replace_file
 from ..checkpoint import Usage
 from ..formats.portable import save_weights
 from ..spec import DenseNetSpec
+from .began import Began
 from .fields import COUNT, OBJECT, TEXT, FieldError, Kind, check, exactly, or_null, parsed
 from .history import EPOCH, STEP, Epoch, Step
 from .run import check_finite
@@ -167,29 +168,37 @@ class Recorder:
         path: the folder.
         spec, usage: of the trained network.
         save_every: seconds after which ``keep`` saves within an epoch.
+        began: what the run begins with now; ``resume`` compares it with what it did begin with.
 
     Attributes:
+        began: what the saved state records.
         stop: set it, in a signal handler for example, to save after this step and stop.
     """
 
     def __init__(
-        self, path: Path, spec: DenseNetSpec, usage: Usage, save_every: float = SAVE_EVERY
+        self,
+        path: Path,
+        spec: DenseNetSpec,
+        usage: Usage,
+        save_every: float = SAVE_EVERY,
+        began: Began | None = None,
     ) -> None:
         self.path, self._spec, self._usage, self._save_every = path, spec, usage, save_every
         self._saved, self._epoch_ended = time.monotonic(), False
-        self.stop = False
+        self.began, self.stop = began, False
 
     def resume(self) -> TrainingState | None:
         """The state of the run, or None before it is first saved; the other files then agree.
 
-        Raises ``RunError`` if the state belongs to another network, ``WeightsError`` if it is
-        damaged.
+        Raises ``RunError`` if the state belongs to another network, or to a run that began with
+        something else; ``WeightsError`` if it is damaged.
         """
         path = self.path / STATE
         if not path.exists():
             replace_file(self.path / HISTORY, b"")
             return None
         spec, state = load_state(path)
+        self._check_began(state)
         if spec != self._spec:
             raise RunError(f"{path}: expected the network of {CONFIG}, found another")
         done = [line for line in read_history(self.path / HISTORY) if _is_before(line, state)]
@@ -197,6 +206,14 @@ class Recorder:
         replace_file(self.path / HISTORY, text.encode())
         self._write_weights(state)
         return state
+
+    def _check_began(self, state: TrainingState) -> None:
+        if state.began is None:  # an older version saved it
+            self.began = self.began and replace(self.began, recorded_after_step=state.steps)
+            return
+        if self.began is not None:
+            refuse_changes(self.path, state.began, self.began)
+        self.began = state.began
 
     def record(self, event: Step | Epoch) -> None:
         """Append a line to ``history.jsonl``; draw the curve after an epoch."""
@@ -227,7 +244,7 @@ class Recorder:
         Raises ``TrainingError`` if a weight is not finite; the last saved state is then kept.
         """
         check_finite(state.steps, state.weights, state.velocity)
-        save_state(self.path / STATE, self._spec, state)
+        save_state(self.path / STATE, self._spec, replace(state, began=self.began))
         self._write_weights(state)
         self._saved = time.monotonic()
 
@@ -243,6 +260,16 @@ class Recorder:
 
         drawn = training_curve(read_history(self.path / HISTORY))
         replace_file(self.path / "curve.svg", drawn)
+
+
+def refuse_changes(path: Path, was: Began, now: Began) -> None:
+    """Raise ``RunError`` where the run in a folder began with something else."""
+    if changes := was.changes(now):
+        raise RunError(
+            f"{path}: expected the run as it began, found changes: {'; '.join(changes)}; undo them "
+            f"(in {CONFIG}, or in the data), or start another run with "
+            f"weights={str(path / LAST)!r} and another output="
+        )
 
 
 def best_epoch(epochs: tuple[Epoch, ...] | list[Epoch]) -> Epoch:

@@ -14,6 +14,7 @@ from ..formats._safetensors import TRAINING_STATE_ENTRY, read_safetensors, write
 from ..manifest import tensors
 from ..spec import DenseNetConfig, DenseNetSpec
 from ..weights import Weights, WeightsError, check_depth, check_weights
+from .began import BEGAN, Began
 from .fields import AMOUNT, COUNT, OBJECT, parsed
 from .history import EPOCH, STEP, Epoch, Step
 
@@ -26,6 +27,7 @@ POSITION = {
     "unfinished": [STEP],
     "seconds": AMOUNT,
     "averaged?": COUNT,
+    "began?": BEGAN,
 }
 
 
@@ -42,6 +44,7 @@ class TrainingState:
         seconds: the time that these took.
         mean: the mean of the weights at the end of the last ``averaged`` epochs; None before any.
         averaged: the number of epochs in ``mean``.
+        began: what the run began with, where it is known.
     """
 
     weights: Weights
@@ -52,6 +55,7 @@ class TrainingState:
     seconds: float
     mean: Weights | None = None
     averaged: int = 0
+    began: Began | None = None
 
 
 def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
@@ -74,6 +78,7 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
         "unfinished": [asdict(step) for step in state.unfinished],
         "seconds": state.seconds,
         "averaged": state.averaged,
+        **({"began": state.began.to_dict()} if state.began else {}),
     }
     write_safetensors(path, arrays, {TRAINING_STATE_ENTRY: json.dumps(position, sort_keys=True)})
 
@@ -110,6 +115,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
             position["seconds"],
             _checked_mean(spec, mean, dtype) if mean else None,
             position.get("averaged", 0),
+            Began.from_dict(position["began"]) if "began" in position else None,
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None

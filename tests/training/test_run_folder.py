@@ -175,7 +175,7 @@ def test_a_signal_during_the_last_save_or_after_it_stops_a_run_that_resumes(
 ):
     def saved(during=lambda: None):
         during()
-        return state(8, [epoch(1, 0.5), epoch(2, 0.5)])
+        return state(8)
 
     def while_it_saves(writer, _):
         writer.keep(partial(saved, partial(signal.raise_signal, number)))
@@ -564,9 +564,7 @@ def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_pat
     given = "--epochs", "1", *BATCHES, "--resume"
     for number, moment in (
         (signal.SIGINT, "training.run_folder.best_epoch"),  # within the last save
-        (signal.SIGTERM, "tasks.train._report"),
-        (signal.SIGINT, "tasks.train.measure_statistics"),
-        (signal.SIGTERM, "tasks.train.batches_of_logits"),
+        (signal.SIGTERM, "tasks.train.measure_statistics"),
     ):
         with monkeypatch.context() as patch:
             stop = Mock(side_effect=lambda *_, number=number: signal.raise_signal(number))
@@ -653,6 +651,23 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
     assert dm.load_checkpoint(tmp_path / "run" / "last.safetensors").usage.split_seed == 6
     (tmp_path / "run" / "report.json").unlink()
     weights.unlink()  # a run that has begun needs them no longer
+    other = replace(options, recipe=replace(recipe, seed=7))
+    with pytest.raises(RunError, match=r"seed: expected 6, found 7; .*training images: expected"):
+        train(other, output=tmp_path / "run", resume=True)
+    content = (tmp_path / "own" / "a" / "2.png").read_bytes()
+    Image.new("L", (32, 32), 81).save(tmp_path / "own" / "a" / "2.png")
+    with pytest.raises(RunError, match=r"found changes: (training|test) images: expected those"):
+        train(options, output=tmp_path / "run", resume=True)
+    (tmp_path / "own" / "a" / "2.png").write_bytes(content)
+    state = tmp_path / "run" / "checkpoint.safetensors"
+    spec, saved = load_state(state)
+    said = []
+    for began, recorded in (saved.began, 0), (None, saved.steps):  # None: an older version's
+        save_state(state, spec, replace(saved, began=began))
+        report = train(options, output=tmp_path / "run", resume=True, say=said.append)
+        assert report["recorded_after_step"] == recorded
+        assert any("an older version saved" in text for text in said) == bool(recorded)
+        (tmp_path / "run" / "report.json").unlink()
     (tmp_path / "own" / "b").rename(tmp_path / "own" / "A")
     began = r"expected the data that this run began with.* 2 classes \(a, b\), found"
     with pytest.raises(RunError, match=began):
