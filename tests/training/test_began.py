@@ -43,7 +43,7 @@ def folder(path, images):
     return path
 
 
-IMAGES = {f"{name}/{number}.png": 20 * number for name in "ab" for number in range(6)}
+IMAGES = {f"{name}/{number}.bmp": 20 * number for name in "ab" for number in range(6)}
 
 
 def digests(path, **given):
@@ -135,7 +135,7 @@ def test_a_folder_may_move_and_be_touched(tmp_path):
     first = folder(tmp_path / "first", IMAGES)
     expected = digests(first)
     shutil.copytree(first, tmp_path / "second")
-    os.utime(tmp_path / "second" / "a" / "0.png")
+    os.utime(tmp_path / "second" / "a" / "0.bmp")
     (tmp_path / "second" / "notes.txt").touch()
     assert digests(tmp_path / "second") == expected
 
@@ -147,13 +147,13 @@ def test_a_folder_with_other_pixels_names_or_split_is_another(tmp_path):
     assert all(digests(path, seed=1)[part] != was[part] for part in parts)
     chosen = load_data(f"folder:{path}", image_size=8).train.paths[0]
     before = chosen.read_bytes()
-    folder(chosen.parent, {chosen.name: 99})
+    folder(chosen.parent, {chosen.name: 99})  # of the same size, as it is a .bmp
     found = digests(path)
     assert (found["test images"], found["pixels"]) == (was["test images"], was["pixels"])
     assert found["training images"] != was["training images"]
     chosen.write_bytes(before)
     assert digests(path) == was
-    chosen.rename(chosen.with_name("renamed.png"))
+    chosen.rename(chosen.with_stem(f"{chosen.stem}x"))  # in the same order
     assert digests(path)["training images"] != was["training images"]
     usage = dm.Usage(mean=(0.5,) * 3, std=(0.5,) * 3)
     assert digests(path, usage=usage)["pixels"]["mean"] == [0.5] * 3
