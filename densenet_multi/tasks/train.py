@@ -154,7 +154,7 @@ def train(
     with claimed(output):
         found = _run_in(output, resume=resume)
         if REPORT in found:
-            done = _read_report(output / REPORT)
+            done = read_json(output / REPORT, REPORT_SHAPE, "remove it to write a new one")
             began = Options.from_dict(done, output / REPORT)
             refuse_changes(output, _began(began), _began(options))
             say(f"{output}: this run is complete")
@@ -172,13 +172,6 @@ def train(
                 for name in (CONFIG, HISTORY):
                     (output / name).unlink(missing_ok=True)
             raise
-
-
-def _read_report(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path, REPORT_SHAPE)
-    except RunError as error:
-        raise RunError(f"{error}; remove the file to write a new one") from None
 
 
 def _run_in(output: Path, *, resume: bool) -> list[str]:

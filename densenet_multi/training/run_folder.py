@@ -23,6 +23,7 @@ from .._files import replace_file
 from ..checkpoint import Usage
 from ..formats.portable import save_weights
 from ..spec import DenseNetSpec
+from ..weights import WeightsError
 from .began import Began
 from .fields import COUNT, OBJECT, TEXT, FieldError, Kind, check, exactly, or_null, parsed
 from .history import EPOCH, STEP, Epoch, Step
@@ -97,26 +98,31 @@ def claimed(path: Path) -> Iterator[None]:
 
 def read_config(path: Path) -> dict[str, Any] | None:
     """The content of the folder's ``config.json``, or None without one. Raises ``RunError``."""
-    return read_json(path / CONFIG, CONFIG_SHAPE) if (path / CONFIG).exists() else None
+    advice = f"mend it, or {_another_run(path)}"
+    return read_json(path / CONFIG, CONFIG_SHAPE, advice) if (path / CONFIG).exists() else None
 
 
-def read_json(file: Path, shape: Any) -> dict[str, Any]:
+def _another_run(path: Path) -> str:
+    return f"start another run with weights={str(path / LAST)!r} and another output="
+
+
+def read_json(file: Path, shape: Any, advice: str = "mend it") -> dict[str, Any]:
     """The JSON object in a file, of a shape of ``fields``.
 
     Raises ``RunError``, which names the file and the field, for any other content; ``OSError``.
     """
-    with _naming(file):
+    with _naming(file, advice):
         content: dict[str, Any] = parsed(_content(file, LARGEST_JSON), shape)
         return content
 
 
 @contextmanager
-def _naming(where: object) -> Iterator[None]:
-    """Inside, a ``FieldError`` becomes a ``RunError`` with the name of the file."""
+def _naming(where: object, advice: str) -> Iterator[None]:
+    """Inside, a ``FieldError`` becomes a ``RunError`` with the name of the file, and advice."""
     try:
         yield
     except FieldError as error:
-        raise RunError(f"{where}: {error}") from None
+        raise RunError(f"{where}: {error}; {advice}") from None
 
 
 def _content(file: Path, largest: int) -> bytes:
@@ -142,11 +148,11 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    with _naming(path):
+    with _naming(path, "remove it to resume without its curve"):
         *complete, last = _content(path, LARGEST_HISTORY).split(b"\n")
     lines = []
     for number, line in enumerate(complete, 1):
-        with _naming(f"{path}: line {number} (without it, the curve lacks a point)"):
+        with _naming(f"{path}: line {number}", "mend that line, or remove it"):
             lines.append(_read_line(line))
     with suppress(FieldError):
         lines.append(_read_line(last))
@@ -197,7 +203,10 @@ class Recorder:
         if not path.exists():
             replace_file(self.path / HISTORY, b"")
             return None
-        spec, state = load_state(path)
+        try:
+            spec, state = load_state(path)
+        except WeightsError as error:
+            raise WeightsError(f"{error}; {_another_run(self.path)}") from None
         self._check_began(state)
         if spec != self._spec:
             raise RunError(f"{path}: expected the network of {CONFIG}, found another")
@@ -267,8 +276,7 @@ def refuse_changes(path: Path, was: Began, now: Began) -> None:
     if changes := was.changes(now):
         raise RunError(
             f"{path}: expected the run as it began, found changes: {'; '.join(changes)}; undo them "
-            f"(in {CONFIG}, or in the data), or start another run with "
-            f"weights={str(path / LAST)!r} and another output="
+            f"(in {CONFIG}, or in the data), or {_another_run(path)}"
         )
 
 

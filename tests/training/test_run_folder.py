@@ -247,6 +247,10 @@ def test_without_a_state_the_run_begins_anew(tmp_path):
 
 def test_a_state_of_another_network_is_refused(tmp_path):
     recorder(tmp_path / "run").save(state())
+    (tmp_path / "run" / "last.safetensors").replace(tmp_path / "run" / "checkpoint.safetensors")
+    with pytest.raises(dm.WeightsError, match=r"state of a training run.*; start another run with"):
+        recorder(tmp_path / "run").resume()
+    recorder(tmp_path / "run").save(state())
     other = Recorder(tmp_path / "run", small("plain"), dm.Usage())
     with pytest.raises(RunError, match=r"expected the network of config\.json, found another"):
         other.resume()
@@ -579,6 +583,7 @@ def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_pat
         done = called(backend, weights, tmp_path / "run", *given)
         assert done.exit_code == 2
         assert f"report.json: {found}" in done.stderr
+        assert "remove it to write a new one" in done.stderr
         assert "complete" not in done.stderr
 
 
