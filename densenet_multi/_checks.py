@@ -112,6 +112,14 @@ def check_bfloat16(bfloat16: bool, dtype: str) -> None:
         raise bad("bfloat16", True, f"False for a network in {dtype}")
 
 
+def is_finite(given: float) -> bool:
+    """Whether a float holds it and is finite; an integer may be larger than any float."""
+    try:
+        return math.isfinite(given)
+    except OverflowError:
+        return False
+
+
 def is_bool(given: Any) -> bool:
     return isinstance(given, bool) or getattr(getattr(given, "dtype", None), "kind", "") == "b"
 

@@ -6,12 +6,11 @@ from one. What a training run needs to resume is a ``TrainingState``: see traini
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ._checks import ConfigError, bad, check_names, integer, listed, one_of
+from ._checks import ConfigError, bad, check_names, integer, is_finite, listed, one_of
 from .spec import DenseNetSpec
 from .weights import Weights
 
@@ -181,7 +180,7 @@ def _checked_list(name: str, value: Any) -> tuple[Any, ...]:
     is_list = isinstance(value, (tuple, list))
     if not is_list or not all(isinstance(item, kind) for item in value):
         raise bad(name, value, f"a list of {what}")
-    if kind is not str and not all(math.isfinite(item) for item in value):
+    if kind is not str and not all(map(is_finite, value)):
         raise bad(name, value, "finite numbers")
     if name == "std" and not all(item > 0 for item in value):
         raise bad(name, value, "numbers above 0")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ._checks import INITIALIZATIONS, check_names, integer
 from .manifest import TensorInfo, tensors
-from .spec import DenseNetSpec
+from .spec import DenseNetConfig, DenseNetSpec
 
 Weights = dict[str, npt.NDArray[np.floating]]
 COUNTER = "num_batches_tracked"  # in each BatchNorm of a PyTorch state_dict
@@ -81,6 +81,18 @@ def check_weights(
             f"weights do not fit the network, {len(problems)} problem(s):\n  {lines}"
         )
     return {name: np.asarray(weights[name]).astype(dtype, copy=False) for name in expected}
+
+
+def check_depth(config: DenseNetConfig, weights: Mapping[str, object]) -> None:
+    """Raise ``WeightsError`` where a network has more dense layers than a file has tensors.
+
+    Resolving its configuration, which a short file may claim, could then fill the memory.
+    """
+    layers = sum(config.block_config)
+    if layers > len(weights):
+        raise WeightsError(
+            f"expected tensors for {layers} dense layers, found {len(weights)} tensors"
+        )
 
 
 def widest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:

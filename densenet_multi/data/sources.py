@@ -6,12 +6,14 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .._checks import ConfigError, bad, check_names
 from ..checkpoint import Usage
 from . import cifar10, fashion_mnist
+from .digest import digest
 from .examples import Examples, Pixels
 from .folder import ImageFiles, find_folder, fingerprints
 from .idx import IdxError, header
@@ -74,6 +76,24 @@ class DataSet:
         See ``folder.fingerprints``.
         """
         return fingerprints(self.train) if isinstance(self.train, ImageFiles) else None
+
+    def digests(self) -> dict[str, Any]:
+        """What a run that resumes compares: digests of the images, and how they are prepared.
+
+        Files of images are read for it, once. Raises ``OSError`` where one cannot be read.
+        """
+        prepare: Preparation = self.train.prepare  # type: ignore[attr-defined]  # as load_data made it
+        usage = prepare.usage or Usage()
+        return {
+            "training images": digest(self.train),
+            "test images": digest(self.test),
+            "pixels": {
+                "in_channels": prepare.channels,
+                "value_range": list(usage.value_range or (0.0, 1.0)),
+                "mean": usage.mean and list(usage.mean),
+                "std": usage.std and list(usage.std),
+            },
+        }
 
 
 def load_data(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from .._checks import ConfigError, bad, check_names
 from ..checkpoint import Checkpoint, Usage
 from ..spec import DenseNetConfig, DenseNetSpec
-from ..weights import Weights, WeightsError, check_weights, widest
+from ..weights import Weights, WeightsError, check_depth, check_weights, widest
 from ._other_files import other_weights, refuse_others
 from ._safetensors import (
     PORTABLE_ENTRY,
@@ -140,11 +140,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         )
     try:
         config, usage = _from_header(metadata[PORTABLE_ENTRY])
-        layers = sum(config.block_config)
-        if layers > len(weights):  # before a short file makes a huge network
-            raise WeightsError(
-                f"expected tensors for {layers} dense layers, found {len(weights)} tensors"
-            )
+        check_depth(config, weights)
         spec = config.resolve()
         return Checkpoint(spec, check_weights(spec, weights, widest(weights)), usage.fits(spec))
     except ValueError as error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from .._checks import check_names
 from ..backends import backend_names, first_installed, framework_versions
 from ..checkpoint import Checkpoint
-from ..training.run_folder import CONFIG
+from ..training.fields import COUNT, OBJECT, TEXT
+from ..training.run_folder import CONFIG, RunError, read_json
 
 PACKAGE = "densenet_multi"
 
@@ -64,8 +64,7 @@ def backend_to_use(
 def _of_run(config: Path) -> str:
     """The backend in the ``config.json`` of a run; "" without one."""
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-        found = content["backend"] if {"schema", "recipe", "backend"} <= content.keys() else ""
-    except (OSError, ValueError, AttributeError, RecursionError):
+        shape = {"schema": COUNT, "recipe": OBJECT, "backend": TEXT}
+        return str(read_json(config, shape)["backend"])
+    except (OSError, RunError):
         return ""
-    return found if isinstance(found, str) else ""

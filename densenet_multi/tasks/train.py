@@ -6,7 +6,7 @@ import json
 import platform
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -22,18 +22,22 @@ from ..formats import with_classes
 from ..formats.portable import load_checkpoint, save_weights
 from ..manifest import count_parameters
 from ..reference import cross_entropy
-from ..training.history import History
+from ..training.began import Began
+from ..training.fields import COUNT, NUMBER, ORDINAL, TEXT, FieldError, check, or_null
+from ..training.history import EPOCH, History
 from ..training.recipe import RECIPES, Recipe
 from ..training.run import Callback, TrainingError
 from ..training.run_folder import (
     BEST,
     CONFIG,
+    CONFIG_SHAPE,
     FINAL,
     HISTORY,
     LAST,
     LOCK,
     REPORT,
     SAVE_EVERY,
+    SCHEMA,
     STATE,
     Recorder,
     RunError,
@@ -42,6 +46,7 @@ from ..training.run_folder import (
     claimed,
     read_config,
     read_json,
+    refuse_changes,
     write_json,
 )
 from ..training.statistics import measure_statistics
@@ -50,7 +55,21 @@ from ..weights import Weights, init_weights
 from ._trained_by import source_of
 from .predict import Say, batches_of_logits
 
-SCHEMA = 1
+TESTED = EPOCH | {"validation_loss": NUMBER, "validation_accuracy": NUMBER}
+REPORT_SHAPE = {
+    **{name: shape for name, shape in CONFIG_SHAPE.items() if name != "found?"},
+    "weights": or_null(TEXT),
+    "recipe": {"variant": TEXT, "image_size": ORDINAL},
+    "framework": TEXT,
+    "train_examples": COUNT,
+    "epochs": [TESTED, ...],
+    "final?": {
+        "epochs": [ORDINAL, ...],
+        "recalibrate": COUNT,
+        "test_loss": NUMBER,
+        "test_accuracy": NUMBER,
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +98,22 @@ class Options:
         return {"schema": SCHEMA, "backend": values.pop("backend_name"), **values}
 
     @classmethod
-    def from_dict(cls, given: dict[str, Any]) -> Options:
-        """The options that ``to_dict`` returned. Raises ``RunError``, ``ConfigError``."""
-        if given.get("schema") != SCHEMA or not isinstance(given.get("recipe"), dict):
-            raise RunError(
-                f"{CONFIG}: expected schema {SCHEMA} and a recipe, found {given.get('schema')!r}"
-            )
-        for name in ("backend", "data", "recipe_name"):
-            if not isinstance(given.get(name), str):
-                raise RunError(f"{CONFIG}: expected a name for {name}, found {given.get(name)!r}")
-        known: dict[str, Any] = {field.name: given.get(field.name) for field in fields(cls)}
+    def from_dict(cls, given: dict[str, Any], where: str | Path = CONFIG) -> Options:
+        """The options that ``to_dict`` returned. Raises ``RunError``, ``ConfigError``.
+
+        Arguments:
+            given: the content of ``config.json``, or a report, which starts with the same.
+            where: it was read, for errors.
+        """
         try:
-            known["recipe"] = Recipe.from_json(json.dumps(given["recipe"]))
+            check(given, CONFIG_SHAPE)
+            recipe = Recipe.from_json(json.dumps(given["recipe"]))
+        except FieldError as error:
+            raise RunError(f"{where}: {error}") from None
         except ConfigError as error:
-            raise ConfigError(f"{CONFIG}: {error}") from None
+            raise ConfigError(f"{where}: {error}") from None
+        known: dict[str, Any] = {field.name: given.get(field.name) for field in fields(cls)}
+        known["recipe"] = recipe
         return cls(**{**known, "backend_name": given["backend"]})
 
 
@@ -119,7 +140,8 @@ def train(
         memory_efficient: as for a backend's ``build``; a run may be resumed with or without it.
         say: called with sentences for the user.
 
-    Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run;
+    Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run: one
+    that began with another recipe, other weights or other data;
     ``TrainingError`` where training diverges; and as ``load_data``, ``load_backend`` and
     ``load_checkpoint``. On Ctrl-C (and SIGTERM) a run with a folder saves after the current step,
     and raises ``KeyboardInterrupt`` (``SystemExit``).
@@ -132,11 +154,9 @@ def train(
     with claimed(output):
         found = _run_in(output, resume=resume)
         if REPORT in found:
-            done = read_json(output / REPORT)
-            if not {"recipe", "epochs"} <= done.keys():
-                raise RunError(
-                    f"{output / REPORT}: expected a run's report; remove it to write a new one"
-                )
+            done = read_json(output / REPORT, REPORT_SHAPE, "remove it to write a new one")
+            began = Options.from_dict(done, output / REPORT)
+            refuse_changes(output, _began(began), _began(options))
             say(f"{output}: this run is complete")
             return done
         if not found:
@@ -207,45 +227,61 @@ def _train(
     backend.import_weights(model, start.weights)
     place(backend, model, device)
     arguments: dict[str, Any] = {"validation": data.test, "callbacks": callbacks}
-    guard: Any = nullcontext()
+    guard: Any = nullcontext(lambda: None)
+    began = _began(options)
     if output is not None:
-        recorder = Recorder(output, start.spec, usage, save_every)
+        began = replace(began, data=data.digests())
+        recorder = Recorder(output, start.spec, usage, save_every, began)
         _check_data(output, data)
         state = recorder.resume()
+        began = recorder.began or began
+        if state is not None and state.began is None:
+            say(
+                f"{output}: an older version saved this run without recording its recipe and data; "
+                "from now on they are recorded as they are now"
+            )
         if resume:
             say(_where(output, state.steps if state else 0, options))
         arguments["callbacks"] = (recorder.record, *callbacks)
         arguments |= {"checkpoint": recorder.keep, "resume": state}
         guard = saving_on_signals(recorder, say)
-    try:
-        with guard:
-            history = backend.fit(model, data.train, options.recipe, **arguments)
-    except TrainingError as error:
-        if output is None:
-            raise
-        if not (output / STATE).exists():
-            how = f"{output / HISTORY} is kept; start again with another output="
-            raise TrainingError(f"{error}; {how}") from None
-        how = f"weights={str(output / LAST)!r}, another output= and a lower learning_rate="
-        raise TrainingError(
-            f"{error}; the last good weights are kept; start again with {how}"
-        ) from None
-    report = _report(options, backend, start, data, history)
-    kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
-    if options.recipe.recalibrate or history.mean is not None:
+    with guard as all_is_saved:
         try:
+            history = backend.fit(model, data.train, options.recipe, **arguments)
+        except TrainingError as error:
+            raise _diverged(error, output) from None
+        all_is_saved()
+        report = _report(options, backend, start, data, history)
+        report["recorded_after_step"] = began.recorded_after_step
+        kept = [LAST, f"{BEST} (epoch {report['best_epoch']})"]
+        if options.recipe.recalibrate or history.mean is not None:
             weights, report["final"] = _finished(backend, model, options, data, history)
-        except (KeyboardInterrupt, SystemExit):
             if output is not None:
-                say(_how_to_resume(output))
-            raise
+                save_weights(output / FINAL, start.spec, weights, usage)
+                kept.append(f"{FINAL} ({origin_of(report['final'])})")
         if output is not None:
-            save_weights(output / FINAL, start.spec, weights, usage)
-            kept.append(f"{FINAL} ({origin_of(report['final'])})")
+            all_is_saved()
+            write_json(output / REPORT, report)
     if output is not None:
-        write_json(output / REPORT, report)
         say(f"{output}: {', '.join(kept)}, curve.svg")
     return report
+
+
+def _began(options: Options) -> Began:
+    """What a run of these options begins with, but for its data."""
+    weights = None if options.weights is None else Path(options.weights).name
+    return Began(options.recipe, options.recipe_name, weights)
+
+
+def _diverged(error: TrainingError, output: Path | None) -> TrainingError:
+    """The error about a run that diverged, with what is left of it."""
+    if output is None:
+        return error
+    if not (output / STATE).exists():
+        how = f"{output / HISTORY} is kept; start again with another output="
+        return TrainingError(f"{error}; {how}")
+    how = f"weights={str(output / LAST)!r}, another output= and a lower learning_rate="
+    return TrainingError(f"{error}; the last good weights are kept; start again with {how}")
 
 
 def _finished(
@@ -330,15 +366,28 @@ def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, 
 
 
 @contextmanager
-def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[None]:
-    """Inside, the first Ctrl-C or SIGTERM asks the recorder to stop; the second stops at once."""
+def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], None]]:
+    """Inside, the first Ctrl-C or SIGTERM asks the recorder to stop; the second stops at once.
+
+    Call the yielded function after the last step: it stops a run that was asked to, and from then
+    on the first signal stops at once too, as there is nothing left to save. A stopped run resumes.
+    """
     received: list[int] = []
+    is_saved = False
 
     def handle(number: int, _: Any) -> None:
         received.append(number)
         restore()
         recorder.stop = True
+        if is_saved:
+            raise Stopped  # which a destructor would swallow: recorder.stop stays
         say("saving after this step or the current test; press Ctrl-C again to stop at once")
+
+    def all_is_saved() -> None:
+        nonlocal is_saved
+        is_saved = True
+        if recorder.stop:
+            raise Stopped
 
     def restore() -> None:
         for number, handler in before.items():
@@ -346,11 +395,15 @@ def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[None]:
 
     before: dict[int, Any] = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield all_is_saved
     except Stopped:
         say(f"saved; {_how_to_resume(recorder.path)}")
         if received == [signal.SIGTERM]:
             sys.exit(128 + signal.SIGTERM)
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        if is_saved:
+            say(_how_to_resume(recorder.path))
         raise
     finally:
         restore()

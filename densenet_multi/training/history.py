@@ -5,7 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..weights import Weights
+from .fields import AMOUNT, NUMBER, ORDINAL, or_null
 from .recipe import Recipe
+
+STEP = {  # as JSON: see fields.py
+    "number": ORDINAL,
+    "epoch": ORDINAL,
+    "loss": NUMBER,
+    "accuracy": NUMBER,
+    "learning_rate": NUMBER,
+}
+EPOCH = {
+    "number": ORDINAL,
+    "steps": ORDINAL,
+    "loss": NUMBER,
+    "accuracy": NUMBER,
+    "validation_loss": or_null(NUMBER),
+    "validation_accuracy": or_null(NUMBER),
+    "seconds": AMOUNT,
+    "images_per_second": AMOUNT,
+}
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,13 @@ class Recipe:
             "image_size": 1, "recalibrate": 0, "epochs": 1, "batch_size": 2, "shift": 0, "seed": 0
         }.items():  # fmt: skip
             checked[name] = integer(name, getattr(self, name), least)
-        if checked["seed"] >= 2**32:
-            raise bad("seed", self.seed, "an integer from 0 to 4294967295")
+            if checked[name] >= 2**32:
+                raise bad(name, getattr(self, name), f"an integer from {least} to 4294967295")
         for name in ("nesterov", "flip", "bfloat16", "train_features"):
             checked[name] = truth(name, getattr(self, name))
         checked["milestones"] = _increasing_fractions(self.milestones)
+        if not isinstance(self.variant, str):
+            raise bad("variant", self.variant, "the name of a network, such as 'densenet121'")
         check_names("schedule", [self.schedule], SCHEDULES)
         check_names("initialization", [self.initialization], INITIALIZATIONS)
         if self.schedule != "constant" and checked["milestones"]:

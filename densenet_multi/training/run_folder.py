@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,36 @@ from .._files import replace_file
 from ..checkpoint import Usage
 from ..formats.portable import save_weights
 from ..spec import DenseNetSpec
-from .history import Epoch, Step
+from ..weights import WeightsError
+from .began import Began
+from .fields import COUNT, OBJECT, TEXT, FieldError, Kind, check, exactly, or_null, parsed
+from .history import EPOCH, STEP, Epoch, Step
 from .run import check_finite
 from .state import TrainingState, load_state, save_state
 
+SCHEMA = 1  # of config.json and report.json
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
 CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
 STATE = "checkpoint.safetensors"  # a TrainingState; the name is older than the class Checkpoint
 LOCK = ".lock"
 LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
+
+
+LARGEST_JSON = 2**24  # bytes of config.json and report.json
+LARGEST_HISTORY = 2**28  # bytes; a step's line has about 130
+CONFIG_SHAPE = {
+    "schema": exactly(SCHEMA),
+    "backend": TEXT,
+    "data": TEXT,
+    "data_dir?": or_null(TEXT),
+    "weights?": or_null(TEXT),
+    "recipe": OBJECT,  # whose own checks follow
+    "recipe_name": TEXT,
+    "found?": {"class_names": [TEXT], "train_examples": COUNT, "test_examples": COUNT},
+}
+LINES = {"step": STEP, "epoch": EPOCH}
+LINE = {"kind": Kind("step or epoch", lambda value: isinstance(value, str) and value in LINES)}
 
 
 class RunError(ValueError):
@@ -78,17 +98,40 @@ def claimed(path: Path) -> Iterator[None]:
 
 def read_config(path: Path) -> dict[str, Any] | None:
     """The content of the folder's ``config.json``, or None without one. Raises ``RunError``."""
-    return read_json(path / CONFIG) if (path / CONFIG).exists() else None
+    advice = f"mend it, or {_another_run(path)}"
+    return read_json(path / CONFIG, CONFIG_SHAPE, advice) if (path / CONFIG).exists() else None
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ``RunError`` for any other content, ``OSError``."""
+def _another_run(path: Path) -> str:
+    return f"start another run with weights={str(path / LAST)!r} and another output="
+
+
+def read_json(file: Path, shape: Any, advice: str = "mend it") -> dict[str, Any]:
+    """The JSON object in a file, of a shape of ``fields``.
+
+    Raises ``RunError``, which names the file and the field, for any other content; ``OSError``.
+    """
+    with _naming(file, advice):
+        content: dict[str, Any] = parsed(_content(file, LARGEST_JSON), shape)
+        return content
+
+
+@contextmanager
+def _naming(where: object, advice: str) -> Iterator[None]:
+    """Inside, a ``FieldError`` becomes a ``RunError`` with the name of the file, and advice."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{file}: expected JSON, found something else ({error})") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{file}: expected a JSON object, found {content!r}")
+        yield
+    except FieldError as error:
+        raise RunError(f"{where}: {error}; {advice}") from None
+
+
+def _content(file: Path, largest: int) -> bytes:
+    if file.exists() and not file.is_file():  # a pipe would never end
+        raise FieldError("expected a file, found something else")
+    with file.open("rb") as opened:
+        content = opened.read(largest + 1)
+    if len(content) > largest:
+        raise FieldError(f"expected at most {largest:,} bytes, found more")
     return content
 
 
@@ -98,14 +141,28 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of ``history.jsonl``, except one that a killed process left half-written."""
+    """The lines of ``history.jsonl``, except one that a killed process left half-written.
+
+    Raises ``RunError``, which names the line and the field, where a complete line is no step and no
+    epoch; ``OSError``.
+    """
+    if not path.exists():
+        return []
+    with _naming(path, "remove it to resume without its curve"):
+        *complete, last = _content(path, LARGEST_HISTORY).split(b"\n")
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
+    for number, line in enumerate(complete, 1):
+        with _naming(f"{path}: line {number}", "mend that line, or remove it"):
+            lines.append(_read_line(line))
+    with suppress(FieldError):
+        lines.append(_read_line(last))
     return lines
+
+
+def _read_line(text: bytes) -> dict[str, Any]:
+    line: dict[str, Any] = parsed(text, LINE)
+    check(line, LINES[line["kind"]])
+    return line
 
 
 class Recorder:
@@ -117,29 +174,40 @@ class Recorder:
         path: the folder.
         spec, usage: of the trained network.
         save_every: seconds after which ``keep`` saves within an epoch.
+        began: what the run begins with now; ``resume`` compares it with what it did begin with.
 
     Attributes:
+        began: what the saved state records.
         stop: set it, in a signal handler for example, to save after this step and stop.
     """
 
     def __init__(
-        self, path: Path, spec: DenseNetSpec, usage: Usage, save_every: float = SAVE_EVERY
+        self,
+        path: Path,
+        spec: DenseNetSpec,
+        usage: Usage,
+        save_every: float = SAVE_EVERY,
+        began: Began | None = None,
     ) -> None:
         self.path, self._spec, self._usage, self._save_every = path, spec, usage, save_every
         self._saved, self._epoch_ended = time.monotonic(), False
-        self.stop = False
+        self.began, self.stop = began, False
 
     def resume(self) -> TrainingState | None:
         """The state of the run, or None before it is first saved; the other files then agree.
 
-        Raises ``RunError`` if the state belongs to another network, ``WeightsError`` if it is
-        damaged.
+        Raises ``RunError`` if the state belongs to another network, or to a run that began with
+        something else; ``WeightsError`` if it is damaged.
         """
         path = self.path / STATE
         if not path.exists():
             replace_file(self.path / HISTORY, b"")
             return None
-        spec, state = load_state(path)
+        try:
+            spec, state = load_state(path)
+        except WeightsError as error:
+            raise WeightsError(f"{error}; {_another_run(self.path)}") from None
+        self._check_began(state)
         if spec != self._spec:
             raise RunError(f"{path}: expected the network of {CONFIG}, found another")
         done = [line for line in read_history(self.path / HISTORY) if _is_before(line, state)]
@@ -147,6 +215,14 @@ class Recorder:
         replace_file(self.path / HISTORY, text.encode())
         self._write_weights(state)
         return state
+
+    def _check_began(self, state: TrainingState) -> None:
+        if state.began is None:  # an older version saved it
+            self.began = self.began and replace(self.began, recorded_after_step=state.steps)
+            return
+        if self.began is not None:
+            refuse_changes(self.path, state.began, self.began)
+        self.began = state.began
 
     def record(self, event: Step | Epoch) -> None:
         """Append a line to ``history.jsonl``; draw the curve after an epoch."""
@@ -164,9 +240,10 @@ class Recorder:
 
         Raises ``Stopped`` after saving if ``stop`` is set.
         """
-        stop = self.stop  # a signal may come at any moment
+        stop = self.stop  # a signal may come at any moment: also between these lines
         if self._epoch_ended or stop or time.monotonic() - self._saved > self._save_every:
             self.save(now())
+            stop = self.stop
         if stop:
             raise Stopped
 
@@ -176,7 +253,7 @@ class Recorder:
         Raises ``TrainingError`` if a weight is not finite; the last saved state is then kept.
         """
         check_finite(state.steps, state.weights, state.velocity)
-        save_state(self.path / STATE, self._spec, state)
+        save_state(self.path / STATE, self._spec, replace(state, began=self.began))
         self._write_weights(state)
         self._saved = time.monotonic()
 
@@ -194,6 +271,15 @@ class Recorder:
         replace_file(self.path / "curve.svg", drawn)
 
 
+def refuse_changes(path: Path, was: Began, now: Began) -> None:
+    """Raise ``RunError`` where the run in a folder began with something else."""
+    if changes := was.changes(now):
+        raise RunError(
+            f"{path}: expected the run as it began, found changes: {'; '.join(changes)}; undo them "
+            f"(in {CONFIG}, or in the data), or {_another_run(path)}"
+        )
+
+
 def best_epoch(epochs: tuple[Epoch, ...] | list[Epoch]) -> Epoch:
     """The first of those with the highest validation accuracy (without one: the last)."""
     if epochs[-1].validation_accuracy is None:
@@ -202,5 +288,5 @@ def best_epoch(epochs: tuple[Epoch, ...] | list[Epoch]) -> Epoch:
 
 
 def _is_before(line: dict[str, Any], state: TrainingState) -> bool:
-    last = len(state.epochs) if line.get("kind") == "epoch" else state.steps
-    return bool(line.get("number", last + 1) <= last)
+    last = len(state.epochs) if line["kind"] == "epoch" else state.steps
+    return bool(line["number"] <= last)

@@ -13,11 +13,22 @@ import numpy as np
 from ..formats._safetensors import TRAINING_STATE_ENTRY, read_safetensors, write_safetensors
 from ..manifest import tensors
 from ..spec import DenseNetConfig, DenseNetSpec
-from ..weights import Weights, WeightsError, check_weights
-from .history import Epoch, Step
+from ..weights import Weights, WeightsError, check_depth, check_weights
+from .began import BEGAN, Began
+from .fields import AMOUNT, COUNT, OBJECT, parsed
+from .history import EPOCH, STEP, Epoch, Step
 
 VELOCITY = "velocity."  # before the canonical name of a weight: its velocity
 MEAN = "mean."  # before the canonical name of a weight: its mean over the averaged epochs
+POSITION = {
+    "config": OBJECT,
+    "steps": COUNT,
+    "epochs": [EPOCH],
+    "unfinished": [STEP],
+    "seconds": AMOUNT,
+    "averaged?": COUNT,
+    "began?": BEGAN,
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class TrainingState:
         seconds: the time that these took.
         mean: the mean of the weights at the end of the last ``averaged`` epochs; None before any.
         averaged: the number of epochs in ``mean``.
+        began: what the run began with, where it is known.
     """
 
     weights: Weights
@@ -43,6 +55,7 @@ class TrainingState:
     seconds: float
     mean: Weights | None = None
     averaged: int = 0
+    began: Began | None = None
 
 
 def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
@@ -65,6 +78,7 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
         "unfinished": [asdict(step) for step in state.unfinished],
         "seconds": state.seconds,
         "averaged": state.averaged,
+        **({"began": state.began.to_dict()} if state.began else {}),
     }
     write_safetensors(path, arrays, {TRAINING_STATE_ENTRY: json.dumps(position, sort_keys=True)})
 
@@ -82,27 +96,35 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
             f"to start from weights alone, pass weights={str(path)!r}"
         )
     try:
-        position = json.loads(metadata[TRAINING_STATE_ENTRY])
-        spec = DenseNetConfig.from_json(json.dumps(position["config"])).resolve()
+        position = parsed(metadata[TRAINING_STATE_ENTRY], POSITION)
+        config = DenseNetConfig.from_json(json.dumps(position["config"]))
         velocity, mean = (_taken(arrays, prefix) for prefix in (VELOCITY, MEAN))
         weights = arrays
-        dtype = weights["features.conv0.weight"].dtype.name
+        check_depth(config, weights)
+        spec = config.resolve()
+        first = weights.get("features.conv0.weight")  # check_weights says if it is missing
+        dtype = "float32" if first is None else first.dtype.name
         checked = check_weights(spec, weights, dtype)
         _check_velocity(spec, velocity)
         return spec, TrainingState(
             checked,
             velocity,
-            int(position["steps"]),
-            tuple(Epoch(**epoch) for epoch in position["epochs"]),
-            tuple(Step(**step) for step in position["unfinished"]),
-            float(position["seconds"]),
+            position["steps"],
+            tuple(Epoch(**_fields(epoch, EPOCH)) for epoch in position["epochs"]),
+            tuple(Step(**_fields(step, STEP)) for step in position["unfinished"]),
+            position["seconds"],
             _checked_mean(spec, mean, dtype) if mean else None,
-            int(position.get("averaged", 0)),
+            position.get("averaged", 0),
+            Began.from_dict(position["began"]) if "began" in position else None,
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: expected a complete state, found {error!r}") from None
+    except ValueError as error:
+        raise WeightsError(f"{path}: expected a complete state; {error}") from None
+
+
+def _fields(given: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in shape}
 
 
 def _taken(arrays: dict[str, Any], prefix: str) -> Weights:

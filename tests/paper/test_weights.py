@@ -563,6 +563,7 @@ def test_usage_is_kept(path, spec, weights):
         ({"value_range": [1, 0]}, "value_range: expected two numbers, the lower first"),
         ({"value_range": [0, 1, 2]}, "value_range: expected two numbers, the lower first"),
         ({"mean": [0, float("nan"), 0]}, "mean: expected finite numbers"),
+        ({"mean": [0, 10**400, 0]}, "mean: expected finite numbers"),
         ({"image_size": "224"}, "image_size: expected an integer of at least 1"),
         ({"image_size": 0}, "image_size: expected an integer of at least 1"),
         ({"source": ["x"]}, "source: expected a text or None"),

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import Mock
@@ -25,7 +27,7 @@ from densenet_multi.commands.train import options_from
 from densenet_multi.data import load_data
 from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from densenet_multi.tasks import evaluate
-from densenet_multi.tasks.train import Options, _prepare, train
+from densenet_multi.tasks.train import Options, _prepare, saving_on_signals, train
 from densenet_multi.training.history import Epoch, Step
 from densenet_multi.training.run_folder import (
     Recorder,
@@ -164,6 +166,48 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_time_and_when_it_is_to_st
     assert (tmp_path / "patient" / "checkpoint.safetensors").exists()
 
 
+SIGNALS = [(signal.SIGINT, KeyboardInterrupt, ()), (signal.SIGTERM, SystemExit, (143,))]
+
+
+@pytest.mark.parametrize(("number", "error", "code"), SIGNALS)
+def test_a_signal_during_the_last_save_or_after_it_stops_a_run_that_resumes(
+    tmp_path, number, error, code
+):
+    def saved(during=lambda: None):
+        during()
+        return state(8)
+
+    def while_it_saves(writer, _):
+        writer.keep(partial(saved, partial(signal.raise_signal, number)))
+
+    def between_the_save_and_the_end(writer, all_is_saved):
+        writer.keep(saved)
+        signal.raise_signal(number)
+        all_is_saved()
+
+    def while_it_ends(writer, all_is_saved):
+        writer.keep(saved)
+        all_is_saved()
+        signal.raise_signal(number)
+
+    def within_a_destructor(writer, all_is_saved):
+        writer.keep(saved)
+        all_is_saved()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        all_is_saved()
+
+    moments = while_it_saves, between_the_save_and_the_end, while_it_ends, within_a_destructor
+    for moment in moments:
+        said, writer = [], recorder(tmp_path / moment.__name__)
+        writer.record(epoch(2, 0.5))
+        with pytest.raises(error) as caught, saving_on_signals(writer, said.append) as all_is_saved:
+            moment(writer, all_is_saved)
+        assert caught.value.args == code, moment
+        assert f"saved; resume with: train(output={str(writer.path)!r}, resume=True)" in said
+        assert load_state(writer.path / "checkpoint.safetensors")[1].steps == 8
+
+
 def test_weights_that_are_not_finite_leave_the_last_good_state(tmp_path):
     writer = recorder(tmp_path / "run")
     writer.save(state(3, seed=3))
@@ -202,6 +246,10 @@ def test_without_a_state_the_run_begins_anew(tmp_path):
 
 
 def test_a_state_of_another_network_is_refused(tmp_path):
+    recorder(tmp_path / "run").save(state())
+    (tmp_path / "run" / "last.safetensors").replace(tmp_path / "run" / "checkpoint.safetensors")
+    with pytest.raises(dm.WeightsError, match=r"state of a training run.*; start another run with"):
+        recorder(tmp_path / "run").resume()
     recorder(tmp_path / "run").save(state())
     other = Recorder(tmp_path / "run", small("plain"), dm.Usage())
     with pytest.raises(RunError, match=r"expected the network of config\.json, found another"):
@@ -275,7 +323,7 @@ def test_what_is_typed_with_resume_must_agree_except_the_backend_and_the_place_o
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 2, "recipe": {}}', "{"])
 def test_a_damaged_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(RunError, match=r"config\.json: expected"):
+    with pytest.raises(RunError, match=r"config\.json: (\w+: )?expected"):
         options_from({}, read_config(tmp_path))
 
 
@@ -518,18 +566,24 @@ def test_a_run_ends_with_statistics_measured_anew(backend, weights, whole, tmp_p
 @pytest.mark.long("keras", "flax")
 def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_path, monkeypatch):
     given = "--epochs", "1", *BATCHES, "--resume"
-    for error in KeyboardInterrupt, SystemExit:
+    for number, moment in (
+        (signal.SIGINT, "training.run_folder.best_epoch"),  # within the last save
+        (signal.SIGTERM, "tasks.train.measure_statistics"),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr("densenet_multi.tasks.train.measure_statistics", Mock(side_effect=error))
+            stop = Mock(side_effect=lambda *_, number=number: signal.raise_signal(number))
+            patch.setattr(f"densenet_multi.{moment}", stop)
             done = called(backend, weights, tmp_path / "run", *given)
+        assert done.exit_code == 128 + number, done.output
         assert f"train --output {tmp_path / 'run'} --resume" in done.stderr
         assert not (tmp_path / "run" / "report.json").exists()
     assert called(backend, weights, tmp_path / "run", *given).exit_code == 0
-    for broken, found in ("{", "expected JSON"), ("{}", "expected a run's report; remove it"):
+    for broken, found in ("{", "expected JSON"), ("{}", "schema: expected 1, found none"):
         (tmp_path / "run" / "report.json").write_text(broken)
         done = called(backend, weights, tmp_path / "run", *given)
         assert done.exit_code == 2
         assert f"report.json: {found}" in done.stderr
+        assert "remove it to write a new one" in done.stderr
         assert "complete" not in done.stderr
 
 
@@ -602,6 +656,23 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
     assert dm.load_checkpoint(tmp_path / "run" / "last.safetensors").usage.split_seed == 6
     (tmp_path / "run" / "report.json").unlink()
     weights.unlink()  # a run that has begun needs them no longer
+    other = replace(options, recipe=replace(recipe, seed=7))
+    with pytest.raises(RunError, match=r"seed: expected 6, found 7; .*training images: expected"):
+        train(other, output=tmp_path / "run", resume=True)
+    content = (tmp_path / "own" / "a" / "2.png").read_bytes()
+    Image.new("L", (32, 32), 81).save(tmp_path / "own" / "a" / "2.png")
+    with pytest.raises(RunError, match=r"found changes: (training|test) images: expected those"):
+        train(options, output=tmp_path / "run", resume=True)
+    (tmp_path / "own" / "a" / "2.png").write_bytes(content)
+    state = tmp_path / "run" / "checkpoint.safetensors"
+    spec, saved = load_state(state)
+    said = []
+    for began, recorded in (saved.began, 0), (None, saved.steps):  # None: an older version's
+        save_state(state, spec, replace(saved, began=began))
+        report = train(options, output=tmp_path / "run", resume=True, say=said.append)
+        assert report["recorded_after_step"] == recorded
+        assert any("an older version saved" in text for text in said) == bool(recorded)
+        (tmp_path / "run" / "report.json").unlink()
     (tmp_path / "own" / "b").rename(tmp_path / "own" / "A")
     began = r"expected the data that this run began with.* 2 classes \(a, b\), found"
     with pytest.raises(RunError, match=began):

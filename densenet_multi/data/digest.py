@@ -1,0 +1,43 @@
+"""A digest of examples, by which a run that resumes knows its data, wherever they are now."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .examples import Examples, Pixels
+from .folder import ImageFiles
+
+
+def digest(examples: Examples) -> str:
+    """The SHA256, in hexadecimal digits, of all labels and images, in order.
+
+    Of files, it is that of their folders' and their own names, sizes and bytes: every file is read
+    once. Raises ``OSError`` where one cannot be read.
+
+    Arguments:
+        examples: ``Pixels`` or ``ImageFiles``.
+    """
+    labels = np.asarray(examples.labels).astype("<i8")
+    found = hashlib.sha256(f"{len(labels)} labels\n".encode())
+    found.update(labels.tobytes())
+    if isinstance(examples, ImageFiles):
+        for path in examples.paths:
+            found.update(_of_file(path))
+    elif isinstance(examples, Pixels):
+        pixels = np.ascontiguousarray(examples.pixels)
+        found.update(f"{pixels.dtype.str} {pixels.shape}\n".encode())
+        found.update(pixels.data)
+    else:
+        raise TypeError(f"expected Pixels or ImageFiles, found {type(examples).__name__}")
+    return found.hexdigest()
+
+
+def _of_file(path: Path) -> bytes:
+    name = os.fsencode(f"{path.parent.name}/{path.name}")
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").digest()
+        return b"%s\0%d\0%s" % (name, file.tell(), content)

@@ -1,0 +1,120 @@
+"""JSON of a run folder, validated: errors name the field, what was expected, and what was found.
+
+A shape is a ``Kind``; ``[shape]`` for a list, ``[shape, ...]`` for one that is not empty; or
+``{"field": shape}`` for an object: a field whose name ends in "?" may be missing, and fields that
+are not named may be anything. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .._checks import is_finite
+
+LARGEST_COUNT = 2**53  # above it, JSON's numbers are not exact everywhere
+SHOWN = 40  # characters of a value in an error
+
+
+class FieldError(ValueError):
+    """A text is not JSON, or not of its shape; the message names the field, not the file."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of plain value: what an error calls it, and a test for it."""
+
+    words: str
+    fits: Callable[[Any], bool]
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= LARGEST_COUNT  # a bool is no count
+
+
+def _is_number(value: Any, least: float = -math.inf) -> bool:
+    return type(value) in {int, float} and is_finite(value) and value >= least
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text that a path can be."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+COUNT = Kind("an integer from 0 to 2**53", lambda value: _is_count(value, 0))
+ORDINAL = Kind("an integer from 1 to 2**53", lambda value: _is_count(value, 1))
+NUMBER = Kind("a finite number", _is_number)
+AMOUNT = Kind("a finite number of at least 0", lambda value: _is_number(value, 0))
+TEXT = Kind("a text", _is_text)
+OBJECT = Kind("an object", lambda value: isinstance(value, dict))
+
+
+def exactly(expected: int) -> Kind:
+    """The kind of one integer."""
+    return Kind(str(expected), lambda value: type(value) is int and value == expected)
+
+
+def or_null(kind: Kind) -> Kind:
+    """The kind of the same values, and of null."""
+    return Kind(f"{kind.words} or null", lambda value: value is None or kind.fits(value))
+
+
+def parsed(text: bytes | str, shape: Any = OBJECT) -> Any:
+    """The value of a JSON text, in UTF-8, of this shape. Raises ``FieldError``."""
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise FieldError("expected JSON, found values nested too deeply") from None
+    except ValueError as error:
+        raise FieldError(f"expected JSON, found something else ({error})") from None
+    check(value, shape)
+    return value
+
+
+def check(value: Any, shape: Any, name: str = "") -> None:
+    """Raise ``FieldError`` where a value is not of this shape; ``name`` is that of its field."""
+    fits = shape.fits(value) if isinstance(shape, Kind) else isinstance(value, type(shape))
+    if not fits:
+        raise _unlike(name, shape, _described(value))
+    if isinstance(shape, list):
+        if not value and ... in shape:
+            raise _unlike(name, shape, "an empty one")
+        for index, item in enumerate(value):
+            check(item, shape[0], f"{name}[{index}]")
+    elif isinstance(shape, dict):
+        for key, inside in shape.items():
+            field = key.removesuffix("?")
+            full = f"{name}.{field}" if name else field
+            if field in value:
+                check(value[field], inside, full)
+            elif field == key:
+                raise _unlike(full, inside, "none")
+
+
+def _unlike(name: str, shape: Any, found: str) -> FieldError:
+    is_list = isinstance(shape, list)
+    words = shape.words if isinstance(shape, Kind) else "a list" if is_list else "an object"
+    where = f"{name}: " if name else ""
+    return FieldError(f"{where}expected {words}, found {found}")
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "an object"
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:SHOWN]} is not a finite number")
+    return value
