@@ -3128,15 +3128,29 @@ MUTANTS = [
     Mutant(
         "torch files: flipped bit is noticed",
         "formats/_torch/files.py",
-        "        is_whole = found.nbytes == self.size and self.checksum\n",
-        "        is_whole = False\n",
+        "            _check(zlib.crc32(found.data), self.checksum)\n",
+        "            pass\n",
         "formats/test_native_torch_formats.py flipped_bit_is_noticed",
+    ),
+    Mutant(
+        "torch files: flipped bit is noticed where several tensors share a storage",
+        "formats/_torch/files.py",
+        "            _check(_checksum(self.file, self.start, self.size), self.checksum)\n",
+        "            pass\n",
+        "formats/test_native_torch_formats.py several_tensors_share",
+    ),
+    Mutant(
+        "zips: entries that share bytes are refused",
+        "formats/_zips.py",
+        "if end > following or (",
+        "if (",
+        "formats/test_other_files.py share_bytes",
     ),
     Mutant(
         "torch files: in the description",
         "formats/_torch/files.py",
-        "    if entry.CRC and _checksum(",
-        "    if False and _checksum(",
+        "        _check(_checksum(file, start, entry.file_size), entry.CRC)\n",
+        "        pass\n",
         "formats/test_native_torch_formats.py in_the_description",
     ),
     Mutant(
