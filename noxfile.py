@@ -21,6 +21,8 @@ BACKENDS = ("torch", "keras", "gluon", "flax")
 PROJECT = nox.project.load_toml("pyproject.toml")
 TORCH = ("-c", "constraints-torch.txt")
 TRIED = ("-c", "constraints.txt")
+TOOLS = ("-c", "constraints-tools.txt")
+BUILD = {"PIP_BUILD_CONSTRAINT": TOOLS[1]}  # of hatchling, where a wheel is built
 # Python then ignores the folder it runs in: what is tested is never ./densenet_multi
 INSTALLED = {"PYTHONSAFEPATH": "1"}
 # Most tests trace and compile small networks on one core: two at a time take half as long.
@@ -46,7 +48,8 @@ def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
     folder = Path(session.create_tmp()).resolve()
     for old in folder.glob("*.whl"):
         old.unlink()
-    session.run_install("pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".", silent=True)
+    wheel_of = ("pip", "wheel", "-q", "--no-deps", "-w", str(folder), ".")
+    session.run_install(*wheel_of, silent=True, env=BUILD)
     (wheel,) = folder.glob("*.whl")
     session.install("--force-reinstall", "--no-deps", str(wheel))
     session.install(f"{wheel}[{extra}]", *group("test"), *constraints)
@@ -162,7 +165,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, import rules, and the habits of a scientific Python project."""
-    session.install(".", *group("lint"))
+    session.install(".", *group("lint"), *TOOLS, env=BUILD)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports")
@@ -172,22 +175,22 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typecheck(session: nox.Session) -> None:
     """Types; the frameworks need not be installed."""
-    session.install(".", *group("typecheck"))
+    session.install(".", *group("typecheck"), *TOOLS, env=BUILD)
     session.run("mypy")
 
 
 @nox.session(default=False)
 def build(session: nox.Session) -> None:
     """The wheel and the source distribution, into dist/."""
-    session.install("build", "twine")
-    session.run("python", "-m", "build")
+    session.install("build", "hatchling", "twine", *TOOLS)
+    session.run("python", "-m", "build", "--no-isolation")
     session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
 
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """The documentation as HTML, into docs/_build."""
-    session.install(".", *group("docs"))
+    session.install(".", *group("docs"), *TOOLS, env=BUILD)
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
 
 

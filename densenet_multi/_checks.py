@@ -34,10 +34,15 @@ OTHER_WORDS = {  # another project's word -> names it may mean here; (): none, h
 }
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
+SHOWN = 500  # characters of a value in an error
 LISTED = 3  # values in an error or a sentence
 COUNTED = "{} more"  # at the end of a list, in place of "..."
 
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
+# what a few digits in a file could otherwise demand of memory; docs/formats.md has a table.
+MOST_LAYERS = 10_000  # dense layers; the paper's deepest network has 246
+MOST_CHANNELS = 2**20  # of a map, or classes; densenet161's widest map has 2,208
+LARGEST_SIDE = 2**12  # pixels; an image of as many in height and width takes 0.2 GB
 
 RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "compression": ("a number above 0 and at most 1", lambda x: 0 < x <= 1),
@@ -63,16 +68,22 @@ def listed(values: Iterable[object], most: int = LISTED, more: str = "...") -> s
 
 
 def bad(name: str, given: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{name}: expected {allowed}; found {given!r}")
+    try:
+        found = repr(given)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        found = "a number of thousands of digits"
+    return ConfigError(f"{name}: expected {allowed}; found {found:.{SHOWN}}")
 
 
-def integer(name: str, given: Any, least: int) -> int:
+def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
     try:
         value = least - 1 if is_bool(given) else index(given)  # NumPy's integers too, but not 32.0
     except TypeError:
         value = least - 1
     if value < least:
         raise bad(name, given, f"an integer of at least {least}")
+    if most is not None and value > most:
+        raise bad(name, given, f"an integer of at most {most:,}")
     return value
 
 

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ._checks import ConfigError, bad, check_names, integer, is_finite, listed, one_of
+from ._checks import (
+    LARGEST_SIDE,
+    ConfigError,
+    bad,
+    check_names,
+    integer,
+    is_finite,
+    listed,
+    one_of,
+)
 from .spec import DenseNetSpec
 from .weights import Weights
 
@@ -26,7 +35,8 @@ class Usage:
     """How to use a network's weights, which no tensor states; None means unknown.
 
     Attributes:
-        image_size: pixels per side that the network was trained with or is meant for.
+        image_size: pixels per side that the network was trained with or is meant for, at most
+            4,096.
         value_range: of pixels before ``mean`` and ``std``: (0, 1) or (0, 255).
         mean, std: per channel; the network reads ``(pixels - mean) / std``.
         class_names: one for each output, in order. A network with one output has one name: that of
@@ -56,10 +66,10 @@ class Usage:
     assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, minimum in (("image_size", 1), ("split_seed", 0)):
+        for name, least, most in (("image_size", 1, LARGEST_SIDE), ("split_seed", 0, None)):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, integer(name, value, minimum))
+                object.__setattr__(self, name, integer(name, value, least, most))
         if not isinstance(self.source, str | None):
             raise bad("source", self.source, "a text or None")
         for name in (*PIXELS, *TEXTS):

@@ -15,6 +15,8 @@ from typing import Any
 
 from ._checks import (
     LEAST,
+    MOST_CHANNELS,
+    MOST_LAYERS,
     ConfigError,
     bad,
     floor_of_decimal,
@@ -175,10 +177,14 @@ def dense_block(
     ``dense_block(2, in_channels=3, growth_rate=10)``: 3 channels in, 23 out.
     Raises ``ConfigError``. Source: paper, section 3.
     """
-    num_layers = integer("num_layers", num_layers, 1)
-    width = in_channels = integer("in_channels", in_channels, 1)
-    growth_rate = integer("growth_rate", growth_rate, 1)
-    bn_size = None if bn_size is None else integer("bn_size", bn_size, 1)
+    num_layers = integer("num_layers", num_layers, 1, MOST_LAYERS)
+    width = in_channels = _channels("in_channels", in_channels)
+    growth_rate = _channels("growth_rate", growth_rate)
+    bn_size = None if bn_size is None else _channels("bn_size", bn_size)
+    widest = max(in_channels + num_layers * growth_rate, (bn_size or 0) * growth_rate)
+    if widest > MOST_CHANNELS:
+        allowed = f"at most {MOST_CHANNELS:,} channels in each map of {name}"
+        raise bad("growth_rate", growth_rate, f"{allowed}, which has {widest:,}")
     drop_rate = number("drop_rate", drop_rate)
     bn_eps, bn_decay = number("bn_eps", bn_eps), number("bn_decay", bn_decay)
     truth("conv_bias", conv_bias)
@@ -214,8 +220,8 @@ def transition(
     ``pool_kind`` is ``"avg"``, as in the paper, or ``"max"``.
     Raises ``ConfigError``. Source: paper, section 3, "Pooling layers" and "Compression".
     """
-    in_channels = integer("in_channels", in_channels, 1)
-    out_channels = integer("out_channels", out_channels, 1)
+    in_channels = _channels("in_channels", in_channels)
+    out_channels = _channels("out_channels", out_channels)
     bn_eps, bn_decay = number("bn_eps", bn_eps), number("bn_decay", bn_decay)
     truth("conv_bias", conv_bias)
     return TransitionSpec(
@@ -225,6 +231,10 @@ def transition(
         PoolSpec(kernel_size=2, stride=2),
         one_of("pool_kind", pool_kind, POOLS),
     )
+
+
+def _channels(name: str, given: Any) -> int:
+    return integer(name, given, 1, MOST_CHANNELS)
 
 
 # --- The configuration -------------------------------------------------------------------------
@@ -252,7 +262,8 @@ class DenseNetConfig:
         transition_pool: ``"avg"``, as in the paper, or ``"max"``: how a transition pools.
         global_pool: the same for pooling over the complete last map, before the classifier.
 
-    Raises ``ConfigError`` (a ``ValueError``). Source: paper, sections 3 and 4.2.
+    Raises ``ConfigError`` (a ``ValueError``), also above 10,000 dense layers, or 2**20 channels or
+    classes. Source: paper, sections 3 and 4.2.
     """
 
     growth_rate: int = 32
@@ -275,12 +286,14 @@ class DenseNetConfig:
             object.__setattr__(self, name, checked)  # e.g. a list of blocks becomes a tuple
 
         for name, least in LEAST.items():
-            check(name, integer(name, getattr(self, name), least))
+            check(name, integer(name, getattr(self, name), least, MOST_CHANNELS))
         for name in NUMBERS:
             check(name, number(name, getattr(self, name)))
         check("block_config", integers("block_config", self.block_config))
+        if sum(self.block_config) > MOST_LAYERS:
+            raise bad("block_config", self.block_config, f"at most {MOST_LAYERS:,} layers in all")
         if self.bn_size is not None:
-            check("bn_size", integer("bn_size", self.bn_size, 1))
+            check("bn_size", _channels("bn_size", self.bn_size))
         truth("conv_bias", self.conv_bias)
         one_of("stem", self.stem, STEMS)
         one_of("transition_pool", self.transition_pool, POOLS)

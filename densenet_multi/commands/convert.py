@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import AT_LEAST_1, ExistingPath, NewEntry, Numbers, format_option, prefix_option
 from .output import errors_as_exit_codes, facts, print_result, spoken
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @click.command()
@@ -66,5 +69,10 @@ def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
     if dest.exists() and source.resolve() == dest.resolve():
         raise click.UsageError("SOURCE and DEST are the same file")
     done = conversion.convert(source, dest, **given)
-    result = {"source": str(source), "dest": str(dest), **done}
-    print_result(result, output_format, lambda _: facts(done | {"notes": spoken(done["notes"])}))
+    print_result({"source": str(source), "dest": str(dest), **done}, output_format, table)
+
+
+def table(result: dict[str, Any]) -> Table:
+    """A line for each value but those that were typed."""
+    told = {name: value for name, value in result.items() if name not in ("source", "dest")}
+    return facts(told | {"notes": spoken(told["notes"])})

@@ -1,4 +1,8 @@
-"""What every command prints: its result on stdout, everything else on stderr; and its exit code."""
+"""What every command prints: its result on stdout, everything else on stderr; and its exit code.
+
+Names of tensors, classes and files are others' text. Whatever is printed for people passes through
+``plain`` or ``plain_lines``, so that a terminal obeys none of it; JSON has escapes of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -23,6 +28,41 @@ if TYPE_CHECKING:
 
 NARROWEST = 80  # columns, also where stdout is no terminal
 LEAST_FOR_NAMES = 12  # columns; a longer name may be broken
+JOINERS = "\u200c\u200d"  # within words of some scripts, and within emoji
+
+
+# --- Others' text -------------------------------------------------------------------------------
+
+
+def plain(text: str) -> str:
+    """The text in one line, what a terminal would obey (such as ESC) as Python escapes it."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if _is_shown(each) else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def _is_shown(character: str) -> bool:
+    is_space = unicodedata.category(character) == "Zs"
+    return character.isprintable() or is_space or character in JOINERS
+
+
+def plain_lines(text: str) -> str:
+    """The same in several lines, the later ones indented: none looks like a message of its own."""
+    first, *others = map(plain, text.split("\n"))
+    return "\n".join([first, *(each if each[:2] == "  " else f"  {each}" for each in others)])
+
+
+def _plain_inside(result: Any) -> Any:
+    """A result with ``plain`` texts in its dictionaries, lists and tuples."""
+    if isinstance(result, str):
+        return plain(result)
+    if isinstance(result, dict):
+        return {_plain_inside(key): _plain_inside(value) for key, value in result.items()}
+    if isinstance(result, (list, tuple)):
+        return type(result)(map(_plain_inside, result))
+    return result
 
 
 # --- Errors -------------------------------------------------------------------------------------
@@ -41,16 +81,15 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
             click.echo(f"{PROGRAM}: interrupted", err=True)
             code = 128 + signal.SIGINT
         except MemoryError as error:
-            click.echo(
-                f"{PROGRAM}: not enough memory; try smaller images or batches ({error})", err=True
-            )
+            hint = "not enough memory; try smaller images or batches"
+            click.echo(f"{PROGRAM}: {hint} ({plain_lines(str(error))})", err=True)
             code = 1
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         except (BackendNotInstalledError, ValueError, OSError) as error:
             code = _code_of(error)
-            click.echo(f"{PROGRAM}: {_translated(_message(error))}", err=True)
+            click.echo(f"{PROGRAM}: {plain_lines(_translated(_message(error)))}", err=True)
         sys.exit(code or 0)
 
     return run
@@ -89,7 +128,7 @@ def spoken(notes: Iterable[str]) -> list[str]:
 def say(text: str) -> None:
     """Print a sentence of the library on stderr, with its arguments as flags."""
     # not click.echo: a progress bar, while it is drawn, replaces sys.stderr to write above itself
-    print(f"{PROGRAM}: {_translated(text)}", file=sys.stderr)  # noqa: T201
+    print(f"{PROGRAM}: {plain_lines(_translated(text))}", file=sys.stderr)  # noqa: T201
 
 
 @contextmanager
@@ -118,13 +157,14 @@ def print_result(
     table: Callable[[Any], RenderableType],
     path: Path | None = None,
 ) -> None:
-    """Print a result as JSON, or as what ``table`` makes of it; into ``path`` instead of stdout."""
+    """Print a result as JSON, or as what ``table`` makes of its ``plain`` texts; into ``path``
+    instead of stdout."""
     from .._files import replace_file
 
     if output_format == "json":
         text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     else:
-        text = _drawn(table(result), to_file=path is not None)
+        text = _drawn(table(_plain_inside(result)), to_file=path is not None)
     if path is None:
         click.echo(text, nl=False)
     else:
@@ -209,7 +249,7 @@ def print_failures(result: dict[str, Any]) -> None:
     """Print on stderr why a backend has no numbers."""
     for name, report in result["backends"].items():
         if report["status"] != "ok":
-            click.echo(f"{name}: {_translated(report['error'])}", err=True)
+            click.echo(f"{name}: {plain_lines(_translated(report['error']))}", err=True)
 
 
 def exit_code(result: dict[str, Any], requested: list[str]) -> int:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import bad, integer
+from .._checks import LARGEST_SIDE, bad, integer
 from ..checkpoint import Usage
 from .resize import resize
 
@@ -60,7 +60,9 @@ ADVICE = {  # what is found -> advice, where CONVERT does not apply
     "an empty file": "copy it again, or take it away",
     OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' there",
 }
-LARGEST_SIDE = 2**14  # pixels; an image of as many in height and width takes 3 GiB
+MOST_PIXELS = 2**26  # in an image that is read; as float32, in color, 0.8 GB
+OF_ANY_FILE = 36 * 10**6  # pixels, a page of A4 at 600 dpi; more only in a larger file
+PIXELS_PER_BYTE = 100  # of that file; photographs have 2 to 10
 READ = 32  # bytes, which tell the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 CONVERTED = ("CMYK", "YCbCr", "HSV")  # by Pillow
@@ -105,9 +107,9 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
     eight. Of several images in a file, such as an animation, the first is read.
 
     Raises ``DataError`` where the file is not such an image, is damaged, has other kinds of pixels
-    (floating point, 32 bits, Lab), or more of them than Pillow's ``Image.MAX_IMAGE_PIXELS``;
-    ``OSError`` where it cannot be opened; ``ConfigError`` where a color image cannot be converted
-    to this number of channels.
+    (floating point, 32 bits, Lab), or more of them than 2**26, than 100 for each byte of a file
+    with over 36 million, or than Pillow's ``Image.MAX_IMAGE_PIXELS``; ``OSError`` where it cannot
+    be opened; ``ConfigError`` where a color image cannot be converted to this number of channels.
 
     Arguments:
         path: the file; its content, not its name, tells the format.
@@ -120,9 +122,10 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
 
     with open_image(path) as image:
         inverted = _white_is_0(image)
-        values = _values(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        values = _values(image)
     if inverted:
-        values = 1 - values
+        np.subtract(1, values, out=values)
     converted: NDArray[np.float32] = to_channels(values[np.newaxis], channels)[0]
     return converted
 
@@ -146,8 +149,9 @@ def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float3
         return images.repeat(channels, axis=1)
     if channels != 1 or found != 3:
         raise bad("in_channels", channels, f"1 or {found} for images of {found} channels")
-    red, green, blue = (np.float32(w) * images[:, i] for i, w in enumerate(LUMINANCE))
-    gray: NDArray[np.float32] = (red + green + blue)[:, np.newaxis]
+    gray: NDArray[np.float32] = np.float32(LUMINANCE[0]) * images[:, :1]
+    gray += np.float32(LUMINANCE[1]) * images[:, 1:2]
+    gray += np.float32(LUMINANCE[2]) * images[:, 2:]
     return gray
 
 
@@ -177,8 +181,7 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
 
 def check_side(image_size: int) -> None:
     """Raise ``ConfigError`` if no image can have this size."""
-    if integer("image_size", image_size, 1) > LARGEST_SIDE:
-        raise bad("image_size", image_size, f"at most {LARGEST_SIDE:,} pixels per side")
+    integer("image_size", image_size, 1, LARGEST_SIDE)
 
 
 def check_usage(usage: Usage, channels: int) -> None:
@@ -223,7 +226,12 @@ class Preparation:
 
 def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Scale 0 … 255 to 0 … 1."""
-    scaled: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(255)
+    return _scaled(pixels, 255)
+
+
+def _scaled(pixels: NDArray[Any], largest: int) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = pixels.astype(np.float32)
+    scaled /= np.float32(largest)
     return scaled
 
 
@@ -246,7 +254,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
             raise ImageFileError(path, found, advice=ADVICE.get(found, CONVERT))
         if plugin[1] == "WebPImageFile" and not features.check("webp"):
             raise ImageFileError(path, "one in WebP, which the installed Pillow cannot read")
-        limit = Image.MAX_IMAGE_PIXELS
+        limit = _most_pixels(os.fstat(file.fileno()).st_size, Image.MAX_IMAGE_PIXELS)
         try:
             with _class_of(*plugin)(file) as image:
                 _check_size(path, image, limit)
@@ -293,8 +301,14 @@ def _class_of(module: str, name: str) -> type[ImageFile]:
     return found
 
 
-def _check_size(path: str | os.PathLike[str], image: Image, limit: int | None) -> None:
-    if limit is not None and image.width * image.height > limit:
+def _most_pixels(size: int, pillows: int | None) -> int:
+    """How many pixels a file of this size in bytes may have, where Pillow allows as many."""
+    most = min(MOST_PIXELS, max(OF_ANY_FILE, PIXELS_PER_BYTE * size))
+    return most if pillows is None else min(most, pillows)
+
+
+def _check_size(path: str | os.PathLike[str], image: Image, limit: int) -> None:
+    if image.width * image.height > limit:
         found = f"{image.width} x {image.height}"
         raise ImageFileError(path, found, f"at most {limit:,} pixels", "make it smaller")
 
@@ -330,9 +344,13 @@ def _values(image: Image) -> NDArray[np.float32]:
     if image.mode in ("La", "RGBa"):  # colors multiplied by their transparency
         image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):  # gray of 16 bits: Pillow would clip it at 255
-        return np.asarray(image).astype(np.float32)[np.newaxis] / np.float32(65535)
+        return _scaled(np.asarray(image), 65535)[np.newaxis]
     if image.mode in ("1", "L", "LA"):
         return from_bytes(np.asarray(image.convert("L")))[np.newaxis]
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # "RGB" would warn of transparency
-    return from_bytes(np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1)))
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    values = np.empty((3, image.height, image.width), np.float32)
+    for i in range(3):
+        values[i] = from_bytes(np.asarray(image.getchannel(i)))
+    return values

@@ -21,13 +21,14 @@ import numpy as np
 from .._installed import framework
 from .._pickles import BFLOAT16, PickleError, Reader, as_array, contents
 from ..weights import WeightsError
-from ._folders import orbax_item
-from ._limits import check_size, is_bomb
+from ._folders import STEP, orbax_item
+from ._limits import LARGEST_METADATA, MOST_ARRAYS, check_size, is_bomb
 from ._msgpack import is_msgpack, read_msgpack
 from ._safetensors import from_bfloat16, is_safetensors, names_in_safetensors, read_safetensors
 
 METADATA = "_METADATA"  # of an Orbax folder: JSON with the names of its arrays
-LARGEST_METADATA = 2**24  # bytes; densenet264's has 2 * 10**6
+OF_METADATA = (METADATA, STEP, "_sharding", ".zarray", "zarr.json")  # JSON, too
+AGGREGATE = "checkpoint"  # in folders of older versions: MessagePack
 OPTIMIZERS = ("opt_state", "opt", "optimizer", "optimizer_state", "tx")
 # of NNX' State and Variables (_raw_value since Flax 0.12.1), and of JAX' keys
 OF_OBJECTS = ("_mapping", "raw_value", "_raw_value", "_base_array")
@@ -162,7 +163,23 @@ def _names_in_orbax(path: Path) -> list[str]:
         return []
 
 
+def _check_metadata(path: Path) -> None:
+    """Refuse a folder whose description is far larger than a network's: Orbax reads all of it."""
+    for file in path.rglob("*"):
+        is_metadata = file.name in OF_METADATA or file.parent.name == "array_metadatas"
+        if is_metadata and (size := file.stat().st_size) > LARGEST_METADATA:
+            raise WeightsError(
+                f"{file.name}: expected at most {LARGEST_METADATA:,} bytes, found {size:,}"
+            )
+    if (count := len(_names_in_orbax(path))) > MOST_ARRAYS:
+        raise WeightsError(f"{METADATA}: expected at most {MOST_ARRAYS:,} arrays, found {count:,}")
+    if (path / AGGREGATE).is_file():
+        check_size(path / AGGREGATE)
+        read_msgpack((path / AGGREGATE).read_bytes())
+
+
 def _read_orbax(path: Path) -> dict[str, Any]:
+    _check_metadata(path)
     with framework("flax", "orbax"):
         import orbax.checkpoint as ocp
     try:

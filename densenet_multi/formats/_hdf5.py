@@ -79,7 +79,7 @@ def member(path: Path, name: str, largest: int = LARGEST_FILE) -> bytes:
         try:
             with zipfile.ZipFile(file) as archive:
                 info = entries_of(archive)[name]
-                _check_packing(info, path.stat().st_size, largest)
+                _check_packing(info, largest)
                 return archive.read(info)
         except WeightsError:
             raise
@@ -89,10 +89,10 @@ def member(path: Path, name: str, largest: int = LARGEST_FILE) -> bytes:
             raise WeightsError(f"expected a .keras file, found a damaged zip ({error})") from None
 
 
-def _check_packing(info: zipfile.ZipInfo, size: int, largest: int) -> None:
+def _check_packing(info: zipfile.ZipInfo, largest: int) -> None:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise WeightsError(f"{info.filename}: expected it stored or deflated in the zip")
-    packed = min(info.compress_size, size)
+    packed = info.compress_size
     if info.file_size > largest or is_bomb(info.file_size, packed):
         raise WeightsError(
             f"{info.filename}: expected at most {largest:,} bytes and 20 times those that "

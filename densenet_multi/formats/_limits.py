@@ -1,4 +1,4 @@
-"""How large a file of weights may be, on disk and unpacked."""
+"""How large a file of weights may be, on disk and unpacked, and its description."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from ..weights import WeightsError
 
 LARGEST_FILE = 2**32  # bytes; densenet264 in float64 has 0.3 * 10**9
 HARMLESS = 2**26  # bytes; any file may expand to this many
+LARGEST_METADATA = 2**23  # bytes of a file that describes an Orbax folder; densenet264: 5 * 10**5
+MOST_ARRAYS = 20_000  # in an Orbax folder; densenet264 and Adam's two averages have 4,000
 
 
 def check_size(path: str | os.PathLike[str]) -> int:

@@ -7,9 +7,24 @@ from pathlib import Path
 
 from ..weights import WeightsError
 
+HEADER = 30  # bytes before each entry's name; more may follow it
+
 
 def entries_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """{name: entry} of what is in an archive."""
+    """{name: entry} of what is in an archive.
+
+    Raises ``WeightsError`` where entries share bytes: a small archive would then hold much.
+    """
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    ends = [e.header_offset + HEADER + len(e.orig_filename) + e.compress_size for e in entries]
+    starts = [entry.header_offset for entry in entries]
+    for entry, end, following in zip(entries, ends, [*starts[1:], archive.start_dir], strict=False):
+        is_stored = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
+        if end > following or (is_stored and entry.compress_size != entry.file_size):
+            raise WeightsError(
+                f"expected zip entries one after the other, found {entry.filename!r} with bytes of "
+                "another; download or copy it again"
+            )
     return {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
 
 
@@ -18,5 +33,7 @@ def names_in_zip(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return list(entries_of(archive))
+    except WeightsError:
+        raise
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise WeightsError(f"expected a zip archive, found a damaged one ({error})") from None

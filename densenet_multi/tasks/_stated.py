@@ -14,7 +14,6 @@ from typing import Any
 from .._checks import ConfigError, listed
 from .._files import quoted
 from ..checkpoint import PIXELS, Checkpoint, names_in_order
-from ..data.images import check_side
 from ..manifest import min_image_size
 
 ClassNames = Sequence[str] | str | os.PathLike[str]
@@ -41,8 +40,6 @@ def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
             f"image_size: expected at least {least} pixels per side, the fewest that this network "
             f"can read; found {stated['image_size']}"
         )
-    if stated.get("image_size") is not None:
-        check_side(stated["image_size"])
     given = [name for name in ("mean", "std") if stated.get(name) is not None]
     for name, other in (("mean", "std"), ("std", "mean")):
         if name in given and getattr(usage, other) is None:

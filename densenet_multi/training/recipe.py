@@ -35,6 +35,7 @@ from typing import Any
 
 from .._checks import (
     INITIALIZATIONS,
+    LARGEST_SIDE,
     ConfigError,
     bad,
     ceiling_of_decimal,
@@ -48,6 +49,16 @@ from .._checks import (
 NUMBERS = ("learning_rate", "momentum", "weight_decay", "learning_rate_factor")
 FRACTIONS = ("average", "warmup", "label_smoothing")
 SCHEDULES = ("constant", "cosine", "linear")
+RANGES = {  # the least and the most of each count
+    "image_size": (1, LARGEST_SIDE),
+    "recalibrate": (0, 2**20),
+    "epochs": (1, 100_000),
+    "batch_size": (2, 2**20),
+    "shift": (0, LARGEST_SIDE),
+    "seed": (0, 2**32 - 1),
+}
+MOST_STEPS = 10**7  # in all; each has a learning rate
+MOST_MILESTONES = 1_000
 
 
 @refuse_unknown_fields
@@ -65,7 +76,7 @@ class Recipe:
             ended, are averaged (stochastic weight averaging: Izmailov et al.,
             https://arxiv.org/abs/1803.05407); 0 averages none. ``fit`` leaves the last weights in
             the model, and the mean in ``History.mean``.
-        epochs: passes over the training examples, at least 1.
+        epochs: passes over the training examples, from 1 to 100,000.
         batch_size: examples per step, at least 2. The last batch of an epoch may be smaller; one
             example left over is skipped, since BatchNorm learns nothing from a single value.
         learning_rate: of the first step without warmup, above 0.
@@ -111,12 +122,8 @@ class Recipe:
         checked: dict[str, Any] = {
             name: number(name, getattr(self, name)) for name in NUMBERS + FRACTIONS
         }
-        for name, least in {
-            "image_size": 1, "recalibrate": 0, "epochs": 1, "batch_size": 2, "shift": 0, "seed": 0
-        }.items():  # fmt: skip
-            checked[name] = integer(name, getattr(self, name), least)
-            if checked[name] >= 2**32:
-                raise bad(name, getattr(self, name), f"an integer from {least} to 4294967295")
+        for name, (least, most) in RANGES.items():
+            checked[name] = integer(name, getattr(self, name), least, most)
         for name in ("nesterov", "flip", "bfloat16", "train_features"):
             checked[name] = truth(name, getattr(self, name))
         checked["milestones"] = _increasing_fractions(self.milestones)
@@ -149,7 +156,15 @@ class Recipe:
         return replace(self, **rounded)
 
     def learning_rates(self, steps: int) -> list[float]:
-        """The learning rate of each of ``steps`` steps in all, as float32 holds it."""
+        """The learning rate of each of ``steps`` steps in all, as float32 holds it.
+
+        Raises ``ConfigError`` for more than 10**7 steps.
+        """
+        if steps > MOST_STEPS:
+            raise ConfigError(
+                f"epochs: expected at most {MOST_STEPS:,} steps in all, found {steps:,}; choose "
+                "fewer epochs or larger batches"
+            )
         warm = math.floor(self.warmup * steps)
         rates = []
         for step in range(steps):
@@ -182,7 +197,7 @@ class Recipe:
 
 def _increasing_fractions(given: Any) -> tuple[float, ...]:
     allowed = "increasing fractions between 0 and 1, such as (0.5, 0.75)"
-    if not isinstance(given, (tuple, list)):
+    if not isinstance(given, (tuple, list)) or len(given) > MOST_MILESTONES:
         raise bad("milestones", given, allowed)
     try:
         fractions = tuple(number("milestones", fraction) for fraction in given)

@@ -1,13 +1,24 @@
 """Tables at 80 columns: whatever the numbers are, none of them is cut off."""
 
+import json
+
+import click
 import pytest
 from click.testing import CliRunner
 from rich.table import Table
 
 import densenet_multi as dm
 from densenet_multi.commands import bench, compare, info, lockstep, main, train
-from densenet_multi.commands.output import facts, fitting, print_result
+from densenet_multi.commands.output import (
+    errors_as_exit_codes,
+    facts,
+    fitting,
+    print_failures,
+    print_result,
+    say,
+)
 from densenet_multi.comparison.bench_child import CASES
+from densenet_multi.weights import WeightsError
 
 BACKENDS = ("torch", "keras", "gluon", "flax")
 LARGE = (2.3026, 12_345.6789, 12_345_678.9, 1e30, 1e300)
@@ -200,6 +211,60 @@ def test_long_words_among_facts_and_versions_are_broken(printed):
     ):
         assert max(map(len, lines)) <= 80
         assert sum(line.count("x") for line in lines) % 300 == 0
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31mcat\r\nverified\u202etac\u2028x\x9b2J"
+HARMLESS = r"\x1b]0;owned\x07\x1b[31mcat\r\nverified\u202etac\u2028x\x9b2J"
+
+
+def test_text_from_files_reaches_a_terminal_without_what_it_would_obey(printed):
+    names = [
+        "Käse",
+        "柴犬",
+        "family \U0001f468\u200d\U0001f469",
+        "\u0645\u06cc\u200c\u062e",
+        "a\xa0b",
+    ]
+    result = {"source": HOSTILE, "names": [HOSTILE, *names], "usage": {HOSTILE: HOSTILE}}
+    lines = printed(result, facts)
+    text = "".join(line.strip() for line in lines)
+    assert text.replace(" ", "").count(HARMLESS) == 4
+    assert not set("\x1b\x07\r\u202e\u2028\x9b") & set(text)
+    assert all(name in "".join(lines) for name in names)
+
+
+def test_a_result_in_json_keeps_the_text(capsys):
+    print_result({"name": HOSTILE}, "json", facts)
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"name": HOSTILE}
+    assert out.isascii()
+    assert "\x1b" not in out
+
+
+def test_text_in_errors_and_notes_is_escaped_and_begins_no_line():
+    @click.command()
+    @errors_as_exit_codes
+    def fails():
+        say(f"a note on {HOSTILE}")
+        failed = {"torch": {"status": "failed", "error": f"{HOSTILE}: expected a shape"}}
+        print_failures({"backends": failed})
+        raise WeightsError(f"{HOSTILE}: found twice\n  b: missing")
+
+    done = CliRunner().invoke(fails)
+    assert done.exit_code == 1
+    lines = done.stderr.split("\n")
+    rest = r"verified\u202etac\u2028x\x9b2J"
+    start = r"\x1b]0;owned\x07\x1b[31mcat\r"
+    assert lines == [
+        f"densenet-multi: a note on {start}",
+        f"  {rest}",
+        f"torch: {start}",
+        f"  {rest}: expected a shape",
+        f"densenet-multi: {start}",
+        f"  {rest}: found twice",
+        "  b: missing",
+        "",
+    ]
 
 
 def test_a_number_has_as_many_decimals_as_fit():

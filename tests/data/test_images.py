@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, features
 
 from densenet_multi import ConfigError
-from densenet_multi.data import DataError, Preparation, read_image
+from densenet_multi.data import DataError, Preparation, images, read_image
 
 GRAY = np.arange(0, 240, 5, dtype=np.uint8).reshape(6, 8)
 COLOR = np.stack([GRAY, GRAY[::-1], GRAY[:, ::-1]], axis=-1)
@@ -183,8 +183,29 @@ HUGE = {
 
 @pytest.mark.parametrize("suffix", HUGE)
 def test_a_small_file_of_many_pixels_is_refused_before_they_are_made(tmp_path, suffix):
-    with pytest.raises(DataError, match=r"at most 89,478,485 pixels, found 60000 x 50000; make"):
+    with pytest.raises(DataError, match=r"at most 36,000,000 pixels, found 60000 x 50000; make"):
         read(tmp_path / f"x.{suffix}", HUGE[suffix])
+
+
+def test_an_image_of_many_pixels_is_read_from_a_file_of_some_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "OF_ANY_FILE", 500)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    assert read_image(saved(tmp_path / "noise.png", noise), 1).shape == (1, 40, 40)
+    blank = saved(tmp_path / "blank.png", np.zeros((400, 400), np.uint8))
+    most = images.PIXELS_PER_BYTE * blank.stat().st_size
+    with pytest.raises(DataError, match=rf"at most {most:,} pixels, found 400 x 400"):
+        read_image(blank, 1)
+
+
+@pytest.mark.parametrize("pillows", [None, 10**9])
+def test_no_image_has_more_pixels_than_the_most_whatever_pillow_allows(
+    tmp_path, monkeypatch, pillows
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+    monkeypatch.setattr(images, "MOST_PIXELS", 99)
+    deep = saved(tmp_path / "deep.png", np.zeros((10, 10), np.uint16))
+    with pytest.raises(DataError, match="at most 99 pixels, found 10 x 10; make it smaller"):
+        read_image(deep, 1)
 
 
 def test_a_small_webp_of_many_pixels_is_refused(tmp_path):
@@ -220,8 +241,8 @@ def test_what_is_no_image_is_called_what_it_is(tmp_path, content, found):
 
 
 def test_no_image_is_prepared_in_a_size_that_no_machine_holds():
-    assert Preparation(2**14, 1).image_size == 2**14
-    with pytest.raises(ConfigError, match=r"image_size: expected at most 16,384 pixels per sid"):
+    assert Preparation(2**12, 1).image_size == 2**12
+    with pytest.raises(ConfigError, match=r"image_size: expected an integer of at most 4,096"):
         Preparation(10**8, 1)
 
 

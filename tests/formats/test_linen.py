@@ -1,6 +1,7 @@
 """Flax Linen's files without Flax: MessagePack, names, what is assumed, and what is refused."""
 
 import copy
+import json
 import os
 import pickle
 import struct
@@ -14,7 +15,8 @@ import densenet_multi as dm
 from cases import as_float32, random_weights, small
 from densenet_multi import formats
 from densenet_multi.formats import _msgpack
-from densenet_multi.formats._flax_files import nested
+from densenet_multi.formats._flax_files import nested, read_arrays
+from densenet_multi.formats._limits import LARGEST_METADATA, MOST_ARRAYS
 from densenet_multi.formats._msgpack import is_msgpack, read_msgpack, to_msgpack
 from densenet_multi.formats.nnx import LEAVES, to_nnx
 
@@ -195,6 +197,34 @@ def test_nnxs_objects_are_looked_into(tmp_path, value):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(state))
     assert formats.guess(tmp_path / "x.pkl") == "nnx"
     same(formats.read(tmp_path / "x.pkl").weights, variables(SPEC)[1])
+
+
+@pytest.mark.parametrize("name", ["_METADATA", "array_metadatas/process_0", "x/.zarray"])
+def test_an_orbax_folder_with_huge_metadata_is_refused_before_orbax_reads_it(tmp_path, name):
+    """Framework-free: Orbax need not even be installed."""
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    with file.open("wb") as opened:
+        opened.truncate(LARGEST_METADATA + 1)
+    expected = f"{file.name}: expected at most 8,388,608 bytes, found 8,388,609"
+    with pytest.raises(dm.WeightsError, match=expected):
+        read_arrays(tmp_path)
+
+
+def test_an_orbax_folder_of_very_many_arrays_is_refused_before_orbax_opens_them(tmp_path):
+    entries = {str(i): {"key_metadata": [{"key": str(i)}]} for i in range(MOST_ARRAYS + 1)}
+    (tmp_path / "_METADATA").write_text(json.dumps({"tree_metadata": entries}))
+    with pytest.raises(dm.WeightsError, match=r"at most 20,000 arrays, found 20,001"):
+        read_arrays(tmp_path)
+
+
+def test_an_older_orbax_folder_is_described_in_messagepack_of_the_usual_bounds(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_msgpack, "MOST_OBJECTS", 10)
+    (tmp_path / "checkpoint").write_bytes(b"\x9f" + bytes(15))
+    with pytest.raises(dm.WeightsError, match="expected at most 10 objects"):
+        read_arrays(tmp_path)
 
 
 def test_names_that_are_the_same_without_nnxs_objects_are_refused(tmp_path):

@@ -283,10 +283,29 @@ def test_a_flipped_bit_is_noticed_in_the_weights_and_not_read_in_what_is_beside(
         formats.read(path)
 
 
+def test_a_flipped_bit_is_noticed_in_a_storage_that_several_tensors_share(tmp_path, weights):
+    flat = torch.cat([torch.tensor(array).ravel() for array in weights.values()])
+    parts = flat.split([array.size for array in weights.values()])
+    pairs = zip(weights.items(), parts, strict=True)
+    state = {name: part.view(array.shape) for (name, array), part in pairs}
+    torch.save(state, tmp_path / "x.pth")
+    same(tmp_path / "x.pth", weights)
+    flip(tmp_path / "x.pth", "x/data/0")
+    with pytest.raises(dm.WeightsError, match=r"found a damaged file; download or copy it again"):
+        formats.read(tmp_path / "x.pth")
+
+
+def test_a_flipped_bit_in_the_order_of_bytes_is_noticed(tmp_path, weights):
+    torch.save(state_dict(weights), tmp_path / "x.pth")
+    flip(tmp_path / "x.pth", "x/byteorder")
+    with pytest.raises(dm.WeightsError, match="found a damaged file"):
+        formats.read(tmp_path / "x.pth")
+
+
 def test_a_flipped_bit_in_the_description_is_noticed(tmp_path, weights):
     torch.save(state_dict(weights), tmp_path / "x.pth")
     flip(tmp_path / "x.pth", "x/data.pkl")
-    with pytest.raises(dm.WeightsError, match="expected the bytes that were written, found others"):
+    with pytest.raises(dm.WeightsError, match=r"found a damaged file; download .* again"):
         formats.read(tmp_path / "x.pth")
 
 

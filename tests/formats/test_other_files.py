@@ -24,6 +24,9 @@ from safetensors.numpy import save_file
 import densenet_multi as dm
 from densenet_multi import formats
 from densenet_multi.commands import main
+from densenet_multi.formats._hdf5 import member
+from densenet_multi.formats._torch.files import open_torch
+from densenet_multi.formats._zips import names_in_zip
 
 SPEC = dm.get_spec("densenet_bc100_k12", block_config=(1, 1), growth_rate=4, num_classes=3)
 
@@ -188,6 +191,44 @@ def test_it_is_so_called_too_where_its_format_is_said_to_be_known(tmp_path, file
     assert "git lfs pull" in refusal(path, file_format=file_format)
     path.write_bytes(zipped(*SCRIPT))
     assert "torch.jit.load" in refusal(path, file_format=file_format)
+
+
+def overlapping(content: bytes) -> bytes:
+    """The archive whose last entry is said to start where the one before it does."""
+    before, last = (match.start() + 42 for match in [*re.finditer(b"PK\x01\x02", content)][-2:])
+    return content[:last] + content[before : before + 4] + content[last + 4 :]
+
+
+def test_entries_of_an_archive_that_share_bytes_are_refused(tmp_path):
+    """In 16 MB, as many entries as you like could hold the same 16 MB."""
+    path = tmp_path / "x.pth"
+    path.write_bytes(zipped("x/data.pkl", "x/data/0", "x/data/1"))
+    assert names_in_zip(path) == ["x/data.pkl", "x/data/0", "x/data/1"]
+    path.write_bytes(overlapping(path.read_bytes()))
+    assert "damaged" in refusal(path)
+    for read in (names_in_zip, opened_torch, opened_hdf5):
+        with pytest.raises(dm.WeightsError, match="'x/data/0' with bytes of another; download or"):
+            read(path)
+
+
+def opened_torch(path: Path) -> None:
+    with open_torch(path):
+        pass
+
+
+def opened_hdf5(path: Path) -> None:
+    member(path, "x/data/0")
+
+
+def test_the_last_entry_of_an_archive_ends_before_the_directory(tmp_path):
+    path = tmp_path / "x.pth"
+    content = zipped("x/data.pkl")
+    at = content.index(b"PK\x01\x02") + 20  # of the packed and the unpacked size
+    sizes = [int.from_bytes(content[i : i + 4], "little") + 1 for i in (at, at + 4)]
+    longer = b"".join(size.to_bytes(4, "little") for size in sizes)
+    path.write_bytes(content[:at] + longer + content[at + 8 :])
+    with pytest.raises(dm.WeightsError, match=r"'x/data\.pkl' with bytes of another"):
+        names_in_zip(path)
 
 
 def test_names_in_archives_may_have_backslashes_as_windows_writes_them(tmp_path):

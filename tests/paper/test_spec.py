@@ -467,6 +467,57 @@ def test_the_chapters_block_takes_3_channels_to_23_and_its_transition_those_to_1
     assert (transition.conv.in_channels, transition.conv.out_channels) == (23, 10)
 
 
+TOO_MANY = 10**18
+BOUNDS = {
+    "block_config": (TOO_MANY,),
+    "growth_rate": TOO_MANY,
+    "num_init_features": TOO_MANY,
+    "bn_size": TOO_MANY,
+    "in_channels": TOO_MANY,
+    "num_classes": TOO_MANY,
+}
+
+
+@pytest.mark.parametrize("field", BOUNDS)
+def test_a_network_that_no_machine_holds_is_refused_before_it_is_made(field):
+    most = "10,000 layers in all" if field == "block_config" else "1,048,576"
+    expected = rf"^{field}: expected .*at most {most}; found"
+    with pytest.raises(dm.ConfigError, match=expected):
+        dm.get_spec("densenet121", **{field: BOUNDS[field]})
+    stored = json.loads(dm.DenseNetConfig().to_json())
+    stored["config"][field] = BOUNDS[field]
+    with pytest.raises(dm.ConfigError, match=expected):
+        dm.DenseNetConfig.from_json(json.dumps(stored))
+
+
+def test_the_layers_of_all_blocks_count_together():
+    assert sum(dm.DenseNetConfig(block_config=(5_000, 5_000)).block_config) == 10_000
+    with pytest.raises(dm.ConfigError, match="at most 10,000 layers in all; found"):
+        dm.DenseNetConfig(block_config=(5_000, 5_001))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_layers": TOO_MANY},
+        {"in_channels": TOO_MANY},
+        {"growth_rate": TOO_MANY},
+        {"bn_size": TOO_MANY},
+        {"num_layers": 2, "growth_rate": 2**19},
+        {"bn_size": 2**10, "growth_rate": 2**11},
+    ],
+)
+def test_a_block_that_no_machine_holds_is_refused_before_it_is_made(arguments):
+    given = {"num_layers": 1, "in_channels": 3, "growth_rate": 10, **arguments}
+    with pytest.raises(dm.ConfigError, match=r": expected .*at most (10,000|1,048,576)"):
+        dm.dense_block(**given)
+
+
+def test_a_value_of_any_length_is_shown_in_a_short_message():
+    assert len(refusal(growth_rate="x" * 10**6)) < 600
+    assert refusal(growth_rate=10**5_000).endswith("found a number of thousands of digits")
+
+
 @pytest.mark.parametrize("argument", ["num_layers", "in_channels", "growth_rate"])
 def test_a_block_of_impossible_widths_is_refused(argument):
     arguments = {"num_layers": 2, "in_channels": 3, "growth_rate": 10}

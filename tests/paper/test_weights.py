@@ -606,11 +606,15 @@ def test_tensors_that_do_not_fit_the_spec_in_the_file_are_listed(path, spec, wei
 
 
 def test_a_short_file_cannot_ask_for_a_huge_network(path, spec, weights):
-    config = {**json.loads(spec.to_json())["config"], "block_config": [10**9]}
     parts = {n: ("F32", a.shape, a.tobytes()) for n, a in weights.items()}
-    text = json.dumps({"schema_version": 1, "config": config})
-    write(path, parts, {"densenet_multi": text})
-    assert refusal(path).startswith("expected tensors for 1000000000 dense layers, found ")
+    for layers, expected in {
+        10_000: "expected tensors for 10000 dense layers, found ",
+        10**18: "block_config: expected at most 10,000 layers in all; found (1000000000000000000,)",
+    }.items():
+        config = {**json.loads(spec.to_json())["config"], "block_config": [layers]}
+        text = json.dumps({"schema_version": 1, "config": config})
+        write(path, parts, {"densenet_multi": text})
+        assert refusal(path).startswith(expected)
     write(path, parts, {"densenet_multi": "[" * 100_000})
     assert refusal(path).startswith("configuration: not JSON")
 

@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import distribution, entry_points
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -292,11 +293,15 @@ def requested_on(python: str, requirements: list[str]) -> dict[str, Requirement]
     return dict(zip(names, kept, strict=True))
 
 
-def pins_on(python: str) -> dict[str, str]:
-    """{name: version} of constraints.txt and what it includes."""
+TRIED_FILES = ("constraints.txt", "constraints-torch.txt")
+TOOLS_FILES = ("constraints-tools.txt",)
+
+
+def pins_on(python: str, files: tuple[str, ...] = TRIED_FILES) -> dict[str, str]:
+    """{name: version} of constraints.txt and what it includes, or of other files."""
     lines = [
         line.partition("#")[0].strip()
-        for file in ("constraints.txt", "constraints-torch.txt")
+        for file in files
         for line in (ROOT / file).read_text("utf-8").splitlines()
     ]
     pins = requested_on(python, [line for line in lines if line and not line.startswith("-c")])
@@ -349,10 +354,117 @@ def test_a_backend_that_this_python_cannot_have_is_left_out_with_the_reason(monk
     assert reason == (first, f"gone==1.5 does not exist for Python {version} on this platform")
 
 
+def of_groups(*names: str) -> list[str]:
+    """The requirements of dependency groups, and of those that they include."""
+    entries = [
+        entry for name in names for entry in tomllib.loads(PYPROJECT)["dependency-groups"][name]
+    ]
+    included = [entry["include-group"] for entry in entries if isinstance(entry, dict)]
+    plain = [entry for entry in entries if isinstance(entry, str)]
+    return plain + (of_groups(*included) if included else [])
+
+
+@pytest.mark.parametrize(
+    ("files", "requirements"),
+    [
+        (TRIED_FILES, [*of_groups("dev"), "setuptools", "wheel"]),
+        (TOOLS_FILES, [*of_groups("lint", "typecheck", "docs"), "build", "hatchling", "twine"]),
+        (TOOLS_FILES, tomllib.loads(PYPROJECT)["build-system"]["requires"]),
+        (TOOLS_FILES, tomllib.loads(PYPROJECT)["project"]["dependencies"]),
+    ],
+    ids=["the tried environment", "the tools", "the build backend", "what the tools are about"],
+)
+@pytest.mark.parametrize("version", TRIED)
+def test_tools_are_pinned_as_the_package_asks_for_them(version, files, requirements):
+    pins = pins_on(version, files)
+    for requirement in map(Requirement, requirements):
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        assert requirement.specifier.contains(pins[name]), name
+
+
+def test_both_files_of_pins_have_the_same_versions_of_all_but_numpy():
+    tried, tools = pins_on("3.11"), pins_on("3.11", TOOLS_FILES)
+    differ = {name for name in tried.keys() & tools.keys() if tried[name] != tools[name]}
+    assert differ == {"numpy"}
+
+
+def installed_for(requirements: list[str], pins: dict[str, str]) -> set[str]:
+    """The names of what is installed here because of these requirements.
+
+    Another version than the pinned one may require something else.
+    """
+    found: set[str] = set()
+    ahead = [(Requirement(text), "") for text in requirements]
+    while ahead:
+        requirement, extra = ahead.pop()
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        if name in found or (
+            requirement.marker and not requirement.marker.evaluate({"extra": extra})
+        ):
+            continue
+        with suppress(PackageNotFoundError):
+            installed = distribution(name)
+            requires = installed.requires or []
+            found.add(name)
+            # not PyTorch: its build for CUDA requires NVIDIA's packages
+            if installed.version == pins.get(name) and name != "torch":
+                extras = requirement.extras or {""}
+                ahead += [(Requirement(text), e) for text in requires for e in extras]
+    return found
+
+
+def test_whatever_is_installed_with_the_package_is_pinned():
+    project = tomllib.loads(PYPROJECT)["project"]
+    extras = [text for name in BACKENDS for text in project["optional-dependencies"][name]]
+    pins = pins_on(f"{sys.version_info.major}.{sys.version_info.minor}")
+    names = installed_for([*project["dependencies"], *extras, *of_groups("dev")], pins)
+    assert {"numpy", "pytest"} <= names
+    assert names - pins.keys() == set()
+
+
+def test_what_ci_installs_is_pinned():
+    files = [".github/workflows/ci.yml", ".readthedocs.yaml"]
+    text = "\n".join((ROOT / file).read_text("utf-8") for file in files)
+    installs = re.findall(r"pip install .*", text)
+    assert len(installs) == 4
+    assert all(" -c constraints" in command for command in installs)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert "pip install -q -c constraints-tools.txt nox && " in readme
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    for session in ("lint", "typecheck", "build", "docs"):
+        body = noxfile.partition(f"\ndef {session}(")[2].partition("\n\n\n")[0]
+        assert [", *TOOLS" in line for line in re.findall(r"session\.install\(.*", body)] == [True]
+    builds = noxfile.count('install(".", ') + noxfile.count('"wheel", ')
+    assert builds == noxfile.count("env=BUILD)") == 4
+
+
+def test_dependabot_covers_actions_and_pins():
+    text = (ROOT / ".github" / "dependabot.yml").read_text("utf-8")
+    assert re.findall(r"package-ecosystem: ([\w-]+)", text) == ["github-actions", "pip"]
+
+
+def test_hooks_are_pinned_by_the_commit_or_by_versions():
+    """A tag can be moved. Local hooks have the versions that the checks have."""
+    text = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+    assert text.count("repo: http") == len(
+        re.findall(r"rev: [0-9a-f]{40}  # frozen: v[\d.]+\n", text)
+    )
+    local = text.partition("repo: local")[2]
+    assert local.count("- id: ") == local.count("additional_dependencies:")
+    lists = re.findall(r"additional_dependencies: \[(.*)\]|^ {10}- (.*)$", local, re.MULTILINE)
+    packages = [one or other for one, other in lists]
+    assert len(packages) >= local.count("additional_dependencies:")
+    tools = pins_on("3.11", TOOLS_FILES)
+    for package in packages:
+        name, _, version = package.partition("==")
+        assert version == tools.get(name, version) != ""
+
+
 def test_torch_is_pinned_in_one_place():
-    files = ["pyproject.toml", "noxfile.py", ".ci/run", "constraints.txt", "constraints-torch.txt"]
+    files = ["pyproject.toml", "noxfile.py", ".ci/run", "constraints.txt", "constraints-tools.txt"]
+    files += ["constraints-torch.txt"]
     pins = [re.findall(r"^torch==.*", (ROOT / f).read_text("utf-8"), re.MULTILINE) for f in files]
-    assert [len(found) for found in pins] == [0, 0, 0, 0, 1]
+    assert [len(found) for found in pins] == [0, 0, 0, 0, 0, 1]
 
 
 def test_the_readme_asks_for_no_python_by_its_minor_version():

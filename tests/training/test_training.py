@@ -1,6 +1,7 @@
 """Recipes, and what a run is apart from its steps."""
 
 import copy
+import json
 from dataclasses import fields, replace
 from itertools import chain
 
@@ -120,6 +121,37 @@ def test_a_history_is_compared_and_shown_without_its_mean():
     one, other = (History(dm.Recipe(), mean={"w": np.ones(2)}) for _ in range(2))
     assert one == other
     assert "mean" not in repr(one)
+
+
+@pytest.mark.parametrize(
+    ("field", "most"),
+    [
+        ("epochs", 100_000),
+        ("batch_size", 2**20),
+        ("recalibrate", 2**20),
+        ("shift", 4_096),
+        ("image_size", 4_096),
+        ("seed", 2**32 - 1),
+    ],
+)
+def test_the_counts_of_a_recipe_have_bounds(field, most):
+    assert getattr(dm.Recipe(**{field: most}), field) == most
+    expected = f"{field}: expected an integer of at most {most:,}; found {most + 1}"
+    with pytest.raises(dm.ConfigError, match=expected):
+        dm.Recipe.from_json(json.dumps({field: most + 1}))
+
+
+def test_the_steps_of_a_recipe_have_a_bound():
+    recipe = dm.Recipe(epochs=100_000)
+    with pytest.raises(dm.ConfigError, match="at most 10,000,000 steps in all, found 23,500,000"):
+        recipe.learning_rates(recipe.epochs * 235)
+
+
+def test_the_milestones_of_a_recipe_have_a_bound():
+    many = [i / 1_002 for i in range(1, 1_002)]
+    assert len(dm.Recipe(milestones=many[1:]).milestones) == 1_000
+    with pytest.raises(dm.ConfigError, match=r"milestones: expected .*; found .{500}$"):
+        dm.Recipe(milestones=many)
 
 
 def test_the_papers_learning_rate_falls_at_half_and_at_three_quarters():

@@ -52,6 +52,7 @@ ZIP = b"PK\x03\x04"  # how its archive, and each header in it, starts
 PER_FILE = 100  # steps for each file that a pickle holds
 PIECE = 2**20  # bytes that are read at once, to be checked
 DAMAGED = "; download or copy it again"
+CHANGED = f"expected the bytes that were written, found a damaged file{DAMAGED}"
 DTYPES = {  # the class of a storage, or a tensor's dtype -> NumPy's
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
@@ -91,8 +92,8 @@ def _numpys(dtype: str) -> np.dtype[Any]:
 class Storage(Inert):
     """A block of numbers of one kind, in a file or in the bytes that a pickle holds.
 
-    ``start`` and ``size`` arrive after the pickle in files before 1.6; ``checksum`` is 0 where the
-    file has none.
+    ``start`` and ``size`` arrive after the pickle in files before 1.6. ``checksum`` is that of all
+    its bytes; 0 where the file has none, or after it was found right.
     """
 
     file: File
@@ -113,9 +114,13 @@ class Storage(Inert):
         found: npt.NDArray[Any] = np.empty(count, dtype)
         self.file.seek(at)
         is_complete = self.file.readinto(found.view("u1").data) == found.nbytes
-        is_whole = found.nbytes == self.size and self.checksum
-        if not is_complete or (is_whole and zlib.crc32(found.data) != self.checksum):
-            raise WeightsError(f"expected the bytes that were written, found others{DAMAGED}")
+        if not is_complete:
+            raise WeightsError(CHANGED)
+        if self.checksum and found.nbytes == self.size:
+            _check(zlib.crc32(found.data), self.checksum)
+        elif self.checksum:  # a part of it
+            _check(_checksum(self.file, self.start, self.size), self.checksum)
+        self.checksum = 0
         return found
 
 
@@ -287,7 +292,7 @@ def _read_zip(archive: zipfile.ZipFile, file: File, path: Path) -> Any:
     root = pickles[0].removesuffix("data.pkl")
     order: Order = "<"
     if f"{root}byteorder" in entries:
-        file.seek(_start_of(entries[f"{root}byteorder"], file))
+        file.seek(_checked_start_of(entries[f"{root}byteorder"], file))
         order = ">" if file.read(3) == b"big" else "<"
     found: dict[str, Storage] = {}
 
@@ -303,11 +308,7 @@ def _read_zip(archive: zipfile.ZipFile, file: File, path: Path) -> Any:
             found[key] = Storage(file, dtype, order, start, here, entry.CRC)
         return found[key]
 
-    entry = entries[pickles[0]]
-    start = _start_of(entry, file)
-    if entry.CRC and _checksum(file, start, entry.file_size) != entry.CRC:
-        raise WeightsError(f"expected the bytes that were written, found others{DAMAGED}")
-    file.seek(start)
+    file.seek(_checked_start_of(entries[pickles[0]], file))
     with path.open("rb", buffering=0) as places:
         return Reader(file, known(Budget()), storage).load()
 
@@ -320,6 +321,19 @@ def _start_of(entry: zipfile.ZipInfo, file: File | io.FileIO) -> int:
         raise WeightsError(f"expected {entry.filename} in the zip, found a damaged one{DAMAGED}")
     lengths = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
     return entry.header_offset + len(head) + lengths
+
+
+def _checked_start_of(entry: zipfile.ZipInfo, file: File) -> int:
+    """Where an entry's bytes start, once their checksum is right."""
+    start = _start_of(entry, file)
+    if entry.CRC:
+        _check(_checksum(file, start, entry.file_size), entry.CRC)
+    return start
+
+
+def _check(found: int, expected: int) -> None:
+    if found != expected:
+        raise WeightsError(CHANGED)
 
 
 def _checksum(file: File, start: int, size: int) -> int:
