@@ -9,7 +9,7 @@ import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 AnyPath = str | os.PathLike[str]
@@ -93,6 +93,19 @@ def is_special(path: Path) -> bool:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.exists() and not path.is_file()
+
+
+def open_own(path: Path, error: type[Exception] = OSError) -> FileIO:
+    """Open a file of a name that this package uses alone, to read and write; created if missing.
+
+    No link is followed, and nothing is emptied. Raises ``error`` where a link, or what is no file,
+    has this name; ``OSError`` where it cannot be opened.
+    """
+    found = "a symbolic link" if path.is_symlink() else path.exists() and what_is(path)
+    if found:
+        raise error(f"{path}: expected a file or nothing, found {found}; remove it")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # it may become a link meanwhile
+    return FileIO(str(path), "r+", opener=lambda name, _: os.open(name, flags, 0o666))
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._checks import check_names
+from .._files import read_file
 from ..backends import backend_names, first_installed, framework_versions
 from ..checkpoint import Checkpoint
-from ..training.run_folder import CONFIG
+from ..training.run_folder import CONFIG, LARGEST_JSON
 
 PACKAGE = "densenet_multi"
 
@@ -64,7 +65,7 @@ def backend_to_use(
 def _of_run(config: Path) -> str:
     """The backend in the ``config.json`` of a run; "" without one."""
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = json.loads(read_file(config, LARGEST_JSON).decode())
         found = content["backend"] if {"schema", "recipe", "backend"} <= content.keys() else ""
     except (OSError, ValueError, AttributeError, RecursionError):
         return ""

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .._files import replace_file
+from .._files import check_file, open_own, read_file, replace_file
 from ..checkpoint import Usage
 from ..formats.portable import save_weights
 from ..spec import DenseNetSpec
@@ -33,6 +33,9 @@ CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
 STATE = "checkpoint.safetensors"  # a TrainingState; the name is older than the class Checkpoint
 LOCK = ".lock"
 LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
+FILES = (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg")
+LARGEST_JSON = 2**26  # bytes; the report of 10,000 epochs has 4 * 10**6
+LARGEST_HISTORY = 2**30  # bytes; a million steps have 2 * 10**7
 
 
 class RunError(ValueError):
@@ -55,7 +58,7 @@ def claimed(path: Path) -> Iterator[None]:
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     is_new = not (path / LOCK).exists()
-    with (path / LOCK).open("w", encoding="utf-8") as lock:
+    with open_own(path / LOCK, RunError) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -63,10 +66,12 @@ def claimed(path: Path) -> Iterator[None]:
                 f"{path}: expected a free run folder, found another process that writes it; "
                 "wait for it, or pass another output="
             ) from None
-        for file in (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg"):
-            for half_written in path.glob(f".{file}.*"):
-                half_written.unlink()
         try:
+            for file in FILES:
+                if (path / file).exists():
+                    check_file(path / file, error=RunError)
+                for half_written in path.glob(f".{file}.*"):
+                    half_written.unlink()
             yield
         finally:
             if is_new and not any((path / name).exists() for name in (CONFIG, STATE, REPORT)):
@@ -83,8 +88,9 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises ``RunError`` for any other content, ``OSError``."""
+    text = read_file(file, LARGEST_JSON, RunError)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(text.decode())
     except ValueError as error:
         raise RunError(f"{file}: expected JSON, found something else ({error})") from None
     if not isinstance(content, dict):
@@ -98,9 +104,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of ``history.jsonl``, except one that a killed process left half-written."""
+    """The lines of ``history.jsonl``, except one that a killed process left half-written.
+
+    Raises ``RunError`` where it is no file, or larger than 1 GiB.
+    """
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    text = read_file(path, LARGEST_HISTORY, RunError).decode() if path.exists() else ""
+    for line in text.splitlines():
         try:
             lines.append(json.loads(line))
         except ValueError:
