@@ -9,7 +9,7 @@ import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader, FileIO
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
 AnyPath = str | os.PathLike[str]
@@ -95,7 +95,7 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file()
 
 
-def open_own(path: Path, error: type[Exception] = OSError) -> FileIO:
+def open_own(path: Path, error: type[Exception] = OSError) -> BufferedRandom:
     """Open a file of a name that this package uses alone, to read and write; created if missing.
 
     No link is followed, and nothing is emptied. Raises ``error`` where a link, or what is no file,
@@ -105,7 +105,7 @@ def open_own(path: Path, error: type[Exception] = OSError) -> FileIO:
     if found:
         raise error(f"{path}: expected a file or nothing, found {found}; remove it")
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # it may become a link meanwhile
-    return FileIO(str(path), "r+", opener=lambda name, _: os.open(name, flags, 0o666))
+    return open(path, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
 
 
 @contextmanager
