@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import bad, integer
+from .._files import what_is
 from ..checkpoint import Usage
 from .resize import resize
 
@@ -60,6 +61,7 @@ ADVICE = {  # what is found -> advice, where CONVERT does not apply
     "an empty file": "copy it again, or take it away",
     OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' there",
 }
+LARGEST_FILE = 2**30  # bytes; as many pixels as Pillow opens, at 16 bits, take 0.7 * 10**9
 LARGEST_SIDE = 2**14  # pixels; an image of as many in height and width takes 3 GiB
 READ = 32  # bytes, which tell the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
@@ -234,8 +236,12 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
 
     if broken := broken_link(Path(path)):
         raise ImageFileError(path, broken, advice=MEND)
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would never end
-        raise ImageFileError(path, "no file", advice="take it away")
+    if kind := what_is(path):  # a pipe would wait, a device never end
+        raise ImageFileError(path, kind, advice="take it away")
+    size = Path(path).stat().st_size
+    if size > LARGEST_FILE:  # Pillow reads some formats whole
+        expected = f"at most {LARGEST_FILE:,} bytes"
+        raise ImageFileError(path, f"{size:,}", expected, "make it smaller")
     # Pillow warns of what it passes over, and of images up to twice the limit
     with warnings.catch_warnings(action="ignore"), Path(path).open("rb") as file:
         start = file.read(READ)

@@ -582,11 +582,12 @@ def test_a_link_stays_a_link_and_a_device_a_device(tmp_path, checkpoint, verify)
 
 
 @pytest.mark.usefixtures("alone")
-def test_what_is_converted_keeps_the_permissions_of_what_it_replaces(tmp_path, checkpoint):
+@pytest.mark.parametrize("verify", [(), ("--verify",)])
+def test_what_is_converted_keeps_the_permissions_of_what_it_replaces(tmp_path, checkpoint, verify):
     source, dest = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     formats.write(source, checkpoint)
     dest.touch(0o600)
-    done = run("convert", source, dest, "--to", "portable")
+    done = run("convert", source, dest, "--to", "portable", *verify)
     assert done.exit_code == 0, done.output
     assert dest.stat().st_mode & 0o777 == 0o600
     same(formats.read(dest).weights, checkpoint.weights)
