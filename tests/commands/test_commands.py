@@ -283,7 +283,9 @@ def test_a_process_that_a_signal_ends_says_which_and_what_was_installed(tmp_path
 )
 def test_where_nothing_can_be_written_is_noticed_before_the_work(tmp_path, leads_to, expected):
     (tmp_path / "loop.json").symlink_to(leads_to)
-    done = CliRunner().invoke(main, ["compare", "--output", str(tmp_path / "loop.json")])
+    (tmp_path / "no weights").touch()
+    arguments = ["convert", str(tmp_path / "no weights"), str(tmp_path / "loop.json")]
+    done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert expected in " ".join(done.stderr.split())
 

@@ -13,6 +13,7 @@ from densenet_multi import _files
 from densenet_multi._files import (
     check_file,
     open_file,
+    open_own,
     put_in_place,
     read_file,
     replace_file,
@@ -70,6 +71,15 @@ def test_a_file_whose_size_is_not_what_it_says_is_read_within_the_bound():
 
 
 # --- Write --------------------------------------------------------------------------------------
+
+
+def test_a_name_of_our_own_that_becomes_a_link_meanwhile_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "own").symlink_to("thesis.txt")
+    monkeypatch.setattr(Path, "is_symlink", lambda _: False)  # as it was before
+    with pytest.raises(OSError, match="own") as caught, open_own(tmp_path / "own"):
+        pass
+    assert caught.value.errno == errno.ELOOP
 
 
 def mode(path):

@@ -1,6 +1,7 @@
 """A run in a folder: what it holds, what survives a kill, what is refused."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -260,6 +261,12 @@ def test_a_file_of_a_run_that_would_never_end_is_refused(tmp_path, name):
     read = {"config.json": read_config, "history.jsonl": lambda path: read_history(path / name)}
     with pytest.raises(RunError, match=f"^{tmp_path}.*{expected}"):
         read.get(name, lambda path: read_json(path / name))(tmp_path)
+
+
+def test_a_pipe_is_no_state(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(dm.WeightsError, match="pipe: expected a file, found a pipe"):
+        load_state(tmp_path / "pipe")
 
 
 def test_a_file_of_a_run_may_be_a_link_and_stays_one(tmp_path):
