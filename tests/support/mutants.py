@@ -2520,7 +2520,7 @@ MUTANTS = [
         "inputs: a file without a size is read within the bound",
         "_files.py",
         "            content += file.read(largest + 1 - len(content))",
-        "            content += file.read()",
+        "            pass",
         "paper/test_files.py not_what_it_says",
     ),
     Mutant(
@@ -2627,6 +2627,13 @@ MUTANTS = [
         "            size += check_file(Path(folder, name), largest, WeightsError)",
         "            pass",
         "formats/test_other_files.py folder_that_is_too_large",
+    ),
+    Mutant(
+        "Flax: an Orbax folder is on the disk before it has its name",
+        "formats/_flax_files.py",
+        "        put_in_place(Path(folder, target.name), target)",
+        "        Path(folder, target.name).rename(target)",
+        "formats/test_native_flax_formats.py on_the_disk",
     ),
     Mutant(
         "the Hub: a config.json that is no file is not passed over",
