@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from ._files import check_file, open_file, open_own, put_in_place, resolved
 from ._progress import progress
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -37,36 +41,64 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
     Arguments:
         url: http or https.
         path: where it goes; what is not yet complete lies beside it, as ``NAME.part``, and the
-            next call goes on from there.
+            next call goes on from there. While another process writes that, this one fetches all.
         checksum: such as ``sha256:3aede3…``; a beginning of the digest is enough.
         largest: bytes that are read at most.
 
     Raises ``DownloadError``. A bar shows progress on stderr, on a terminal.
     """
-    if path.is_file() and matches(path, checksum):
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        _fetch(url, part, largest)
-    except HTTPError as error:
-        raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from None
-    except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise DownloadError(
-            f"{url}: could not be fetched ({reason}); the next attempt goes on where this one "
-            f"stopped, or put the file at {path}"
-        ) from None
-    if not matches(part, checksum):
-        found = _digest(part, checksum)
-        part.unlink()
-        raise DownloadError(f"{url}: expected {checksum}, found {found}; it was thrown away")
-    part.replace(path)
+    if path.exists():
+        check_file(path, error=DownloadError)
+        if matches(path, checksum):
+            return path
+    target = resolved(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _part_of(target) as (part, file):
+        try:
+            _fetch(url, file, largest)
+        except HTTPError as error:
+            raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from None
+        except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise DownloadError(
+                f"{url}: could not be fetched ({reason}); the next attempt goes on where this one "
+                f"stopped, or put the file at {path}"
+            ) from None
+        if not matches(part, checksum):
+            found = _digest(part, checksum)
+            part.unlink()
+            raise DownloadError(f"{url}: expected {checksum}, found {found}; it was thrown away")
+        put_in_place(part, target)
     return path
 
 
-def _fetch(url: str, part: Path, largest: int) -> None:
-    there = part.stat().st_size if part.exists() else 0
+@contextmanager
+def _part_of(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """``NAME.part`` beside a file, open; one that is not kept where that is not this process's."""
+    part = target.with_name(f"{target.name}.part")
+    with ExitStack() as stack:
+        try:
+            file: BinaryIO = stack.enter_context(open_own(part))
+            _claim(file, part)
+        except (ImportError, OSError):
+            part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+            stack.callback(part.unlink, missing_ok=True)
+            file = stack.enter_context(part.open("xb+"))
+        yield part, file
+
+
+def _claim(file: BinaryIO, path: Path) -> None:
+    """Lock a file until it is closed. Raises ``OSError`` where another process has it or had it."""
+    import fcntl  # not on every system
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    status = os.fstat(file.fileno())
+    if status.st_nlink > 1 or not os.path.samestat(status, path.lstat()):
+        raise OSError(f"{path}: expected a file with one name, found another")
+
+
+def _fetch(url: str, file: BinaryIO, largest: int) -> None:
+    there = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": "densenet_multi", **({"Range": f"bytes={there}-"} if there else {})}
     if not url.startswith(("https://", "http://")):
         raise DownloadError(f"{url}: expected an address that starts with https://")
@@ -77,20 +109,29 @@ def _fetch(url: str, part: Path, largest: int) -> None:
             return
         raise
     with answer, _bar() as bar:
-        there = there if answer.status == 206 else 0  # a server may send all of it again
-        total = there + int(answer.headers.get("Content-Length") or 0)
+        if answer.status != 206:  # the server sends all of it again
+            there = file.seek(0)
+            file.truncate()
+        total = there + _length(url, answer.headers.get("Content-Length", "0"))
         if total > largest:
             raise DownloadError(f"{url}: expected at most {largest:,} bytes, found {total:,}")
         task = bar.add_task(url.rsplit("/", 1)[-1], total=total or None, completed=there)
-        with part.open("ab" if there else "wb") as file:
-            for piece in _pieces(answer):
-                there += len(piece)
-                if there > largest:
-                    raise DownloadError(f"{url}: expected at most {largest:,} bytes, found more")
-                file.write(piece)
-                bar.update(task, completed=there)
+        for piece in _pieces(answer):
+            there += len(piece)
+            if there > largest:
+                raise DownloadError(f"{url}: expected at most {largest:,} bytes, found more")
+            file.write(piece)
+            bar.update(task, completed=there)
+        file.flush()
     if total > there:
         raise ConnectionError(f"the connection ended after {there:,} of {total:,} bytes")
+
+
+def _length(url: str, stated: str) -> int:
+    """The bytes that an answer's Content-Length states."""
+    if not re.fullmatch("[0-9]{1,18}", stated):
+        raise DownloadError(f"{url}: expected a Content-Length in digits, found {stated[:80]!r}")
+    return int(stated)
 
 
 def _pieces(answer: Any) -> Iterator[bytes]:
@@ -107,7 +148,7 @@ def _bar() -> Any:
 
 def _digest(path: Path, checksum: str) -> str:
     name = checksum.partition(":")[0]
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return f"{name}:{hashlib.file_digest(file, name).hexdigest()}"
 
 

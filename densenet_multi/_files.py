@@ -1,36 +1,132 @@
-"""Files that are whole or absent, and paths as they are typed."""
+"""Files that are read within bounds, and written whole or not at all; paths as they are typed."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shlex
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
+
+AnyPath = str | os.PathLike[str]
+
+NO_FILES = {  # kinds of what is no regular file
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)  # of a folder that cannot be synced
+
+# --- Read ---------------------------------------------------------------------------------------
+
+
+def what_is(path: AnyPath) -> str | None:
+    """What is at a path that is no regular file, such as "a pipe"; None for a file.
+
+    Links are followed. Raises ``OSError``, also for one that leads nowhere or to itself.
+    """
+    kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116  # a text is a path here
+    return None if kind == stat.S_IFREG else NO_FILES.get(kind, "something else")
+
+
+def check_file(path: AnyPath, largest: int | None = None, error: type[Exception] = OSError) -> int:
+    """The size in bytes of a regular file, or of the one that a link leads to.
+
+    It is not opened: a pipe would wait, a device never end.
+
+    Raises ``error`` where it is anything else, or larger than ``largest`` bytes; ``OSError`` where
+    there is nothing.
+    """
+    if found := what_is(path):
+        raise error(f"{os.fspath(path)}: expected a file, found {found}")
+    size = Path(path).stat().st_size
+    if largest is not None and size > largest:
+        raise error(f"{os.fspath(path)}: expected at most {largest:,} bytes, found {size:,}")
+    return size
+
+
+def open_file(
+    path: AnyPath, largest: int | None = None, error: type[Exception] = OSError
+) -> BufferedReader:
+    """Open a file to read its bytes. Raises as ``check_file``, before it is opened."""
+    check_file(path, largest, error)
+    return Path(path).open("rb")
+
+
+def read_file(path: AnyPath, largest: int, error: type[Exception] = OSError) -> bytes:
+    """The bytes of a file of at most ``largest``. Raises as ``check_file``."""
+    size = check_file(path, largest, error)
+    with Path(path).open("rb") as file:
+        content = file.read(size + 1)
+        if len(content) > size:  # it grows, or has no size, as those in /proc
+            content += file.read(largest + 1 - len(content))
+    if len(content) > largest:
+        raise error(f"{os.fspath(path)}: expected at most {largest:,} bytes, found more")
+    return content
+
+
+# --- Write --------------------------------------------------------------------------------------
+
+
+def resolved(path: AnyPath) -> Path:
+    """The absolute path that links lead to, also where nothing is there yet.
+
+    Raises ``OSError`` for a link that leads to itself.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
+    return target
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is a device or a pipe, which is written to and never replaced.
+
+    Raises ``IsADirectoryError`` for a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return path.exists() and not path.is_file()
+
+
+def open_own(path: Path, error: type[Exception] = OSError) -> BufferedRandom:
+    """Open a file of a name that this package uses alone, to read and write; created if missing.
+
+    No link is followed, and nothing is emptied. Raises ``error`` where a link, or what is no file,
+    has this name; ``OSError`` where it cannot be opened.
+    """
+    found = "a symbolic link" if path.is_symlink() else path.exists() and what_is(path)
+    if found:
+        raise error(f"{path}: expected a file or nothing, found {found}; remove it")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # it may become a link meanwhile
+    return open(path, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: AnyPath) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` to write to; then it is renamed, if nothing failed.
 
-    Readers see the old file or the new one. A symbolic link stays one, and a device or a pipe is
-    written to directly. Raises ``OSError``, with the name that was asked for.
+    Readers see the old file or the new one, also after a power failure. A replaced file's
+    permissions stay. A symbolic link stays one, and a device or a pipe is written to directly.
+    Raises ``OSError``, with the name that was asked for.
     """
-    target = Path(path).resolve()
-    if target.exists() and not target.is_file():
-        with target.open("ab"):  # a folder raises an error that names it
-            pass
-        yield target
+    path = Path(path)
+    if is_special(path):
+        yield path
         return
+    target = resolved(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb"):
-            pass
+        with temporary.open("xb"):  # new: no link is followed
+            _keep_mode(temporary, target, stat.S_IRUSR | stat.S_IWUSR)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        put_in_place(temporary, target)
     except OSError as error:
         if error.filename == str(temporary):
             raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
@@ -40,10 +136,46 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink()
 
 
-def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+def replace_file(path: AnyPath, content: bytes) -> None:
     """Write ``content`` to ``path``, as ``replacing`` does. Raises ``OSError``."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def put_in_place(written: Path, target: Path) -> None:
+    """Rename a file or folder once it is on the disk; a replaced file's permissions stay.
+
+    Raises ``OSError``.
+    """
+    for path in (*written.rglob("*"), written):
+        _sync(path)
+    _keep_mode(written, target)
+    written.replace(target)
+    _sync(target.parent)
+
+
+def _keep_mode(new: Path, old: Path, more: int = 0) -> None:
+    """Give a file the permissions of the one that it will replace, and ``more``."""
+    if old.exists():
+        mode = stat.S_IMODE(old.stat().st_mode) & 0o777 | more
+        if mode != stat.S_IMODE(new.stat().st_mode):  # some file systems have one mode alone
+            new.chmod(mode)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in NO_SYNC:
+            raise
+
+
+# --- As typed -----------------------------------------------------------------------------------
 
 
 def quoted(path: object) -> str:

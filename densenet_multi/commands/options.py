@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .._checks import check_names
+from .._files import resolved
 from ..backends import backend_names
 
 # --- Types --------------------------------------------------------------------------------------
@@ -58,15 +59,19 @@ class NewEntry(NewPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A ``Path``."""
         path = super().convert(value, param, ctx)
-        if not path.parent.is_dir():
-            found = "a file" if path.parent.exists() else "none"
-            self.fail(
-                f"{path}: expected a folder that exists, found {found}: {path.parent}", param, ctx
-            )
+        folder = path.parent
+        if path.is_symlink() and (path.is_file() or not path.exists()):
+            try:
+                folder = resolved(path).parent
+            except OSError:
+                self.fail(f"{path} is a link to itself; remove it", param, ctx)
+        if not folder.is_dir():
+            found = "a file" if folder.exists() else "none"
+            self.fail(f"{path}: expected a folder that exists, found {found}: {folder}", param, ctx)
         if not path.name:
             self.fail(f"{value}: expected the name of a new file, found a folder", param, ctx)
-        if not os.access(path.parent, os.W_OK):
-            self.fail(f"{path}: expected a writable folder, found {path.parent}", param, ctx)
+        if not os.access(folder, os.W_OK):
+            self.fail(f"{path}: expected a writable folder, found {folder}", param, ctx)
         return path
 
 

@@ -137,6 +137,7 @@ def options_from(given: dict[str, Any], config: dict[str, Any] | None) -> Option
     """
     from dataclasses import asdict, replace
 
+    from .._files import resolved
     from ..data.sources import spelled_out
     from ..tasks.train import Options
 
@@ -144,7 +145,7 @@ def options_from(given: dict[str, Any], config: dict[str, Any] | None) -> Option
     if "data" in typed:  # the run may be resumed from another folder
         typed["data"] = spelled_out(typed["data"])
     if "data_dir" in typed:
-        typed["data_dir"] = str(Path(typed["data_dir"]).resolve())
+        typed["data_dir"] = str(resolved(typed["data_dir"]))
     if config is None:
         return _new_options(typed)
     options = Options.from_dict(config)

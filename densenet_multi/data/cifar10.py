@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .._files import check_file, open_file, read_file
 from .._pickles import PickleError, Reader, as_array
 from .images import DataError, ImagesAndLabels
 
@@ -121,15 +122,14 @@ def _find(path: Path) -> Path:
 
 
 def _read(path: Path) -> ImagesAndLabels:
-    if not path.is_file():
+    if not path.exists():
         raise DataError(
             f"{path}: there is no such file; expected the folder of {path.name} and the others, "
             f"which is called {FOLDERS[0]} in {ARCHIVES[0]}, {FOLDERS[1]} in {ARCHIVES[1]}, or one "
             f"of these archives{_what_else(path.parent)}"
         )
-    size = path.stat().st_size
-    _check_file_size(str(path), path.name, size)
-    return _parsed(str(path), path.name, path.read_bytes())
+    _check_file_size(str(path), path.name, check_file(path, error=DataError))
+    return _parsed(str(path), path.name, read_file(path, LARGEST, DataError))
 
 
 def _what_else(folder: Path) -> str:
@@ -236,7 +236,7 @@ def _read_archive(path: Path, splits: tuple[str, ...]) -> dict[str, ImagesAndLab
 
 def _members(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
     """(name, size, function that reads it) of each file in an archive, as it passes by."""
-    with path.open("rb") as file, _unpacked(file) as stream:
+    with open_file(path, error=DataError) as file, _unpacked(file) as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for member in archive:

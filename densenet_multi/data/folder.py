@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import COUNTED, listed
+from .._files import open_file
 from .cifar10 import is_cifar100
 from .images import (
     CONVERT,
@@ -263,7 +264,7 @@ def recognized(paths: Iterable[Path], recorded: Sequence[str]) -> dict[Path, str
 
 
 def _fingerprint(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         digits = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         return f"{file.tell()}:{digits}"
 

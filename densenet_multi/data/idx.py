@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import replace_file
+from .._files import open_file, replace_file
 
 UNSIGNED_BYTE = 0x08
 GZIP_MAGIC = b"\x1f\x8b"
@@ -52,7 +52,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
         A writable array of shape (N,) or (N, H, W).
     """
     path = Path(path)
-    with path.open("rb") as file:
+    with open_file(path, error=IdxError) as file:
         compressed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         if not compressed:

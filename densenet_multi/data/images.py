@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import LARGEST_SIDE, bad, integer
+from .._files import what_is
 from ..checkpoint import Usage
 from .resize import resize
 
@@ -63,6 +64,7 @@ ADVICE = {  # what is found -> advice, where CONVERT does not apply
 MOST_PIXELS = 2**26  # in an image that is read; as float32, in color, 0.8 GB
 OF_ANY_FILE = 36 * 10**6  # pixels, a page of A4 at 600 dpi; more only in a larger file
 PIXELS_PER_BYTE = 100  # of that file; photographs have 2 to 10
+LARGEST_FILE = 2**30  # bytes; as many pixels as Pillow opens, at 16 bits, take 0.7 * 10**9
 READ = 32  # bytes, which tell the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 CONVERTED = ("CMYK", "YCbCr", "HSV")  # by Pillow
@@ -242,8 +244,12 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
 
     if broken := broken_link(Path(path)):
         raise ImageFileError(path, broken, advice=MEND)
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would never end
-        raise ImageFileError(path, "no file", advice="take it away")
+    if kind := what_is(path):  # a pipe would wait, a device never end
+        raise ImageFileError(path, kind, advice="take it away")
+    size = Path(path).stat().st_size
+    if size > LARGEST_FILE:  # Pillow reads some formats whole
+        expected = f"at most {LARGEST_FILE:,} bytes"
+        raise ImageFileError(path, f"{size:,}", expected, "make it smaller")
     # Pillow warns of what it passes over, and of images up to twice the limit
     with warnings.catch_warnings(action="ignore"), Path(path).open("rb") as file:
         start = file.read(READ)

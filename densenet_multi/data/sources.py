@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import ConfigError, bad, check_names
+from .._files import resolved
 from ..checkpoint import Usage
 from . import cifar10, fashion_mnist
 from .digest import digest
@@ -177,12 +178,15 @@ def find(name: str) -> tuple[str, str]:
 
 
 def spelled_out(name: str) -> str:
-    """The name with its kind and its absolute path; one of no data stays as it is."""
+    """The name with its kind and its absolute path; one of no data stays as it is.
+
+    Raises ``OSError`` for a link that leads to itself.
+    """
     try:
         kind, path = find(name)
     except ConfigError:
         return name
-    return f"{kind}:{Path(path).resolve()}" if path else kind
+    return f"{kind}:{resolved(path)}" if path else kind
 
 
 def preparation(

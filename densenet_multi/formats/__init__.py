@@ -234,7 +234,7 @@ def module(name: str) -> Format:
 
 def _naming(path: Path, error: ValueError, but: str = "") -> WeightsError:
     """The same error as a ``WeightsError`` whose message starts with the path, and ends so."""
-    named = str(error).startswith(f"{path}: ")
+    named = str(error).startswith((f"{path}: ", f"{path}{os.sep}"))
     return WeightsError(f"{error}{but}" if named else f"{path}: {error}{but}")
 
 

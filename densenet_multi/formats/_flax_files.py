@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,17 +19,20 @@ from typing import Any
 
 import numpy as np
 
+from .._files import check_file, put_in_place, read_file, resolved
 from .._installed import framework
 from .._pickles import BFLOAT16, PickleError, Reader, as_array, contents
 from ..weights import WeightsError
-from ._folders import STEP, orbax_item
-from ._limits import LARGEST_METADATA, MOST_ARRAYS, check_size, is_bomb
+from ._folders import OF_ZARR, STEP, orbax_item
+from ._limits import LARGEST_FILE, LARGEST_METADATA, MOST_ARRAYS, check_size, is_bomb
 from ._msgpack import is_msgpack, read_msgpack
 from ._safetensors import from_bfloat16, is_safetensors, names_in_safetensors, read_safetensors
 
 METADATA = "_METADATA"  # of an Orbax folder: JSON with the names of its arrays
-OF_METADATA = (METADATA, STEP, "_sharding", ".zarray", "zarr.json")  # JSON, too
+TEXTS = (METADATA, STEP, "_sharding", *OF_ZARR)  # JSON, which Orbax reads whole
+OF_METADATA = "array_metadatas"  # a folder of more
 AGGREGATE = "checkpoint"  # in folders of older versions: MessagePack
+MOST_IN_ORBAX = 100_000  # files and folders; densenet264's with an optimizer, one by one, 20,000
 OPTIMIZERS = ("opt_state", "opt", "optimizer", "optimizer_state", "tx")
 # of NNX' State and Variables (_raw_value since Flax 0.12.1), and of JAX' keys
 OF_OBJECTS = ("_mapping", "raw_value", "_raw_value", "_base_array")
@@ -154,32 +158,41 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 def _names_in_orbax(path: Path) -> list[str]:
     """The names that a folder's metadata list; none where it has none, or other ones."""
     metadata = path / METADATA
-    if not metadata.is_file() or metadata.stat().st_size > LARGEST_METADATA:
+    if not os.path.lexists(metadata):
         return []
+    text = read_file(metadata, LARGEST_METADATA, WeightsError)
     try:
-        tree = json.loads(metadata.read_text())["tree_metadata"]
+        tree = json.loads(text.decode())["tree_metadata"]
         return [".".join(key["key"] for key in entry["key_metadata"]) for entry in tree.values()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
 
-def _check_metadata(path: Path) -> None:
-    """Refuse a folder whose description is far larger than a network's: Orbax reads all of it."""
-    for file in path.rglob("*"):
-        is_metadata = file.name in OF_METADATA or file.parent.name == "array_metadatas"
-        if is_metadata and (size := file.stat().st_size) > LARGEST_METADATA:
-            raise WeightsError(
-                f"{file.name}: expected at most {LARGEST_METADATA:,} bytes, found {size:,}"
-            )
+def _size_of_folder(path: Path) -> int:
+    """The bytes of all files in a folder, none of which would be too large to read.
+
+    Raises ``WeightsError`` where one is, or is no file, and where the folder's description is far
+    larger than a network's: Orbax reads all that it finds.
+    """
+    size = entries = 0
+    for folder, folders, files in os.walk(path, followlinks=True):  # a link may lead to itself
+        entries += len(folders) + len(files)
+        if entries > MOST_IN_ORBAX:
+            raise WeightsError(f"{path}: expected at most {MOST_IN_ORBAX:,} files, found more")
+        for name in files:
+            is_metadata = name in TEXTS or Path(folder).name == OF_METADATA
+            largest = LARGEST_METADATA if is_metadata else LARGEST_FILE
+            size += check_file(Path(folder, name), largest, WeightsError)
     if (count := len(_names_in_orbax(path))) > MOST_ARRAYS:
         raise WeightsError(f"{METADATA}: expected at most {MOST_ARRAYS:,} arrays, found {count:,}")
     if (path / AGGREGATE).is_file():
         check_size(path / AGGREGATE)
         read_msgpack((path / AGGREGATE).read_bytes())
+    return size
 
 
 def _read_orbax(path: Path) -> dict[str, Any]:
-    _check_metadata(path)
+    packed = _size_of_folder(path)
     with framework("flax", "orbax"):
         import orbax.checkpoint as ocp
     try:
@@ -187,7 +200,6 @@ def _read_orbax(path: Path) -> dict[str, Any]:
             known = checkpointer.metadata(path.resolve()).item_metadata
             arrays = [leaf for _, leaf in leaves(getattr(known, "tree", known))]
             needed = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in arrays)
-            packed = sum(file.stat().st_size for file in path.rglob("*"))
             too_much = is_bomb(needed, packed)
             tree = {} if too_much else checkpointer.restore(path.resolve())
     except Exception as error:  # noqa: BLE001  # whatever Orbax meets in another folder
@@ -203,7 +215,7 @@ def _read_orbax(path: Path) -> dict[str, Any]:
 
 
 def write_orbax(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write nested dictionaries of arrays as a folder, complete or absent.
+    """Write nested dictionaries of arrays as a folder, complete on the disk or absent.
 
     Raises ``FileExistsError`` where the path exists; ``BackendNotInstalledError``.
     """
@@ -211,14 +223,14 @@ def write_orbax(path: Path, tree: Mapping[str, Any]) -> None:
         import orbax.checkpoint as ocp
     if path.exists():
         raise FileExistsError(f"{path}: expected a folder that does not exist yet")
-    target = path.resolve()
+    target = resolved(path)
     with (  # Orbax leaves what it began where the disk is full
         tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
         ocp.StandardCheckpointer() as checkpointer,
     ):
         checkpointer.save(Path(folder, target.name), tree)
         checkpointer.wait_until_finished()
-        Path(folder, target.name).rename(target)
+        put_in_place(Path(folder, target.name), target)
 
 
 def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Source: https://github.com/huggingface/pytorch-image-models/blob/main/timm/model
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import listed
-from .._files import quoted
+from .._files import open_file, quoted
 from ..checkpoint import Checkpoint, names_in_order
 from ..spec import POOLS
 from ..weights import WeightsError
@@ -75,7 +76,7 @@ def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoin
     """
     path = folder / "config.json"
     notes = [*checkpoint.notes, f"read from {file.name} in this folder"]
-    if not path.is_file():
+    if not os.path.lexists(path):
         return replace(checkpoint, notes=tuple(notes))
     config = _read_json(path)
     if problem := _other_function(config):
@@ -104,7 +105,7 @@ def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoin
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
+    with open_file(path, error=WeightsError) as file:
         content = file.read(LARGEST_CONFIG + 1)
     try:
         found = json.loads(content) if len(content) <= LARGEST_CONFIG else None

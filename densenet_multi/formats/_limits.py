@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from .._files import check_file
 from ..weights import WeightsError
 
 LARGEST_FILE = 2**32  # bytes; densenet264 in float64 has 0.3 * 10**9
@@ -16,14 +16,10 @@ MOST_ARRAYS = 20_000  # in an Orbax folder; densenet264 and Adam's two averages 
 def check_size(path: str | os.PathLike[str]) -> int:
     """The size of a file in bytes.
 
-    Raises ``WeightsError`` where the file is larger than 4 GiB; ``OSError`` where it cannot be
-    read.
+    Raises ``WeightsError`` where it is larger than 4 GiB, or is no file; ``OSError`` where there is
+    none.
     """
-    with Path(path).open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-    if size > LARGEST_FILE:
-        raise WeightsError(f"{path}: expected at most {LARGEST_FILE:,} bytes, found {size:,}")
-    return size
+    return check_file(path, LARGEST_FILE, WeightsError)
 
 
 def is_bomb(unpacked: int, packed: int) -> bool:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import errno
 import re
-import stat
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._files import quoted
+from .._files import quoted, what_is
 from ..weights import WeightsError
 from ._folders import (
     FROM_TENSORFLOW,
@@ -155,9 +154,7 @@ class _File:
 
 
 def _what_file(path: Path) -> Found | None:
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):  # reading might wait forever
-        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+    if kind := what_is(path):
         return kind, "weights are read from files alone"
     file = _File.of(path)
     if is_safetensors(file.head) or file.size > LARGEST_FILE:

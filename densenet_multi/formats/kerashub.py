@@ -8,6 +8,7 @@ Source: https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/model
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def looks_like(path: Path, head: bytes) -> bool:
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
     """The weights; their running variances are biased, as Keras' are."""
     notes = [SAME]
-    files = [path / name for name in PRESET if (path / name).exists()] if path.is_dir() else [path]
+    within = [path / name for name in PRESET] if path.is_dir() else [path]
+    files = [file for file in within if os.path.lexists(file)]
     if not files:
         raise WeightsError(f"expected a preset's folder, found one without {PRESET[0]}")
     weights: Weights = {}

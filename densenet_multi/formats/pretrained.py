@@ -103,7 +103,7 @@ def from_pretrained(name: str, source: str = "torchvision") -> Checkpoint:
 
 def _from_archive(published: Published, member: str, folder: Path) -> Path:
     path = folder / member
-    if path.is_file() and _download.matches(path, published.checksum):
+    if path.exists() and _download.matches(path, published.checksum):
         return path
     archive_name = published.url.rsplit("/", 1)[-1]
     archive = _download.download(published.url, folder / archive_name, "sha256:")
@@ -112,6 +112,9 @@ def _from_archive(published: Published, member: str, folder: Path) -> Path:
             if opened.getinfo(member).file_size > LARGEST_FILE:
                 raise WeightsError(f"{archive}: expected {member} of at most 4 GiB, found more")
             replace_file(path, opened.read(member))
+    except FileNotFoundError:
+        if not path.exists():  # else another process has unpacked it, and taken it away
+            raise
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -120,9 +123,9 @@ def _from_archive(published: Published, member: str, folder: Path) -> Path:
     ) as error:  # a password, a method
         raise WeightsError(f"{archive}: expected a zip archive with {member} ({error})") from None
     finally:
-        archive.unlink()
+        archive.unlink(missing_ok=True)
     if not _download.matches(path, published.checksum):
-        path.unlink()
+        path.unlink(missing_ok=True)
         raise _download.DownloadError(
             f"{published.url}: expected {member} with {published.checksum}, found another"
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import ConfigError, listed
-from .._files import quoted
+from .._files import quoted, read_file, what_is
 from ..checkpoint import PIXELS, Checkpoint, names_in_order
 from ..manifest import min_image_size
 
@@ -120,16 +120,18 @@ def _is_path(text: str, outputs: int) -> bool:
 
 
 def _names_in(path: Path) -> list[Any]:
-    if not path.is_file():
-        raise ConfigError(f"class_names: {EXPECTED}; found no file {str(path)!r}")
+    if not path.exists() or what_is(path):
+        found = what_is(path) if path.exists() else "no file"
+        raise ConfigError(f"class_names: {EXPECTED}; found {found} {str(path)!r}")
     size = path.stat().st_size
     if size > LARGEST_LIST:
         found = f"found {path} of {size:,}"
         raise ConfigError(f"class_names: expected a file of up to {LARGEST_LIST:,} bytes, {found}")
+    content = read_file(path, LARGEST_LIST, ConfigError)
     try:
-        text = path.read_text("utf-8-sig")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
-        is_wide = path.read_bytes().startswith((b"\xff\xfe", b"\xfe\xff"))
+        is_wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         command = f"iconv -f {'UTF-16' if is_wide else 'LATIN1'} -t UTF-8 {quoted(path)} > NEW.txt"
         raise ConfigError(
             f"class_names: expected text in UTF-8, found other bytes in {path}; type: {command}"

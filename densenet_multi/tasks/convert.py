@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .. import formats
 from .._checks import check_names
+from .._files import is_special, put_in_place, resolved
 from ..backends import load_backend
 from ..checkpoint import Checkpoint
 from ..comparison.deviation import TOLERANCES, deviation
@@ -184,18 +185,18 @@ def _named_at_last(destination: Path) -> Iterator[Path]:
 
     A symbolic link stays one, and a device or a pipe is written to. Errors name ``destination``.
     """
-    target = destination.resolve()
-    is_special = target.exists() and not target.is_file()
+    to_device = is_special(destination)
+    target = destination if to_device else resolved(destination)
     written = Path()
     try:
-        where = None if is_special else target.parent
+        where = None if to_device else target.parent
         with tempfile.TemporaryDirectory(prefix=PREFIX, dir=where) as folder:
             written = Path(folder, destination.name)
             yield written
-            if is_special:
+            if to_device:
                 target.write_bytes(written.read_bytes())
             else:
-                written.replace(target)
+                put_in_place(written, target)
     except OSError as error:
         if PREFIX not in str(error):
             raise

@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .._files import replace_file
+from .._files import check_file, open_own, read_file, replace_file
 from ..checkpoint import Usage
 from ..formats.portable import save_weights
 from ..spec import DenseNetSpec
@@ -37,10 +37,11 @@ CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
 STATE = "checkpoint.safetensors"  # a TrainingState; the name is older than the class Checkpoint
 LOCK = ".lock"
 LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
+FILES = (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg")
+LARGEST_JSON = 2**26  # bytes; the report of 10,000 epochs has 4 * 10**6
+LARGEST_HISTORY = 2**30  # bytes; a million steps have 2 * 10**7
 
 
-LARGEST_JSON = 2**24  # bytes of config.json and report.json
-LARGEST_HISTORY = 2**28  # bytes; a step's line has about 130
 CONFIG_SHAPE = {
     "schema": exactly(SCHEMA),
     "backend": TEXT,
@@ -75,7 +76,7 @@ def claimed(path: Path) -> Iterator[None]:
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     is_new = not (path / LOCK).exists()
-    with (path / LOCK).open("w", encoding="utf-8") as lock:
+    with open_own(path / LOCK, RunError) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -83,10 +84,12 @@ def claimed(path: Path) -> Iterator[None]:
                 f"{path}: expected a free run folder, found another process that writes it; "
                 "wait for it, or pass another output="
             ) from None
-        for file in (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg"):
-            for half_written in path.glob(f".{file}.*"):
-                half_written.unlink()
         try:
+            for file in FILES:
+                if (path / file).exists():
+                    check_file(path / file, error=RunError)
+                for half_written in path.glob(f".{file}.*"):
+                    half_written.unlink()
             yield
         finally:
             if is_new and not any((path / name).exists() for name in (CONFIG, STATE, REPORT)):
@@ -112,7 +115,7 @@ def read_json(file: Path, shape: Any, advice: str = "mend it") -> dict[str, Any]
     Raises ``RunError``, which names the file and the field, for any other content; ``OSError``.
     """
     with _naming(file, advice):
-        content: dict[str, Any] = parsed(_content(file, LARGEST_JSON), shape)
+        content: dict[str, Any] = parsed(read_file(file, LARGEST_JSON, RunError), shape)
         return content
 
 
@@ -123,16 +126,6 @@ def _naming(where: object, advice: str) -> Iterator[None]:
         yield
     except FieldError as error:
         raise RunError(f"{where}: {error}; {advice}") from None
-
-
-def _content(file: Path, largest: int) -> bytes:
-    if file.exists() and not file.is_file():  # a pipe would never end
-        raise FieldError("expected a file, found something else")
-    with file.open("rb") as opened:
-        content = opened.read(largest + 1)
-    if len(content) > largest:
-        raise FieldError(f"expected at most {largest:,} bytes, found more")
-    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -148,8 +141,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    with _naming(path, "remove it to resume without its curve"):
-        *complete, last = _content(path, LARGEST_HISTORY).split(b"\n")
+    *complete, last = read_file(path, LARGEST_HISTORY, RunError).split(b"\n")
     lines = []
     for number, line in enumerate(complete, 1):
         with _naming(f"{path}: line {number}", "mend that line, or remove it"):

@@ -280,3 +280,26 @@ def test_a_process_that_a_signal_ends_says_which_and_what_was_installed(tmp_path
         "error": "its process ended with signal SIGKILL",
         "versions": framework_versions(name),
     }
+
+
+@pytest.mark.parametrize(
+    ("leads_to", "expected"),
+    [("loop.json", "loop.json is a link to itself"), ("gone/x", "expected a folder that exists")],
+)
+def test_where_nothing_can_be_written_is_noticed_before_the_work(tmp_path, leads_to, expected):
+    (tmp_path / "loop.json").symlink_to(leads_to)
+    (tmp_path / "no weights").touch()
+    arguments = ["convert", str(tmp_path / "no weights"), str(tmp_path / "loop.json")]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert expected in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("option", ["--data", "--data-dir"])
+def test_a_link_to_itself_is_an_error_and_no_traceback(tmp_path, option):
+    (tmp_path / "loop").symlink_to("loop")
+    given = {"--data": f"folder:{tmp_path / 'loop'}", "--data-dir": str(tmp_path / "loop")}
+    arguments = ["train", "--backend", "torch", option, given[option]]
+    done = CliRunner().invoke(main, arguments)
+    assert isinstance(done.exception, SystemExit)
+    assert f"{tmp_path / 'loop'}: too many levels of symbolic links" in done.stderr

@@ -309,3 +309,10 @@ def test_links_in_an_archive_are_not_followed(tmp_path):
             file.addfile(member, io.BytesIO())
     with pytest.raises(DataError, match=r"cifar-10\.tar: expected data_batch_1\.bin"):
         load_cifar10(path, "train")
+
+
+def test_a_pipe_among_the_files_is_called_so(tmp_path):
+    os.mkfifo(tmp_path / "data_batch_1")
+    expected = "data_batch_1: expected a file, found a pipe"
+    with pytest.raises(DataError, match=expected):
+        load_cifar10(tmp_path, "train")

@@ -78,6 +78,12 @@ def test_the_array_read_is_writable(idx_file):
     read_idx(idx_file(IMAGES_IDX))[:] = 1
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(IdxError, match="pipe: expected a file, found a pipe"):
+        read_idx(tmp_path / "pipe")
+
+
 def test_gzip_is_recognised_by_content_not_by_name(tmp_path):
     (tmp_path / "plain.gz").write_bytes(IMAGES_IDX)
     (tmp_path / "compressed").write_bytes(gzip.compress(IMAGES_IDX))

@@ -1,6 +1,8 @@
 """Downloads from a server that misbehaves, and trained weights by name."""
 
+import fcntl
 import hashlib
+import os
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +40,8 @@ class Server(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if self.manner == "broken chunks":
             self.send_header("Transfer-Encoding", "chunked")
+        elif self.manner.startswith("length "):
+            self.send_header("Content-Length", self.manner.removeprefix("length "))
         elif self.manner != "no length":
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
@@ -54,7 +58,7 @@ def server():
     handler = type("Handler", (Server,), {"files": {"/file": CONTENT}, "manner": "", "asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         running.released = threading.Event()
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         handler.url = f"http://127.0.0.1:{running.server_port}/file"
         yield handler
@@ -104,6 +108,60 @@ def test_a_complete_part_is_only_checked(server, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT)
     _download.download(server.url, tmp_path / "file", SHA256)
     assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_downloads_of_one_file_at_once_do_not_share_their_part(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
+    with (tmp_path / "file.part").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # as another process has it
+        _download.download(server.url, tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert (tmp_path / "file.part").read_bytes() == CONTENT[:1000]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "file.part"]
+
+
+def test_a_part_that_was_renamed_meanwhile_is_not_written_to(server, tmp_path, monkeypatch):
+    path, part = tmp_path / "file", tmp_path / "file.part"
+    part.write_bytes(CONTENT[:1000])
+    monkeypatch.setattr(fcntl, "flock", lambda *_: part.replace(tmp_path / "of another"))
+    assert _download.download(server.url, path, SHA256).read_bytes() == CONTENT
+    assert (tmp_path / "of another").read_bytes() == CONTENT[:1000]
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard", "self"])
+def test_what_a_part_leads_to_is_neither_emptied_nor_continued(server, tmp_path, kind):
+    server.manner = "no ranges"
+    thesis, part = tmp_path / "thesis.txt", tmp_path / "file.part"
+    thesis.write_text("years of work")
+    part.hardlink_to(thesis) if kind == "hard" else part.symlink_to(
+        thesis if kind == "symbolic" else part
+    )
+    _download.download(server.url, tmp_path / "file", SHA256)
+    assert thesis.read_text() == "years of work"
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_link_in_the_cache_stays_one_and_a_pipe_is_never_replaced(server, tmp_path):
+    path, there = tmp_path / "file", tmp_path / "large disk" / "file"
+    path.symlink_to(there)
+    for _ in range(2):
+        _download.download(server.url, path, SHA256)
+        assert path.is_symlink()
+        assert there.read_bytes() == CONTENT
+    path.unlink()
+    path.symlink_to("pipe")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(dm.DownloadError, match="file: expected a file, found a pipe"):
+        _download.download(server.url, path, SHA256)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "9" * 5000, "1e6", "³"])
+def test_a_length_that_is_no_number_is_a_download_error(server, tmp_path, length):
+    server.manner = f"length {length}"
+    expected = f"file: expected a Content-Length in digits, found '{length[:80]}'"
+    with pytest.raises(dm.DownloadError, match=expected):
+        _download.download(server.url, tmp_path / "file", SHA256)
 
 
 def test_another_file_is_thrown_away(server, tmp_path):
@@ -205,6 +263,29 @@ def test_weights_in_an_archive_are_checked_by_their_own_sum(
     assert [path.name for path in (cache / "gluon").iterdir()] == ["x.params"]
     dm.from_pretrained("densenet121", "gluon")
     assert len(server.asked) == 1
+
+
+def test_an_archive_that_another_process_unpacked_meanwhile_is_not_missed(
+    server, tmp_path, monkeypatch, cache
+):
+    path = cache / "gluon" / "x.params"
+    formats.write(tmp_path / "x.params", dm.Checkpoint(SPEC, as_float32(random_weights(SPEC))))
+    content = (tmp_path / "x.params").read_bytes()
+    checksum = f"sha1:{hashlib.sha1(content).hexdigest()}"  # noqa: S324
+    publish(monkeypatch, "gluon", server.url, checksum, "gluon", "x.params")
+
+    def fetched(_, archive, __):
+        if there:
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content)
+        return archive
+
+    monkeypatch.setattr(_download, "download", fetched)
+    there = False
+    with pytest.raises(FileNotFoundError):
+        dm.from_pretrained("densenet121", "gluon")
+    there = True
+    assert dm.from_pretrained("densenet121", "gluon").spec == SPEC
 
 
 def test_a_damaged_archive_is_refused_and_thrown_away(server, tmp_path, monkeypatch, cache):

@@ -261,8 +261,17 @@ def test_a_file_of_any_kind_that_breaks_off_is_damaged(tmp_path, suffix):
         read_image(path, 3)
 
 
+def test_an_image_is_bounded_before_it_is_read(tmp_path):
+    with (tmp_path / "x.webp").open("wb") as file:  # which Pillow reads whole
+        file.write(b"RIFF....WEBP")
+        file.truncate(2**30 + 1)  # which takes no place on the disk
+    expected = "expected at most 1,073,741,824 bytes, found 1,073,741,825; make it smaller"
+    with pytest.raises(DataError, match=expected):
+        read_image(tmp_path / "x.webp", 3)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are of Unix")
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(DataError, match="found no file; take it away"):
+    with pytest.raises(DataError, match="found a pipe; take it away"):
         read_image(tmp_path / "pipe.png", 3)

@@ -581,6 +581,18 @@ def test_a_link_stays_a_link_and_a_device_a_device(tmp_path, checkpoint, verify)
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("verify", [(), ("--verify",)])
+def test_what_is_converted_keeps_the_permissions_of_what_it_replaces(tmp_path, checkpoint, verify):
+    source, dest = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    formats.write(source, checkpoint)
+    dest.touch(0o600)
+    done = run("convert", source, dest, "--to", "portable", *verify)
+    assert done.exit_code == 0, done.output
+    assert dest.stat().st_mode & 0o777 == 0o600
+    same(formats.read(dest).weights, checkpoint.weights)
+
+
 @pytest.mark.parametrize("name", ["torchvision", "linen", "nnx"])  # read without a library
 def test_a_format_that_is_not_the_contents_is_refused_with_that(tmp_path, checkpoint, name):
     path = tmp_path / "a.params"

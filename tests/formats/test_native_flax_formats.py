@@ -1,5 +1,6 @@
 """Flax' own files: Orbax folders, with nnx.State in them or plain dictionaries."""
 
+import os
 import pickle
 import re
 
@@ -39,6 +40,13 @@ def test_an_orbax_folder_goes_there_and_back(tmp_path, weights):
         np.testing.assert_array_equal(back.weights[name], array)
     with pytest.raises(FileExistsError):
         formats.write(tmp_path / "folder", dm.Checkpoint(SPEC, weights), "nnx")
+
+
+def test_an_orbax_folder_is_on_the_disk_with_all_that_is_in_it(tmp_path, weights, monkeypatch):
+    synced, fsync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda d: (fsync(d), synced.add(os.fstat(d).st_ino)))
+    formats.write(tmp_path / "folder", dm.Checkpoint(SPEC, weights), "nnx")
+    assert {path.stat().st_ino for path in (tmp_path, *tmp_path.rglob("*"))} <= synced
 
 
 def test_the_state_of_a_model_is_read_without_its_random_numbers(tmp_path, weights):

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 import densenet_multi as dm
 from densenet_multi import formats
 from densenet_multi.commands import main
+from densenet_multi.formats import _flax_files
 from densenet_multi.formats._hdf5 import member
 from densenet_multi.formats._torch.files import open_torch
 from densenet_multi.formats._zips import names_in_zip
@@ -327,6 +328,44 @@ def test_what_would_never_end_is_refused_at_once(tmp_path):
     with pytest.raises(dm.WeightsError, match="found a pipe"):
         dm.load_weights(tmp_path / "pipe")
     assert time.perf_counter() - start < 1
+
+
+def test_no_device_in_a_folder_is_read_nor_passed_over(hub):
+    folder = hub()
+    (folder / "config.json").symlink_to("/dev/zero")
+    with pytest.raises(dm.WeightsError, match=r"^\S+config\.json: expected a file, found a device"):
+        formats.read(folder)
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("config.json")
+    with pytest.raises(OSError, match=r"config\.json"):
+        formats.read(folder)
+
+
+@pytest.mark.parametrize("name", ["_METADATA", "_sharding", "d/data"])
+def test_orbax_is_given_no_folder_with_what_would_never_end(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    folder = tmp_path / "folder"
+    (folder / "d").mkdir(parents=True)
+    (folder / name).symlink_to(tmp_path / "pipe")
+    (folder / "manifest.ocdbt").touch()
+    with pytest.raises(dm.WeightsError, match=f"^{folder / name}: expected a file, found a pipe"):
+        formats.read(folder)
+
+
+def test_orbax_is_given_no_folder_that_is_too_large(tmp_path, monkeypatch):
+    (tmp_path / "manifest.ocdbt").touch()
+    for name, size in (("_METADATA", 2**23), ("_sharding", 2**23), ("data", 2**32)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size + 1)  # which takes no place on the disk
+        expected = f"^{tmp_path / name}: expected at most {size:,} bytes, found {size + 1:,}"
+        with pytest.raises(dm.WeightsError, match=expected):
+            formats.read(tmp_path)
+        (tmp_path / name).unlink()
+    monkeypatch.setattr(_flax_files, "MOST_IN_ORBAX", 50)
+    for name in ("a", "b"):  # 2**40 ways through it
+        (tmp_path / name).symlink_to(tmp_path)
+    with pytest.raises(dm.WeightsError, match="expected at most 50 files, found more"):
+        formats.read(tmp_path)
 
 
 def test_a_link_to_nothing_is_called_so(tmp_path):

@@ -397,7 +397,7 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(monkeypatch, path, spec, 
     monkeypatch.setattr(os, "fsync", noted(os.fsync))
     monkeypatch.setattr(os, "replace", noted(os.replace))
     dm.save_weights(path, spec, weights)
-    assert order == [("fsync", False), ("replace", False)]
+    assert order == [("fsync", False), ("replace", False), ("fsync", True)]  # the file, the folder
     assert path.exists()
 
 

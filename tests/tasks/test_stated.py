@@ -1,6 +1,7 @@
 """Class names in the files that other programs write, and sizes of images that are stated."""
 
 import json
+import os
 
 import pytest
 
@@ -19,11 +20,12 @@ CRANES = {"0": ["n01440764", "tench"], "1": ["n02012849", "crane"], "2": ["n0312
         ("1 a\n2 b\n3 c\n", ("1 a", "2 b", "3 c")),
         ("0 a\n1 b\nc\n", ("0 a", "1 b", "c")),
         ("0\n1\n2\n", ("0", "1", "2")),
+        ("a\rb\rc\r", ("a", "b", "c")),  # of the first Macs
     ],
 )
 def test_class_names_are_read_as_other_programs_write_them(tmp_path, content, expected):
     path = tmp_path / "names.txt"
-    path.write_text(content, "utf-8")
+    path.write_bytes(content.encode())
     assert read_class_names(path, 3) == expected
 
 
@@ -52,3 +54,9 @@ def test_a_size_that_no_image_has_is_refused_with_the_largest():
     assert with_stated_pixels(checkpoint, image_size=2**12).usage.image_size == 2**12
     with pytest.raises(dm.ConfigError, match=r"image_size: expected an integer of at most 4,096"):
         with_stated_pixels(checkpoint, image_size=10**8)
+
+
+def test_a_pipe_of_names_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "names.txt")
+    with pytest.raises(dm.ConfigError, match=r"class_names: .*; found a pipe '.*names\.txt'"):
+        read_class_names(tmp_path / "names.txt", 3)

@@ -1,6 +1,7 @@
 """Which backend uses a network: the requested one, the one that trained it, or the first."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -54,6 +55,13 @@ def test_otherwise_the_run_folder_that_the_file_is_in_names_it(tmp_path):
         "[" * 100_000,
     ):
         assert of_run(tmp_path, other) is None
+
+
+@pytest.mark.usefixtures("three")
+def test_a_device_beside_a_file_of_weights_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "config.json").symlink_to("/dev/zero")
+    monkeypatch.setattr(Path, "open", None)
+    assert backend_of(tmp_path / "best.safetensors", checkpoint()) is None
 
 
 @pytest.mark.usefixtures("three")

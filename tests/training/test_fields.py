@@ -124,7 +124,8 @@ def test_a_field_of_config_that_is_another_is_named(tmp_path, place, value, erro
 @pytest.mark.parametrize("place", ["epochs", "batch_size", "shift", "image_size", "recalibrate"])
 def test_a_recipe_with_an_enormous_integer_is_refused(place):
     written = changed(config(), f"recipe.{place}", HUGE)
-    with pytest.raises(dm.ConfigError, match=rf"^config\.json: {place}: expected an integer of at most"):
+    expected = rf"^config\.json: {place}: expected an integer of at most"
+    with pytest.raises(dm.ConfigError, match=expected):
         Options.from_dict(written)
     with pytest.raises(dm.ConfigError, match=r"^config\.json: variant: expected the name"):
         Options.from_dict(changed(config(), "recipe.variant", ["d2l"]))
@@ -241,7 +242,7 @@ def saved(tmp_path_factory):
 def test_a_pipe_or_an_enormous_file_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr("densenet_multi.training.run_folder.LARGEST_JSON", 100)
     (tmp_path / "config.json").write_text(json.dumps(config()))
-    with pytest.raises(RunError, match=r"config\.json: expected at most 100 bytes, found more"):
+    with pytest.raises(RunError, match=r"config\.json: expected at most 100 bytes, found "):
         read_config(tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").symlink_to("/dev/zero")

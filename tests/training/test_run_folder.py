@@ -1,6 +1,7 @@
 """A run in a folder: what it holds, what survives a kill, what is refused."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from densenet_multi.training.run_folder import (
     claimed,
     read_config,
     read_history,
+    read_json,
 )
 from densenet_multi.training.state import TrainingState, load_state, save_state
 
@@ -279,6 +281,52 @@ def test_two_processes_cannot_write_one_folder_and_a_killed_one_leaves_no_claim(
         holder.kill()
     with claimed(tmp_path / "run"):
         assert not half_written.exists()
+
+
+def test_a_lock_that_is_a_link_is_refused_and_nothing_is_emptied(tmp_path):
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("years of work")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".lock").symlink_to("../thesis.txt")
+    expected = r"\.lock: expected a file or nothing, found a symbolic link; remove it"
+    with pytest.raises(RunError, match=expected), claimed(run):
+        pass
+    (run / ".lock").unlink()
+    (run / ".lock").write_text("of an earlier version")
+    with claimed(run):
+        pass
+    assert thesis.read_text() == "years of work"
+    assert (run / ".lock").read_text() == "of an earlier version"
+
+
+@pytest.mark.parametrize("name", ["config.json", "history.jsonl", "report.json"])
+def test_a_file_of_a_run_that_would_never_end_is_refused(tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/zero")
+    expected = rf"{name}: expected a file, found a device"
+    with pytest.raises(RunError, match=expected), claimed(tmp_path):
+        pass
+    read = {"config.json": read_config, "history.jsonl": lambda path: read_history(path / name)}
+    with pytest.raises(RunError, match=f"^{tmp_path}.*{expected}"):
+        read.get(name, lambda path: read_json(path / name, {}))(tmp_path)
+
+
+def test_a_pipe_is_no_state(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(dm.WeightsError, match="pipe: expected a file, found a pipe"):
+        load_state(tmp_path / "pipe")
+
+
+def test_a_file_of_a_run_may_be_a_link_and_stays_one(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "history"
+    run.mkdir()
+    (run / "history.jsonl").symlink_to(elsewhere)
+    with claimed(run):
+        recorder = Recorder(run, SPEC, dm.Usage())
+        assert recorder.resume() is None
+        recorder.record(epoch(1, 0.5))
+    assert (run / "history.jsonl").is_symlink()
+    assert read_history(elsewhere) == read_history(run / "history.jsonl") != []
 
 
 # --- Options and --resume -----------------------------------------------------------------------
