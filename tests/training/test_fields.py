@@ -246,7 +246,7 @@ def test_a_pipe_or_an_enormous_file_is_not_read(tmp_path, monkeypatch):
         read_config(tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").symlink_to("/dev/zero")
-    with pytest.raises(RunError, match=r"config\.json: expected a file, found something else"):
+    with pytest.raises(RunError, match=r"config\.json: expected a file, found a "):
         read_config(tmp_path)
 
 
