@@ -9,6 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ._checks import bad
+
+
+def as_path(given: str | os.PathLike[str], name: str = "path") -> Path:
+    """The path of an argument. Raises ``ConfigError`` for anything else than a path as text."""
+    try:
+        found = os.fspath(given)
+    except TypeError:
+        found = None
+    if not isinstance(found, str) or "\0" in found:
+        raise bad(name, given, "a path, as a text or a pathlib.Path")
+    return Path(given)
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ._checks import ConfigError, bad, check_names, integer, listed, one_of
-from .spec import DenseNetSpec
-from .weights import Weights
+from ._checks import (
+    LARGEST_SEED,
+    ConfigError,
+    bad,
+    check_names,
+    instance,
+    integer,
+    items,
+    listed,
+    one_of,
+)
+from .spec import DenseNetSpec, check_spec
+from .weights import Weights, check_mapping
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ESTIMATORS = ("biased", "unbiased")  # of a variance
 ACTIVATIONS = ("none", "softmax", "sigmoid")
 PIXELS = ("value_range", "mean", "std")  # of a usage: stated or assumed together
 MAY_BE_ASSUMED = ("image_size", *PIXELS, "class_names")
@@ -57,27 +68,27 @@ class Usage:
     assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, minimum in (("image_size", 1), ("split_seed", 0)):
+        for name, least, most in (("image_size", 1, None), ("split_seed", 0, LARGEST_SEED)):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, integer(name, value, minimum))
+                object.__setattr__(self, name, integer(name, value, least, most))
         if not isinstance(self.source, str | None):
             raise bad("source", self.source, "a text or None")
         for name in (*PIXELS, *TEXTS):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _checked_list(name, value))
-        if self.running_variance not in (None, "biased", "unbiased"):
-            raise bad("running_variance", self.running_variance, "'biased', 'unbiased' or None")
+        if self.running_variance is not None:
+            one_of("running_variance", self.running_variance, ESTIMATORS)
         if self.activation is not None:
             one_of("activation", self.activation, ACTIVATIONS)
-        check_names("assumed", self.assumed, MAY_BE_ASSUMED)
+        check_names("assumed", items("assumed", self.assumed, "a list of names"), MAY_BE_ASSUMED)
         assumed = tuple(name for name in self.assumed if getattr(self, name) is not None)
         object.__setattr__(self, "assumed", assumed)
 
     def fits(self, spec: DenseNetSpec) -> Usage:
         """Return this usage; raise ``ConfigError`` if a list does not fit the network's size."""
-        config = spec.config
+        config = check_spec(spec).config
         lengths = {"mean": config.in_channels, "std": config.in_channels}
         if config.num_classes:
             lengths["class_names"] = config.num_classes
@@ -99,6 +110,7 @@ class Usage:
         The range, mean and std of pixels belong together: where one of them is stated, an assumed
         mean and std are dropped. An assumed range stays. Raises ``ConfigError``.
         """
+        check_names("field", values, [f.name for f in fields(self)])
         given: dict[str, Any] = {n: value for n, value in values.items() if value is not None}
         if any(name in given for name in PIXELS):
             dropped = [name for name in ("mean", "std") if name in self.assumed]
@@ -108,6 +120,7 @@ class Usage:
 
     def stated(self, name: str) -> Any:
         """The value of a field, or None where it is only assumed."""
+        check_names("field", [name], [f.name for f in fields(self)])
         return None if name in self.assumed else getattr(self, name)
 
 
@@ -126,6 +139,14 @@ class Checkpoint:
     weights: Weights
     usage: Usage = field(default_factory=Usage)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_spec(self.spec)
+        check_mapping(self.weights)
+        check_usage(self.usage)
+        if not isinstance(self.notes, (tuple, list)) or not all(map(_is_text, self.notes)):
+            raise bad("notes", self.notes, "a list of sentences")
+        object.__setattr__(self, "notes", tuple(self.notes))
 
     def unstated(self) -> dict[str, str]:
         """What no file states about the use of this network: {what: the assumed value}."""
@@ -154,6 +175,17 @@ class Checkpoint:
         return found
 
 
+def check_usage(usage: Any) -> Usage:
+    """The usage itself. Raises ``ConfigError`` for anything else, such as a dictionary."""
+    return instance("usage", usage, Usage, "a Usage, such as Usage(class_names=('cat', 'dog'))")
+
+
+def check_checkpoint(checkpoint: Any) -> Checkpoint:
+    """The checkpoint itself. Raises ``ConfigError`` for anything else, such as a path."""
+    expected = "a Checkpoint, such as formats.read('FILE')"
+    return instance("checkpoint", checkpoint, Checkpoint, expected)
+
+
 def names_in_order(found: object) -> list[str] | None:
     """Class names in the order of the outputs, from a file's entry; None if it has no names.
 
@@ -175,13 +207,24 @@ def _is_index(found: object) -> bool:
     return type(found) is int or (isinstance(found, str) and found.isdecimal() and len(found) < 9)
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer above what a float holds
+        return False
+
+
 def _checked_list(name: str, value: Any) -> tuple[Any, ...]:
     kind: Any = str if name in TEXTS else (int, float)
     what = "names" if name in TEXTS else "numbers"
     is_list = isinstance(value, (tuple, list))
     if not is_list or not all(isinstance(item, kind) for item in value):
         raise bad(name, value, f"a list of {what}")
-    if kind is not str and not all(math.isfinite(item) for item in value):
+    if kind is not str and not all(_is_finite(item) for item in value):
         raise bad(name, value, "finite numbers")
     if name == "std" and not all(item > 0 for item in value):
         raise bad(name, value, "numbers above 0")

@@ -14,16 +14,21 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ._checks import (
+    LARGEST_BLOCK,
+    LARGEST_COUNT,
     LEAST,
     ConfigError,
     bad,
     floor_of_decimal,
+    instance,
     integer,
     integers,
     is_bool,
     number,
     one_of,
     refuse_unknown_fields,
+    shown,
+    text,
     truth,
 )
 
@@ -147,10 +152,8 @@ class DenseNetSpec:
 
 def check_spec(spec: Any) -> DenseNetSpec:
     """The spec itself. Raises ``ConfigError`` for anything else, such as a configuration."""
-    if not isinstance(spec, DenseNetSpec):
-        expected = "a DenseNetSpec, such as get_spec('d2l') or config.resolve()"
-        raise ConfigError(f"spec: expected {expected}; found {type(spec).__name__} {spec!r:.60}")
-    return spec
+    expected = "a DenseNetSpec, such as get_spec('d2l') or config.resolve()"
+    return instance("spec", spec, DenseNetSpec, expected)
 
 
 # --- Building blocks, with explicit widths -----------------------------------------------------
@@ -175,13 +178,14 @@ def dense_block(
     ``dense_block(2, in_channels=3, growth_rate=10)``: 3 channels in, 23 out.
     Raises ``ConfigError``. Source: paper, section 3.
     """
-    num_layers = integer("num_layers", num_layers, 1)
-    width = in_channels = integer("in_channels", in_channels, 1)
-    growth_rate = integer("growth_rate", growth_rate, 1)
-    bn_size = None if bn_size is None else integer("bn_size", bn_size, 1)
+    num_layers = integer("num_layers", num_layers, 1, LARGEST_BLOCK)
+    width = in_channels = integer("in_channels", in_channels, 1, LARGEST_COUNT)
+    growth_rate = integer("growth_rate", growth_rate, 1, LARGEST_COUNT)
+    bn_size = None if bn_size is None else integer("bn_size", bn_size, 1, LARGEST_COUNT)
     drop_rate = number("drop_rate", drop_rate)
     bn_eps, bn_decay = number("bn_eps", bn_eps), number("bn_decay", bn_decay)
     truth("conv_bias", conv_bias)
+    text("name", name)
     layers = []
     for i in range(1, num_layers + 1):
         norm1 = BatchNormSpec(width, bn_eps, bn_decay)
@@ -214,10 +218,11 @@ def transition(
     ``pool_kind`` is ``"avg"``, as in the paper, or ``"max"``.
     Raises ``ConfigError``. Source: paper, section 3, "Pooling layers" and "Compression".
     """
-    in_channels = integer("in_channels", in_channels, 1)
-    out_channels = integer("out_channels", out_channels, 1)
+    in_channels = integer("in_channels", in_channels, 1, LARGEST_COUNT)
+    out_channels = integer("out_channels", out_channels, 1, LARGEST_COUNT)
     bn_eps, bn_decay = number("bn_eps", bn_eps), number("bn_decay", bn_decay)
     truth("conv_bias", conv_bias)
+    text("name", name)
     return TransitionSpec(
         name,
         BatchNormSpec(in_channels, bn_eps, bn_decay),
@@ -275,12 +280,12 @@ class DenseNetConfig:
             object.__setattr__(self, name, checked)  # e.g. a list of blocks becomes a tuple
 
         for name, least in LEAST.items():
-            check(name, integer(name, getattr(self, name), least))
+            check(name, integer(name, getattr(self, name), least, LARGEST_COUNT))
         for name in NUMBERS:
             check(name, number(name, getattr(self, name)))
         check("block_config", integers("block_config", self.block_config))
         if self.bn_size is not None:
-            check("bn_size", integer("bn_size", self.bn_size, 1))
+            check("bn_size", integer("bn_size", self.bn_size, 1, LARGEST_COUNT))
         truth("conv_bias", self.conv_bias)
         one_of("stem", self.stem, STEMS)
         one_of("transition_pool", self.transition_pool, POOLS)
@@ -348,7 +353,7 @@ class DenseNetConfig:
         try:
             data = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise ConfigError(f"configuration: not JSON ({error}): {str(text)[:80]!r}") from None
+            raise ConfigError(f"configuration: not JSON ({error}): {shown(text)[:80]}") from None
         if not isinstance(data, dict) or data.keys() != {"schema_version", "config"}:
             raise bad("configuration", data, '{"schema_version": ..., "config": {...}}')
         version = data["schema_version"]

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import bad, integer
+from .._checks import bad, instance, integer
+from .._files import as_path
+from .._inputs import check_floats
 from ..checkpoint import Usage
-from .resize import resize
+from ..checkpoint import check_usage as is_usage
+from .resize import LARGEST_SIDE, resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,7 +63,7 @@ ADVICE = {  # what is found -> advice, where CONVERT does not apply
     "an empty file": "copy it again, or take it away",
     OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' there",
 }
-LARGEST_SIDE = 2**14  # pixels; an image of as many in height and width takes 3 GiB
+MOST_CHANNELS = 4096  # that gray is repeated for
 READ = 32  # bytes, which tell the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 CONVERTED = ("CMYK", "YCbCr", "HSV")  # by Pillow
@@ -118,6 +121,7 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
     """
     from PIL import ImageOps
 
+    channels = integer("channels", channels, 1, MOST_CHANNELS)
     with open_image(path) as image:
         inverted = _white_is_0(image)
         values = _values(ImageOps.exif_transpose(image))
@@ -163,6 +167,7 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
     Returns:
         float32 of shape (N, C, H, W).
     """
+    images = check_floats("images", images)
     if usage is None:
         return images
     check_usage(usage, images.shape[1])
@@ -183,6 +188,7 @@ def check_side(image_size: int) -> None:
 
 def check_usage(usage: Usage, channels: int) -> None:
     """Raise ``ConfigError`` if the usage is for another number of channels."""
+    is_usage(usage)
     for name in ("mean", "std"):
         values = getattr(usage, name)
         if values is not None and len(values) != channels:
@@ -205,12 +211,15 @@ class Preparation:
 
     def __post_init__(self) -> None:
         check_side(self.image_size)
-        integer("in_channels", self.channels, 1)
+        object.__setattr__(self, "image_size", int(self.image_size))
+        channels = integer("in_channels", self.channels, 1, MOST_CHANNELS)
+        object.__setattr__(self, "channels", channels)
         if self.usage is not None:
             check_usage(self.usage, self.channels)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 of shape (N, 1 or 3, H, W), from 0 to 1 -> float32 of shape (N, C, S, S)."""
+        images = check_floats("images", images, "(N, 1 or 3, H, W)")
         fewer = to_channels(images, min(images.shape[1], self.channels))  # resized before repeated
         resized = resize(fewer, self.image_size, self.image_size)
         return normalise(to_channels(resized, self.channels), self.usage)
@@ -219,6 +228,12 @@ class Preparation:
     def black(self) -> NDArray[np.float32]:
         """The value of a black pixel after the preparation, of shape (C,)."""
         return normalise(np.zeros((1, self.channels, 1, 1), np.float32), self.usage).ravel()
+
+
+def check_preparation(prepare: object) -> Preparation:
+    """The preparation itself. Raises ``ConfigError`` for anything else."""
+    expected = "a Preparation, such as Preparation(image_size=96, channels=3)"
+    return instance("prepare", prepare, Preparation, expected)
 
 
 def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -232,12 +247,13 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
     """Open an image with Pillow, reading no more than its header. Raises as ``read_image``."""
     from PIL import Image, features
 
-    if broken := broken_link(Path(path)):
+    path = as_path(path)
+    if broken := broken_link(path):
         raise ImageFileError(path, broken, advice=MEND)
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would never end
+    if path.exists() and not path.is_file():  # a pipe would never end
         raise ImageFileError(path, "no file", advice="take it away")
     # Pillow warns of what it passes over, and of images up to twice the limit
-    with warnings.catch_warnings(action="ignore"), Path(path).open("rb") as file:
+    with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
         start = file.read(READ)
         file.seek(0)
         plugin = _first(STARTS, start)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._checks import ConfigError, listed
-from .._files import quoted
+from .._checks import ConfigError, bad, items, listed
+from .._files import as_path, quoted
 from ..checkpoint import PIXELS, Checkpoint, names_in_order
 from ..data.images import check_side
 from ..manifest import min_image_size
@@ -103,10 +103,16 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
         outputs: of the network.
     """
     if not isinstance(given, str | os.PathLike):
-        names: list[Any] = list(given)
+        if isinstance(given, set | frozenset | Mapping):  # whose order is not that of the outputs
+            raise bad("class_names", given, "a list of names in the order of the outputs")
+        names: list[Any] = list(items("class_names", given, "a list of names"))
     elif isinstance(given, str) and not given.strip():
         raise ConfigError(f"class_names: {EXPECTED}; found an empty text")
-    elif Path(given).is_file() or not isinstance(given, str) or _is_path(given, outputs):
+    elif (
+        as_path(given, "class_names").is_file()
+        or not isinstance(given, str)
+        or _is_path(given, outputs)
+    ):
         names = _names_in(Path(given))
     else:
         names = [name.strip() for name in given.split(",")]

@@ -35,13 +35,17 @@ from typing import Any
 
 from .._checks import (
     INITIALIZATIONS,
+    LARGEST_COUNT,
     ConfigError,
     bad,
     ceiling_of_decimal,
     check_names,
+    check_seed,
     integer,
     number,
     refuse_unknown_fields,
+    shown,
+    text,
     truth,
 )
 
@@ -112,11 +116,11 @@ class Recipe:
             name: number(name, getattr(self, name)) for name in NUMBERS + FRACTIONS
         }
         for name, least in {
-            "image_size": 1, "recalibrate": 0, "epochs": 1, "batch_size": 2, "shift": 0, "seed": 0
+            "image_size": 1, "recalibrate": 0, "epochs": 1, "batch_size": 2, "shift": 0
         }.items():  # fmt: skip
-            checked[name] = integer(name, getattr(self, name), least)
-        if checked["seed"] >= 2**32:
-            raise bad("seed", self.seed, "an integer from 0 to 4294967295")
+            checked[name] = integer(name, getattr(self, name), least, LARGEST_COUNT)
+        checked["seed"] = check_seed(self.seed)
+        text("variant", self.variant)
         for name in ("nesterov", "flip", "bfloat16", "train_features"):
             checked[name] = truth(name, getattr(self, name))
         checked["milestones"] = _increasing_fractions(self.milestones)
@@ -148,6 +152,7 @@ class Recipe:
 
     def learning_rates(self, steps: int) -> list[float]:
         """The learning rate of each of ``steps`` steps in all, as float32 holds it."""
+        steps = integer("steps", steps, 0, LARGEST_COUNT)
         warm = math.floor(self.warmup * steps)
         rates = []
         for step in range(steps):
@@ -171,8 +176,9 @@ class Recipe:
         """The recipe that ``to_json`` wrote. Raises ``ConfigError``."""
         try:
             given = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f"recipe: expected JSON, found {text[:40]!r} ({error})") from None
+        except (ValueError, TypeError, RecursionError) as error:
+            found = f"found {shown(text)[:40]} ({error})"
+            raise ConfigError(f"recipe: expected JSON, {found}") from None
         if not isinstance(given, dict):
             raise bad("recipe", given, "a JSON object with the fields of Recipe")
         return cls(**given)
