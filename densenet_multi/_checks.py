@@ -6,7 +6,7 @@ And ``listed``, by which errors and sentences name the first few of many.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import wraps
 from numbers import Real
@@ -124,8 +124,9 @@ def function(name: str, given: Any) -> Any:
 
 
 def items(name: str, given: Any, allowed: str) -> tuple[Any, ...]:
-    """The items of a list, a tuple or anything else to loop over, but of no text."""
-    if isinstance(given, (str, bytes, bytearray, memoryview)) or not hasattr(given, "__iter__"):
+    """The items of a list, a tuple or anything else in order; not of a text, set or mapping."""
+    others = (str, bytes, bytearray, memoryview, set, frozenset, Mapping)
+    if isinstance(given, others) or not hasattr(given, "__iter__"):
         raise bad(name, given, allowed)
     try:
         return tuple(given)

@@ -311,9 +311,9 @@ def _from_spec(make: Any, kind: type) -> Any:
     expected = f"a {kind.__name__}, which get_spec('d2l') is or contains"
 
     @wraps(make)
-    def init(self: Any, spec: Any, *args: Any, **kwargs: Any) -> None:
+    def init(self: Any, spec: Any, **kwargs: Any) -> None:
         instance("spec", spec, kind, expected)
-        make(self, spec, *args, **kwargs)
+        make(self, spec, **kwargs)
 
     return init
 

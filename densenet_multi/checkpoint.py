@@ -144,9 +144,10 @@ class Checkpoint:
         check_spec(self.spec)
         check_mapping(self.weights)
         check_usage(self.usage)
-        if not isinstance(self.notes, (tuple, list)) or not all(map(_is_text, self.notes)):
+        notes = items("notes", self.notes, "a list of sentences")
+        if not all(isinstance(note, str) for note in notes):
             raise bad("notes", self.notes, "a list of sentences")
-        object.__setattr__(self, "notes", tuple(self.notes))
+        object.__setattr__(self, "notes", notes)
 
     def unstated(self) -> dict[str, str]:
         """What no file states about the use of this network: {what: the assumed value}."""
@@ -205,10 +206,6 @@ def names_in_order(found: object) -> list[str] | None:
 
 def _is_index(found: object) -> bool:
     return type(found) is int or (isinstance(found, str) and found.isdecimal() and len(found) < 9)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _is_finite(value: float) -> bool:

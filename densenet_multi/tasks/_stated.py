@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._checks import ConfigError, bad, items, listed
+from .._checks import ConfigError, items, listed
 from .._files import as_path, quoted
 from ..checkpoint import PIXELS, Checkpoint, names_in_order
 from ..data.images import check_side
@@ -103,9 +103,8 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
         outputs: of the network.
     """
     if not isinstance(given, str | os.PathLike):
-        if isinstance(given, set | frozenset | Mapping):  # whose order is not that of the outputs
-            raise bad("class_names", given, "a list of names in the order of the outputs")
-        names: list[Any] = list(items("class_names", given, "a list of names"))
+        allowed = "a list of names in the order of the outputs"
+        names: list[Any] = list(items("class_names", given, allowed))
     elif isinstance(given, str) and not given.strip():
         raise ConfigError(f"class_names: {EXPECTED}; found an empty text")
     elif (

@@ -275,3 +275,16 @@ def test_a_process_that_a_signal_ends_says_which_and_what_was_installed(tmp_path
         "error": "its process ended with signal SIGKILL",
         "versions": framework_versions(name),
     }
+
+
+def test_the_name_of_a_file_that_is_not_utf8_is_printed_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a longer path would be broken
+    path = "w\udcff.safetensors"
+    dm.save_weights(path, SPEC, dm.init_weights(SPEC))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8", errors="strict"))
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", path])
+    sys.stdout.flush()
+    assert ended.value.code == 0
+    assert b"w\xff.safetensors" in written.getvalue()

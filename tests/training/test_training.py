@@ -345,7 +345,7 @@ def test_a_network_without_a_classifier_is_refused():
 
 def test_something_else_than_a_recipe_is_refused():
     spec = small("plain")
-    with pytest.raises(dm.ConfigError, match=r"recipe: expected a Recipe.*found 'chapter'"):
+    with pytest.raises(dm.ConfigError, match=r"recipe: expected a Recipe.*found str 'chapter'"):
         Run(Subject(spec, "float32"), (images(spec, 8), labels(spec)), "chapter")
 
 
