@@ -16,20 +16,24 @@ class ImageError(ValueError):
     """Images or labels do not fit the network; the message says what does."""
 
 
-def as_array(name: str, given: Any) -> npt.NDArray[Any]:
+def as_array(name: str, given: Any, dtype: str | None = None) -> npt.NDArray[Any]:
     """The argument as an array. Raises ``ImageError`` for what NumPy cannot read."""
     try:
-        return np.asarray(given)
+        return np.asarray(given, dtype)
     except Exception as error:  # NumPy asks the object, which may raise anything
         kind = type(given).__name__
         raise ImageError(f"{name}: expected an array, found {kind}: {error}") from error
 
 
-def check_floats(name: str, given: Any, shape: str = "(N, C, H, W)") -> npt.NDArray[Any]:
-    """An array of floating point of as many dimensions as ``shape`` names. Raises
-    ``ImageError``."""
+def check_floats(
+    name: str, given: Any, shape: str = "(N, C, H, W)", kinds: str = "f"
+) -> npt.NDArray[Any]:
+    """An array of floating point (``kinds`` of NumPy's) of as many dimensions as ``shape`` names.
+
+    Raises ``ImageError``.
+    """
     array = as_array(name, given)
-    if array.dtype.kind != "f" or array.ndim != shape.count(",") + 1:
+    if array.dtype.kind not in kinds or array.ndim != shape.count(",") + 1:
         found = f"{array.dtype} of shape {array.shape}"
         raise ImageError(f"{name}: expected floating point of shape {shape}; found {found}")
     return array

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import instance, integer, one_of, truth
-from ._inputs import ImageError, check_floats, check_images, check_labels, check_trainable
+from ._inputs import ImageError, as_array, check_floats, check_images, check_labels, check_trainable
 from .checkpoint import ESTIMATORS
 from .spec import (
     BatchNormSpec,
@@ -28,6 +28,7 @@ from .weights import Weights, check_weights
 
 Array = npt.NDArray[np.float64]
 LARGEST_SIDE = 2**14  # pixels
+NUMBERS = "fc"  # complex ones too: their imaginary part carries a derivative
 
 
 @dataclass
@@ -88,8 +89,8 @@ def forward(
 
 def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Mean over N of ``-log softmax(logits)[label]``, in nats; logits (N, classes), labels (N,)."""
-    scores = check_floats("logits", logits, "(N, classes)").astype(np.float64, copy=False)
-    if not len(scores):
+    scores = as_array("logits", logits, "float64")
+    if scores.ndim != 2 or not len(scores):
         expected = "(N, classes) with N at least 1"
         raise ImageError(f"logits: expected shape {expected}, found {scores.shape}")
     targets = check_labels(labels, *scores.shape)
@@ -171,7 +172,7 @@ class _Network:
 
 def relu(x: Array) -> Array:
     """max(x, 0), element by element."""
-    positive: Array = np.maximum(check_floats("x", x), 0.0)
+    positive: Array = np.maximum(check_floats("x", x, kinds=NUMBERS), 0.0)
     return positive
 
 
@@ -181,7 +182,7 @@ def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Arra
     One matrix product per tap of the kernel: every output pixel sees the input pixel under that
     tap.
     """
-    x, kernel = check_floats("x", x), check_floats("kernel", kernel)
+    x, kernel = check_floats("x", x, kinds=NUMBERS), check_floats("kernel", kernel, kinds=NUMBERS)
     stride, padding = integer("stride", stride, 1), integer("padding", padding, 0, LARGEST_SIDE)
     out_channels, channels, k, width = kernel.shape
     if x.shape[1] != channels or not 0 < k == width <= min(x.shape[2:]) + 2 * padding:
@@ -227,7 +228,7 @@ def _windows(x: Array, k: int, stride: int, i: int, j: int) -> Array:
 def _poolable(pool: PoolSpec, x: Array) -> Array:
     """Maps with at least one window. Raises ``ImageError``, ``ConfigError``."""
     k = instance("pool", pool, PoolSpec, "a PoolSpec, such as PoolSpec(2, 2)").kernel_size
-    if min(check_floats("x", x).shape[2:]) + 2 * pool.padding < k:
+    if min(check_floats("x", x, kinds=NUMBERS).shape[2:]) + 2 * pool.padding < k:
         raise ImageError(f"x: expected height and width of at least {k}, found {x.shape[2:]}")
     return np.asarray(x)
 

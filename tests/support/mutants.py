@@ -3587,8 +3587,8 @@ MUTANTS = [
     Mutant(
         "misuse: what NumPy cannot read is named",
         "_inputs.py",
-        "        return np.asarray(given)\n    except Exception as error:",
-        "        return np.asarray(given)\n    except ArithmeticError as error:",
+        "        return np.asarray(given, dtype)\n    except Exception as error:",
+        "        return np.asarray(given, dtype)\n    except ArithmeticError as error:",
         "paper/test_misuse.py named",
     ),
     Mutant(
