@@ -6,7 +6,7 @@ And ``listed``, by which errors and sentences name the first few of many.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import wraps
 from numbers import Real
@@ -32,10 +32,13 @@ OTHER_WORDS = {  # another project's word -> names it may mean here; (): none, h
     "glorot": ("xavier",),
     "cuda": ("gpu",),
 }
+DTYPES = ("float32", "float64")  # of every backend
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
 SHOWN = 500  # characters of a value in an error
 LISTED = 3  # values in an error or a sentence
+LARGEST_SEED = 2**64 - 1
+LARGEST_COUNT = 2**31 - 1  # of channels or pixels, as the frameworks count them
 COUNTED = "{} more"  # at the end of a list, in place of "..."
 
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
@@ -67,12 +70,19 @@ def listed(values: Iterable[object], most: int = LISTED, more: str = "...") -> s
     return ", ".join([*map(str, found[:most]), *others])
 
 
-def bad(name: str, given: object, allowed: str) -> ConfigError:
+def shown(value: object) -> str:
+    """The beginning of a value's ``repr``; its type where ``repr`` fails, as of huge integers."""
     try:
-        found = repr(given)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
-        found = "a number of thousands of digits"
-    return ConfigError(f"{name}: expected {allowed}; found {found:.{SHOWN}}")
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # a class of the user's, or an integer of more than 4,300 digits
+        if isinstance(value, int):
+            return "a number of thousands of digits"  # Python writes none of more than 4,300
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def bad(name: str, given: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{name}: expected {allowed}; found {shown(given)}")
 
 
 def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
@@ -85,6 +95,49 @@ def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
     if most is not None and value > most:
         raise bad(name, given, f"an integer of at most {most:,}")
     return value
+
+
+def check_seed(given: Any, name: str = "seed") -> int:
+    """A seed as Python's integer: every function that draws accepts the same ones."""
+    return integer(name, given, 0, LARGEST_SEED)
+
+
+def instance(name: str, given: Any, kind: type[T], expected: str) -> T:
+    """The value itself. Raises ``ConfigError`` unless it is a ``kind``, which ``expected`` says."""
+    if not isinstance(given, kind):
+        found = f"{type(given).__name__} {shown(given)[:60]}"
+        raise ConfigError(f"{name}: expected {expected}; found {found}")
+    return given
+
+
+def check_seconds(name: str, given: Any) -> None:
+    """Raises ``ConfigError`` for anything but a number of seconds; infinity is one."""
+    seconds: Any = given if isinstance(given, Real) and not is_bool(given) else -1
+    if not seconds >= 0:
+        raise bad(name, given, "a number of seconds of at least 0")
+
+
+def text(name: str, given: Any) -> str:
+    if not isinstance(given, str):
+        raise bad(name, given, "a text")
+    return given
+
+
+def function(name: str, given: Any) -> Any:
+    if not callable(given):
+        raise bad(name, given, "a function")
+    return given
+
+
+def items(name: str, given: Any, allowed: str) -> tuple[Any, ...]:
+    """The items of a list, a tuple or anything else in order; not of a text, set or mapping."""
+    others = (str, bytes, bytearray, memoryview, set, frozenset, Mapping)
+    if isinstance(given, others) or not hasattr(given, "__iter__"):
+        raise bad(name, given, allowed)
+    try:
+        return tuple(given)
+    except TypeError:  # a class, or an array without dimensions
+        raise bad(name, given, allowed) from None
 
 
 def integers(name: str, given: Any) -> tuple[int, ...]:
@@ -111,7 +164,7 @@ def truth(name: str, given: Any) -> bool:
 
 
 def one_of(name: str, given: Any, allowed: tuple[str, ...]) -> str:
-    if given not in allowed:
+    if not isinstance(given, str) or given not in allowed:
         near = f"; did you mean {meant!r}?" if (meant := nearest(given, allowed)) else ""
         raise ConfigError(f"{bad(name, given, ' or '.join(map(repr, allowed)))}{near}")
     return str(given)
@@ -163,17 +216,20 @@ def refuse_unknown_fields(cls: type[T]) -> type[T]:
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name that is probably meant, by synonym or by similar spelling; None: no such."""
-    known, small = list(known), str(name).lower()
+    if not isinstance(name, str):
+        return None
+    known, small = list(known), name.lower()
     if small in OTHER_WORDS:
         return next((meant for meant in OTHER_WORDS[small] if meant in known), None)
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(str(name), known, n=1, cutoff=0.5)), None)
+    return next(iter(get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
-def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_names(what: str, given: Iterable[Any], known: Iterable[str]) -> None:
     known = list(known)
     for name in given:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             hint = f"did you mean {near!r}? " if (near := nearest(name, known)) else ""
-            raise ConfigError(f"{what} {name!r} does not exist; {hint}known: {', '.join(known)}")
+            found = f"{what} {shown(name)} does not exist"
+            raise ConfigError(f"{found}; {hint}known: {', '.join(known)}")

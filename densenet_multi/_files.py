@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
+from ._checks import bad
+
 AnyPath = str | os.PathLike[str]
 
 NO_FILES = {  # kinds of what is no regular file
@@ -106,6 +108,17 @@ def open_own(path: Path, error: type[Exception] = OSError) -> BufferedRandom:
         raise error(f"{path}: expected a file or nothing, found {found}; remove it")
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # it may become a link meanwhile
     return open(path, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
+
+
+def as_path(given: str | os.PathLike[str], name: str = "path") -> Path:
+    """The path of an argument. Raises ``ConfigError`` for anything else than a path as text."""
+    try:
+        found = os.fspath(given)
+    except TypeError:
+        found = None
+    if not isinstance(found, str) or "\0" in found:
+        raise bad(name, given, "a path, as a text or a pathlib.Path")
+    return Path(given)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +14,50 @@ from .spec import DenseNetSpec, check_spec
 
 class ImageError(ValueError):
     """Images or labels do not fit the network; the message says what does."""
+
+
+def as_array(name: str, given: Any, dtype: str | None = None) -> npt.NDArray[Any]:
+    """The argument as an array. Raises ``ImageError`` for what NumPy cannot read."""
+    try:
+        return np.asarray(given, dtype)
+    except Exception as error:  # NumPy asks the object, which may raise anything
+        kind = type(given).__name__
+        raise ImageError(f"{name}: expected an array, found {kind}: {error}") from error
+
+
+def check_floats(
+    name: str, given: Any, shape: str = "(N, C, H, W)", kinds: str = "f"
+) -> npt.NDArray[Any]:
+    """An array of floating point (``kinds`` of NumPy's) of as many dimensions as ``shape`` names.
+
+    Raises ``ImageError``.
+    """
+    array = as_array(name, given)
+    if array.dtype.kind not in kinds or array.ndim != shape.count(",") + 1:
+        found = f"{array.dtype} of shape {array.shape}"
+        raise ImageError(f"{name}: expected floating point of shape {shape}; found {found}")
+    return array
+
+
+def check_listed(name: str, given: Any) -> npt.NDArray[Any]:
+    """An array of numbers with one entry for each example. Raises ``ImageError``."""
+    array = as_array(name, given)
+    if not array.ndim or array.dtype.kind not in "biuf":
+        found = f"{array.dtype} of shape {array.shape}"
+        raise ImageError(f"{name}: expected numbers, an entry for each example; found {found}")
+    return array
+
+
+def check_indices(indices: Any, count: int) -> npt.NDArray[np.int64]:
+    """Indices (n,) of some of ``count`` examples. Raises ``ImageError`` for others."""
+    array = as_array("indices", indices)
+    if array.shape == (0,):
+        return array.astype(np.int64)  # of [], NumPy makes floating point
+    is_list = array.ndim == 1 and array.dtype.kind in "iu"
+    if not is_list or not 0 <= array.min() <= array.max() < count:
+        found = f"{array.min()} to {array.max()}" if is_list else f"{array.dtype} {array.shape}"
+        raise ImageError(f"indices: expected integers (n,) from 0 to {count - 1}; found {found}")
+    return array
 
 
 def check_images(
@@ -28,7 +74,7 @@ def check_images(
     for too few pixels. With ``several_values``, every BatchNorm must get more than one value per
     channel, as an unbiased variance needs.
     """
-    array = np.asarray(images)
+    array = as_array("images", images)
     check_image_shape(spec, array.shape)
     if array.dtype.kind != "f":
         hint = "scale pixels first, e.g. images.astype('float32') / 255"
@@ -99,7 +145,7 @@ def check_batch(
 def check_labels(labels: npt.ArrayLike, count: int, num_classes: int) -> npt.NDArray[np.int64]:
     """Labels (N,) as int64. Raises ``ImageError`` unless there is one integer from 0 to
     ``num_classes - 1`` for each of ``count`` images."""
-    array = np.asarray(labels)
+    array = as_array("labels", labels)
     if num_classes == 0:
         raise ImageError("labels: this network has no classifier (num_classes=0), so no loss")
     if array.shape != (count,) or array.dtype.kind not in "iu":

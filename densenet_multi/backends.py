@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Mapping
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
-from ._checks import ConfigError, bad, check_names
+from ._checks import DTYPES, ConfigError, bad, check_names, instance, one_of
 from ._installed import BackendError as BackendError  # noqa: PLC0414  # re-exported
 from ._installed import BackendNotInstalledError as BackendNotInstalledError  # noqa: PLC0414  # re-exported
 from ._installed import framework as framework  # noqa: PLC0414  # re-exported
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Labels = npt.ArrayLike
 
 GROUP = "densenet_multi.backends"
-DTYPES = ("float32", "float64")
+DEVICES = ("cpu", "gpu")
 Level: TypeAlias = Literal[False, "some", "max"]  # of memory_efficient
 # JAX and TensorFlow each take most of a GPU's memory for themselves unless they are told not to
 SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
@@ -222,8 +223,9 @@ def hide_gpus() -> None:
 def place(backend: Backend, model: Any, device: str | None) -> None:
     """Place a model on "gpu" (an error if none is found) or "cpu"; None uses a GPU if available.
 
-    For "cpu", call ``hide_gpus`` before the import. Raises ``BackendError``.
+    For "cpu", call ``hide_gpus`` before the import. Raises ``BackendError``, ``ConfigError``.
     """
+    check_device(device)
     if device != "cpu" and not backend.use_gpu(model) and device == "gpu":
         raise BackendError(
             f"device: expected a GPU that {backend.FRAMEWORK} sees, found none; use device='cpu'"
@@ -266,7 +268,8 @@ def publish(module: dict[str, Any]) -> None:
 
     ``module`` is the ``globals()`` of the backend's ``__init__``. Its functions get the contract's
     docstrings, its classes those of their specs; ``__all__`` and ``dir()`` list exactly these names
-    and the constants.
+    and the constants. A function whose first argument is a model checks that it is this backend's,
+    and a class that it gets the spec that it is built from: neither has to say so in four places.
     """
     from . import spec
 
@@ -274,14 +277,48 @@ def publish(module: dict[str, Any]) -> None:
     functions = [name for name, value in vars(Backend).items() if _is_public_function(name, value)]
     for name in functions:
         module[name].__doc__ = inspect.cleandoc(getattr(Backend, name).__doc__)
+        if "model" in inspect.signature(getattr(Backend, name)).parameters:
+            module[name] = _for_models(module[name], module)
     for name, of in CLASSES.items():
         text = OWN_DOCSTRINGS.get(name) or inspect.cleandoc(getattr(spec, of).__doc__)
         how = f"Built from a ``{of}``, in {module['FRAMEWORK']}'s own layers."
         module[name].__doc__ = f"{text}\n\n{how}"
+        module[name].__init__ = _from_spec(module[name].__init__, getattr(spec, of))
     module["Features"].stages.__doc__ = "The map after each stage, {stage: map}."
     names = [*sorted(constants), *sorted([*CLASSES, *functions])]
     module["__all__"] = names
     module["__dir__"] = names.copy
+
+
+def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
+    """The function, which refuses anything but a model of this backend."""
+    kind, word = module["DenseNet"], module["NAME"]
+
+    @wraps(function)
+    def checked(model: Any, *args: Any, **kwargs: Any) -> Any:
+        # torch.compile puts a model into one of another class, which passes everything on
+        if not isinstance(getattr(model, "_orig_mod", model), kind):
+            found = type(model)
+            raise ConfigError(
+                f"model: expected a model of densenet_multi.{word}, found a "
+                f"{found.__module__}.{found.__qualname__}; type: model = "
+                f"densenet_multi.{word}.build(spec)"
+            )
+        return function(model, *args, **kwargs)
+
+    return checked
+
+
+def _from_spec(make: Any, kind: type) -> Any:
+    """The ``__init__`` of a class, which refuses anything but its part of a spec."""
+    expected = f"a {kind.__name__}, which get_spec('d2l') is or contains"
+
+    @wraps(make)
+    def init(self: Any, spec: Any, **kwargs: Any) -> None:
+        instance("spec", spec, kind, expected)
+        make(self, spec, **kwargs)
+
+    return init
 
 
 def _is_public_function(name: str, value: Any) -> bool:
@@ -290,20 +327,23 @@ def _is_public_function(name: str, value: Any) -> bool:
 
 def check_dtype(dtype: str) -> str:
     """``dtype`` if it is one that every backend offers; otherwise ``ConfigError``."""
-    if dtype not in DTYPES:
-        raise bad("dtype", dtype, " or ".join(map(repr, DTYPES)))
-    return dtype
+    return one_of("dtype", dtype, DTYPES)
+
+
+def check_device(device: str | None) -> str | None:
+    """``device`` if it is "cpu", "gpu" or None; otherwise ``ConfigError``."""
+    return None if device is None else one_of("device", device, DEVICES)
 
 
 def check_memory_efficient(level: object) -> Level:
     """False, "some" or "max"; True is "some". Raises ``ConfigError`` for anything else."""
-    if level is True or level == "some":
+    if level is True:
         return "some"
-    if level == "max":
-        return "max"
-    if level is not False:
+    if level is False:
+        return False
+    if not isinstance(level, str) or level not in ("some", "max"):
         raise bad("memory_efficient", level, "False, 'some' or 'max'")
-    return False
+    return "some" if level == "some" else "max"
 
 
 def _versions(requirements: Iterable[str]) -> dict[str, str | None]:

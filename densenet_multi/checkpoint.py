@@ -7,23 +7,27 @@ from one. What a training run needs to resume is a ``TrainingState``: see traini
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ._checks import (
+    LARGEST_SEED,
     LARGEST_SIDE,
     ConfigError,
     bad,
     check_names,
+    instance,
     integer,
     is_finite,
+    items,
     listed,
     one_of,
 )
-from .spec import DenseNetSpec
-from .weights import Weights
+from .spec import DenseNetSpec, check_spec
+from .weights import Weights, check_mapping
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ESTIMATORS = ("biased", "unbiased")  # of a variance
 ACTIVATIONS = ("none", "softmax", "sigmoid")
 PIXELS = ("value_range", "mean", "std")  # of a usage: stated or assumed together
 MAY_BE_ASSUMED = ("image_size", *PIXELS, "class_names")
@@ -66,7 +70,10 @@ class Usage:
     assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, least, most in (("image_size", 1, LARGEST_SIDE), ("split_seed", 0, None)):
+        for name, least, most in (
+            ("image_size", 1, LARGEST_SIDE),
+            ("split_seed", 0, LARGEST_SEED),
+        ):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, integer(name, value, least, most))
@@ -76,17 +83,17 @@ class Usage:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _checked_list(name, value))
-        if self.running_variance not in (None, "biased", "unbiased"):
-            raise bad("running_variance", self.running_variance, "'biased', 'unbiased' or None")
+        if self.running_variance is not None:
+            one_of("running_variance", self.running_variance, ESTIMATORS)
         if self.activation is not None:
             one_of("activation", self.activation, ACTIVATIONS)
-        check_names("assumed", self.assumed, MAY_BE_ASSUMED)
+        check_names("assumed", items("assumed", self.assumed, "a list of names"), MAY_BE_ASSUMED)
         assumed = tuple(name for name in self.assumed if getattr(self, name) is not None)
         object.__setattr__(self, "assumed", assumed)
 
     def fits(self, spec: DenseNetSpec) -> Usage:
         """Return this usage; raise ``ConfigError`` if a list does not fit the network's size."""
-        config = spec.config
+        config = check_spec(spec).config
         lengths = {"mean": config.in_channels, "std": config.in_channels}
         if config.num_classes:
             lengths["class_names"] = config.num_classes
@@ -108,6 +115,7 @@ class Usage:
         The range, mean and std of pixels belong together: where one of them is stated, an assumed
         mean and std are dropped. An assumed range stays. Raises ``ConfigError``.
         """
+        check_names("field", values, [f.name for f in fields(self)])
         given: dict[str, Any] = {n: value for n, value in values.items() if value is not None}
         if any(name in given for name in PIXELS):
             dropped = [name for name in ("mean", "std") if name in self.assumed]
@@ -117,6 +125,7 @@ class Usage:
 
     def stated(self, name: str) -> Any:
         """The value of a field, or None where it is only assumed."""
+        check_names("field", [name], [f.name for f in fields(self)])
         return None if name in self.assumed else getattr(self, name)
 
 
@@ -135,6 +144,15 @@ class Checkpoint:
     weights: Weights
     usage: Usage = field(default_factory=Usage)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_spec(self.spec)
+        check_mapping(self.weights)
+        check_usage(self.usage)
+        notes = items("notes", self.notes, "a list of sentences")
+        if not all(isinstance(note, str) for note in notes):
+            raise bad("notes", self.notes, "a list of sentences")
+        object.__setattr__(self, "notes", notes)
 
     def unstated(self) -> dict[str, str]:
         """What no file states about the use of this network: {what: the assumed value}."""
@@ -161,6 +179,17 @@ class Checkpoint:
         if "class_names" in usage.assumed and usage.class_names:
             found["its class names"] = f"ImageNet's ({listed(usage.class_names)})"
         return found
+
+
+def check_usage(usage: Any) -> Usage:
+    """The usage itself. Raises ``ConfigError`` for anything else, such as a dictionary."""
+    return instance("usage", usage, Usage, "a Usage, such as Usage(class_names=('cat', 'dog'))")
+
+
+def check_checkpoint(checkpoint: Any) -> Checkpoint:
+    """The checkpoint itself. Raises ``ConfigError`` for anything else, such as a path."""
+    expected = "a Checkpoint, such as formats.read('FILE')"
+    return instance("checkpoint", checkpoint, Checkpoint, expected)
 
 
 def names_in_order(found: object) -> list[str] | None:

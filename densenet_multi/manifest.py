@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ._checks import ConfigError, integer
+from ._checks import LARGEST_COUNT, ConfigError, integer
 from .spec import (
     BatchNormSpec,
     ConvSpec,
@@ -88,7 +88,7 @@ class StageProfile:
 
     def activation_bytes(self, itemsize: int = 4) -> int:
         """The same in bytes, for numbers of ``itemsize`` bytes (float32: 4)."""
-        return itemsize * self.activation_elements
+        return integer("itemsize", itemsize, 1) * self.activation_elements
 
 
 def layers(spec: DenseNetSpec) -> Iterator[tuple[str, LayerSpec]]:
@@ -195,7 +195,7 @@ def _count(found: Iterator[LayerSpec]) -> ParameterCount:
 
 
 def _profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
-    size = integer("height", height, 1), integer("width", width, 1)
+    size = integer("height", height, 1, LARGEST_COUNT), integer("width", width, 1, LARGEST_COUNT)
     given = size
     stages: list[StageProfile] = []
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ._inputs import ImageError, check_images, check_labels, check_trainable
+from ._checks import instance, integer, one_of, truth
+from ._inputs import ImageError, as_array, check_floats, check_images, check_labels, check_trainable
+from .checkpoint import ESTIMATORS
 from .spec import (
     BatchNormSpec,
     ConvSpec,
@@ -25,6 +27,8 @@ from .spec import (
 from .weights import Weights, check_weights
 
 Array = npt.NDArray[np.float64]
+LARGEST_SIDE = 2**14  # pixels
+NUMBERS = "fc"  # complex ones too: their imaginary part carries a derivative
 
 
 @dataclass
@@ -70,15 +74,14 @@ def forward(
     Raises ``ImageError`` or ``WeightsError`` where something does not fit the spec; ``ValueError``
     for another ``variance``, and for training with a ``drop_rate``: dropout is not modelled.
     """
-    if training:
+    if truth("training", training):
         check_trainable(spec)
     if training and spec.config.drop_rate:
         raise ValueError(
             f"reference.forward: expected drop_rate 0 in training, found {spec.config.drop_rate}: "
             "dropout is random; compare in evaluation mode or with drop_rate=0"
         )
-    if variance not in ("biased", "unbiased"):
-        raise ValueError(f"variance: expected 'biased' or 'unbiased', found {variance!r}")
+    one_of("variance", variance, ESTIMATORS)
     checked = check_images(spec, images, several_values=training and variance == "unbiased")
     net = _Network(check_weights(spec, weights), training, variance == "unbiased")
     return net.run(spec, np.asarray(checked, np.float64))
@@ -86,7 +89,7 @@ def forward(
 
 def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Mean over N of ``-log softmax(logits)[label]``, in nats; logits (N, classes), labels (N,)."""
-    scores = np.asarray(logits, np.float64)
+    scores = as_array("logits", logits, "float64")
     if scores.ndim != 2 or not len(scores):
         expected = "(N, classes) with N at least 1"
         raise ImageError(f"logits: expected shape {expected}, found {scores.shape}")
@@ -169,7 +172,8 @@ class _Network:
 
 def relu(x: Array) -> Array:
     """max(x, 0), element by element."""
-    return np.maximum(x, 0.0)
+    positive: Array = np.maximum(check_floats("x", x, kinds=NUMBERS), 0.0)
+    return positive
 
 
 def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
@@ -178,7 +182,12 @@ def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Arra
     One matrix product per tap of the kernel: every output pixel sees the input pixel under that
     tap.
     """
-    out_channels, channels, k, _ = kernel.shape
+    x, kernel = check_floats("x", x, kinds=NUMBERS), check_floats("kernel", kernel, kinds=NUMBERS)
+    stride, padding = integer("stride", stride, 1), integer("padding", padding, 0, LARGEST_SIDE)
+    out_channels, channels, k, width = kernel.shape
+    if x.shape[1] != channels or not 0 < k == width <= min(x.shape[2:]) + 2 * padding:
+        fitting = f"(O, {x.shape[1]}, k, k) with k from 1 to {min(x.shape[2:]) + 2 * padding}"
+        raise ImageError(f"kernel: expected shape {fitting}, found {kernel.shape}")
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     y: Array | float = 0.0
     for i in range(k):
@@ -192,6 +201,7 @@ def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Arra
 
 def max_pool(pool: PoolSpec, x: Array) -> Array:
     """The largest value in each window; the border counts as minus infinity."""
+    x = _poolable(pool, x)
     border = (pool.padding, pool.padding)
     x = np.pad(x, ((0, 0), (0, 0), border, border), constant_values=-np.inf)
     largest: Array = np.max(_all_windows(pool, x), axis=0)
@@ -200,7 +210,7 @@ def max_pool(pool: PoolSpec, x: Array) -> Array:
 
 def average_pool(pool: PoolSpec, x: Array) -> Array:
     """The mean of each window; an odd last row or column is dropped."""
-    mean: Array = np.mean(_all_windows(pool, x), axis=0)
+    mean: Array = np.mean(_all_windows(pool, _poolable(pool, x)), axis=0)
     return mean
 
 
@@ -213,6 +223,14 @@ def _windows(x: Array, k: int, stride: int, i: int, j: int) -> Array:
     """Element (i, j) of every k x k window of x: (N, C, H', W')."""
     height, width = x.shape[2] - k + 1, x.shape[3] - k + 1
     return x[:, :, i : i + height : stride, j : j + width : stride]
+
+
+def _poolable(pool: PoolSpec, x: Array) -> Array:
+    """Maps with at least one window. Raises ``ImageError``, ``ConfigError``."""
+    k = instance("pool", pool, PoolSpec, "a PoolSpec, such as PoolSpec(2, 2)").kernel_size
+    if min(check_floats("x", x, kinds=NUMBERS).shape[2:]) + 2 * pool.padding < k:
+        raise ImageError(f"x: expected height and width of at least {k}, found {x.shape[2:]}")
+    return np.asarray(x)
 
 
 def _per_channel(values: Array) -> Array:

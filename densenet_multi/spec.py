@@ -20,12 +20,15 @@ from ._checks import (
     ConfigError,
     bad,
     floor_of_decimal,
+    instance,
     integer,
     integers,
     is_bool,
     number,
     one_of,
     refuse_unknown_fields,
+    shown,
+    text,
     truth,
 )
 
@@ -149,10 +152,8 @@ class DenseNetSpec:
 
 def check_spec(spec: Any) -> DenseNetSpec:
     """The spec itself. Raises ``ConfigError`` for anything else, such as a configuration."""
-    if not isinstance(spec, DenseNetSpec):
-        expected = "a DenseNetSpec, such as get_spec('d2l') or config.resolve()"
-        raise ConfigError(f"spec: expected {expected}; found {type(spec).__name__} {spec!r:.60}")
-    return spec
+    expected = "a DenseNetSpec, such as get_spec('d2l') or config.resolve()"
+    return instance("spec", spec, DenseNetSpec, expected)
 
 
 # --- Building blocks, with explicit widths -----------------------------------------------------
@@ -188,6 +189,7 @@ def dense_block(
     drop_rate = number("drop_rate", drop_rate)
     bn_eps, bn_decay = number("bn_eps", bn_eps), number("bn_decay", bn_decay)
     truth("conv_bias", conv_bias)
+    text("name", name)
     layers = []
     for i in range(1, num_layers + 1):
         norm1 = BatchNormSpec(width, bn_eps, bn_decay)
@@ -224,6 +226,7 @@ def transition(
     out_channels = _channels("out_channels", out_channels)
     bn_eps, bn_decay = number("bn_eps", bn_eps), number("bn_decay", bn_decay)
     truth("conv_bias", conv_bias)
+    text("name", name)
     return TransitionSpec(
         name,
         BatchNormSpec(in_channels, bn_eps, bn_decay),
@@ -361,7 +364,7 @@ class DenseNetConfig:
         try:
             data = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise ConfigError(f"configuration: not JSON ({error}): {str(text)[:80]!r}") from None
+            raise ConfigError(f"configuration: not JSON ({error}): {shown(text)[:80]}") from None
         if not isinstance(data, dict) or data.keys() != {"schema_version", "config"}:
             raise bad("configuration", data, '{"schema_version": ..., "config": {...}}')
         version = data["schema_version"]

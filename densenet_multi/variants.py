@@ -21,13 +21,12 @@ def cifar_config(
     of the configuration. Raises ``ConfigError``. Source: paper, section 3, "Implementation
     Details".
     """
-    step = 6 if bottleneck else 3
+    step = 6 if truth("bottleneck", bottleneck) else 3
     layers, rest = divmod(integer("depth", depth, 4 + step) - 4, step)
     if rest:
         near = f"{4 + step * layers} or {4 + step * (layers + 1)}"
         raise bad("depth", depth, f"4 plus a multiple of {step}, such as {near}")
     growth_rate = integer("growth_rate", growth_rate, 1)
-    truth("bottleneck", bottleneck)
     chosen: dict[str, Any] = {
         "growth_rate": growth_rate,
         "block_config": (layers,) * 3,

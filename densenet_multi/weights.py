@@ -11,11 +11,12 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import INITIALIZATIONS, check_names, integer
-from .manifest import TensorInfo, tensors
+from ._checks import DTYPES, INITIALIZATIONS, ConfigError, check_names, check_seed, one_of
+from .manifest import TensorInfo, count_parameters, tensors
 from .spec import DenseNetConfig, DenseNetSpec
 
 Weights = dict[str, npt.NDArray[np.floating]]
+LARGEST = 2**40  # numbers in a network: no memory holds more
 COUNTER = "num_batches_tracked"  # in each BatchNorm of a PyTorch state_dict
 
 
@@ -36,12 +37,22 @@ def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fa
     Raises ``ConfigError``. Source: https://arxiv.org/abs/1502.01852; the paper, section 4.2;
     https://proceedings.mlr.press/v9/glorot10a.html, equation 16.
     """
-    seed = integer("seed", seed, 0)
+    seed = check_seed(seed)
     check_names("initialization", [initialization], INITIALIZATIONS)
-    return {
-        name: _initial(info, [seed, *name.encode()], initialization)
-        for name, info in tensors(spec).items()
-    }
+    total = count_parameters(spec).total
+    too_large = ConfigError(
+        f"spec: expected a network that fits into memory, found one of {total:,} numbers; choose "
+        "fewer channels or classes"
+    )
+    if total > LARGEST:
+        raise too_large
+    try:
+        return {
+            name: _initial(info, [seed, *name.encode()], initialization)
+            for name, info in tensors(spec).items()
+        }
+    except MemoryError:
+        raise too_large from None
 
 
 def check_weights(
@@ -54,8 +65,8 @@ def check_weights(
     (``num_batches_tracked``), which inference ignores, are omitted. Raises ``WeightsError``.
     """
     expected = tensors(spec)
-    if not isinstance(weights, Mapping):
-        raise WeightsError(f"weights: expected {{name: array}}, found {type(weights).__name__}")
+    one_of("dtype", dtype, DTYPES)
+    check_mapping(weights)
     problems = [
         f"{name}: unexpected"
         for name in weights
@@ -65,7 +76,12 @@ def check_weights(
         if name not in weights:
             problems.append(f"{name}: missing, expected shape {info.shape}")
             continue
-        array = np.asarray(weights[name])
+        try:
+            array = np.asarray(weights[name])
+        except Exception as error:  # noqa: BLE001  # NumPy asks the object, which may raise anything
+            kind = type(weights[name]).__name__
+            problems.append(f"{name}: expected an array, found {kind}: {error}")
+            continue
         if array.shape != info.shape:
             problems.append(f"{name}: expected shape {info.shape}, found {array.shape}")
         elif array.dtype.kind != "f" or not np.can_cast(array.dtype, dtype):
@@ -95,9 +111,19 @@ def check_depth(config: DenseNetConfig, weights: Mapping[str, object]) -> None:
         )
 
 
+def check_mapping(weights: object, name: str = "weights") -> None:
+    """Raises ``WeightsError`` for anything but a mapping of names to arrays."""
+    if not isinstance(weights, Mapping):
+        raise WeightsError(f"{name}: expected {{name: array}}, found {type(weights).__name__}")
+
+
 def widest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
     """float64 if any array has it, else float32."""
-    return "float64" if any(a.dtype == np.float64 for a in arrays.values()) else "float32"
+    return (
+        "float64"
+        if any(getattr(a, "dtype", None) == np.float64 for a in arrays.values())
+        else "float32"
+    )
 
 
 # --- Drawing ------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from .._checks import bad, integer, truth
+from .._checks import bad, check_seed, integer, truth
+from .._inputs import as_array, check_floats
+from .order import LARGEST_EPOCH
 
 Floating = TypeVar("Floating", bound=np.floating[Any])
 
@@ -27,12 +29,12 @@ def augment(
 
     The changes of an example depend on (seed, epoch, its index) alone.
 
-    Raises ``ValueError`` where an argument is outside its range or has another shape (mostly
-    ``ConfigError``).
+    Raises ``ConfigError`` where an argument is outside its range or has another shape, and
+    ``ImageError`` where the images are others.
 
     Arguments:
         images: floating point of shape (n, C, H, W).
-        seed: of the run, from 0 to 2**32 - 1.
+        seed: of the run, from 0 to 2**64 - 1.
         epoch: counted from 0, up to 2**32 - 1.
         indices: integers of shape (n,), each image's index in its data set.
         flip: whether images are flipped.
@@ -43,36 +45,31 @@ def augment(
     Returns:
         A new array of the shape and type of ``images``.
     """
-    n, channels, height, width = _shape(images)
-    where = np.asarray(indices)
+    images = check_floats("images", images, "(n, C, H, W)")
+    n, channels, height, width = images.shape
+    where = as_array("indices", indices)
     if where.shape != (n,) or where.dtype.kind not in "iu" or (where < 0).any():
         found = f"{where.dtype} of shape {where.shape}"
         raise bad("indices", found, f"{n} integers of at least 0, one for each image")
     truth("flip", flip)
-    if integer("shift", shift, 0) >= min(height, width):
+    shift = integer("shift", shift, 0)
+    if shift >= min(height, width):
         raise bad("shift", shift, f"fewer pixels than an image of {height} x {width} has")
-    color = np.asarray(fill, images.dtype)
-    if color.shape not in ((), (1,), (channels,)):
+    color = as_array("fill", fill)
+    if color.dtype.kind not in "fiu" or color.shape not in ((), (1,), (channels,)):
         raise bad("fill", fill, f"a number, or {channels} of them")
 
     words = _words(seed, epoch, where)
     flipped = words[:, 0] >> np.uint64(63) if flip else np.zeros(n, np.uint64)
     moves = (words[:, 1:] % np.uint64(2 * shift + 1)).astype(np.int64) - shift
     result = np.empty(images.shape, images.dtype)
-    result[:] = color.reshape(-1, 1, 1)
+    result[:] = color.astype(images.dtype).reshape(-1, 1, 1)
     for target, image, mirrored, (down, right) in zip(result, images, flipped, moves, strict=True):
         source = image[:, :, ::-1] if mirrored else image
         target[:, _slice(down, height), _slice(right, width)] = source[
             :, _slice(-down, height), _slice(-right, width)
         ]
     return result
-
-
-def _shape(images: NDArray[Any]) -> tuple[int, ...]:
-    if images.ndim != 4 or images.dtype.kind != "f":
-        found = f"{images.dtype} of shape {images.shape}"
-        raise bad("images", found, "floating point of shape (n, C, H, W)")
-    return images.shape
 
 
 def _slice(move: int, size: int) -> slice:
@@ -88,8 +85,7 @@ def _words(seed: int, epoch: int, indices: NDArray[Any]) -> NDArray[np.uint64]:
     https://doi.org/10.1145/2660193.2660195. ``SeedSequence`` gives its start; the third word of
     its entropy separates it from ``epoch_order``.
     """
-    if not (0 <= seed < 2**32 and 0 <= epoch < 2**32):
-        raise ValueError(f"seed, epoch: expected 0 to 2**32 - 1, found {seed} and {epoch}")
+    seed, epoch = check_seed(seed), integer("epoch", epoch, 0, LARGEST_EPOCH)
     (start,) = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)
     k = 3 * indices.astype(np.uint64)[:, np.newaxis] + np.arange(1, 4).astype(np.uint64)
     z: NDArray[np.uint64] = start + k * np.uint64(0x9E3779B97F4A7C15)  # modulo 2**64

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .._files import check_file, open_file, read_file
+from .._checks import one_of
+from .._files import as_path, check_file, open_file, read_file
 from .._pickles import PickleError, Reader, as_array
 from .images import DataError, ImagesAndLabels
 
@@ -65,14 +66,13 @@ def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
         images: uint8 of shape (N, 3, 32, 32): red, green, blue.
         labels: uint8 of shape (N,), indices into ``CLASSES``.
     """
-    if split not in FILES:
-        raise ValueError(f"split: expected one of {', '.join(map(repr, FILES))}, found {split!r}")
+    one_of("split", split, tuple(FILES))
     return load_splits(path, split)[0]
 
 
 def load_splits(path: str | os.PathLike[str], *splits: str) -> list[ImagesAndLabels]:
     """Load several splits, an archive in one pass. Raises as ``load_cifar10``."""
-    place = _find(Path(path))
+    place = _find(as_path(path))
     if not place.is_file():
         of_python = not _is_binary(place)
         wanted = [name for split in splits for name in _names(split, of_python=of_python)]

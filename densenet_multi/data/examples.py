@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .fashion_mnist import to_input
-from .images import Preparation, from_bytes
+from .._inputs import ImageError, as_array, check_indices, check_listed
+from .fashion_mnist import IMAGE_SIZE, to_input
+from .images import Preparation, check_preparation, check_side, from_bytes
 
 
 class Examples(Protocol):
@@ -37,12 +38,16 @@ class Arrays:
     images: Any
     labels: Any
 
+    def __post_init__(self) -> None:
+        for name in ("images", "labels"):
+            object.__setattr__(self, name, check_listed(name, getattr(self, name)))
+
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """The images of these examples."""
-        taken: NDArray[np.floating[Any]] = self.images[indices]
+        taken: NDArray[np.floating[Any]] = self.images[check_indices(indices, len(self))]
         return taken
 
 
@@ -62,12 +67,17 @@ class FashionMNIST:
     labels: NDArray[np.uint8]
     image_size: int = 96
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", _bytes(self.pixels, (IMAGE_SIZE, IMAGE_SIZE)))
+        object.__setattr__(self, "labels", check_listed("labels", self.labels))
+        check_side(self.image_size)
+
     def __len__(self) -> int:
         return len(self.pixels)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """The images of these examples, float32 from 0 to 1."""
-        return to_input(self.pixels[indices], self.image_size)
+        return to_input(self.pixels[check_indices(indices, len(self))], self.image_size)
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,11 @@ class Pixels:
     labels: NDArray[np.uint8]
     prepare: Preparation
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", _bytes(self.pixels))
+        object.__setattr__(self, "labels", check_listed("labels", self.labels))
+        check_preparation(self.prepare)
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -94,7 +109,7 @@ class Pixels:
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """The images of these examples, float32 of shape (n, C, S, S)."""
-        return self.prepare(from_bytes(self.pixels[indices]))
+        return self.prepare(from_bytes(self.pixels[check_indices(indices, len(self))]))
 
 
 @dataclass(frozen=True)
@@ -128,3 +143,14 @@ class Together:
         for positions, found in taken:
             images[positions] = found
         return images
+
+
+def _bytes(given: Any, size: tuple[int, ...] = ()) -> NDArray[np.uint8]:
+    """Pixels of 8 bits, (N, *size) or (N, C, H, W). Raises ``ImageError``."""
+    array = as_array("pixels", given)
+    fits = array.shape[1:] == size if size else array.ndim == 4
+    if array.dtype != np.uint8 or not fits:
+        shape = f"(N, {', '.join(map(str, size))})" if size else "(N, C, H, W)"
+        found = f"{array.dtype} of shape {array.shape}"
+        raise ImageError(f"pixels: expected uint8 of shape {shape}; found {found}")
+    return array

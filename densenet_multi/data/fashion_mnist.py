@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import one_of
+from .._files import as_path
+from .._inputs import ImageError, as_array
 from .idx import read_idx
 from .images import DataError, ImagesAndLabels, from_bytes
 from .resize import resize
@@ -72,7 +75,8 @@ def load_directory(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
         images: uint8 of shape (N, 28, 28), 0 is background.
         labels: uint8 of shape (N,), indices into ``CLASSES``.
     """
-    images, labels = (_find(Path(path), name) for name in _names(split))
+    folder = as_path(path)
+    images, labels = (_find(folder, name) for name in _names(split))
     return read_pair(images, labels)
 
 
@@ -81,7 +85,8 @@ def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.
 
     Scaled first, resized second: resizing bytes would round every pixel to 1/255.
 
-    Raises ``ValueError`` where the images have another type or shape, or ``image_size`` is below 1.
+    Raises ``ImageError`` where the images have another type or shape, ``ConfigError`` for another
+    ``image_size``.
 
     Arguments:
         images: uint8 of shape (N, 28, 28).
@@ -90,8 +95,9 @@ def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.
     Returns:
         float32 of shape (N, 1, S, S).
     """
+    images = as_array("images", images)
     if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
-        raise ValueError(
+        raise ImageError(
             f"to_input: expected uint8 images of shape (N, {IMAGE_SIZE}, {IMAGE_SIZE}), "
             f"found {images.dtype} of shape {images.shape}"
         )
@@ -100,9 +106,7 @@ def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.
 
 
 def _names(split: str) -> tuple[str, str]:
-    if split not in FILES:
-        raise ValueError(f"split: expected one of {', '.join(map(repr, FILES))}, found {split!r}")
-    return FILES[split]
+    return FILES[one_of("split", split, tuple(FILES))]
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import COUNTED, listed
-from .._files import open_file
+from .._checks import COUNTED, check_seed, items, listed
+from .._files import as_path, open_file
+from .._inputs import check_indices, check_listed
 from .cifar10 import is_cifar100
 from .images import (
     CONVERT,
@@ -26,6 +27,7 @@ from .images import (
     ImageFileError,
     Preparation,
     broken_link,
+    check_preparation,
     open_image,
     read_image,
 )
@@ -57,11 +59,18 @@ class ImageFiles:
     labels: NDArray[np.int64]
     prepare: Preparation
 
+    def __post_init__(self) -> None:
+        paths = items("paths", self.paths, "a list of files")
+        object.__setattr__(self, "paths", tuple(as_path(path, "paths") for path in paths))
+        object.__setattr__(self, "labels", check_listed("labels", self.labels))
+        check_preparation(self.prepare)
+
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """The images of these examples, float32 of shape (n, C, S, S). Raises as ``read_image``."""
+        indices = check_indices(indices, len(self))
         channels, size = self.prepare.channels, self.prepare.image_size
         images = np.empty((len(indices), channels, size, size), np.float32)
         for image, index in zip(images, indices, strict=True):
@@ -131,7 +140,7 @@ class Folder:
 
         Arguments:
             images: all images of a folder without parts.
-            seed: from 0 to 2**32 - 1.
+            seed: from 0 to 2**64 - 1.
         """
         self._check_count(images, 2, "one to train and one to validate with")
         kept, apart = [], []
@@ -200,11 +209,13 @@ def load_folder(
     Arguments:
         path: the folder of the classes' folders, or of the parts.
         prepare: turns values from 0 to 1 into what the network reads.
-        seed: of the split, from 0 to 2**32 - 1.
+        seed: of the split, from 0 to 2**64 - 1.
 
     Returns:
         Examples to train on, examples to validate with, and the names of the classes, sorted.
     """
+    check_preparation(prepare)
+    check_seed(seed)
     found = find_folder(path)
     return (*found.to_train_on(prepare, seed), found.classes)
 
@@ -219,7 +230,7 @@ def find_folder(path: str | os.PathLike[str]) -> Folder:
     Raises ``DataError`` where there are fewer than two classes, or where the folders of the classes
     are at another level; ``OSError`` where a folder cannot be read.
     """
-    root = Path(path)
+    root = as_path(path)
     if not root.is_dir():
         other = "a file" if root.is_file() else broken_link(root) or "none"
         raise DataError(

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .._checks import one_of
-from ..checkpoint import Usage
+from .._checks import check_seed, one_of, truth
+from ..checkpoint import Usage, check_usage
 from .examples import Examples, Together
 from .folder import Folder, find_folder, recognized
 from .images import DataError, Preparation
@@ -73,8 +73,11 @@ def load_held_out(
     """
     if split is not None:
         one_of("split", split, SPLITS)
+    if seed is not None:
+        seed = check_seed(seed)
+    truth("with_train", with_train)
     kind, path = find(name)
-    usage = usage or Usage()
+    usage = Usage() if usage is None else check_usage(usage)
     if kind == "folder":
         prepare = preparation(name, data_dir, image_size, in_channels, usage)
         folder = find_folder(path)

@@ -23,7 +23,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .._files import open_file, replace_file
+from .._checks import integer
+from .._files import as_path, open_file, replace_file
+from .._inputs import as_array
 
 UNSIGNED_BYTE = 0x08
 GZIP_MAGIC = b"\x1f\x8b"
@@ -51,7 +53,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
     Returns:
         A writable array of shape (N,) or (N, H, W).
     """
-    path = Path(path)
+    path, max_bytes = as_path(path), integer("max_bytes", max_bytes, 0)
     with open_file(path, error=IdxError) as file:
         compressed = file.read(2) == GZIP_MAGIC
         file.seek(0)
@@ -77,13 +79,14 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         path: the file; replaced if it exists.
         array: uint8, of shape (N,) or (N, H, W).
     """
+    path, array = as_path(path), as_array("array", array)
     if array.dtype != np.uint8 or array.ndim not in (1, 3):
         raise IdxError(
             f"{path}: expected a uint8 array with 1 or 3 dimensions to write, "
             f"found {array.dtype} with {array.ndim}"
         )
     content = header(array) + array.tobytes()
-    compressed = Path(path).suffix == ".gz"
+    compressed = path.suffix == ".gz"
     replace_file(path, _compress(content) if compressed else content)
 
 

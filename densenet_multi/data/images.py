@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import LARGEST_SIDE, bad, integer
-from .._files import what_is
+from .._checks import LARGEST_SIDE, bad, instance, integer
+from .._files import as_path, what_is
+from .._inputs import check_floats
 from ..checkpoint import Usage
+from ..checkpoint import check_usage as is_usage
 from .resize import resize
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ MOST_PIXELS = 2**26  # in an image that is read; as float32, in color, 0.8 GB
 OF_ANY_FILE = 36 * 10**6  # pixels, a page of A4 at 600 dpi; more only in a larger file
 PIXELS_PER_BYTE = 100  # of that file; photographs have 2 to 10
 LARGEST_FILE = 2**30  # bytes; as many pixels as Pillow opens, at 16 bits, take 0.7 * 10**9
+MOST_CHANNELS = 4096  # that gray is repeated for
 READ = 32  # bytes, which tell the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 CONVERTED = ("CMYK", "YCbCr", "HSV")  # by Pillow
@@ -122,6 +125,7 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
     """
     from PIL import ImageOps
 
+    channels = integer("channels", channels, 1, MOST_CHANNELS)
     with open_image(path) as image:
         inverted = _white_is_0(image)
         ImageOps.exif_transpose(image, in_place=True)
@@ -169,6 +173,7 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
     Returns:
         float32 of shape (N, C, H, W).
     """
+    images = check_floats("images", images)
     if usage is None:
         return images
     check_usage(usage, images.shape[1])
@@ -188,6 +193,7 @@ def check_side(image_size: int) -> None:
 
 def check_usage(usage: Usage, channels: int) -> None:
     """Raise ``ConfigError`` if the usage is for another number of channels."""
+    is_usage(usage)
     for name in ("mean", "std"):
         values = getattr(usage, name)
         if values is not None and len(values) != channels:
@@ -210,12 +216,15 @@ class Preparation:
 
     def __post_init__(self) -> None:
         check_side(self.image_size)
-        integer("in_channels", self.channels, 1)
+        object.__setattr__(self, "image_size", int(self.image_size))
+        channels = integer("in_channels", self.channels, 1, MOST_CHANNELS)
+        object.__setattr__(self, "channels", channels)
         if self.usage is not None:
             check_usage(self.usage, self.channels)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 of shape (N, 1 or 3, H, W), from 0 to 1 -> float32 of shape (N, C, S, S)."""
+        images = check_floats("images", images, "(N, 1 or 3, H, W)")
         fewer = to_channels(images, min(images.shape[1], self.channels))  # resized before repeated
         resized = resize(fewer, self.image_size, self.image_size)
         return normalise(to_channels(resized, self.channels), self.usage)
@@ -224,6 +233,12 @@ class Preparation:
     def black(self) -> NDArray[np.float32]:
         """The value of a black pixel after the preparation, of shape (C,)."""
         return normalise(np.zeros((1, self.channels, 1, 1), np.float32), self.usage).ravel()
+
+
+def check_preparation(prepare: object) -> Preparation:
+    """The preparation itself. Raises ``ConfigError`` for anything else."""
+    expected = "a Preparation, such as Preparation(image_size=96, channels=3)"
+    return instance("prepare", prepare, Preparation, expected)
 
 
 def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -242,16 +257,17 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
     """Open an image with Pillow, reading no more than its header. Raises as ``read_image``."""
     from PIL import Image, features
 
-    if broken := broken_link(Path(path)):
+    path = as_path(path)
+    if broken := broken_link(path):
         raise ImageFileError(path, broken, advice=MEND)
     if kind := what_is(path):  # a pipe would wait, a device never end
         raise ImageFileError(path, kind, advice="take it away")
-    size = Path(path).stat().st_size
+    size = path.stat().st_size
     if size > LARGEST_FILE:  # Pillow reads some formats whole
         expected = f"at most {LARGEST_FILE:,} bytes"
         raise ImageFileError(path, f"{size:,}", expected, "make it smaller")
     # Pillow warns of what it passes over, and of images up to twice the limit
-    with warnings.catch_warnings(action="ignore"), Path(path).open("rb") as file:
+    with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
         start = file.read(READ)
         file.seek(0)
         plugin = _first(STARTS, start)

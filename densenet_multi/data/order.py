@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import LARGEST_COUNT, check_seed, integer
+
+LARGEST_EPOCH = 2**32 - 1  # one word of the entropy
+
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Shuffle 0 … n-1 by sorting n random 64-bit numbers.
@@ -13,17 +17,17 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     never change, and promises nothing for the methods of ``Generator`` built on them
     (https://numpy.org/neps/nep-0019-rng-policy.html). A stable sort decides ties by position.
 
-    Raises ``ValueError`` where an argument is outside its range.
+    Raises ``ConfigError`` where an argument is outside its range.
 
     Arguments:
         n: the number of examples.
-        seed: of the run, from 0 to 2**32 - 1.
+        seed: of the run, from 0 to 2**64 - 1.
         epoch: counted from 0, up to 2**32 - 1.
 
     Returns:
         int64 of shape (n,), each index once.
     """
-    if not (0 <= seed < 2**32 and 0 <= epoch < 2**32):  # each is one word of the entropy
-        raise ValueError(f"seed, epoch: expected 0 to 2**32 - 1, found {seed} and {epoch}")
+    n, seed = integer("n", n, 0, LARGEST_COUNT), check_seed(seed)
+    epoch = integer("epoch", epoch, 0, LARGEST_EPOCH)
     bits = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(n)
     return np.argsort(bits, kind="stable").astype(np.int64, copy=False)

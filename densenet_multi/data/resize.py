@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import LARGEST_SIDE, integer
+from .._inputs import ImageError, as_array
+
 
 def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
     """Resize images by bilinear interpolation, ``rows @ image @ columns.T`` for each of them.
@@ -15,28 +18,29 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
     get the edge's value; nothing is smoothed before shrinking. Elsewhere this is called half-pixel
     centers, ``align_corners=False``, ``antialias=False``.
 
-    Raises ``ValueError`` where the images are integers (rounding to 1/255 would cost three decimal
-    places), have another number of dimensions or no pixels, or a size is below 1.
+    Raises ``ImageError`` where the images are integers (rounding to 1/255 would cost three decimal
+    places), have another number of dimensions or no pixels; ``ConfigError`` for another size.
 
     Arguments:
         images: floating point and finite, of shape (N, H, W) or (N, C, H, W); computed in float32.
-        height: of the result, in pixels, at least 1.
-        width: of the result, in pixels, at least 1.
+        height: of the result, in pixels, from 1 to 16,384.
+        width: of the result, in pixels, from 1 to 16,384.
 
     Returns:
         float32 of shape (N, height, width) or (N, C, height, width).
     """
+    images = as_array("images", images)
     if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
+        raise ImageError(
             f"resize: expected floating point images, found {images.dtype}: "
             "convert first, for instance with images.astype('float32') / 255"
         )
     if images.ndim not in (3, 4) or 0 in images.shape[-2:]:
-        raise ValueError(
+        raise ImageError(
             f"resize: expected images of shape (N, H, W) or (N, C, H, W), found {images.shape}"
         )
-    if height < 1 or width < 1:
-        raise ValueError(f"resize: expected a size of at least 1 x 1, found {height} x {width}")
+    height = integer("height", height, 1, LARGEST_SIDE)
+    width = integer("width", width, 1, LARGEST_SIDE)
     rows = _interpolation(images.shape[-2], height)
     columns = _interpolation(images.shape[-1], width)
     # most pixels of a large photograph are never used

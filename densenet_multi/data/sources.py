@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import ConfigError, bad, check_names
-from .._files import resolved
+from .._checks import ConfigError, bad, check_names, check_seed, integer, text
+from .._files import as_path, resolved
 from ..checkpoint import Usage
 from . import cifar10, fashion_mnist
 from .digest import digest
@@ -129,6 +129,7 @@ def load_data(
         The data set, as the network reads it.
     """
     kind, path = find(name)
+    seed = check_seed(seed)
     prepare = preparation(name, data_dir, image_size, in_channels, usage)
     if kind == "folder":
         folder = find_folder(path)
@@ -159,6 +160,7 @@ def find(name: str) -> tuple[str, str]:
 
     Raises ``ConfigError`` where there are no such data.
     """
+    as_path(text("data", name), "data")
     kind, colon, path = name.partition(":")
     if kind in NAMES:
         if bool(colon and path) != NAMES[kind].endswith(":PATH") or (colon and not path):
@@ -198,6 +200,10 @@ def preparation(
 ) -> Preparation:
     """How images of these data are prepared. Raises as ``load_data``."""
     kind, _ = find(name)
+    if in_channels is not None:
+        in_channels = integer("in_channels", in_channels, 1)
+    if data_dir is not None:
+        as_path(data_dir, "data_dir")
     if data_dir is not None and kind != "fashion-mnist":
         raise bad("data_dir", str(data_dir), f"none for {NAMES[kind]!r}: only fashion-mnist has it")
     in_color = kind in ("folder", "cifar10")

@@ -13,8 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from .._checks import ConfigError, check_names, integer, listed
-from ..checkpoint import Checkpoint
+from .._checks import ConfigError, check_names, integer, listed, text
+from .._files import as_path
+from ..checkpoint import Checkpoint, check_checkpoint
 from ..manifest import tensors
 from ..variants import VARIANTS
 from ..weights import WeightsError, check_weights, init_weights
@@ -110,11 +111,14 @@ def read(
         prefix: that of the network's tensor names, in a file with several networks.
         overrides: fields of ``DenseNetConfig`` that no tensor shows (``bn_eps``, ``drop_rate``).
     """
-    given, path = Path(path), file_in(Path(path))
-    if file_format:
+    given = as_path(path)
+    path = file_in(given)
+    if prefix is not None:
+        text("prefix", prefix)
+    if file_format is not None:
         check_names("format", [file_format], FORMATS)
         refuse_others(path)
-    name = file_format or guess(path)
+    name = guess(path) if file_format is None else file_format
     told = Told(file_format=file_format is not None, variant=variant, prefix=prefix)
     try:
         checkpoint = module(name).read(path, told)
@@ -122,10 +126,10 @@ def read(
         raise _naming(path, error, but=_another(path, file_format)) from None
     if path != given:
         checkpoint = as_configured(checkpoint, given, path)
-    if not variant and not overrides:
+    if variant is None and not overrides:
         return checkpoint
     config = checkpoint.spec.config
-    if variant:
+    if variant is not None:
         check_names("variant", [variant], VARIANTS)
         kept = {name: getattr(config, name) for name in UNSHOWN}
         config = replace(VARIANTS[variant], **kept)
@@ -151,10 +155,9 @@ def write(
     Returns what the file cannot say, or says differently: sentences for the user. The file is
     complete or absent. Raises as ``read``.
     """
-    path = Path(path)
-    name = file_format or guess_from_name(path)
-    check_names("format", [name], FORMATS)
-    return module(name).write(path, checkpoint)
+    path = as_path(path)
+    name = guess_from_name(path) if file_format is None else file_format
+    return module(name).write(path, check_checkpoint(checkpoint))
 
 
 def guess(path: Path, argument: str = "file_format") -> str:
@@ -162,7 +165,7 @@ def guess(path: Path, argument: str = "file_format") -> str:
 
     ``argument`` is the caller's argument that overrides this, for the error.
     """
-    path = file_in(path)
+    path = file_in(as_path(path))
     refuse_others(path)
     head = b""
     if not path.is_dir():
@@ -190,6 +193,7 @@ def guess_from_name(path: Path, argument: str = "file_format") -> str:
         ".params": "gluon",
         ".msgpack": "linen",
     }
+    path = as_path(path)
     for ending, name in endings.items():
         if path.name.endswith(ending):
             return name
@@ -211,6 +215,7 @@ def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Che
         num_classes: of the new classifier; 0: none.
         seed: of the new classifier, which is drawn as ``init_weights`` does.
     """
+    check_checkpoint(checkpoint)
     num_classes = integer("num_classes", num_classes, 0)
     spec = replace(checkpoint.spec.config, num_classes=num_classes).resolve()
     head = {n: a for n, a in init_weights(spec, seed).items() if n.startswith("classifier.")}
@@ -228,7 +233,8 @@ def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Che
 
 
 def module(name: str) -> Format:
-    """The module of a format, by its name in ``FORMATS``."""
+    """The module of a format, by its name in ``FORMATS``. Raises ``ConfigError``."""
+    check_names("format", [name], FORMATS)
     return cast("Format", import_module(f".{FORMATS[name][0]}", __name__))
 
 

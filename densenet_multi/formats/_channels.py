@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import integer
-from ..checkpoint import Checkpoint, Usage
+from ..checkpoint import Checkpoint, Usage, check_checkpoint
 from ..data.images import LUMINANCE
 from ..spec import DenseNetSpec
 from ..weights import Weights, check_weights
@@ -17,6 +17,7 @@ from ..weights import Weights, check_weights
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 STEM = "features.conv0"
+MOST = 4096  # channels: hyperspectral images have some hundreds
 
 
 def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
@@ -38,7 +39,8 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
         checkpoint: the network.
         in_channels: of the images that it will read.
     """
-    in_channels = integer("in_channels", in_channels, 1)
+    check_checkpoint(checkpoint)
+    in_channels = integer("in_channels", in_channels, 1, MOST)
     before = checkpoint.spec.config.in_channels
     if in_channels == before:
         return checkpoint

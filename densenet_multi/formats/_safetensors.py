@@ -133,8 +133,12 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def to_float(array: Any) -> Any:
-    """Convert float16 and bfloat16 to float32, which holds both exactly; return others as is."""
-    array = np.asarray(array)
+    """Convert float16 and bfloat16 to float32, which holds both exactly; return others as is,
+    also what is no array."""
+    try:
+        array = np.asarray(array)
+    except Exception:  # noqa: BLE001  # NumPy asks the object, which may raise anything
+        return array
     narrow = array.dtype == np.float16 or array.dtype.name == "bfloat16"
     return array.astype(np.float32) if narrow else array
 

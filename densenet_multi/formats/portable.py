@@ -18,9 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from .._checks import ConfigError, bad, check_names
-from ..checkpoint import Checkpoint, Usage
-from ..spec import DenseNetConfig, DenseNetSpec
-from ..weights import Weights, WeightsError, check_depth, check_weights, widest
+from .._files import as_path
+from ..checkpoint import Checkpoint, Usage, check_usage
+from ..spec import DenseNetConfig, DenseNetSpec, check_spec
+from ..weights import (
+    Weights,
+    WeightsError,
+    check_depth,
+    check_mapping,
+    check_weights,
+    widest,
+)
 from ._other_files import other_weights, refuse_others
 from ._safetensors import (
     PORTABLE_ENTRY,
@@ -76,12 +84,13 @@ def save_weights(
         weights: {canonical name: array}; float16 becomes float32, which holds it exactly.
         usage: how to use them.
     """
-    ending = Path(path).suffix.lower()
+    path = as_path(path)
+    ending = path.suffix.lower()
     if ending in OTHER_ENDINGS:
         raise ConfigError(
             f"{path}: expected a name for a portable file, such as NEW.safetensors, found one that "
             f"ends in {ending}; for another project's format: "
-            f"formats.write({_other_name(Path(path))!r}, Checkpoint(spec, weights))"
+            f"formats.write({_other_name(path)!r}, Checkpoint(spec, weights))"
         )
     _save(path, spec, weights, usage)
 
@@ -99,12 +108,11 @@ def _save(
     weights: Mapping[str, npt.NDArray[np.generic]],
     usage: Usage | None,
 ) -> None:
-    if spec != spec.config.resolve():
+    if check_spec(spec) != spec.config.resolve():
         expected = "expected a spec as its config resolves to, found a changed one"
         raise WeightsError(f"{path}: {expected}")
-    usage = (usage or Usage()).fits(spec)
-    if not isinstance(weights, Mapping):
-        raise WeightsError(f"weights: expected {{name: array}}, found {type(weights).__name__}")
+    usage = (Usage() if usage is None else check_usage(usage)).fits(spec)
+    check_mapping(weights)
     arrays = {name: to_float(array) for name, array in weights.items()}
     checked = check_weights(spec, arrays, widest(arrays))
     header = {**json.loads(spec.to_json()), "usage": asdict(usage)}
@@ -123,7 +131,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a portable file: spec, weights and usage. Raises as ``load_weights``."""
-    path = Path(path)
+    path = as_path(path)
     refuse_others(path, "a safetensors file")
     other = f"for another project's checkpoint: convert({str(path)!r}, 'NEW.safetensors')"
     if found := other_weights(path):

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._checks import ConfigError, listed
-from .._files import quoted, read_file, what_is
+from .._checks import ConfigError, items, listed
+from .._files import as_path, quoted, read_file, what_is
 from ..checkpoint import PIXELS, Checkpoint, names_in_order
 from ..manifest import min_image_size
 
@@ -100,10 +100,15 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
         outputs: of the network.
     """
     if not isinstance(given, str | os.PathLike):
-        names: list[Any] = list(given)
+        allowed = "a list of names in the order of the outputs"
+        names: list[Any] = list(items("class_names", given, allowed))
     elif isinstance(given, str) and not given.strip():
         raise ConfigError(f"class_names: {EXPECTED}; found an empty text")
-    elif Path(given).is_file() or not isinstance(given, str) or _is_path(given, outputs):
+    elif (
+        as_path(given, "class_names").is_file()
+        or not isinstance(given, str)
+        or _is_path(given, outputs)
+    ):
         names = _names_in(Path(given))
     else:
         names = [name.strip() for name in given.split(",")]

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import formats
-from .._checks import check_names
-from .._files import is_special, put_in_place, resolved
+from .._checks import check_names, truth
+from .._files import as_path, is_special, put_in_place, resolved
+from .._inputs import check_images
 from ..backends import load_backend
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, check_checkpoint
 from ..comparison.deviation import TOLERANCES, deviation
 from ..data import Preparation, load_sample, to_input
 from ..formats.recognize import variant_name
@@ -88,12 +89,10 @@ def convert(
         ``max_deviation``, ``image_size``, ``source_model``, ``destination_model`` and ``verified``:
         whether the model of the file that is not portable is another project's or the user's own.
     """
-    source, destination = Path(source), Path(destination)
-    source_format = source_format or formats.guess(source, "source_format")
-    destination_format = destination_format or formats.guess_from_name(
-        destination, "destination_format"
-    )
-    _check_is_free(destination, destination_format)
+    truth("verify", verify)
+    as_path(destination, "destination")  # before the source is read
+    source, source_format = _source(source, source_format)
+    destination, destination_format = _destination(destination, destination_format)
     original = with_stated_pixels(
         formats.read(source, source_format, variant=variant, prefix=prefix),
         mean=mean,
@@ -168,6 +167,23 @@ def _absent(*names: str) -> str:
     return "".join(f"; {name}, which has such networks, is not installed" for name in absent)
 
 
+def _source(given: str | os.PathLike[str], file_format: str | None) -> tuple[Path, str]:
+    """The file to read, and its format, by default the one that its content shows."""
+    path = as_path(given, "source")
+    if file_format is None:
+        file_format = formats.guess(path, "source_format")
+    return path, file_format
+
+
+def _destination(given: str | os.PathLike[str], file_format: str | None) -> tuple[Path, str]:
+    """The file to write, which is free, and its format, by default the one of its name."""
+    path = as_path(given, "destination")
+    if file_format is None:
+        file_format = formats.guess_from_name(path, "destination_format")
+    _check_is_free(path, file_format)
+    return path, file_format
+
+
 def _check_is_free(destination: Path, file_format: str) -> None:
     check_names("format", [file_format], formats.FORMATS)
     becomes_folder = file_format == "nnx" and not destination.name.endswith(".safetensors")
@@ -218,6 +234,8 @@ def logits(
     model in that framework, with the reason if one is known; else the NumPy reference.
     """
     module = formats.module(file_format)
+    path, spec = as_path(path), check_checkpoint(checkpoint).spec
+    check_images(spec, images)
     why = ""
     if module.BACKEND is not None:
         with suppress(ImportError):
@@ -253,8 +271,8 @@ def inspect(
     path: str | os.PathLike[str], file_format: str | None = None, *, prefix: str | None = None
 ) -> dict[str, Any]:
     """Describe a file of weights in plain values. Raises as ``formats.read``."""
-    path = Path(path)
-    name = file_format or formats.guess(path)
+    path = as_path(path)
+    name = formats.guess(path) if file_format is None else file_format
     checkpoint = formats.read(path, name, prefix=prefix)
     counts = count_parameters(checkpoint.spec)
     return {

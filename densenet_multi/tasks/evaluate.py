@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import COUNTED, ConfigError, check_names, integer, listed
-from ..backends import backend_names, framework_versions
+from .._checks import COUNTED, ConfigError, check_names, function, integer, listed, text, truth
+from .._files import as_path
+from ..backends import backend_names, check_device, framework_versions
 from ..checkpoint import Checkpoint
 from ..data import Examples, load_held_out
 from ..reference import cross_entropy
@@ -77,9 +78,13 @@ def evaluate(
     each other, as each has a sigmoid; ``WeightsError`` where its logits are not finite; and as
     ``load_checkpoint``, ``load_held_out``, ``load_backend``.
     """
-    path = Path(path)
+    path = as_path(path)
     batch_size = integer("batch_size", batch_size, 1)
-    integer("recalibrate", recalibrate, 0)
+    recalibrate = integer("recalibrate", recalibrate, 0)
+    check_device(device)
+    truth("bfloat16", bfloat16)
+    function("say", say)
+    text("data", data)
     if backend_name is not None:
         check_names("backend", [backend_name], backend_names())
     checkpoint, size = load_classifier(path, image_size, data)

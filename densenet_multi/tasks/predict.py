@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, check_names, integer
+from .._checks import ConfigError, check_names, function, integer, items
+from .._files import as_path
 from .._progress import progress
-from ..backends import Backend, backend_names, hide_gpus, load_backend, place
+from ..backends import Backend, backend_names, check_device, hide_gpus, load_backend, place
 from ..checkpoint import Checkpoint
 from ..data import Examples, ImageFiles, Preparation
 from ..data.images import open_image
@@ -30,7 +32,7 @@ TOP = 5  # classes, where one of them is right
 
 def predict(
     path: str | Path,
-    images: Sequence[str | Path],
+    images: Sequence[str | Path] | str | Path,
     *,
     backend_name: str | None = None,
     top: int | None = None,
@@ -43,7 +45,8 @@ def predict(
 
     Arguments:
         path: the portable file.
-        images: files of any kind that ``data.read_image`` reads; each is stretched to a square.
+        images: files of any kind that ``data.read_image`` reads, or one; each is stretched to a
+            square.
         backend_name: which backend predicts; None is the one that trained the network, or else the
             first that is installed.
         top: how many classes, or all if there are fewer; None is all where each class has a
@@ -60,7 +63,13 @@ def predict(
 
     Raises ``DataError`` (which names the image), and as ``evaluate.evaluate``.
     """
-    path, paths = Path(path), tuple(Path(image) for image in images)
+    path = as_path(path)
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    given = items("images", images, "a list of files, or one")
+    paths = tuple(as_path(image, "images") for image in given)
+    check_device(device)
+    function("say", say)
     top = None if top is None else integer("top", top, 1)
     batch_size = integer("batch_size", batch_size, 1)
     if backend_name is not None:
@@ -190,7 +199,7 @@ def build_model(
     checkpoint: Checkpoint, backend_name: str, device: str | None
 ) -> tuple[Backend, Any]:
     """The backend, and its model with the checkpoint's weights, in their dtype, on the device."""
-    if device == "cpu":
+    if check_device(device) == "cpu":
         hide_gpus()
     backend = load_backend(backend_name)
     model = backend.build(checkpoint.spec, dtype=widest(checkpoint.weights))

@@ -6,6 +6,7 @@ import json
 import platform
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,8 +15,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._checks import ConfigError, listed
-from ..backends import Backend, framework_versions, hide_gpus, load_backend, place
+from .._checks import ConfigError, bad, check_seconds, function, instance, listed, text, truth
+from .._files import as_path
+from ..backends import (
+    Backend,
+    check_device,
+    check_memory_efficient,
+    framework_versions,
+    hide_gpus,
+    load_backend,
+    place,
+)
 from ..checkpoint import Checkpoint
 from ..data.sources import DataSet, load_data
 from ..formats import with_classes
@@ -26,7 +36,7 @@ from ..training.began import Began
 from ..training.fields import COUNT, NUMBER, ORDINAL, TEXT, FieldError, check, or_null
 from ..training.history import EPOCH, History
 from ..training.recipe import RECIPES, Recipe
-from ..training.run import Callback, TrainingError
+from ..training.run import Callback, TrainingError, check_callbacks
 from ..training.run_folder import (
     BEST,
     CONFIG,
@@ -92,6 +102,14 @@ class Options:
     recipe: Recipe = RECIPES["chapter"]
     recipe_name: str = "chapter"
 
+    def __post_init__(self) -> None:
+        for name in ("backend_name", "data", "recipe_name"):
+            text(name, getattr(self, name))
+        for name in ("data_dir", "weights"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, str(as_path(getattr(self, name), name)))
+        instance("recipe", self.recipe, Recipe, "a Recipe, such as RECIPES['chapter']")
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         values = asdict(self)
@@ -120,7 +138,7 @@ class Options:
 def train(
     options: Options,
     *,
-    output: Path | None = None,
+    output: str | Path | None = None,
     resume: bool = False,
     callbacks: tuple[Callback, ...] = (),
     save_every: float = SAVE_EVERY,
@@ -144,13 +162,22 @@ def train(
     that began with another recipe, other weights or other data;
     ``TrainingError`` where training diverges; and as ``load_data``, ``load_backend`` and
     ``load_checkpoint``. On Ctrl-C (and SIGTERM) a run with a folder saves after the current step,
-    and raises ``KeyboardInterrupt`` (``SystemExit``).
+    and raises ``KeyboardInterrupt`` (``SystemExit``); outside Python's main thread, which alone
+    receives signals, it is saved as ``save_every`` says.
     """
-    if device == "cpu":
+    instance("options", options, Options, "Options, such as Options(backend_name='torch')")
+    callbacks = check_callbacks(callbacks)
+    check_seconds("save_every", save_every)
+    check_memory_efficient(memory_efficient)
+    function("say", say)
+    if truth("resume", resume) and output is None:
+        raise bad("resume", resume, "False without output=, the folder of the run")
+    if check_device(device) == "cpu":
         hide_gpus()
     how: dict[str, Any] = {"device": device, "memory_efficient": memory_efficient}
     if output is None:
         return _train(options, None, callbacks, say, **how)
+    output = as_path(output, "output")
     with claimed(output):
         found = _run_in(output, resume=resume)
         if REPORT in found:
@@ -393,7 +420,9 @@ def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], Non
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before: dict[int, Any] = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
+    in_main = threading.current_thread() is threading.main_thread()  # the others have no signals
+    numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+    before: dict[int, Any] = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield all_is_saved
     except Stopped:

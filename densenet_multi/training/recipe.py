@@ -40,9 +40,11 @@ from .._checks import (
     bad,
     ceiling_of_decimal,
     check_names,
+    check_seed,
     integer,
     number,
     refuse_unknown_fields,
+    shown,
     truth,
 )
 
@@ -55,7 +57,6 @@ RANGES = {  # the least and the most of each count
     "epochs": (1, 100_000),
     "batch_size": (2, 2**20),
     "shift": (0, LARGEST_SIDE),
-    "seed": (0, 2**32 - 1),
 }
 MOST_STEPS = 10**7  # in all; each has a learning rate
 MOST_MILESTONES = 1_000
@@ -124,6 +125,7 @@ class Recipe:
         }
         for name, (least, most) in RANGES.items():
             checked[name] = integer(name, getattr(self, name), least, most)
+        checked["seed"] = check_seed(self.seed)
         for name in ("nesterov", "flip", "bfloat16", "train_features"):
             checked[name] = truth(name, getattr(self, name))
         checked["milestones"] = _increasing_fractions(self.milestones)
@@ -160,6 +162,7 @@ class Recipe:
 
         Raises ``ConfigError`` for more than 10**7 steps.
         """
+        steps = integer("steps", steps, 0)
         if steps > MOST_STEPS:
             raise ConfigError(
                 f"epochs: expected at most {MOST_STEPS:,} steps in all, found {steps:,}; choose "
@@ -188,8 +191,9 @@ class Recipe:
         """The recipe that ``to_json`` wrote. Raises ``ConfigError``."""
         try:
             given = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f"recipe: expected JSON, found {text[:40]!r} ({error})") from None
+        except (ValueError, TypeError, RecursionError) as error:
+            found = f"found {shown(text)[:40]} ({error})"
+            raise ConfigError(f"recipe: expected JSON, {found}") from None
         if not isinstance(given, dict):
             raise bad("recipe", given, "a JSON object with the fields of Recipe")
         return cls(**given)

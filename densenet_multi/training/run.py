@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, cast
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, bad, check_bfloat16
+from .._checks import ConfigError, bad, check_bfloat16, function, instance, items
 from .._inputs import ImageError, check_image_shape, check_images, check_labels, check_trainable
 from .._progress import progress
 from ..data import Arrays, Examples, epoch_order
@@ -31,7 +31,7 @@ from ..spec import DenseNetSpec
 from ..weights import Weights
 from .history import Epoch, History, Step
 from .recipe import Recipe
-from .state import TrainingState
+from .state import TrainingState, check_velocity
 
 Array = npt.NDArray[np.floating[Any]]
 Batch = tuple[Array, Array]
@@ -43,6 +43,12 @@ P = ParamSpec("P")
 
 class TrainingError(ValueError):
     """The run cannot continue; the message states the step and what to change."""
+
+
+def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """The callbacks as a tuple. Raises ``ConfigError`` unless each is a function."""
+    found = items("callbacks", callbacks, "a list of functions")
+    return tuple(function(f"callbacks[{i}]", each) for i, each in enumerate(found))
 
 
 def check_finite(step: int, weights: Weights, velocity: Weights) -> None:
@@ -101,10 +107,9 @@ class Run:
         checkpoint: Keep | None = None,
         resume: TrainingState | None = None,
     ) -> None:
-        if not isinstance(recipe, Recipe):
-            raise ConfigError(
-                f"recipe: expected a Recipe, such as Recipe(epochs=3), found {recipe!r}"
-            )
+        instance("recipe", recipe, Recipe, "a Recipe, such as Recipe(epochs=3)")
+        self._callbacks = check_callbacks(callbacks)
+        self._checkpoint = None if checkpoint is None else function("checkpoint", checkpoint)
         spec, dtype = model.spec, model.dtype
         check_trainable(spec)
         self.recipe = recipe.rounded()
@@ -113,7 +118,6 @@ class Run:
         self._data = self._checked("data", data)
         self._validation = None if validation is None else self._checked("validation", validation)
         self._check_recipe(recipe)
-        self._callbacks, self._checkpoint = list(callbacks), checkpoint
         count, size = len(self._data), recipe.batch_size
         if size > count:
             raise ConfigError(f"batch_size: expected at most the {count} examples, found {size}")
@@ -263,6 +267,8 @@ class Run:
         self.history.mean = {n: mean[n] + (weights[n] - mean[n]) / count for n in weights}
 
     def _resume_from(self, resume: TrainingState) -> None:
+        expected_state = "a TrainingState, such as load_state(PATH)[1]"
+        instance("resume", resume, TrainingState, expected_state)
         epochs, unfinished = len(resume.epochs), len(resume.unfinished)
         expected = epochs * self.steps_per_epoch + unfinished
         if resume.steps != expected or epochs > self.recipe.epochs:
@@ -278,6 +284,7 @@ class Run:
                 f"a velocity for {len(resume.velocity)} tensors",
                 f"the state of this run, which trains {len(self.velocity)} tensors",
             )
+        check_velocity(self._spec, resume.velocity)
         averaged = self._averaged_after(epochs)
         if resume.averaged != averaged or (resume.mean is None) != (averaged == 0):
             raise bad(
@@ -317,11 +324,11 @@ class Run:
     def _checked(self, what: str, data: Data) -> Examples:
         pair = isinstance(data, (tuple, list)) and len(data) == 2
         given: Any = data
-        examples = Arrays(*map(np.asarray, given)) if pair else given
-        if not hasattr(examples, "labels") or not hasattr(examples, "take"):
+        if not pair and not all(hasattr(data, name) for name in ("labels", "take", "__len__")):
             expected = "(images, labels), or an object like data.FashionMNIST"
             raise ConfigError(f"{what}: expected {expected}; found {type(data).__name__}")
         try:
+            examples = Arrays(*given) if pair else given
             if len(examples) == 0:
                 raise ImageError("images: expected at least one, found none")
             check_labels(examples.labels, len(examples), self._spec.config.num_classes)

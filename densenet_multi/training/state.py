@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import bad, check_seconds, integer, items
+from .._files import as_path
 from ..formats._safetensors import TRAINING_STATE_ENTRY, read_safetensors, write_safetensors
 from ..manifest import tensors
 from ..spec import DenseNetConfig, DenseNetSpec
-from ..weights import Weights, WeightsError, check_depth, check_weights
+from ..weights import Weights, WeightsError, check_depth, check_mapping, check_weights
 from .began import BEGAN, Began
 from .fields import AMOUNT, COUNT, OBJECT, parsed
 from .history import EPOCH, STEP, Epoch, Step
@@ -57,6 +59,21 @@ class TrainingState:
     averaged: int = 0
     began: Began | None = None
 
+    def __post_init__(self) -> None:
+        check_mapping(self.weights)
+        check_mapping(self.velocity, "velocity")
+        if self.mean is not None:
+            check_mapping(self.mean, "mean")
+        for name in ("steps", "averaged"):
+            object.__setattr__(self, name, integer(name, getattr(self, name), 0))
+        for name, kind in (("epochs", Epoch), ("unfinished", Step)):
+            allowed = f"a list of {kind.__name__} objects"
+            found = items(name, getattr(self, name), allowed)
+            if not all(isinstance(each, kind) for each in found):
+                raise bad(name, found, allowed)
+            object.__setattr__(self, name, found)
+        check_seconds("seconds", self.seconds)
+
 
 def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
     """Write a run's state as one safetensors file, completely or not at all.
@@ -66,7 +83,7 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
     """
     dtype = state.weights["features.conv0.weight"].dtype.name
     arrays = dict(check_weights(spec, state.weights, dtype))
-    _check_velocity(spec, state.velocity)
+    check_velocity(spec, state.velocity)
     arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
     if state.mean is not None:
         mean = _checked_mean(spec, state.mean, dtype)
@@ -89,7 +106,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
     Raises ``WeightsError`` for anything but the complete state of a training run; ``OSError`` where
     it cannot be read.
     """
-    metadata, arrays = read_safetensors(path)
+    metadata, arrays = read_safetensors(as_path(path))
     if TRAINING_STATE_ENTRY not in metadata:
         raise WeightsError(
             f"{path}: expected the state of a training run, found no position in its metadata; "
@@ -105,7 +122,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
         first = weights.get("features.conv0.weight")  # check_weights says if it is missing
         dtype = "float32" if first is None else first.dtype.name
         checked = check_weights(spec, weights, dtype)
-        _check_velocity(spec, velocity)
+        check_velocity(spec, velocity)
         return spec, TrainingState(
             checked,
             velocity,
@@ -140,11 +157,14 @@ def _checked_mean(spec: DenseNetSpec, mean: Weights, dtype: str) -> Weights:
         raise WeightsError(f"{MEAN}…: {error}") from None
 
 
-def _check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:
+def check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:
+    """Raises ``WeightsError`` where a velocity does not fit the spec, or is not finite."""
     known = tensors(spec)
     for name, array in velocity.items():
         expected = known[name].shape if name in known else None
-        if array.shape != expected or not np.isfinite(array).all():
+        is_floats = getattr(getattr(array, "dtype", None), "kind", "") == "f"
+        if not is_floats or array.shape != expected or not np.isfinite(array).all():
+            found = getattr(array, "shape", type(array).__name__)
             raise WeightsError(
-                f"{VELOCITY}{name}: expected finite values of shape {expected}, found {array.shape}"
+                f"{VELOCITY}{name}: expected finite values of shape {expected}, found {found}"
             )

@@ -313,7 +313,9 @@ def test_resize_refuses_other_shapes(shape):
 
 @pytest.mark.parametrize("size", [(0, 4), (4, 0), (-1, 4)])
 def test_resize_refuses_sizes_below_one(size):
-    with pytest.raises(ValueError, match="at least 1 x 1, found {} x {}".format(*size)):
+    with pytest.raises(
+        ValueError, match=r"^(height|width): expected an integer of at least 1; found (0|-1)$"
+    ):
         resize(np.zeros((1, 2, 2)), *size)
 
 
@@ -366,7 +368,7 @@ def test_there_are_ten_classes():
 
 @pytest.mark.parametrize("load", [load_sample, lambda split: load_directory(".", split)])
 def test_an_unknown_split_is_refused_with_the_allowed_values(load):
-    with pytest.raises(ValueError, match="expected one of 'train', 'test', found 'valid'"):
+    with pytest.raises(ValueError, match="expected 'train' or 'test'; found 'valid'"):
         load("valid")
 
 
@@ -509,9 +511,10 @@ def test_the_order_holds_each_example_once(n, seed, epoch):
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
 
 
-@pytest.mark.parametrize(
-    "arguments", [(-1, 0, 0), (1, -1, 0), (1, 0, -1), (1, 2**32, 0), (1, 0, 2**32)]
-)
+@pytest.mark.parametrize("arguments", [(-1, 0, 0), (1, -1, 0), (1, 0, -1), (1, 0, 2**32)])
 def test_the_order_of_numbers_out_of_range_is_refused(arguments):
-    with pytest.raises(ValueError, match=r"negative|0 to 2\*\*32 - 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"^(n|seed|epoch): expected an integer of at (least 0|most 4,294,967,295)",
+    ):
         epoch_order(*arguments)

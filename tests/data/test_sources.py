@@ -563,7 +563,7 @@ def test_other_files_than_cifar10s_are_refused_by_name(cifar, name, spoil, messa
 
 def test_the_real_files_hold_ten_thousand_records():
     assert cifar10.RECORDS * cifar10.RECORD == 30_730_000
-    with pytest.raises(ValueError, match="expected one of 'train', 'test', found 'valid'"):
+    with pytest.raises(ValueError, match="expected 'train' or 'test'; found 'valid'"):
         cifar10.load_cifar10(".", "valid")
 
 
@@ -699,8 +699,8 @@ def test_what_comes_in_is_filled_by_channel():
         ({"shift": -1}, "shift: expected an integer of at least 0"),
         ({"shift": 5}, "shift: expected fewer pixels than an image of 6 x 5"),
         ({"fill": (1, 2, 3)}, "fill: expected a number, or 2"),
-        ({"seed": -1}, r"seed, epoch: expected 0 to 2\*\*32 - 1"),
-        ({"epoch": 2**32}, r"seed, epoch: expected 0 to 2\*\*32 - 1"),
+        ({"seed": -1}, "seed: expected an integer of at least 0"),
+        ({"epoch": 2**32}, "epoch: expected an integer of at most 4,294,967,295"),
     ],
 )
 def test_augmentation_refuses_what_it_cannot_do(changes, message):

@@ -391,7 +391,7 @@ def test_dropout_is_refused_in_training_and_ignored_in_evaluation():
 
 def test_an_unknown_variance_is_refused_with_the_two_known():
     spec = small("plain")
-    with pytest.raises(ValueError, match="expected 'biased' or 'unbiased', found 'population'"):
+    with pytest.raises(ValueError, match="expected 'biased' or 'unbiased'; found 'population'"):
         reference.forward(spec, random_weights(spec), images(spec, 8), variance="population")
 
 

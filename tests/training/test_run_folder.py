@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -421,6 +422,39 @@ def test_a_folder_of_something_else_is_not_resumed(tmp_path):
     with pytest.raises(RunError, match=r"one with thesis\.tex; for a new run, omit resume=True"):
         train(options_from({"backend_name": "b"}, None), output=tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_outside_the_main_thread_a_run_is_recorded_without_signals(tmp_path):
+    recorder = Recorder(tmp_path, SPEC, dm.Usage())
+
+    def run():
+        with saving_on_signals(recorder, print):
+            return "ran"
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(run).result() == "ran"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"options": {}}, r"^options: expected Options.*; found dict"),
+        ({"resume": {}}, "^resume: expected True or False; found {}"),
+        ({"resume": True, "output": None}, "^resume: expected False without output="),
+        ({"output": b"run"}, "^output: expected a path"),
+        ({"callbacks": [None]}, r"^callbacks\[0\]: expected a function; found None"),
+        ({"save_every": "60"}, "^save_every: expected a number of seconds"),
+        ({"device": "tpu"}, "^device: expected 'cpu' or 'gpu'; found 'tpu'"),
+        ({"memory_efficient": "all"}, "^memory_efficient: expected False, 'some' or 'max'"),
+        ({"say": "yes"}, "^say: expected a function"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_of_train_is_named_before_a_folder_is_made(tmp_path, wrong, message):
+    given = {"options": Options(backend_name="b"), "output": tmp_path / "run", **wrong}
+    with pytest.raises(dm.ConfigError, match=message):
+        train(**given)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("resume", [False, True])

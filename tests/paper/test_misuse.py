@@ -1,0 +1,194 @@
+"""An argument of the wrong type is named by whatever function gets it, in an error of this package.
+
+What Python, NumPy, Pillow or a framework would say of it names neither the argument nor the way
+out.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import densenet_multi as dm
+from cases import images, labels, small
+from densenet_multi import data, formats, reference
+from densenet_multi.data.held_out import load_held_out
+from densenet_multi.spec import PoolSpec
+from densenet_multi.tasks.convert import convert, logits
+from densenet_multi.tasks.convert import inspect as inspect_file
+from densenet_multi.tasks.evaluate import evaluate
+from densenet_multi.tasks.predict import predict
+from densenet_multi.tasks.train import Options, train
+from densenet_multi.training.recipe import Recipe
+from densenet_multi.training.run import Run, Subject
+from densenet_multi.training.state import TrainingState, load_state
+
+SPEC = small("plain", num_classes=2, in_channels=1)
+WEIGHTS = dm.init_weights(SPEC)
+CHECKPOINT = dm.Checkpoint(SPEC, WEIGHTS)
+PREPARE = data.Preparation(8, 1)
+IMAGES, LABELS = images(SPEC, 8), labels(SPEC)
+BYTES = np.zeros((2, 28, 28), np.uint8)
+OWN = (
+    *(dm.ConfigError, dm.ImageError, dm.WeightsError, data.DataError, data.IdxError),
+    dm.BackendNotInstalledError,
+)
+
+
+class Hostile:
+    """It cannot be shown, compared, counted or turned into an array."""
+
+    __hash__ = None
+
+    def __repr__(self):
+        raise RuntimeError
+
+    __eq__ = __len__ = __array__ = __bool__ = lambda *_: 1 / 0
+
+
+WRONG = {
+    "None": None,
+    "dict": {1: 2},
+    "ragged": [[1], [2, 3]],
+    "text": "a\0b",
+    "bytes": b"x",
+    "nan": float("nan"),
+    "negative": -1.5,
+    "huge": -(10**5000),
+    "complex": 1j,
+    "number of NumPy": np.float32(1.5),
+    "structured": np.zeros(2, [("a", int)]),
+    "objects": np.full((2, 1, 8, 8), None),
+    "a class": int,
+    "a spec": SPEC,
+    "hostile": Hostile(),
+}
+
+CALLS = {  # a function -> its valid arguments; each is replaced by every wrong value in turn
+    dm.DenseNetConfig: {"growth_rate": 4, "block_config": (1,), "stem": "cifar", "bn_eps": 1e-5},
+    dm.DenseNetConfig.from_json: {"text": SPEC.to_json()},
+    dm.get_spec: {"variant": "d2l", "growth_rate": 4},
+    dm.cifar_config: {"depth": 22, "growth_rate": 4, "bottleneck": True},
+    dm.dense_block: {"num_layers": 1, "in_channels": 3, "growth_rate": 2, "name": "denseblock1"},
+    dm.transition: {"in_channels": 4, "out_channels": 2, "pool_kind": "avg", "name": "transition1"},
+    dm.count_parameters: {"spec": SPEC},
+    dm.profile: {"spec": SPEC, "height": 8, "width": 8},
+    dm.init_weights: {"spec": SPEC, "seed": 0, "initialization": "xavier"},
+    dm.check_weights: {"spec": SPEC, "weights": WEIGHTS, "dtype": "float32"},
+    dm.load_backend: {"name": "none of them"},
+    dm.load_checkpoint: {"path": "none.safetensors"},
+    dm.save_weights: {"path": "x.safetensors", "spec": SPEC, "weights": WEIGHTS},
+    dm.Checkpoint: {"spec": SPEC, "weights": WEIGHTS, "usage": dm.Usage(), "notes": ()},
+    dm.Usage().fits: {"spec": SPEC},
+    dm.Usage().stated: {"name": "mean"},
+    dm.Recipe: {"variant": "d2l", "epochs": 1, "flip": True, "milestones": (), "seed": 0},
+    dm.Recipe.from_json: {"text": dm.Recipe().to_json()},
+    dm.Recipe().learning_rates: {"steps": 3},
+    reference.forward: {
+        "spec": SPEC, "weights": WEIGHTS, "images": IMAGES,
+        "training": True, "variance": "biased",
+    },
+    reference.cross_entropy: {"logits": np.zeros((2, 2)), "labels": LABELS},
+    reference.convolve: {
+        "x": IMAGES, "kernel": np.zeros((2, 1, 3, 3)), "stride": 1, "padding": 1
+    },
+    reference.max_pool: {"pool": PoolSpec(2, 2), "x": IMAGES},
+    reference.average_pool: {"pool": PoolSpec(2, 2), "x": IMAGES},
+    data.augment: {
+        "images": IMAGES, "seed": 0, "epoch": 0, "indices": LABELS,
+        "flip": True, "shift": 1, "fill": 0.0,
+    },
+    data.epoch_order: {"n": 5, "seed": 0, "epoch": 0},
+    data.resize: {"images": IMAGES, "height": 4, "width": 4},
+    data.to_input: {"images": BYTES},
+    data.normalise: {"images": IMAGES, "usage": dm.Usage(mean=(0.5,), std=(0.5,))},
+    data.Preparation: {"image_size": 8, "channels": 1},
+    PREPARE.__call__: {"images": IMAGES},
+    data.read_image: {"path": "none.png", "channels": 1},
+    data.read_idx: {"path": "none", "max_bytes": 9},
+    data.write_idx: {"path": "x.idx", "array": BYTES},
+    data.load_sample: {"split": "test"},
+    data.load_directory: {"path": ".", "split": "test"},
+    data.load_cifar10: {"path": ".", "split": "test"},
+    data.load_folder: {"path": ".", "prepare": PREPARE, "seed": 0},
+    data.load_data: {"name": "sample", "image_size": 8, "seed": 0},
+    load_held_out: {"name": "sample", "image_size": 8, "with_train": True},
+    data.Arrays: {"images": IMAGES, "labels": LABELS},
+    data.Arrays(IMAGES, LABELS).take: {"indices": LABELS},
+    data.Pixels: {"pixels": BYTES[:, None], "labels": LABELS, "prepare": PREPARE},
+    data.FashionMNIST: {"pixels": BYTES, "labels": LABELS, "image_size": 8},
+    data.ImageFiles: {"paths": ("x.png",), "labels": LABELS, "prepare": PREPARE},
+    formats.read: {"path": "none"},
+    formats.write: {"path": "x.safetensors", "checkpoint": CHECKPOINT},
+    formats.guess: {"path": "none"},
+    formats.guess_from_name: {"path": "x.pth"},
+    formats.module: {"name": "portable"},
+    formats.with_classes: {"checkpoint": CHECKPOINT, "num_classes": 4, "seed": 0},
+    formats.with_channels: {"checkpoint": CHECKPOINT, "in_channels": 3},
+    logits: {
+        "path": Path("none"), "file_format": "portable", "checkpoint": CHECKPOINT, "images": IMAGES
+    },
+    convert: {"source": "none", "destination": "x.safetensors", "verify": False},
+    inspect_file: {"path": "none"},
+    predict: {"path": "none", "images": ["none.png"], "batch_size": 1, "say": print},
+    evaluate: {"path": "none", "data": "sample", "bfloat16": False, "say": print},
+    Options: {"backend_name": "torch", "data": "sample", "recipe": Recipe()},
+    train: {
+        "options": Options(backend_name="torch"), "resume": False, "callbacks": (),
+        "save_every": 1.0, "say": print, "memory_efficient": False,
+    },
+    load_state: {"path": "none"},
+    TrainingState: {
+        "weights": WEIGHTS, "velocity": {}, "steps": 0, "epochs": (), "unfinished": (),
+        "seconds": 0.0,
+    },
+    Run: {
+        "model": Subject(SPEC, "float32"), "data": (IMAGES, LABELS),
+        "recipe": dm.Recipe(epochs=1, batch_size=2), "callbacks": (),
+    },
+}  # fmt: skip
+
+
+# not wrong for these arguments: of any function, or of one
+RIGHT = {
+    *(("a spec", "spec"), ("a class", "say"), ("number of NumPy", "bn_eps")),
+    *(("number of NumPy", "seconds"), ("number of NumPy", "save_every")),
+    *(("number of NumPy", "fill"), ("negative", "fill"), ("nan", "fill")),
+    *(("dict", "weights", TrainingState), ("dict", "velocity", TrainingState)),
+    *(("dict", "weights", dm.Checkpoint), ("text", "variant", dm.Recipe)),
+    *(("text", "name", dm.dense_block), ("text", "name", dm.transition)),
+    *(("text", "data", Options), ("text", "backend_name", Options)),
+    ("None", "usage"),
+    ("text", "data", evaluate),  # which reads the weights before the data
+}
+CALLED = {  # an argument -> what errors may call it
+    "text": ("configuration", "recipe"),
+    "name": ("backend", "data", "format"),
+    "file_format": ("format",),
+}
+CASES = [(function, name) for function, given in CALLS.items() for name in given if name != "model"]
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), CASES, ids=[f"{function.__qualname__}-{name}" for function, name in CASES]
+)
+def test_an_argument_of_the_wrong_type_is_named(function, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for wrong, value in WRONG.items():
+        if {(wrong, name), (wrong, name, function)} & RIGHT:
+            continue
+        try:
+            function(**{**CALLS[function], name: value})
+        except OWN as error:
+            if not any(word in str(error) for word in (name, *CALLED.get(name, ()))):
+                pytest.fail(f"{name}={wrong}: not named in {error}")
+        else:
+            pytest.fail(f"{name}={wrong}: accepted")
+
+
+def test_a_wrong_value_is_shown_in_a_few_words():
+    with pytest.raises(dm.ConfigError) as caught:
+        dm.DenseNetConfig(growth_rate=list(range(10_000)))
+    assert len(str(caught.value)) < 600
+    with pytest.raises(dm.ConfigError, match="found a value of type Hostile"):
+        dm.DenseNetConfig(growth_rate=Hostile())
