@@ -53,8 +53,9 @@ def looks_like(path: Path, head: bytes) -> bool:
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
     """The weights; their running variances are biased, as Keras' are."""
     notes = [SAME]
-    within = [path / name for name in PRESET] if path.is_dir() else [path]
-    files = [file for file in within if os.path.lexists(file)]
+    files = [path]
+    if path.is_dir():
+        files = [path / name for name in PRESET if os.path.lexists(path / name)]
     if not files:
         raise WeightsError(f"expected a preset's folder, found one without {PRESET[0]}")
     weights: Weights = {}
