@@ -6,7 +6,6 @@ Names of tensors, classes and files are others' text. Whatever is printed for pe
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -76,8 +75,6 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
     def run(*args: Any, **kwargs: Any) -> None:
         # as Ctrl-C does, it ends the processes that were started and removes temporary folders
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-            sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8
         try:
             code = command(*args, **kwargs)
         except KeyboardInterrupt:

@@ -3993,8 +3993,8 @@ MUTANTS = [
     Mutant(
         "misuse: names that are not UTF-8 are printed",
         "commands/output.py",
-        'sys.stdout.reconfigure(errors="surrogateescape")',
-        "pass",
+        "table(_plain_inside(result))",
+        "table(result)",
         "commands/test_commands.py not_utf8",
     ),
 ]
