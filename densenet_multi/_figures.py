@@ -12,29 +12,36 @@ import numpy.typing as npt
 MOST_NAMED = 40  # classes, with names and numbers in a confusion matrix
 
 
-def training_curve(lines: list[dict[str, Any]]) -> bytes:
-    """Training loss and accuracy and test accuracy over the epochs, as in the chapter's figure.
+def training_curve(lines: list[dict[str, Any]], final_accuracy: float | None = None) -> bytes:
+    """Loss above, accuracy below, over the epochs of a run.
 
     Arguments:
-        lines: of ``history.jsonl``; the thin line is the loss of single steps.
+        lines: of ``history.jsonl``.
+        final_accuracy: test accuracy of the final weights, from 0 to 1; drawn as a star.
     """
     steps = [line for line in lines if line["kind"] == "step"]
     epochs = [line for line in lines if line["kind"] == "epoch"]
-    figure, axes = _figure(5, 3.5)
+    figure, (top, bottom) = _figure(5.5, 5, rows=2)
+    x = [line["number"] for line in epochs]
     if epochs:
         in_epochs = [step["number"] / epochs[0]["steps"] for step in steps]
-        axes.plot(in_epochs, [s["loss"] for s in steps], color="C0", alpha=0.3, linewidth=0.8)
-    x = [line["number"] for line in epochs]
-    axes.plot(x, [line["loss"] for line in epochs], "C0.-", label="train loss")
-    axes.plot(x, [line["accuracy"] for line in epochs], "C4.--", label="train accuracy")
-    tested = [line["validation_accuracy"] for line in epochs]
-    if None not in tested:
-        axes.plot(x, tested, "C2.-.", label="test accuracy")
-    axes.set_xlabel("epoch")
-    axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend()
+        named = {"color": "C0", "alpha": 0.3, "linewidth": 0.8, "label": "training, single steps"}
+        top.plot(in_epochs, [step["loss"] for step in steps], **named)
+    for axes, name in (top, "loss"), (bottom, "accuracy"):
+        axes.plot(x, [line[name] for line in epochs], "C0.-", label="training")
+        tested = [line[f"validation_{name}"] for line in epochs]
+        if None not in tested:
+            axes.plot(x, tested, "C1.--", label="test")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    if final_accuracy is not None:
+        text = f"test, final weights: {final_accuracy:.4f}"
+        bottom.plot(x[-1:], [final_accuracy], "C3*", markersize=9, label=text)
+    top.set_ylim(bottom=0)
+    bottom.set_xlabel("epoch")
+    bottom.xaxis.get_major_locator().set_params(integer=True)
+    for axes in top, bottom:
+        axes.legend(fontsize=8)
     return _svg(figure)
 
 
@@ -87,7 +94,7 @@ def bars(
     axes.set_yticks(np.arange(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel(label)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     return _svg(figure)
 
 
@@ -116,11 +123,11 @@ def powers(lines: dict[str, tuple[list[float], list[float]]], x_label: str, y_la
     return _svg(figure)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+    return figure, figure.subplots(rows, sharex=True)
 
 
 def _svg(figure: Any) -> bytes:

@@ -16,6 +16,31 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+PRODUCTS = {
+    "products": "matrix products alone",
+    "bfloat16 products": "the same in bfloat16",
+}
+LABELS = {  # of the cases of each kind of work; the first is compared with each of the others
+    "training": {
+        "fit": "fit",
+        "bfloat16": "fit in bfloat16",
+        "beginner": "a beginner's code",
+        "model": "model in a plain loop",
+        "framework": "framework's own network",
+        "feeding": "preparing images alone",
+        **PRODUCTS,
+    },
+    "inference": {
+        "optimized": "optimized",
+        "model": "model as built",
+        "bfloat16": "optimized, bfloat16",
+        "framework": "framework's own network",
+        **PRODUCTS,
+    },
+    "memory": {"efficient": "efficient", "max": "efficient, max", "plain": "plain"},
+}
+
+
 @click.command()
 @backends_option
 @click.option(
@@ -70,54 +95,52 @@ def bench(
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A row for each case, ratios first."""
+    """A row for each case: its speed, and how the backend's first case compares with it."""
     from rich import box
     from rich.table import Table
 
-    memory = result["work"] == "memory"
-    last, key = ["of\nproducts"], "share"
-    if memory:
-        last, key = ["memory", "memory\nratio"], "memory_ratio"
-        about = "memory: how much the process (on a GPU, its memory there) has grown since before "
-        about += "the first step (ratio: the first case's over this one's)."
-    else:
-        about = "products: the network's matrix products alone, in NumPy (in bfloat16 or on a "
-        about += "GPU, in PyTorch); of products: images per second over theirs."
+    memory, labels = result["work"] == "memory", LABELS[result["work"]]
+    first = next(iter(labels.values()))
     size = f"{result['image_size']}x{result['image_size']}"
     drawn = Table(
         box=box.SIMPLE_HEAD,
         title=f"{result['work']}, {_network(result)}, {result['batch_size']} images of {size}, "
-        f"float32, {result.get('gpu', str(len(result['cpus'])) + ' CPUs')}",
-        caption="ratio: images per second of a backend's first case over this one's, median over "
-        f"{result['rounds']} rounds in turn. In brackets, the slowest and the fastest round. The "
-        f"first step compiles. {about}",
+        f"float32, {result.get('gpu', str(len(result['cpus'])) + ' CPUs')},\n"
+        f"median (slowest-fastest) of {result['rounds']} rounds, all cases in turn",
         title_justify="left",
-        caption_justify="left",
     )
-    for heading in ("backend", "case", "ratio", "images/s", "first\nstep", *last):
-        drawn.add_column(heading, justify="left" if heading in ("backend", "case") else "right")
+    drawn.add_column("backend")
+    drawn.add_column("case", no_wrap=True)
+    for heading in ("images per second", f"{first} is", "memory" if memory else "first step"):
+        drawn.add_column(heading, justify="right")
+    if memory:
+        drawn.add_column(f"{first} needs", justify="right")
     for name, report in result["backends"].items():
         cases, failed = report.get("cases", {}), report.get("failed", {})
         if not cases:
             drawn.add_row(name, report["status"], end_section=True)
-            continue
         for number, case in enumerate([*cases, *failed]):
-            label, end = "" if number else name, number + 1 == len(cases) + len(failed)
-            if case in failed:
-                drawn.add_row(label, case, "failed", end_section=end)
-                continue
-            found = cases[case]
             drawn.add_row(
-                label,
-                case,
-                f"{found['ratio']:.2f}" if "ratio" in found else "",
-                f"{found['images_per_second']:.0f} ({found['lowest']:.0f}-{found['highest']:.0f})",
-                f"{found['first_step_seconds']:.1f} s",
-                *([f"{found['grown_bytes'] / 2**20:,.0f} MiB"] if memory else []),
-                f"{found[key]:.2f}" if key in found else "",
-                end_section=end,
+                "" if number else name,
+                labels[case],
+                *(["failed"] if case in failed else _measured(cases[case], memory=memory)),
+                end_section=number + 1 == len(cases) + len(failed),
             )
     return drawn
+
+
+def _measured(found: dict[str, Any], *, memory: bool) -> list[str]:
+    faster = f"{found['ratio']:.2f}x as fast" if "ratio" in found else ""
+    less = f"{found['memory_ratio']:.2f}x as much" if "memory_ratio" in found else ""
+    return [
+        f"{found['images_per_second']:.0f} ({found['lowest']:.0f}-{found['highest']:.0f})",
+        faster,
+        *(
+            [f"{found['grown_bytes'] / 2**20:,.0f} MiB", less]
+            if memory
+            else [f"{found['first_step_seconds']:.1f} s"]
+        ),
+    ]
 
 
 def picture(result: dict[str, Any]) -> bytes:
@@ -130,7 +153,7 @@ def picture(result: dict[str, Any]) -> bytes:
     nothing = dict.fromkeys(("images_per_second", "lowest", "highest"), float("nan"))
     return bars(
         {
-            case: [
+            LABELS[result["work"]][case]: [
                 tuple(cases.get(case, nothing)[key] for key in nothing) for cases in ran.values()
             ]
             for case in CASES[result["work"]]

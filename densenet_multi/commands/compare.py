@@ -91,47 +91,58 @@ def compare(  # noqa: PLR0917  # click passes options by name
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A row for each backend."""
+    """A column for each backend, a line for each fact."""
     from rich import box
     from rich.table import Table
 
-    size, count = result["image_size"], result["batch_size"]
+    size, count, reports = result["image_size"], result["batch_size"], result["backends"]
     gray = ", gray repeated over the channels" if result["gray_repeated_over_channels"] else ""
     drawn = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
-        title=f"{count} {result['images']}, {size}x{size}{gray}, {result['dtype']}",
-        caption="deviation: largest difference from the float64 NumPy reference, over its largest "
-        f"output; the same up to {result['tolerance']:.0e}. agreeing: images with the same largest "
-        "logit. A call predicts the complete batch. memory: the peak of the process.",
+        title=f"{count} {result['images']}, {size}x{size}{gray}, {result['dtype']};\n"
+        "reference: NumPy, float64",
         title_justify="left",
-        caption_justify="left",
     )
-    for heading in (
-        "backend",
-        "output\ntrainable\n+statistics",
-        "deviation\nverdict\nagreeing",
-    ):
-        drawn.add_column(heading, no_wrap=True)
-    for heading in ("first call\nlater call", "images/s\nmemory", "model.py"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
-    for name, report in result["backends"].items():
-        drawn.add_row(*_row(name, report, count), end_section=True)
+    drawn.add_column("", no_wrap=True)
+    for name in reports:
+        drawn.add_column(name, justify="right", no_wrap=True)
+    values = zip(*(_column(report, count) for report in reports.values()), strict=True)
+    for group in _labels(result["tolerance"]):
+        for label, texts in zip(group, values, strict=False):
+            drawn.add_row(label, *texts)
+        drawn.add_section()
     return drawn
 
 
-def _row(name: str, report: dict[str, Any], count: int) -> list[str]:
-    if report["status"] != "ok":
-        return [f"{name}\n{report['status']}"]
-    version = next(iter(report["versions"].values()), "")
-    measured = "not finite" if report["max_deviation"] is None else f"{report['max_deviation']:.1e}"
-    verdict = "same" if report["same"] else "DIFFERS"
-    agreeing = "" if report["agreeing"] is None else f"{report['agreeing']} of {count}"
+def _labels(tolerance: float) -> list[tuple[str, ...]]:
+    """What the lines of a backend's column are, in groups."""
+    same = f"same function (to {tolerance:.0e})"
     return [
-        f"{name}\n{report['framework']} {version}",
-        f"{tuple(report['output_shape'])}\n{report['trainable']:,}\n+{report['statistics']:,}",
-        f"{measured}\n{verdict}\n{agreeing}",
-        f"{report['first_call_seconds']:.2f} s\n{report['later_call_seconds']:.2f} s",
-        f"{report['images_per_second']:.0f}\n{report['peak_memory_bytes'] / 2**20:.0f} MiB",
-        f"{report['model_lines']} lines",
+        ("", ""),  # framework and version
+        ("output shape", "trainable parameters", "running statistics"),
+        ("deviation from reference", same, "same predicted class"),
+        ("first call", "later calls", "images per second", "peak memory"),
+        ("lines of model.py",),
+    ]
+
+
+def _column(report: dict[str, Any], count: int) -> list[str]:
+    if report["status"] != "ok":
+        return [report["status"], *[""] * 12]
+    deviation, agreeing = report["max_deviation"], report["agreeing"]
+    return [
+        report["framework"],
+        next(iter(report["versions"].values()), ""),
+        str(tuple(report["output_shape"])),
+        f"{report['trainable']:,}",
+        f"{report['statistics']:,}",
+        "not finite" if deviation is None else f"{deviation:.1e}",
+        "yes" if report["same"] else "NO",
+        "" if agreeing is None else f"{agreeing} of {count}",
+        f"{report['first_call_seconds']:.2f} s",
+        f"{report['later_call_seconds']:.2f} s",
+        f"{report['images_per_second']:,.0f}",
+        f"{report['peak_memory_bytes'] / 2**20:,.0f} MiB",
+        str(report["model_lines"]),
     ]

@@ -139,52 +139,55 @@ def exit_code(result: dict[str, Any], requested: list[str]) -> int:
 
 
 def table(result: dict[str, Any]) -> Group:
-    """The losses step by step, and the deviations of the complete runs."""
+    """The losses step by step, how far float32 is from them, and the deviations after the run."""
     from rich.console import Group
 
-    trained = [_losses(result)] if result["float32"] else []
+    trained = [_losses(result), _float32(result)] if result["float32"] else []
     return Group(*trained, _summary(result))
 
 
 def _losses(result: dict[str, Any]) -> Table:
-    names = list(result["float32"])
     drawn = _drawn(
         f"{result['steps']} steps of {result['recipe']['batch_size']} images, "
         f"{result['data']}, {result['image_size']}x{result['image_size']}, "
-        f"{result['recipe_name']} recipe, from {result['weights']}",
-        "loss: in float64. apart: the largest relative deviation between two of these losses. "
-        "float32: the relative deviation of each loss from the same backend's in float64. Once "
-        "a rounding error carries a value across a ReLU's kink, its gradient changes and the two "
-        "runs part; so only the first float32 step is judged.",
-        padding=0,  # nine columns
+        f"{result['recipe_name']} recipe, from {result['weights']}\nLoss in float64",
     )
-    drawn.add_column("\nstep", justify="right", no_wrap=True)
-    for name in names:
-        drawn.add_column(f"{name}\nloss", justify="right", no_wrap=True)
-    drawn.add_column("\napart", justify="right", no_wrap=True)
-    for name in names:
-        drawn.add_column(f"{name}\nfloat32", justify="right", no_wrap=True)
+    names = list(result["float32"])
+    for heading in ("step", *names, "relative difference"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
     for i in range(result["steps"]):
         drawn.add_row(
             str(i + 1),
             *(fitting(result["backends"][name]["losses"]["float64"][i], 7) for name in names),
             f"{result['float64']['losses'][i]:.1e}",
-            *(f"{result['float32'][name]['losses'][i]:.1e}" for name in names),
         )
+    return drawn
+
+
+def _float32(result: dict[str, Any]) -> Table:
+    drawn = _drawn(
+        "Loss in float32: relative difference from the same backend's loss in float64",
+        "Only the first step is judged. Once a rounding error carries a value across a ReLU's "
+        "kink, its gradient changes and the two runs part.",
+    )
+    for heading in ("step", *result["float32"]):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    for i in range(result["steps"]):
+        losses = (found["losses"][i] for found in result["float32"].values())
+        drawn.add_row(str(i + 1), *(f"{loss:.1e}" for loss in losses))
     return drawn
 
 
 def _summary(result: dict[str, Any]) -> Table:
     tolerances = result["tolerances"]
     drawn = _drawn(
-        "Largest relative deviations",
-        f"float64 runs are the same up to {tolerances['float64']:.0e} (running means: "
-        f"{tolerances['float64 running means']:.0e}), a first float32 step up to "
-        f"{tolerances['float32 first step']:.0e}. weights, running means: L2 of the difference "
-        "after the last step, all tensors in one, over L2 of the other run.",
-        padding=1,
+        "Largest relative differences: of losses, and of weights and running means at the end",
+        f"Same: in float64 up to {tolerances['float64']:.0e} (running means: "
+        f"{tolerances['float64 running means']:.0e}), in float32 up to "
+        f"{tolerances['float32 first step']:.0e} at the first step. Weights and running means are "
+        "compared by the L2 norm over all tensors.",
     )
-    for heading in ("run", "first\nstep", "loss", "weights", "running\nmeans", "verdict"):
+    for heading in ("run", "first step", "all steps", "weights", "means", "verdict"):
         drawn.add_column(heading, no_wrap=True)
     among = result["float64"]
     if len(result["float32"]) > 1:
@@ -204,13 +207,13 @@ def _row(found: dict[str, Any]) -> list[str]:
     return [*(f"{value:.1e}" for value in measured), "same" if found["same"] else "DIFFERS"]
 
 
-def _drawn(title: str, caption: str, *, padding: int) -> Table:
+def _drawn(title: str, caption: str | None = None) -> Table:
     from rich import box
     from rich.table import Table
 
     return Table(
         box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, padding),
+        padding=(0, 0, 0, 1),
         title=title,
         caption=caption,
         title_justify="left",

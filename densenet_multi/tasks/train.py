@@ -285,6 +285,7 @@ def _train(
             weights, report["final"] = _finished(backend, model, options, data, history)
             if output is not None:
                 save_weights(output / FINAL, start.spec, weights, usage)
+                recorder.draw(report["final"]["test_accuracy"])
                 kept.append(f"{FINAL} ({origin_of(report['final'])})")
         if output is not None:
             all_is_saved()

@@ -254,12 +254,13 @@ class Recorder:
         if state.epochs and not state.unfinished:
             if state.epochs[-1] == best_epoch(state.epochs):
                 save_weights(self.path / BEST, self._spec, state.weights, self._usage)
-            self._draw()
+            self.draw()
 
-    def _draw(self) -> None:
+    def draw(self, final_accuracy: float | None = None) -> None:
+        """Draw ``curve.svg``, with the test accuracy of the final weights once it is known."""
         from .._figures import training_curve
 
-        drawn = training_curve(read_history(self.path / HISTORY))
+        drawn = training_curve(read_history(self.path / HISTORY), final_accuracy)
         replace_file(self.path / "curve.svg", drawn)
 
 

@@ -156,8 +156,43 @@ def test_large_numbers_of_a_comparison_are_complete(printed):
     }
     lines = printed(result, compare.table)
     assert max(map(len, lines)) <= 80
-    for text in ("33,337,704", "+398,528", "12345.67 s", "1234.56 s", "123457", "131072 MiB"):
-        assert sum(text in line for line in lines) == 4
+    for text in ("33,337,704", "398,528", "12345.67 s", "1234.56 s", "123,457", "131,072 MiB"):
+        assert sum(line.count(f" {text}") for line in lines) == 4
+
+
+def test_a_comparison_tells_what_differs_and_what_did_not_run(printed):
+    row = {
+        "status": "ok",
+        "framework": "PyTorch",
+        "versions": {"torch": "2.13.0"},
+        "max_deviation": None,
+        "same": False,
+        "agreeing": 63,
+        "output_shape": [64, 10],
+        "trainable": 758_226,
+        "statistics": 6_608,
+        "first_call_seconds": 0.2,
+        "later_call_seconds": 0.1,
+        "images_per_second": 640.0,
+        "peak_memory_bytes": 2**29,
+        "model_lines": 100,
+    }
+    same = {**row, "max_deviation": 1e-7, "same": True, "agreeing": 64}
+    result = {
+        "image_size": 96,
+        "batch_size": 64,
+        "images": "images",
+        "gray_repeated_over_channels": False,
+        "dtype": "float32",
+        "tolerance": 1e-5,
+        "backends": {"flax": same, "gluon": {"status": "not installed"}, "torch": row},
+    }
+    rows = {line[:27].strip(): line[27:].split() for line in printed(result, compare.table)}
+    assert rows["same function (to 1e-05)"] == ["yes", "NO"]
+    assert rows["deviation from reference"] == ["1.0e-07", "not", "finite"]
+    assert rows["same predicted class"] == "64 of 64 63 of 64".split()
+    assert rows["running statistics"] == ["6,608", "6,608"]
+    assert "not installed" in "\n".join(printed(result, compare.table))
 
 
 @pytest.mark.parametrize("work", CASES)
@@ -185,9 +220,16 @@ def test_large_numbers_of_a_benchmark_are_complete(printed, work):
     }
     lines = printed(result, bench.table)
     text = "\n".join(lines)
-    assert text.count("12346 (11111-13579)") == text.count("1234.6 s") == 4 * len(CASES[work])
-    assert text.count("131,072 MiB") == (4 * len(CASES[work]) if work == "memory" else 0)
-    assert max(map(len, lines)) <= 80
+    rows = 4 * len(CASES[work])
+    is_memory = work == "memory"
+    assert text.count("12346 (11111-13579)") == text.count("123.46x as fast") == rows
+    assert text.count("131,072 MiB") == text.count("123.46x as much") == rows * is_memory
+    assert text.count("1234.6 s") == rows * (not is_memory)
+    assert max(map(len, lines)) <= (90 if is_memory else 80)
+
+
+def test_every_case_of_a_benchmark_has_a_label():
+    assert {work: tuple(labels) for work, labels in bench.LABELS.items()} == CASES
 
 
 def test_names_are_broken_and_numbers_are_not(printed):

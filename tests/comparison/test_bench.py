@@ -350,7 +350,7 @@ def test_the_table_begins_with_ratios_and_the_picture_is_whole_xml(monkeypatch, 
     done = CliRunner().invoke(main, ["bench", "--output", str(tmp_path / "bench.svg")])
     assert done.exit_code == 0, done.stderr
     words = done.stdout.split()
-    assert words.index("beginner", words.index("fit")) < words.index("1.25")
+    assert words.index("beginner's", words.index("fit")) < words.index("1.25x")
     assert "not installed" in done.stdout
     root = ET.fromstring((tmp_path / "bench.svg").read_bytes())  # noqa: S314  # our own
     assert root.tag.endswith("svg")

@@ -249,8 +249,9 @@ def test_the_table_fits_80_columns_and_says_what_was_found(pretend):
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= NARROWEST
     assert "…" not in done.stdout
-    row = ["12"] + ["1.0417"] * len(NAMES) + ["0.0e+00"] * (len(NAMES) + 1)
-    assert row in [line.split() for line in done.stdout.splitlines()]
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["12"] + ["1.0417"] * len(NAMES) + ["0.0e+00"] in rows
+    assert ["12"] + ["0.0e+00"] * len(NAMES) in rows
     runs = len(NAMES) + (len(NAMES) > 1)  # nothing is between one backend and itself
     assert done.stdout.count("same\n") == runs
     assert "12 steps of 4 images, sample, 32x32, chapter recipe" in " ".join(done.stdout.split())

@@ -145,8 +145,16 @@ def test_the_curve_is_the_same_bytes_for_the_same_history(tmp_path):
         writer.save(state(40, [epoch(1, 0.5)]))
     first, second = ((tmp_path / name / "curve.svg").read_bytes() for name in "ab")
     assert first == second
-    for text in (b"train loss", b"train accuracy", b"test accuracy", b"epoch"):
+    for text in (b"training, single steps", b"loss", b"accuracy", b"test", b"epoch"):
         assert text in first
+
+
+def test_the_curve_ends_with_the_accuracy_of_the_final_weights(tmp_path):
+    writer = recorder(tmp_path)
+    for number, accuracy in enumerate((0.5, 0.75), start=1):
+        writer.record(epoch(number, accuracy))
+    writer.draw(0.8125)
+    assert b"test, final weights: 0.8125" in (tmp_path / "curve.svg").read_bytes()
 
 
 def test_the_state_within_an_epoch_is_saved_when_it_is_time_and_when_it_is_to_stop(tmp_path):
