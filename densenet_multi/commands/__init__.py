@@ -27,12 +27,45 @@ from . import (
 )
 from .flags import PROGRAM
 
+GROUPS = {  # what a user wants -> the commands for it
+    "See what a network is": (summary.summary,),
+    "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
+    "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
+    "Move a checkpoint between frameworks": (inspect.inspect, convert.convert),
+    "Report a problem": (info.info,),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class GroupedHelp(click.Group):
+    """A group that lists its commands by what a user wants."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands of each of ``GROUPS`` under its heading."""
+        widest = max(map(len, self.commands))
+        for heading, commands in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [
+                        (
+                            f"{each.name:{widest}}",
+                            each.get_short_help_str(ctx.max_content_width or 80),
+                        )
+                        for each in commands
+                    ]
+                )
+
+
+@click.group(
+    cls=GroupedHelp,
+    epilog="Completion by the Tab key in bash (zsh and fish alike), for ~/.bashrc:\n\n\b\n"
+    f'eval "$(_DENSENET_MULTI_COMPLETE=bash_source {PROGRAM})"',
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name=PROGRAM)
 @click.pass_context
 def main(context: click.Context) -> None:
-    """One DenseNet specification, four native implementations, one function.
+    """DenseNet, written once as a specification and four times as native code: in PyTorch,
+    tf.keras, MXNet Gluon and Flax NNX.
 
     Exit codes: 0 ok, 1 a check failed, 2 usage, 3 backend not installed, 4 data not available,
     130 interrupted.
@@ -43,16 +76,6 @@ def main(context: click.Context) -> None:
     context.call_on_close(lambda: logging.disable(before))
 
 
-for command in (
-    summary.summary,
-    compare.compare,
-    lockstep.lockstep,
-    bench.bench,
-    train.train,
-    evaluate.evaluate,
-    predict.predict,
-    convert.convert,
-    inspect.inspect,
-    info.info,
-):
-    main.add_command(command)
+for grouped in GROUPS.values():
+    for command in grouped:
+        main.add_command(command)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import backend_names
-from .options import AT_LEAST_1, NewFile, backends_option, format_option, requested_backends
+from .options import (
+    AT_LEAST_1,
+    VARIANT,
+    NewFile,
+    backends_option,
+    example,
+    format_option,
+    requested_backends,
+)
 from .output import errors_as_exit_codes, exit_code, print_failures, print_result, progress_bar
 
 if TYPE_CHECKING:
@@ -41,7 +49,7 @@ LABELS = {  # of the cases of each kind of work; the first is compared with each
 }
 
 
-@click.command()
+@click.command(epilog=example("densenet-multi bench --backends torch --work inference"))
 @backends_option
 @click.option(
     "--work",
@@ -49,7 +57,11 @@ LABELS = {  # of the cases of each kind of work; the first is compared with each
     default="training",
     show_default=True,
 )
-@click.option("--variant", help="The network.  [default: d2l; densenet121; densenet_bc100_k12]")
+@click.option(
+    "--variant",
+    type=VARIANT,
+    help="The network.  [default: d2l; densenet121; densenet_bc100_k12]",
+)
 @click.option("--depth", type=AT_LEAST_1, help="For memory: L of a DenseNet-BC, k = 12.")
 @click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; 224; 32]")
 @click.option("--batch-size", type=AT_LEAST_1, help="Images per step.  [default: 64; 8; 64]")

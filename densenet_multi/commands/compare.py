@@ -12,7 +12,9 @@ from ..variants import default_image_size
 from .options import (
     AT_LEAST_1,
     EXISTING_FILE,
+    VARIANT,
     backends_option,
+    example,
     format_option,
     image_size_option,
     output_option,
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command()
-@click.option("--variant", help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
+@click.command(epilog=example("densenet-multi compare --backends torch,flax"))
+@click.option("--variant", type=VARIANT, help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
 @backends_option
 @click.option(
     "--batch-size", type=AT_LEAST_1, default=64, show_default=True, help="Number of images."

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import AT_LEAST_1, ExistingPath, NewEntry, Numbers, format_option, prefix_option
+from .options import (
+    AT_LEAST_1,
+    VARIANT,
+    ExistingPath,
+    NewEntry,
+    Numbers,
+    example,
+    format_option,
+    prefix_option,
+)
 from .output import errors_as_exit_codes, facts, print_result, spoken
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command()
+@click.command(epilog=example("densenet-multi convert densenet121.pth net.safetensors --verify"))
 @click.argument("source", type=ExistingPath())
 @click.argument("dest", type=NewEntry())
 @click.option(
@@ -23,7 +32,9 @@ if TYPE_CHECKING:
 @click.option(
     "--to", "destination_format", help="Format of DEST.  [default: detected from its name]"
 )
-@click.option("--variant", help="Override the variant detected from names and shapes.")
+@click.option(
+    "--variant", type=VARIANT, help="Override the variant detected from names and shapes."
+)
 @prefix_option
 @click.option("--num-classes", type=click.IntRange(min=0), help="A new classifier; 0 for none.")
 @click.option(

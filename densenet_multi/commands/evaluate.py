@@ -14,6 +14,7 @@ from .options import (
     batch_size_option,
     data_dir_option,
     device_option,
+    example,
     format_option,
     weights_argument,
     weights_image_size_option,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command()
+@click.command(epilog=example("densenet-multi evaluate run/final.safetensors --data sample"))
 @weights_argument
 @backend_option
 @click.option(

@@ -9,7 +9,7 @@ import click
 
 from .. import __version__, backend_names
 from ..backends import framework_versions, package_versions
-from .options import format_option
+from .options import example, format_option
 from .output import errors_as_exit_codes, print_result
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SETTINGS = ("_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "XLA_FLAGS", "KERAS_BACKEND")
 
 
-@click.command()
+@click.command(epilog=example("densenet-multi info"))
 @format_option
 @errors_as_exit_codes
 def info(output_format: str) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._checks import listed
-from .options import ExistingPath, format_option, prefix_option
+from .options import ExistingPath, example, format_option, prefix_option
 from .output import errors_as_exit_codes, facts, print_result, spoken
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command()
+@click.command(epilog=example("densenet-multi inspect densenet121.pth"))
 @click.argument("file", type=ExistingPath())
 @click.option("--from", "file_format", help="Its format.  [default: detected from its content]")
 @prefix_option

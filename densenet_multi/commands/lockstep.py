@@ -13,8 +13,11 @@ from ..variants import default_image_size
 from .options import (
     AT_LEAST_1,
     EXISTING_FILE,
+    RECIPE,
+    VARIANT,
     backends_option,
     data_dir_option,
+    example,
     format_option,
     image_size_option,
     output_option,
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command()
-@click.option("--variant", help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
+@click.command(epilog=example("densenet-multi lockstep --backends torch,keras --steps 5"))
+@click.option("--variant", type=VARIANT, help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
 @backends_option
 @click.option("--steps", type=AT_LEAST_1, default=50, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
@@ -42,7 +45,11 @@ if TYPE_CHECKING:
 )
 @data_dir_option
 @click.option(
-    "--recipe", default="chapter", show_default=True, help="Learning rate, momentum and the rest."
+    "--recipe",
+    type=RECIPE,
+    default="chapter",
+    show_default=True,
+    help="Learning rate, momentum and the rest.",
 )
 @click.option(
     "--seed",
@@ -142,16 +149,13 @@ def table(result: dict[str, Any]) -> Group:
     """The losses step by step, how far float32 is from them, and the deviations after the run."""
     from rich.console import Group
 
-    trained = [_losses(result), _float32(result)] if result["float32"] else []
-    return Group(*trained, _summary(result))
+    if not result["float32"]:
+        return Group(*_summary(result))
+    return Group(*_losses(result), *_float32(result), *_summary(result))
 
 
-def _losses(result: dict[str, Any]) -> Table:
-    drawn = _drawn(
-        f"{result['steps']} steps of {result['recipe']['batch_size']} images, "
-        f"{result['data']}, {result['image_size']}x{result['image_size']}, "
-        f"{result['recipe_name']} recipe, from {result['weights']}\nLoss in float64",
-    )
+def _losses(result: dict[str, Any]) -> tuple[str, Table]:
+    drawn = _drawn()
     names = list(result["float32"])
     for heading in ("step", *names, "relative difference"):
         drawn.add_column(heading, justify="right", no_wrap=True)
@@ -161,32 +165,31 @@ def _losses(result: dict[str, Any]) -> Table:
             *(fitting(result["backends"][name]["losses"]["float64"][i], 7) for name in names),
             f"{result['float64']['losses'][i]:.1e}",
         )
-    return drawn
-
-
-def _float32(result: dict[str, Any]) -> Table:
-    drawn = _drawn(
-        "Loss in float32: relative difference from the same backend's loss in float64",
-        "Only the first step is judged. Once a rounding error carries a value across a ReLU's "
-        "kink, its gradient changes and the two runs part.",
+    title = (
+        f"{result['steps']} steps of {result['recipe']['batch_size']} images, {result['data']}, "
+        f"{result['image_size']}x{result['image_size']}, {result['recipe_name']} recipe, "
+        f"from {result['weights']}\n\nLoss in float64"
     )
+    return title, drawn
+
+
+def _float32(result: dict[str, Any]) -> tuple[str, Table]:
+    drawn = _drawn()
     for heading in ("step", *result["float32"]):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for i in range(result["steps"]):
         losses = (found["losses"][i] for found in result["float32"].values())
         drawn.add_row(str(i + 1), *(f"{loss:.1e}" for loss in losses))
-    return drawn
-
-
-def _summary(result: dict[str, Any]) -> Table:
-    tolerances = result["tolerances"]
-    drawn = _drawn(
-        "Largest relative differences: of losses, and of weights and running means at the end",
-        f"Same: in float64 up to {tolerances['float64']:.0e} (running means: "
-        f"{tolerances['float64 running means']:.0e}), in float32 up to "
-        f"{tolerances['float32 first step']:.0e} at the first step. Weights and running means are "
-        "compared by the L2 norm over all tensors.",
+    title = (
+        "Loss in float32: relative difference from the same backend's loss in float64. Only the "
+        "first step is judged: once a rounding error carries a value across a ReLU's kink, its "
+        "gradient changes and the two runs part."
     )
+    return title, drawn
+
+
+def _summary(result: dict[str, Any]) -> tuple[str, Table]:
+    drawn = _drawn()
     for heading in ("run", "first step", "all steps", "weights", "means", "verdict"):
         drawn.add_column(heading, no_wrap=True)
     among = result["float64"]
@@ -197,9 +200,16 @@ def _summary(result: dict[str, Any]) -> Table:
             drawn.add_row(f"{name}: {report['status']}")
             continue
         version = next(iter(report["versions"].values()), "")
-        title = f"float32, {report['framework']} {version}"
-        drawn.add_row(title, *_row(result["float32"][name]))
-    return drawn
+        run = f"float32, {report['framework']} {version}"
+        drawn.add_row(run, *_row(result["float32"][name]))
+    tolerances = result["tolerances"]
+    title = (
+        "Largest relative differences, of weights and running means at the end (L2 norm over all "
+        f"tensors). Same: up to {tolerances['float64']:.0e} in float64 (running means: "
+        f"{tolerances['float64 running means']:.0e}), and up to "
+        f"{tolerances['float32 first step']:.0e} at the first step in float32."
+    )
+    return title, drawn
 
 
 def _row(found: dict[str, Any]) -> list[str]:
@@ -207,15 +217,8 @@ def _row(found: dict[str, Any]) -> list[str]:
     return [*(f"{value:.1e}" for value in measured), "same" if found["same"] else "DIFFERS"]
 
 
-def _drawn(title: str, caption: str | None = None) -> Table:
+def _drawn() -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-        title=title,
-        caption=caption,
-        title_justify="left",
-        caption_justify="left",
-    )
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from .. import VARIANTS
 from .._checks import check_names
 from .._files import resolved
 from ..backends import backend_names
+from ..training.recipe import RECIPES
+
+
+def example(command: str) -> str:
+    """The epilog of a command's help: one line that can be typed."""
+    return f"\b\nExample:\n  {command}"
+
 
 # --- Types --------------------------------------------------------------------------------------
 
@@ -128,6 +138,37 @@ class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gener
             self.fail(found, param, ctx)
 
 
+class Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
+    """A name that the library checks, or several separated by commas; a shell completes it.
+
+    Arguments:
+        known: returns the names.
+    """
+
+    name = "name"
+
+    def __init__(self, known: Callable[[], Iterable[str]]) -> None:
+        self.known = known
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002  # click's
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """The known names that begin like the last one typed."""
+        before, comma, last = incomplete.rpartition(",")
+        return [
+            CompletionItem(f"{before}{comma}{name}")
+            for name in self.known()
+            if name.startswith(last)
+        ]
+
+
+VARIANT = Name(lambda: VARIANTS)
+BACKEND = Name(backend_names)
+RECIPE = Name(lambda: RECIPES)
+
 # --- Options ------------------------------------------------------------------------------------
 
 format_option = click.option(
@@ -165,6 +206,7 @@ weights_argument = click.argument("weights", type=ExistingPath())
 backend_option = click.option(
     "--backend",
     "backend_name",
+    type=BACKEND,
     help="Which one predicts.  [default: the one that trained, or the first that is installed]",
 )
 weights_image_size_option = click.option(
@@ -176,7 +218,7 @@ batch_size_option = click.option("--batch-size", type=AT_LEAST_1, default=64, sh
 
 # of compare, lockstep and bench
 backends_option = click.option(
-    "--backends", help="Comma-separated, such as torch,flax.  [default: all]"
+    "--backends", type=BACKEND, help="Comma-separated, such as torch,flax.  [default: all]"
 )
 
 

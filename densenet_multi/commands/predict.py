@@ -13,6 +13,7 @@ from .options import (
     backend_option,
     batch_size_option,
     device_option,
+    example,
     format_option,
     weights_argument,
     weights_image_size_option,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 
-@click.command()
+@click.command(epilog=example("densenet-multi predict net.safetensors photo.jpg"))
 @weights_argument
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=EXISTING_FILE)
 @backend_option

@@ -9,14 +9,17 @@ import click
 
 from .. import VARIANTS, count_parameters, get_spec, profile
 from ..variants import default_image_size
-from .options import format_option, image_size_option
+from .options import example, format_option, image_size_option
 from .output import errors_as_exit_codes, print_result
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command(epilog=f"Variants: {', '.join(VARIANTS)}.")
+EXAMPLE = "densenet-multi summary densenet121 --image-size 224"
+
+
+@click.command(epilog=f"Variants: {', '.join(VARIANTS)}.\n\n{example(EXAMPLE)}")
 @click.argument("variant", default="d2l")
 @image_size_option
 @click.option("--num-classes", type=int, help="Another classifier; 0 for none.")
@@ -30,11 +33,11 @@ def summary(
     in_channels: int | None,
     output_format: str,
 ) -> None:
-    """Stages, shapes, parameters and work of VARIANT (default: d2l).
+    """Print the stages, shapes, parameters and work of VARIANT (default: d2l).
 
-    Parameters and work are counted in the paper's order; the backends average before a transition's
-    convolution. Multiply-adds count the taps on zero padding too. Activations are what training
-    keeps for the backward pass without recomputation, in float32, per image.
+    Parameters and work are counted in the paper's order; the backends average before a
+    transition's convolution. Multiply-adds include those with zero padding. Activations are what
+    training keeps for the backward pass without recomputation, in float32, per image.
     """
     given = {"num_classes": num_classes, "in_channels": in_channels}
     spec = get_spec(variant, **{name: value for name, value in given.items() if value is not None})

@@ -12,7 +12,17 @@ from .._checks import check_names
 from ..backends import first_installed
 from ..variants import default_image_size
 from .flags import flag_of
-from .options import AT_LEAST_1, NewPath, Seconds, device_option, format_option
+from .options import (
+    AT_LEAST_1,
+    BACKEND,
+    RECIPE,
+    VARIANT,
+    NewPath,
+    Seconds,
+    device_option,
+    example,
+    format_option,
+)
 from .output import errors_as_exit_codes, fitting, print_result, say
 
 if TYPE_CHECKING:
@@ -23,12 +33,19 @@ if TYPE_CHECKING:
 WIDTH_OF_LOSS = 9  # columns of text, as "test loss"
 
 
-@click.command()
-@click.option(
-    "--backend", "backend_name", help="Which one trains.  [default: the first that is installed]"
+@click.command(
+    epilog=example(
+        "densenet-multi train --backend torch --data sample --image-size 32 --epochs 3 --output run"
+    )
 )
-@click.option("--recipe", help="chapter, paper or modern.  [default: chapter]")
-@click.option("--variant", help="Another network than the recipe's.")
+@click.option(
+    "--backend",
+    "backend_name",
+    type=BACKEND,
+    help="Which one trains.  [default: the first that is installed]",
+)
+@click.option("--recipe", type=RECIPE, help="chapter, paper or modern.  [default: chapter]")
+@click.option("--variant", type=VARIANT, help="Another network than the recipe's.")
 @click.option(
     "--data", help="fashion-mnist, sample, folder:PATH, cifar10:PATH, or the PATH of your images."
 )

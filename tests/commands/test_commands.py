@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -233,6 +235,36 @@ def test_a_backend_that_is_another_function_differs(tmp_path, shift, same):
     (verdict,) = (line.split()[-1] for line in text.splitlines() if "same function" in line)
     assert verdict == ("yes" if same else "NO")
     assert "not installed" in text.split("gone")[1]
+
+
+def test_help_lists_every_command_once_under_what_a_user_wants():
+    lines = run("--help").stdout.splitlines()
+    listed = [line.split()[0] for line in lines if re.match("  [a-z]+  ", line)]
+    assert sorted(listed) == sorted(main.commands)
+    assert listed.index("train") < listed.index("convert")
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_the_example_in_the_help_of_a_command_is_one(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for path in ("densenet121.pth", "net.safetensors", "photo.jpg", "run/final.safetensors"):
+        (tmp_path / path).touch()
+    text = main.commands[name].get_help(main.make_context("densenet-multi", [name]))
+    (example,) = re.findall(rf"Example:\n    densenet-multi {name} ?(.*)", text)
+    assert main.commands[name].make_context(name, example.split()).params
+
+
+def test_a_shell_completes_names():
+    complete = ShellComplete(main, {}, "densenet-multi", "_DENSENET_MULTI_COMPLETE")
+
+    def after(*words: str, typed: str) -> list[str]:
+        return [item.value for item in complete.get_completions(list(words), typed)]
+
+    assert after("train", "--variant", typed="densenet12") == ["densenet121"]
+    assert after("train", "--recipe", typed="") == list(dm.RECIPES)
+    first, *_ = dm.backend_names()
+    assert after("compare", "--backends", typed=f"{first},{first[:3]}") == [f"{first},{first}"]
 
 
 def result_of(**reports: dict[str, object]) -> dict[str, object]:

@@ -190,7 +190,7 @@ def test_a_comparison_tells_what_differs_and_what_did_not_run(printed):
     rows = {line[:27].strip(): line[27:].split() for line in printed(result, compare.table)}
     assert rows["same function (to 1e-05)"] == ["yes", "NO"]
     assert rows["deviation from reference"] == ["1.0e-07", "not", "finite"]
-    assert rows["same predicted class"] == "64 of 64 63 of 64".split()
+    assert rows["same predicted class"] == ["64", "of", "64", "63", "of", "64"]
     assert rows["running statistics"] == ["6,608", "6,608"]
     assert "not installed" in "\n".join(printed(result, compare.table))
 
