@@ -3991,6 +3991,27 @@ MUTANTS = [
         "training/test_run_folder.py outside_the_main_thread",
     ),
     Mutant(
+        "bounds: a batch of large images is divided",
+        "tasks/predict.py",
+        "min(batch_size, _most_at_once(examples))",
+        "batch_size",
+        "tasks/test_evaluate.py large_images_is_divided",
+    ),
+    Mutant(
+        "bounds: a prepared image of many channels",
+        "data/images.py",
+        "if channels * self.image_size**2 > MOST_VALUES:",
+        "if False:",
+        "data/test_images.py no_machine_holds",
+    ),
+    Mutant(
+        "seeds: every bit of 64 counts",
+        "data/order.py",
+        "[seed % 2**32, epoch, use, seed >> 32]",
+        "[seed % 2**32, epoch, use]",
+        "training/test_training.py every_bit_of_a_seed",
+    ),
+    Mutant(
         "misuse: names that are not UTF-8 are printed",
         "commands/output.py",
         "table(_plain_inside(result))",

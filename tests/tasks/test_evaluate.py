@@ -192,6 +192,12 @@ def test_the_numbers_are_those_of_all_test_images_at_once(fake, weights):
     np.testing.assert_array_equal(np.concatenate(fake.seen), x)
 
 
+def test_a_batch_of_large_images_is_divided(fake, weights, monkeypatch):
+    monkeypatch.setattr(predict, "MOST_VALUES", 100 * 32 * 32 + 1)
+    evaluate.evaluate(weights, backend_name=NAME, data="sample", batch_size=300)
+    assert list(map(len, fake.seen)) == [100] * 10
+
+
 def test_json_has_all_there_is_to_know(fake, weights):
     done = invoke("evaluate", weights, "--backend", NAME, "--data", "sample", "--format", "json")
     assert done.exit_code == 0, done.stderr
