@@ -219,11 +219,8 @@ def batches_of_logits(
 ) -> Iterator[tuple[Integers, Floats]]:
     """Batch by batch: the indices of the examples (n,), and the model's logits (n, num_classes).
 
-    Raises ``WeightsError``, which names ``path``, where a logit is not finite.
-
-    Arguments:
-        batch_size: the most images at a time; fewer where they are so large that they might not
-            fit into memory.
+    A batch has ``batch_size`` images; fewer where they are so large that they might not fit into
+    memory. Raises ``WeightsError``, which names ``path``, where a logit is not finite.
     """
     batch_size = min(batch_size, _most_at_once(examples))
     with progress() as bar:
