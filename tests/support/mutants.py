@@ -3991,6 +3991,20 @@ MUTANTS = [
         "training/test_run_folder.py outside_the_main_thread",
     ),
     Mutant(
+        "files: a replaced file is closed to a group that it cannot be given to",
+        "_files.py",
+        "mode &= ~stat.S_IRWXG",
+        "pass",
+        "paper/test_files.py keeps_its_group",
+    ),
+    Mutant(
+        "files: a replaced file keeps its group",
+        "_files.py",
+        "os.chown(new, -1, was.st_gid)",
+        "pass",
+        "paper/test_files.py keeps_its_group",
+    ),
+    Mutant(
         "bounds: a batch of large images is divided",
         "tasks/predict.py",
         "min(batch_size, _most_at_once(examples))",
