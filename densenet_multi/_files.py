@@ -126,7 +126,8 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` to write to; then it is renamed, if nothing failed.
 
     Readers see the old file or the new one, also after a power failure. A replaced file's
-    group and permissions stay. A symbolic link stays one, and a device or a pipe is written to directly.
+    group and permissions stay. A symbolic link stays one, and a device or a pipe is written to
+    directly.
     Raises ``OSError``, with the name that was asked for.
     """
     path = Path(path)
