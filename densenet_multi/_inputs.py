@@ -17,7 +17,9 @@ class ImageError(ValueError):
 
 
 def as_array(name: str, given: Any, dtype: str | None = None) -> npt.NDArray[Any]:
-    """The argument as an array. Raises ``ImageError`` for what NumPy cannot read."""
+    """The argument as an array. Raises ``ImageError`` for what NumPy cannot read, or not all of."""
+    if isinstance(given, np.ma.MaskedArray):  # NumPy would show what is behind the mask
+        raise ImageError(f"{name}: expected all values, found a masked array; fill it: .filled(0)")
     try:
         return np.asarray(given, dtype)
     except Exception as error:  # NumPy asks the object, which may raise anything

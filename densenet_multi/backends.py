@@ -312,10 +312,16 @@ def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
 def _from_spec(make: Any, kind: type) -> Any:
     """The ``__init__`` of a class, which refuses anything but its part of a spec."""
     expected = f"a {kind.__name__}, which get_spec('d2l') is or contains"
+    own = [p for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
     @wraps(make)
     def init(self: Any, spec: Any, **kwargs: Any) -> None:
         instance("spec", spec, kind, expected)
+        for parameter in own:  # Flax' rngs
+            if parameter.name in kwargs:
+                of = parameter.annotation
+                what = f"{of.__module__.partition('.')[0]}'s {of.__qualname__}"
+                instance(parameter.name, kwargs[parameter.name], of, what)
         make(self, spec, **kwargs)
 
     return init

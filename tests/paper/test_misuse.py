@@ -4,6 +4,7 @@ What Python, NumPy, Pillow or a framework would say of it names neither the argu
 out.
 """
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,16 @@ import densenet_multi as dm
 from cases import images, labels, small
 from densenet_multi import data, formats, reference
 from densenet_multi.data.held_out import load_held_out
-from densenet_multi.spec import PoolSpec
+from densenet_multi.spec import (
+    BatchNormSpec,
+    ConvSpec,
+    DenseBlockSpec,
+    DenseLayerSpec,
+    LinearSpec,
+    PoolSpec,
+    StemSpec,
+    TransitionSpec,
+)
 from densenet_multi.tasks.convert import convert, logits
 from densenet_multi.tasks.convert import inspect as inspect_file
 from densenet_multi.tasks.evaluate import evaluate
@@ -24,6 +34,8 @@ from densenet_multi.training.run import Run, Subject
 from densenet_multi.training.state import TrainingState, load_state
 
 SPEC = small("plain", num_classes=2, in_channels=1)
+BLOCK, TRANSITION = SPEC.stages[0]
+LAYER = BLOCK.layers[0]
 WEIGHTS = dm.init_weights(SPEC)
 CHECKPOINT = dm.Checkpoint(SPEC, WEIGHTS)
 PREPARE = data.Preparation(8, 1)
@@ -59,10 +71,17 @@ WRONG = {
     "number of NumPy": np.float32(1.5),
     "structured": np.zeros(2, [("a", int)]),
     "objects": np.full((2, 1, 8, 8), None),
+    "masked images": np.ma.masked_array(IMAGES, IMAGES > 0.5),
+    "masked labels": np.ma.masked_array(LABELS, [True, False]),
     "a class": int,
     "a spec": SPEC,
     "hostile": Hostile(),
 }
+
+
+def fields_of(part):
+    return {field.name: getattr(part, field.name) for field in fields(part)}
+
 
 CALLS = {  # a function -> its valid arguments; each is replaced by every wrong value in turn
     dm.DenseNetConfig: {"growth_rate": 4, "block_config": (1,), "stem": "cifar", "bn_eps": 1e-5},
@@ -71,6 +90,15 @@ CALLS = {  # a function -> its valid arguments; each is replaced by every wrong 
     dm.cifar_config: {"depth": 22, "growth_rate": 4, "bottleneck": True},
     dm.dense_block: {"num_layers": 1, "in_channels": 3, "growth_rate": 2, "name": "denseblock1"},
     dm.transition: {"in_channels": 4, "out_channels": 2, "pool_kind": "avg", "name": "transition1"},
+    ConvSpec: fields_of(SPEC.stem.conv0),
+    BatchNormSpec: fields_of(SPEC.norm5),
+    PoolSpec: {"kernel_size": 2, "stride": 2, "padding": 0},
+    LinearSpec: {"in_features": 4, "out_features": 2},
+    StemSpec: fields_of(SPEC.stem),
+    DenseLayerSpec: fields_of(LAYER),
+    DenseBlockSpec: fields_of(BLOCK),
+    TransitionSpec: fields_of(TRANSITION),
+    dm.DenseNetSpec: fields_of(SPEC),
     dm.count_parameters: {"spec": SPEC},
     dm.profile: {"spec": SPEC, "height": 8, "width": 8},
     dm.init_weights: {"spec": SPEC, "seed": 0, "initialization": "xavier"},
@@ -159,6 +187,9 @@ RIGHT = {
     *(("text", "name", dm.dense_block), ("text", "name", dm.transition)),
     *(("text", "data", Options), ("text", "backend_name", Options)),
     ("None", "usage"),
+    *(("text", "name", part) for part in (DenseLayerSpec, DenseBlockSpec, TransitionSpec)),
+    *(("None", name) for name in ("norm0", "pool0", "norm2", "conv2", "classifier")),
+    ("number of NumPy", "eps"),
     ("text", "data", evaluate),  # which reads the weights before the data
 }
 CALLED = {  # an argument -> what errors may call it
@@ -192,3 +223,54 @@ def test_a_wrong_value_is_shown_in_a_few_words():
     assert len(str(caught.value)) < 600
     with pytest.raises(dm.ConfigError, match="found a value of type Hostile"):
         dm.DenseNetConfig(growth_rate=Hostile())
+
+
+def test_a_part_of_a_spec_names_itself_and_its_field():
+    with pytest.raises(
+        dm.ConfigError,
+        match=r"^ConvSpec.kernel_size: expected an integer of at least 1; found True$",
+    ):
+        ConvSpec(3, 4, True)
+    with pytest.raises(dm.ConfigError, match=r"^DenseNetSpec.stages\[0\]: expected 2 values"):
+        replace(SPEC, stages=((BLOCK,),))
+    with pytest.raises(dm.ConfigError, match=r"^DenseNetSpec.stages\[2\]\[0\]: expected a DenseBl"):
+        replace(SPEC, stages=(*SPEC.stages, (TRANSITION, None)))
+    found = replace(LAYER.conv1, padding=np.int8(1), bias=False)
+    assert found == LAYER.conv1
+    assert type(found.padding) is int
+
+
+def test_numbers_of_a_usage_are_pythons():
+    usage = dm.Usage(mean=[np.float32(0.5)], value_range=(np.int64(0), 255))
+    assert usage == dm.Usage(mean=(0.5,), value_range=(0, 255))
+    assert {type(n) for n in (*usage.mean, *usage.value_range)} == {float, int}
+    for wrong in (True, np.True_, "1", 1j, float("nan")):
+        with pytest.raises(dm.ConfigError, match=r"^mean: expected"):
+            dm.Usage(mean=(wrong,))
+
+
+@pytest.mark.parametrize("guise", ["read-only", "reversed", "big-endian", "subclass", "list"])
+def test_an_array_in_another_guise_is_the_same(guise):
+    class Subclass(np.ndarray):
+        pass
+
+    def disguised(array):
+        if guise == "reversed":
+            return array[..., ::-1].copy()[..., ::-1]
+        if guise == "big-endian":
+            return array.astype(array.dtype.newbyteorder(">"))
+        if guise == "list":
+            return array.tolist()
+        array = array.copy().view(Subclass) if guise == "subclass" else array.copy()
+        array.flags.writeable = guise != "read-only"
+        return array
+
+    weights = {name: disguised(array) for name, array in WEIGHTS.items()}
+    weights = WEIGHTS if guise == "list" else weights  # float64, which float32 need not hold
+    expected = reference.predict(SPEC, WEIGHTS, IMAGES)
+    np.testing.assert_array_equal(reference.predict(SPEC, weights, disguised(IMAGES)), expected)
+    for name, array in dm.check_weights(SPEC, weights, "float32").items():
+        assert array.dtype == WEIGHTS[name].dtype
+        np.testing.assert_array_equal(array, WEIGHTS[name])
+    arrays = data.Arrays(disguised(IMAGES), disguised(LABELS))
+    np.testing.assert_array_equal(arrays.take(disguised(np.array([1, 0]))), IMAGES[::-1])
