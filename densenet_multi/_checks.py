@@ -129,6 +129,10 @@ def text(name: str, given: Any) -> str:
     return given
 
 
+def texts(name: str, given: Any) -> list[str]:
+    return [text(f"{name}[{i}]", each) for i, each in enumerate(items(name, given, "texts"))]
+
+
 def function(name: str, given: Any) -> Any:
     if not callable(given):
         raise bad(name, given, "a function")

@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import bad
+from .._checks import bad, function, instance, integer, texts
 from .._inputs import check_images, check_labels
 from ..data import Examples
+from ..data.examples import check_examples
 from ..formats.portable import load_weights, save_weights
 from ..manifest import tensors
-from ..spec import DenseNetSpec
+from ..spec import DenseNetSpec, check_spec
 from ..training.recipe import Recipe
-from ..weights import Weights
+from ..weights import Weights, check_weights
 from .child_process import Message, report_of
 from .deviation import deviation
 from .lockstep_child import DTYPES
@@ -70,7 +71,11 @@ def lockstep(
     lockstep_child.py), ``float64`` and ``float32`` are those of ``merge``. Raises ``ConfigError``,
     ``ImageError``, ``ImageSizeError``.
     """
-    if spec.config.drop_rate:
+    check_examples("data", data)
+    instance("recipe", recipe, Recipe, "a Recipe, such as Recipe(batch_size=32)")
+    steps = integer("steps", steps, 1)
+    backends, step = texts("backends", backends), function("step", step)
+    if check_spec(spec).config.drop_rate:
         allowed = "0 in lockstep, since each framework draws its own dropout"
         raise bad("drop_rate", spec.config.drop_rate, allowed)
     # float64 has no use for bfloat16, and nothing is left to do at the end
@@ -79,7 +84,7 @@ def lockstep(
     runs: dict[str, dict[str, Trajectory]] = {}
     with tempfile.TemporaryDirectory(prefix="densenet_multi-") as temporary:
         folder = Path(temporary)
-        start = {n: np.asarray(array, np.float32) for n, array in weights.items()}
+        start = {n: a.astype(np.float32) for n, a in check_weights(spec, weights).items()}
         save_weights(folder / "weights.safetensors", spec, start)
         _save_examples(folder, spec, data, steps * recipe.batch_size)
         (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")

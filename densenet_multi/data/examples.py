@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import instance
 from .._inputs import ImageError, as_array, check_indices, check_listed
 from .fashion_mnist import IMAGE_SIZE, to_input
 from .images import Preparation, check_preparation, check_side, from_bytes
 
 
+@runtime_checkable
 class Examples(Protocol):
     """What ``fit`` trains on: anything with labels, a length, and images by their indices."""
 
@@ -143,6 +145,12 @@ class Together:
         for positions, found in taken:
             images[positions] = found
         return images
+
+
+def check_examples(name: str, given: Any) -> Examples:
+    """The examples themselves. Raises ``ConfigError`` for anything else, such as an array."""
+    expected = "an object like data.Arrays(images, labels)"
+    return instance(name, given, Examples, expected)  # type: ignore[type-abstract]
 
 
 def _bytes(given: Any, size: tuple[int, ...] = ()) -> NDArray[np.uint8]:

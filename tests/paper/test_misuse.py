@@ -6,6 +6,7 @@ out.
 
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ import pytest
 import densenet_multi as dm
 from cases import images, labels, small
 from densenet_multi import data, formats, reference
+from densenet_multi.comparison.bench import bench
+from densenet_multi.comparison.compare import compare
+from densenet_multi.comparison.lockstep import lockstep
+from densenet_multi.data.digest import digest
 from densenet_multi.data.held_out import load_held_out
 from densenet_multi.spec import (
     BatchNormSpec,
@@ -27,11 +32,12 @@ from densenet_multi.spec import (
 from densenet_multi.tasks.convert import convert, logits
 from densenet_multi.tasks.convert import inspect as inspect_file
 from densenet_multi.tasks.evaluate import evaluate
-from densenet_multi.tasks.predict import predict
+from densenet_multi.tasks.predict import predict, sigmoid, softmax
 from densenet_multi.tasks.train import Options, train
 from densenet_multi.training.recipe import Recipe
 from densenet_multi.training.run import Run, Subject
 from densenet_multi.training.state import TrainingState, load_state
+from densenet_multi.training.statistics import measure_statistics
 
 SPEC = small("plain", num_classes=2, in_channels=1)
 BLOCK, TRANSITION = SPEC.stages[0]
@@ -41,6 +47,7 @@ CHECKPOINT = dm.Checkpoint(SPEC, WEIGHTS)
 PREPARE = data.Preparation(8, 1)
 IMAGES, LABELS = images(SPEC, 8), labels(SPEC)
 BYTES = np.zeros((2, 28, 28), np.uint8)
+BACKEND = SimpleNamespace(export_weights=lambda _: WEIGHTS)
 OWN = (
     *(dm.ConfigError, dm.ImageError, dm.WeightsError, data.DataError, data.IdxError),
     dm.BackendNotInstalledError,
@@ -165,6 +172,22 @@ CALLS = {  # a function -> its valid arguments; each is replaced by every wrong 
         "options": Options(backend_name="torch"), "resume": False, "callbacks": (),
         "save_every": 1.0, "say": print, "memory_efficient": False,
     },
+    softmax: {"logits": np.zeros((2, 3))},
+    sigmoid: {"logits": np.zeros((2, 3))},
+    digest: {"examples": data.Pixels(BYTES[:, None], LABELS, PREPARE)},
+    measure_statistics: {
+        "backend": BACKEND, "model": Subject(SPEC, "float32"),
+        "examples": data.Arrays(IMAGES, LABELS), "batches": 1, "batch_size": 2,
+    },
+    compare: {
+        "spec": SPEC, "weights": WEIGHTS, "backends": [], "image_size": 8, "batch_size": 1,
+        "dtype": "float32", "step": print,
+    },
+    lockstep: {
+        "spec": SPEC, "weights": WEIGHTS, "data": data.Arrays(IMAGES, LABELS),
+        "recipe": dm.Recipe(epochs=1, batch_size=2), "backends": [], "steps": 1, "step": print,
+    },
+    bench: {"backends": [], "work": "training", "batch_size": 2, "rounds": 1, "step": print},
     load_state: {"path": "none"},
     TrainingState: {
         "weights": WEIGHTS, "velocity": {}, "steps": 0, "epochs": (), "unfinished": (),
@@ -190,6 +213,7 @@ RIGHT = {
     *(("text", "name", part) for part in (DenseLayerSpec, DenseBlockSpec, TransitionSpec)),
     *(("None", name) for name in ("norm0", "pool0", "norm2", "conv2", "classifier")),
     ("number of NumPy", "eps"),
+    *(("a class", "step"), ("None", "batch_size", bench)),
     ("text", "data", evaluate),  # which reads the weights before the data
 }
 CALLED = {  # an argument -> what errors may call it
@@ -197,7 +221,12 @@ CALLED = {  # an argument -> what errors may call it
     "name": ("backend", "data", "format"),
     "file_format": ("format",),
 }
-CASES = [(function, name) for function, given in CALLS.items() for name in given if name != "model"]
+CASES = [
+    (function, name)
+    for function, given in CALLS.items()
+    for name in given
+    if name not in ("model", "backend")
+]
 
 
 @pytest.mark.parametrize(
