@@ -66,7 +66,7 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 RANGES |= {"eps": RANGES["bn_eps"], "decay": RANGES["bn_decay"]}
 FINITE = ("a finite number", math.isfinite)
 CHOICES = {"pool_kind": POOLS, "global_pool": POOLS}  # texts of ``Checked``
-MAY_BE_0 = ("padding", "split_seed")  # other integers of ``Checked`` count something
+MAY_BE_0 = ("padding",)  # other integers of ``Checked`` count something
 
 
 def listed(values: Iterable[object], most: int = LISTED, more: str = "...") -> str:
@@ -93,7 +93,8 @@ def bad(name: str, given: object, allowed: str) -> ConfigError:
 
 def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
     try:
-        value = least - 1 if is_bool(given) else index(given)  # NumPy's integers too, but not 32.0
+        refused = is_bool(given) or hasattr(given, "mask")  # NumPy shows what a mask hides
+        value = least - 1 if refused else index(given)  # NumPy's integers too, but not 32.0
     except Exception:  # noqa: BLE001  # the object is asked, which may raise anything
         value = least - 1
     if value < least:
@@ -114,6 +115,12 @@ def instance(name: str, given: Any, kind: type[T], expected: str) -> T:
         found = f"{type(given).__name__} {shown(given)[:60]}"
         raise ConfigError(f"{name}: expected {expected}; found {found}")
     return given
+
+
+def check_backend(backend: Any) -> None:
+    """Raises ``ConfigError`` for anything but a backend's module, such as its name."""
+    if not all(callable(getattr(backend, name, None)) for name in ("build", "export_weights")):
+        raise bad("backend", backend, "a backend's module, such as load_backend('torch')")
 
 
 def check_seconds(name: str, given: Any) -> None:
@@ -146,7 +153,7 @@ def items(name: str, given: Any, allowed: str) -> tuple[Any, ...]:
         raise bad(name, given, allowed)
     try:
         return tuple(given)
-    except TypeError:  # a class, or an array without dimensions
+    except Exception:  # noqa: BLE001  # a class, an array without dimensions; or one of the user's
         raise bad(name, given, allowed) from None
 
 
@@ -196,13 +203,13 @@ def is_finite(given: float) -> bool:
 
 def is_bool(given: Any) -> bool:
     """Whether it is Python's, NumPy's, or any framework's: their tensors count as 0 and 1 too."""
-    dtype = getattr(given, "dtype", None)
-    return isinstance(given, bool) or "bool" in str(dtype)
+    return isinstance(given, bool) or "bool" in str(getattr(given, "dtype", ""))
 
 
 def is_real(given: Any) -> bool:
-    """Whether it is a number of Python's or NumPy's, but neither complex nor a truth value."""
-    return isinstance(given, Real) and not is_bool(given)
+    """Whether it is a real number of Python's or NumPy's; truth values and times are none."""
+    is_time = "timedelta" in str(getattr(given, "dtype", ""))
+    return isinstance(given, Real) and not is_bool(given) and not is_time
 
 
 def floor_of_decimal(factor: float, count: int) -> int:
@@ -220,9 +227,9 @@ def ceiling_of_decimal(factor: float, count: int) -> int:
 class Checked:
     """A dataclass whose fields are checked on creation, by their annotations.
 
-    Raises ``ConfigError``, which names the class and the field. An integer is at least 1, or 0
-    where ``MAY_BE_0`` has its name; numbers are finite and within ``RANGES``; texts are one of
-    ``CHOICES`` where that has the name.
+    Raises ``ConfigError``, which names the class and the field. Integers are at least 1, or 0 where
+    ``MAY_BE_0`` has the name, and at most ``MOST_CHANNELS``. Numbers are finite and within
+    ``RANGES``. Texts are one of ``CHOICES`` where that has the name.
     """
 
     __slots__ = ()
@@ -252,7 +259,8 @@ def _check_of(kind: Any, name: str) -> Callable[[str, Any], Any]:
     if allowed := CHOICES.get(name.rpartition(".")[2]):
         return partial(one_of, allowed=allowed)
     if kind is int:
-        return partial(integer, least=0 if name.endswith(MAY_BE_0) else 1)
+        least = 0 if name.endswith(MAY_BE_0) else 1
+        return partial(integer, least=least, most=MOST_CHANNELS)
     plain: dict[Any, Callable[[str, Any], Any]] = {float: number, bool: truth, str: text}
     return plain.get(kind) or partial(instance, kind=kind, expected=f"a {kind.__name__}")
 

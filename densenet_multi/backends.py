@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
-from ._checks import DTYPES, ConfigError, bad, check_names, instance, one_of
+from ._checks import DTYPES, ConfigError, bad, check_backend, check_names, instance, one_of, text
 from ._installed import BackendError as BackendError  # noqa: PLC0414  # re-exported
 from ._installed import BackendNotInstalledError as BackendNotInstalledError  # noqa: PLC0414  # re-exported
 from ._installed import framework as framework  # noqa: PLC0414  # re-exported
@@ -202,7 +202,7 @@ def framework_versions(name: str) -> dict[str, str | None]:
     """
     import re
 
-    entry = _registered().get(name)
+    entry = _registered().get(text("name", name))
     requirements = (entry and entry.dist and entry.dist.requires) or []
     return _versions(r for r in requirements if re.search(rf"extra == ['\"]{name}['\"]", r))
 
@@ -226,6 +226,7 @@ def place(backend: Backend, model: Any, device: str | None) -> None:
     For "cpu", call ``hide_gpus`` before the import. Raises ``BackendError``, ``ConfigError``.
     """
     check_device(device)
+    check_backend(backend)
     if device != "cpu" and not backend.use_gpu(model) and device == "gpu":
         raise BackendError(
             f"device: expected a GPU that {backend.FRAMEWORK} sees, found none; use device='cpu'"

@@ -31,6 +31,7 @@ from .child_process import Message, report_of
 from .deviation import deviation
 from .lockstep_child import DTYPES
 
+MOST_STEPS = 100_000
 CHUNK = 64  # images that are prepared at a time
 TOLERANCES = {
     # Rounding, which every step amplifies. Between all four, with d2l, 20 batches of 32 real
@@ -66,14 +67,15 @@ def lockstep(
 
     All start from ``weights`` as float32 holds them, and take one epoch of the first
     ``steps * recipe.batch_size`` examples of ``data``, counted again from the first where there are
-    fewer. ``step`` is called with a line of text before each backend and after each training step,
+    fewer; at most 100,000 steps. ``step`` is called with a line of text before each backend and
+    after each training step,
     ``progress_steps`` times. Returns plain data for JSON: ``backends`` maps names to reports (see
     lockstep_child.py), ``float64`` and ``float32`` are those of ``merge``. Raises ``ConfigError``,
     ``ImageError``, ``ImageSizeError``.
     """
     check_examples("data", data)
     instance("recipe", recipe, Recipe, "a Recipe, such as Recipe(batch_size=32)")
-    steps = integer("steps", steps, 1)
+    steps = integer("steps", steps, 1, MOST_STEPS)
     backends, step = texts("backends", backends), function("step", step)
     if check_spec(spec).config.drop_rate:
         allowed = "0 in lockstep, since each framework draws its own dropout"

@@ -72,7 +72,7 @@ class FashionMNIST:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixels", _bytes(self.pixels, (IMAGE_SIZE, IMAGE_SIZE)))
         object.__setattr__(self, "labels", check_listed("labels", self.labels))
-        check_side(self.image_size)
+        object.__setattr__(self, "image_size", check_side(self.image_size))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -134,6 +134,7 @@ class Together:
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """The images of these examples, floating point of shape (n, C, H, W)."""
+        indices = check_indices(indices, len(self))
         ends = np.cumsum([len(part) for part in self.parts])
         whose = np.searchsorted(ends, indices, side="right")
         taken = [

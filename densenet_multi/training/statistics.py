@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import integer
+from .._checks import check_backend, integer
 from .._progress import progress
 from ..data import Examples, epoch_order
 from ..data.examples import check_examples
@@ -29,6 +29,7 @@ def measure_statistics(
     Raises ``ConfigError``. Source: Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576,
     section 3.
     """
+    check_backend(backend)
     check_examples("examples", examples)
     batches, batch_size = integer("batches", batches, 1), integer("batch_size", batch_size, 1)
     weights: Weights = backend.export_weights(model)

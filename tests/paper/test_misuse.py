@@ -14,10 +14,12 @@ import pytest
 import densenet_multi as dm
 from cases import images, labels, small
 from densenet_multi import data, formats, reference
+from densenet_multi.backends import framework_versions, place
 from densenet_multi.comparison.bench import bench
 from densenet_multi.comparison.compare import compare
 from densenet_multi.comparison.lockstep import lockstep
 from densenet_multi.data.digest import digest
+from densenet_multi.data.examples import Together
 from densenet_multi.data.held_out import load_held_out
 from densenet_multi.spec import (
     BatchNormSpec,
@@ -36,7 +38,7 @@ from densenet_multi.tasks.predict import predict, sigmoid, softmax
 from densenet_multi.tasks.train import Options, train
 from densenet_multi.training.recipe import Recipe
 from densenet_multi.training.run import Run, Subject
-from densenet_multi.training.state import TrainingState, load_state
+from densenet_multi.training.state import TrainingState, load_state, save_state
 from densenet_multi.training.statistics import measure_statistics
 
 SPEC = small("plain", num_classes=2, in_channels=1)
@@ -47,7 +49,7 @@ CHECKPOINT = dm.Checkpoint(SPEC, WEIGHTS)
 PREPARE = data.Preparation(8, 1)
 IMAGES, LABELS = images(SPEC, 8), labels(SPEC)
 BYTES = np.zeros((2, 28, 28), np.uint8)
-BACKEND = SimpleNamespace(export_weights=lambda _: WEIGHTS)
+BACKEND = SimpleNamespace(build=print, export_weights=lambda _: WEIGHTS)
 OWN = (
     *(dm.ConfigError, dm.ImageError, dm.WeightsError, data.DataError, data.IdxError),
     dm.BackendNotInstalledError,
@@ -62,7 +64,7 @@ class Hostile:
     def __repr__(self):
         raise RuntimeError
 
-    __eq__ = __len__ = __array__ = __bool__ = lambda *_: 1 / 0
+    __eq__ = __len__ = __array__ = __bool__ = __index__ = __iter__ = __fspath__ = lambda *_: 1 / 0
 
 
 WRONG = {
@@ -80,6 +82,8 @@ WRONG = {
     "objects": np.full((2, 1, 8, 8), None),
     "masked images": np.ma.masked_array(IMAGES, IMAGES > 0.5),
     "masked labels": np.ma.masked_array(LABELS, [True, False]),
+    "masked integer": np.ma.masked_array(3, mask=True),
+    "duration": np.timedelta64(1, "s"),
     "a class": int,
     "a spec": SPEC,
     "hostile": Hostile(),
@@ -188,7 +192,13 @@ CALLS = {  # a function -> its valid arguments; each is replaced by every wrong 
         "recipe": dm.Recipe(epochs=1, batch_size=2), "backends": [], "steps": 1, "step": print,
     },
     bench: {"backends": [], "work": "training", "batch_size": 2, "rounds": 1, "step": print},
+    place: {"backend": BACKEND, "device": "cpu"},
+    framework_versions: {"name": "torch"},
+    Together((data.Arrays(IMAGES, LABELS),)).take: {"indices": LABELS},
     load_state: {"path": "none"},
+    save_state: {
+        "path": "none", "spec": SPEC, "state": TrainingState(WEIGHTS, {}, 0, (), (), 0.0)
+    },
     TrainingState: {
         "weights": WEIGHTS, "velocity": {}, "steps": 0, "epochs": (), "unfinished": (),
         "seconds": 0.0,
@@ -221,12 +231,7 @@ CALLED = {  # an argument -> what errors may call it
     "name": ("backend", "data", "format"),
     "file_format": ("format",),
 }
-CASES = [
-    (function, name)
-    for function, given in CALLS.items()
-    for name in given
-    if name not in ("model", "backend")
-]
+CASES = [(function, name) for function, given in CALLS.items() for name in given if name != "model"]
 
 
 @pytest.mark.parametrize(
