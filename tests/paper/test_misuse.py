@@ -192,7 +192,7 @@ CALLS = {  # a function -> its valid arguments; each is replaced by every wrong 
         "recipe": dm.Recipe(epochs=1, batch_size=2), "backends": [], "steps": 1, "step": print,
     },
     bench: {"backends": [], "work": "training", "batch_size": 2, "rounds": 1, "step": print},
-    place: {"backend": BACKEND, "device": "cpu"},
+    place: {"backend": BACKEND, "model": None, "device": "cpu"},
     framework_versions: {"name": "torch"},
     Together((data.Arrays(IMAGES, LABELS),)).take: {"indices": LABELS},
     load_state: {"path": "none"},
@@ -223,6 +223,7 @@ RIGHT = {
     *(("text", "name", part) for part in (DenseLayerSpec, DenseBlockSpec, TransitionSpec)),
     *(("None", name) for name in ("norm0", "pool0", "norm2", "conv2", "classifier")),
     ("number of NumPy", "eps"),
+    *(("text", "name", framework_versions), ("None", "device")),
     *(("a class", "step"), ("None", "batch_size", bench)),
     ("text", "data", evaluate),  # which reads the weights before the data
 }
