@@ -245,17 +245,17 @@ def _checks_of(cls: type) -> list[tuple[str, str, Callable[[str, Any], Any]]]:
     """(field, its name in errors, its check) of a dataclass."""
     hints = get_type_hints(cls)
     names = [(f.name, f"{cls.__name__}.{f.name}") for f in fields(cls)]
-    return [(field, name, _check_of(hints[field], name)) for field, name in names]
+    return [(field, name, check_of(hints[field], name)) for field, name in names]
 
 
-def _check_of(kind: Any, name: str) -> Callable[[str, Any], Any]:
+def check_of(kind: Any, name: str) -> Callable[[str, Any], Any]:
     """What checks a value by its annotation, and returns it in Python's own types."""
     kinds = get_args(kind)
     if NoneType in kinds:  # KIND | None
-        check = _check_of(kinds[0], name)
+        check = check_of(kinds[0], name)
         return lambda name, given: None if given is None else check(name, given)
     if get_origin(kind) is tuple:
-        return partial(_tuple, [_check_of(k, name) for k in kinds if k is not ...], ... in kinds)
+        return partial(_tuple, [check_of(k, name) for k in kinds if k is not ...], ... in kinds)
     if allowed := CHOICES.get(name.rpartition(".")[2]):
         return partial(one_of, allowed=allowed)
     if kind is int:

@@ -13,7 +13,17 @@ from collections.abc import Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
-from ._checks import DTYPES, ConfigError, bad, check_backend, check_names, instance, one_of, text
+from ._checks import (
+    DTYPES,
+    ConfigError,
+    bad,
+    check_backend,
+    check_names,
+    check_of,
+    instance,
+    one_of,
+    text,
+)
 from ._installed import BackendError as BackendError  # noqa: PLC0414  # re-exported
 from ._installed import BackendNotInstalledError as BackendNotInstalledError  # noqa: PLC0414  # re-exported
 from ._installed import framework as framework  # noqa: PLC0414  # re-exported
@@ -313,16 +323,17 @@ def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
 def _from_spec(make: Any, kind: type) -> Any:
     """The ``__init__`` of a class, which refuses anything but its part of a spec."""
     expected = f"a {kind.__name__}, which get_spec('d2l') is or contains"
-    own = [p for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    own = {  # Flax' rngs
+        name: check_of(parameter.annotation, name)
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
     @wraps(make)
     def init(self: Any, spec: Any, **kwargs: Any) -> None:
         instance("spec", spec, kind, expected)
-        for parameter in own:  # Flax' rngs
-            if parameter.name in kwargs:
-                of = parameter.annotation
-                what = f"{of.__module__.partition('.')[0]}'s {of.__qualname__}"
-                instance(parameter.name, kwargs[parameter.name], of, what)
+        for name in own.keys() & kwargs.keys():
+            own[name](name, kwargs[name])
         make(self, spec, **kwargs)
 
     return init
