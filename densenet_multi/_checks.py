@@ -258,6 +258,8 @@ def check_of(kind: Any, name: str) -> Callable[[str, Any], Any]:
         return partial(_tuple, [check_of(k, name) for k in kinds if k is not ...], ... in kinds)
     if allowed := CHOICES.get(name.rpartition(".")[2]):
         return partial(one_of, allowed=allowed)
+    if name.endswith("seed"):
+        return lambda name, given: check_seed(given, name)
     if kind is int:
         least = 0 if name.endswith(MAY_BE_0) else 1
         return partial(integer, least=least, most=MOST_CHANNELS)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import instance
+from .._checks import Checked, instance
 from .._inputs import ImageError, as_array, check_indices, check_listed
 from .fashion_mnist import IMAGE_SIZE, to_input
 from .images import Preparation, check_preparation, check_side, from_bytes
@@ -115,7 +115,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Together:
+class Together(Checked):
     """The examples of several parts, one part after another.
 
     Attributes:
@@ -140,7 +140,7 @@ class Together:
         taken = [
             (np.nonzero(whose == i)[0], part.take(indices[whose == i] - end + len(part)))
             for i, (part, end) in enumerate(zip(self.parts, ends, strict=True))
-            if (whose == i).any()
+            if (whose == i).any() or i == 0  # which knows the shape, also of no images
         ]
         images = np.empty((len(indices), *taken[0][1].shape[1:]), taken[0][1].dtype)
         for positions, found in taken:

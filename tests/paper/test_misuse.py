@@ -49,6 +49,7 @@ CHECKPOINT = dm.Checkpoint(SPEC, WEIGHTS)
 PREPARE = data.Preparation(8, 1)
 IMAGES, LABELS = images(SPEC, 8), labels(SPEC)
 BYTES = np.zeros((2, 28, 28), np.uint8)
+EXAMPLES = data.Arrays(IMAGES, LABELS)
 BACKEND = SimpleNamespace(build=print, export_weights=lambda _: WEIGHTS)
 OWN = (
     *(dm.ConfigError, dm.ImageError, dm.WeightsError, data.DataError, data.IdxError),
@@ -153,7 +154,7 @@ CALLS = {  # a function -> its valid arguments; each is replaced by every wrong 
     data.load_data: {"name": "sample", "image_size": 8, "seed": 0},
     load_held_out: {"name": "sample", "image_size": 8, "with_train": True},
     data.Arrays: {"images": IMAGES, "labels": LABELS},
-    data.Arrays(IMAGES, LABELS).take: {"indices": LABELS},
+    EXAMPLES.take: {"indices": LABELS},
     data.Pixels: {"pixels": BYTES[:, None], "labels": LABELS, "prepare": PREPARE},
     data.FashionMNIST: {"pixels": BYTES, "labels": LABELS, "image_size": 8},
     data.ImageFiles: {"paths": ("x.png",), "labels": LABELS, "prepare": PREPARE},
@@ -181,20 +182,29 @@ CALLS = {  # a function -> its valid arguments; each is replaced by every wrong 
     digest: {"examples": data.Pixels(BYTES[:, None], LABELS, PREPARE)},
     measure_statistics: {
         "backend": BACKEND, "model": Subject(SPEC, "float32"),
-        "examples": data.Arrays(IMAGES, LABELS), "batches": 1, "batch_size": 2,
+        "examples": EXAMPLES, "batches": 1, "batch_size": 2,
     },
     compare: {
         "spec": SPEC, "weights": WEIGHTS, "backends": [], "image_size": 8, "batch_size": 1,
         "dtype": "float32", "step": print,
     },
     lockstep: {
-        "spec": SPEC, "weights": WEIGHTS, "data": data.Arrays(IMAGES, LABELS),
+        "spec": SPEC, "weights": WEIGHTS, "data": EXAMPLES,
         "recipe": dm.Recipe(epochs=1, batch_size=2), "backends": [], "steps": 1, "step": print,
     },
     bench: {"backends": [], "work": "training", "batch_size": 2, "rounds": 1, "step": print},
     place: {"backend": BACKEND, "model": None, "device": "cpu"},
     framework_versions: {"name": "torch"},
-    Together((data.Arrays(IMAGES, LABELS),)).take: {"indices": LABELS},
+    Together: {"parts": (EXAMPLES,)},
+    data.DataSet: {
+        "name": "sample", "train": EXAMPLES, "test": EXAMPLES, "class_names": ("a", "b"),
+        "where": "here", "split_seed": 0, "notes": (),
+    },
+    data.HeldOut: {
+        "split": "test", "examples": EXAMPLES, "train": EXAMPLES, "class_names": ("a", "b"),
+        "where": "here", "notes": (),
+    },
+    Together((EXAMPLES,)).take: {"indices": LABELS},
     load_state: {"path": "none"},
     save_state: {
         "path": "none", "spec": SPEC, "state": TrainingState(WEIGHTS, {}, 0, (), (), 0.0)
@@ -224,6 +234,8 @@ RIGHT = {
     *(("None", name) for name in ("norm0", "pool0", "norm2", "conv2", "classifier")),
     ("number of NumPy", "eps"),
     *(("text", "name", framework_versions), ("None", "device")),
+    *(("text", "name", data.DataSet), ("None", "split_seed"), ("text", "where")),
+    ("text", "split", data.HeldOut),
     *(("a class", "step"), ("None", "batch_size", bench)),
     ("text", "data", evaluate),  # which reads the weights before the data
 }
