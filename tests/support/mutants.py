@@ -771,9 +771,17 @@ MUTANTS = [
         "backends/test_parity.py imported_weights",
     ),
     Mutant(
+        "Gluon: threads build the graphs of a model one after the other",
+        "gluon/predict.py",
+        "ONE_AT_A_TIME = RLock()",
+        "ONE_AT_A_TIME = mx.autograd.pause(train_mode=False)",
+        "backends/test_native_gluon.py threads_that_predict_first",
+        "gluon",
+    ),
+    Mutant(
         "prediction is in evaluation mode also while the caller records",
         "gluon/predict.py",
-        "    with mx.autograd.pause(train_mode=False):  # also inside the caller's record()\n",
+        "    with mx.autograd.pause(train_mode=False), ONE_AT_A_TIME:  # also in the caller's record()\n",
         "    if True:\n",
         "backends/test_native_gluon.py caller_records",
     ),
