@@ -321,3 +321,7 @@ def test_an_array_in_another_guise_is_the_same(guise):
         np.testing.assert_array_equal(array, WEIGHTS[name])
     arrays = data.Arrays(disguised(IMAGES), disguised(LABELS))
     np.testing.assert_array_equal(arrays.take(disguised(np.array([1, 0]))), IMAGES[::-1])
+
+
+def test_no_indices_are_no_images():
+    assert Together((EXAMPLES, EXAMPLES)).take([]).shape == (0, *IMAGES.shape[1:])
