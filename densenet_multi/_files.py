@@ -114,7 +114,7 @@ def as_path(given: str | os.PathLike[str], name: str = "path") -> Path:
     """The path of an argument. Raises ``ConfigError`` for anything else than a path as text."""
     try:
         found = os.fspath(given)
-    except TypeError:
+    except Exception:  # noqa: BLE001  # the object is asked, which may raise anything
         found = None
     if not isinstance(found, str) or "\0" in found:
         raise bad(name, given, "a path, as a text or a pathlib.Path")

@@ -187,9 +187,9 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
     return images
 
 
-def check_side(image_size: int) -> None:
-    """Raise ``ConfigError`` if no image can have this size."""
-    integer("image_size", image_size, 1, LARGEST_SIDE)
+def check_side(image_size: int) -> int:
+    """The size. Raises ``ConfigError`` if no image can have it."""
+    return integer("image_size", image_size, 1, LARGEST_SIDE)
 
 
 def check_usage(usage: Usage, channels: int) -> None:
@@ -216,8 +216,7 @@ class Preparation:
     usage: Usage | None = None
 
     def __post_init__(self) -> None:
-        check_side(self.image_size)
-        object.__setattr__(self, "image_size", int(self.image_size))
+        object.__setattr__(self, "image_size", check_side(self.image_size))
         channels = integer("in_channels", self.channels, 1, MOST_CHANNELS)
         object.__setattr__(self, "channels", channels)
         if channels * self.image_size**2 > MOST_VALUES:

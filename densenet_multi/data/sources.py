@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import ConfigError, bad, check_names, check_seed, integer, text
+from .._checks import Checked, ConfigError, bad, check_names, check_seed, integer, text
 from .._files import as_path, resolved
 from ..checkpoint import Usage
 from . import cifar10, fashion_mnist
@@ -49,7 +49,7 @@ CHECKSUMS = {  # SHA256 of the official .gz, and of its content, which is what d
 
 
 @dataclass(frozen=True)
-class DataSet:
+class DataSet(Checked):
     """Examples to train on and to test with.
 
     Attributes:

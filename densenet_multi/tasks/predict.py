@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .._checks import ConfigError, check_names, function, integer, items
 from .._files import as_path
+from .._inputs import check_logits
 from .._progress import progress
 from ..backends import Backend, backend_names, check_device, hide_gpus, load_backend, place
 from ..checkpoint import Checkpoint
@@ -133,7 +134,7 @@ def output_names(checkpoint: Checkpoint, activation: str) -> tuple[str, ...]:
 
 def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Probabilities (N, classes) of logits (N, classes), without overflow."""
-    scores = np.asarray(logits, np.float64)
+    scores = check_logits(logits)
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
@@ -141,14 +142,14 @@ def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Each output's own probability (N, classes), without overflow."""
-    scores = np.asarray(logits, np.float64)
+    scores = check_logits(logits)
     power = np.exp(-np.abs(scores))
     shares: npt.NDArray[np.float64] = np.where(scores < 0, power, 1.0) / (1 + power)
     return shares
 
 
 APPLIED: dict[str, Callable[[npt.ArrayLike], npt.NDArray[np.float64]]] = {
-    "none": lambda logits: np.asarray(logits, np.float64),
+    "none": check_logits,
     "softmax": softmax,
     "sigmoid": sigmoid,
 }

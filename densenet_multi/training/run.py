@@ -324,7 +324,7 @@ class Run:
     def _checked(self, what: str, data: Data) -> Examples:
         pair = isinstance(data, (tuple, list)) and len(data) == 2
         given: Any = data
-        if not pair and not all(hasattr(data, name) for name in ("labels", "take", "__len__")):
+        if not pair and not isinstance(data, Examples):
             expected = "(images, labels), or an object like data.FashionMNIST"
             raise ConfigError(f"{what}: expected {expected}; found {type(data).__name__}")
         try:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import bad, check_seconds, integer, items
+from .._checks import bad, check_seconds, instance, integer, items
 from .._files import as_path
 from ..formats._safetensors import TRAINING_STATE_ENTRY, read_safetensors, write_safetensors
 from ..manifest import tensors
 from ..spec import DenseNetConfig, DenseNetSpec
-from ..weights import Weights, WeightsError, check_depth, check_mapping, check_weights
+from ..weights import Weights, WeightsError, check_depth, check_mapping, check_weights, widest
 from .began import BEGAN, Began
 from .fields import AMOUNT, COUNT, OBJECT, parsed
 from .history import EPOCH, STEP, Epoch, Step
@@ -81,7 +81,8 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
     Raises ``WeightsError`` where a tensor does not fit the spec or is not finite; ``OSError`` where
     the file cannot be written.
     """
-    dtype = state.weights["features.conv0.weight"].dtype.name
+    instance("state", state, TrainingState, "a TrainingState")
+    dtype = widest(state.weights)
     arrays = dict(check_weights(spec, state.weights, dtype))
     check_velocity(spec, state.velocity)
     arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
@@ -97,7 +98,9 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
         "averaged": state.averaged,
         **({"began": state.began.to_dict()} if state.began else {}),
     }
-    write_safetensors(path, arrays, {TRAINING_STATE_ENTRY: json.dumps(position, sort_keys=True)})
+    write_safetensors(
+        as_path(path), arrays, {TRAINING_STATE_ENTRY: json.dumps(position, sort_keys=True)}
+    )
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
@@ -160,6 +163,7 @@ def _checked_mean(spec: DenseNetSpec, mean: Weights, dtype: str) -> Weights:
 def check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:
     """Raises ``WeightsError`` where a velocity does not fit the spec, or is not finite."""
     known = tensors(spec)
+    check_mapping(velocity, "velocity")
     for name, array in velocity.items():
         expected = known[name].shape if name in known else None
         is_floats = getattr(getattr(array, "dtype", None), "kind", "") == "f"

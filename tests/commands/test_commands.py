@@ -85,7 +85,7 @@ def test_info_names_every_backend_and_library():
         (["compare", "--backends", "jax"], 2, "backend 'jax' does not exist"),
         (["summary", "d2l", "--image-size", "0"], 2, "0 is not in the range x>=1"),
         (["compare", "--batch-size", "0"], 2, "0 is not in the range x>=1"),
-        (["compare", "--batch-size", "1001"], 2, "expected 1 to 1000"),
+        (["compare", "--batch-size", "1001"], 2, "an integer of at most 1,000"),
         (["compare", "--image-size", "28"], 2, "the smallest is 29"),
         (["compare", "--weights", "nowhere.safetensors"], 2, "nowhere.safetensors"),
         (["compare", "--weights", "."], 2, "is a folder; expected a file"),
