@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from ._files import check_file, open_file, open_own, put_in_place, resolved
+from ._files import check_file, expanded, open_file, open_own, put_in_place, resolved
 from ._progress import progress
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -31,7 +31,7 @@ class DownloadError(OSError):
 def cache_folder() -> Path:
     """``$DENSENET_MULTI_CACHE``, or ``densenet_multi`` in the user's cache folder."""
     given = os.environ.get("DENSENET_MULTI_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache", "DENSENET_MULTI_CACHE")
     return Path(given) if given else Path(base, "densenet_multi")
 
 

@@ -33,7 +33,7 @@ from ..formats.portable import load_checkpoint, save_weights
 from ..manifest import count_parameters
 from ..reference import cross_entropy
 from ..training.began import Began
-from ..training.fields import COUNT, NUMBER, ORDINAL, TEXT, FieldError, check, or_null
+from ..training.fields import COUNT, FRACTION, NUMBER, ORDINAL, TEXT, FieldError, check, or_null
 from ..training.history import EPOCH, History
 from ..training.recipe import RECIPES, Recipe
 from ..training.run import Callback, TrainingError, check_callbacks
@@ -65,7 +65,7 @@ from ..weights import Weights, init_weights
 from ._trained_by import source_of
 from .predict import Say, batches_of_logits
 
-TESTED = EPOCH | {"validation_loss": NUMBER, "validation_accuracy": NUMBER}
+TESTED = EPOCH | {"validation_loss": NUMBER, "validation_accuracy": FRACTION}
 REPORT_SHAPE = {
     **{name: shape for name, shape in CONFIG_SHAPE.items() if name != "found?"},
     "weights": or_null(TEXT),
@@ -77,7 +77,7 @@ REPORT_SHAPE = {
         "epochs": [ORDINAL, ...],
         "recalibrate": COUNT,
         "test_loss": NUMBER,
-        "test_accuracy": NUMBER,
+        "test_accuracy": FRACTION,
     },
 }
 
@@ -262,10 +262,10 @@ def _train(
         _check_data(output, data)
         state = recorder.resume()
         began = recorder.began or began
-        if state is not None and state.began is None:
+        if state is not None and not (state.began and state.began.data):
             say(
-                f"{output}: an older version saved this run without recording its recipe and data; "
-                "from now on they are recorded as they are now"
+                f"{output}: an older version saved this run, or fit alone, without recording its "
+                "recipe and data; from now on they are recorded as they are now"
             )
         if resume:
             say(_where(output, state.steps if state else 0, options))
