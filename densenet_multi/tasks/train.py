@@ -41,6 +41,7 @@ from ..training.run_folder import (
     BEST,
     CONFIG,
     CONFIG_SHAPE,
+    FILES,
     FINAL,
     HISTORY,
     LAST,
@@ -203,12 +204,12 @@ def train(
 
 def _run_in(output: Path, *, resume: bool) -> list[str]:
     """The names of a run's files in the folder; none where a run begins. Raises ``RunError``."""
-    found = [name for name in (CONFIG, STATE, REPORT) if (output / name).exists()]
+    found = [name for name in FILES if (output / name).exists()]
     others = sorted(each.name for each in output.iterdir() if each.name != LOCK)
     if found and not resume:
         raise RunError(
-            f"{output}: expected a folder without a run, found one; pass resume=True to "
-            "resume it, or another output="
+            f"{output}: expected a folder without a run, found one ({listed(found)}); pass "
+            "resume=True to resume it, or another output="
         )
     if resume and not found and others:
         raise RunError(
@@ -367,8 +368,8 @@ def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, 
     """
     recipe = options.recipe
     path: str | Path | None = options.weights
-    if path is not None and run is not None and (run / LAST).exists():
-        path = run / LAST
+    if path is not None and run is not None and (run / STATE).exists() and (run / LAST).exists():
+        path = run / LAST  # without a state, the run starts from the beginning
     given = None if path is None else load_checkpoint(path)
     data = load_data(
         options.data,
