@@ -8,8 +8,6 @@ import pytest
 
 import densenet_multi as dm
 from cases import images, labels, small
-from densenet_multi.training.began import Began
-from densenet_multi.training.state import TrainingState
 
 SPEC = small("plain")
 X, Y = images(SPEC, 8).astype("float32"), labels(SPEC)
@@ -59,7 +57,6 @@ def test_a_class_is_built_from_its_part_of_a_spec_alone(backend, part):
     ("name", "wrong"),
     [
         ("resume", {}),
-        ("resume", TrainingState({}, {}, 0, (), (), 0.0, began=Began(dm.Recipe(seed=9)))),
         ("checkpoint", "checkpoint.safetensors"),
         ("callbacks", print),
         ("callbacks", [print, None]),
