@@ -33,7 +33,17 @@ from ..formats.portable import load_checkpoint, save_weights
 from ..manifest import count_parameters
 from ..reference import cross_entropy
 from ..training.began import Began
-from ..training.fields import COUNT, FRACTION, NUMBER, ORDINAL, TEXT, FieldError, check, or_null
+from ..training.fields import (
+    AMOUNT,
+    COUNT,
+    FRACTION,
+    NUMBER,
+    ORDINAL,
+    TEXT,
+    FieldError,
+    check,
+    or_null,
+)
 from ..training.history import EPOCH, History
 from ..training.recipe import RECIPES, Recipe
 from ..training.run import Callback, TrainingError, check_callbacks
@@ -74,6 +84,13 @@ REPORT_SHAPE = {
     "framework": TEXT,
     "train_examples": COUNT,
     "epochs": [TESTED, ...],
+    "trainable?": COUNT,
+    "test_examples?": COUNT,
+    "test_accuracy?": FRACTION,
+    "best_epoch?": ORDINAL,
+    "best_test_accuracy?": FRACTION,
+    "training_seconds?": AMOUNT,
+    "recorded_after_step?": COUNT,
     "final?": {
         "epochs": [ORDINAL, ...],
         "recalibrate": COUNT,

@@ -151,6 +151,7 @@ def test_a_recipe_with_an_enormous_integer_is_refused(place):
         ("weights", ..., "weights: expected a text or null, found none"),
         ("framework", None, "framework: expected a text, found null"),
         ("train_examples", "4", 'train_examples: expected an integer from 0 to 2**53, found "4"'),
+        ("test_accuracy", [[1]], "test_accuracy: expected a number from 0 to 1, found a list"),
         ("final", [], "final: expected an object, found a list"),
         ("final.epochs", [], "final.epochs: expected a list, found an empty one"),
         ("final.test_loss", False, "final.test_loss: expected a finite number, found false"),

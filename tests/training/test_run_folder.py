@@ -422,7 +422,10 @@ def test_a_run_without_a_state_begins_again_with_the_weights_it_began_with(tmp_p
     begin, recipe = saved_weights(tmp_path), dm.Recipe(image_size=SIZE)
     options = Options(backend_name="b", weights=str(begin), data="sample", recipe=recipe)
     dm.save_weights(tmp_path / "last.safetensors", SPEC, state().weights)
-    for name, expected in (("", dm.init_weights(SPEC)), ("checkpoint.safetensors", state().weights)):
+    for name, expected in (
+        ("", dm.init_weights(SPEC)),
+        ("checkpoint.safetensors", state().weights),
+    ):
         (tmp_path / name).touch()
         found = _prepare(options, tmp_path, print)[0].weights["features.conv0.weight"]
         np.testing.assert_array_equal(found, expected["features.conv0.weight"])
