@@ -48,8 +48,8 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
     Raises ``DownloadError``. A bar shows progress on stderr, on a terminal.
     """
     if path.exists():
-        check_file(path, error=DownloadError)
-        if matches(path, checksum):
+        size = check_file(path, error=DownloadError)
+        if size <= largest and matches(path, checksum):
             return path
     target = resolved(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,9 @@ def _claim(file: BinaryIO, path: Path) -> None:
 
 def _fetch(url: str, file: BinaryIO, largest: int) -> None:
     there = file.seek(0, os.SEEK_END)
+    if there > largest:  # it is no part of the file
+        file.truncate(0)
+        there = file.seek(0)
     headers = {"User-Agent": "densenet_multi", **({"Range": f"bytes={there}-"} if there else {})}
     if not url.startswith(("https://", "http://")):
         raise DownloadError(f"{url}: expected an address that starts with https://")

@@ -513,6 +513,13 @@ MUTANTS = [
         "commands/test_commands.py a_signal_ends",
     ),
     Mutant(
+        "a part larger than the file may be is fetched again",
+        "_download.py",
+        "        file.truncate(0)\n        there = file.seek(0)\n",
+        "        pass\n",
+        "data/test_download.py enormous_file_in_its_place",
+    ),
+    Mutant(
         "a home folder that is none is an error of this package",
         "_files.py",
         "    except RuntimeError:  # a stranger's",
