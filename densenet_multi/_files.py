@@ -121,6 +121,15 @@ def as_path(given: str | os.PathLike[str], name: str = "path") -> Path:
     return Path(given)
 
 
+def expanded(path: AnyPath, name: str = "path") -> Path:
+    """The path with a home folder in place of ``~`` or ``~user``. Raises ``ConfigError``."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # a stranger's, or nobody's
+        allowed = "a path whose ~ or ~user has a home folder, or ./~… for a file of that name"
+        raise bad(name, os.fspath(path), allowed) from None
+
+
 @contextmanager
 def replacing(path: AnyPath) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` to write to; then it is renamed, if nothing failed.

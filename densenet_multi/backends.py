@@ -175,7 +175,8 @@ class Backend(Protocol):
             callbacks: each is called with every ``Step`` and every ``Epoch``.
             checkpoint: called after the callbacks, with a function that returns the current
                 ``TrainingState``.
-            resume: a ``TrainingState`` to resume from, of this backend or another.
+            resume: a ``TrainingState`` to resume from, of this backend or another, and of a run of
+                the same recipe on the same data. The recipes are compared; the data are not.
 
         Raises ``ConfigError``, ``ImageError``, and ``TrainingError`` where the loss or a weight is
         not finite. Example::
