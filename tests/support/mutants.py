@@ -4028,8 +4028,8 @@ MUTANTS = [
     Mutant(
         "misuse: Flax takes seeds of 64 bits",
         "flax/weights.py",
-        "(int(seed) ^ int(seed) >> 32) % 2**32",
-        "seed",
+        "nnx.Rngs(int(seed) % 2**32)",
+        "nnx.Rngs(seed)",
         "backends/test_misuse.py every_seed",
         "flax",
     ),

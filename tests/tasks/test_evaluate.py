@@ -62,7 +62,8 @@ class Fake:
 
     def __init__(self, monkeypatch, logits):
         self.logits, self.seen = logits, []
-        self.build, self.import_weights, self.use_gpu = Mock(), Mock(), Mock()
+        self.build, self.import_weights, self.export_weights = Mock(), Mock(), Mock()
+        self.use_gpu = Mock()
         self.load = Mock(return_value=self)
         monkeypatch.setattr(predict, "load_backend", self.load)
 
