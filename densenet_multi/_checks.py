@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from functools import wraps
+from functools import lru_cache, partial, wraps
 from numbers import Real
 from operator import index
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ OTHER_WORDS = {  # another project's word -> names it may mean here; (): none, h
     "cuda": ("gpu",),
 }
 DTYPES = ("float32", "float64")  # of every backend
+POOLS = ("avg", "max")
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
 SHOWN = 500  # characters of a value in an error
@@ -61,6 +63,10 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "warmup": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
     "label_smoothing": ("a number from 0 up to but not including 1", lambda x: 0 <= x < 1),
 }
+RANGES |= {"eps": RANGES["bn_eps"], "decay": RANGES["bn_decay"]}
+FINITE = ("a finite number", math.isfinite)
+CHOICES = {"pool_kind": POOLS, "global_pool": POOLS}  # texts of ``Checked``
+MAY_BE_0 = ("padding",)  # other integers of ``Checked`` count something
 
 
 def listed(values: Iterable[object], most: int = LISTED, more: str = "...") -> str:
@@ -87,8 +93,9 @@ def bad(name: str, given: object, allowed: str) -> ConfigError:
 
 def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
     try:
-        value = least - 1 if is_bool(given) else index(given)  # NumPy's integers too, but not 32.0
-    except TypeError:
+        refused = is_bool(given) or hasattr(given, "mask")  # NumPy shows what a mask hides
+        value = least - 1 if refused else index(given)  # NumPy's integers too, but not 32.0
+    except Exception:  # noqa: BLE001  # the object is asked, which may raise anything
         value = least - 1
     if value < least:
         raise bad(name, given, f"an integer of at least {least}")
@@ -110,9 +117,15 @@ def instance(name: str, given: Any, kind: type[T], expected: str) -> T:
     return given
 
 
+def check_backend(backend: Any) -> None:
+    """Raises ``ConfigError`` for anything but a backend's module, such as its name."""
+    if not all(callable(getattr(backend, name, None)) for name in ("build", "export_weights")):
+        raise bad("backend", backend, "a backend's module, such as load_backend('torch')")
+
+
 def check_seconds(name: str, given: Any) -> None:
     """Raises ``ConfigError`` for anything but a number of seconds; infinity is one."""
-    seconds: Any = given if isinstance(given, Real) and not is_bool(given) else -1
+    seconds: Any = given if is_real(given) else -1
     if not seconds >= 0:
         raise bad(name, given, "a number of seconds of at least 0")
 
@@ -121,6 +134,10 @@ def text(name: str, given: Any) -> str:
     if not isinstance(given, str):
         raise bad(name, given, "a text")
     return given
+
+
+def texts(name: str, given: Any) -> list[str]:
+    return [text(f"{name}[{i}]", each) for i, each in enumerate(items(name, given, "texts"))]
 
 
 def function(name: str, given: Any) -> Any:
@@ -136,7 +153,7 @@ def items(name: str, given: Any, allowed: str) -> tuple[Any, ...]:
         raise bad(name, given, allowed)
     try:
         return tuple(given)
-    except TypeError:  # a class, or an array without dimensions
+    except Exception:  # noqa: BLE001  # a class, an array without dimensions; or one of the user's
         raise bad(name, given, allowed) from None
 
 
@@ -147,9 +164,9 @@ def integers(name: str, given: Any) -> tuple[int, ...]:
 
 
 def number(name: str, given: Any) -> float:
-    allowed, test = RANGES[name]
+    allowed, test = RANGES.get(name.rpartition(".")[2], FINITE)
     try:
-        value = float(given) if isinstance(given, Real) and not is_bool(given) else math.nan
+        value = float(given) if is_real(given) else math.nan
     except OverflowError:
         value = math.nan
     if not test(value):  # not-a-number passes no test
@@ -185,7 +202,14 @@ def is_finite(given: float) -> bool:
 
 
 def is_bool(given: Any) -> bool:
-    return isinstance(given, bool) or getattr(getattr(given, "dtype", None), "kind", "") == "b"
+    """Whether it is Python's, NumPy's, or any framework's: their tensors count as 0 and 1 too."""
+    return isinstance(given, bool) or "bool" in str(getattr(given, "dtype", ""))
+
+
+def is_real(given: Any) -> bool:
+    """Whether it is a real number of Python's or NumPy's; truth values and times are none."""
+    is_time = "timedelta" in str(getattr(given, "dtype", ""))
+    return isinstance(given, Real) and not is_bool(given) and not is_time
 
 
 def floor_of_decimal(factor: float, count: int) -> int:
@@ -198,6 +222,58 @@ def floor_of_decimal(factor: float, count: int) -> int:
 def ceiling_of_decimal(factor: float, count: int) -> int:
     """``ceil(factor * count)`` in the same way: 0.07 * 100 is 7, not 7.000…01."""
     return -floor_of_decimal(-factor, count)
+
+
+class Checked:
+    """A dataclass whose fields are checked on creation, by their annotations.
+
+    Raises ``ConfigError``, which names the class and the field. Integers are at least 1, or 0 where
+    ``MAY_BE_0`` has the name, and at most ``MOST_CHANNELS``. Numbers are finite and within
+    ``RANGES``. Texts are one of ``CHOICES`` where that has the name.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for field, name, check in _checks_of(kind):
+            object.__setattr__(self, field, check(name, getattr(self, field)))
+
+
+@lru_cache
+def _checks_of(cls: type) -> list[tuple[str, str, Callable[[str, Any], Any]]]:
+    """(field, its name in errors, its check) of a dataclass."""
+    hints = get_type_hints(cls)
+    names = [(f.name, f"{cls.__name__}.{f.name}") for f in fields(cls)]
+    return [(field, name, check_of(hints[field], name)) for field, name in names]
+
+
+def check_of(kind: Any, name: str) -> Callable[[str, Any], Any]:
+    """What checks a value by its annotation, and returns it in Python's own types."""
+    kinds = get_args(kind)
+    if NoneType in kinds:  # KIND | None
+        check = check_of(kinds[0], name)
+        return lambda name, given: None if given is None else check(name, given)
+    if get_origin(kind) is tuple:
+        return partial(_tuple, [check_of(k, name) for k in kinds if k is not ...], ... in kinds)
+    if allowed := CHOICES.get(name.rpartition(".")[2]):
+        return partial(one_of, allowed=allowed)
+    if name.endswith("seed"):
+        return lambda name, given: check_seed(given, name)
+    if kind is int:
+        least = 0 if name.endswith(MAY_BE_0) else 1
+        return partial(integer, least=least, most=MOST_CHANNELS)
+    plain: dict[Any, Callable[[str, Any], Any]] = {float: number, bool: truth, str: text}
+    return plain.get(kind) or partial(instance, kind=kind, expected=f"a {kind.__name__}")
+
+
+def _tuple(checks: list[Any], repeated: bool, name: str, given: Any) -> tuple[Any, ...]:
+    found = items(name, given, "a list")
+    checks = checks * len(found) if repeated else checks
+    if len(found) != len(checks):
+        raise bad(name, given, f"{len(checks)} values")
+    each = zip(checks, found, strict=True)
+    return tuple(check(f"{name}[{i}]", value) for i, (check, value) in enumerate(each))
 
 
 def refuse_unknown_fields(cls: type[T]) -> type[T]:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from ._files import check_file, open_file, open_own, put_in_place, resolved
+from ._files import check_file, expanded, open_file, open_own, put_in_place, resolved
 from ._progress import progress
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -31,7 +31,7 @@ class DownloadError(OSError):
 def cache_folder() -> Path:
     """``$DENSENET_MULTI_CACHE``, or ``densenet_multi`` in the user's cache folder."""
     given = os.environ.get("DENSENET_MULTI_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache", "DENSENET_MULTI_CACHE")
     return Path(given) if given else Path(base, "densenet_multi")
 
 
@@ -48,8 +48,8 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
     Raises ``DownloadError``. A bar shows progress on stderr, on a terminal.
     """
     if path.exists():
-        check_file(path, error=DownloadError)
-        if matches(path, checksum):
+        size = check_file(path, error=DownloadError)
+        if size <= largest and matches(path, checksum):
             return path
     target = resolved(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,9 @@ def _claim(file: BinaryIO, path: Path) -> None:
 
 def _fetch(url: str, file: BinaryIO, largest: int) -> None:
     there = file.seek(0, os.SEEK_END)
+    if there > largest:  # it is no part of the file
+        file.truncate(0)
+        there = file.seek(0)
     headers = {"User-Agent": "densenet_multi", **({"Range": f"bytes={there}-"} if there else {})}
     if not url.startswith(("https://", "http://")):
         raise DownloadError(f"{url}: expected an address that starts with https://")

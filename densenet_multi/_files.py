@@ -114,11 +114,20 @@ def as_path(given: str | os.PathLike[str], name: str = "path") -> Path:
     """The path of an argument. Raises ``ConfigError`` for anything else than a path as text."""
     try:
         found = os.fspath(given)
-    except TypeError:
+    except Exception:  # noqa: BLE001  # the object is asked, which may raise anything
         found = None
     if not isinstance(found, str) or "\0" in found:
         raise bad(name, given, "a path, as a text or a pathlib.Path")
     return Path(given)
+
+
+def expanded(path: AnyPath, name: str = "path") -> Path:
+    """The path with a home folder in place of ``~`` or ``~user``. Raises ``ConfigError``."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # a stranger's, or nobody's
+        allowed = "a path whose ~ or ~user has a home folder, or ./~… for a file of that name"
+        raise bad(name, os.fspath(path), allowed) from None
 
 
 @contextmanager
@@ -126,7 +135,8 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` to write to; then it is renamed, if nothing failed.
 
     Readers see the old file or the new one, also after a power failure. A replaced file's
-    permissions stay. A symbolic link stays one, and a device or a pipe is written to directly.
+    group and permissions stay. A symbolic link stays one, and a device or a pipe is written to
+    directly.
     Raises ``OSError``, with the name that was asked for.
     """
     path = Path(path)
@@ -168,10 +178,16 @@ def put_in_place(written: Path, target: Path) -> None:
 
 
 def _keep_mode(new: Path, old: Path, more: int = 0) -> None:
-    """Give a file the permissions of the one that it will replace, and ``more``."""
+    """Give a file the group and permissions of the one that it will replace, and ``more``."""
     if old.exists():
-        mode = stat.S_IMODE(old.stat().st_mode) & 0o777 | more
-        if mode != stat.S_IMODE(new.stat().st_mode):  # some file systems have one mode alone
+        was, now = old.stat(), new.stat()
+        mode = stat.S_IMODE(was.st_mode) & 0o777 | more
+        if was.st_gid != now.st_gid:
+            try:
+                os.chown(new, -1, was.st_gid)
+            except OSError:
+                mode &= ~stat.S_IRWXG  # or another group could read it
+        if mode != stat.S_IMODE(now.st_mode):  # some file systems have one mode alone
             new.chmod(mode)
 
 

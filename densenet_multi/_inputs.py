@@ -17,12 +17,24 @@ class ImageError(ValueError):
 
 
 def as_array(name: str, given: Any, dtype: str | None = None) -> npt.NDArray[Any]:
-    """The argument as an array. Raises ``ImageError`` for what NumPy cannot read."""
+    """The argument as an array. Raises ``ImageError`` for what NumPy cannot read, or not all of."""
+    if isinstance(given, np.ma.MaskedArray):  # NumPy would show what is behind the mask
+        raise ImageError(f"{name}: expected all values, found a masked array; fill it: .filled(0)")
     try:
-        return np.asarray(given, dtype)
+        array = np.asarray(given)
+        return array if dtype is None else array.astype(dtype, casting="same_kind", copy=False)
     except Exception as error:  # NumPy asks the object, which may raise anything
         kind = type(given).__name__
         raise ImageError(f"{name}: expected an array, found {kind}: {error}") from error
+
+
+def check_logits(given: Any) -> npt.NDArray[np.float64]:
+    """Logits as float64, (N, classes) with N at least 1. Raises ``ImageError`` for others."""
+    scores = as_array("logits", given, "float64")
+    if scores.ndim != 2 or not len(scores):
+        expected = "(N, classes) with N at least 1"
+        raise ImageError(f"logits: expected shape {expected}, found {scores.shape}")
+    return scores
 
 
 def check_floats(

@@ -13,7 +13,17 @@ from collections.abc import Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
-from ._checks import DTYPES, ConfigError, bad, check_names, instance, one_of
+from ._checks import (
+    DTYPES,
+    ConfigError,
+    bad,
+    check_backend,
+    check_names,
+    check_of,
+    instance,
+    one_of,
+    text,
+)
 from ._installed import BackendError as BackendError  # noqa: PLC0414  # re-exported
 from ._installed import BackendNotInstalledError as BackendNotInstalledError  # noqa: PLC0414  # re-exported
 from ._installed import framework as framework  # noqa: PLC0414  # re-exported
@@ -165,7 +175,8 @@ class Backend(Protocol):
             callbacks: each is called with every ``Step`` and every ``Epoch``.
             checkpoint: called after the callbacks, with a function that returns the current
                 ``TrainingState``.
-            resume: a ``TrainingState`` to resume from, of this backend or another.
+            resume: a ``TrainingState`` to resume from, of this backend or another, and of a run of
+                the same recipe on the same data. The recipes are compared; the data are not.
 
         Raises ``ConfigError``, ``ImageError``, and ``TrainingError`` where the loss or a weight is
         not finite. Example::
@@ -202,7 +213,7 @@ def framework_versions(name: str) -> dict[str, str | None]:
     """
     import re
 
-    entry = _registered().get(name)
+    entry = _registered().get(text("name", name))
     requirements = (entry and entry.dist and entry.dist.requires) or []
     return _versions(r for r in requirements if re.search(rf"extra == ['\"]{name}['\"]", r))
 
@@ -226,6 +237,7 @@ def place(backend: Backend, model: Any, device: str | None) -> None:
     For "cpu", call ``hide_gpus`` before the import. Raises ``BackendError``, ``ConfigError``.
     """
     check_device(device)
+    check_backend(backend)
     if device != "cpu" and not backend.use_gpu(model) and device == "gpu":
         raise BackendError(
             f"device: expected a GPU that {backend.FRAMEWORK} sees, found none; use device='cpu'"
@@ -312,10 +324,17 @@ def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
 def _from_spec(make: Any, kind: type) -> Any:
     """The ``__init__`` of a class, which refuses anything but its part of a spec."""
     expected = f"a {kind.__name__}, which get_spec('d2l') is or contains"
+    own = {  # Flax' rngs
+        name: check_of(parameter.annotation, name)
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
     @wraps(make)
     def init(self: Any, spec: Any, **kwargs: Any) -> None:
         instance("spec", spec, kind, expected)
+        for name in own.keys() & kwargs.keys():
+            own[name](name, kwargs[name])
         make(self, spec, **kwargs)
 
     return init

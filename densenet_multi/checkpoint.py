@@ -19,6 +19,7 @@ from ._checks import (
     instance,
     integer,
     is_finite,
+    is_real,
     items,
     listed,
     one_of,
@@ -214,18 +215,19 @@ def _is_index(found: object) -> bool:
 
 
 def _checked_list(name: str, value: Any) -> tuple[Any, ...]:
-    kind: Any = str if name in TEXTS else (int, float)
     what = "names" if name in TEXTS else "numbers"
     is_list = isinstance(value, (tuple, list))
-    if not is_list or not all(isinstance(item, kind) for item in value):
+    fits: Any = is_real if what == "numbers" else lambda item: isinstance(item, str)
+    if not is_list or not all(map(fits, value)):
         raise bad(name, value, f"a list of {what}")
-    if kind is not str and not all(map(is_finite, value)):
+    if what == "numbers" and not all(map(is_finite, value)):
         raise bad(name, value, "finite numbers")
     if name == "std" and not all(item > 0 for item in value):
         raise bad(name, value, "numbers above 0")
     if name == "value_range" and not (len(value) == 2 and value[0] < value[1]):
         raise bad(name, value, "two numbers, the lower first")
-    return tuple(value)
+    # NumPy's numbers as Python's, which JSON has
+    return tuple(item if isinstance(item, (str, int)) else float(item) for item in value)
 
 
 IMAGENET = Usage(image_size=224, value_range=(0.0, 1.0), mean=IMAGENET_MEAN, std=IMAGENET_STD)

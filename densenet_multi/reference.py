@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import instance, integer, one_of, truth
-from ._inputs import ImageError, as_array, check_floats, check_images, check_labels, check_trainable
+from ._inputs import (
+    ImageError,
+    check_floats,
+    check_images,
+    check_labels,
+    check_logits,
+    check_trainable,
+)
 from .checkpoint import ESTIMATORS
 from .spec import (
     BatchNormSpec,
@@ -89,10 +96,7 @@ def forward(
 
 def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Mean over N of ``-log softmax(logits)[label]``, in nats; logits (N, classes), labels (N,)."""
-    scores = as_array("logits", logits, "float64")
-    if scores.ndim != 2 or not len(scores):
-        expected = "(N, classes) with N at least 1"
-        raise ImageError(f"logits: expected shape {expected}, found {scores.shape}")
+    scores = check_logits(logits)
     targets = check_labels(labels, *scores.shape)
     shifted = scores - scores.max(axis=1, keepdims=True)  # the same softmax, without overflow
     log_sum = np.log(np.exp(shifted).sum(axis=1))

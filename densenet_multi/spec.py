@@ -17,6 +17,8 @@ from ._checks import (
     LEAST,
     MOST_CHANNELS,
     MOST_LAYERS,
+    POOLS,
+    Checked,
     ConfigError,
     bad,
     floor_of_decimal,
@@ -34,7 +36,6 @@ from ._checks import (
 
 SCHEMA_VERSION = 1
 STEMS = ("imagenet", "cifar")
-POOLS = ("avg", "max")
 ADDED = {"transition_pool", "global_pool"}  # fields that older files do not have: "avg"
 NUMBERS = ("compression", "drop_rate", "bn_eps", "bn_decay")
 
@@ -43,7 +44,7 @@ NUMBERS = ("compression", "drop_rate", "bn_eps", "bn_decay")
 
 
 @dataclass(frozen=True, slots=True)
-class ConvSpec:
+class ConvSpec(Checked):
     """A square 2-D convolution (cross-correlation) with explicit zero padding on all four sides."""
 
     in_channels: int
@@ -55,7 +56,7 @@ class ConvSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchNormSpec:
+class BatchNormSpec(Checked):
     """Batch normalization; ``decay`` is the fraction of the old running value that is kept."""
 
     num_features: int
@@ -64,7 +65,7 @@ class BatchNormSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolSpec:
+class PoolSpec(Checked):
     """A square pooling window; a window that does not fit is dropped (floor)."""
 
     kernel_size: int
@@ -73,7 +74,7 @@ class PoolSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class LinearSpec:
+class LinearSpec(Checked):
     """A fully connected layer with bias."""
 
     in_features: int
@@ -84,7 +85,7 @@ class LinearSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class StemSpec:
+class StemSpec(Checked):
     """Before the first dense block: ``conv0``, and in the ImageNet stem ``norm0`` and ``pool0``."""
 
     conv0: ConvSpec
@@ -93,7 +94,7 @@ class StemSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class DenseLayerSpec:
+class DenseLayerSpec(Checked):
     """The paper's H (section 3): BN-ReLU-Conv3x3, or BN-ReLU-Conv1x1-BN-ReLU-Conv3x3."""
 
     name: str
@@ -105,7 +106,7 @@ class DenseLayerSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class DenseBlockSpec:
+class DenseBlockSpec(Checked):
     """Dense layers, each reading everything before it in the block (section 3, equation 2)."""
 
     name: str
@@ -115,7 +116,7 @@ class DenseBlockSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class TransitionSpec:
+class TransitionSpec(Checked):
     """Between two dense blocks: BN-ReLU-Conv1x1, then 2x2 average pooling with stride 2.
 
     The convolution and the average are linear and commute, so a backend averages first, which
@@ -130,7 +131,7 @@ class TransitionSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class DenseNetSpec:
+class DenseNetSpec(Checked):
     """A resolved network; ``stages`` pairs each dense block with the transition after it."""
 
     config: DenseNetConfig

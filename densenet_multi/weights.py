@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import DTYPES, INITIALIZATIONS, ConfigError, check_names, check_seed, one_of
+from ._inputs import ImageError, as_array
 from .manifest import TensorInfo, count_parameters, tensors
 from .spec import DenseNetConfig, DenseNetSpec
 
@@ -72,15 +73,15 @@ def check_weights(
         for name in weights
         if name not in expected and not str(name).endswith(f".{COUNTER}")
     ]
+    arrays = {}
     for name, info in expected.items():
         if name not in weights:
             problems.append(f"{name}: missing, expected shape {info.shape}")
             continue
         try:
-            array = np.asarray(weights[name])
-        except Exception as error:  # noqa: BLE001  # NumPy asks the object, which may raise anything
-            kind = type(weights[name]).__name__
-            problems.append(f"{name}: expected an array, found {kind}: {error}")
+            array = arrays[name] = as_array(name, weights[name])
+        except ImageError as error:
+            problems.append(str(error))
             continue
         if array.shape != info.shape:
             problems.append(f"{name}: expected shape {info.shape}, found {array.shape}")
@@ -96,7 +97,7 @@ def check_weights(
         raise WeightsError(
             f"weights do not fit the network, {len(problems)} problem(s):\n  {lines}"
         )
-    return {name: np.asarray(weights[name]).astype(dtype, copy=False) for name in expected}
+    return {name: array.astype(dtype, copy=False) for name, array in arrays.items()}
 
 
 def check_depth(config: DenseNetConfig, weights: Mapping[str, object]) -> None:

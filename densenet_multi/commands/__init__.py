@@ -26,6 +26,7 @@ from . import (
     train,
 )
 from .flags import PROGRAM
+from .output import plain_lines
 
 GROUPS = {  # what a user wants -> the commands for it
     "See what a network is": (summary.summary,),
@@ -36,8 +37,16 @@ GROUPS = {  # what a user wants -> the commands for it
 }
 
 
-class GroupedHelp(click.Group):
+class Program(click.Group):
     """A group that lists its commands by what a user wants."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; a terminal obeys no text of others in an error about what was typed."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            error.message = plain_lines(error.message)
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands of each of ``GROUPS`` under its heading."""
@@ -56,7 +65,7 @@ class GroupedHelp(click.Group):
 
 
 @click.group(
-    cls=GroupedHelp,
+    cls=Program,
     epilog="Completion by the Tab key in bash (zsh and fish alike), for ~/.bashrc:\n\n\b\n"
     f'eval "$(_DENSENET_MULTI_COMPLETE=bash_source {PROGRAM})"',
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

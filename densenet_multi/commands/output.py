@@ -73,10 +73,9 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        # as Ctrl-C does, it ends the processes that were started and removes temporary folders
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
-            code = command(*args, **kwargs)
+            with _raised_on_signals():
+                code = command(*args, **kwargs)
         except KeyboardInterrupt:
             click.echo(f"{PROGRAM}: interrupted", err=True)
             code = 128 + signal.SIGINT
@@ -93,6 +92,23 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
         sys.exit(code or 0)
 
     return run
+
+
+@contextmanager
+def _raised_on_signals() -> Iterator[None]:
+    """Inside, Ctrl-C raises ``KeyboardInterrupt`` and SIGTERM ``SystemExit``.
+
+    Either ends the processes that were started and removes temporary folders.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        if before[signal.SIGINT] == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _message(error: Exception) -> str:

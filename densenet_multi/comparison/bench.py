@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack
 from statistics import median
 from typing import Any
 
-from .._checks import bad, check_names, integer
+from .._checks import bad, check_names, function, integer, texts
 from ..backends import SHARED_GPU, framework_versions
 from ..manifest import min_image_size
 from .bench_child import CASES, PRODUCTS, network
@@ -83,6 +83,7 @@ def bench(
     the reasons; then, and where it is "not installed", ``error`` is a summary.
     Raises ``ConfigError``.
     """
+    backends, step = texts("backends", backends), function("step", step)
     usable = cpus(threads)
     check_names("work", [work], CASES)
     check_names("device", [device], ("cpu", "gpu"))

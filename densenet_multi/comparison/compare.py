@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from .. import reference
-from .._inputs import ImageError
+from .._checks import DTYPES, function, integer, one_of, texts
 from ..data import load_sample, to_input
 from ..formats.portable import save_weights
-from ..spec import DenseNetSpec
+from ..spec import DenseNetSpec, check_spec
 from ..weights import Weights
 from .child_process import report_of
 from .deviation import TOLERANCES
@@ -39,9 +39,13 @@ def compare(
 
     Gray images are repeated over ``in_channels``. ``step`` is called with a line of text before
     each of ``progress_steps`` steps. Returns plain data for JSON; its ``backends`` maps names to
-    reports (see compare_child.py). Raises ``ImageSizeError``, ``ImageError``.
+    reports (see compare_child.py). Raises ``ImageSizeError``, ``ConfigError``,
+    ``WeightsError``.
     """
-    images = _images(spec, image_size, batch_size, dtype)
+    check_spec(spec)
+    backends, step = texts("backends", backends), function("step", step)
+    one_of("dtype", dtype, DTYPES)
+    images = _images(spec, integer("image_size", image_size, 1), batch_size, dtype)
     chunks = []
     for start in range(0, batch_size, CHUNK):
         step(f"NumPy reference, image {start + 1} of {batch_size}")
@@ -77,7 +81,6 @@ def progress_steps(backends: list[str], batch_size: int) -> int:
 
 def _images(spec: DenseNetSpec, image_size: int, batch_size: int, dtype: str) -> Any:
     pixels, _ = load_sample("test")
-    if not 1 <= batch_size <= len(pixels):
-        raise ImageError(f"batch_size: expected 1 to {len(pixels)} images, found {batch_size}")
+    batch_size = integer("batch_size", batch_size, 1, len(pixels))
     images = to_input(pixels[:batch_size], image_size)
     return images.repeat(spec.config.in_channels, axis=1).astype(dtype)

@@ -18,18 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import bad
+from .._checks import bad, function, instance, integer, texts
 from .._inputs import check_images, check_labels
 from ..data import Examples
+from ..data.examples import check_examples
 from ..formats.portable import load_weights, save_weights
 from ..manifest import tensors
-from ..spec import DenseNetSpec
+from ..spec import DenseNetSpec, check_spec
 from ..training.recipe import Recipe
-from ..weights import Weights
+from ..weights import Weights, check_weights
 from .child_process import Message, report_of
 from .deviation import deviation
 from .lockstep_child import DTYPES
 
+MOST_STEPS = 100_000
 CHUNK = 64  # images that are prepared at a time
 TOLERANCES = {
     # Rounding, which every step amplifies. Between all four, with d2l, 20 batches of 32 real
@@ -65,12 +67,17 @@ def lockstep(
 
     All start from ``weights`` as float32 holds them, and take one epoch of the first
     ``steps * recipe.batch_size`` examples of ``data``, counted again from the first where there are
-    fewer. ``step`` is called with a line of text before each backend and after each training step,
+    fewer; at most 100,000 steps. ``step`` is called with a line of text before each backend and
+    after each training step,
     ``progress_steps`` times. Returns plain data for JSON: ``backends`` maps names to reports (see
     lockstep_child.py), ``float64`` and ``float32`` are those of ``merge``. Raises ``ConfigError``,
     ``ImageError``, ``ImageSizeError``.
     """
-    if spec.config.drop_rate:
+    check_examples("data", data)
+    instance("recipe", recipe, Recipe, "a Recipe, such as Recipe(batch_size=32)")
+    steps = integer("steps", steps, 1, MOST_STEPS)
+    backends, step = texts("backends", backends), function("step", step)
+    if check_spec(spec).config.drop_rate:
         allowed = "0 in lockstep, since each framework draws its own dropout"
         raise bad("drop_rate", spec.config.drop_rate, allowed)
     # float64 has no use for bfloat16, and nothing is left to do at the end
@@ -79,7 +86,7 @@ def lockstep(
     runs: dict[str, dict[str, Trajectory]] = {}
     with tempfile.TemporaryDirectory(prefix="densenet_multi-") as temporary:
         folder = Path(temporary)
-        start = {n: np.asarray(array, np.float32) for n, array in weights.items()}
+        start = {n: a.astype(np.float32) for n, a in check_weights(spec, weights).items()}
         save_weights(folder / "weights.safetensors", spec, start)
         _save_examples(folder, spec, data, steps * recipe.batch_size)
         (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")

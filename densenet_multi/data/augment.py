@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from .._checks import bad, check_seed, integer, truth
+from .._checks import bad, integer, truth
 from .._inputs import as_array, check_floats
-from .order import LARGEST_EPOCH
+from .order import AUGMENTATION, stream
 
 Floating = TypeVar("Floating", bound=np.floating[Any])
 
@@ -82,11 +82,9 @@ def _words(seed: int, epoch: int, indices: NDArray[Any]) -> NDArray[np.uint64]:
 
     The generator is SplitMix64, whose k-th number is a function of k, with k = 3 * index, ...:
     Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014,
-    https://doi.org/10.1145/2660193.2660195. ``SeedSequence`` gives its start; the third word of
-    its entropy separates it from ``epoch_order``.
+    https://doi.org/10.1145/2660193.2660195.
     """
-    seed, epoch = check_seed(seed), integer("epoch", epoch, 0, LARGEST_EPOCH)
-    (start,) = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)
+    (start,) = stream(seed, epoch, AUGMENTATION).generate_state(1, np.uint64)
     k = 3 * indices.astype(np.uint64)[:, np.newaxis] + np.arange(1, 4).astype(np.uint64)
     z: NDArray[np.uint64] = start + k * np.uint64(0x9E3779B97F4A7C15)  # modulo 2**64
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

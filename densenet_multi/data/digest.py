@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .examples import Examples, Pixels
+from .._checks import bad
+from .examples import Examples, Pixels, check_examples
 from .folder import ImageFiles
 
 
@@ -16,12 +17,12 @@ def digest(examples: Examples) -> str:
     """The SHA256, in hexadecimal digits, of all labels and images, in order.
 
     Of files, it is that of their folders' and their own names, sizes and bytes: every file is read
-    once. Raises ``OSError`` where one cannot be read.
+    once. Raises ``OSError`` where one cannot be read, ``ConfigError`` for other examples.
 
     Arguments:
         examples: ``Pixels`` or ``ImageFiles``.
     """
-    labels = np.asarray(examples.labels).astype("<i8")
+    labels = np.asarray(check_examples("examples", examples).labels).astype("<i8")
     found = hashlib.sha256(f"{len(labels)} labels\n".encode())
     found.update(labels.tobytes())
     if isinstance(examples, ImageFiles):
@@ -32,7 +33,7 @@ def digest(examples: Examples) -> str:
         found.update(f"{pixels.dtype.str} {pixels.shape}\n".encode())
         found.update(pixels.data)
     else:
-        raise TypeError(f"expected Pixels or ImageFiles, found {type(examples).__name__}")
+        raise bad("examples", examples, "Pixels or ImageFiles")
     return found.hexdigest()
 
 

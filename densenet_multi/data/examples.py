@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._checks import Checked, instance
 from .._inputs import ImageError, as_array, check_indices, check_listed
 from .fashion_mnist import IMAGE_SIZE, to_input
 from .images import Preparation, check_preparation, check_side, from_bytes
 
 
+@runtime_checkable
 class Examples(Protocol):
     """What ``fit`` trains on: anything with labels, a length, and images by their indices."""
 
@@ -70,7 +72,7 @@ class FashionMNIST:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixels", _bytes(self.pixels, (IMAGE_SIZE, IMAGE_SIZE)))
         object.__setattr__(self, "labels", check_listed("labels", self.labels))
-        check_side(self.image_size)
+        object.__setattr__(self, "image_size", check_side(self.image_size))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -113,7 +115,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Together:
+class Together(Checked):
     """The examples of several parts, one part after another.
 
     Attributes:
@@ -132,17 +134,24 @@ class Together:
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
         """The images of these examples, floating point of shape (n, C, H, W)."""
+        indices = check_indices(indices, len(self))
         ends = np.cumsum([len(part) for part in self.parts])
         whose = np.searchsorted(ends, indices, side="right")
         taken = [
             (np.nonzero(whose == i)[0], part.take(indices[whose == i] - end + len(part)))
             for i, (part, end) in enumerate(zip(self.parts, ends, strict=True))
-            if (whose == i).any()
+            if (whose == i).any() or i == 0  # which knows the shape, also of no images
         ]
         images = np.empty((len(indices), *taken[0][1].shape[1:]), taken[0][1].dtype)
         for positions, found in taken:
             images[positions] = found
         return images
+
+
+def check_examples(name: str, given: Any) -> Examples:
+    """The examples themselves. Raises ``ConfigError`` for anything else, such as an array."""
+    expected = "an object like data.Arrays(images, labels)"
+    return instance(name, given, Examples, expected)  # type: ignore[type-abstract]
 
 
 def _bytes(given: Any, size: tuple[int, ...] = ()) -> NDArray[np.uint8]:

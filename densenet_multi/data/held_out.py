@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .._checks import check_seed, one_of, truth
+from .._checks import Checked, check_seed, one_of, truth
 from ..checkpoint import Usage, check_usage
 from .examples import Examples, Together
 from .folder import Folder, find_folder, recognized
@@ -22,7 +22,7 @@ SPLITS = ("test", "train", "all")
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOut(Checked):
     """Images to test a trained network with.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import LARGEST_SIDE, bad, instance, integer
+from .._checks import LARGEST_SIDE, ConfigError, bad, instance, integer
 from .._files import as_path, what_is
 from .._inputs import check_floats
 from ..checkpoint import Usage
@@ -63,11 +63,12 @@ ADVICE = {  # what is found -> advice, where CONVERT does not apply
     "an empty file": "copy it again, or take it away",
     OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' there",
 }
-MOST_PIXELS = 2**26  # in an image that is read; as float32, in color, 0.8 GB
+MOST_PIXELS = 2**27  # in an image that is read; as float32, in color, 1.6 GB
 OF_ANY_FILE = 36 * 10**6  # pixels, a page of A4 at 600 dpi; more only in a larger file
 PIXELS_PER_BYTE = 100  # of that file; photographs have 2 to 10
 LARGEST_FILE = 2**30  # bytes; as many pixels as Pillow opens, at 16 bits, take 0.7 * 10**9
 MOST_CHANNELS = 4096  # that gray is repeated for
+MOST_VALUES = 2**26  # in a prepared image: four channels of 4,096 x 4,096
 READ = 32  # bytes, which tell the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 CONVERTED = ("CMYK", "YCbCr", "HSV")  # by Pillow
@@ -112,7 +113,7 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
     eight. Of several images in a file, such as an animation, the first is read.
 
     Raises ``DataError`` where the file is not such an image, is damaged, has other kinds of pixels
-    (floating point, 32 bits, Lab), or more of them than 2**26, than 100 for each byte of a file
+    (floating point, 32 bits, Lab), or more of them than 2**27, than 100 for each byte of a file
     with over 36 million, or than Pillow's ``Image.MAX_IMAGE_PIXELS``; ``OSError`` where it cannot
     be opened; ``ConfigError`` where a color image cannot be converted to this number of channels.
 
@@ -186,9 +187,9 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
     return images
 
 
-def check_side(image_size: int) -> None:
-    """Raise ``ConfigError`` if no image can have this size."""
-    integer("image_size", image_size, 1, LARGEST_SIDE)
+def check_side(image_size: int) -> int:
+    """The size. Raises ``ConfigError`` if no image can have it."""
+    return integer("image_size", image_size, 1, LARGEST_SIDE)
 
 
 def check_usage(usage: Usage, channels: int) -> None:
@@ -215,10 +216,15 @@ class Preparation:
     usage: Usage | None = None
 
     def __post_init__(self) -> None:
-        check_side(self.image_size)
-        object.__setattr__(self, "image_size", int(self.image_size))
+        object.__setattr__(self, "image_size", check_side(self.image_size))
         channels = integer("in_channels", self.channels, 1, MOST_CHANNELS)
         object.__setattr__(self, "channels", channels)
+        if channels * self.image_size**2 > MOST_VALUES:
+            found = f"{channels} channels of {self.image_size}x{self.image_size}"
+            raise ConfigError(
+                f"image_size: expected at most {MOST_VALUES:,} values in an image, found {found}; "
+                "choose a smaller one"
+            )
         if self.usage is not None:
             check_usage(self.usage, self.channels)
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from .._checks import LARGEST_COUNT, check_seed, integer
 
 LARGEST_EPOCH = 2**32 - 1  # one word of the entropy
+ORDER, AUGMENTATION = 0, 1  # what random numbers are for: streams that share none
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -27,7 +28,12 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     Returns:
         int64 of shape (n,), each index once.
     """
-    n, seed = integer("n", n, 0, LARGEST_COUNT), check_seed(seed)
-    epoch = integer("epoch", epoch, 0, LARGEST_EPOCH)
-    bits = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(n)
+    n = integer("n", n, 0, LARGEST_COUNT)
+    bits = np.random.PCG64(stream(seed, epoch, ORDER)).random_raw(n)
     return np.argsort(bits, kind="stable").astype(np.int64, copy=False)
+
+
+def stream(seed: int, epoch: int, use: int) -> np.random.SeedSequence:
+    """The start of an epoch's random numbers; different for any two (seed, epoch, use)."""
+    seed, epoch = check_seed(seed), integer("epoch", epoch, 0, LARGEST_EPOCH)
+    return np.random.SeedSequence([seed % 2**32, epoch, use, seed >> 32])  # words of 32 bits

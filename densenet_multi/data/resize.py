@@ -23,8 +23,8 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
 
     Arguments:
         images: floating point and finite, of shape (N, H, W) or (N, C, H, W); computed in float32.
-        height: of the result, in pixels, from 1 to 16,384.
-        width: of the result, in pixels, from 1 to 16,384.
+        height: of the result, in pixels, from 1 to 4,096.
+        width: of the result, in pixels, from 1 to 4,096.
 
     Returns:
         float32 of shape (N, height, width) or (N, C, height, width).

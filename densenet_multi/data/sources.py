@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import ConfigError, bad, check_names, check_seed, integer, text
-from .._files import as_path, resolved
+from .._checks import Checked, ConfigError, bad, check_names, check_seed, integer, text
+from .._files import as_path, expanded, resolved
 from ..checkpoint import Usage
 from . import cifar10, fashion_mnist
 from .digest import digest
@@ -49,7 +49,7 @@ CHECKSUMS = {  # SHA256 of the official .gz, and of its content, which is what d
 
 
 @dataclass(frozen=True)
-class DataSet:
+class DataSet(Checked):
     """Examples to train on and to test with.
 
     Attributes:
@@ -165,8 +165,8 @@ def find(name: str) -> tuple[str, str]:
     if kind in NAMES:
         if bool(colon and path) != NAMES[kind].endswith(":PATH") or (colon and not path):
             raise bad("data", name, repr(NAMES[kind]))
-        return kind, str(Path(path).expanduser()) if path else ""
-    found = Path(name).expanduser()
+        return kind, str(expanded(path, "data")) if path else ""
+    found = expanded(name, "data")
     if name and found.is_dir():
         return ("cifar10" if cifar10.is_cifar10(found) else "folder"), str(found)
     if name and found.is_file():
@@ -222,7 +222,7 @@ def _fashion_mnist(data_dir: str | Path | None) -> tuple[list[ImagesAndLabels], 
     """Both splits, and where they were found."""
     if data_dir is not None:
         try:
-            return _read(Path(data_dir).expanduser()), str(data_dir)
+            return _read(expanded(data_dir, "data_dir")), str(data_dir)
         except FileNotFoundError as error:
             raise DataError(f"{error}; without data_dir=, it is looked for elsewhere") from None
 

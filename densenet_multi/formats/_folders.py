@@ -16,10 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .._checks import listed
+from .._checks import POOLS, listed
 from .._files import open_file, quoted
 from ..checkpoint import Checkpoint, names_in_order
-from ..spec import POOLS
 from ..weights import WeightsError
 
 Found = tuple[str, str]  # what it is; what to do

@@ -78,6 +78,10 @@ def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
     except SafetensorError as error:
         found = _missing_bytes(Path(path), size) or f"another or a damaged one ({error})"
         raise WeightsError(f"{path}: expected a safetensors file, found {found}") from None
+    except OSError as error:
+        if error.filename is None:  # safetensors' own do not name the file
+            raise OSError(f"{path}: {error}") from None
+        raise
 
 
 def _missing_bytes(path: Path, size: int) -> str | None:

@@ -1,5 +1,6 @@
 """Using a network in Gluon: build it, place it on a device, predict with it."""
 
+from threading import RLock
 from typing import Any, Literal
 
 import mxnet as mx
@@ -14,6 +15,10 @@ from ..weights import init_weights
 from .faster import for_inference, for_training
 from .model import DenseNet
 from .weights import dtype_of, new_model, to_native
+
+# A hybridized block builds its graph when it is first called, which fails in two threads at once.
+# MXNet computes asynchronously: threads wait for each other's calls, not for the results.
+ONE_AT_A_TIME = RLock()
 
 
 def build(
@@ -41,13 +46,14 @@ def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # nothing is moved
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
     x = _native_images(model, images)
-    with mx.autograd.pause(train_mode=False):  # also inside the caller's record()
-        return model(x).asnumpy()
+    with mx.autograd.pause(train_mode=False), ONE_AT_A_TIME:  # also in the caller's record()
+        logits = model(x)
+    return logits.asnumpy()
 
 
 def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
     x = _native_images(model, images)
-    with mx.autograd.pause(train_mode=False):
+    with mx.autograd.pause(train_mode=False), ONE_AT_A_TIME:
         maps = model.features.stages(mx.nd, x)
     return {stage: x.asnumpy() for stage, x in maps.items()}
 

@@ -33,7 +33,17 @@ from ..formats.portable import load_checkpoint, save_weights
 from ..manifest import count_parameters
 from ..reference import cross_entropy
 from ..training.began import Began
-from ..training.fields import COUNT, NUMBER, ORDINAL, TEXT, FieldError, check, or_null
+from ..training.fields import (
+    AMOUNT,
+    COUNT,
+    FRACTION,
+    NUMBER,
+    ORDINAL,
+    TEXT,
+    FieldError,
+    check,
+    or_null,
+)
 from ..training.history import EPOCH, History
 from ..training.recipe import RECIPES, Recipe
 from ..training.run import Callback, TrainingError, check_callbacks
@@ -41,6 +51,7 @@ from ..training.run_folder import (
     BEST,
     CONFIG,
     CONFIG_SHAPE,
+    FILES,
     FINAL,
     HISTORY,
     LAST,
@@ -65,7 +76,7 @@ from ..weights import Weights, init_weights
 from ._trained_by import source_of
 from .predict import Say, batches_of_logits
 
-TESTED = EPOCH | {"validation_loss": NUMBER, "validation_accuracy": NUMBER}
+TESTED = EPOCH | {"validation_loss": NUMBER, "validation_accuracy": FRACTION}
 REPORT_SHAPE = {
     **{name: shape for name, shape in CONFIG_SHAPE.items() if name != "found?"},
     "weights": or_null(TEXT),
@@ -73,11 +84,18 @@ REPORT_SHAPE = {
     "framework": TEXT,
     "train_examples": COUNT,
     "epochs": [TESTED, ...],
+    "trainable?": COUNT,
+    "test_examples?": COUNT,
+    "test_accuracy?": FRACTION,
+    "best_epoch?": ORDINAL,
+    "best_test_accuracy?": FRACTION,
+    "training_seconds?": AMOUNT,
+    "recorded_after_step?": COUNT,
     "final?": {
         "epochs": [ORDINAL, ...],
         "recalibrate": COUNT,
         "test_loss": NUMBER,
-        "test_accuracy": NUMBER,
+        "test_accuracy": FRACTION,
     },
 }
 
@@ -203,12 +221,12 @@ def train(
 
 def _run_in(output: Path, *, resume: bool) -> list[str]:
     """The names of a run's files in the folder; none where a run begins. Raises ``RunError``."""
-    found = [name for name in (CONFIG, STATE, REPORT) if (output / name).exists()]
+    found = [name for name in FILES if (output / name).exists()]
     others = sorted(each.name for each in output.iterdir() if each.name != LOCK)
     if found and not resume:
         raise RunError(
-            f"{output}: expected a folder without a run, found one; pass resume=True to "
-            "resume it, or another output="
+            f"{output}: expected a folder without a run, found one ({listed(found)}); pass "
+            "resume=True to resume it, or another output="
         )
     if resume and not found and others:
         raise RunError(
@@ -262,10 +280,10 @@ def _train(
         _check_data(output, data)
         state = recorder.resume()
         began = recorder.began or began
-        if state is not None and state.began is None:
+        if state is not None and not (state.began and state.began.data):
             say(
-                f"{output}: an older version saved this run without recording its recipe and data; "
-                "from now on they are recorded as they are now"
+                f"{output}: an older version saved this run, or fit alone, without recording its "
+                "recipe and data; from now on they are recorded as they are now"
             )
         if resume:
             say(_where(output, state.steps if state else 0, options))
@@ -368,8 +386,8 @@ def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, 
     """
     recipe = options.recipe
     path: str | Path | None = options.weights
-    if path is not None and run is not None and (run / LAST).exists():
-        path = run / LAST
+    if path is not None and run is not None and (run / STATE).exists() and (run / LAST).exists():
+        path = run / LAST  # without a state, the run starts from the beginning
     given = None if path is None else load_checkpoint(path)
     data = load_data(
         options.data,

@@ -15,9 +15,9 @@ from .recipe import Recipe
 
 BEGAN = {  # as JSON, in the state of a run: see fields.py
     "recipe": OBJECT,
-    "recipe_name": TEXT,
+    "recipe_name": or_null(TEXT),
     "weights": or_null(TEXT),
-    "data": {"training images": TEXT, "test images": TEXT, "pixels": OBJECT},
+    "data": {"training images?": TEXT, "test images?": TEXT, "pixels?": OBJECT},
     "recorded_after_step": COUNT,
 }
 SHOWN = 12  # digits of a digest in an error
@@ -28,15 +28,17 @@ class Began:
     """What a run began with.
 
     Attributes:
-        recipe, recipe_name: the recipe, and its name in ``RECIPES``.
+        recipe: the recipe.
+        recipe_name: its name in ``RECIPES``; None where ``fit`` was called without ``train``, and
+            nothing but the recipe is known.
         weights: the name, without a folder, of the file that it started from, or None.
         data: {what: a digest or plain values}, from ``DataSet.digests``; empty where not compared.
         recorded_after_step: 0, or the steps that an older version had taken before it was recorded.
     """
 
     recipe: Recipe
-    recipe_name: str
-    weights: str | None
+    recipe_name: str | None = None
+    weights: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     recorded_after_step: int = 0
 
@@ -69,7 +71,8 @@ class Began:
         """{name: plain value}: what is compared, as an error names it."""
         digests = dict(self.data)
         pixels: dict[str, Any] = digests.pop("pixels", {})
-        names = {"recipe": self.recipe_name, "weights": self.weights}
+        is_named = self.recipe_name is not None
+        names = {"recipe": self.recipe_name, "weights": self.weights} if is_named else {}
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self.recipe) | names | pixels))
         return plain | {name: Digest(digits) for name, digits in digests.items()}
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..weights import Weights
-from .fields import AMOUNT, NUMBER, ORDINAL, or_null
+from .fields import AMOUNT, FRACTION, NUMBER, ORDINAL, or_null
 from .recipe import Recipe
 
 STEP = {  # as JSON: see fields.py
     "number": ORDINAL,
     "epoch": ORDINAL,
     "loss": NUMBER,
-    "accuracy": NUMBER,
-    "learning_rate": NUMBER,
+    "accuracy": FRACTION,
+    "learning_rate": AMOUNT,
 }
 EPOCH = {
     "number": ORDINAL,
     "steps": ORDINAL,
     "loss": NUMBER,
-    "accuracy": NUMBER,
+    "accuracy": FRACTION,
     "validation_loss": or_null(NUMBER),
-    "validation_accuracy": or_null(NUMBER),
+    "validation_accuracy": or_null(FRACTION),
     "seconds": AMOUNT,
     "images_per_second": AMOUNT,
 }

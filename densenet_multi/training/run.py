@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from statistics import median
 from typing import Any, ParamSpec, cast
@@ -29,6 +29,7 @@ from ..manifest import tensors
 from ..reference import cross_entropy
 from ..spec import DenseNetSpec
 from ..weights import Weights
+from .began import Began
 from .history import Epoch, History, Step
 from .recipe import Recipe
 from .state import TrainingState, check_velocity
@@ -91,7 +92,8 @@ class Run:
         callbacks: called with every ``Step`` and every ``Epoch``.
         checkpoint: called after them with a function that returns the current ``TrainingState``;
             calling that function copies the weights.
-        resume: the ``TrainingState`` to resume from.
+        resume: the ``TrainingState`` to resume from, of a run of the same recipe on the same data.
+            The recipes are compared; the data are not.
 
     Raises ``ConfigError``, ``ImageError`` or ``ImageSizeError`` where these do not fit together.
     """
@@ -114,6 +116,7 @@ class Run:
         check_trainable(spec)
         self.recipe = recipe.rounded()
         self.history = History(recipe)
+        self._began = Began(recipe)
         self._spec, self._dtype = spec, dtype
         self._data = self._checked("data", data)
         self._validation = None if validation is None else self._checked("validation", validation)
@@ -255,6 +258,7 @@ class Run:
             time.perf_counter() - self._start,
             self.history.mean,
             self._averaged_after(self.epoch),
+            self._began,
         )
 
     def _averaged_after(self, epoch: int) -> int:
@@ -269,6 +273,7 @@ class Run:
     def _resume_from(self, resume: TrainingState) -> None:
         expected_state = "a TrainingState, such as load_state(PATH)[1]"
         instance("resume", resume, TrainingState, expected_state)
+        self._check_began(resume.began)
         epochs, unfinished = len(resume.epochs), len(resume.unfinished)
         expected = epochs * self.steps_per_epoch + unfinished
         if resume.steps != expected or epochs > self.recipe.epochs:
@@ -299,6 +304,17 @@ class Run:
         self.history.mean = resume.mean
         self.steps, self._seconds = resume.steps, resume.seconds
 
+    def _check_began(self, began: Began | None) -> None:
+        if began is None:  # an older version saved the state
+            return
+        if changes := began.changes(replace(began, recipe=self.history.recipe)):
+            raise ConfigError(
+                f"resume: expected the recipe with which this run began, found changes: "
+                f"{'; '.join(changes)}; pass recipe=STATE.began.recipe, or start another run with "
+                "import_weights(model, STATE.weights)"
+            )
+        self._began = began
+
     def _check_recipe(self, recipe: Recipe) -> None:
         check_bfloat16(recipe.bfloat16, self._dtype)
         if not recipe.train_features and self._spec.config.drop_rate:
@@ -324,7 +340,7 @@ class Run:
     def _checked(self, what: str, data: Data) -> Examples:
         pair = isinstance(data, (tuple, list)) and len(data) == 2
         given: Any = data
-        if not pair and not all(hasattr(data, name) for name in ("labels", "take", "__len__")):
+        if not pair and not isinstance(data, Examples):
             expected = "(images, labels), or an object like data.FashionMNIST"
             raise ConfigError(f"{what}: expected {expected}; found {type(data).__name__}")
         try:

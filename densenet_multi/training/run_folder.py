@@ -56,6 +56,9 @@ LINES = {"step": STEP, "epoch": EPOCH}
 LINE = {"kind": Kind("step or epoch", lambda value: isinstance(value, str) and value in LINES)}
 
 
+MEND_LINE = "mend that line, or remove it"
+
+
 class RunError(ValueError):
     """A folder cannot be used for this run; the message states why, and what to do."""
 
@@ -144,7 +147,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     *complete, last = read_file(path, LARGEST_HISTORY, RunError).split(b"\n")
     lines = []
     for number, line in enumerate(complete, 1):
-        with _naming(f"{path}: line {number}", "mend that line, or remove it"):
+        with _naming(f"{path}: line {number}", MEND_LINE):
             lines.append(_read_line(line))
     with suppress(FieldError):
         lines.append(_read_line(last))
@@ -202,19 +205,21 @@ class Recorder:
         self._check_began(state)
         if spec != self._spec:
             raise RunError(f"{path}: expected the network of {CONFIG}, found another")
-        done = [line for line in read_history(self.path / HISTORY) if _is_before(line, state)]
+        lines = read_history(self.path / HISTORY)
+        _check_lines(self.path / HISTORY, lines, state)
+        done = [line for line in lines if _is_before(line, state)]
         text = "".join(f"{json.dumps(line)}\n" for line in done)
         replace_file(self.path / HISTORY, text.encode())
         self._write_weights(state)
         return state
 
     def _check_began(self, state: TrainingState) -> None:
-        if state.began is None:  # an older version saved it
-            self.began = self.began and replace(self.began, recorded_after_step=state.steps)
-            return
-        if self.began is not None:
+        if state.began is not None and self.began is not None:
             refuse_changes(self.path, state.began, self.began)
-        self.began = state.began
+        if state.began is None or not state.began.data:  # an older version saved it, or fit alone
+            self.began = self.began and replace(self.began, recorded_after_step=state.steps)
+        else:
+            self.began = state.began
 
     def record(self, event: Step | Epoch) -> None:
         """Append a line to ``history.jsonl``; draw the curve after an epoch."""
@@ -278,6 +283,22 @@ def best_epoch(epochs: tuple[Epoch, ...] | list[Epoch]) -> Epoch:
     if epochs[-1].validation_accuracy is None:
         return epochs[-1]
     return max(epochs, key=lambda epoch: epoch.validation_accuracy or 0.0)
+
+
+def _check_lines(path: Path, lines: list[dict[str, Any]], state: TrainingState) -> None:
+    """Raise ``RunError`` where a line of the history is out of order, or not as in the state."""
+    saved = {("epoch", each.number): asdict(each) for each in state.epochs}
+    saved |= {("step", each.number): asdict(each) for each in state.unfinished}
+    before = dict.fromkeys(LINES, 0)
+    for index, line in enumerate(lines, 1):
+        kind, number = line["kind"], line["number"]
+        with _naming(f"{path}: line {index}", MEND_LINE):
+            if number <= before[kind]:
+                raise FieldError(f"number: expected one above {before[kind]}, found {number}")
+            for name, value in saved.get((kind, number), {}).items():
+                if line[name] != value:
+                    raise FieldError(f"{name}: expected {value}, as in {STATE}, found {line[name]}")
+        before[kind] = number
 
 
 def _is_before(line: dict[str, Any], state: TrainingState) -> bool:

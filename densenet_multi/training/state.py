@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import bad, check_seconds, integer, items
+from .._checks import ConfigError, bad, check_seconds, instance, integer, items
 from .._files import as_path
 from ..formats._safetensors import TRAINING_STATE_ENTRY, read_safetensors, write_safetensors
 from ..manifest import tensors
 from ..spec import DenseNetConfig, DenseNetSpec
-from ..weights import Weights, WeightsError, check_depth, check_mapping, check_weights
+from ..weights import Weights, WeightsError, check_depth, check_mapping, check_weights, widest
 from .began import BEGAN, Began
-from .fields import AMOUNT, COUNT, OBJECT, parsed
+from .fields import AMOUNT, COUNT, OBJECT, TEXT, parsed
 from .history import EPOCH, STEP, Epoch, Step
 
 VELOCITY = "velocity."  # before the canonical name of a weight: its velocity
@@ -30,6 +31,7 @@ POSITION = {
     "seconds": AMOUNT,
     "averaged?": COUNT,
     "began?": BEGAN,
+    "sha256?": TEXT,
 }
 
 
@@ -46,7 +48,8 @@ class TrainingState:
         seconds: the time that these took.
         mean: the mean of the weights at the end of the last ``averaged`` epochs; None before any.
         averaged: the number of epochs in ``mean``.
-        began: what the run began with, where it is known.
+        began: what the run began with, which a run that resumes must have; None where it is not
+            known, and not compared.
     """
 
     weights: Weights
@@ -81,7 +84,8 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
     Raises ``WeightsError`` where a tensor does not fit the spec or is not finite; ``OSError`` where
     the file cannot be written.
     """
-    dtype = state.weights["features.conv0.weight"].dtype.name
+    instance("state", state, TrainingState, "a TrainingState")
+    dtype = widest(state.weights)
     arrays = dict(check_weights(spec, state.weights, dtype))
     check_velocity(spec, state.velocity)
     arrays |= {VELOCITY + name: array for name, array in state.velocity.items()}
@@ -97,7 +101,10 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
         "averaged": state.averaged,
         **({"began": state.began.to_dict()} if state.began else {}),
     }
-    write_safetensors(path, arrays, {TRAINING_STATE_ENTRY: json.dumps(position, sort_keys=True)})
+    position["sha256"] = _digest(position)
+    write_safetensors(
+        as_path(path), arrays, {TRAINING_STATE_ENTRY: json.dumps(position, sort_keys=True)}
+    )
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
@@ -123,7 +130,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
         dtype = "float32" if first is None else first.dtype.name
         checked = check_weights(spec, weights, dtype)
         check_velocity(spec, velocity)
-        return spec, TrainingState(
+        state = TrainingState(
             checked,
             velocity,
             position["steps"],
@@ -134,10 +141,26 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
             position.get("averaged", 0),
             Began.from_dict(position["began"]) if "began" in position else None,
         )
+        _check_digest(position)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     except ValueError as error:
         raise WeightsError(f"{path}: expected a complete state; {error}") from None
+    return spec, state
+
+
+def _digest(position: Mapping[str, Any]) -> str:
+    """The SHA256 of a position without its own digest: numbers that were changed are noticed."""
+    rest = {name: value for name, value in position.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _check_digest(position: Mapping[str, Any]) -> None:
+    if "sha256" not in position and "began" not in position:  # an older version saved it
+        return
+    found, stated = _digest(position), position.get("sha256")
+    if found != stated:
+        raise ConfigError(f"sha256: expected {stated}, as the state was saved, found {found}")
 
 
 def _fields(given: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +183,7 @@ def _checked_mean(spec: DenseNetSpec, mean: Weights, dtype: str) -> Weights:
 def check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:
     """Raises ``WeightsError`` where a velocity does not fit the spec, or is not finite."""
     known = tensors(spec)
+    check_mapping(velocity, "velocity")
     for name, array in velocity.items():
         expected = known[name].shape if name in known else None
         is_floats = getattr(getattr(array, "dtype", None), "kind", "") == "f"

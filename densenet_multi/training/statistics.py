@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import check_backend, integer
 from .._progress import progress
 from ..data import Examples, epoch_order
+from ..data.examples import check_examples
 from ..manifest import tensors
 from ..weights import Weights
 
@@ -24,8 +26,12 @@ def measure_statistics(
         batches: how many, at most as many as there are.
         batch_size: images in each.
 
-    Source: Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576, section 3.
+    Raises ``ConfigError``. Source: Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576,
+    section 3.
     """
+    check_backend(backend)
+    check_examples("examples", examples)
+    batches, batch_size = integer("batches", batches, 1), integer("batch_size", batch_size, 1)
     weights: Weights = backend.export_weights(model)
     decay = model.spec.config.bn_decay
     statistics = [n for n, t in tensors(model.spec).items() if t.role == "statistic"]

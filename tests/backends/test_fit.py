@@ -10,6 +10,7 @@ import densenet_multi as dm
 from cases import images, labels, random_weights, small, tiny
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.data import FashionMNIST, epoch_order, load_sample
+from densenet_multi.training.began import Began
 from densenet_multi.training.history import Epoch, Step
 from densenet_multi.training.run import Run, Subject
 
@@ -157,6 +158,12 @@ def test_a_state_of_another_run_is_refused(backend):
     before = backend.export_weights(model)
     with pytest.raises(dm.ConfigError, match=r"resume: expected the state of this run"):
         backend.fit(model, examples(spec, 30), recipe, resume=states[-1])
+    assert states[-1].began == Began(recipe)
+    other = replace(recipe, learning_rate=0.05)
+    changed = r"^resume: expected the recipe .* found changes: learning_rate: expected 0\.1,"
+    for began in Began(recipe), Began(recipe, "chapter", "a.safetensors", {"pixels": {"std": 1}}):
+        with pytest.raises(dm.ConfigError, match=changed):
+            backend.fit(model, examples(spec), other, resume=replace(states[0], began=began))
     for name, array in backend.export_weights(model).items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -170,7 +177,7 @@ def test_a_state_of_a_run_that_trains_other_tensors_is_refused(backend):
         one, other = (replace(recipe, train_features=f) for f in (first, not first))
         backend.fit(model, examples(spec), one, checkpoint=lambda now: states.append(now()))  # noqa: B023  # called at once
         with pytest.raises(dm.ConfigError, match=r"resume: expected .* which trains \d+ tensors"):
-            backend.fit(model, examples(spec), other, resume=states[0])
+            backend.fit(model, examples(spec), other, resume=replace(states[0], began=None))
 
 
 @pytest.mark.long("keras", "flax")
@@ -186,8 +193,9 @@ def test_a_state_of_a_run_that_averages_other_epochs_is_refused(backend):
         (3, 0, {"average": 1}, "epoch 1 has averaged 1 (average=1, epochs=3)"),
     ):
         message = f"after {expected}; found 'a mean of the weights of {found}'"
+        older = replace(states[steps - 1], began=None)
         with pytest.raises(dm.ConfigError, match=re.escape(message)):
-            backend.fit(model, examples(spec), replace(recipe, **change), resume=states[steps - 1])
+            backend.fit(model, examples(spec), replace(recipe, **change), resume=older)
 
 
 @pytest.mark.long("keras", "flax")

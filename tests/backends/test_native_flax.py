@@ -257,3 +257,12 @@ def test_an_interrupt_inside_a_step_leaves_a_model_that_works(spec, monkeypatch)
     after = df.export_weights(model)
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
+
+
+@pytest.mark.parametrize("part", ["DenseNet", "Stem"])
+@pytest.mark.parametrize("wrong", [0, {}, "params", nnx.Param])
+def test_rngs_of_another_type_are_refused(part, wrong):
+    spec = tiny()
+    of = {"DenseNet": spec, "Stem": spec.stem}[part]
+    with pytest.raises(dm.ConfigError, match=r"^rngs: expected a Rngs; found "):
+        getattr(df, part)(of, rngs=wrong)

@@ -6,6 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ import densenet_multi as dm
 import densenet_multi.gluon as dg  # before mxnet: it makes mxnet importable on current NumPys
 
 import mxnet as mx  # isort: skip
-from cases import images, labels, random_weights, small
+from cases import images, labels, random_weights, small, tiny
 from densenet_multi.gluon.faster import for_training
 from densenet_multi.gluon.weights import to_native
 
@@ -251,3 +254,31 @@ def test_a_model_that_is_not_initialized_says_what_to_type():
     ):
         with pytest.raises(dm.BackendError, match=r"type model\.initialize\(\) first"):
             use()
+
+
+@pytest.mark.parametrize("function", ["predict", "features"])
+def test_threads_that_predict_first_build_one_graph_after_the_other(function, monkeypatch):
+    model = dg.optimize(dg.build(tiny()))
+    x, build = images(model.spec, 32), mx.gluon.HybridBlock._build_cache
+    expected = dg.predict(dg.optimize(dg.build(tiny())), x)
+    building, most = [], []
+
+    def slowly(block, *args):
+        building.append(block)
+        most.append(len(building))
+        time.sleep(0.02)
+        build(block, *args)
+        building.remove(block)
+
+    monkeypatch.setattr(mx.gluon.HybridBlock, "_build_cache", slowly)
+    barrier = Barrier(2)
+
+    def call(_):
+        barrier.wait()
+        getattr(dg, function)(model, x)
+        return dg.predict(model, x)
+
+    with ThreadPoolExecutor(2) as pool:
+        for logits in pool.map(call, range(2)):
+            np.testing.assert_array_equal(logits, expected)
+    assert max(most) == 1

@@ -29,10 +29,11 @@ def modes_of(backend, model):
 
 @pytest.mark.parametrize("optimized", [False, True])
 def test_threads_get_the_answers_that_one_gets(backend, model, optimized):
-    model = backend.optimize(model) if optimized else model
+    batches = [images(model.spec, 35 + seed, seed=seed) for seed in range(THREADS)]
+    twin = backend.optimize(model) if optimized else model
+    expected = [(backend.predict(twin, x), backend.features(twin, x)) for x in batches]
+    model = backend.optimize(model) if optimized else model  # which has not been called yet
     before, modes = backend.export_weights(model), modes_of(backend, model)
-    batches = [images(model.spec, 35, seed=seed) for seed in range(THREADS)]
-    expected = [(backend.predict(model, x), backend.features(model, x)) for x in batches]
     barrier = Barrier(THREADS)
 
     def answers(number):

@@ -4,11 +4,13 @@ import io
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import click
 import numpy as np
 import pytest
 from click.shell_completion import ShellComplete
@@ -19,7 +21,7 @@ import densenet_multi as dm
 from densenet_multi.backends import framework_versions
 from densenet_multi.commands import compare as compare_command
 from densenet_multi.commands import main
-from densenet_multi.commands.output import NARROWEST, exit_code
+from densenet_multi.commands.output import NARROWEST, errors_as_exit_codes, exit_code
 from densenet_multi.comparison import compare, compare_child
 from densenet_multi.comparison.child_process import report_of
 from densenet_multi.comparison.deviation import TOLERANCES, deviation
@@ -35,6 +37,36 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_version_and_help():
     assert dm.__version__ in run("--version").stdout
     assert "compare" in run("--help").stdout
+
+
+AS_A_PROCESS = """
+import signal, sys
+from types import SimpleNamespace
+from densenet_multi.__main__ import run
+stop = lambda: signal.raise_signal(signal.Signals[sys.argv[1]])
+sys.modules["densenet_multi.commands"] = SimpleNamespace(main=stop)
+run()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_process_quietly_and_a_command_tidily(number):
+    command = [sys.executable, "-c", AS_A_PROCESS, number.name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-number, "")  # before a command, and after it
+
+    @click.command()
+    @errors_as_exit_codes
+    def stop():
+        signal.raise_signal(number)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL), signal.getsignal(signal.SIGTERM)
+    try:
+        assert CliRunner().invoke(stop).exit_code == 128 + number
+        after = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        assert after == (signal.SIG_DFL, before[1])
+    finally:
+        signal.signal(signal.SIGINT, before[0])
 
 
 def test_summary_prints_the_papers_table():
@@ -87,7 +119,7 @@ def test_info_names_every_backend_and_library():
         (["compare", "--backends", "jax"], 2, "backend 'jax' does not exist"),
         (["summary", "d2l", "--image-size", "0"], 2, "0 is not in the range x>=1"),
         (["compare", "--batch-size", "0"], 2, "0 is not in the range x>=1"),
-        (["compare", "--batch-size", "1001"], 2, "expected 1 to 1000"),
+        (["compare", "--batch-size", "1001"], 2, "an integer of at most 1,000"),
         (["compare", "--image-size", "28"], 2, "the smallest is 29"),
         (["compare", "--weights", "nowhere.safetensors"], 2, "nowhere.safetensors"),
         (["compare", "--weights", "."], 2, "is a folder; expected a file"),

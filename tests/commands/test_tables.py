@@ -309,6 +309,14 @@ def test_text_in_errors_and_notes_is_escaped_and_begins_no_line():
     ]
 
 
+def test_text_in_errors_about_what_was_typed_is_escaped(tmp_path):
+    (tmp_path / "link").symlink_to(HOSTILE)
+    done = CliRunner().invoke(main, ["inspect", str(tmp_path / "link")])
+    assert done.exit_code == 2
+    assert r"\x1b]0;owned\x07\x1b[31mcat\r" in done.stderr
+    assert not set("\x1b\x07\r\u202e") & set(done.stderr)
+
+
 def test_a_number_has_as_many_decimals_as_fit():
     values = {2.30259: "2.3026", 100.12345: "100.123", 99999.96: "100000", 1e6: "1000000"}
     for value, text in (values | {1e7: "1.0e+07", 0.0: "0.0000", 1e300: "1.0e+300"}).items():

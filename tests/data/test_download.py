@@ -76,6 +76,16 @@ def test_a_file_is_fetched_once(server, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("name", ["file", "file.part"])
+def test_an_enormous_file_in_its_place_is_not_read(server, tmp_path, name, monkeypatch):
+    (tmp_path / name).write_bytes(bytes(5_000_000))
+    read, digest = [], _download._digest
+    monkeypatch.setattr(_download, "_digest", lambda *it: (read.append(it[0]), digest(*it))[1])
+    _download.download(server.url, tmp_path / "file", SHA256, largest=4_000_000)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert (server.asked, read) == ([None], [tmp_path / "file.part"])
+
+
 @pytest.mark.parametrize("manner", ["no length", "no ranges"])
 def test_servers_may_say_little(server, tmp_path, manner):
     server.manner = manner

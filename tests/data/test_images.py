@@ -244,6 +244,8 @@ def test_no_image_is_prepared_in_a_size_that_no_machine_holds():
     assert Preparation(2**12, 1).image_size == 2**12
     with pytest.raises(ConfigError, match=r"image_size: expected an integer of at most 4,096"):
         Preparation(10**8, 1)
+    with pytest.raises(ConfigError, match=r"at most 67,108,864 values in an image, found 5 chann"):
+        Preparation(2**12, 5)
 
 
 def test_a_broken_link_is_called_a_broken_link(tmp_path):

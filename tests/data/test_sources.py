@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import densenet_multi as dm
+from densenet_multi._download import cache_folder
 from densenet_multi.data import (
     CLASSES,
     DataError,
@@ -43,6 +44,23 @@ SPLITS = {"train": FILES[:2], "test": FILES[2:]}
 
 def everything(examples) -> np.ndarray:
     return examples.take(np.arange(len(examples)))
+
+
+@pytest.mark.parametrize("name", ["~nobody-such/x", "folder:~nobody-such/x", "cifar10:~none"])
+def test_a_folder_of_a_user_who_does_not_exist_is_refused(name):
+    with pytest.raises(dm.ConfigError, match=r"^data: expected a path whose ~ or ~user has a home"):
+        load_data(name, image_size=8)
+    with pytest.raises(dm.ConfigError, match=r"^data_dir: expected a path whose ~ or ~user has"):
+        load_data("fashion-mnist", image_size=8, data_dir="~nobody-such")
+    assert sources.spelled_out(name) == name
+
+
+def test_a_user_without_a_home_folder_is_told_where_to_name_the_cache(monkeypatch):
+    for variable in ("HOME", "XDG_CACHE_HOME", "DENSENET_MULTI_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(dm.ConfigError, match=r"^DENSENET_MULTI_CACHE: expected a path"):
+        cache_folder()
 
 
 # --- Fashion-MNIST: four places -----------------------------------------------------------------

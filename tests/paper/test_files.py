@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -98,6 +99,25 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path, permissions):
     assert (mode(path), link.is_symlink()) == (permissions, True)
     path.chmod(0o600)
     assert path.read_bytes() == b"new"
+
+
+def test_a_replaced_file_keeps_its_group_or_is_closed_to_groups(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(0o640)
+    stat_of, asked = Path.stat, []
+
+    def in_another_group(self, **options):
+        found = stat_of(self, **options)
+        return os.stat_result((*found[:5], 12345, *found[6:])) if self == path else found
+
+    monkeypatch.setattr(Path, "stat", in_another_group)
+    monkeypatch.setattr(os, "chown", lambda *given: asked.append(given[1:]))
+    replace_file(path, b"new")
+    assert (mode(path), set(asked)) == (0o640, {(-1, 12345)})
+    monkeypatch.setattr(os, "chown", Mock(side_effect=PermissionError))
+    replace_file(path, b"newer")
+    assert (mode(path), path.read_bytes()) == (0o600, b"newer")
 
 
 def test_weights_keep_their_permissions_and_new_ones_have_the_usual(tmp_path):

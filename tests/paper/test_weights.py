@@ -20,6 +20,7 @@ import densenet_multi as dm
 from cases import as_float32, random_weights, small
 from densenet_multi import weights as module
 from densenet_multi._files import replace_file
+from densenet_multi.formats._safetensors import read_safetensors
 from strategies import small_configs
 
 D2L = dm.get_spec("d2l")
@@ -474,6 +475,12 @@ def test_a_truncated_file_is_refused(saved, kept):
 def test_a_file_of_another_kind_is_refused(path, content):
     path.write_bytes(content)
     assert refusal(path).startswith("expected a safetensors file, found")
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="Linux has files without a size")
+def test_a_file_that_cannot_be_mapped_is_named():
+    with pytest.raises(OSError, match=r"^/proc/version: .*os error"):
+        read_safetensors("/proc/version")
 
 
 def test_more_bytes_than_the_header_tells_are_refused(saved):

@@ -62,7 +62,8 @@ class Fake:
 
     def __init__(self, monkeypatch, logits):
         self.logits, self.seen = logits, []
-        self.build, self.import_weights, self.use_gpu = Mock(), Mock(), Mock()
+        self.build, self.import_weights, self.export_weights = Mock(), Mock(), Mock()
+        self.use_gpu = Mock()
         self.load = Mock(return_value=self)
         monkeypatch.setattr(predict, "load_backend", self.load)
 
@@ -190,6 +191,12 @@ def test_the_numbers_are_those_of_all_test_images_at_once(fake, weights):
     assert result["per_class"] == dict(zip(CLASSES, accuracies, strict=True))
     assert list(map(len, fake.seen)) == [300, 300, 300, 100]
     np.testing.assert_array_equal(np.concatenate(fake.seen), x)
+
+
+def test_a_batch_of_large_images_is_divided(fake, weights, monkeypatch):
+    monkeypatch.setattr(predict, "MOST_VALUES", 100 * 32 * 32 + 1)
+    evaluate.evaluate(weights, backend_name=NAME, data="sample", batch_size=300)
+    assert list(map(len, fake.seen)) == [100] * 10
 
 
 def test_json_has_all_there_is_to_know(fake, weights):

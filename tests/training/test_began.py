@@ -107,6 +107,17 @@ def test_a_state_of_an_older_version_resumes_and_records_since_when(tmp_path):
     assert found == replace(RUN, recorded_after_step=4)
 
 
+def test_a_state_of_fit_knows_its_recipe_alone(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    save_state(path / "checkpoint.safetensors", SPEC, state(began=Began(RECIPE)))
+    with pytest.raises(RunError, match="found changes: seed: expected 0, found 1; undo"):
+        recorder(path, replace(RUN, recipe=replace(RECIPE, seed=1))).resume()
+    later = recorder(path, RUN)
+    assert later.resume().began == Began(RECIPE)
+    assert later.began == replace(RUN, recorded_after_step=4)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -11,9 +11,16 @@ import densenet_multi as dm
 from cases import random_weights, small
 from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from densenet_multi.tasks.train import REPORT_SHAPE, Options
+from densenet_multi.training.began import Began
 from densenet_multi.training.fields import FieldError, parsed
 from densenet_multi.training.history import EPOCH, STEP, Epoch, Step
-from densenet_multi.training.run_folder import RunError, read_config, read_history, read_json
+from densenet_multi.training.run_folder import (
+    Recorder,
+    RunError,
+    read_config,
+    read_history,
+    read_json,
+)
 from densenet_multi.training.state import TrainingState, load_state, save_state
 
 SPEC = small("cubic", in_channels=1, num_classes=10)
@@ -144,6 +151,7 @@ def test_a_recipe_with_an_enormous_integer_is_refused(place):
         ("weights", ..., "weights: expected a text or null, found none"),
         ("framework", None, "framework: expected a text, found null"),
         ("train_examples", "4", 'train_examples: expected an integer from 0 to 2**53, found "4"'),
+        ("test_accuracy", [[1]], "test_accuracy: expected a number from 0 to 1, found a list"),
         ("final", [], "final: expected an object, found a list"),
         ("final.epochs", [], "final.epochs: expected a list, found an empty one"),
         ("final.test_loss", False, "final.test_loss: expected a finite number, found false"),
@@ -169,9 +177,14 @@ def test_a_field_of_the_report_that_is_another_is_named(tmp_path, place, value, 
         ("number", HUGE, "number: expected an integer from 1 to 2**53, found 1000"),
         ("steps", 0, "steps: expected an integer from 1 to 2**53, found 0"),
         ("loss", "1", 'loss: expected a finite number, found "1"'),
-        ("accuracy", ..., "accuracy: expected a finite number, found none"),
-        ("validation_accuracy", [], "validation_accuracy: expected a finite number or null, found"),
+        ("accuracy", ..., "accuracy: expected a number from 0 to 1, found none"),
+        (
+            "validation_accuracy",
+            [],
+            "validation_accuracy: expected a number from 0 to 1 or null",
+        ),
         ("seconds", -1, "seconds: expected a finite number of at least 0, found -1"),
+        ("accuracy", 1.5, "accuracy: expected a number from 0 to 1, found 1.5"),
     ],
     ids=shortened,
 )
@@ -183,6 +196,55 @@ def test_a_line_of_the_history_that_is_another_is_named(tmp_path, place, value, 
         read_history(path)
     assert str(caught.value).startswith(f"{path}: line 2: {error}")
     assert str(caught.value).endswith("; mend that line, or remove it")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "error"),
+    [
+        ("1.loss", 0.9, "line 2: loss: expected 1.0, as in checkpoint.safetensors, found 0.9"),
+        ("1.validation_accuracy", None, "line 2: validation_accuracy: expected 0.5, as in check"),
+        ("2.epoch", 1, "line 3: epoch: expected 2, as in checkpoint.safetensors, found 1"),
+        ("2.number", 10, "line 3: number: expected one above 10, found 10"),
+    ],
+    ids=shortened,
+)
+def test_a_history_that_is_not_that_of_the_state_is_refused(tmp_path, place, value, error):
+    epoch, steps = Epoch(1, 19, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0), [Step(10, 1, 1.0, 0.5, 0.1)]
+    steps.append(replace(steps[0], number=20, epoch=2))
+    state = TrainingState(random_weights(SPEC, 0), {}, 20, (epoch,), (steps[1],), 1.0)
+    save_state(tmp_path / "checkpoint.safetensors", SPEC, state)
+    writer = Recorder(tmp_path, SPEC, dm.Usage())
+    for event in steps[0], epoch, steps[1]:
+        writer.record(event)
+    path = tmp_path / "history.jsonl"
+    lines = read_history(path)
+    assert writer.resume().steps == 20
+    assert read_history(path) == lines
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in changed(lines, place, value)))
+    with pytest.raises(RunError) as caught:
+        writer.resume()
+    assert str(caught.value).startswith(f"{path}: {error}")
+    assert str(caught.value).endswith("; mend that line, or remove it")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("epochs.0.loss", 0.9), ("unfinished.0.accuracy", 0.25), ("averaged", 1), ("sha256", ...)],
+)
+def test_numbers_of_a_state_that_were_changed_are_noticed(tmp_path, place, value):
+    path, weights = tmp_path / "checkpoint.safetensors", random_weights(SPEC, 0)
+    state = TrainingState(weights, {}, 5, (EPOCH_1,), (STEP_1,), 1.0, began=Began(dm.Recipe()))
+    save_state(path, SPEC, state)
+    metadata, arrays = read_safetensors(path)
+    ((entry, text),) = metadata.items()
+    assert load_state(path)[1].epochs == (EPOCH_1,)
+    write_safetensors(path, arrays, {entry: json.dumps(changed(json.loads(text), place, value))})
+    with pytest.raises(dm.WeightsError, match=r"a complete state; sha256: expected .*found"):
+        load_state(path)
+    position = {name: each for name, each in json.loads(text).items() if name != "sha256"}
+    del position["began"]  # as an older version saved it
+    write_safetensors(path, arrays, {entry: json.dumps(position)})
+    assert load_state(path)[1].epochs == (EPOCH_1,)
 
 
 def test_only_the_last_line_may_be_half_written(tmp_path):

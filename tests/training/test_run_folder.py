@@ -32,6 +32,7 @@ from densenet_multi.tasks import evaluate
 from densenet_multi.tasks.train import Options, _prepare, saving_on_signals, train
 from densenet_multi.training.history import Epoch, Step
 from densenet_multi.training.run_folder import (
+    FILES,
     Recorder,
     RunError,
     claimed,
@@ -413,7 +414,7 @@ def test_weights_decide_the_network():
 
 def test_a_folder_with_anything_of_a_run_is_refused_without_resume(tmp_path):
     options = options_from({"backend_name": "b"}, None)
-    for name in ("config.json", "checkpoint.safetensors", "report.json"):
+    for name in FILES:
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("{}")
@@ -423,6 +424,19 @@ def test_a_folder_with_anything_of_a_run_is_refused_without_resume(tmp_path):
             with pytest.raises(RunError, match=rf"expected config\.json.*found {name} without it"):
                 train(options, output=folder, resume=True)
         assert (folder / name).read_text() == "{}"
+
+
+def test_a_run_without_a_state_begins_again_with_the_weights_it_began_with(tmp_path):
+    begin, recipe = saved_weights(tmp_path), dm.Recipe(image_size=SIZE)
+    options = Options(backend_name="b", weights=str(begin), data="sample", recipe=recipe)
+    dm.save_weights(tmp_path / "last.safetensors", SPEC, state().weights)
+    for name, expected in (
+        ("", dm.init_weights(SPEC)),
+        ("checkpoint.safetensors", state().weights),
+    ):
+        (tmp_path / name).touch()
+        found = _prepare(options, tmp_path, print)[0].weights["features.conv0.weight"]
+        np.testing.assert_array_equal(found, expected["features.conv0.weight"])
 
 
 def test_a_folder_of_something_else_is_not_resumed(tmp_path):

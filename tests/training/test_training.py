@@ -277,6 +277,19 @@ def test_targets_are_smoothed():
     np.testing.assert_allclose(np.unique(targets), [0.05, 0.8], rtol=1e-6)
 
 
+def test_every_bit_of_a_seed_makes_another_order_and_other_changes():
+    seeds = [5, 6, 5 + (1 << 32), 5 + (3 << 32), 2**64 - 1]
+    orders = {tuple(epoch_order(50, seed, epoch)) for seed in seeds for epoch in (0, 1, 3)}
+    assert len(orders) == 15
+    images, numbers = np.arange(16 * 64, dtype=np.float32).reshape(16, 1, 8, 8), np.arange(16)
+    changed = {
+        augment(images, seed, epoch, numbers, flip=True, shift=3).tobytes()
+        for seed in seeds
+        for epoch in (0, 1, 3)
+    }
+    assert len(changed) == 15
+
+
 def test_augmentation_follows_from_the_seed_the_epoch_and_the_example():
     run = training(flip=True, shift=2, seed=3)
     for epoch in range(2):
