@@ -41,7 +41,7 @@ LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
 FILES = (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg")
 LARGEST_CONFIG = 2**20  # bytes; one of 10,000 classes has 2 * 10**5
 LARGEST_JSON = 2**24  # bytes; the report of 10,000 epochs has 4 * 10**6
-LARGEST_HISTORY = 2**26  # bytes; a million steps have 1.3 * 10**7
+LARGEST_HISTORY = 2**27  # bytes; ten million steps, the most of a recipe, have 1.3 * 10**8
 LARGEST_LINE = 2**17  # bytes of a line of it, which has 300
 
 

@@ -613,7 +613,7 @@ MUTANTS = [
     Mutant(
         "a history may be of a bounded size",
         "training/run_folder.py",
-        "LARGEST_HISTORY = 2**26",
+        "LARGEST_HISTORY = 2**27",
         "LARGEST_HISTORY = 2**30",
         "training/test_fields.py enormous_file",
     ),
