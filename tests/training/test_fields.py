@@ -363,7 +363,7 @@ def test_a_pipe_or_an_enormous_file_is_not_read(tmp_path, monkeypatch):
     for name, read, bound in (
         ("config.json", read_config, 2**20),
         ("report.json", read_report, 2**24),
-        ("history.jsonl", lambda path: read_history(path / "history.jsonl"), 2**26),
+        ("history.jsonl", lambda path: read_history(path / "history.jsonl"), 2**27),
     ):
         with (tmp_path / name).open("wb") as file:
             file.truncate(bound + 1)
