@@ -275,7 +275,7 @@ def test_a_wrong_value_is_shown_in_a_few_words():
 def test_a_part_of_a_spec_names_itself_and_its_field():
     with pytest.raises(
         dm.ConfigError,
-        match=r"^ConvSpec.kernel_size: expected an integer of at least 1; found True$",
+        match=r"^ConvSpec.kernel_size: expected an integer from 1 to 1,048,576; found True$",
     ):
         ConvSpec(3, 4, True)
     with pytest.raises(dm.ConfigError, match=r"^DenseNetSpec.stages\[0\]: expected 2 values"):

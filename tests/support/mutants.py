@@ -2211,9 +2211,9 @@ MUTANTS = [
     ),
     Mutant(
         "a file's name commands no terminal",
-        "formats/_folders.py",
-        "    return name if name.isprintable() else repr(name)",
-        "    return name",
+        "commands/output.py",
+        "    return character.isprintable() or is_space",
+        "    return True or is_space",
         "formats/test_other_files.py no_terminal_obeys",
     ),
     Mutant(
