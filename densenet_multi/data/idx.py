@@ -54,7 +54,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
         A writable array of shape (N,) or (N, H, W).
     """
     path, max_bytes = as_path(path), integer("max_bytes", max_bytes, 0)
-    with open_file(path, error=IdxError) as file:
+    with open_file(path, error=IdxError, advice="fetch it again") as file:
         compressed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         if not compressed:

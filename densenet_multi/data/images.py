@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import LARGEST_SIDE, ConfigError, bad, instance, integer
-from .._files import as_path, what_is
+from .._files import A_FILE, as_path, opened, size_of
 from .._inputs import check_floats
 from ..checkpoint import Usage, check_usage
 from .resize import resize
@@ -265,14 +265,15 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
     path = as_path(path)
     if broken := broken_link(path):
         raise ImageFileError(path, broken, advice=MEND)
-    if kind := what_is(path):  # a pipe would wait, a device never end
-        raise ImageFileError(path, kind, advice="take it away")
-    size = path.stat().st_size
-    if size > LARGEST_IMAGE:  # Pillow reads some formats whole
-        expected = f"at most {LARGEST_IMAGE:,} bytes"
-        raise ImageFileError(path, f"{size:,}", expected, "make it smaller")
+
+    def refusal(expected: str, found: str) -> ImageFileError:
+        if expected == A_FILE:
+            return ImageFileError(path, found, advice="take it away")
+        return ImageFileError(path, found, expected, "make it smaller")
+
+    file = opened(path, refusal, LARGEST_IMAGE)  # Pillow reads some formats whole
     # Pillow warns of what it passes over, and of images up to twice the limit
-    with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+    with warnings.catch_warnings(action="ignore"), file:
         start = file.read(READ)
         file.seek(0)
         plugin = _first(STARTS, start)
@@ -281,7 +282,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
             raise ImageFileError(path, found, advice=ADVICE.get(found, CONVERT))
         if plugin[1] == "WebPImageFile" and not features.check("webp"):
             raise ImageFileError(path, "one in WebP, which the installed Pillow cannot read")
-        limit = _most_pixels(os.fstat(file.fileno()).st_size, Image.MAX_IMAGE_PIXELS)
+        limit = _most_pixels(size_of(file), Image.MAX_IMAGE_PIXELS)
         try:
             with _class_of(*plugin)(file) as image:
                 _check_size(path, image, limit)

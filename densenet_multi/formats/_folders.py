@@ -36,6 +36,7 @@ IGNORED = (  # arguments of timm's models that tensors show, or that matter in t
     *("num_classes", "in_chans", "growth_rate", "block_config", "bn_size", "memory_efficient"),
     *("drop_rate", "proj_drop_rate", "pretrained", "checkpoint_path"),
 )
+WITHOUT = "without its use, read the file of weights beside it"
 USUAL = {"act_layer": ("relu",), "norm_layer": ("batchnorm2d",), "global_pool": ("avg", "max", "")}
 
 JOIN = (
@@ -94,7 +95,7 @@ def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoin
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    with open_file(path, error=WeightsError) as file:
+    with open_file(path, error=WeightsError, advice=WITHOUT) as file:
         content = file.read(LARGEST_CONFIG + 1)
     try:
         found = json.loads(content) if len(content) <= LARGEST_CONFIG else None
@@ -103,7 +104,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise WeightsError(
             f"{path}: expected a JSON object of at most {LARGEST_CONFIG:,} bytes, found something "
-            f"else; without its use, read the file of weights beside it"
+            f"else; {WITHOUT}"
         )
     return found
 

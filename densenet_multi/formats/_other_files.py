@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._checks import COUNTED, listed
-from .._files import quoted, what_is
+from .._files import open_file, quoted, size_of, what_is
 from ..weights import WeightsError
 from ._folders import (
     FROM_TENSORFLOW,
@@ -143,8 +143,8 @@ class _File:
 
     @classmethod
     def of(cls, path: Path) -> _File:
-        with path.open("rb") as file:
-            return cls(path, path.stat().st_size, file.read(HEAD))
+        with open_file(path, error=WeightsError) as file:
+            return cls(path, size_of(file), file.read(HEAD))
 
     @property
     def quoted(self) -> str:

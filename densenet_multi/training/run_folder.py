@@ -57,6 +57,7 @@ LINE = {"kind": Kind("step or epoch", lambda value: isinstance(value, str) and v
 
 
 MEND_LINE = "mend that line, or remove it"
+MEND_FILE = "mend it, or remove it"
 
 
 class RunError(ValueError):
@@ -90,7 +91,7 @@ def claimed(path: Path) -> Iterator[None]:
         try:
             for file in FILES:
                 if (path / file).exists():
-                    check_file(path / file, error=RunError)
+                    check_file(path / file, error=RunError, advice="remove it")
                 for half_written in path.glob(f".{file}.*"):
                     half_written.unlink()
             yield
@@ -118,7 +119,7 @@ def read_json(file: Path, shape: Any, advice: str = "mend it") -> dict[str, Any]
     Raises ``RunError``, which names the file and the field, for any other content; ``OSError``.
     """
     with _naming(file, advice):
-        content: dict[str, Any] = parsed(read_file(file, LARGEST_JSON, RunError), shape)
+        content: dict[str, Any] = parsed(read_file(file, LARGEST_JSON, RunError, advice), shape)
         return content
 
 
@@ -144,7 +145,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    *complete, last = read_file(path, LARGEST_HISTORY, RunError).split(b"\n")
+    *complete, last = read_file(path, LARGEST_HISTORY, RunError, MEND_FILE).split(b"\n")
     lines = []
     for number, line in enumerate(complete, 1):
         with _naming(f"{path}: line {number}", MEND_LINE):

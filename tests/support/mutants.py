@@ -676,7 +676,7 @@ MUTANTS = [
     Mutant(
         "--device cpu takes no GPU",
         "tasks/predict.py",
-        '    if check_device(device) == "cpu":\n',
+        '    if device == "cpu":\n',
         "    if False:\n",
         "tasks/test_evaluate.py device_that_was_asked",
     ),
@@ -2680,17 +2680,31 @@ MUTANTS = [
         "tasks/test_stated.py an_empty_text_is_not_taken_for_a_file",
     ),
     Mutant(
-        "inputs: what is no file is refused without being opened",
+        "inputs: what is no file is refused and not read",
         "_files.py",
         '    return None if kind == stat.S_IFREG else NO_FILES.get(kind, "something else")',
         '    return "a folder" if kind == stat.S_IFDIR else None',
         "paper/test_files.py what_is_no_file and device",
     ),
     Mutant(
+        "inputs: a pipe is opened without waiting for its writer",
+        "_files.py",
+        'for name in ("O_NONBLOCK", ',
+        "for name in (",
+        "paper/test_files.py a_file_that_becomes_a_pipe",
+    ),
+    Mutant(
+        "inputs: a refused file is closed",
+        "_files.py",
+        "    os.close(descriptor)\n    raise refusal",
+        "    raise refusal",
+        "paper/test_files.py are_closed",
+    ),
+    Mutant(
         "inputs: a file's size is bounded before it is read",
         "_files.py",
-        "    if largest is not None and size > largest:",
-        "    if False:",
+        " and (largest is None or size <= largest):",
+        ":",
         "paper/test_files.py bounded_before",
     ),
     Mutant(
@@ -2752,7 +2766,7 @@ MUTANTS = [
     Mutant(
         "runs: a device is no file of a run",
         "training/run_folder.py",
-        "                    check_file(path / file, error=RunError)",
+        '                    check_file(path / file, error=RunError, advice="remove it")',
         "                    pass",
         "training/test_run_folder.py would_never_end",
     ),
@@ -2801,8 +2815,8 @@ MUTANTS = [
     Mutant(
         "Flax: Orbax is given files alone",
         "formats/_flax_files.py",
-        "            size += check_file(Path(folder, name), largest, WeightsError)",
-        "            pass",
+        "size += check_file(Path(folder, name), largest, error=WeightsError, advice=AGAIN)",
+        "pass",
         "formats/test_other_files.py folder_that_is_too_large",
     ),
     Mutant(
@@ -2829,8 +2843,8 @@ MUTANTS = [
     Mutant(
         "images: a file is bounded before it is read",
         "data/images.py",
-        "    if size > LARGEST_FILE:  # Pillow",
-        "    if False:  # Pillow",
+        "opened(path, refusal, LARGEST_IMAGE)",
+        "opened(path, refusal)",
         "data/test_images.py bounded_before",
     ),
     Mutant(
@@ -3560,6 +3574,13 @@ MUTANTS = [
         "table(_plain_inside(result))",
         "table(result)",
         "commands/test_tables.py text_from_files",
+    ),
+    Mutant(
+        "text of others: names that are shown alike keep their lines",
+        "commands/output.py",
+        "            while name in shown:",
+        "            while False:",
+        "commands/test_tables.py shown_alike",
     ),
     Mutant(
         "text of others: errors",
