@@ -82,8 +82,8 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     path, array = as_path(path), as_array("array", array)
     if array.dtype != np.uint8 or array.ndim not in (1, 3):
         raise IdxError(
-            f"{path}: expected a uint8 array with 1 or 3 dimensions to write, "
-            f"found {array.dtype} with {array.ndim}"
+            f"array: expected uint8 with 1 or 3 dimensions, found {array.dtype} with {array.ndim}; "
+            f"{path} was not written"
         )
     content = header(array) + array.tobytes()
     compressed = path.suffix == ".gz"

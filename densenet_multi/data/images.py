@@ -216,7 +216,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", check_side(self.image_size))
-        channels = integer("in_channels", self.channels, 1, MOST_REPEATED)
+        channels = integer("channels", self.channels, 1, MOST_REPEATED)
         object.__setattr__(self, "channels", channels)
         if channels * self.image_size**2 > MOST_VALUES:
             found = f"{channels} channels of {self.image_size}x{self.image_size}"

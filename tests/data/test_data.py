@@ -212,7 +212,9 @@ def test_a_compressed_file_depends_on_nothing_but_the_array(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("array", [IMAGES.astype(int), IMAGES[0], IMAGES[None], np.uint8(1)])
 def test_an_array_that_could_not_be_read_again_is_not_written(tmp_path, array):
-    with pytest.raises(IdxError, match=r"file: expected a uint8 array with 1 or 3 dimensions"):
+    with pytest.raises(
+        IdxError, match=r"^array: expected uint8 with 1 or 3 dimensions, .*file was not written$"
+    ):
         write_idx(tmp_path / "file", array)
     assert list(tmp_path.iterdir()) == []
 

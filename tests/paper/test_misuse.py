@@ -4,6 +4,7 @@ What Python, NumPy, Pillow or a framework would say of it names neither the argu
 out.
 """
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -241,7 +242,7 @@ RIGHT = {
 }
 CALLED = {  # an argument -> what errors may call it
     "text": ("configuration", "recipe"),
-    "name": ("backend", "data", "format"),
+    "name": ("backend", "data", "field", "format"),
     "file_format": ("format",),
 }
 CASES = [(function, name) for function, given in CALLS.items() for name in given if name != "model"]
@@ -258,7 +259,8 @@ def test_an_argument_of_the_wrong_type_is_named(function, name, tmp_path, monkey
         try:
             function(**{**CALLS[function], name: value})
         except OWN as error:
-            if not any(word in str(error) for word in (name, *CALLED.get(name, ()))):
+            words = "|".join((name, *CALLED.get(name, ())))
+            if not re.search(rf"\b({words})\b[:=\[.]|^({words}) ", str(error)):
                 pytest.fail(f"{name}={wrong}: not named in {error}")
         else:
             pytest.fail(f"{name}={wrong}: accepted")
