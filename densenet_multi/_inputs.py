@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import LARGEST_SIDE, ConfigError, instance, integer
+from ._checks import LARGEST_SIDE, ConfigError, instance, integer, truth
 from .manifest import min_image_size, shape_trace
 from .spec import DenseNetSpec, PoolSpec, check_spec
 
@@ -180,6 +180,17 @@ def check_trainable(spec: DenseNetSpec) -> None:
         raise ConfigError(
             "model: expected a network with all its BatchNorms, found one that optimize() made for "
             "inference; train the one that was given to optimize()"
+        )
+
+
+def check_without_dropout(spec: DenseNetSpec, training: bool) -> None:
+    """Raises as ``check_trainable``, and ``ValueError`` where dropout would be drawn."""
+    if truth("training", training):
+        check_trainable(spec)
+    if training and spec.config.drop_rate:
+        raise ValueError(
+            f"reference.forward: expected drop_rate 0 in training, found {spec.config.drop_rate}: "
+            "dropout is random; compare in evaluation mode or with drop_rate=0"
         )
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import one_of, truth
-from ._inputs import check_images, check_labels, check_logits, check_trainable, operation
+from ._checks import one_of
+from ._inputs import check_images, check_labels, check_logits, check_without_dropout, operation
 from .checkpoint import ESTIMATORS
 from .spec import (
     BatchNormSpec,
@@ -201,16 +201,10 @@ def forward(
     Raises ``ImageError`` or ``WeightsError`` where something does not fit the spec; ``ValueError``
     for another ``variance``, and for training with a ``drop_rate``: dropout is not modelled.
     """
-    if truth("training", training):
-        check_trainable(spec)
-    if training and spec.config.drop_rate:
-        raise ValueError(
-            f"reference.forward: expected drop_rate 0 in training, found {spec.config.drop_rate}: "
-            "dropout is random; compare in evaluation mode or with drop_rate=0"
-        )
-    one_of("variance", variance, ESTIMATORS)
-    checked = check_images(spec, images, several_values=training and variance == "unbiased")
-    net = _Network(check_weights(spec, weights), training, variance == "unbiased")
+    check_without_dropout(spec, training)
+    unbiased = one_of("variance", variance, ESTIMATORS) == "unbiased"
+    checked = check_images(spec, images, several_values=training and unbiased)
+    net = _Network(check_weights(spec, weights), training, unbiased)
     return net.run(spec, np.asarray(checked, np.float64))
 
 

@@ -270,7 +270,7 @@ def test_the_sample_in_another_form():
         ("sample:", {}, "expected 'sample'; found 'sample:'"),
         ("sample", {"data_dir": Path("x")}, "data_dir: .*only fashion-mnist"),
         ("sample", {"image_size": 0}, "image_size: expected .* from 1 to 4,096; found 0"),
-        ("sample", {"in_channels": 0}, "in_channels: expected .* at least 1; found 0"),
+        ("sample", {"in_channels": 0}, "in_channels: expected .* from 1 to 4,096; found 0"),
         ("cifar10:x", {"in_channels": 2}, "in_channels: expected 1 or 3"),
         ("folder:x", {"in_channels": 4}, "in_channels: expected 1 or 3"),
         ("sample", {"usage": dm.Usage(mean=(0, 0, 0), std=(1, 1, 1))}, "mean: expected 1 number"),

@@ -4040,6 +4040,27 @@ MUTANTS = [
         "torch",
     ),
     Mutant(
+        "misuse: resize names its images",
+        "data/resize.py",
+        'f"images: expected shape (N, H, W)',
+        'f"resize: expected shape (N, H, W)',
+        "paper/test_misuse.py resize-images",
+    ),
+    Mutant(
+        "misuse: operations of the reference check their arguments",
+        "_inputs.py",
+        "        _check_window(**arguments)\n",
+        "",
+        "paper/test_reference.py ",
+    ),
+    Mutant(
+        "misuse: an integer is refused with both bounds",
+        "_checks.py",
+        ' if most is None else f"from {least:,} to {most:,}"',
+        "",
+        "paper/test_spec.py a_width_is_a_positive",
+    ),
+    Mutant(
         "misuse: a seed has 64 bits, in every function",
         "_checks.py",
         "LARGEST_SEED = 2**64 - 1",
