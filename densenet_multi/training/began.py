@@ -20,7 +20,7 @@ BEGAN = {  # as JSON, in the state of a run: see fields.py
     "data": {"training images?": TEXT, "test images?": TEXT, "pixels?": OBJECT},
     "recorded_after_step": COUNT,
 }
-SHOWN = 12  # digits of a digest in an error
+DIGITS = 12  # of a digest in an error
 
 
 @dataclass(frozen=True)
@@ -88,5 +88,5 @@ class Digest(str):
 
 def _shown(value: Any) -> str:
     if isinstance(value, Digest):
-        return f"those of SHA256 {value[:SHOWN]}"
+        return f"those of SHA256 {value[:DIGITS]}"
     return "none" if value is None else json.dumps(value)

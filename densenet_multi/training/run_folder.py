@@ -60,6 +60,7 @@ LINE = {"kind": Kind("step or epoch", lambda value: isinstance(value, str) and v
 
 
 MEND_LINE = "mend that line, or remove it"
+MEND_FILE = "mend it, or remove it"
 
 
 class RunError(ValueError):
@@ -100,7 +101,7 @@ def claimed(path: Path) -> Iterator[None]:
         try:
             for file in FILES:
                 if (path / file).exists():
-                    check_file(path / file, error=RunError)
+                    check_file(path / file, error=RunError, advice="remove it")
                 for half_written in path.glob(f".{file}.*"):
                     half_written.unlink()
             yield
@@ -135,7 +136,7 @@ def read_json(
     Raises ``RunError``, which names the file and the field, for any other content; ``OSError``.
     """
     with _naming(file, advice):
-        content: dict[str, Any] = parsed(read_file(file, largest, RunError), shape)
+        content: dict[str, Any] = parsed(read_file(file, largest, RunError, advice), shape)
         return content
 
 
@@ -166,7 +167,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The lines as ``read_history`` returns them, each with its number in the file, from 1."""
-    content = read_file(path, LARGEST_HISTORY, RunError) if path.exists() else b""
+    content = read_file(path, LARGEST_HISTORY, RunError, MEND_FILE) if path.exists() else b""
     for number, text in enumerate(io.BytesIO(content), 1):
         if not text.strip():
             continue

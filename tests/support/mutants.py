@@ -753,7 +753,7 @@ MUTANTS = [
     Mutant(
         "--device cpu takes no GPU",
         "tasks/predict.py",
-        '    if check_device(device) == "cpu":\n',
+        '    if device == "cpu":\n',
         "    if False:\n",
         "tasks/test_evaluate.py device_that_was_asked",
     ),
@@ -2288,9 +2288,9 @@ MUTANTS = [
     ),
     Mutant(
         "a file's name commands no terminal",
-        "formats/_folders.py",
-        "    return name if name.isprintable() else repr(name)",
-        "    return name",
+        "commands/output.py",
+        "    return character.isprintable() or is_space",
+        "    return True or is_space",
         "formats/test_other_files.py no_terminal_obeys",
     ),
     Mutant(
@@ -2757,17 +2757,31 @@ MUTANTS = [
         "tasks/test_stated.py an_empty_text_is_not_taken_for_a_file",
     ),
     Mutant(
-        "inputs: what is no file is refused without being opened",
+        "inputs: what is no file is refused and not read",
         "_files.py",
         '    return None if kind == stat.S_IFREG else NO_FILES.get(kind, "something else")',
         '    return "a folder" if kind == stat.S_IFDIR else None',
         "paper/test_files.py what_is_no_file and device",
     ),
     Mutant(
+        "inputs: a pipe is opened without waiting for its writer",
+        "_files.py",
+        'for name in ("O_NONBLOCK", ',
+        "for name in (",
+        "paper/test_files.py a_file_that_becomes_a_pipe",
+    ),
+    Mutant(
+        "inputs: a refused file is closed",
+        "_files.py",
+        "    os.close(descriptor)\n    raise refusal",
+        "    raise refusal",
+        "paper/test_files.py are_closed",
+    ),
+    Mutant(
         "inputs: a file's size is bounded before it is read",
         "_files.py",
-        "    if largest is not None and size > largest:",
-        "    if False:",
+        " and (largest is None or size <= largest):",
+        ":",
         "paper/test_files.py bounded_before",
     ),
     Mutant(
@@ -2829,7 +2843,7 @@ MUTANTS = [
     Mutant(
         "runs: a device is no file of a run",
         "training/run_folder.py",
-        "                    check_file(path / file, error=RunError)",
+        '                    check_file(path / file, error=RunError, advice="remove it")',
         "                    pass",
         "training/test_run_folder.py would_never_end",
     ),
@@ -2878,8 +2892,8 @@ MUTANTS = [
     Mutant(
         "Flax: Orbax is given files alone",
         "formats/_flax_files.py",
-        "            size += check_file(Path(folder, name), largest, WeightsError)",
-        "            pass",
+        "size += check_file(Path(folder, name), largest, error=WeightsError, advice=AGAIN)",
+        "pass",
         "formats/test_other_files.py folder_that_is_too_large",
     ),
     Mutant(
@@ -2906,8 +2920,8 @@ MUTANTS = [
     Mutant(
         "images: a file is bounded before it is read",
         "data/images.py",
-        "    if size > LARGEST_FILE:  # Pillow",
-        "    if False:  # Pillow",
+        "opened(path, refusal, LARGEST_IMAGE)",
+        "opened(path, refusal)",
         "data/test_images.py bounded_before",
     ),
     Mutant(
@@ -3639,6 +3653,13 @@ MUTANTS = [
         "commands/test_tables.py text_from_files",
     ),
     Mutant(
+        "text of others: names that are shown alike keep their lines",
+        "commands/output.py",
+        "            while name in shown:",
+        "            while False:",
+        "commands/test_tables.py shown_alike",
+    ),
+    Mutant(
         "text of others: errors",
         "commands/output.py",
         "plain_lines(_translated(_message(error)))",
@@ -4094,6 +4115,27 @@ MUTANTS = [
         "",
         "backends/test_misuse.py its_part_of_a_spec",
         "torch",
+    ),
+    Mutant(
+        "misuse: resize names its images",
+        "data/resize.py",
+        'f"images: expected shape (N, H, W)',
+        'f"resize: expected shape (N, H, W)',
+        "paper/test_misuse.py resize-images",
+    ),
+    Mutant(
+        "misuse: operations of the reference check their arguments",
+        "_inputs.py",
+        "        _check_window(**arguments)\n",
+        "",
+        "paper/test_reference.py ",
+    ),
+    Mutant(
+        "misuse: an integer is refused with both bounds",
+        "_checks.py",
+        ' if most is None else f"from {least:,} to {most:,}"',
+        "",
+        "paper/test_spec.py a_width_is_a_positive",
     ),
     Mutant(
         "misuse: a seed has 64 bits, in every function",

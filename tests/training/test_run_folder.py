@@ -307,7 +307,7 @@ def test_a_lock_that_is_a_link_is_refused_and_nothing_is_emptied(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "history.jsonl", "report.json"])
 def test_a_file_of_a_run_that_would_never_end_is_refused(tmp_path, name):
     (tmp_path / name).symlink_to("/dev/zero")
-    expected = rf"{name}: expected a file, found a device"
+    expected = rf"{name}: expected a file, found a device; "
     with pytest.raises(RunError, match=expected), claimed(tmp_path):
         pass
     read = {"config.json": read_config, "history.jsonl": lambda path: read_history(path / name)}
