@@ -327,3 +327,18 @@ def test_an_array_in_another_guise_is_the_same(guise):
 
 def test_no_indices_are_no_images():
     assert Together((EXAMPLES, EXAMPLES)).take([]).shape == (0, *IMAGES.shape[1:])
+
+
+def test_maps_in_which_no_window_fits_are_refused():
+    x = np.zeros((1, 2, 4, 3))
+    for shape in ((5, 3, 3, 3), (5, 2, 3, 2), (5, 2, 4, 4), (5, 2, 0, 0)):
+        with pytest.raises(
+            dm.ImageError, match=r"^kernel: expected shape \(O, 2, k, k\) with k fr"
+        ):
+            reference.convolve(x, np.zeros(shape))
+    assert reference.convolve(x, np.zeros((5, 2, 4, 4)), padding=1).shape == (1, 5, 3, 2)
+    for pool in (reference.max_pool, reference.average_pool):
+        with pytest.raises(
+            dm.ImageError, match=r"^x: expected height and width of at least 4, fou"
+        ):
+            pool(PoolSpec(4, 2), x)

@@ -2764,13 +2764,6 @@ MUTANTS = [
         "paper/test_files.py what_is_no_file and device",
     ),
     Mutant(
-        "inputs: a pipe is opened without waiting for its writer",
-        "_files.py",
-        'for name in ("O_NONBLOCK", ',
-        "for name in (",
-        "paper/test_files.py a_file_that_becomes_a_pipe",
-    ),
-    Mutant(
         "inputs: a refused file is closed",
         "_files.py",
         "    os.close(descriptor)\n    raise refusal",
@@ -4128,7 +4121,7 @@ MUTANTS = [
         "_inputs.py",
         "        _check_window(**arguments)\n",
         "",
-        "paper/test_reference.py ",
+        "paper/test_misuse.py no_window",
     ),
     Mutant(
         "misuse: an integer is refused with both bounds",
