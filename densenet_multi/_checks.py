@@ -118,7 +118,7 @@ def instance(name: str, given: Any, kind: type[T], expected: str) -> T:
 
 def check_backend(backend: Any) -> None:
     """Raises ``ConfigError`` for anything but a backend's module, such as its name."""
-    if not all(callable(getattr(backend, name, None)) for name in ("build", "export_weights")):
+    if not callable(getattr(backend, "build", None)):
         raise bad("backend", backend, "a backend's module, such as load_backend('torch')")
 
 
