@@ -41,7 +41,7 @@ SHOWN = 500  # characters of a value in an error
 LISTED = 3  # values in an error or a sentence
 LARGEST_SEED = 2**64 - 1
 LARGEST_COUNT = 2**31 - 1  # of channels or pixels, as the frameworks count them
-COUNTED = "{} more"  # at the end of a list, in place of "..."
+COUNTED = "{:,} more"  # at the end of a list, in place of "..."
 
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
 # what a few digits in a file could otherwise demand of memory; docs/formats.md has a table.
@@ -97,10 +97,9 @@ def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
         value = least - 1 if refused else index(given)  # NumPy's integers too, but not 32.0
     except Exception:  # noqa: BLE001  # the object is asked, which may raise anything
         value = least - 1
-    if value < least:
-        raise bad(name, given, f"an integer of at least {least}")
-    if most is not None and value > most:
-        raise bad(name, given, f"an integer of at most {most:,}")
+    if value < least or (most is not None and value > most):
+        bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+        raise bad(name, given, f"an integer {bounds}")
     return value
 
 
@@ -119,7 +118,7 @@ def instance(name: str, given: Any, kind: type[T], expected: str) -> T:
 
 def check_backend(backend: Any) -> None:
     """Raises ``ConfigError`` for anything but a backend's module, such as its name."""
-    if not all(callable(getattr(backend, name, None)) for name in ("build", "export_weights")):
+    if not callable(getattr(backend, "build", None)):
         raise bad("backend", backend, "a backend's module, such as load_backend('torch')")
 
 

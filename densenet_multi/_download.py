@@ -48,7 +48,7 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
     Raises ``DownloadError``. A bar shows progress on stderr, on a terminal.
     """
     if path.exists():
-        size = check_file(path, error=DownloadError)
+        size = check_file(path, error=DownloadError, advice="remove it")
         if size <= largest and matches(path, checksum):
             return path
     target = resolved(path)

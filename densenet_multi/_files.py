@@ -7,29 +7,34 @@ import os
 import secrets
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
+from typing import Any
 
 from ._checks import bad
 
 AnyPath = str | os.PathLike[str]
 
+A_FILE, A_FOLDER = "a file", "a folder"
 NO_FILES = {  # kinds of what is no regular file
-    stat.S_IFDIR: "a folder",
+    stat.S_IFDIR: A_FOLDER,
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+TO_READ = os.O_RDONLY | sum(  # a pipe does not wait, and a terminal does not become this process's
+    getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY")
+)
 NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)  # of a folder that cannot be synced
 
 # --- Read ---------------------------------------------------------------------------------------
 
 
-def what_is(path: AnyPath) -> str | None:
-    """What is at a path that is no regular file, such as "a pipe"; None for a file.
+def what_is(path: AnyPath | int) -> str | None:
+    """What is at a path, or open, that is no regular file, such as "a pipe"; None for a file.
 
     Links are followed. Raises ``OSError``, also for one that leads nowhere or to itself.
     """
@@ -37,40 +42,70 @@ def what_is(path: AnyPath) -> str | None:
     return None if kind == stat.S_IFREG else NO_FILES.get(kind, "something else")
 
 
-def check_file(path: AnyPath, largest: int | None = None, error: type[Exception] = OSError) -> int:
-    """The size in bytes of a regular file, or of the one that a link leads to.
+def opened(
+    path: AnyPath, refusal: Callable[[str, str], Exception], largest: int | None = None
+) -> BufferedReader:
+    """Open a regular file, or the one that a link leads to, to read its bytes.
 
-    It is not opened: a pipe would wait, a device never end.
+    Nothing waits for a pipe, and what was checked is what is read, whatever the path leads to next.
 
-    Raises ``error`` where it is anything else, or larger than ``largest`` bytes; ``OSError`` where
-    there is nothing.
+    Raises ``refusal(expected, found)`` for anything else, and for more than ``largest`` bytes;
+    ``OSError`` where there is nothing, or where it cannot be opened.
     """
-    if found := what_is(path):
-        raise error(f"{os.fspath(path)}: expected a file, found {found}")
-    size = Path(path).stat().st_size
-    if largest is not None and size > largest:
-        raise error(f"{os.fspath(path)}: expected at most {largest:,} bytes, found {size:,}")
-    return size
+    try:
+        descriptor = os.open(path, TO_READ)
+    except OSError:
+        if found := what_is(path):  # a socket; a device, without permission
+            raise refusal(A_FILE, found) from None
+        raise
+    found, size = what_is(descriptor), os.fstat(descriptor).st_size
+    if found is None and (largest is None or size <= largest):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise refusal(A_FILE, found) if found else refusal(f"at most {largest:,} bytes", f"{size:,}")
 
 
 def open_file(
-    path: AnyPath, largest: int | None = None, error: type[Exception] = OSError
+    path: AnyPath,
+    largest: int | None = None,
+    error: Callable[[str], Exception] = OSError,
+    advice: str = "use another file",
 ) -> BufferedReader:
-    """Open a file to read its bytes. Raises as ``check_file``, before it is opened."""
-    check_file(path, largest, error)
-    return Path(path).open("rb")
+    """The same; ``error`` is raised with what was expected, what was found, and ``advice``."""
+
+    def refusal(expected: str, found: str) -> Exception:
+        return error(f"{os.fspath(path)}: expected {expected}, found {found}; {advice}")
+
+    return opened(path, refusal, largest)
 
 
-def read_file(path: AnyPath, largest: int, error: type[Exception] = OSError) -> bytes:
-    """The bytes of a file of at most ``largest``. Raises as ``check_file``."""
-    size = check_file(path, largest, error)
-    with Path(path).open("rb") as file:
+def check_file(path: AnyPath, largest: int | None = None, **words: Any) -> int:
+    """The size of a file in bytes. Raises as ``open_file``, which has the other arguments."""
+    with open_file(path, largest, **words) as file:
+        return size_of(file)
+
+
+def read_file(
+    path: AnyPath,
+    largest: int,
+    error: Callable[[str], Exception] = OSError,
+    advice: str = "use another file",
+) -> bytes:
+    """The bytes of a file of at most ``largest``. Raises as ``open_file``."""
+    with open_file(path, largest, error, advice) as file:
+        size = size_of(file)
         content = file.read(size + 1)
         if len(content) > size:  # it grows, or has no size, as those in /proc
             content += file.read(largest + 1 - len(content))
     if len(content) > largest:
-        raise error(f"{os.fspath(path)}: expected at most {largest:,} bytes, found more")
+        found = f"expected at most {largest:,} bytes, found more"
+        raise error(f"{os.fspath(path)}: {found}; {advice}")
     return content
+
+
+def size_of(file: BufferedReader) -> int:
+    """The size of an open file in bytes."""
+    return os.fstat(file.fileno()).st_size
 
 
 # --- Write --------------------------------------------------------------------------------------
@@ -88,13 +123,8 @@ def resolved(path: AnyPath) -> Path:
 
 
 def is_special(path: Path) -> bool:
-    """Whether it is a device or a pipe, which is written to and never replaced.
-
-    Raises ``IsADirectoryError`` for a folder.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    return path.exists() and not path.is_file()
+    """Whether it is a device, a pipe or a socket, which is written to and never replaced."""
+    return path.exists() and what_is(path) not in (None, A_FOLDER)
 
 
 def open_own(path: Path, error: type[Exception] = OSError) -> BufferedRandom:
@@ -140,6 +170,8 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     Raises ``OSError``, with the name that was asked for.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if is_special(path):
         yield path
         return

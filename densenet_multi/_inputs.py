@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import ConfigError
+from ._checks import LARGEST_SIDE, ConfigError, instance, integer, truth
 from .manifest import min_image_size, shape_trace
-from .spec import DenseNetSpec, check_spec
+from .spec import DenseNetSpec, PoolSpec, check_spec
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ImageError(ValueError):
@@ -49,6 +54,48 @@ def check_floats(
         found = f"{array.dtype} of shape {array.shape}"
         raise ImageError(f"{name}: expected floating point of shape {shape}; found {found}")
     return array
+
+
+def operation(function: F) -> F:
+    """Around an operation of reference.py: its arguments are checked, each by its name.
+
+    Maps ``x`` (N, C, H, W) and a ``kernel`` (O, C, k, k) are floating point, or complex: their
+    imaginary part carries a derivative. Raises ``ImageError``, ``ConfigError``; also where no
+    window fits into the maps.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        arguments = {name: OPERANDS[name](name, value) for name, value in given.arguments.items()}
+        _check_window(**arguments)
+        return function(**arguments)
+
+    return cast("F", checked)
+
+
+def _check_window(x: Any, kernel: Any = None, pool: Any = None, **of_kernel: int) -> None:
+    """Raises ``ImageError`` unless a kernel or a pool has a window in x (N, C, H, W)."""
+    if kernel is not None:
+        largest = min(x.shape[2:]) + 2 * of_kernel["padding"]
+        _, channels, k, width = kernel.shape
+        if x.shape[1] != channels or not 0 < k == width <= largest:
+            fitting = f"(O, {x.shape[1]}, k, k) with k from 1 to {largest}"
+            raise ImageError(f"kernel: expected shape {fitting}, found {kernel.shape}")
+    if pool is not None and min(x.shape[2:]) + 2 * pool.padding < pool.kernel_size:
+        least = f"height and width of at least {pool.kernel_size}"
+        raise ImageError(f"x: expected {least}, found {x.shape[2:]}")
+
+
+OPERANDS: dict[str, Callable[[str, Any], Any]] = {  # of the operations of reference.py
+    "x": partial(check_floats, kinds="fc"),
+    "kernel": partial(check_floats, kinds="fc"),
+    "stride": partial(integer, least=1),
+    "padding": partial(integer, least=0, most=LARGEST_SIDE),
+    "pool": partial(instance, kind=PoolSpec, expected="a PoolSpec, such as PoolSpec(2, 2)"),
+}
 
 
 def check_listed(name: str, given: Any) -> npt.NDArray[Any]:
@@ -133,6 +180,17 @@ def check_trainable(spec: DenseNetSpec) -> None:
         raise ConfigError(
             "model: expected a network with all its BatchNorms, found one that optimize() made for "
             "inference; train the one that was given to optimize()"
+        )
+
+
+def check_without_dropout(spec: DenseNetSpec, training: bool) -> None:
+    """Raises as ``check_trainable``, and ``ValueError`` where dropout would be drawn."""
+    if truth("training", training):
+        check_trainable(spec)
+    if training and spec.config.drop_rate:
+        raise ValueError(
+            f"reference.forward: expected drop_rate 0 in training, found {spec.config.drop_rate}: "
+            "dropout is random; compare in evaluation mode or with drop_rate=0"
         )
 
 

@@ -176,7 +176,9 @@ class Backend(Protocol):
             checkpoint: called after the callbacks, with a function that returns the current
                 ``TrainingState``.
             resume: a ``TrainingState`` to resume from, of this backend or another, and of a run of
-                the same recipe on the same data. The recipes are compared; the data are not.
+                the same recipe on the same data. The recipes are compared; the data are not. To
+                continue with another recipe on purpose, start a new run from ``resume.weights``, or
+                pass ``dataclasses.replace(resume, began=None)``.
 
         Raises ``ConfigError``, ``ImageError``, and ``TrainingError`` where the loss or a weight is
         not finite. Example::

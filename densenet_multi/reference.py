@@ -13,15 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import instance, integer, one_of, truth
-from ._inputs import (
-    ImageError,
-    check_floats,
-    check_images,
-    check_labels,
-    check_logits,
-    check_trainable,
-)
+from ._checks import one_of
+from ._inputs import check_images, check_labels, check_logits, check_without_dropout, operation
 from .checkpoint import ESTIMATORS
 from .spec import (
     BatchNormSpec,
@@ -34,73 +27,64 @@ from .spec import (
 from .weights import Weights, check_weights
 
 Array = npt.NDArray[np.float64]
-LARGEST_SIDE = 2**14  # pixels
-NUMBERS = "fc"  # complex ones too: their imaginary part carries a derivative
+
+# --- The operations -----------------------------------------------------------------------------
 
 
-@dataclass
-class Forward:
-    """What one forward pass leaves behind.
+@operation
+def relu(x: Array) -> Array:
+    """max(x, 0), element by element."""
+    return np.maximum(x, 0.0)
 
-    Attributes:
-        logits: (N, num_classes); without a classifier the pooled features, (N, C).
-        stages: the feature map after each stage of ``manifest.shape_trace``, (N, C, H, W).
-        statistics: in training mode, every running mean and variance after the step, by name.
+
+@operation
+def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
+    """Cross-correlation of x (N, C, H, W) with kernel (O, C, k, k), zeros around the image.
+
+    One matrix product per tap of the kernel: every output pixel sees the input pixel under that
+    tap.
     """
-
-    logits: Array
-    stages: dict[str, Array]
-    statistics: dict[str, Array] = field(default_factory=dict)
-
-
-def predict(
-    spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]], images: npt.ArrayLike
-) -> Array:
-    """The logits (N, num_classes) of images (N, C, H, W) in evaluation mode, float64.
-
-    Raises ``ImageError`` or ``WeightsError`` where the two do not fit the spec.
-    """
-    return forward(spec, weights, images).logits
+    k = kernel.shape[-1]
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    y: Array | float = 0.0
+    for i in range(k):
+        for j in range(k):
+            under_tap = _windows(x, k, stride, i, j)
+            n, channels, h, w = under_tap.shape
+            flat = under_tap.reshape(n, channels, h * w)
+            y = y + (kernel[:, :, i, j] @ flat).reshape(n, len(kernel), h, w)
+    return np.asarray(y)
 
 
-def forward(
-    spec: DenseNetSpec,
-    weights: Mapping[str, npt.NDArray[np.generic]],
-    images: npt.ArrayLike,
-    *,
-    training: bool = False,
-    variance: str = "biased",
-) -> Forward:
-    """Logits, stage maps and (``training=True``) updated running statistics, float64.
-
-    Evaluation normalizes with the running statistics, training with those of the batch, and then
-    ``running = decay * running + (1 - decay) * batch``. ``variance`` says which batch variance goes
-    into the running one: ``"biased"`` (divided by n = N*H*W; Keras, Gluon, Flax) or ``"unbiased"``
-    (by n - 1; PyTorch).
-
-    Raises ``ImageError`` or ``WeightsError`` where something does not fit the spec; ``ValueError``
-    for another ``variance``, and for training with a ``drop_rate``: dropout is not modelled.
-    """
-    if truth("training", training):
-        check_trainable(spec)
-    if training and spec.config.drop_rate:
-        raise ValueError(
-            f"reference.forward: expected drop_rate 0 in training, found {spec.config.drop_rate}: "
-            "dropout is random; compare in evaluation mode or with drop_rate=0"
-        )
-    one_of("variance", variance, ESTIMATORS)
-    checked = check_images(spec, images, several_values=training and variance == "unbiased")
-    net = _Network(check_weights(spec, weights), training, variance == "unbiased")
-    return net.run(spec, np.asarray(checked, np.float64))
+@operation
+def max_pool(pool: PoolSpec, x: Array) -> Array:
+    """The largest value in each window; the border counts as minus infinity."""
+    border = (pool.padding, pool.padding)
+    x = np.pad(x, ((0, 0), (0, 0), border, border), constant_values=-np.inf)
+    largest: Array = np.max(_all_windows(pool, x), axis=0)
+    return largest
 
 
-def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Mean over N of ``-log softmax(logits)[label]``, in nats; logits (N, classes), labels (N,)."""
-    scores = check_logits(logits)
-    targets = check_labels(labels, *scores.shape)
-    shifted = scores - scores.max(axis=1, keepdims=True)  # the same softmax, without overflow
-    log_sum = np.log(np.exp(shifted).sum(axis=1))
-    return float(np.mean(log_sum - shifted[np.arange(len(targets)), targets]))
+@operation
+def average_pool(pool: PoolSpec, x: Array) -> Array:
+    """The mean of each window; an odd last row or column is dropped."""
+    mean: Array = np.mean(_all_windows(pool, x), axis=0)
+    return mean
+
+
+def _all_windows(pool: PoolSpec, x: Array) -> list[Array]:
+    k = pool.kernel_size
+    return [_windows(x, k, pool.stride, i, j) for i in range(k) for j in range(k)]
+
+
+def _windows(x: Array, k: int, stride: int, i: int, j: int) -> Array:
+    """Element (i, j) of every k x k window of x: (N, C, H', W')."""
+    height, width = x.shape[2] - k + 1, x.shape[3] - k + 1
+    return x[:, :, i : i + height : stride, j : j + width : stride]
+
+
+def _per_channel(values: Array) -> Array:
+    return values[:, None, None]
 
 
 # --- The network, top down ----------------------------------------------------------------------
@@ -171,71 +155,63 @@ class _Network:
         return (x - _per_channel(mean)) * _per_channel(scale) + _per_channel(self.w[f"{name}.bias"])
 
 
-# --- The operations -----------------------------------------------------------------------------
+# --- Of a complete network ----------------------------------------------------------------------
 
 
-def relu(x: Array) -> Array:
-    """max(x, 0), element by element."""
-    positive: Array = np.maximum(check_floats("x", x, kinds=NUMBERS), 0.0)
-    return positive
+@dataclass
+class Forward:
+    """What one forward pass leaves behind.
 
-
-def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
-    """Cross-correlation of x (N, C, H, W) with kernel (O, C, k, k), zeros around the image.
-
-    One matrix product per tap of the kernel: every output pixel sees the input pixel under that
-    tap.
+    Attributes:
+        logits: (N, num_classes); without a classifier the pooled features, (N, C).
+        stages: the feature map after each stage of ``manifest.shape_trace``, (N, C, H, W).
+        statistics: in training mode, every running mean and variance after the step, by name.
     """
-    x, kernel = check_floats("x", x, kinds=NUMBERS), check_floats("kernel", kernel, kinds=NUMBERS)
-    stride, padding = integer("stride", stride, 1), integer("padding", padding, 0, LARGEST_SIDE)
-    out_channels, channels, k, width = kernel.shape
-    if x.shape[1] != channels or not 0 < k == width <= min(x.shape[2:]) + 2 * padding:
-        fitting = f"(O, {x.shape[1]}, k, k) with k from 1 to {min(x.shape[2:]) + 2 * padding}"
-        raise ImageError(f"kernel: expected shape {fitting}, found {kernel.shape}")
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    y: Array | float = 0.0
-    for i in range(k):
-        for j in range(k):
-            under_tap = _windows(x, k, stride, i, j)
-            n, _, h, w = under_tap.shape
-            flat = under_tap.reshape(n, channels, h * w)
-            y = y + (kernel[:, :, i, j] @ flat).reshape(n, out_channels, h, w)
-    return np.asarray(y)
+
+    logits: Array
+    stages: dict[str, Array]
+    statistics: dict[str, Array] = field(default_factory=dict)
 
 
-def max_pool(pool: PoolSpec, x: Array) -> Array:
-    """The largest value in each window; the border counts as minus infinity."""
-    x = _poolable(pool, x)
-    border = (pool.padding, pool.padding)
-    x = np.pad(x, ((0, 0), (0, 0), border, border), constant_values=-np.inf)
-    largest: Array = np.max(_all_windows(pool, x), axis=0)
-    return largest
+def predict(
+    spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]], images: npt.ArrayLike
+) -> Array:
+    """The logits (N, num_classes) of images (N, C, H, W) in evaluation mode, float64.
+
+    Raises ``ImageError`` or ``WeightsError`` where the two do not fit the spec.
+    """
+    return forward(spec, weights, images).logits
 
 
-def average_pool(pool: PoolSpec, x: Array) -> Array:
-    """The mean of each window; an odd last row or column is dropped."""
-    mean: Array = np.mean(_all_windows(pool, _poolable(pool, x)), axis=0)
-    return mean
+def forward(
+    spec: DenseNetSpec,
+    weights: Mapping[str, npt.NDArray[np.generic]],
+    images: npt.ArrayLike,
+    *,
+    training: bool = False,
+    variance: str = "biased",
+) -> Forward:
+    """Logits, stage maps and (``training=True``) updated running statistics, float64.
+
+    Evaluation normalizes with the running statistics, training with those of the batch, and then
+    ``running = decay * running + (1 - decay) * batch``. ``variance`` says which batch variance goes
+    into the running one: ``"biased"`` (divided by n = N*H*W; Keras, Gluon, Flax) or ``"unbiased"``
+    (by n - 1; PyTorch).
+
+    Raises ``ImageError`` or ``WeightsError`` where something does not fit the spec; ``ValueError``
+    for another ``variance``, and for training with a ``drop_rate``: dropout is not modelled.
+    """
+    check_without_dropout(spec, training)
+    unbiased = one_of("variance", variance, ESTIMATORS) == "unbiased"
+    checked = check_images(spec, images, several_values=training and unbiased)
+    net = _Network(check_weights(spec, weights), training, unbiased)
+    return net.run(spec, np.asarray(checked, np.float64))
 
 
-def _all_windows(pool: PoolSpec, x: Array) -> list[Array]:
-    k = pool.kernel_size
-    return [_windows(x, k, pool.stride, i, j) for i in range(k) for j in range(k)]
-
-
-def _windows(x: Array, k: int, stride: int, i: int, j: int) -> Array:
-    """Element (i, j) of every k x k window of x: (N, C, H', W')."""
-    height, width = x.shape[2] - k + 1, x.shape[3] - k + 1
-    return x[:, :, i : i + height : stride, j : j + width : stride]
-
-
-def _poolable(pool: PoolSpec, x: Array) -> Array:
-    """Maps with at least one window. Raises ``ImageError``, ``ConfigError``."""
-    k = instance("pool", pool, PoolSpec, "a PoolSpec, such as PoolSpec(2, 2)").kernel_size
-    if min(check_floats("x", x, kinds=NUMBERS).shape[2:]) + 2 * pool.padding < k:
-        raise ImageError(f"x: expected height and width of at least {k}, found {x.shape[2:]}")
-    return np.asarray(x)
-
-
-def _per_channel(values: Array) -> Array:
-    return values[:, None, None]
+def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Mean over N of ``-log softmax(logits)[label]``, in nats; logits (N, classes), labels (N,)."""
+    scores = check_logits(logits)
+    targets = check_labels(labels, *scores.shape)
+    shifted = scores - scores.max(axis=1, keepdims=True)  # the same softmax, without overflow
+    log_sum = np.log(np.exp(shifted).sum(axis=1))
+    return float(np.mean(log_sum - shifted[np.arange(len(targets)), targets]))

@@ -183,14 +183,16 @@ def dense_block(
     width = in_channels = _channels("in_channels", in_channels)
     growth_rate = _channels("growth_rate", growth_rate)
     bn_size = None if bn_size is None else _channels("bn_size", bn_size)
+    text("name", name)
     widest = max(in_channels + num_layers * growth_rate, (bn_size or 0) * growth_rate)
     if widest > MOST_CHANNELS:
-        allowed = f"at most {MOST_CHANNELS:,} channels in each map of {name}"
-        raise bad("growth_rate", growth_rate, f"{allowed}, which has {widest:,}")
+        raise ConfigError(
+            f"{name}: expected at most {MOST_CHANNELS:,} channels in a map, found {widest:,}; "
+            "choose a smaller growth_rate or fewer layers"
+        )
     drop_rate = number("drop_rate", drop_rate)
     bn_eps, bn_decay = number("bn_eps", bn_eps), number("bn_decay", bn_decay)
     truth("conv_bias", conv_bias)
-    text("name", name)
     layers = []
     for i in range(1, num_layers + 1):
         norm1 = BatchNormSpec(width, bn_eps, bn_decay)

@@ -59,7 +59,13 @@ def _plain_inside(result: Any) -> Any:
     if isinstance(result, str):
         return plain(result)
     if isinstance(result, dict):
-        return {_plain_inside(key): _plain_inside(value) for key, value in result.items()}
+        shown: dict[Any, Any] = {}
+        for key, value in result.items():
+            name = _plain_inside(key)
+            while name in shown:  # ESC, and its escape as text
+                name = f"{name} (another)"
+            shown[name] = _plain_inside(value)
+        return shown
     if isinstance(result, (list, tuple)):
         return type(result)(map(_plain_inside, result))
     return result

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .._checks import one_of
-from .._files import as_path, check_file, open_file, read_file
+from .._files import as_path, open_file, size_of
 from .._pickles import PickleError, Reader, as_array
 from .images import DataError, ImagesAndLabels
 
@@ -128,8 +128,10 @@ def _read(path: Path) -> ImagesAndLabels:
             f"which is called {FOLDERS[0]} in {ARCHIVES[0]}, {FOLDERS[1]} in {ARCHIVES[1]}, or one "
             f"of these archives{_what_else(path.parent)}"
         )
-    _check_file_size(str(path), path.name, check_file(path, error=DataError))
-    return _parsed(str(path), path.name, read_file(path, LARGEST, DataError))
+    with open_file(path, error=DataError, advice="fetch it again") as file:
+        size = size_of(file)
+        _check_file_size(str(path), path.name, size)
+        return _parsed(str(path), path.name, file.read(size))
 
 
 def _what_else(folder: Path) -> str:
@@ -236,7 +238,10 @@ def _read_archive(path: Path, splits: tuple[str, ...]) -> dict[str, ImagesAndLab
 
 def _members(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
     """(name, size, function that reads it) of each file in an archive, as it passes by."""
-    with open_file(path, error=DataError) as file, _unpacked(file) as stream:
+    with (
+        open_file(path, error=DataError, advice="fetch it again") as file,
+        _unpacked(file) as stream,
+    ):
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for member in archive:

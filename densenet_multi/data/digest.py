@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from .._checks import bad
+from .._files import open_file
+from .._progress import progress
 from .examples import Examples, Pixels, check_examples
 from .folder import ImageFiles
 
@@ -26,8 +28,9 @@ def digest(examples: Examples) -> str:
     found = hashlib.sha256(f"{len(labels)} labels\n".encode())
     found.update(labels.tobytes())
     if isinstance(examples, ImageFiles):
-        for path in examples.paths:
-            found.update(_of_file(path))
+        with progress() as bar:
+            for path in bar.track(examples.paths, description="hashing images"):
+                found.update(_of_file(path))
     elif isinstance(examples, Pixels):
         pixels = np.ascontiguousarray(examples.pixels)
         found.update(f"{pixels.dtype.str} {pixels.shape}\n".encode())
@@ -39,6 +42,6 @@ def digest(examples: Examples) -> str:
 
 def _of_file(path: Path) -> bytes:
     name = os.fsencode(f"{path.parent.name}/{path.name}")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = hashlib.file_digest(file, "sha256").digest()
         return b"%s\0%d\0%s" % (name, file.tell(), content)

@@ -98,7 +98,7 @@ def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.
     images = as_array("images", images)
     if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
         raise ImageError(
-            f"to_input: expected uint8 images of shape (N, {IMAGE_SIZE}, {IMAGE_SIZE}), "
+            f"images: expected uint8 of shape (N, {IMAGE_SIZE}, {IMAGE_SIZE}), "
             f"found {images.dtype} of shape {images.shape}"
         )
     scaled = from_bytes(images[:, np.newaxis])

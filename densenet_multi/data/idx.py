@@ -54,7 +54,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
         A writable array of shape (N,) or (N, H, W).
     """
     path, max_bytes = as_path(path), integer("max_bytes", max_bytes, 0)
-    with open_file(path, error=IdxError) as file:
+    with open_file(path, error=IdxError, advice="fetch it again") as file:
         compressed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         if not compressed:
@@ -82,8 +82,8 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     path, array = as_path(path), as_array("array", array)
     if array.dtype != np.uint8 or array.ndim not in (1, 3):
         raise IdxError(
-            f"{path}: expected a uint8 array with 1 or 3 dimensions to write, "
-            f"found {array.dtype} with {array.ndim}"
+            f"array: expected uint8 with 1 or 3 dimensions, found {array.dtype} with {array.ndim}; "
+            f"{path} was not written"
         )
     content = header(array) + array.tobytes()
     compressed = path.suffix == ".gz"

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import LARGEST_SIDE, ConfigError, bad, instance, integer
-from .._files import as_path, what_is
+from .._files import A_FILE, as_path, opened, size_of
 from .._inputs import check_floats
-from ..checkpoint import Usage
-from ..checkpoint import check_usage as is_usage
+from ..checkpoint import Usage, check_usage
 from .resize import resize
 
 if TYPE_CHECKING:
@@ -66,8 +65,8 @@ ADVICE = {  # what is found -> advice, where CONVERT does not apply
 MOST_PIXELS = 2**27  # in an image that is read; as float32, in color, 1.6 GB
 OF_ANY_FILE = 36 * 10**6  # pixels, a page of A4 at 600 dpi; more only in a larger file
 PIXELS_PER_BYTE = 100  # of that file; photographs have 2 to 10
-LARGEST_FILE = 2**30  # bytes; as many pixels as Pillow opens, at 16 bits, take 0.7 * 10**9
-MOST_CHANNELS = 4096  # that gray is repeated for
+LARGEST_IMAGE = 2**30  # bytes; as many pixels as Pillow opens, at 16 bits, take 0.7 * 10**9
+MOST_REPEATED = 4096  # channels that gray is repeated for; hyperspectral images have some hundreds
 MOST_VALUES = 2**26  # in a prepared image: four channels of 4,096 x 4,096
 READ = 32  # bytes, which tell the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
@@ -126,7 +125,7 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
     """
     from PIL import ImageOps
 
-    channels = integer("channels", channels, 1, MOST_CHANNELS)
+    channels = integer("channels", channels, 1, MOST_REPEATED)
     with open_image(path) as image:
         inverted = _white_is_0(image)
         ImageOps.exif_transpose(image, in_place=True)
@@ -177,7 +176,7 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
     images = check_floats("images", images)
     if usage is None:
         return images
-    check_usage(usage, images.shape[1])
+    check_usage_fits(usage, images.shape[1])
     if usage.value_range:
         low, high = usage.value_range
         images = images * np.float32(high - low) + np.float32(low)
@@ -192,9 +191,9 @@ def check_side(image_size: int) -> int:
     return integer("image_size", image_size, 1, LARGEST_SIDE)
 
 
-def check_usage(usage: Usage, channels: int) -> None:
+def check_usage_fits(usage: Usage, channels: int) -> None:
     """Raise ``ConfigError`` if the usage is for another number of channels."""
-    is_usage(usage)
+    check_usage(usage)
     for name in ("mean", "std"):
         values = getattr(usage, name)
         if values is not None and len(values) != channels:
@@ -217,7 +216,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", check_side(self.image_size))
-        channels = integer("in_channels", self.channels, 1, MOST_CHANNELS)
+        channels = integer("channels", self.channels, 1, MOST_REPEATED)
         object.__setattr__(self, "channels", channels)
         if channels * self.image_size**2 > MOST_VALUES:
             found = f"{channels} channels of {self.image_size}x{self.image_size}"
@@ -226,7 +225,7 @@ class Preparation:
                 "choose a smaller one"
             )
         if self.usage is not None:
-            check_usage(self.usage, self.channels)
+            check_usage_fits(self.usage, self.channels)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 of shape (N, 1 or 3, H, W), from 0 to 1 -> float32 of shape (N, C, S, S)."""
@@ -266,14 +265,15 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
     path = as_path(path)
     if broken := broken_link(path):
         raise ImageFileError(path, broken, advice=MEND)
-    if kind := what_is(path):  # a pipe would wait, a device never end
-        raise ImageFileError(path, kind, advice="take it away")
-    size = path.stat().st_size
-    if size > LARGEST_FILE:  # Pillow reads some formats whole
-        expected = f"at most {LARGEST_FILE:,} bytes"
-        raise ImageFileError(path, f"{size:,}", expected, "make it smaller")
+
+    def refusal(expected: str, found: str) -> ImageFileError:
+        if expected == A_FILE:
+            return ImageFileError(path, found, advice="take it away")
+        return ImageFileError(path, found, expected, "make it smaller")
+
+    file = opened(path, refusal, LARGEST_IMAGE)  # Pillow reads some formats whole
     # Pillow warns of what it passes over, and of images up to twice the limit
-    with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+    with warnings.catch_warnings(action="ignore"), file:
         start = file.read(READ)
         file.seek(0)
         plugin = _first(STARTS, start)
@@ -282,7 +282,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
             raise ImageFileError(path, found, advice=ADVICE.get(found, CONVERT))
         if plugin[1] == "WebPImageFile" and not features.check("webp"):
             raise ImageFileError(path, "one in WebP, which the installed Pillow cannot read")
-        limit = _most_pixels(os.fstat(file.fileno()).st_size, Image.MAX_IMAGE_PIXELS)
+        limit = _most_pixels(size_of(file), Image.MAX_IMAGE_PIXELS)
         try:
             with _class_of(*plugin)(file) as image:
                 _check_size(path, image, limit)

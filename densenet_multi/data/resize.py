@@ -36,9 +36,7 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
             "convert first, for instance with images.astype('float32') / 255"
         )
     if images.ndim not in (3, 4) or 0 in images.shape[-2:]:
-        raise ImageError(
-            f"resize: expected images of shape (N, H, W) or (N, C, H, W), found {images.shape}"
-        )
+        raise ImageError(f"images: expected shape (N, H, W) or (N, C, H, W), found {images.shape}")
     height = integer("height", height, 1, LARGEST_SIDE)
     width = integer("width", width, 1, LARGEST_SIDE)
     rows = _interpolation(images.shape[-2], height)

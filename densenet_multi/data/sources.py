@@ -18,7 +18,7 @@ from .digest import digest
 from .examples import Examples, Pixels
 from .folder import ImageFiles, find_folder, fingerprints
 from .idx import IdxError, header
-from .images import DataError, ImagesAndLabels, Preparation
+from .images import MOST_REPEATED, DataError, ImagesAndLabels, Preparation
 
 NAMES = {
     "fashion-mnist": "fashion-mnist",
@@ -201,7 +201,7 @@ def preparation(
     """How images of these data are prepared. Raises as ``load_data``."""
     kind, _ = find(name)
     if in_channels is not None:
-        in_channels = integer("in_channels", in_channels, 1)
+        in_channels = integer("in_channels", in_channels, 1, MOST_REPEATED)
     if data_dir is not None:
         as_path(data_dir, "data_dir")
     if data_dir is not None and kind != "fashion-mnist":

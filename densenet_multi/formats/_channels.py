@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from .._checks import integer
 from ..checkpoint import Checkpoint, Usage, check_checkpoint
-from ..data.images import LUMINANCE
+from ..data.images import LUMINANCE, MOST_REPEATED
 from ..spec import DenseNetSpec
 from ..weights import Weights, check_weights
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 STEM = "features.conv0"
-MOST = 4096  # channels: hyperspectral images have some hundreds
 
 
 def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
@@ -40,7 +39,7 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
         in_channels: of the images that it will read.
     """
     check_checkpoint(checkpoint)
-    in_channels = integer("in_channels", in_channels, 1, MOST)
+    in_channels = integer("in_channels", in_channels, 1, MOST_REPEATED)
     before = checkpoint.spec.config.in_channels
     if in_channels == before:
         return checkpoint

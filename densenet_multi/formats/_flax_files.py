@@ -32,6 +32,7 @@ METADATA = "_METADATA"  # of an Orbax folder: JSON with the names of its arrays
 TEXTS = (METADATA, STEP, "_sharding", *OF_ZARR)  # JSON, which Orbax reads whole
 OF_METADATA = "array_metadatas"  # a folder of more
 AGGREGATE = "checkpoint"  # in folders of older versions: MessagePack
+AGAIN = "copy the folder again"
 MOST_IN_ORBAX = 100_000  # files and folders; densenet264's with an optimizer, one by one, 20,000
 OPTIMIZERS = ("opt_state", "opt", "optimizer", "optimizer_state", "tx")
 # of NNX' State and Variables (_raw_value since Flax 0.12.1), and of JAX' keys
@@ -160,7 +161,7 @@ def _names_in_orbax(path: Path) -> list[str]:
     metadata = path / METADATA
     if not os.path.lexists(metadata):
         return []
-    text = read_file(metadata, LARGEST_METADATA, WeightsError)
+    text = read_file(metadata, LARGEST_METADATA, WeightsError, AGAIN)
     try:
         tree = json.loads(text.decode())["tree_metadata"]
         return [".".join(key["key"] for key in entry["key_metadata"]) for entry in tree.values()]
@@ -182,7 +183,7 @@ def _size_of_folder(path: Path) -> int:
         for name in files:
             is_metadata = name in TEXTS or Path(folder).name == OF_METADATA
             largest = LARGEST_METADATA if is_metadata else LARGEST_FILE
-            size += check_file(Path(folder, name), largest, WeightsError)
+            size += check_file(Path(folder, name), largest, error=WeightsError, advice=AGAIN)
     if (count := len(_names_in_orbax(path))) > MOST_ARRAYS:
         raise WeightsError(f"{METADATA}: expected at most {MOST_ARRAYS:,} arrays, found {count:,}")
     if (path / AGGREGATE).is_file():

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .._checks import POOLS, listed
+from .._checks import COUNTED, POOLS, listed
 from .._files import open_file, quoted
 from ..checkpoint import Checkpoint, names_in_order
 from ..weights import WeightsError
@@ -32,10 +32,11 @@ OF_ORBAX = {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "_sharding", 
 STEP = "_CHECKPOINT_METADATA"  # also of a step's folder, which has a folder for each item
 OF_ZARR = (".zarray", "zarr.json")  # in the folder of an array
 
-SHOWN = (  # arguments of timm's models that tensors show, or that matter in training alone
+IGNORED = (  # arguments of timm's models that tensors show, or that matter in training alone
     *("num_classes", "in_chans", "growth_rate", "block_config", "bn_size", "memory_efficient"),
     *("drop_rate", "proj_drop_rate", "pretrained", "checkpoint_path"),
 )
+WITHOUT = "without its use, read the file of weights beside it"
 USUAL = {"act_layer": ("relu",), "norm_layer": ("batchnorm2d",), "global_pool": ("avg", "max", "")}
 
 JOIN = (
@@ -47,16 +48,6 @@ FROM_TENSORFLOW = (
     "load it with the code that built the model, and save it as Keras does: "
     "model.save_weights('NEW.weights.h5')"
 )
-
-
-def listed_printable(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    return listed(map(printable, names), more="{:,} more")
-
-
-def printable(name: str) -> str:
-    """A name as it is, or as Python shows it where a terminal might obey it."""
-    return name if name.isprintable() else repr(name)
 
 
 # --- From the Hub -------------------------------------------------------------------------------
@@ -104,7 +95,7 @@ def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoin
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    with open_file(path, error=WeightsError) as file:
+    with open_file(path, error=WeightsError, advice=WITHOUT) as file:
         content = file.read(LARGEST_CONFIG + 1)
     try:
         found = json.loads(content) if len(content) <= LARGEST_CONFIG else None
@@ -113,7 +104,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise WeightsError(
             f"{path}: expected a JSON object of at most {LARGEST_CONFIG:,} bytes, found something "
-            f"else; without its use, read the file of weights beside it"
+            f"else; {WITHOUT}"
         )
     return found
 
@@ -125,7 +116,7 @@ def _other_function(config: Mapping[str, Any]) -> str | None:
         return f"expected torchvision's network, found {named!r}, which computes something else"
     arguments = config.get("model_args")
     for name, value in (arguments if isinstance(arguments, dict) else {}).items():
-        if name not in SHOWN and value is not None and value not in USUAL.get(name, ()):
+        if name not in IGNORED and value is not None and value not in USUAL.get(name, ()):
             return f"expected torchvision's network, found one with {name} {value!r}"
     pool = config.get("global_pool") or "avg"
     return None if pool in POOLS else f"expected a global pooling of avg or max, found {pool!r}"
@@ -207,7 +198,7 @@ def _known(path: Path, names: Collection[str]) -> Found | None:
     if "Manifest.json" in names and path.suffix == ".mlpackage":
         return "a Core ML network", "convert the file that it was made from"
     if {"snapshots", "blobs"} <= set(names):
-        within = listed_printable(str(child) for child in _children(path / "snapshots"))
+        within = listed((str(child) for child in _children(path / "snapshots")), more=COUNTED)
         return "a folder of Hugging Face's cache", f"use the folder inside: {within}"
     return None
 
@@ -229,16 +220,19 @@ def _by_content(path: Path, names: Collection[str]) -> Found:
     within = [str(found) for found in _items_in(path, names) or _steps_in(path)]
     files = sorted(name for name in names if name.lower().endswith((*WEIGHTS, ".msgpack")))
     if within:
-        return "a folder of checkpoints", f"use one of them: {listed_printable(within)}"
+        return "a folder of checkpoints", f"use one of them: {listed(within, more=COUNTED)}"
     if files:
-        return f"a folder with {listed_printable(files)}", "use a file in it"
+        return f"a folder with {listed(files, more=COUNTED)}", "use a file in it"
     if _has_images(path):
         return "a folder of images", "images are data, and no weights"
     if inside := _weights_in_folders(path):
-        return "a folder of folders with weights", f"use one of them: {listed_printable(inside)}"
+        return (
+            "a folder of folders with weights",
+            f"use one of them: {listed(inside, more=COUNTED)}",
+        )
     if names:
         return (
-            f"a folder of {listed_printable(sorted(names))}",
+            f"a folder of {listed(sorted(names), more=COUNTED)}",
             "it holds no weights that are read here",
         )
     return "an empty folder", "download or copy it again"

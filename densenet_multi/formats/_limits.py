@@ -19,7 +19,7 @@ def check_size(path: str | os.PathLike[str]) -> int:
     Raises ``WeightsError`` where it is larger than 4 GiB, or is no file; ``OSError`` where there is
     none.
     """
-    return check_file(path, LARGEST_FILE, WeightsError)
+    return check_file(path, LARGEST_FILE, error=WeightsError)
 
 
 def is_bomb(unpacked: int, packed: int) -> bool:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._files import quoted, what_is
+from .._checks import COUNTED, listed
+from .._files import open_file, quoted, size_of, what_is
 from ..weights import WeightsError
 from ._folders import (
     FROM_TENSORFLOW,
@@ -22,8 +23,6 @@ from ._folders import (
     SHARD,
     WEIGHTS,
     Found,
-    listed_printable,
-    printable,
     what_folder,
 )
 from ._limits import LARGEST_FILE
@@ -144,8 +143,8 @@ class _File:
 
     @classmethod
     def of(cls, path: Path) -> _File:
-        with path.open("rb") as file:
-            return cls(path, path.stat().st_size, file.read(HEAD))
+        with open_file(path, error=WeightsError) as file:
+            return cls(path, size_of(file), file.read(HEAD))
 
     @property
     def quoted(self) -> str:
@@ -372,13 +371,13 @@ def _zip(file: _File) -> Found | None:
     if "data.pkl" in leaves or {"config.json", "model.weights.h5"} <= set(names):
         return None
     if names and all(name.endswith(NPY) for name in names):
-        found = f"NumPy arrays ({listed_printable(n.removesuffix(NPY) for n in names)})"
+        found = f"NumPy arrays ({listed((n.removesuffix(NPY) for n in names), more=COUNTED)})"
         return found, f"{IN_PYTHON}dict(numpy.load({path!r})))"
     files = [name for name in names if not name.endswith("/")]
     likely = [name for name in files if name.lower().endswith(WEIGHTS)]
-    then = f", and use {printable(likely[0])}" if len(likely) == 1 else ""
+    then = f", and use {likely[0]}" if len(likely) == 1 else ""
     what = "a SavedModel in a zip archive" if "saved_model.pb" in leaves else "a zip archive"
-    within = listed_printable([*likely, *(name for name in files if name not in likely)])
+    within = listed(([*likely, *(name for name in files if name not in likely)]), more=COUNTED)
     return f"{what} ({within or 'empty'})", f"unpack it{then}; type: unzip {file.quoted}"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import ConfigError, items, listed
-from .._files import as_path, quoted, read_file, what_is
+from .._files import as_path, quoted, read_file
 from ..checkpoint import PIXELS, Checkpoint, names_in_order
 from ..manifest import min_image_size
 
@@ -125,14 +125,13 @@ def _is_path(text: str, outputs: int) -> bool:
 
 
 def _names_in(path: Path) -> list[Any]:
-    if not path.exists() or what_is(path):
-        found = what_is(path) if path.exists() else "no file"
-        raise ConfigError(f"class_names: {EXPECTED}; found {found} {str(path)!r}")
-    size = path.stat().st_size
-    if size > LARGEST_LIST:
-        found = f"found {path} of {size:,}"
-        raise ConfigError(f"class_names: expected a file of up to {LARGEST_LIST:,} bytes, {found}")
-    content = read_file(path, LARGEST_LIST, ConfigError)
+    def error(text: str) -> ConfigError:
+        return ConfigError(f"class_names: {text}")
+
+    try:
+        content = read_file(path, LARGEST_LIST, error, "use a file with a name in each line")
+    except (FileNotFoundError, NotADirectoryError):
+        raise error(f"{EXPECTED}; found no file {str(path)!r}") from None
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:

@@ -9,7 +9,7 @@ from .._checks import check_names
 from ..backends import backend_names, first_installed, framework_versions
 from ..checkpoint import Checkpoint
 from ..training.fields import COUNT, OBJECT, TEXT
-from ..training.run_folder import CONFIG, RunError, read_json
+from ..training.run_folder import CONFIG, LARGEST_CONFIG, RunError, read_json
 
 PACKAGE = "densenet_multi"
 
@@ -65,6 +65,6 @@ def _of_run(config: Path) -> str:
     """The backend in the ``config.json`` of a run; "" without one."""
     try:
         shape = {"schema": COUNT, "recipe": OBJECT, "backend": TEXT}
-        return str(read_json(config, shape)["backend"])
+        return str(read_json(config, shape, largest=LARGEST_CONFIG)["backend"])
     except (OSError, RunError):
         return ""

@@ -90,9 +90,9 @@ def convert(
         whether the model of the file that is not portable is another project's or the user's own.
     """
     truth("verify", verify)
-    as_path(destination, "destination")  # before the source is read
-    source, source_format = _source(source, source_format)
-    destination, destination_format = _destination(destination, destination_format)
+    source, destination = as_path(source, "source"), as_path(destination, "destination")
+    source_format = _format_of(source, source_format)
+    destination_format = _free(destination, destination_format)
     original = with_stated_pixels(
         formats.read(source, source_format, variant=variant, prefix=prefix),
         mean=mean,
@@ -167,29 +167,21 @@ def _absent(*names: str) -> str:
     return "".join(f"; {name}, which has such networks, is not installed" for name in absent)
 
 
-def _source(given: str | os.PathLike[str], file_format: str | None) -> tuple[Path, str]:
-    """The file to read, and its format, by default the one that its content shows."""
-    path = as_path(given, "source")
+def _format_of(source: Path, file_format: str | None) -> str:
+    """The format to read, by default the one that the content shows."""
+    return formats.guess(source, "source_format") if file_format is None else file_format
+
+
+def _free(destination: Path, file_format: str | None) -> str:
+    """The format to write, by default that of the name. Raises where something has the name."""
     if file_format is None:
-        file_format = formats.guess(path, "source_format")
-    return path, file_format
-
-
-def _destination(given: str | os.PathLike[str], file_format: str | None) -> tuple[Path, str]:
-    """The file to write, which is free, and its format, by default the one of its name."""
-    path = as_path(given, "destination")
-    if file_format is None:
-        file_format = formats.guess_from_name(path, "destination_format")
-    _check_is_free(path, file_format)
-    return path, file_format
-
-
-def _check_is_free(destination: Path, file_format: str) -> None:
+        file_format = formats.guess_from_name(destination, "destination_format")
     check_names("format", [file_format], formats.FORMATS)
     becomes_folder = file_format == "nnx" and not destination.name.endswith(".safetensors")
     if destination.is_dir() or (becomes_folder and destination.exists()):
         found = "folder" if destination.is_dir() else "file"
         raise FileExistsError(f"{destination}: expected another name, found a {found} of this one")
+    return file_format
 
 
 PREFIX = ".densenet_multi."

@@ -206,7 +206,7 @@ def build_model(
     checkpoint: Checkpoint, backend_name: str, device: str | None
 ) -> tuple[Backend, Any]:
     """The backend, and its model with the checkpoint's weights, in their dtype, on the device."""
-    if check_device(device) == "cpu":
+    if device == "cpu":
         hide_gpus()
     backend = load_backend(backend_name)
     model = backend.build(checkpoint.spec, dtype=widest(checkpoint.weights))

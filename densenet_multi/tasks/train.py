@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import platform
 import signal
 import sys
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .._checks import ConfigError, bad, check_seconds, function, instance, listed, text, truth
-from .._files import as_path
+from .._files import as_path, check_file
 from ..backends import (
     Backend,
     check_device,
@@ -65,6 +65,7 @@ from ..training.run_folder import (
     Stopped,
     best_epoch,
     claimed,
+    load_run,
     read_config,
     read_json,
     refuse_changes,
@@ -143,7 +144,7 @@ class Options:
         """
         try:
             check(given, CONFIG_SHAPE)
-            recipe = Recipe.from_json(json.dumps(given["recipe"]))
+            recipe = Recipe(**given["recipe"])
         except FieldError as error:
             raise RunError(f"{where}: {error}") from None
         except ConfigError as error:
@@ -177,7 +178,8 @@ def train(
         say: called with sentences for the user.
 
     Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run: one
-    that began with another recipe, other weights or other data;
+    that began with another recipe, other weights or other data (a complete run's data are neither
+    needed nor compared: its report is returned);
     ``TrainingError`` where training diverges; and as ``load_data``, ``load_backend`` and
     ``load_checkpoint``. On Ctrl-C (and SIGTERM) a run with a folder saves after the current step,
     and raises ``KeyboardInterrupt`` (``SystemExit``); outside Python's main thread, which alone
@@ -202,7 +204,7 @@ def train(
             done = read_json(output / REPORT, REPORT_SHAPE, "remove it to write a new one")
             began = Options.from_dict(done, output / REPORT)
             refuse_changes(output, _began(began), _began(options))
-            say(f"{output}: this run is complete")
+            say(f"{output}: this run is complete; the data were not compared")
             return done
         if not found:
             write_json(output / CONFIG, options.to_dict())
@@ -220,7 +222,12 @@ def train(
 
 
 def _run_in(output: Path, *, resume: bool) -> list[str]:
-    """The names of a run's files in the folder; none where a run begins. Raises ``RunError``."""
+    """The names of a run's files in the folder; none where a run begins.
+
+    Raises ``RunError``; ``OSError`` where ``config.json`` is a link that leads to no file.
+    """
+    if resume and os.path.lexists(output / CONFIG):
+        check_file(output / CONFIG, error=RunError)  # a link may lead nowhere, or to itself
     found = [name for name in FILES if (output / name).exists()]
     others = sorted(each.name for each in output.iterdir() if each.name != LOCK)
     if found and not resume:
@@ -252,6 +259,10 @@ def _train(
     device: str | None = None,
     memory_efficient: bool | Literal["some", "max"] = False,
 ) -> dict[str, Any]:
+    began = _began(options)
+    run = None if output is None else load_run(output)
+    if output is not None and run is not None:  # now, as reading the data takes time
+        refuse_changes(output, run[1].began, began)
     backend = load_backend(options.backend_name)
     start, data = _prepare(options, output if resume else None, say)
     for note in data.notes:
@@ -273,13 +284,12 @@ def _train(
     place(backend, model, device)
     arguments: dict[str, Any] = {"validation": data.test, "callbacks": callbacks}
     guard: Any = nullcontext(lambda: None)
-    began = _began(options)
     if output is not None:
-        began = replace(began, data=data.digests())
-        recorder = Recorder(output, start.spec, usage, save_every, began)
         _check_data(output, data)
-        state = recorder.resume()
-        began = recorder.began or began
+        began = replace(began, data=data.digests())
+        recorder = Recorder(output, start.spec, usage, began, save_every)
+        state = recorder.resume(run)
+        began = recorder.began
         if state is not None and not (state.began and state.began.data):
             say(
                 f"{output}: an older version saved this run, or fit alone, without recording its "

@@ -82,8 +82,8 @@ def in_evaluation(module: Any) -> Any:
     """The module, if it is in evaluation mode, otherwise a shallow copy that is.
 
     The copy has the same tensors. PyTorch keeps the mode in every module, where a switch would
-    change what other threads compute; the other three frameworks are told it with each call. What
-    is compiled is so for the mode that it has, and left out of the copy.
+    change what other threads compute; the other three frameworks are told it with each call. A
+    compiled module is compiled for its mode; the copy uses the module inside it.
     """
     if not any(each.training for each in module.modules()):
         return module

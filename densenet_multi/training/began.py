@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .fields import COUNT, OBJECT, TEXT, or_null
@@ -20,7 +20,7 @@ BEGAN = {  # as JSON, in the state of a run: see fields.py
     "data": {"training images?": TEXT, "test images?": TEXT, "pixels?": OBJECT},
     "recorded_after_step": COUNT,
 }
-SHOWN = 12  # digits of a digest in an error
+DIGITS = 12  # of a digest in an error
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,15 @@ class Began:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Began:
         """What ``to_dict`` returned. Raises ``ConfigError`` for another recipe."""
-        recipe = Recipe.from_json(json.dumps(given["recipe"]))
-        return cls(recipe, *(given[name] for name in BEGAN if name != "recipe"))
+        return cls(Recipe(**given["recipe"]), *(given[name] for name in BEGAN if name != "recipe"))
 
     def changes(self, now: Began) -> list[str]:
-        """What differs now, in words: what was expected, and what is found; without it, none."""
-        was, found = self._facts(), now._facts()
+        """What differs now, in words: what was expected, and what is found; without it, none.
+
+        The data are compared where both have some.
+        """
+        compared: Began = self if now.data else replace(self, data={})
+        was, found = compared._facts(), now._facts()
         return [
             f"{name}: expected {_shown(was[name])}, found {_shown(found.get(name))}"
             for name in was
@@ -85,5 +88,5 @@ class Digest(str):
 
 def _shown(value: Any) -> str:
     if isinstance(value, Digest):
-        return f"those of SHA256 {value[:SHOWN]}"
-    return json.dumps(value)
+        return f"those of SHA256 {value[:DIGITS]}"
+    return "none" if value is None else json.dumps(value)

@@ -16,8 +16,8 @@ from typing import Any
 
 from .._checks import is_finite
 
-LARGEST_COUNT = 2**53  # above it, JSON's numbers are not exact everywhere
-SHOWN = 40  # characters of a value in an error
+LARGEST_EXACT = 2**53  # above it, JSON's numbers are not exact everywhere
+SHOWN_OF_VALUE = 40  # characters of a value in an error
 
 
 class FieldError(ValueError):
@@ -33,7 +33,7 @@ class Kind:
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return type(value) is int and least <= value <= LARGEST_COUNT  # a bool is no count
+    return type(value) is int and least <= value <= LARGEST_EXACT  # a bool is no count
 
 
 def _is_number(value: Any, least: float = -math.inf) -> bool:
@@ -111,11 +111,11 @@ def _described(value: Any) -> str:
     if isinstance(value, (list, dict)):
         return "a list" if isinstance(value, list) else "an object"
     text = json.dumps(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= SHOWN_OF_VALUE else f"{text[:SHOWN_OF_VALUE]}…"
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:SHOWN]} is not a finite number")
+        raise ValueError(f"{text[:SHOWN_OF_VALUE]} is not a finite number")
     return value

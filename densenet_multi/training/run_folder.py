@@ -10,6 +10,7 @@ after it; resuming makes them agree with it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -19,7 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .._files import check_file, open_own, read_file, replace_file
+from .._files import check_file, open_own, read_file, replace_file, replacing
 from ..checkpoint import Usage
 from ..formats.portable import save_weights
 from ..spec import DenseNetSpec
@@ -38,8 +39,10 @@ STATE = "checkpoint.safetensors"  # a TrainingState; the name is older than the 
 LOCK = ".lock"
 LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
 FILES = (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg")
-LARGEST_JSON = 2**26  # bytes; the report of 10,000 epochs has 4 * 10**6
-LARGEST_HISTORY = 2**30  # bytes; a million steps have 2 * 10**7
+LARGEST_CONFIG = 2**20  # bytes; one of 10,000 classes has 2 * 10**5
+LARGEST_JSON = 2**24  # bytes; the report of 10,000 epochs has 4 * 10**6
+LARGEST_HISTORY = 2**27  # bytes; ten million steps, the most of a recipe, have 1.3 * 10**8
+LARGEST_LINE = 2**17  # bytes of a line of it, which has 300
 
 
 CONFIG_SHAPE = {
@@ -57,6 +60,7 @@ LINE = {"kind": Kind("step or epoch", lambda value: isinstance(value, str) and v
 
 
 MEND_LINE = "mend that line, or remove it"
+MEND_FILE = "mend it, or remove it"
 
 
 class RunError(ValueError):
@@ -77,7 +81,14 @@ def claimed(path: Path) -> Iterator[None]:
     import fcntl  # not on every system
 
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        taken = Path(error.filename)
+        found = "a link that leads to none" if taken.is_symlink() else "a file"
+        raise RunError(
+            f"{taken}: expected a folder or nothing, found {found}; pass another output="
+        ) from None
     is_new = not (path / LOCK).exists()
     with open_own(path / LOCK, RunError) as lock:
         try:
@@ -90,7 +101,7 @@ def claimed(path: Path) -> Iterator[None]:
         try:
             for file in FILES:
                 if (path / file).exists():
-                    check_file(path / file, error=RunError)
+                    check_file(path / file, error=RunError, advice="remove it")
                 for half_written in path.glob(f".{file}.*"):
                     half_written.unlink()
             yield
@@ -103,22 +114,29 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """The content of the folder's ``config.json``, or None without one. Raises ``RunError``."""
+    """The content of the folder's ``config.json``, or None without one.
+
+    Raises ``RunError``; ``OSError`` where it is a link that leads nowhere or to itself.
+    """
+    if not os.path.lexists(path / CONFIG):
+        return None
     advice = f"mend it, or {_another_run(path)}"
-    return read_json(path / CONFIG, CONFIG_SHAPE, advice) if (path / CONFIG).exists() else None
+    return read_json(path / CONFIG, CONFIG_SHAPE, advice, LARGEST_CONFIG)
 
 
 def _another_run(path: Path) -> str:
     return f"start another run with weights={str(path / LAST)!r} and another output="
 
 
-def read_json(file: Path, shape: Any, advice: str = "mend it") -> dict[str, Any]:
-    """The JSON object in a file, of a shape of ``fields``.
+def read_json(
+    file: Path, shape: Any, advice: str = "mend it", largest: int = LARGEST_JSON
+) -> dict[str, Any]:
+    """The JSON object in a file of at most ``largest`` bytes, of a shape of ``fields``.
 
     Raises ``RunError``, which names the file and the field, for any other content; ``OSError``.
     """
     with _naming(file, advice):
-        content: dict[str, Any] = parsed(read_file(file, LARGEST_JSON, RunError), shape)
+        content: dict[str, Any] = parsed(read_file(file, largest, RunError, advice), shape)
         return content
 
 
@@ -137,27 +155,47 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of ``history.jsonl``, except one that a killed process left half-written.
+    """The lines of ``history.jsonl``, with the fields of a ``Step`` or an ``Epoch`` alone.
+
+    Empty lines are skipped, and one that a killed process left half-written.
 
     Raises ``RunError``, which names the line and the field, where a complete line is no step and no
     epoch; ``OSError``.
     """
-    if not path.exists():
-        return []
-    *complete, last = read_file(path, LARGEST_HISTORY, RunError).split(b"\n")
-    lines = []
-    for number, line in enumerate(complete, 1):
-        with _naming(f"{path}: line {number}", MEND_LINE):
-            lines.append(_read_line(line))
-    with suppress(FieldError):
-        lines.append(_read_line(last))
-    return lines
+    return [line for _, line in _numbered(path)]
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines as ``read_history`` returns them, each with its number in the file, from 1."""
+    content = read_file(path, LARGEST_HISTORY, RunError, MEND_FILE) if path.exists() else b""
+    for number, text in enumerate(io.BytesIO(content), 1):
+        if not text.strip():
+            continue
+        is_complete = text.endswith(b"\n")
+        with _naming(f"{path}: line {number}", MEND_LINE) if is_complete else suppress(FieldError):
+            yield number, _read_line(text)
 
 
 def _read_line(text: bytes) -> dict[str, Any]:
-    line: dict[str, Any] = parsed(text, LINE)
-    check(line, LINES[line["kind"]])
-    return line
+    if len(text) > LARGEST_LINE:
+        raise FieldError(f"expected at most {LARGEST_LINE:,} bytes, found {len(text):,}")
+    line = parsed(text, LINE)
+    shape = LINES[line["kind"]]
+    check(line, shape)
+    return {"kind": line["kind"], **{name: line[name] for name in shape}}
+
+
+def load_run(path: Path) -> tuple[DenseNetSpec, TrainingState] | None:
+    """The network and the state of the run in a folder, or None before it is first saved.
+
+    Raises ``WeightsError`` where the state is damaged.
+    """
+    if not (path / STATE).exists():
+        return None
+    try:
+        return load_state(path / STATE)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; {_another_run(path)}") from None
 
 
 class Recorder:
@@ -168,8 +206,8 @@ class Recorder:
     Arguments:
         path: the folder.
         spec, usage: of the trained network.
-        save_every: seconds after which ``keep`` saves within an epoch.
         began: what the run begins with now; ``resume`` compares it with what it did begin with.
+        save_every: seconds after which ``keep`` saves within an epoch.
 
     Attributes:
         began: what the saved state records.
@@ -181,43 +219,43 @@ class Recorder:
         path: Path,
         spec: DenseNetSpec,
         usage: Usage,
+        began: Began,
         save_every: float = SAVE_EVERY,
-        began: Began | None = None,
     ) -> None:
         self.path, self._spec, self._usage, self._save_every = path, spec, usage, save_every
         self._saved, self._epoch_ended = time.monotonic(), False
         self.began, self.stop = began, False
+        self._lines: list[dict[str, Any]] = []  # of the history, as far as it is written
 
-    def resume(self) -> TrainingState | None:
+    def resume(self, run: tuple[DenseNetSpec, TrainingState] | None = None) -> TrainingState | None:
         """The state of the run, or None before it is first saved; the other files then agree.
+
+        Call it first where the folder may hold a run.
 
         Raises ``RunError`` if the state belongs to another network, or to a run that began with
         something else; ``WeightsError`` if it is damaged.
+
+        Arguments:
+            run: what ``load_run`` returned for this folder, if it was called before.
         """
-        path = self.path / STATE
-        if not path.exists():
+        run = run or load_run(self.path)
+        if run is None:
             replace_file(self.path / HISTORY, b"")
             return None
-        try:
-            spec, state = load_state(path)
-        except WeightsError as error:
-            raise WeightsError(f"{error}; {_another_run(self.path)}") from None
+        spec, state = run
         self._check_began(state)
         if spec != self._spec:
-            raise RunError(f"{path}: expected the network of {CONFIG}, found another")
-        lines = read_history(self.path / HISTORY)
-        _check_lines(self.path / HISTORY, lines, state)
-        done = [line for line in lines if _is_before(line, state)]
-        text = "".join(f"{json.dumps(line)}\n" for line in done)
-        replace_file(self.path / HISTORY, text.encode())
+            raise RunError(f"{self.path / STATE}: expected the network of {CONFIG}, found another")
+        self._lines = list(_lines_before(state, self.path / HISTORY))
+        with replacing(self.path / HISTORY) as file, file.open("w", encoding="utf-8") as text:
+            text.writelines(f"{json.dumps(line)}\n" for line in self._lines)
         self._write_weights(state)
         return state
 
     def _check_began(self, state: TrainingState) -> None:
-        if state.began is not None and self.began is not None:
-            refuse_changes(self.path, state.began, self.began)
+        refuse_changes(self.path, state.began, self.began)
         if state.began is None or not state.began.data:  # an older version saved it, or fit alone
-            self.began = self.began and replace(self.began, recorded_after_step=state.steps)
+            self.began = replace(self.began, recorded_after_step=state.steps)
         else:
             self.began = state.began
 
@@ -226,11 +264,12 @@ class Recorder:
         self._epoch_ended = isinstance(event, Epoch)
         if isinstance(event, Step) and event.number % LOG_EVERY:
             return
-        kind = "step" if isinstance(event, Step) else "epoch"
+        line = {"kind": "step" if isinstance(event, Step) else "epoch", **asdict(event)}
         with (self.path / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, **asdict(event)}) + "\n")
+            file.write(f"{json.dumps(line)}\n")
             file.flush()
             os.fsync(file.fileno())
+        self._lines.append(line)
 
     def keep(self, now: Callable[[], TrainingState]) -> None:
         """Save after every epoch, every ``save_every`` seconds, and once ``stop`` is set.
@@ -265,13 +304,12 @@ class Recorder:
         """Draw ``curve.svg``, with the test accuracy of the final weights once it is known."""
         from .._figures import training_curve
 
-        drawn = training_curve(read_history(self.path / HISTORY), final_accuracy)
-        replace_file(self.path / "curve.svg", drawn)
+        replace_file(self.path / "curve.svg", training_curve(self._lines, final_accuracy))
 
 
-def refuse_changes(path: Path, was: Began, now: Began) -> None:
-    """Raise ``RunError`` where the run in a folder began with something else."""
-    if changes := was.changes(now):
+def refuse_changes(path: Path, was: Began | None, now: Began) -> None:
+    """Raise ``RunError`` where the run in a folder began with something else; None is unknown."""
+    if was is not None and (changes := was.changes(now)):
         raise RunError(
             f"{path}: expected the run as it began, found changes: {'; '.join(changes)}; undo them "
             f"(in {CONFIG}, or in the data), or {_another_run(path)}"
@@ -285,12 +323,15 @@ def best_epoch(epochs: tuple[Epoch, ...] | list[Epoch]) -> Epoch:
     return max(epochs, key=lambda epoch: epoch.validation_accuracy or 0.0)
 
 
-def _check_lines(path: Path, lines: list[dict[str, Any]], state: TrainingState) -> None:
-    """Raise ``RunError`` where a line of the history is out of order, or not as in the state."""
+def _lines_before(state: TrainingState, path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of the history up to the state.
+
+    Raises ``RunError`` where a line is out of order, or not as in the state.
+    """
     saved = {("epoch", each.number): asdict(each) for each in state.epochs}
     saved |= {("step", each.number): asdict(each) for each in state.unfinished}
     before = dict.fromkeys(LINES, 0)
-    for index, line in enumerate(lines, 1):
+    for index, line in _numbered(path):
         kind, number = line["kind"], line["number"]
         with _naming(f"{path}: line {index}", MEND_LINE):
             if number <= before[kind]:
@@ -299,8 +340,5 @@ def _check_lines(path: Path, lines: list[dict[str, Any]], state: TrainingState) 
                 if line[name] != value:
                     raise FieldError(f"{name}: expected {value}, as in {STATE}, found {line[name]}")
         before[kind] = number
-
-
-def _is_before(line: dict[str, Any], state: TrainingState) -> bool:
-    last = len(state.epochs) if line["kind"] == "epoch" else state.steps
-    return bool(line["number"] <= last)
+        if number <= (len(state.epochs) if kind == "epoch" else state.steps):
+            yield line

@@ -166,6 +166,15 @@ def test_a_state_of_another_run_is_refused(backend):
             backend.fit(model, examples(spec), other, resume=replace(states[0], began=began))
     for name, array in backend.export_weights(model).items():
         np.testing.assert_array_equal(array, before[name])
+    on_purpose = replace(states[0], began=None)
+    backend.fit(
+        model,
+        examples(spec),
+        other,
+        resume=on_purpose,
+        checkpoint=lambda now: states.append(now()),
+    )
+    assert (states[-1].steps, states[-1].began) == (states[-1].epochs[0].steps, Began(other))
 
 
 @pytest.mark.long("keras", "flax")

@@ -8,7 +8,8 @@ import pytest
 
 from cases import images, random_weights, small
 
-THREADS, CALLS = 4, 12
+THREADS = 4
+CALLS = {"torch": 12}  # where a model has a mode, few calls do not meet
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_threads_get_the_answers_that_one_gets(backend, model, optimized):
 
     def answers(number):
         barrier.wait()
-        for _ in range(CALLS):
+        for _ in range(CALLS.get(backend.NAME, 3)):
             x, (logits, maps) = batches[number], expected[number]
             np.testing.assert_array_equal(backend.predict(model, x), logits)
             np.testing.assert_equal(backend.features(model, x), maps)

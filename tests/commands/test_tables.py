@@ -275,6 +275,13 @@ def test_text_from_files_reaches_a_terminal_without_what_it_would_obey(printed):
     assert all(name in "".join(lines) for name in names)
 
 
+@pytest.mark.parametrize("keys", [("\x1b", r"\x1b"), (r"\x1b", "\x1b")])
+def test_names_that_are_shown_alike_keep_their_lines(printed, keys):
+    lines = printed({"usage": dict(zip(keys, ("first", "second"), strict=True))}, facts)
+    expected = ["usage", r"\x1b:", "first", r"\x1b", "(another):", "second"]
+    assert "".join(f"{line}\n" for line in lines).split() == expected
+
+
 def test_a_result_in_json_keeps_the_text(capsys):
     print_result({"name": HOSTILE}, "json", facts)
     out = capsys.readouterr().out

@@ -212,7 +212,9 @@ def test_a_compressed_file_depends_on_nothing_but_the_array(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("array", [IMAGES.astype(int), IMAGES[0], IMAGES[None], np.uint8(1)])
 def test_an_array_that_could_not_be_read_again_is_not_written(tmp_path, array):
-    with pytest.raises(IdxError, match=r"file: expected a uint8 array with 1 or 3 dimensions"):
+    with pytest.raises(
+        IdxError, match=r"^array: expected uint8 with 1 or 3 dimensions, .*file was not written$"
+    ):
         write_idx(tmp_path / "file", array)
     assert list(tmp_path.iterdir()) == []
 
@@ -314,7 +316,7 @@ def test_resize_refuses_other_shapes(shape):
 @pytest.mark.parametrize("size", [(0, 4), (4, 0), (-1, 4)])
 def test_resize_refuses_sizes_below_one(size):
     with pytest.raises(
-        ValueError, match=r"^(height|width): expected an integer of at least 1; found (0|-1)$"
+        ValueError, match=r"^(height|width): expected an integer from 1 to 4,096; found (0|-1)$"
     ):
         resize(np.zeros((1, 2, 2)), *size)
 
@@ -515,6 +517,6 @@ def test_the_order_holds_each_example_once(n, seed, epoch):
 def test_the_order_of_numbers_out_of_range_is_refused(arguments):
     with pytest.raises(
         ValueError,
-        match=r"^(n|seed|epoch): expected an integer of at (least 0|most 4,294,967,295)",
+        match=r"^(n|seed|epoch): expected an integer from 0 to",
     ):
         epoch_order(*arguments)

@@ -242,7 +242,7 @@ def test_what_is_no_image_is_called_what_it_is(tmp_path, content, found):
 
 def test_no_image_is_prepared_in_a_size_that_no_machine_holds():
     assert Preparation(2**12, 1).image_size == 2**12
-    with pytest.raises(ConfigError, match=r"image_size: expected an integer of at most 4,096"):
+    with pytest.raises(ConfigError, match=r"image_size: expected an integer from 1 to 4,096"):
         Preparation(10**8, 1)
     with pytest.raises(ConfigError, match=r"at most 67,108,864 values in an image, found 5 chann"):
         Preparation(2**12, 5)

@@ -110,5 +110,5 @@ def test_the_dtype_stays_and_so_does_what_is_assumed():
 
 @pytest.mark.parametrize("channels", [0, -1, 1.5, "1"])
 def test_what_is_no_count_is_refused(channels):
-    with pytest.raises(dm.ConfigError, match="in_channels: expected an integer of at least 1"):
+    with pytest.raises(dm.ConfigError, match="in_channels: expected an integer from 1 to 4,096"):
         formats.with_channels(checkpoint(), channels)

@@ -278,12 +278,20 @@ def test_the_command_that_converts_can_be_pasted(tmp_path, command):
     assert shlex.split(printed) == ["densenet-multi", "convert", str(path), "NEW.safetensors"]
 
 
-def test_content_is_shown_so_that_no_terminal_obeys_it(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (zipped("\x1b[2Jx.pth"), r"a zip archive (\x1b[2Jx.pth); unpack it, and use \x1b[2Jx.pth;"),
+        (b"<html><title>\x1b[2J</title>", "a file that starts with 3c 68"),
+    ],
+    ids=["a name", "text"],
+)
+def test_content_is_shown_so_that_no_terminal_obeys_it(tmp_path, content, shown):
     path = tmp_path / "x.zip"
-    path.write_bytes(zipped("\x1b[2Jx.pth"))
-    assert "\x1b" not in refusal(path)
-    path.write_bytes(b"<html><title>\x1b[2J</title>")
-    assert "\x1b" not in refusal(path)
+    path.write_bytes(content)
+    stderr = CliRunner().invoke(main, ["inspect", str(path)]).stderr
+    assert "\x1b" not in stderr
+    assert shown in stderr
 
 
 STARTS = [content[:n] for _, content in FILES.values() for n in (4, 64, len(content))]

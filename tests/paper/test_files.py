@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import stat
 from pathlib import Path
 from unittest.mock import Mock
@@ -36,10 +37,42 @@ def no_file(request, tmp_path):
 
 
 @pytest.mark.parametrize("read", [check_file, open_file, lambda path: read_file(path, 9)])
-def test_what_is_no_file_is_refused_without_being_opened(no_file, read):
+def test_what_is_no_file_is_refused_without_being_read(no_file, read):
     link, what = no_file
-    with pytest.raises(OSError, match=f"^{link}: expected a file, found a {what}$"):
+    expected = f"^{link}: expected a file, found a {what}; use another file$"
+    with pytest.raises(OSError, match=expected):
         read(link)
+
+
+def test_a_socket_cannot_be_opened_and_is_called_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s")
+        with pytest.raises(OSError, match=r"^s: expected a file, found a socket; remove it$"):
+            open_file("s", advice="remove it")
+
+
+def test_a_file_that_becomes_a_pipe_before_it_is_opened_is_refused(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "file")
+    opened = []
+
+    def stat_of_a_file(path):
+        opened.append(isinstance(path, int))  # a descriptor is what was opened
+        return os_stat(path if isinstance(path, int) else __file__)
+
+    os_stat = os.stat
+    monkeypatch.setattr(_files.os, "stat", stat_of_a_file)
+    with pytest.raises(OSError, match="file: expected a file, found a pipe"):
+        read_file(tmp_path / "file", 9)
+    assert opened == [True]
+
+
+def test_files_that_are_refused_are_closed(tmp_path):
+    before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(20):
+        with pytest.raises(OSError, match="found a folder"):
+            open_file(tmp_path)
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_a_link_to_a_file_is_read_and_one_to_itself_an_oserror(tmp_path):
@@ -57,17 +90,17 @@ def test_a_link_to_a_file_is_read_and_one_to_itself_an_oserror(tmp_path):
 def test_a_file_is_bounded_before_it_is_read(tmp_path, monkeypatch):
     with (tmp_path / "file").open("wb") as file:
         file.truncate(2**40)  # which takes no place on the disk
-    monkeypatch.setattr(Path, "open", None)
-    expected = r"file: expected at most 1,000 bytes, found 1,099,511,627,776$"
+    monkeypatch.setattr(_files.os, "fdopen", None)
+    expected = r"file: expected at most 1,000 bytes, found 1,099,511,627,776; use another file$"
     for read in (check_file, open_file, read_file):
         with pytest.raises(dm.WeightsError, match=expected):
-            read(tmp_path / "file", 1000, dm.WeightsError)
+            read(tmp_path / "file", 1000, error=dm.WeightsError)
 
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="Linux has files without a size")
 def test_a_file_whose_size_is_not_what_it_says_is_read_within_the_bound():
     assert read_file("/proc/version", 10**4) == Path("/proc/version").read_bytes()
-    with pytest.raises(OSError, match="expected at most 10 bytes, found more"):
+    with pytest.raises(OSError, match="expected at most 10 bytes, found more; use another file"):
         read_file("/proc/version", 10)
 
 

@@ -4,6 +4,7 @@ What Python, NumPy, Pillow or a framework would say of it names neither the argu
 out.
 """
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -241,7 +242,7 @@ RIGHT = {
 }
 CALLED = {  # an argument -> what errors may call it
     "text": ("configuration", "recipe"),
-    "name": ("backend", "data", "format"),
+    "name": ("backend", "data", "field", "format"),
     "file_format": ("format",),
 }
 CASES = [(function, name) for function, given in CALLS.items() for name in given if name != "model"]
@@ -258,7 +259,8 @@ def test_an_argument_of_the_wrong_type_is_named(function, name, tmp_path, monkey
         try:
             function(**{**CALLS[function], name: value})
         except OWN as error:
-            if not any(word in str(error) for word in (name, *CALLED.get(name, ()))):
+            words = "|".join((name, *CALLED.get(name, ())))
+            if not re.search(rf"\b({words})\b[:=\[.]|^({words}) ", str(error)):
                 pytest.fail(f"{name}={wrong}: not named in {error}")
         else:
             pytest.fail(f"{name}={wrong}: accepted")
@@ -275,7 +277,7 @@ def test_a_wrong_value_is_shown_in_a_few_words():
 def test_a_part_of_a_spec_names_itself_and_its_field():
     with pytest.raises(
         dm.ConfigError,
-        match=r"^ConvSpec.kernel_size: expected an integer of at least 1; found True$",
+        match=r"^ConvSpec.kernel_size: expected an integer from 1 to 1,048,576; found True$",
     ):
         ConvSpec(3, 4, True)
     with pytest.raises(dm.ConfigError, match=r"^DenseNetSpec.stages\[0\]: expected 2 values"):
@@ -325,3 +327,18 @@ def test_an_array_in_another_guise_is_the_same(guise):
 
 def test_no_indices_are_no_images():
     assert Together((EXAMPLES, EXAMPLES)).take([]).shape == (0, *IMAGES.shape[1:])
+
+
+def test_maps_in_which_no_window_fits_are_refused():
+    x = np.zeros((1, 2, 4, 3))
+    for shape in ((5, 3, 3, 3), (5, 2, 3, 2), (5, 2, 4, 4), (5, 2, 0, 0)):
+        with pytest.raises(
+            dm.ImageError, match=r"^kernel: expected shape \(O, 2, k, k\) with k fr"
+        ):
+            reference.convolve(x, np.zeros(shape))
+    assert reference.convolve(x, np.zeros((5, 2, 4, 4)), padding=1).shape == (1, 5, 3, 2)
+    for pool in (reference.max_pool, reference.average_pool):
+        with pytest.raises(
+            dm.ImageError, match=r"^x: expected height and width of at least 4, fou"
+        ):
+            pool(PoolSpec(4, 2), x)

@@ -55,13 +55,13 @@ def test_a_width_is_a_positive_integer(field, given_value):
         assert dm.DenseNetConfig(bn_size=None).bn_size is None
         return
     message = refusal(**{field: given_value})
-    assert message == f"{field}: expected an integer of at least 1; found {given_value!r}"
+    assert message == f"{field}: expected an integer from 1 to 1,048,576; found {given_value!r}"
 
 
 @pytest.mark.parametrize("given_value", [-1, *NOT_INTEGERS], ids=described)
 def test_the_number_of_classes_is_an_integer_from_zero(given_value):
     message = refusal(num_classes=given_value)
-    assert message == f"num_classes: expected an integer of at least 0; found {given_value!r}"
+    assert message == f"num_classes: expected an integer from 0 to 1,048,576; found {given_value!r}"
     assert dm.DenseNetConfig(num_classes=0).num_classes == 0
 
 
@@ -480,8 +480,8 @@ BOUNDS = {
 
 @pytest.mark.parametrize("field", BOUNDS)
 def test_a_network_that_no_machine_holds_is_refused_before_it_is_made(field):
-    most = "10,000 layers in all" if field == "block_config" else "1,048,576"
-    expected = rf"^{field}: expected .*at most {most}; found"
+    most = "at most 10,000 layers in all" if field == "block_config" else "to 1,048,576"
+    expected = rf"^{field}: expected .*{most}; found"
     with pytest.raises(dm.ConfigError, match=expected):
         dm.get_spec("densenet121", **{field: BOUNDS[field]})
     stored = json.loads(dm.DenseNetConfig().to_json())
@@ -509,8 +509,17 @@ def test_the_layers_of_all_blocks_count_together():
 )
 def test_a_block_that_no_machine_holds_is_refused_before_it_is_made(arguments):
     given = {"num_layers": 1, "in_channels": 3, "growth_rate": 10, **arguments}
-    with pytest.raises(dm.ConfigError, match=r": expected .*at most (10,000|1,048,576)"):
+    with pytest.raises(dm.ConfigError, match=r": expected .*(10,000|1,048,576)"):
         dm.dense_block(**given)
+
+
+def test_a_block_that_is_too_wide_says_how_wide_its_widest_map_would_be():
+    with pytest.raises(dm.ConfigError) as caught:
+        dm.dense_block(2_000, in_channels=3, growth_rate=1_000)
+    assert str(caught.value) == (
+        "denseblock1: expected at most 1,048,576 channels in a map, found 2,000,003; "
+        "choose a smaller growth_rate or fewer layers"
+    )
 
 
 def test_a_value_of_any_length_is_shown_in_a_short_message():
@@ -521,7 +530,7 @@ def test_a_value_of_any_length_is_shown_in_a_short_message():
 @pytest.mark.parametrize("argument", ["num_layers", "in_channels", "growth_rate"])
 def test_a_block_of_impossible_widths_is_refused(argument):
     arguments = {"num_layers": 2, "in_channels": 3, "growth_rate": 10}
-    allowed = "an integer of at least 1"
+    allowed = "an integer from 1 to"
     for bad in (0, -1, 2.0, True):
         with pytest.raises(dm.ConfigError, match=rf"^{argument}: expected {allowed}"):
             dm.dense_block(**{**arguments, argument: bad})
@@ -529,7 +538,7 @@ def test_a_block_of_impossible_widths_is_refused(argument):
 
 @pytest.mark.parametrize("argument", ["in_channels", "out_channels"])
 def test_a_transition_of_impossible_widths_is_refused(argument):
-    allowed = "an integer of at least 1"
+    allowed = "an integer from 1 to"
     for bad in (0, -1, 2.0, True):
         with pytest.raises(dm.ConfigError, match=rf"^{argument}: expected {allowed}"):
             dm.transition(**{"in_channels": 23, "out_channels": 10, argument: bad})

@@ -167,7 +167,7 @@ def test_batch_norm_starts_as_the_identity_and_biases_at_zero():
     "seed", [-1, 0.0, "0", None, True, 2**64, pytest.param(10**5000, id="huge")]
 )
 def test_a_seed_is_an_integer_of_64_bits(seed):
-    expected = r"^seed: expected an integer of at (least 0|most 18,446)"
+    expected = r"^seed: expected an integer from 0 to 18,446,"
     with pytest.raises(dm.ConfigError, match=expected):
         dm.init_weights(D2L, seed)
     assert dm.init_weights(small("plain"), 2**64 - 1)
@@ -566,7 +566,7 @@ def test_usage_is_kept(path, spec, weights):
     [
         ({"mean": [0.5]}, "mean: expected 3 values for this network"),
         ({"class_names": ["a"]}, "class_names: expected 4 values"),
-        ({"split_seed": -1}, "split_seed: expected an integer of at least 0"),
+        ({"split_seed": -1}, "split_seed: expected an integer from 0 to 18,446,"),
         ({"class_names": "abcd"}, "class_names: expected a list of names"),
         ({"std": [1, 1, "1"]}, "std: expected a list of numbers"),
         ({"std": [1, 0, 1]}, "std: expected numbers above 0"),
@@ -574,8 +574,8 @@ def test_usage_is_kept(path, spec, weights):
         ({"value_range": [0, 1, 2]}, "value_range: expected two numbers, the lower first"),
         ({"mean": [0, float("nan"), 0]}, "mean: expected finite numbers"),
         ({"mean": [0, 10**400, 0]}, "mean: expected finite numbers"),
-        ({"image_size": "224"}, "image_size: expected an integer of at least 1"),
-        ({"image_size": 0}, "image_size: expected an integer of at least 1"),
+        ({"image_size": "224"}, "image_size: expected an integer from 1 to 4,096"),
+        ({"image_size": 0}, "image_size: expected an integer from 1 to 4,096"),
         ({"source": ["x"]}, "source: expected a text or None"),
         ({"running_variance": "both"}, "running_variance: expected 'biased'"),
         ({"image_sise": 3}, "did you mean 'image_size'"),

@@ -557,7 +557,7 @@ MUTANTS = [
     Mutant(
         "a complete line of the history is validated",
         "training/run_folder.py",
-        '    check(line, LINES[line["kind"]])\n',
+        "    check(line, shape)\n",
         "",
         "training/test_fields.py a_line",
     ),
@@ -571,8 +571,8 @@ MUTANTS = [
     Mutant(
         "a resumed run has the recipe and the data that it began with",
         "training/run_folder.py",
-        "            refuse_changes(self.path, state.began, self.began)",
-        "            pass",
+        "        refuse_changes(self.path, state.began, self.began)",
+        "        pass",
         "training/test_began.py began_with_something_else",
     ),
     Mutant(
@@ -588,6 +588,83 @@ MUTANTS = [
         "            refuse_changes(output, _began(began), _began(options))\n",
         "",
         "training/test_began.py complete_run",
+    ),
+    Mutant(
+        "empty lines of the history are skipped",
+        "training/run_folder.py",
+        "        if not text.strip():\n",
+        "        if False:\n",
+        "training/test_fields.py empty_lines",
+    ),
+    Mutant(
+        "the history is read once, and not after each epoch",
+        "training/run_folder.py",
+        "training_curve(self._lines)",
+        "training_curve(read_history(self.path / HISTORY))",
+        "training/test_fields.py read_once",
+    ),
+    Mutant(
+        "the history is kept without what is not needed",
+        "training/run_folder.py",
+        '    return {"kind": line["kind"], **{name: line[name] for name in shape}}',
+        "    return dict(line)",
+        "training/test_fields.py little_memory",
+    ),
+    Mutant(
+        "a history may be of a bounded size",
+        "training/run_folder.py",
+        "LARGEST_HISTORY = 2**27",
+        "LARGEST_HISTORY = 2**30",
+        "training/test_fields.py enormous_file",
+    ),
+    Mutant(
+        "a config may be of a bounded size",
+        "training/run_folder.py",
+        "CONFIG_SHAPE, advice, LARGEST_CONFIG)",
+        "CONFIG_SHAPE, advice)",
+        "training/test_fields.py enormous_file",
+    ),
+    Mutant(
+        "a config that is a link to nothing is not absent",
+        "training/run_folder.py",
+        "    if not os.path.lexists(path / CONFIG):",
+        "    if not (path / CONFIG).exists():",
+        "training/test_run_folder.py link_to_nothing",
+    ),
+    Mutant(
+        "a run whose config is a link to nothing is not resumed",
+        "tasks/train.py",
+        "    if resume and os.path.lexists(output / CONFIG):",
+        "    if False:",
+        "training/test_run_folder.py link_to_nothing",
+    ),
+    Mutant(
+        "an output that cannot be a folder is named",
+        "training/run_folder.py",
+        "    except FileExistsError as error:",
+        "    except FileNotFoundError as error:",
+        "training/test_run_folder.py cannot_be_a_folder",
+    ),
+    Mutant(
+        "another recipe is refused before the data are read",
+        "tasks/train.py",
+        "        refuse_changes(output, run[1].began, began)\n",
+        "        pass\n",
+        "training/test_began.py before_the_backend",
+    ),
+    Mutant(
+        "a changed recipe alone is not said to change the data",
+        "training/began.py",
+        "self if now.data else replace(self, data={})",
+        "self",
+        "training/test_began.py before_the_backend",
+    ),
+    Mutant(
+        "what hashes images opens files alone",
+        "data/digest.py",
+        "    with open_file(path) as file:",
+        '    with path.open("rb") as file:',
+        "training/test_began.py device_among",
     ),
     Mutant(
         "a digest of files has their content",
@@ -620,8 +697,8 @@ MUTANTS = [
     Mutant(
         "history.jsonl holds nothing that the checkpoint does not",
         "training/run_folder.py",
-        " if _is_before(line, state)]",
-        "]",
+        '        if number <= (len(state.epochs) if kind == "epoch" else state.steps):',
+        "        if True:",
         "training/test_run_folder.py agree",
     ),
     Mutant(
@@ -676,7 +753,7 @@ MUTANTS = [
     Mutant(
         "--device cpu takes no GPU",
         "tasks/predict.py",
-        '    if check_device(device) == "cpu":\n',
+        '    if device == "cpu":\n',
         "    if False:\n",
         "tasks/test_evaluate.py device_that_was_asked",
     ),
@@ -2211,9 +2288,9 @@ MUTANTS = [
     ),
     Mutant(
         "a file's name commands no terminal",
-        "formats/_folders.py",
-        "    return name if name.isprintable() else repr(name)",
-        "    return name",
+        "commands/output.py",
+        "    return character.isprintable() or is_space",
+        "    return True or is_space",
         "formats/test_other_files.py no_terminal_obeys",
     ),
     Mutant(
@@ -2680,17 +2757,24 @@ MUTANTS = [
         "tasks/test_stated.py an_empty_text_is_not_taken_for_a_file",
     ),
     Mutant(
-        "inputs: what is no file is refused without being opened",
+        "inputs: what is no file is refused and not read",
         "_files.py",
         '    return None if kind == stat.S_IFREG else NO_FILES.get(kind, "something else")',
         '    return "a folder" if kind == stat.S_IFDIR else None',
         "paper/test_files.py what_is_no_file and device",
     ),
     Mutant(
+        "inputs: a refused file is closed",
+        "_files.py",
+        "    os.close(descriptor)\n    raise refusal",
+        "    raise refusal",
+        "paper/test_files.py are_closed",
+    ),
+    Mutant(
         "inputs: a file's size is bounded before it is read",
         "_files.py",
-        "    if largest is not None and size > largest:",
-        "    if False:",
+        " and (largest is None or size <= largest):",
+        ":",
         "paper/test_files.py bounded_before",
     ),
     Mutant(
@@ -2752,7 +2836,7 @@ MUTANTS = [
     Mutant(
         "runs: a device is no file of a run",
         "training/run_folder.py",
-        "                    check_file(path / file, error=RunError)",
+        '                    check_file(path / file, error=RunError, advice="remove it")',
         "                    pass",
         "training/test_run_folder.py would_never_end",
     ),
@@ -2801,8 +2885,8 @@ MUTANTS = [
     Mutant(
         "Flax: Orbax is given files alone",
         "formats/_flax_files.py",
-        "            size += check_file(Path(folder, name), largest, WeightsError)",
-        "            pass",
+        "size += check_file(Path(folder, name), largest, error=WeightsError, advice=AGAIN)",
+        "pass",
         "formats/test_other_files.py folder_that_is_too_large",
     ),
     Mutant(
@@ -2829,8 +2913,8 @@ MUTANTS = [
     Mutant(
         "images: a file is bounded before it is read",
         "data/images.py",
-        "    if size > LARGEST_FILE:  # Pillow",
-        "    if False:  # Pillow",
+        "opened(path, refusal, LARGEST_IMAGE)",
+        "opened(path, refusal)",
         "data/test_images.py bounded_before",
     ),
     Mutant(
@@ -3562,6 +3646,13 @@ MUTANTS = [
         "commands/test_tables.py text_from_files",
     ),
     Mutant(
+        "text of others: names that are shown alike keep their lines",
+        "commands/output.py",
+        "            while name in shown:",
+        "            while False:",
+        "commands/test_tables.py shown_alike",
+    ),
+    Mutant(
         "text of others: errors",
         "commands/output.py",
         "plain_lines(_translated(_message(error)))",
@@ -4017,6 +4108,27 @@ MUTANTS = [
         "",
         "backends/test_misuse.py its_part_of_a_spec",
         "torch",
+    ),
+    Mutant(
+        "misuse: resize names its images",
+        "data/resize.py",
+        'f"images: expected shape (N, H, W)',
+        'f"resize: expected shape (N, H, W)',
+        "paper/test_misuse.py resize-images",
+    ),
+    Mutant(
+        "misuse: operations of the reference check their arguments",
+        "_inputs.py",
+        "        _check_window(**arguments)\n",
+        "",
+        "paper/test_misuse.py no_window",
+    ),
+    Mutant(
+        "misuse: an integer is refused with both bounds",
+        "_checks.py",
+        ' if most is None else f"from {least:,} to {most:,}"',
+        "",
+        "paper/test_spec.py a_width_is_a_positive",
     ),
     Mutant(
         "misuse: a seed has 64 bits, in every function",

@@ -239,7 +239,10 @@ def test_class_names_are_a_list_or_a_text_with_commas():
         ("gap.json", "expected JSON with a list of names, {name: index} or {index: name}"),
         ("half.json", "expected JSON with a list of names"),
         ("deep.json", "found ['d'] as number 4"),
-        ("huge.txt", "expected a file of up to 1,048,576 bytes, found huge.txt of 1,048,577"),
+        (
+            "huge.txt",
+            "huge.txt: expected at most 1,048,576 bytes, found 1,048,577; use a file",
+        ),
     ],
 )
 def test_class_names_that_do_not_fit_are_refused_and_nothing_is_written(files, given, message):

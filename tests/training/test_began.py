@@ -13,6 +13,8 @@ import densenet_multi as dm
 from cases import random_weights, small
 from densenet_multi.data import load_data
 from densenet_multi.data.digest import digest
+from densenet_multi.data.folder import ImageFiles
+from densenet_multi.data.images import Preparation
 from densenet_multi.tasks.train import Options, train
 from densenet_multi.training.began import BEGAN, Began
 from densenet_multi.training.run_folder import Recorder, RunError
@@ -32,7 +34,7 @@ def state(began=None, steps=4):
 
 def recorder(path, began):
     path.mkdir(exist_ok=True)
-    return Recorder(path, SPEC, dm.Usage(), began=began)
+    return Recorder(path, SPEC, dm.Usage(), began)
 
 
 def folder(path, images):
@@ -72,13 +74,13 @@ def test_what_a_run_began_with_is_in_its_state(tmp_path):
         ({"recipe": replace(RECIPE, epochs=4)}, "epochs: expected 3, found 4;"),
         ({"recipe": replace(RECIPE, milestones=())}, "milestones: expected [0.5], found [];"),
         ({"recipe_name": "paper"}, 'recipe: expected "chapter", found "paper";'),
-        ({"weights": None}, 'weights: expected "a.safetensors", found null;'),
+        ({"weights": None}, 'weights: expected "a.safetensors", found none;'),
         (
             {"data": DATA | {"training images": "56" * 32}},
             "training images: expected those of SHA256 121212121212, found those of SHA256 565656",
         ),
         ({"data": DATA | {"test images": "56" * 32}}, "test images: expected those of SHA256 3434"),
-        ({"data": DATA | {"pixels": PIXELS | {"mean": [0.5]}}}, "mean: expected null, found [0.5]"),
+        ({"data": DATA | {"pixels": PIXELS | {"mean": [0.5]}}}, "mean: expected none, found [0.5]"),
     ],
 )
 def test_a_run_that_began_with_something_else_is_refused(tmp_path, changed, error):
@@ -118,12 +120,23 @@ def test_a_state_of_fit_knows_its_recipe_alone(tmp_path):
     assert later.began == replace(RUN, recorded_after_step=4)
 
 
+def test_another_recipe_is_refused_before_the_backend_and_the_data_are_looked_at(tmp_path):
+    path = tmp_path / "run"
+    recorder(path, RUN).save(state())
+    options = Options(backend_name="b", weights="a.safetensors", recipe=RECIPE, data="none")
+    (path / "config.json").write_text(json.dumps(options.to_dict()))
+    with pytest.raises(RunError, match="found changes: seed: expected 0, found 1; undo them"):
+        train(replace(options, recipe=replace(RECIPE, seed=1)), output=path, resume=True)
+    with pytest.raises(dm.ConfigError, match=r"^backend"):
+        train(options, output=path, resume=True)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
         (Options(backend_name="b", recipe=replace(RECIPE, epochs=5)), "epochs: expected 3, found"),
         (Options(backend_name="b", recipe=RECIPE, recipe_name="paper"), "recipe: expected"),
-        (Options(backend_name="b", recipe=RECIPE, weights="other"), "weights: expected null, fou"),
+        (Options(backend_name="b", recipe=RECIPE, weights="other"), "weights: expected none, fou"),
     ],
 )
 def test_the_report_of_a_complete_run_is_that_of_another(tmp_path, options, error):
@@ -134,7 +147,10 @@ def test_the_report_of_a_complete_run_is_that_of_another(tmp_path, options, erro
     for name, content in ("config.json", done), ("report.json", report):
         (tmp_path / name).write_text(json.dumps(content))
     same = Options(backend_name="b", recipe=RECIPE, data="folder:elsewhere")
-    assert train(same, output=tmp_path, resume=True) == json.loads(json.dumps(report))
+    said = []
+    found = train(same, output=tmp_path, resume=True, say=said.append)
+    assert found == json.loads(json.dumps(report))
+    assert said == [f"{tmp_path}: this run is complete; the data were not compared"]
     with pytest.raises(RunError, match=error):
         train(options, output=tmp_path, resume=True)
 
@@ -168,6 +184,12 @@ def test_a_folder_with_other_pixels_names_or_split_is_another(tmp_path):
     assert digests(path)["training images"] != was["training images"]
     usage = dm.Usage(mean=(0.5,) * 3, std=(0.5,) * 3)
     assert digests(path, usage=usage)["pixels"]["mean"] == [0.5] * 3
+
+
+def test_a_device_among_the_images_has_no_digest():
+    images = ImageFiles((os.devnull,), np.zeros(1, np.int64), Preparation(8, 1, None))
+    with pytest.raises(OSError, match=f"{os.devnull}: expected a file, found a device"):
+        digest(images)
 
 
 def test_arrays_with_other_pixels_labels_or_shape_are_others():

@@ -9,8 +9,10 @@ import pytest
 
 import densenet_multi as dm
 from cases import random_weights, small
+from densenet_multi._files import read_file
 from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from densenet_multi.tasks.train import REPORT_SHAPE, Options
+from densenet_multi.training import run_folder
 from densenet_multi.training.began import Began
 from densenet_multi.training.fields import FieldError, parsed
 from densenet_multi.training.history import EPOCH, STEP, Epoch, Step
@@ -131,7 +133,7 @@ def test_a_field_of_config_that_is_another_is_named(tmp_path, place, value, erro
 @pytest.mark.parametrize("place", ["epochs", "batch_size", "shift", "image_size", "recalibrate"])
 def test_a_recipe_with_an_enormous_integer_is_refused(place):
     written = changed(config(), f"recipe.{place}", HUGE)
-    expected = rf"^config\.json: {place}: expected an integer of at most"
+    expected = rf"^config\.json: {place}: expected an integer from [012] to"
     with pytest.raises(dm.ConfigError, match=expected):
         Options.from_dict(written)
     with pytest.raises(dm.ConfigError, match=r"^config\.json: variant: expected the name"):
@@ -213,7 +215,7 @@ def test_a_history_that_is_not_that_of_the_state_is_refused(tmp_path, place, val
     steps.append(replace(steps[0], number=20, epoch=2))
     state = TrainingState(random_weights(SPEC, 0), {}, 20, (epoch,), (steps[1],), 1.0)
     save_state(tmp_path / "checkpoint.safetensors", SPEC, state)
-    writer = Recorder(tmp_path, SPEC, dm.Usage())
+    writer = Recorder(tmp_path, SPEC, dm.Usage(), Began(dm.Recipe()))
     for event in steps[0], epoch, steps[1]:
         writer.record(event)
     path = tmp_path / "history.jsonl"
@@ -257,6 +259,57 @@ def test_only_the_last_line_may_be_half_written(tmp_path):
             read_history(path)
 
 
+def test_empty_lines_of_the_history_are_skipped_and_counted(tmp_path):
+    path, line = tmp_path / "history.jsonl", json.dumps(history())
+    path.write_text(f"\n{line}\r\n \t\n\n")
+    assert read_history(path) == [history()]
+    path.write_text(f"\n{line}\n\n{{}}\n")
+    with pytest.raises(RunError, match="line 4: kind: expected step or epoch, found none"):
+        read_history(path)
+    state = TrainingState(random_weights(SPEC, 0), {}, 4, (EPOCH_1,), (), 1.0)
+    save_state(tmp_path / "checkpoint.safetensors", SPEC, state)
+    path.write_text(f"\n{line}\n\n{line}\n")
+    writer = Recorder(tmp_path, SPEC, dm.Usage(), Began(dm.Recipe()))
+    with pytest.raises(RunError, match="line 4: number: expected one above 1, found 1"):
+        writer.resume()
+    path.write_text(f"{line}\n\n")
+    writer.resume()
+    assert path.read_text() == f"{line}\n"
+
+
+def test_a_line_of_the_history_takes_little_memory(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps(history() | {"more": [[]] * 100}) + "\n")
+    assert read_history(path) == [history()]  # what is not needed is not kept
+    path.write_text(json.dumps(history() | {"more": [[]] * 50_000}) + "\n")
+    with pytest.raises(RunError, match="line 1: expected at most 131,072 bytes, found 200,1"):
+        read_history(path)
+
+
+def test_the_history_is_read_once_and_not_after_each_epoch(tmp_path, monkeypatch):
+    read, drawn = [], []
+    monkeypatch.setattr(
+        run_folder, "read_file", lambda *given: (read.append(1), read_file(*given))[1]
+    )
+    monkeypatch.setattr(
+        "densenet_multi._figures.training_curve", lambda it: drawn.append([*it]) or b""
+    )
+    Recorder(tmp_path, SPEC, dm.Usage(), Began(dm.Recipe())).record(EPOCH_1)
+    epochs, weights = [EPOCH_1], random_weights(SPEC, 0)
+    save_state(
+        tmp_path / "checkpoint.safetensors", SPEC, TrainingState(weights, {}, 4, epochs, (), 1.0)
+    )
+    writer = Recorder(tmp_path, SPEC, dm.Usage(), Began(dm.Recipe()))
+    writer.resume()
+    for number in 2, 3:
+        epochs.append(replace(EPOCH_1, number=number, steps=4 * number))
+        writer.record(epochs[-1])
+        writer.save(TrainingState(weights, {}, 4 * number, epochs, (), 1.0))
+    assert [len(lines) for lines in drawn] == [1, 2, 3]
+    assert drawn[-1] == read_history(tmp_path / "history.jsonl")
+    assert len(read) == 2  # in resume and just now
+
+
 @pytest.mark.parametrize(
     ("place", "value", "error"),
     [
@@ -271,7 +324,7 @@ def test_only_the_last_line_may_be_half_written(tmp_path):
         ("unfinished.0.number", 1.5, "unfinished[0].number: expected an integer from 1 to 2**53"),
         ("averaged", "all", 'averaged: expected an integer from 0 to 2**53, found "all"'),
         ("config", 5, "config: expected an object, found 5"),
-        ("config.config.growth_rate", HUGE, "growth_rate: expected an integer of at most"),
+        ("config.config.growth_rate", HUGE, "growth_rate: expected an integer from 1 to 1,048,576"),
         ("config.config.block_config", [10**9], "expected at most 10,000 layers in all"),
     ],
     ids=shortened,
@@ -302,10 +355,20 @@ def saved(tmp_path_factory):
 
 
 def test_a_pipe_or_an_enormous_file_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("densenet_multi.training.run_folder.LARGEST_JSON", 100)
+    monkeypatch.setattr("densenet_multi.training.run_folder.LARGEST_CONFIG", 100)
     (tmp_path / "config.json").write_text(json.dumps(config()))
     with pytest.raises(RunError, match=r"config\.json: expected at most 100 bytes, found "):
         read_config(tmp_path)
+    monkeypatch.undo()
+    for name, read, bound in (
+        ("config.json", read_config, 2**20),
+        ("report.json", read_report, 2**24),
+        ("history.jsonl", lambda path: read_history(path / "history.jsonl"), 2**27),
+    ):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(bound + 1)
+        with pytest.raises(RunError, match=f"{name}: expected at most {bound:,} bytes, found"):
+            read(tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").symlink_to("/dev/zero")
     with pytest.raises(RunError, match=r"config\.json: expected a file, found a "):

@@ -30,6 +30,7 @@ from densenet_multi.data import load_data
 from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from densenet_multi.tasks import evaluate
 from densenet_multi.tasks.train import Options, _prepare, saving_on_signals, train
+from densenet_multi.training.began import Began
 from densenet_multi.training.history import Epoch, Step
 from densenet_multi.training.run_folder import (
     FILES,
@@ -43,6 +44,7 @@ from densenet_multi.training.run_folder import (
 from densenet_multi.training.state import TrainingState, load_state, save_state
 
 SPEC = small("cubic", in_channels=1, num_classes=10)
+BEGAN = Began(dm.Recipe())
 SIZE = 16  # pixels per side of the images that real backends train on here
 
 
@@ -119,7 +121,7 @@ def test_other_files_are_no_state(tmp_path):
 
 def recorder(path, **arguments):
     path.mkdir(exist_ok=True)
-    return Recorder(path, SPEC, dm.Usage(image_size=32), **arguments)
+    return Recorder(path, SPEC, dm.Usage(image_size=32), BEGAN, **arguments)
 
 
 def test_last_and_best_are_portable_weights(tmp_path):
@@ -263,7 +265,7 @@ def test_a_state_of_another_network_is_refused(tmp_path):
     with pytest.raises(dm.WeightsError, match=r"state of a training run.*; start another run with"):
         recorder(tmp_path / "run").resume()
     recorder(tmp_path / "run").save(state())
-    other = Recorder(tmp_path / "run", small("plain"), dm.Usage())
+    other = Recorder(tmp_path / "run", small("plain"), dm.Usage(), BEGAN)
     with pytest.raises(RunError, match=r"expected the network of config\.json, found another"):
         other.resume()
 
@@ -313,7 +315,7 @@ def test_a_lock_that_is_a_link_is_refused_and_nothing_is_emptied(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "history.jsonl", "report.json"])
 def test_a_file_of_a_run_that_would_never_end_is_refused(tmp_path, name):
     (tmp_path / name).symlink_to("/dev/zero")
-    expected = rf"{name}: expected a file, found a device"
+    expected = rf"{name}: expected a file, found a device; "
     with pytest.raises(RunError, match=expected), claimed(tmp_path):
         pass
     read = {"config.json": read_config, "history.jsonl": lambda path: read_history(path / name)}
@@ -332,7 +334,7 @@ def test_a_file_of_a_run_may_be_a_link_and_stays_one(tmp_path):
     run.mkdir()
     (run / "history.jsonl").symlink_to(elsewhere)
     with claimed(run):
-        recorder = Recorder(run, SPEC, dm.Usage())
+        recorder = Recorder(run, SPEC, dm.Usage(), BEGAN)
         assert recorder.resume() is None
         recorder.record(epoch(1, 0.5))
     assert (run / "history.jsonl").is_symlink()
@@ -446,8 +448,31 @@ def test_a_folder_of_something_else_is_not_resumed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_config_that_is_a_link_to_nothing_is_named(tmp_path):
+    config = tmp_path / "config.json"
+    (tmp_path / "last.safetensors").touch()
+    for target, expected in (config, "levels of symbolic links"), ("absent", "No such file"):
+        config.symlink_to(target)
+        for read in (
+            read_config,
+            lambda path: train(Options(backend_name="b"), output=path, resume=True),
+        ):
+            with pytest.raises(OSError, match=rf"{expected}.*config\.json"):
+                read(tmp_path)
+        config.unlink()
+
+
+def test_an_output_that_cannot_be_a_folder_is_named(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for name, found in ("loop", "a link that leads to none"), ("file", "a file"):
+        expected = rf"{name}: expected a folder or nothing, found {found}; pass another output="
+        with pytest.raises(RunError, match=expected):
+            train(Options(backend_name="b"), output=tmp_path / name)
+
+
 def test_outside_the_main_thread_a_run_is_recorded_without_signals(tmp_path):
-    recorder = Recorder(tmp_path, SPEC, dm.Usage())
+    recorder = Recorder(tmp_path, SPEC, dm.Usage(), BEGAN)
 
     def run():
         with saving_on_signals(recorder, print):
@@ -501,12 +526,12 @@ def test_paths_are_kept_so_that_a_run_may_go_on_from_another_folder(tmp_path, mo
 LOOP = """
 import sys, time, pathlib
 sys.path[:0] = sys.argv[2:]
-from test_run_folder import SPEC, state, step, epoch
+from test_run_folder import BEGAN, SPEC, state, step, epoch
 from densenet_multi.training.run_folder import Recorder, claimed
 import densenet_multi as dm
 path = pathlib.Path(sys.argv[1])
 with claimed(path):
-    recorder = Recorder(path, SPEC, dm.Usage(), save_every=0)
+    recorder = Recorder(path, SPEC, dm.Usage(), BEGAN, save_every=0)
     begun = recorder.resume()
     taken = begun.steps if begun else 0
     print("resumed", taken, flush=True)
@@ -761,7 +786,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
     (tmp_path / "run" / "report.json").unlink()
     weights.unlink()  # a run that has begun needs them no longer
     other = replace(options, recipe=replace(recipe, seed=7))
-    with pytest.raises(RunError, match=r"seed: expected 6, found 7; .*training images: expected"):
+    with pytest.raises(RunError, match=r"found changes: seed: expected 6, found 7; undo"):
         train(other, output=tmp_path / "run", resume=True)
     content = (tmp_path / "own" / "a" / "2.png").read_bytes()
     Image.new("L", (32, 32), 81).save(tmp_path / "own" / "a" / "2.png")

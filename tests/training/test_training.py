@@ -31,10 +31,10 @@ from densenet_multi.training.run import Run, Subject
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        ("epochs", 0, "an integer of at least 1"),
-        ("epochs", 1.5, "an integer of at least 1"),
-        ("batch_size", 1, "an integer of at least 2"),
-        ("seed", -1, "an integer of at least 0"),
+        ("epochs", 0, "an integer from 1 to 100,000"),
+        ("epochs", 1.5, "an integer from 1 to 100,000"),
+        ("batch_size", 1, "an integer from 2 to 1,048,576"),
+        ("seed", -1, "an integer from 0 to 18,446,744,073,709,551,615"),
         ("learning_rate", 0, "a finite number above 0"),
         ("learning_rate", float("nan"), "a finite number above 0"),
         ("learning_rate", "0.1", "a finite number above 0"),
@@ -49,11 +49,11 @@ from densenet_multi.training.run import Run, Subject
         ("nesterov", 1, "True or False"),
         ("warmup", 1, "a number from 0 up to but not including 1"),
         ("label_smoothing", 1.0, "a number from 0 up to but not including 1"),
-        ("shift", -1, "an integer of at least 0"),
+        ("shift", -1, "an integer from 0 to 4,096"),
         ("flip", 1, "True or False"),
         ("bfloat16", "yes", "True or False"),
-        ("image_size", 0, "an integer of at least 1"),
-        ("recalibrate", -1, "an integer of at least 0"),
+        ("image_size", 0, "an integer from 1 to 4,096"),
+        ("recalibrate", -1, "an integer from 0 to 1,048,576"),
         ("average", 1.5, "a number from 0 to 1"),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_history_is_compared_and_shown_without_its_mean():
 )
 def test_the_counts_of_a_recipe_have_bounds(field, most):
     assert getattr(dm.Recipe(**{field: most}), field) == most
-    expected = f"{field}: expected an integer of at most {most:,}; found {most + 1}"
+    expected = f"{field}: expected an integer from [012] to {most:,}; found {most + 1}"
     with pytest.raises(dm.ConfigError, match=expected):
         dm.Recipe.from_json(json.dumps({field: most + 1}))
 
