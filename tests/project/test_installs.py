@@ -429,7 +429,7 @@ def test_what_ci_installs_is_pinned():
     assert len(installs) == 4
     assert all(" -c constraints" in command for command in installs)
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert "pip install -q -c constraints-tools.txt nox && " in readme
+    assert "pip install -q -c constraints-tools.txt nox \\\n" in readme
     noxfile = (ROOT / "noxfile.py").read_text("utf-8")
     for session in ("lint", "typecheck", "build", "docs"):
         body = noxfile.partition(f"\ndef {session}(")[2].partition("\n\n\n")[0]

@@ -8,20 +8,39 @@ from runpy import run_path
 import numpy as np
 import pytest
 
+import densenet_multi as dm
 import mutants
+import side_by_side
 from densenet_multi import data
 from densenet_multi.comparison.compare_child import code_lines
 from densenet_multi.data import load_sample
 
 ROOT = Path(__file__).parents[2]
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+README = (ROOT / "README.md").read_text("utf-8")
+PYTHON = (ROOT / "docs" / "python.md").read_text("utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", PYTHON, re.DOTALL)
 
 
-def test_the_snippet_of_each_backend_makes_a_model(backend):
-    (snippet,) = (code for code in SNIPPETS if f"import densenet_multi.{backend.NAME} as" in code)
-    names: dict[str, object] = {}
-    exec(snippet, names)  # noqa: S102  # README's own code
-    assert isinstance(names["model"], backend.DenseNet)
+def test_the_readme_is_short_enough_to_read():
+    lines = README.splitlines()
+    assert len(lines) <= 130
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_readme_shows_the_four_translations_as_they_are():
+    assert f"```python\n{side_by_side.block()}```" in README
+
+
+def test_the_import_of_each_backend_builds_what_the_readme_says(backend):
+    pattern = rf"^(import densenet_multi\.{backend.NAME} as .*)  # (\S*) is an? (\S+), "
+    ((line, build, kind),) = re.findall(pattern, README, re.MULTILINE)
+    names = {"spec": dm.get_spec("d2l", block_config=(1,))}
+    exec(line, names)  # noqa: S102  # README's own code
+    model = eval(build, names)  # noqa: S307
+    assert isinstance(model, backend.DenseNet)
+    bases = [f"{base.__module__}.{base.__qualname__}" for base in type(model).__mro__]
+    package, name = kind.rpartition(".")[::2]
+    assert any(base.endswith(f".{name}") and package[:2] in base for base in bases)
 
 
 def test_the_snippet_that_all_backends_share_runs(backend, tmp_path, monkeypatch):
@@ -29,7 +48,7 @@ def test_the_snippet_that_all_backends_share_runs(backend, tmp_path, monkeypatch
     (snippet,) = (code for code in SNIPPETS if "for name in dm.backend_names()" in code)
     one = snippet.replace("dm.backend_names()", repr([backend.NAME]))  # one framework per process
     names: dict[str, object] = {}
-    exec(one, names)  # noqa: S102  # README's own code
+    exec(one, names)  # noqa: S102  # the page's own code
     assert names["logits"].shape == (8, 10)
     assert (tmp_path / f"d2l-{backend.NAME}.safetensors").stat().st_size > 3_000_000
 
@@ -51,7 +70,7 @@ def examples(request, monkeypatch):
 def test_the_snippet_that_trains_learns(backend):
     (snippet,) = (code for code in SNIPPETS if "b.fit(" in code)
     names: dict[str, object] = {}
-    exec(snippet.replace('"torch"', repr(backend.NAME), 1), names)  # noqa: S102  # README's own code
+    exec(snippet.replace('"torch"', repr(backend.NAME), 1), names)  # noqa: S102  # the page's own
     first, last = names["history"].epochs
     assert last.loss < first.loss
 
@@ -71,8 +90,9 @@ def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend
 
 
 def test_the_comparison_counts_the_lines_of_each_model_as_it_is(backend):
-    readme = (ROOT / "README.md").read_text("utf-8")
-    (lines,) = re.findall(rf"^  {backend.NAME} .* (\d+) lines$", readme, re.MULTILINE)
+    (heading,) = re.findall(r"^ {20,}(flax .*)$", README, re.MULTILINE)
+    (counts,) = re.findall(r"^  lines of model.py (.*)$", README, re.MULTILINE)
+    lines = dict(zip(heading.split(), counts.split(), strict=True))[backend.NAME]
     assert int(lines) == code_lines(sys.modules[backend.DenseNet.__module__])
 
 

@@ -599,7 +599,7 @@ MUTANTS = [
     Mutant(
         "the history is read once, and not after each epoch",
         "training/run_folder.py",
-        "training_curve(self._lines)",
+        "training_curve(self._lines, final_accuracy)",
         "training_curve(read_history(self.path / HISTORY))",
         "training/test_fields.py read_once",
     ),
@@ -4244,6 +4244,27 @@ MUTANTS = [
         "numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()",
         "numbers = (signal.SIGINT, signal.SIGTERM)",
         "training/test_run_folder.py outside_the_main_thread",
+    ),
+    Mutant(
+        "help: commands are listed by what a user wants",
+        "commands/__init__.py",
+        "for heading, commands in GROUPS.items():",
+        "for heading, commands in list(GROUPS.items())[1:]:",
+        "commands/test_commands.py under_what_a_user_wants",
+    ),
+    Mutant(
+        "the curve ends with the accuracy of the final weights",
+        "_figures.py",
+        "if final_accuracy is not None:",
+        "if False:",
+        "training/test_run_folder.py accuracy_of_the_final_weights",
+    ),
+    Mutant(
+        "a comparison names what differs",
+        "commands/compare.py",
+        '"yes" if report["same"] else "NO"',
+        '"yes"',
+        "commands/test_tables.py tells_what_differs",
     ),
     Mutant(
         "text of others: errors about what was typed",
