@@ -46,7 +46,8 @@ def run(report: dict[str, Any]) -> str:
             f"| {seconds / unit:.0f} {name} |"
         )
     if final := report.get("final"):
-        lines.append(f"| final weights | | | {final['test_loss']:.3f} | {final['test_accuracy']:.4f} | |")
+        tested = f"{final['test_loss']:.3f} | {final['test_accuracy']:.4f}"
+        lines.append(f"| final weights | | | {tested} | |")
     heading = "epoch | training loss | training accuracy | test loss | test accuracy"
     return rows(f"{heading} | time since the start", *lines)
 
