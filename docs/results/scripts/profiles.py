@@ -1,4 +1,4 @@
-"""Where the time goes: milliseconds of each kind of operation, in one step on the CPU.
+"""Profile one step on the CPU: milliseconds spent in each kind of operation.
 
 In docs/results/data:
 
@@ -7,9 +7,9 @@ In docs/results/data:
     python ../scripts/profiles.py gluon inference 1 > profile-gluon-1.json
     python ../scripts/profiles.py gluon training > profile-gluon-training.json
 
-They profile densenet121 with 8 images of 224x224 (or as many as the last argument says), in turn,
-with the frameworks' own profilers. PyTorch: ``optimize`` in float32 and in bfloat16. Gluon: this
-package's network and the zoo's.
+The network is densenet121, with 8 images of 224x224 (or the number in the last argument). The cases
+take turns and use the framework's own profiler. PyTorch compares ``optimize`` in float32 and in
+bfloat16; Gluon compares this package's network and the zoo's.
 """
 
 import json
@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# Run operations one by one, and one at a time; otherwise MXNet counts a whole segment as one.
+# Run one operation at a time; otherwise MXNet counts a complete segment as one operation.
 os.environ |= {"MXNET_EXEC_BULK_EXEC_TRAIN": "0", "MXNET_EXEC_BULK_EXEC_INFERENCE": "0"}
 os.environ |= {"MXNET_CPU_WORKER_NTHREADS": "1"}
 
@@ -44,7 +44,7 @@ def with_torch(step: Callable[[], Any]) -> dict[str, float]:
 
 
 def with_gluon(step: Callable[[], Any]) -> dict[str, float]:
-    """The same in MXNet."""
+    """Milliseconds of each operation of one step, in MXNet."""
     import mxnet as mx
 
     mx.profiler.dumps(reset=True)
@@ -58,7 +58,7 @@ def with_gluon(step: Callable[[], Any]) -> dict[str, float]:
 
 
 def cases(name: str, work: str, count: int) -> dict[str, Callable[[], dict[str, float]]]:
-    """What is compared: each returns milliseconds by operation."""
+    """The compared cases; each returns milliseconds by operation."""
     b: Any = dm.load_backend(name)
     model = b.build(dm.get_spec("densenet121"))
     x = np.random.default_rng(0).random((count, 3, 224, 224), np.float32)
@@ -73,7 +73,7 @@ def cases(name: str, work: str, count: int) -> dict[str, Callable[[], dict[str, 
 
     from densenet_multi.comparison.rivals import gluon as rival
 
-    # MXNet overwrites this file when it ends
+    # MXNet overwrites this file at exit
     unread = str(Path(tempfile.mkdtemp()) / "profile.json")
     mx.profiler.set_config(profile_all=True, aggregate_stats=True, filename=unread)
     net = rival.framework_network("densenet121", 224)
@@ -99,7 +99,7 @@ def cases(name: str, work: str, count: int) -> dict[str, Callable[[], dict[str, 
 
 
 def main(name: str, work: str = "inference", count: str = "8") -> None:
-    """Print medians, as JSON."""
+    """Print the medians of all rounds as JSON."""
     compared = cases(name, work, int(count))
     found: dict[str, list[dict[str, float]]] = {case: [] for case in compared}
     for number in range(ROUNDS + 1):

@@ -1,4 +1,4 @@
-"""What each step towards speed gains: images per second, step after step, in turn.
+"""Measure the gain of each optimization: images per second, with one more of them in each row.
 
 In docs/results/data:
 
@@ -6,9 +6,9 @@ In docs/results/data:
     python ../scripts/steps.py torch training > steps-training-torch.json
     python ../scripts/steps.py torch many > steps-many-torch.json
 
-Steps of ``optimize``: densenet121, 8 images of 224x224, float32. Steps of ``fit``: the chapter's
-network, 64 images of 96x96. ``many`` predicts 64 images of 224x224, all at once and a few at a time
-(PyTorch only).
+By default the steps are those of ``optimize``: densenet121, 8 images of 224x224, float32.
+``training``: those of ``fit``, with the chapter's network and 64 images of 96x96. ``many``: predict
+64 images of 224x224, all at once and a few at a time (PyTorch only). The cases take turns.
 """
 
 import json
@@ -36,12 +36,12 @@ FITS, BATCHES = 3, 5
 
 
 def models(b: Any) -> dict[str, Any]:
-    """Models of one function, each with one step more than the one before."""
+    """Models that compute the same function, each with one more step than the one before."""
     plain = b.build(dm.get_spec("densenet121"))
     faster = import_module(f"{b.__name__}.faster.inference")
 
     def as_written() -> Any:
-        """What ``optimize`` returns, but with the classes of model.py."""
+        """What ``optimize`` returns, with the classes of model.py."""
         with patch.object(faster, "exchange", lambda model, _: model):
             return b.optimize(plain)
 
@@ -79,7 +79,7 @@ def inference(b: Any) -> dict[str, list[float]]:
 
 
 def in_turn(run: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Seconds of each call of each step."""
+    """Seconds of each call of each step; the steps take turns."""
     seconds: dict[str, list[float]] = {step: [] for step in run}
     for _ in range(ROUNDS):
         for step, call in run.items():
@@ -105,7 +105,7 @@ def many(b: Any) -> dict[str, list[float]]:
 
 
 def undone(b: Any) -> dict[str, Any]:
-    """Each step of ``fit``, and the patch that takes it back."""
+    """Each step of ``fit``, and the patch that undoes it."""
     model, layers, train, faster = (
         import_module(f"{b.__name__}.{module}")
         for module in ("model", "layers", "train", "faster.training")
@@ -145,7 +145,7 @@ def undone(b: Any) -> dict[str, Any]:
     from flax import nnx
 
     def kept(*kinds: type) -> Any:
-        """Exchange modules of these classes for themselves."""
+        """Do not exchange modules of these classes."""
         return patch.dict(faster.TRAINING[False], {kind: kind for kind in kinds})
 
     def max_pool(self: Any, x: Any) -> Any:
@@ -188,7 +188,7 @@ def training(b: Any) -> dict[str, list[float]]:
                 if b.NAME == "flax":
                     import jax
 
-                    jax.clear_caches()  # what is compiled does not see a patch
+                    jax.clear_caches()  # compiled code would ignore a patch
                 model = b.build(spec)
                 chosen = replace(recipe, bfloat16=name == "bfloat16")
                 b.fit(model, data, chosen, callbacks=[hear])

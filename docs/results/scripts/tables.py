@@ -1,8 +1,8 @@
-"""The tables of the pages in docs/results, from the JSON files in docs/results/data.
+"""Print the tables of docs/results and draw its curves, from the JSON files in docs/results/data.
 
     python docs/results/scripts/tables.py
 
-prints them (a test compares them with the pages) and draws growth.svg.
+A test compares the printed tables with the pages.
 """
 
 import json
@@ -13,25 +13,29 @@ from typing import Any
 
 import numpy as np
 
-from densenet_multi._figures import powers
+from densenet_multi._figures import powers, training_curve
+from densenet_multi.commands.bench import LABELS
 
 DEPTHS = (40, 100, 190, 250)
 HERE = Path(__file__).parents[1] / "data"
 BACKENDS = ("torch", "keras", "gluon", "flax")
+CURVES = ("chapter-torch", "chapter-torch-mean", "modern-torch")
+PROFILED = {"ours": "this package", "zoo": "MXNet's zoo"}
 
 
 def read(name: str) -> Any:
-    """What a JSON file of docs/results/data holds."""
+    """Load a JSON file of docs/results/data."""
     return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def rows(heading: str, *lines: str) -> str:
-    """A Markdown table: a heading, numbers to the right of the first column, lines."""
-    return "\n".join([f"| {heading} |", "|---" + "|--:" * heading.count("|") + "|", *lines, ""])
+def rows(heading: str, *lines: str, texts: int = 1) -> str:
+    """A Markdown table; all columns but the first ``texts`` are numbers, aligned to the right."""
+    numbers = heading.count("|") + 1 - texts
+    return "\n".join([f"| {heading} |", "|---" * texts + "|--:" * numbers + "|", *lines, ""])
 
 
 def run(report: dict[str, Any]) -> str:
-    """Epoch by epoch, what ``report.json`` of a run says, and of its final weights."""
+    """Each epoch of a run's ``report.json``, then the final weights."""
     lines, epochs = [], report["epochs"]
     unit, name = (60, "min") if sum(e["seconds"] for e in epochs) > 600 else (1, "s")
     for epoch in epochs:
@@ -42,8 +46,10 @@ def run(report: dict[str, Any]) -> str:
             f"| {seconds / unit:.0f} {name} |"
         )
     if final := report.get("final"):
-        lines.append(f"| final | | | {final['test_loss']:.3f} | {final['test_accuracy']:.4f} | |")
-    return rows("epoch | loss | accuracy | test loss | test accuracy | time", *lines)
+        tested = f"{final['test_loss']:.3f} | {final['test_accuracy']:.4f}"
+        lines.append(f"| final weights | | | {tested} | |")
+    heading = "epoch | training loss | training accuracy | test loss | test accuracy"
+    return rows(f"{heading} | time since the start", *lines)
 
 
 def first_epochs(reports: list[dict[str, Any]]) -> str:
@@ -58,11 +64,12 @@ def first_epochs(reports: list[dict[str, Any]]) -> str:
             f"| {epoch['accuracy']:.4f} | {epoch['validation_loss']:.3f} "
             f"| {epoch['validation_accuracy']:.4f} |"
         )
-    return rows("framework | loss | accuracy | test loss | test accuracy", *lines)
+    heading = "framework | training loss | training accuracy | test loss | test accuracy"
+    return rows(heading, *lines)
 
 
 def recalibrated() -> str:
-    """Test accuracies of two runs, as trained and with ``evaluate --recalibrate``."""
+    """Test accuracies of two runs, as trained and after ``evaluate --recalibrate``."""
     lines = []
     for seed, suffix in enumerate(("", "-1")):
         epochs = read(f"chapter-torch{suffix}")["epochs"]
@@ -70,36 +77,41 @@ def recalibrated() -> str:
         for name, number in (("best", best), ("last", len(epochs))):
             before = epochs[number - 1]["validation_accuracy"]
             after = read(f"recalibrated-{name}{suffix}")["accuracy"]
-            lines.append(f"| {seed}, {name} ({number}) | {before:.4f} | {after:.4f} |")
-    return rows("seed, weights (epoch) | as trained | recalibrated", *lines)
+            lines.append(f"| {seed} | {name} (epoch {number}) | {before:.4f} | {after:.4f} |")
+    heading = "seed | weights | test accuracy, as trained | test accuracy, recalibrated"
+    return rows(heading, *lines, texts=2)
 
 
 def speed(result: dict[str, Any]) -> str:
-    """What ``densenet-multi bench --format json`` printed."""
-    lines = []
+    """The output of ``densenet-multi bench --format json``, a row for each case."""
+    lines, labels = [], LABELS[result["work"]]
     for name, found in result["backends"].items():
         for case, measured in found["cases"].items():
-            ratio = f"{measured['ratio']:.2f}" if "ratio" in measured else ""
+            ratio = f"{measured['ratio']:.2f}x as fast" if "ratio" in measured else ""
             spread = f"{measured['lowest']:.1f}-{measured['highest']:.1f}"
             speed = f"{measured['images_per_second']:.1f} ({spread})"
             first = f"{measured['first_step_seconds']:.1f} s"
-            share = f"{measured['share']:.2f}" if "share" in measured else ""
-            lines.append(f"| {name}, {case} | {ratio} | {speed} | {share} | {first} |")
-    return rows("backend, case | ratio | images/s | of products | first step", *lines)
+            share = f"{measured['share']:.2f}x" if "share" in measured else ""
+            lines.append(f"| {name} | {labels[case]} | {speed} | {ratio} | {share} | {first} |")
+    heading = f"backend | case | images per second | {next(iter(labels.values()))} is"
+    return rows(f"{heading} | relative to matrix products | first step", *lines, texts=2)
 
 
-def steps(prefix: str = "steps", backends: Sequence[str] = BACKENDS) -> str:
-    """What ``steps.py`` printed, step by step: images per second, and the gain so far."""
+def steps(
+    prefix: str = "steps", backends: Sequence[str] = BACKENDS, case: str = "up to this step"
+) -> str:
+    """The output of ``steps.py``: images per second, and the gain over each backend's first row."""
     lines = []
     for name in backends:
         found = read(f"{prefix}-{name}")
         plain = next(iter(found.values()))
-        lines += [f"| {name}, {k} | {v:.1f} | {v / plain:.2f} |" for k, v in found.items()]
-    return rows("backend, step | images/s | gain", *lines)
+        lines += [f"| {name} | {k} | {v:.1f} | {v / plain:.2f}x |" for k, v in found.items()]
+    heading = f"backend | {case} | images per second | relative to the first row"
+    return rows(heading, *lines, texts=2)
 
 
 def memory(result: dict[str, Any]) -> str:
-    """What ``densenet-multi bench --work memory --format json`` printed."""
+    """The output of ``densenet-multi bench --work memory --format json``."""
     lines = []
     for name, found in result["backends"].items():
         plain = found["cases"]["plain"]
@@ -109,12 +121,14 @@ def memory(result: dict[str, Any]) -> str:
             ratio = measured["grown_bytes"] / plain["grown_bytes"]
             pairs = zip(plain["rounds"], measured["rounds"], strict=True)
             time = median(ours / theirs for ours, theirs in pairs)
-            lines.append(f"| {name}, {case} | {grown} | {ratio:.2f} | {time:.2f} |")
-    return rows("backend, case | memory | over plain | time over plain", *lines)
+            label = LABELS["memory"][case]
+            lines.append(f"| {name} | {label} | {grown} | {ratio:.2f}x | {time:.2f}x |")
+    heading = "backend | case | memory | memory relative to plain | time relative to plain"
+    return rows(heading, *lines, texts=2)
 
 
 def profile(name: str) -> str:
-    """What ``profiles.py`` printed: milliseconds of each operation, of those that take some."""
+    """The output of ``profiles.py``: milliseconds of each operation that takes over 1 %."""
     found = read(name)
     total = {case: sum(times.values()) for case, times in found.items()}
     most = {n: max(times.get(n, 0) for times in found.values()) for t in found.values() for n in t}
@@ -124,9 +138,10 @@ def profile(name: str) -> str:
         f"| {n} | " + " | ".join(f"{found[c].get(n, 0):,.0f}" for c in found) + " |" for n in shown
     ]
     rest = {c: total[c] - sum(found[c].get(n, 0) for n in shown) for c in found}
-    for label, values in (("others", rest), ("all", total)):
+    for label, values in (("other operations", rest), ("total", total)):
         lines.append(f"| {label} | " + " | ".join(f"{v:,.0f}" for v in values.values()) + " |")
-    return rows(" | ".join(["operation", *(f"{case}, ms" for case in found)]), *lines)
+    cases = (PROFILED.get(case, case) for case in found)
+    return rows(" | ".join(["operation", *(f"{case} (ms)" for case in cases)]), *lines)
 
 
 def at_depths(name: str, case: str, what: str) -> dict[int, float]:
@@ -137,7 +152,7 @@ def at_depths(name: str, case: str, what: str) -> dict[int, float]:
 
 
 def growth(what: str, unit: str, scale: float) -> str:
-    """A number of each case at every depth, and the exponent of the power through them."""
+    """A number of each case at every depth, and the exponent of a power law fitted to them."""
     lines = []
     for name in BACKENDS:
         for case in ("plain", "efficient"):
@@ -147,13 +162,13 @@ def growth(what: str, unit: str, scale: float) -> str:
                 f"{values[depth] / scale:,.3g} {unit}" if depth in values else ""
                 for depth in DEPTHS
             )
-            lines.append(f"| {name}, {case} | {cells} | {exponent:.2f} |")
+            lines.append(f"| {name} | {case} | {cells} | {exponent:.2f} |")
     depths = " | ".join(f"L = {depth}" for depth in DEPTHS)
-    return rows(f"backend, case | {depths} | exponent", *lines)
+    return rows(f"backend | case | {depths} | exponent of L", *lines, texts=2)
 
 
 def picture() -> bytes:
-    """Memory against depth."""
+    """Draw memory against depth."""
     lines = {}
     for name in BACKENDS:
         for case in ("plain", "efficient"):
@@ -163,8 +178,14 @@ def picture() -> bytes:
     return powers(lines, "depth (L)", "memory (MiB)")
 
 
+def training_curve_of(report: dict[str, Any]) -> bytes:
+    """Draw loss and accuracy over the epochs of a ``report.json``, which has no single steps."""
+    epochs = [{"kind": "epoch", **epoch} for epoch in report["epochs"]]
+    return training_curve(epochs, report.get("final", {}).get("test_accuracy"))
+
+
 def tables() -> dict[str, list[str]]:
-    """All of each page, in its order."""
+    """The tables of each page, in the page's order."""
     epochs = [read("chapter-torch"), *(read(f"epoch-{name}") for name in BACKENDS[1:])]
     return {
         "training": [
@@ -188,7 +209,7 @@ def tables() -> dict[str, list[str]]:
             speed(read("torchvision-inference")),
             speed(read("torchvision-inference-1")),
             steps(),
-            steps("steps-many", ["torch"]),
+            steps("steps-many", ["torch"], "model, images"),
             profile("profile-torch"),
             profile("profile-gluon"),
             profile("profile-gluon-1"),
@@ -207,3 +228,5 @@ if __name__ == "__main__":
     for page, found in tables().items():
         print(f"{page}.md\n", *found, sep="\n")
     (HERE / "growth.svg").write_bytes(picture())
+    for curve in CURVES:
+        (HERE / f"{curve}.svg").write_bytes(training_curve_of(read(curve)))
