@@ -23,7 +23,7 @@ def training_curve(lines: list[dict[str, Any]], final_accuracy: float | None = N
     epochs = [line for line in lines if line["kind"] == "epoch"]
     figure, (top, bottom) = _figure(5.5, 5, rows=2)
     x = [line["number"] for line in epochs]
-    if epochs:
+    if epochs and steps:
         in_epochs = [step["number"] / epochs[0]["steps"] for step in steps]
         named = {"color": "C0", "alpha": 0.3, "linewidth": 0.8, "label": "training, single steps"}
         top.plot(in_epochs, [step["loss"] for step in steps], **named)
