@@ -122,7 +122,7 @@ def test_a_second_backward_pass_of_a_memory_efficient_network_is_refused(capfd):
     total.backward(retain_graph=True)
     with pytest.raises(mx.base.MXNetError):
         total.backward(), mx.nd.waitall()
-    assert "expected one backward pass, found another" in capfd.readouterr().out
+    assert "expected one backward pass, found a second" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("memory_efficient", [False, True])

@@ -231,7 +231,7 @@ def test_a_memory_efficient_model_names_the_layer_that_it_would_pass_by():
             layer.conv1.enable_lora(2)
         else:
             layer.norm1.synchronized = True
-        with pytest.raises(dm.ConfigError, match=r"expected BatchNormalization .*; build the"):
+        with pytest.raises(dm.ConfigError, match=r"expected single-device Batch.*; build the"):
             model(x, training=True)
         assert model(x).shape == (2, 4)
 
