@@ -46,7 +46,7 @@ class RecomputingBlock(Imperative, DenseBlock):
         layers = [getattr(self, layer.name) for layer in self.spec.layers]
         if autograd.is_recording() and autograd.is_training():
             weights = [w for layer in layers for pair in layer.pairs() for w in trained(*pair)]
-            # x comes last: MXNet stops at the first unneeded gradient, as x's is after a frozen stem
+            # x comes last: MXNet stops at the first unneeded gradient, as x's after a frozen stem
             return Recomputed(layers, self.keeps_convolutions)(*weights, x)
         for layer in layers:
             x = concat(x, layer.dropout(layer(x)))
