@@ -1,7 +1,7 @@
-"""Break a copy of the installed package, or of the tests, in one line; see a test go red; for each.
+"""Break one line in a copy of the installed package or the tests, and check that a test fails.
 
-``nox -s mutants``, or ``python tests/support/mutants.py [WORD]``: those whose promise or file has
-WORD in it; ``--table`` prints a table of them. Exit code 1 if a break goes unnoticed.
+``nox -s mutants`` runs all breaks; ``python tests/support/mutants.py WORD``, those with WORD in
+their promise or file. ``--table`` prints a table. The exit code is 1 if a break goes unnoticed.
 """
 
 import os
@@ -26,12 +26,12 @@ class Mutant:
     file: str  # in the package, or tests/...
     old: str  # occurs once
     new: str
-    test: str  # goes red: a file, and a word for pytest -k
-    needs: str = ""  # --backends, where it is neither that of the file nor that of the test
+    test: str  # fails: a file, and a word for pytest -k
+    needs: str = ""  # for --backends, if it is neither the file's backend nor the test's
 
     @property
     def backends(self) -> str:
-        """The one whose file is broken or whose test it is, unless the test needs others."""
+        """The backend of the broken file or of the test, unless ``needs`` names others."""
         if self.needs:
             return self.needs
         for word in (
@@ -43,7 +43,7 @@ class Mutant:
         return "none"
 
     def source(self, package: Path = PACKAGE, tests: Path = TESTS) -> Path:
-        """Where its file is."""
+        """The path of its file."""
         name = self.file.removeprefix("tests/")
         return (package if name == self.file else tests) / name
 
@@ -4308,7 +4308,7 @@ def table() -> str:
 
 
 def make_copies(folder: Path) -> tuple[Path, Path]:
-    """Fresh copies of the package and the tests; this folder then comes first on Python's path."""
+    """Copy the package and the tests again, into a folder that comes first on Python's path."""
     package, tests = folder / PACKAGE.name, folder / TESTS.name
     for original, copied in ((PACKAGE, package), (TESTS, tests)):
         shutil.rmtree(copied, ignore_errors=True)
@@ -4324,20 +4324,20 @@ def is_green(mutant: Mutant, folder: Path) -> bool:
     command += ["-p", "no:cacheprovider", "--backends", mutant.backends]
     tests = folder / TESTS.name if mutant.file.startswith("tests/") else TESTS
     command += [str(tests / file)]
-    # the copy comes first, and a densenet_multi in the current folder does not count
+    # import the copy, and not a densenet_multi in the current folder
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     command += ["-k", word] if word else []
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:  # with this backend it is a long one
+    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:  # a long test with this backend
         command += ["-m", "long"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode not in {0, 1} and done.returncode > 0:  # neither green nor red
+    if done.returncode not in {0, 1} and done.returncode > 0:  # it neither passed nor failed
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     return done.returncode == 0
 
 
 def survives(mutant: Mutant, folder: Path) -> bool:
-    """Whether the test stays green on broken copies."""
+    """Whether the mutant's test passes on broken copies."""
     source = mutant.source(*make_copies(folder))
     text = source.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
@@ -4347,7 +4347,7 @@ def survives(mutant: Mutant, folder: Path) -> bool:
 
 
 def main() -> int:
-    """Run the breaks that the command line asks for, each after its test has passed unbroken."""
+    """Run the requested breaks, each after its test has passed on the unbroken code."""
     words = sys.argv[1:]
     if words == ["--table"]:
         print(table(), end="")

@@ -1,13 +1,13 @@
-"""How equal "the same" is: one row per promise, and never a row without its reason.
+"""How close results must be to count as the same: one row per promise, each with its reason.
 
 A deviation is the largest absolute difference, divided by the largest absolute value expected (for
 gradients: of any gradient; for scalars: of the scalar). ``measured`` is the largest of the four
-backends in the environment of constraints.txt; ``pytest`` prints it anew at the end of each run.
+backends in the environment of constraints.txt; ``pytest`` prints new ones at the end of each run.
 
 For networks that Hypothesis draws, a deviation is divided by how much the network itself amplifies
-a relative change of its weights and pixels (``amplified``, where it is above 1): one class whose
-logit happens to be near 0, or a BatchNorm over values that are almost equal, loses digits in any
-implementation, however exact.
+a relative change of its weights and pixels (``amplified``, if it is above 1). Any implementation,
+however exact, loses digits with a single class whose logit happens to be near 0, or with a
+BatchNorm over almost equal values.
 """
 
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ class Deviations:
     def check(
         self, tier: str, backend_name: str, value: float, what: str, *, amplified: float = 0.0
     ) -> None:
-        value = float(value) / max(1.0, float(amplified))  # execnet sends no NumPy number
+        value = float(value) / max(1.0, float(amplified))  # execnet cannot send NumPy numbers
         self.note(tier, backend_name, value)
         limit = TIERS[tier].tolerance
         assert value <= limit, (
