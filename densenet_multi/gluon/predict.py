@@ -40,7 +40,7 @@ def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
     return for_inference(model)
 
 
-def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # never moved
+def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # a model is never moved
     return False  # MXNet's wheels are built for the CPU
 
 

@@ -24,7 +24,7 @@ TIERS = {
     "forward float64": Tier(
         1e-13,
         3.4e-15,
-        "sums of up to 10,000 products in another order; an epsilon of 1.001e-5 shows",
+        "sums of up to 10,000 products in another order; an epsilon of 1.001e-5 would show",
     ),
     "forward float32": Tier(2e-6, 1.4e-6, "the same in float32: what users run"),
     "loss float64": Tier(1e-13, 6.9e-16, "a mean of logarithms of sums"),
@@ -43,7 +43,7 @@ TIERS = {
     "gradients float64": Tier(
         1e-11,
         2.2e-15,
-        "against the exact (complex-step) derivative; a drawn net may amplify rounding by 1e4",
+        "against the exact (complex-step) derivative; a drawn network may amplify rounding by 1e4",
     ),
     "gradients differences": Tier(
         1e-7, 5.9e-10, "central differences with h = 1e-6 lose half of the digits"

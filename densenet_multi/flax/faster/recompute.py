@@ -29,7 +29,7 @@ class RecomputingLayer(DenseLayer):
 
 
 class RecomputingBlock(DenseBlock):
-    keeps_convolutions = True  # keeps the output of a bottleneck's first one
+    keeps_convolutions = True  # keeps the output of a bottleneck's 1x1 convolution
 
     def __call__(self, x: Array) -> Array:
         layers = [getattr(self, layer.name) for layer in self.spec.layers]

@@ -40,7 +40,7 @@ class RecomputingLayer(DenseLayer):
 
 
 class RecomputingBlock(Imperative, DenseBlock):
-    keeps_convolutions = True  # keeps the output of a bottleneck's first one
+    keeps_convolutions = True  # keeps the output of a bottleneck's 1x1 convolution
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         layers = [getattr(self, layer.name) for layer in self.spec.layers]
@@ -121,7 +121,7 @@ class Recomputed(autograd.Function):
                 "(retain_graph=True); build the model without memory_efficient"
             )
         maps, masks, kept = self.maps, self.masks, self.kept
-        self.maps = self.masks = self.kept = None  # else they live as long as this object
+        self.maps = self.masks = self.kept = None  # else they live as long as this object does
         gradients: list[Any] = []
         for layer, mask, inner in reversed([*zip(self.layers, masks, kept, strict=True)]):
             width = layer.spec.norm1.num_features
@@ -171,7 +171,7 @@ def convolution_gradients(conv: Any, gradient: Any, x: Any) -> list[Any]:
 
 @cache
 def _operation() -> Any:
-    """The convolution's backward operation, which has no name in Python: its inputs have none."""
+    """The convolution's backward operation, which has no Python name, as its inputs have none."""
     handle = OpHandle()
     check_call(_LIB.NNGetOpHandle(c_str("_backward_Convolution"), byref(handle)))
     return handle.value

@@ -21,7 +21,7 @@ from .exchange import Kinds, exchange
 
 
 class RecomputingBlock(DenseBlock):
-    keeps_convolutions = True  # keeps the output of a bottleneck's first one
+    keeps_convolutions = True  # keeps the output of a bottleneck's 1x1 convolution
 
     def call(self, x: Any) -> Any:
         if not called_for_training(x):

@@ -20,7 +20,7 @@ from .exchange import Kinds
 
 
 class RecomputingLayer(DenseLayer):
-    keeps_convolutions = True  # keeps the output of a bottleneck's first one
+    keeps_convolutions = True  # keeps the output of a bottleneck's 1x1 convolution
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         pairs = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
