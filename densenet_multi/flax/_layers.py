@@ -1,4 +1,4 @@
-"""Pooling as modules, which the glossary needs and Flax has as functions only."""
+"""Pooling modules for the glossary; Flax offers pooling as functions only."""
 
 from collections.abc import Iterator
 from functools import reduce
@@ -12,7 +12,7 @@ from ..spec import PoolSpec
 
 
 class AvgPool(nnx.Module):
-    """Average pooling; modules with equal attributes let jit reuse what it compiled."""
+    """Average pooling. jit reuses compiled code for modules with equal attributes."""
 
     def __init__(self, spec: PoolSpec) -> None:
         self.spec = spec
@@ -23,17 +23,18 @@ class AvgPool(nnx.Module):
 
 
 class MaxPool(AvgPool):
-    """Max pooling by comparisons, with the gradient of ``nnx.max_pool``: on a tie, the first one
-    gets it. On a CPU, XLA takes several times as long for ``nnx.max_pool``.
+    """Max pooling by comparisons: on a CPU, several times as fast as ``nnx.max_pool``.
+
+    The gradient is the same: among equal values, the first one gets it.
     """
 
     def __call__(self, x: Array) -> Array:
-        for axis in (2, 1):  # the largest of each row of a window, then of those
+        for axis in (2, 1):  # the maximum of each row of a window, then of those maxima
             x = reduce(lambda a, b: jnp.where(a >= b, a, b), self.taps(x, axis))
         return x
 
     def taps(self, x: Array, axis: int) -> Iterator[Array]:
-        """For each position in a window, what it sees: every ``stride``-th number from there on."""
+        """For each position in a window, the values there of all windows along the axis."""
         spec, length = self.spec, x.shape[axis]
         outputs = (length + 2 * spec.padding - spec.kernel_size) // spec.stride + 1
         blocks = -(-length // spec.stride)

@@ -1,4 +1,4 @@
-"""The glossary: what each word of the spec is called in Flax NNX. Layout NHWC, kernels HWIO."""
+"""The glossary: each term of the spec as a Flax NNX layer. Images are NHWC, kernels HWIO."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -14,7 +14,7 @@ def conv(spec: ConvSpec, rngs: nnx.Rngs) -> nnx.Conv:
         spec.out_channels,
         kernel_size=(spec.kernel_size, spec.kernel_size),
         strides=spec.stride,
-        padding=spec.padding,  # "SAME" would pad an even image by 2 and 3 where the spec says 3, 3
+        padding=spec.padding,  # "SAME" would pad an even image by 2 and 3; the spec, by 3 and 3
         use_bias=spec.bias,
         rngs=rngs,
     )
@@ -23,9 +23,9 @@ def conv(spec: ConvSpec, rngs: nnx.Rngs) -> nnx.Conv:
 def batch_norm(spec: BatchNormSpec, rngs: nnx.Rngs) -> nnx.BatchNorm:
     return nnx.BatchNorm(
         spec.num_features,
-        momentum=spec.decay,
+        momentum=spec.decay,  # the weight of the old value, as the spec's decay is
         epsilon=spec.eps,
-        use_fast_variance=False,  # the default, E[x^2] - E[x]^2, cancels where the mean is large
+        use_fast_variance=False,  # the default, E[x^2] - E[x]^2, loses digits if the mean is large
         rngs=rngs,
     )
 
@@ -43,7 +43,7 @@ def linear(spec: LinearSpec, rngs: nnx.Rngs) -> nnx.Linear:
 
 
 def dropout(rate: float, rngs: nnx.Rngs) -> nnx.Dropout:
-    # a layer that draws nothing needs no random numbers to carry through every transformation
+    # without rngs, a layer of rate 0 has no random state to pass through every transformation
     return nnx.Dropout(rate, rngs=rngs if rate else None)
 
 
@@ -60,5 +60,5 @@ def global_avg_pool(x: Array) -> Array:
 
 
 def global_max_pool(x: Array) -> Array:
-    # the gradient of jnp.max finds the maximum again, which XLA may have rounded otherwise
+    # the gradient of jnp.max compares x with the maximum, which XLA may have rounded differently
     return nnx.max_pool(x, x.shape[1:3])[:, 0, 0]

@@ -1,7 +1,7 @@
-"""The translation into Flax NNX: modules are pytrees of arrays, called on NHWC images.
+"""DenseNet in Flax NNX: modules, which are pytrees of arrays, called on NHWC images.
 
-spec.py says what each class is; the other three model.py are the same text. Instances may be
-given other classes, which compute the same function faster or in less memory: see faster/.
+spec.py explains each class, and all four model.py contain the same code. An instance's class may be
+replaced by one that computes the same function faster or in less memory: see faster/.
 """
 
 from typing import Any
@@ -83,7 +83,7 @@ class Transition(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         x = relu(self.norm(x))
-        if self.averages:  # linear, as the convolution is: a quarter of its work is left
+        if self.averages:  # commutes with a 1x1 convolution: pooling first saves 3/4 of its work
             return self.conv(self.pool(x))
         return self.pool(self.conv(x))
 

@@ -1,4 +1,4 @@
-"""Using a network in Flax NNX: build it, place it on a device, predict with it."""
+"""Use a network in Flax NNX: build it, place it on a device, predict with it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +38,7 @@ def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
     return for_inference(model, bfloat16=bfloat16)
 
 
-def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # arrays are created there
+def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # JAX creates arrays there
     return jax.default_backend() == "gpu"
 
 
@@ -48,13 +48,13 @@ def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
 
 def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
     maps = _evaluate(_stages, model, images)
-    stages = shape_trace(model.spec, *np.shape(images)[2:])  # jit returns dictionaries sorted
+    stages = shape_trace(model.spec, *np.shape(images)[2:])  # jit sorts keys
     return {stage: maps[stage].transpose(0, 3, 1, 2) for stage, _ in stages}
 
 
-@partial(jax.jit, static_argnums=0)  # eager JAX would be several times slower
+@partial(jax.jit, static_argnums=0)  # eager JAX is several times slower
 def evaluate(function: Callable[..., Any], model: DenseNet, x: jax.Array) -> Any:
-    model.eval()  # of the copy; the caller's model stays in its mode
+    model.eval()  # jit passes a copy; the caller's model keeps its mode
     return function(model, x)
 
 

@@ -1,4 +1,4 @@
-"""Training in NNX's own idiom: steps are pure functions of the model's state, compiled."""
+"""Training in NNX's own idiom: a step is a compiled pure function of the model's state."""
 
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ def loss_and_gradients(
         graphdef, parameters, rest = nnx.split(model, nnx.Param, ...)
         batch = jnp.asarray(x.transpose(0, 2, 3, 1)), jnp.asarray(targets)
         (loss, (rest, _)), gradients = _step(graphdef, Recipe(), parameters, rest, batch)
-        nnx.update(model, rest)  # running statistics and dropout's counters
+        nnx.update(model, rest)  # running statistics and dropout's random state
     return loss.item(), to_canonical(model.spec, gradients)
 
 
@@ -43,7 +43,7 @@ def _step(
     if recipe.train_features:
         model.train()
         if fast:
-            for_training(model)  # exchanges classes for the faster ones of faster/, if it has any
+            for_training(model)  # replaces classes by faster ones, if faster/ has any
     else:
         model.eval()
     scores = in_bfloat16(model, x) if recipe.bfloat16 else model(x)
@@ -52,12 +52,12 @@ def _step(
 
 
 def in_bfloat16(model: DenseNet, x: jax.Array) -> jax.Array:
-    model.set_attributes(dtype=jnp.bfloat16)  # of what comes out; parameters keep theirs
+    model.set_attributes(dtype=jnp.bfloat16)  # of outputs; parameters keep their dtype
     return model(x).astype(jnp.float32)
 
 
 def trained(recipe: Recipe) -> Any:
-    """The filter of the variables that have a gradient."""
+    """An NNX filter for the variables that the recipe trains."""
     if recipe.train_features:
         return nnx.Param
     return nnx.All(nnx.Param, nnx.PathContains("classifier"))
@@ -72,7 +72,7 @@ def fit(model: DenseNet, run: Run) -> None:
         nnx.update(velocity, to_native(model.spec, run.velocity))
         optimizer = _optimizer(recipe).init(parameters)
         optimizer = optax.tree.set(optimizer, trace=velocity)
-        # copies, because each step gives its buffers to the next
+        # copied, because each step donates its input buffers to its output
         state = jax.tree.map(jnp.copy, (parameters, rest, optimizer))
 
         def logits(x: Any) -> npt.NDArray[np.floating]:
@@ -81,7 +81,7 @@ def fit(model: DenseNet, run: Run) -> None:
             return np.asarray(evaluate(forward, nnx.merge(graphdef, *state[:2]), x))
 
         def snapshot() -> tuple[Weights, Weights]:
-            weights = nnx.merge_state(*state[:2])  # the next step takes the buffers of state
+            weights = nnx.merge_state(*state[:2])  # to be copied: the next step reuses the buffers
             velocity = optax.tree.get(state[2], "trace")
             return to_canonical(model.spec, weights), to_canonical(model.spec, velocity)
 
@@ -94,7 +94,7 @@ def fit(model: DenseNet, run: Run) -> None:
                         run.record(loss.item(), right.item())
                     run.finish_epoch()
             finally:
-                # interrupted inside a step, what it was given is gone: the model stays as it was
+                # an interrupted step has consumed its input; the model then keeps its old weights
                 if not any(array.is_deleted() for array in jax.tree.leaves(state)):
                     nnx.update(model, *state[:2])
 
@@ -113,7 +113,7 @@ def _update(graphdef: Any, recipe: Recipe, state: Any, batch: Any, rate: Any) ->
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """What ``optax.sgd`` consists of, without the learning rate."""
+    """``optax.sgd`` with weight decay, but without the learning rate."""
     return optax.chain(
         optax.add_decayed_weights(recipe.weight_decay),
         optax.trace(recipe.momentum, recipe.nesterov),

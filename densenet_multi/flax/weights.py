@@ -1,4 +1,4 @@
-"""Canonical weights in and out of a Flax NNX model: other leaf names, and other axes."""
+"""Import and export canonical weights: Flax NNX has its own leaf names and its own axes."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from ..spec import DenseNetSpec
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
-# kind of tensor -> Flax' name for it, and the canonical axis that each of its axes shows
+# kind of tensor -> Flax's name for it, and the canonical axis behind each of Flax's axes
 NATIVE = {
     "conv.weight": ("kernel", (2, 3, 1, 0)),  # OIHW -> HWIO
     "conv.bias": ("bias", (0,)),
@@ -54,19 +54,19 @@ def dtype_of(model: DenseNet) -> str:
 
 def new_model(spec: DenseNetSpec, weights: Weights, dtype: str, seed: int = 0) -> DenseNet:
     def native() -> DenseNet:
-        return DenseNet(spec, rngs=nnx.Rngs(int(seed) % 2**32))  # for dropout; 32 bits in JAX
+        return DenseNet(spec, rngs=nnx.Rngs(int(seed) % 2**32))  # for dropout; JAX uses 32 bits
 
     with precision(dtype):
-        model = nnx.eval_shape(native)  # running it would compile one initializer for every shape
+        model = nnx.eval_shape(native)  # a call would compile one initializer for every shape
         values = {name: array.astype(dtype) for name, array in weights.items()}
         nnx.update(model, to_native(spec, values))
-        if spec.config.drop_rate:  # dropout's random state is not among the weights
+        if spec.config.drop_rate:  # the weights do not include dropout's random state
             nnx.update(model, jax.jit(lambda: nnx.state(native(), nnx.RngState))())
     return model
 
 
 def precision(dtype: str) -> Any:
-    """A context for this dtype; outside it, JAX silently turns float64 to float32."""
+    """A context that allows this dtype; outside it, JAX silently turns float64 into float32."""
     if dtype != "float64":
         return nullcontext()
     if hasattr(jax, "enable_x64"):  # JAX 0.8 and later
@@ -75,7 +75,7 @@ def precision(dtype: str) -> Any:
 
 
 def to_native(spec: DenseNetSpec, values: Weights) -> dict[str, Any]:
-    """The same weights as NNX nests them: {"features": {"conv0": {"kernel": ...}, ...}, ...}."""
+    """Nest canonical weights as NNX does: {"features": {"conv0": {"kernel": ...}, ...}, ...}."""
     tree: dict[str, Any] = {}
     for name in values:
         leaf, axes = NATIVE[tensors(spec)[name].kind]
@@ -83,19 +83,19 @@ def to_native(spec: DenseNetSpec, values: Weights) -> dict[str, Any]:
         branch = tree
         for layer in layers:
             branch = branch.setdefault(layer, {})
-        branch[leaf] = jnp.array(values[name].transpose(axes))  # asarray may share the memory
+        branch[leaf] = jnp.array(values[name].transpose(axes))  # a copy, unlike asarray
     return tree
 
 
 def to_canonical(spec: DenseNetSpec, tree: Any) -> Weights:
-    """What a model, or a state with some of a model's variables, holds by canonical name."""
+    """The arrays of a model, or of a state with some of its variables, by canonical name."""
     found = {}
     for name, info in tensors(spec).items():
         leaf, axes = NATIVE[info.kind]
         try:
             value = attrgetter(f"{name.rpartition('.')[0]}.{leaf}")(tree)
-        except AttributeError:  # a state of trainable, or of the classifier's, variables
+        except AttributeError:  # a state may lack some variables
             continue
         array = np.asarray(value[...]).transpose(np.argsort(axes))
-        found[name] = np.array(array, order="C")  # a copy: the model trains on
+        found[name] = np.array(array, order="C")  # a copy: training continues
     return found

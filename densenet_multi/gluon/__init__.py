@@ -1,8 +1,8 @@
 """DenseNet in MXNet Gluon: ``import densenet_multi.gluon as dg``.
 
-Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own words.
-weights.py, predict.py and train.py follow. torch/, keras/, gluon/ and flax/ have the same files,
-with the same network in each framework. You may ignore faster/ and files whose names begin with an
+Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own idiom. Then
+read weights.py, predict.py and train.py. torch/, keras/, gluon/ and flax/ have the same files, with
+the same network in each framework. You may ignore faster/ and files whose names start with an
 underscore.
 """
 
@@ -10,9 +10,9 @@ from ..backends import framework, publish
 
 WHEELS = " (MXNet 1.9.1 has wheels for Linux and for macOS on Intel)"
 
-# MXNet 1.9.1 needs NumPy 1, whose last Python is 3.12, and distutils, which Python 3.12 dropped
+# MXNet 1.9.1 needs NumPy 1, which supports Python up to 3.12, and distutils, removed in Python 3.12
 with framework("gluon", "mxnet", "distutils", note=WHEELS, last_python=(3, 12)):
-    from . import _startup  # noqa: F401  # first: what MXNet 1.9.1 needs of NumPy and of threads
+    from . import _startup  # noqa: F401  # first: it prepares NumPy and threads for MXNet 1.9.1
     from .model import DenseBlock as DenseBlock
     from .model import DenseLayer as DenseLayer
     from .model import DenseNet as DenseNet
@@ -34,4 +34,4 @@ NAME = "gluon"
 FRAMEWORK = "MXNet Gluon"
 RUNNING_VARIANCE = "biased"
 
-publish(globals())  # help() shows the contract's text: see backends.py
+publish(globals())  # help() shows the docstrings of backends.py

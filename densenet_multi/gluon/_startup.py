@@ -1,4 +1,4 @@
-"""Import MXNet 1.9.1 with what it needs of NumPy, and with threads that suit one computer."""
+"""Import MXNet 1.9.1 with the NumPy attribute that it needs and a suitable number of threads."""
 
 import os
 import warnings
@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-# MXNet 1.9.1 reads numpy.bool, now and whenever it runs; NumPy 1.24 removed it. Nothing else
-# in this package relies on it. https://github.com/apache/mxnet/issues/21165
+# MXNet 1.9.1 reads numpy.bool, on import and later; NumPy 1.24 removed it. Nothing else in this
+# package relies on it. https://github.com/apache/mxnet/issues/21165
 if "bool" not in np.__dict__:
     np.__dict__["bool"] = np.bool_
 
-# MXNet uses every other CPU, assuming that two CPUs share a core
+# MXNet uses half of the CPUs, assuming that two of them share a core
 smt = Path("/sys/devices/system/cpu/smt/active")
 if smt.exists() and smt.read_text(encoding="ascii").strip() == "0":
     os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(os.cpu_count()))
-# and copies large arrays with OpenMP threads besides those that compute; together more than CPUs,
-# they all sleep whenever they wait, which takes as long as an operation on one image
+# MXNet copies large arrays with extra OpenMP threads. With more threads than CPUs, every wait is a
+# sleep, which takes as long as an operation on one image
 os.environ.setdefault("MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1))
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it imports through deprecated names of NumPy
+    warnings.simplefilter("ignore")  # MXNet uses deprecated names of NumPy
     import mxnet  # noqa: F401

@@ -1,7 +1,7 @@
-"""The glossary: what each word of the spec is called in Gluon. Layout NCHW, kernels OIHW.
+"""The glossary: each term of the spec as a Gluon layer. Images are NCHW, kernels OIHW.
 
-Inside ``hybrid_forward`` an x is an NDArray, or a Symbol once the model is hybridized; both have
-the methods used here.
+In ``hybrid_forward``, x is an NDArray, or a Symbol once the model is hybridized. Both have the
+methods used here.
 """
 
 from typing import Any
@@ -24,7 +24,8 @@ def conv(spec: ConvSpec) -> nn.HybridBlock:
 
 
 def batch_norm(spec: BatchNormSpec) -> nn.HybridBlock:
-    # the running statistics change in the backward pass, not in the forward pass
+    # Gluon's momentum is the weight of the old value, as the spec's decay is; running statistics
+    # change in the backward pass, not in the forward pass
     return nn.BatchNorm(epsilon=spec.eps, momentum=spec.decay, in_channels=spec.num_features)
 
 
@@ -45,14 +46,14 @@ def dropout(rate: float) -> nn.HybridBlock:
 
 
 def relu(x: Any) -> Any:
-    # oneDNN's, unlike x.relu(); it turns NaN into 0
+    # oneDNN computes Activation, but not x.relu(); it turns NaN into 0
     return operators(x).Activation(x, act_type="relu")
 
 
 def concat(*maps: Any) -> Any:
-    # the slice takes everything: without it, on some processors, oneDNN's gradient stops with
-    # "could not construct a sub-memory" for some widths in float32, those of the paper's CIFAR nets
-    # among them
+    # the slice keeps everything, but avoids a oneDNN error: on some processors, the gradient of a
+    # float32 concatenation fails with "could not construct a sub-memory" for some widths, including
+    # those of the paper's CIFAR networks
     return operators(maps[0]).concat(*maps, dim=1).slice_axis(axis=0, begin=0, end=None)
 
 

@@ -1,8 +1,8 @@
-"""The translation into Gluon: HybridBlocks, imperative until ``hybridize()``.
+"""DenseNet in Gluon: HybridBlocks, which run imperatively until ``hybridize()`` is called.
 
-spec.py says what each class is; the other three model.py are the same text. Instances may be
-given other classes, which compute the same function faster or in less memory: see faster/.
-``F`` is not used: see layers.py.
+spec.py explains each class, and all four model.py contain the same code. An instance's class may be
+replaced by one that computes the same function faster or in less memory: see faster/.
+The argument ``F`` is unused: layers.py selects the operators.
 """
 
 from typing import Any
@@ -87,7 +87,7 @@ class Transition(HybridBlock):
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         x = relu(self.norm(x))
-        if self.averages:  # linear, as the convolution is: a quarter of its work is left
+        if self.averages:  # commutes with a 1x1 convolution: pooling first saves 3/4 of its work
             return self.conv(self.pool(x))
         return self.pool(self.conv(x))
 

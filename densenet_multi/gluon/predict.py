@@ -1,4 +1,4 @@
-"""Using a network in Gluon: build it, place it on a device, predict with it."""
+"""Use a network in Gluon: build it, place it on a device, predict with it."""
 
 from threading import RLock
 from typing import Any, Literal
@@ -16,8 +16,8 @@ from .faster import for_inference, for_training
 from .model import DenseNet
 from .weights import dtype_of, new_model, to_native
 
-# A hybridized block builds its graph when it is first called, which fails in two threads at once.
-# MXNet computes asynchronously: threads wait for each other's calls, not for the results.
+# A hybridized block builds its graph on its first call, which fails in two threads at once. MXNet
+# computes asynchronously, so threads wait for each other's calls, but not for the results.
 ONE_AT_A_TIME = RLock()
 
 
@@ -36,17 +36,17 @@ def build(
 
 def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
     if truth("bfloat16", bfloat16):
-        raise bad("bfloat16", True, "False: Gluon's network computes in float32 or float64")
+        raise bad("bfloat16", True, "False: Gluon's model computes in float32 or float64")
     return for_inference(model)
 
 
-def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # nothing is moved
-    return False  # MXNet's wheels are builds for the CPU
+def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # a model is never moved
+    return False  # MXNet's wheels are built for the CPU
 
 
 def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
     x = _native_images(model, images)
-    with mx.autograd.pause(train_mode=False), ONE_AT_A_TIME:  # also in the caller's record()
+    with mx.autograd.pause(train_mode=False), ONE_AT_A_TIME:  # also inside the caller's record()
         logits = model(x)
     return logits.asnumpy()
 

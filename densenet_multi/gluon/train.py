@@ -1,4 +1,4 @@
-"""Training in Gluon's own idiom."""
+"""Training in Gluon's own idiom: an explicit loop with autograd and gluon.Trainer."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def loss_and_gradients(
     parameters = {n: p for n, p in native_parameters(model).items() if p.grad_req != "null"}
     with autograd.record():
         loss = cross_entropy(log_softmax(model(to_native(x))), to_native(y)).mean()
-    # autograd.grad leaves the parameters' own gradients alone
+    # autograd.grad does not change the parameters' own gradients
     trained = [parameter.data() for parameter in parameters.values()]
     gradients = autograd.grad(loss, trained) if trained else ()
     return loss.asscalar().item(), {
@@ -40,7 +40,7 @@ def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
     if recipe.bfloat16:
         raise bad("bfloat16", True, "False: MXNet 1.9.1 does not train in bfloat16")
-    for_training(model)  # exchanges classes for the faster ones of faster/, if it has any
+    for_training(model)  # replaces classes by faster ones, if faster/ has any
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True, sparse_label=False)
     velocity = {name: to_native(array) for name, array in run.velocity.items()}
     native = native_parameters(model)
@@ -62,23 +62,23 @@ def fit(model: DenseNet, run: Run) -> None:
                     scores = model(to_native(x))
                     loss = cross_entropy(log_softmax(scores), to_native(y)).mean()
                 loss.backward()
-                if not model._active:  # noqa: SLF001  # memory-efficient: see faster/recompute.py
-                    mx.nd.waitall()  # it recomputes, from weights that are about to change
-                trainer.step(batch_size=1)  # the loss is a mean already
+                if not model._active:  # noqa: SLF001  # if faster/recompute.py is used
+                    mx.nd.waitall()  # backward() recomputes, from weights that step() changes
+                trainer.step(batch_size=1)  # the loss is already a mean
                 right = scores.asnumpy().argmax(axis=1) == y.argmax(axis=1)
                 run.record(loss.asscalar().item(), right.mean().item())
             run.finish_epoch()
 
 
 def log_softmax(scores: Any) -> Any:
-    # oneDNN's is off by up to 5e-6 in float32, and gives a loss below 0 where the answer is sure
+    # oneDNN's is off by up to 5e-6 in float32; a certain answer would have a negative loss
     shifted = scores - scores.max(axis=1, keepdims=True).detach()
     return shifted - shifted.exp().sum(axis=1, keepdims=True).log()
 
 
 @contextmanager
 def frozen(native: Mapping[str, Any], trained: Iterable[str]) -> Iterator[None]:
-    """Inside, no gradients are calculated but those of ``trained``."""
+    """Inside, only the parameters named in ``trained`` get gradients."""
     before = {name: parameter.grad_req for name, parameter in native.items()}
     for name in before.keys() - set(trained):
         native[name].grad_req = "null"
@@ -90,7 +90,7 @@ def frozen(native: Mapping[str, Any], trained: Iterable[str]) -> Iterator[None]:
 
 
 class SGD(mx.optimizer.Optimizer):
-    """The rule of training/recipe.py: MXNet's own puts the learning rate into the velocity."""
+    """SGD as in training/recipe.py: MXNet's own folds the learning rate into the velocity."""
 
     def __init__(self, recipe: Recipe, velocity: dict[str, Any]) -> None:
         super().__init__(learning_rate=recipe.learning_rate)
@@ -103,7 +103,7 @@ class SGD(mx.optimizer.Optimizer):
         recipe, velocity = self.recipe, state
         if recipe.weight_decay:
             grad = grad + recipe.weight_decay * weight
-        velocity *= recipe.momentum  # in place: each new array is another pass over memory
+        velocity *= recipe.momentum  # in place: a new array would cost another pass over memory
         velocity += grad
         weight -= self._get_lr(index) * (
             grad + recipe.momentum * velocity if recipe.nesterov else velocity

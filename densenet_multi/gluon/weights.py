@@ -1,4 +1,4 @@
-"""Canonical weights in and out of a Gluon model: other leaf names, the same axes."""
+"""Import and export canonical weights: Gluon has its own leaf names and the canonical axes."""
 
 import math
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ def native_parameters(model: DenseNet) -> dict[str, gluon.Parameter]:
 
 
 def new_model(spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
-    with mx.name.NameManager():  # names, and so exported files, independent of earlier models
+    with mx.name.NameManager():  # names, and so exported files, do not depend on earlier models
         model = DenseNet(spec)
     model.cast(dtype)
     model.initialize(mx.init.Zero())  # every tensor is about to be overwritten
@@ -73,5 +73,5 @@ def new_model(spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
 
 
 def to_native(array: npt.NDArray[np.generic]) -> mx.nd.NDArray:
-    # mx.nd.array would warn wherever SciPy is installed
+    # mx.nd.array would warn if SciPy is installed
     return mx.nd.from_numpy(np.ascontiguousarray(array), zero_copy=False)

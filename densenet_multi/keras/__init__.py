@@ -1,15 +1,15 @@
 """DenseNet in tf.keras (Keras 3 on TensorFlow): ``import densenet_multi.keras as dk``.
 
-Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own words.
-weights.py, predict.py and train.py follow. torch/, keras/, gluon/ and flax/ have the same files,
-with the same network in each framework. You may ignore faster/ and files whose names begin with an
+Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own idiom. Then
+read weights.py, predict.py and train.py. torch/, keras/, gluon/ and flax/ have the same files, with
+the same network in each framework. You may ignore faster/ and files whose names start with an
 underscore.
 """
 
 from ..backends import framework, publish
 
 with framework("keras", "tensorflow"):
-    from . import _startup  # noqa: F401  # first: the engine that Keras computes with
+    from . import _startup  # noqa: F401  # first: it selects Keras' engine
     from .model import DenseBlock as DenseBlock
     from .model import DenseLayer as DenseLayer
     from .model import DenseNet as DenseNet
@@ -31,4 +31,4 @@ NAME = "keras"
 FRAMEWORK = "tf.keras"
 RUNNING_VARIANCE = "biased"
 
-publish(globals())  # help() shows the contract's text: see backends.py
+publish(globals())  # help() shows the docstrings of backends.py

@@ -1,4 +1,4 @@
-"""Two layers that the glossary needs and Keras does not have as the spec wants them."""
+"""Two layers for the glossary: a faster BatchNorm, and a convolution with explicit padding."""
 
 from typing import Any
 
@@ -8,10 +8,9 @@ from tensorflow import keras
 
 @keras.utils.register_keras_serializable("densenet_multi")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' own layer, computed by TensorFlow's fused operation, which float64 does not have.
+    """Keras' own layer, computed by TensorFlow's fused operation, which does not support float64.
 
-    Keras itself goes over the map once for each of its operations, and converts bfloat16 to
-    float32.
+    Keras' own ``call`` passes over the map once per operation and converts bfloat16 to float32.
     """
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
@@ -26,15 +25,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return y
 
     def moved(self, running: Any, found: Any, x: Any) -> list[Any]:
-        """The running mean and variance after a batch of which ``found`` was returned."""
+        """The running mean and variance after a batch with the statistics ``found``."""
         new = found[0], biased(found[1], x)
         keep = self.momentum
         return [keep * old + (1 - keep) * value for old, value in zip(running, new, strict=True)]
 
 
 def fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float, known: Any = None) -> Any:
-    """Normalize with a ``known`` mean and variance, or with the batch's, which it returns beside
-    what its gradient needs. (``tf.nn`` has one that would raise epsilon to 1.001e-5.)"""
+    """Normalize with a ``known`` mean and variance, or else with the batch's, returned along with
+    what the gradient needs. (``tf.compat.v1.nn.fused_batch_norm`` raises epsilon to 1.001e-5.)"""
     mean, variance = known or ([], [])
     return tf.raw_ops.FusedBatchNormV3(
         x=x,
@@ -48,17 +47,17 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float, known: Any =
 
 
 def biased(variance: Any, x: Any) -> Any:
-    """Undo the fused BatchNorm's division by count - 1."""
+    """Convert the fused BatchNorm's variance, divided by count - 1, to one divided by count."""
     count = tf.cast(tf.size(x) / x.shape[-1], variance.dtype)
     return variance * ((count - 1) / count)
 
 
 @keras.utils.register_keras_serializable("densenet_multi")
 class Conv2D(keras.layers.Conv2D):
-    """A convolution with explicit padding, which Keras does not have.
+    """A convolution with an explicit amount of padding, which Keras' own does not support.
 
-    Keras' padding="same" pads an even image by 2 and 3 where the spec says 3 and 3: with a stride,
-    that is another function.
+    With a stride, padding="same" pads an even image by 2 and 3 pixels. The spec pads by 3 and 3,
+    which is another function.
     """
 
     def __init__(
@@ -69,8 +68,8 @@ class Conv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         if self.strides == (1, 1) and self.kernel_size == (2 * self.explicit_padding + 1,) * 2:
-            return tf.nn.conv2d(inputs, kernel, self.strides, "SAME")  # the same padding then
-        # passed to conv2d, the numbers would keep oneDNN from computing its gradient
+            return tf.nn.conv2d(inputs, kernel, self.strides, "SAME")  # pads equally here
+        # oneDNN does not compute the gradient of a conv2d that is given explicit padding
         edges = [self.explicit_padding] * 2
         padded = tf.pad(inputs, [[0, 0], edges, edges, [0, 0]])
         return tf.nn.conv2d(padded, kernel, self.strides, "VALID")

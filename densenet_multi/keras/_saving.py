@@ -1,4 +1,4 @@
-"""How Keras saves and restores what is built from the spec: the base classes of model.py."""
+"""The base classes of model.py, which save layers built from a spec in Keras' formats."""
 
 import json
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from .._spec_dict import from_dict, to_dict
 
 
 class Block(keras.layers.Layer):
-    """A layer that is built from, and saved as, a part of the spec.
+    """A layer that is built from a part of the spec, and saved as that part.
 
-    Its dtype policy applies to the layers inside too, which would otherwise use the global one.
+    Its dtype policy also applies to the layers inside, which would otherwise use the global one.
     """
 
     def __init_subclass__(cls) -> None:
@@ -26,7 +26,7 @@ class Block(keras.layers.Layer):
             cls.__init__ = _in_its_dtype(cls.__init__)  # type: ignore[method-assign]
 
     def build(self, input_shape: Any) -> None:
-        """Nothing is left to build: the layers inside were built when they were created."""
+        """Do nothing: the layers inside were built when they were created."""
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "spec": to_dict(self.spec)}
@@ -47,22 +47,22 @@ def _in_its_dtype(make: Any) -> Any:
 
 
 class Network(Block, keras.Model):
-    """The complete network: a keras.Model, saved the same way."""
+    """The complete network: a keras.Model that is saved like a ``Block``."""
 
     def build(self, input_shape: Any) -> None:
-        # one symbolic call tells every layer inside its shape, for summary() and saving
+        # a symbolic call sets the shape of every layer inside, for summary() and save()
         self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """As Keras does. In a legacy .h5, where Keras calls a class by its name alone, it is called
-        as it is registered, so that load_model finds it."""
+        """Save as Keras does. In a legacy .h5, Keras stores only a class's own name; replace it by
+        its registered name, so that load_model finds the class."""
         super().save(filepath, *args, **kwargs)
         if str(filepath).endswith((".h5", ".hdf5")):
             _rename_in_legacy(Path(filepath), keras.utils.get_registered_name(type(self)))
 
 
 def _rename_in_legacy(path: Path, name: str) -> None:
-    """Copy the file: HDF5 would leave a replaced text behind in it."""
+    """Copy the file with the new class name; HDF5 would keep a replaced text in the old one."""
     import h5py
 
     with replacing(path) as new, h5py.File(path) as old, h5py.File(new, "w") as file:
@@ -76,7 +76,7 @@ def _rename_in_legacy(path: Path, name: str) -> None:
 
 @contextmanager
 def dtype_policy(policy: Any) -> Iterator[None]:
-    """Layers made inside have this dtype policy."""
+    """Layers created inside have this dtype policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

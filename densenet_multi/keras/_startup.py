@@ -1,4 +1,4 @@
-"""Import TensorFlow as this backend needs it, and make sure that Keras computes with it."""
+"""Import TensorFlow with this backend's settings, and verify that Keras runs on it."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from ..backends import BackendError
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide what is printed on stderr where ``TF_CPP_MIN_LOG_LEVEL`` is 3, as the commands set it.
+    """Discard stderr if ``TF_CPP_MIN_LOG_LEVEL`` is 3, which the commands set.
 
     TensorFlow 2.21 prints a few lines before it reads that variable.
     """
@@ -31,18 +31,18 @@ def quiet() -> Iterator[None]:
 engine = os.environ.get("KERAS_BACKEND", "tensorflow")
 if engine == "tensorflow":
     if "tensorflow" not in sys.modules:
-        # by itself, TensorFlow uses oneDNN's operations on some processors only; on one that has
-        # AVX2 alone, training is much slower without them
+        # by default, TensorFlow uses oneDNN on some processors only; on one with AVX2 but no newer
+        # extension, training is much slower without oneDNN
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-        # PyTorch for CUDA loads triton when it first trains: after TensorFlow, that would crash
+        # PyTorch for CUDA loads triton when it first trains, which crashes after TensorFlow
         with suppress(ImportError):
             import triton  # noqa: F401
     with quiet():
         from tensorflow import keras
 
-    engine = keras.config.backend()  # ~/.keras/keras.json can choose one too
+    engine = keras.config.backend()  # ~/.keras/keras.json can also set it
 if engine != "tensorflow":
     raise BackendError(
         f"backend 'keras': expected Keras on 'tensorflow', found {engine!r}; unset "
-        "KERAS_BACKEND, or set it (or ~/.keras/keras.json) to tensorflow, and start again"
+        "KERAS_BACKEND, or set it (or ~/.keras/keras.json) to tensorflow, then restart Python"
     )

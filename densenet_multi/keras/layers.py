@@ -1,7 +1,7 @@
-"""The glossary: what each word of the spec is called in Keras. Layout NHWC, kernels HWIO.
+"""The glossary: each term of the spec as a Keras layer. Images are NHWC, kernels HWIO.
 
-Layers are built at once, not at their first call, so that a model has all its variables from the
-start. ``tf.keras`` is Keras 3 on its TensorFlow engine.
+Each layer is built here rather than on its first call, so that a new model already has all its
+variables. ``tf.keras`` is Keras 3 running on TensorFlow.
 """
 
 from typing import Any
@@ -13,13 +13,13 @@ from ._layers import BatchNormalization, Conv2D
 
 
 def conv(spec: ConvSpec) -> keras.layers.Layer:
-    # Keras' own padding="same" pads an even image by 2 and 3 where the spec says 3 and 3
+    # padding="same" would pad an even image by 2 and 3 pixels; the spec pads by 3 and 3
     layer = Conv2D(
         spec.out_channels,
         spec.kernel_size,
         strides=spec.stride,
         explicit_padding=spec.padding,
-        data_format="channels_last",  # ~/.keras/keras.json may say otherwise
+        data_format="channels_last",  # ~/.keras/keras.json may set another default
         use_bias=spec.bias,
     )
     layer.build((None, None, None, spec.in_channels))
@@ -27,13 +27,14 @@ def conv(spec: ConvSpec) -> keras.layers.Layer:
 
 
 def batch_norm(spec: BatchNormSpec) -> keras.layers.Layer:
+    # Keras' momentum is the weight of the old value, as the spec's decay is
     layer = BatchNormalization(momentum=spec.decay, epsilon=spec.eps)
     layer.build((None, None, None, spec.num_features))
     return layer
 
 
 def max_pool(spec: PoolSpec) -> keras.layers.Layer:
-    # zeros around the map do no harm, because a ReLU comes before the stem's; a transition has none
+    # padding with zeros is safe: a ReLU precedes the stem's pool, and a transition's has no padding
     last = {"data_format": "channels_last"}
     padding = keras.layers.ZeroPadding2D(spec.padding, **last)
     pool = keras.layers.MaxPooling2D(spec.kernel_size, spec.stride, **last)

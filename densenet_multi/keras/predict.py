@@ -1,4 +1,4 @@
-"""Using a network in Keras: build it, place it on a device, predict with it."""
+"""Use a network in Keras: build it, place it on a device, predict with it."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -38,7 +38,7 @@ def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
     return for_inference(model, bfloat16=bfloat16)
 
 
-def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # variables are created there
+def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # TensorFlow creates variables there
     return bool(tf.config.list_physical_devices("GPU"))
 
 

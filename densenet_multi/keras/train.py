@@ -1,4 +1,4 @@
-"""Training in Keras' own idiom: a step on TensorFlow's tape, and ``compile`` and ``fit``."""
+"""Training in Keras' own idiom: ``compile`` and ``fit``, and a single step with GradientTape."""
 
 import sys
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def loss_and_gradients(
 ) -> tuple[float, dict[str, npt.NDArray[np.floating]]]:
     x, y = check_batch(model.spec, images, labels, dtype_of(model))
     variables = {name: v for name, v in native_variables(model).items() if v[0].trainable}
-    # without a dtype the loss would be float32 whatever the model is
+    # without a dtype, the loss would be float32 even for a float64 model
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, dtype=dtype_of(model)
     )
@@ -41,7 +41,7 @@ def loss_and_gradients(
 @fit_with(Run, dtype_of, import_weights)
 def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
-    for_training(model)  # exchanges classes for the faster ones of faster/, if it has any
+    for_training(model)  # replaces classes by faster ones, if faster/ has any
 
     def logits(x: Any) -> npt.NDArray[np.floating]:
         return model.predict_on_batch(x.transpose(0, 2, 3, 1))
@@ -80,7 +80,7 @@ def fit(model: DenseNet, run: Run) -> None:
                         batches,
                         initial_epoch=epoch,
                         epochs=epoch + 1,
-                        shuffle=False,  # the run has shuffled
+                        shuffle=False,  # the run shuffles
                         callbacks=[Report(run)],
                         verbose=0,
                     )
@@ -90,9 +90,9 @@ def fit(model: DenseNet, run: Run) -> None:
 
 @contextmanager
 def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
-    """Inside, the model is frozen and multiplies as the recipe says: BatchNorm in frozen layers
-    uses its running statistics and leaves them as they are."""
-    layers = model._flatten_layers()  # noqa: SLF001  # Keras has no public name for it
+    """Inside, the trainable layers and the dtype policies follow the recipe. BatchNorm in frozen
+    layers uses its running statistics and does not update them."""
+    layers = model._flatten_layers()  # noqa: SLF001  # no public equivalent
     layers = [layer for layer in layers if layer.dtype_policy]
     before = [(layer, layer.trainable, layer.dtype_policy) for layer in layers]
     try:
@@ -103,7 +103,7 @@ def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
                 layer.dtype_policy = "mixed_bfloat16"
         yield
     finally:
-        for layer, trainable, policy in before:  # the outer before the inner
+        for layer, trainable, policy in before:  # outer before inner
             layer.trainable, layer.dtype_policy = trainable, policy
         if recipe.bfloat16:
             model.make_predict_function(force=True)
@@ -111,7 +111,7 @@ def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
 
 @contextmanager
 def floatx(dtype: str) -> Iterator[None]:
-    """Metrics, the loss that ``fit`` reports among them, have this dtype whatever the model's."""
+    """Inside, metrics have this dtype, including the loss that ``fit`` reports."""
     before = keras.config.floatx()
     keras.config.set_floatx(dtype)
     try:
@@ -125,7 +125,7 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.run, self.epoch = run, run.epoch
         self.first = run.steps - run.epoch * run.steps_per_epoch
-        self.error: Exception | None = None  # TensorFlow raises another one in its place
+        self.error: Exception | None = None  # TensorFlow raises another error in its place
 
     def __len__(self) -> int:
         return self.run.steps_per_epoch - self.first
@@ -145,7 +145,7 @@ class Report(keras.callbacks.Callback):
         self.run = run
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.model.reset_metrics()  # Keras reports means since the last reset
+        self.model.reset_metrics()  # Keras reports the mean since the last reset
         self.model.optimizer.learning_rate = self.run.rates[self.run.steps]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -157,7 +157,7 @@ class Report(keras.callbacks.Callback):
 
 @keras.utils.register_keras_serializable("densenet_multi")
 class SGD(keras.optimizers.Optimizer):
-    """The rule of training/recipe.py: Keras' own puts the learning rate into the velocity."""
+    """SGD as in training/recipe.py: Keras' own folds the learning rate into the velocity."""
 
     def __init__(
         self,

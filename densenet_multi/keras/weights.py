@@ -1,4 +1,4 @@
-"""Canonical weights in and out of a Keras model: other leaf names, and other axes."""
+"""Import and export canonical weights: Keras has its own leaf names and its own axes."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ..manifest import ParameterCount, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
-# kind of tensor -> Keras' name for it, and the canonical axis that each of its axes shows
+# kind of tensor -> Keras' name for it, and the canonical axis behind each of Keras' axes
 NATIVE = {
     "conv.weight": ("kernel", (2, 3, 1, 0)),  # OIHW -> HWIO
     "conv.bias": ("bias", (0,)),
@@ -38,7 +38,7 @@ def export_weights(model: DenseNet) -> Weights:
 
 
 def count_parameters(model: DenseNet) -> ParameterCount:
-    sizes = [(w.name, math.prod(w.shape)) for w in model.weights]  # frozen ones are weights too
+    sizes = [(w.name, math.prod(w.shape)) for w in model.weights]  # frozen ones included
     statistics = sum(size for name, size in sizes if name.startswith("moving_"))
     return ParameterCount(sum(size for _, size in sizes) - statistics, statistics)
 
@@ -57,4 +57,4 @@ def native_variables(model: DenseNet) -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 
 def to_canonical(array: npt.NDArray[np.generic], axes: tuple[int, ...]) -> npt.NDArray[np.floating]:
-    return np.array(array.transpose(np.argsort(axes)), order="C")  # a copy: the model trains on
+    return np.array(array.transpose(np.argsort(axes)), order="C")  # a copy: training continues

@@ -1,8 +1,8 @@
 """DenseNet in PyTorch: ``import densenet_multi.torch as dt``.
 
-Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own words.
-weights.py, predict.py and train.py follow. torch/, keras/, gluon/ and flax/ have the same files,
-with the same network in each framework. You may ignore faster/ and files whose names begin with an
+Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own idiom. Then
+read weights.py, predict.py and train.py. torch/, keras/, gluon/ and flax/ have the same files, with
+the same network in each framework. You may ignore faster/ and files whose names start with an
 underscore.
 """
 
@@ -30,4 +30,4 @@ NAME = "torch"
 FRAMEWORK = "PyTorch"
 RUNNING_VARIANCE = "unbiased"
 
-publish(globals())  # help() shows the contract's text: see backends.py
+publish(globals())  # help() shows the docstrings of backends.py

@@ -1,4 +1,4 @@
-"""The glossary: what each word of the spec is called in PyTorch. Layout NCHW, kernels OIHW."""
+"""The glossary: each term of the spec as a PyTorch layer. Images are NCHW, kernels OIHW."""
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ def conv(spec: ConvSpec) -> nn.Conv2d:
 
 
 def batch_norm(spec: BatchNormSpec) -> nn.BatchNorm2d:
-    # PyTorch's momentum is the weight of the new value: 0.1 where the spec says decay 0.9
+    # PyTorch's momentum is the weight of the new value: 0.1 for the spec's decay of 0.9
     return nn.BatchNorm2d(spec.num_features, eps=spec.eps, momentum=round(1 - spec.decay, 15))
 
 

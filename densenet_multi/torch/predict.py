@@ -1,4 +1,4 @@
-"""Using a network in PyTorch: build it, place it on a device, predict with it."""
+"""Use a network in PyTorch: build it, place it on a device, predict with it."""
 
 import math
 from collections.abc import Callable
@@ -61,8 +61,8 @@ def _stages(model: DenseNet, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _few_at_a_time(model: DenseNet, x: torch.Tensor) -> torch.Tensor:
-    """Predict in parts whose largest map fits into ``KEPT``: glibc requests larger blocks from the
-    system again each time, page by page."""
+    """Predict in parts whose largest map fits into ``KEPT``: glibc requests every larger block from
+    the OS again, page by page."""
     if x.device.type != "cpu":
         return model(x)
     largest = max(math.prod(shape) for _, shape in shape_trace(model.spec, *x.shape[2:]))
@@ -79,11 +79,11 @@ def _evaluate(
 
 
 def in_evaluation(module: Any) -> Any:
-    """The module, if it is in evaluation mode, otherwise a shallow copy that is.
+    """Return the module if it is in evaluation mode, otherwise a shallow copy that is.
 
-    The copy has the same tensors. PyTorch keeps the mode in every module, where a switch would
-    change what other threads compute; the other three frameworks are told it with each call. A
-    compiled module is compiled for its mode; the copy uses the module inside it.
+    The copy shares the module's tensors. PyTorch stores the mode in every module, so switching it
+    would change what other threads compute. (Keras and Gluon get the mode with each call; Flax's
+    jit passes a copy.) A compiled module was compiled for its mode; the copy uses the original one.
     """
     if not any(each.training for each in module.modules()):
         return module

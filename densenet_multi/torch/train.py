@@ -1,4 +1,4 @@
-"""Training in PyTorch's own idiom."""
+"""Training in PyTorch's own idiom: an explicit loop with autograd and torch.optim."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def loss_and_gradients(
     with in_mode(model, training=True):
         scores = model(torch.tensor(x, device=device))
         loss = F.cross_entropy(scores, torch.tensor(y, device=device))
-    # autograd.grad leaves the parameters' .grad alone
+    # autograd.grad does not change the parameters' .grad
     gradients = torch.autograd.grad(loss, list(parameters.values())) if parameters else ()
     return loss.item(), dict(zip(parameters, map(to_numpy, gradients), strict=True))
 
@@ -35,7 +35,7 @@ def loss_and_gradients(
 @fit_with(Run, dtype_of, import_weights)
 def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
-    for_training(model)  # exchanges classes for the faster ones of faster/, if it has any
+    for_training(model)  # replaces classes by faster ones, if faster/ has any
     device = model.features.conv0.weight.device
     native = native_tensors(model)
     parameters = {name: native[name] for name in run.velocity}
@@ -83,7 +83,7 @@ def fit(model: DenseNet, run: Run) -> None:
 
 @contextmanager
 def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
-    """Put every module into one mode, then restore each module's own, also of frozen ones."""
+    """Put every module into one mode, then restore the mode that each had, frozen ones included."""
     modes = {module: module.training for module in model.modules()}
     model.train(training)
     try:
@@ -95,7 +95,7 @@ def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def channels_last(model: DenseNet) -> Iterator[None]:
-    """Inside, kernels have the memory format that oneDNN and cuDNN like."""
+    """Inside, kernels have the memory format that oneDNN and cuDNN compute fastest with."""
     contiguous = all(parameter.is_contiguous() for parameter in model.parameters())
     model.to(memory_format=torch.channels_last)
     try:

@@ -1,4 +1,4 @@
-"""Canonical weights in and out of a PyTorch model: its names and layouts are the canonical ones."""
+"""Import and export canonical weights: PyTorch has the canonical names and the canonical axes."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -21,7 +21,7 @@ def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floatin
         keys[id(native[name])]: torch.tensor(np.ascontiguousarray(array))
         for name, array in checked.items()
     }
-    model.load_state_dict(state, strict=False)  # without the counters of its BatchNorms
+    model.load_state_dict(state, strict=False)  # weights do not include BatchNorm's counters
 
 
 def export_weights(model: DenseNet) -> Weights:
@@ -30,7 +30,7 @@ def export_weights(model: DenseNet) -> Weights:
 
 def count_parameters(model: DenseNet) -> ParameterCount:
     trainable = sum(parameter.numel() for parameter in model.parameters())
-    # without the counter in every BatchNorm, and without what is not saved
+    # excludes each BatchNorm's counter (an integer) and buffers that are not saved
     kept = model.state_dict().keys()
     buffers = [b for name, b in model.named_buffers() if name in kept and b.is_floating_point()]
     return ParameterCount(trainable, sum(buffer.numel() for buffer in buffers))
@@ -43,9 +43,9 @@ def dtype_of(model: DenseNet) -> str:
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.floating]:
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()  # NumPy has no bfloat16
-    return np.array(tensor.detach().cpu().numpy())  # a copy: the model trains on
+    return np.array(tensor.detach().cpu().numpy())  # a copy: training continues
 
 
 def native_tensors(model: DenseNet) -> dict[str, torch.Tensor]:
-    # attributes, because torch.compile puts "_orig_mod." before the names in a state_dict
+    # by attribute, because torch.compile prefixes the names in a state_dict with "_orig_mod."
     return {name: attrgetter(name)(model) for name in tensors(model.spec)}

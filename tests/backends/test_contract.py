@@ -1,4 +1,4 @@
-"""What a backend offers is what the contract describes, and ``help()`` says it."""
+"""Every backend offers exactly the contract, and ``help()`` shows the contract's docstrings."""
 
 import inspect
 
@@ -14,10 +14,10 @@ FUNCTIONS = [name for name in FUNCTIONS if not name.startswith("_")]
 
 @pytest.fixture
 def module(backend):
-    return dm.load_backend(backend.NAME)  # with --device gpu, the fixture is no module
+    return dm.load_backend(backend.NAME)  # with --device gpu, the fixture is not a module
 
 
-def test_dir_lists_the_public_names_alone(module):
+def test_dir_lists_only_the_public_names(module):
     expected = {*FUNCTIONS, *CLASSES, "NAME", "FRAMEWORK", "RUNNING_VARIANCE"}
     assert set(dir(module)) == set(module.__all__) == expected
     assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), name))

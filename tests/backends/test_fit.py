@@ -1,4 +1,4 @@
-"""Every backend's own training loop takes the steps that recipe.py writes down."""
+"""Every backend's own training loop takes the steps that recipe.py defines."""
 
 import re
 from dataclasses import replace
@@ -44,8 +44,8 @@ def examples(spec, count=12):
 
 
 def rule(backend, spec, weights, recipe, data):
-    """The weights, velocities and losses of the same run, by the rule of recipe.py in NumPy;
-    gradients and statistics come from ``loss_and_gradients``, which other tests compare with the
+    """The weights, velocities and losses of the same run, computed in NumPy as recipe.py defines.
+    Gradients and statistics come from ``loss_and_gradients``, which other tests compare with the
     reference."""
     run = Run(Subject(spec, "float64"), data, recipe)
     recipe = recipe.rounded()
@@ -66,7 +66,7 @@ def rule(backend, spec, weights, recipe, data):
 
 def smoothed(backend, model, weights, x, targets, smoothing):
     """Loss, gradients, and weights with the new running statistics. Cross entropy is linear in the
-    targets: its share that is spread over all classes is a mean over runs with one class each."""
+    targets, so the share spread over all classes is the mean over one run for each class."""
     classes = targets.shape[1]
     right = targets.argmax(axis=1)
     parts = [(right, 1 - smoothing)]
@@ -90,9 +90,8 @@ def smoothed(backend, model, weights, x, targets, smoothing):
     ],
 )
 def test_eight_steps_follow_the_rule(backend, name, kind, count, deviations):
-    spec = small(
-        name, bn_decay=0.875, block_config=(1, 1), num_classes=2
-    )  # smoothing takes a run of each
+    # few classes, since smoothing needs one run for each
+    spec = small(name, bn_decay=0.875, block_config=(1, 1), num_classes=2)
     data, weights = examples(spec, count), random_weights(spec)
     model = backend.build(spec, dtype="float64")
     backend.import_weights(model, weights)
@@ -114,7 +113,7 @@ def test_eight_steps_follow_the_rule(backend, name, kind, count, deviations):
             deviations.check("trajectory float64", backend.NAME, value, f"velocity of {tensor}")
 
 
-def test_a_run_goes_on_bit_for_bit(backend):
+def test_a_run_resumes_bit_for_bit(backend):
     spec = tiny(in_channels=1)
     data, recipe = as_float32(examples(spec)), replace(RECIPES["smooth"], average=1)
     states, arguments = {}, {"validation": data}
@@ -124,7 +123,7 @@ def test_a_run_goes_on_bit_for_bit(backend):
     )
     assert list(states) == [1, 2, 3, 4, 5, 6, 7, 8]
     expected = backend.export_weights(whole)
-    for name, mean in history.mean.items():  # of the weights after each of the two epochs
+    for name, mean in history.mean.items():  # of the weights at the end of both epochs
         ends = [states[steps].weights[name].astype(np.float64) for steps in (4, 8)]
         np.testing.assert_allclose(mean, (ends[0] + ends[1]) / 2, rtol=1e-6, atol=1e-8)
     assert [states[steps].averaged for steps in (3, 4, 7, 8)] == [0, 1, 1, 2]
@@ -208,7 +207,7 @@ def test_a_state_of_a_run_that_averages_other_epochs_is_refused(backend):
 
 
 @pytest.mark.long("keras", "flax")
-def test_what_is_wrong_with_a_later_batch_is_said_as_it_is(backend):
+def test_an_error_in_a_later_batch_names_its_example(backend):
     spec = small("plain")
     x, y = examples(spec)
     broken = epoch_order(12, 0, 0)[7]
@@ -220,7 +219,7 @@ def test_what_is_wrong_with_a_later_batch_is_said_as_it_is(backend):
         backend.fit(backend.build(spec), examples(spec), recipe, validation=(x, y))
 
 
-def test_a_callback_may_use_the_model_after_it_asked_for_the_state(backend):
+def test_a_callback_may_use_the_model_after_requesting_the_state(backend):
     spec = small("plain")
     data, model = examples(spec), backend.build(spec)
     seen = []
@@ -283,7 +282,7 @@ def test_bfloat16_is_close_to_float32_or_refused_by_name(backend):
         losses[bfloat16] = [step.loss for step in history.steps]
         exported = backend.export_weights(model)
         assert {array.dtype.name for array in exported.values()} == {"float32"}
-    assert 0 < abs(losses[True][0] - losses[False][0]) < 0.01  # later steps add up
+    assert 0 < abs(losses[True][0] - losses[False][0]) < 0.01  # errors accumulate in later steps
     expected = dm.reference.predict(spec, exported, data[0])
     assert deviation(backend.predict(model, data[0]), expected) < 1e-5  # float32 again
 
@@ -333,7 +332,7 @@ def test_fitting_lowers_the_loss_on_real_images(backend):
     assert history.epochs[-1].loss < history.epochs[0].loss - 0.5
 
 
-def test_fitting_again_goes_on_from_the_weights(backend):
+def test_fitting_again_continues_from_the_current_weights(backend):
     spec = small("cubic", bn_decay=0.875, block_config=(1,))
     data, recipe = examples(spec), dm.Recipe(epochs=1, batch_size=3)
     model, other = backend.build(spec, dtype="float64"), backend.build(spec, dtype="float64")
@@ -344,7 +343,7 @@ def test_fitting_again_goes_on_from_the_weights(backend):
     assert again.steps[0].loss != first.steps[0].loss
 
 
-def test_fitting_leaves_what_it_was_given_as_it_was(backend):
+def test_fitting_does_not_change_its_arguments(backend):
     spec = tiny()
     data, weights = examples(spec), random_weights(spec)
     weights = {name: array.astype(np.float32) for name, array in weights.items()}
@@ -373,8 +372,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(backend, memory_efficient):
     assert all(np.isfinite(event.loss) for event in heard)
 
 
-def test_a_network_that_was_destroyed_is_no_result(backend):
-    # MXNet's ReLU makes 0 of what is not a number: the loss stays finite
+def test_a_destroyed_network_is_not_a_result(backend):
+    # MXNet's ReLU turns NaN into 0, so the loss stays finite
     spec = tiny()
     recipe = dm.Recipe(epochs=1, batch_size=2, learning_rate=1e10)
     with pytest.raises(dm.TrainingError, match=r"expected (a finite loss|finite weights), found"):
@@ -397,7 +396,7 @@ def test_a_network_that_was_destroyed_is_no_result(backend):
     ],
     ids=["rank", "label", "count", "empty", "batch", "no labels"],
 )
-def test_data_that_do_not_fit_are_refused_by_name(backend, change, error, message):
+def test_unsuitable_data_are_refused_by_name(backend, change, error, message):
     spec = small("plain")
     model = backend.build(spec)
     before = backend.export_weights(model)
@@ -407,7 +406,7 @@ def test_data_that_do_not_fit_are_refused_by_name(backend, change, error, messag
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_a_model_on_the_gpu_where_there_is_one_is_the_same_function(backend):
+def test_a_model_on_a_gpu_if_available_computes_the_same_function(backend):
     spec = small("bottleneck")
     weights, x = random_weights(spec), images(spec, 32)
     model = backend.build(spec, dtype="float64")

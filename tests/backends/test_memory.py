@@ -1,4 +1,4 @@
-"""Memory-efficient training: the same numbers, in less memory."""
+"""Memory-efficient training gives the same results in less memory."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from densenet_multi.comparison import bench
 
 
 def pair(backend, spec, weights, *, level=True):
-    """The same model twice: as it is, and memory-efficient."""
+    """Yield the same model twice: plain, then memory-efficient."""
     for memory_efficient in (False, level):
         native.seed(backend.NAME, 5)
         model = backend.build(spec, dtype="float64", memory_efficient=memory_efficient)
@@ -26,18 +26,18 @@ def assert_equal_step(backend, spec, x, y, level):
     (loss, gradients, after), (same_loss, same_gradients, same_after) = results
     assert list(same_gradients) == list(gradients)
     largest = max(np.abs(gradient).max() for gradient in gradients.values())
-    for name, gradient in gradients.items():  # sums of gradients come in another order
+    for name, gradient in gradients.items():  # summed in another order
         assert np.abs(same_gradients[name] - gradient).max() <= 1e-14 * largest
-    # XLA merges other operations; elsewhere these are the same bits
+    # XLA fuses different operations; elsewhere the results are identical
     rounding = 1e-14 if backend.NAME == "flax" else 0
     assert abs(same_loss - loss) <= rounding * loss
-    for name, array in after.items():  # running statistics move, and once
-        # a mean near 0 carries the rounding of what was added up
+    for name, array in after.items():  # running statistics are updated once
+        # a mean near 0 has the rounding error of its summands
         assert np.abs(same_after[name] - array).max() <= rounding * np.abs(array).max()
 
 
 KINDS = [*((name, True) for name in SMALL), ("bottleneck", "max")]
-FEW = [("bottleneck", True), ("cubic", True), ("bottleneck", "max")]  # where tracing takes the time
+FEW = [("bottleneck", True), ("cubic", True), ("bottleneck", "max")]  # tracing is slow
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_a_float32_step_is_the_same(backend, level):
     largest = max(np.abs(gradient).max() for gradient in gradients.values())
     for name, gradient in gradients.items():
         assert np.abs(same_gradients[name] - gradient).max() <= 1e-5 * largest, name
-    for name, array in plain.items():  # moved twice, they would be a tenth nearer to the batch's
+    for name, array in plain.items():  # a second update would move statistics by another tenth
         assert np.abs(same[name] - array).max() <= 1e-5 * np.abs(array).max(), name
 
 
 @pytest.mark.parametrize("level", [pytest.param(True, marks=pytest.mark.long), "max"])
-def test_in_bfloat16_too(backend, level):
+def test_a_step_in_bfloat16_is_close(backend, level):
     spec = tiny(drop_rate=0.2)
     data = images(spec, 32, count=8), labels(spec, 8)
     recipe = dm.Recipe(epochs=1, batch_size=8, bfloat16=True)
@@ -133,17 +133,17 @@ def test_in_bfloat16_too(backend, level):
     (loss, plain), (same_loss, same) = ends
     assert same_loss == pytest.approx(loss, rel=0.02)
     for name, array in plain.items():
-        if "running" in name:  # gradients of so few images are rounded to a fifth of themselves
+        if "running" in name:  # with so few images, gradients have rounding errors of a fifth
             moved = np.abs(array - before[name]).max()
             assert np.abs(same[name] - array).max() <= 0.1 * moved, name
 
 
-def test_an_unknown_level_is_refused_with_the_known(backend):
+def test_an_unknown_level_is_refused_with_the_known_ones(backend):
     with pytest.raises(dm.ConfigError, match="memory_efficient: expected False, 'some' or 'max'"):
         backend.build(small("plain"), memory_efficient="min")
 
 
-@pytest.mark.parametrize(  # a deeper network saves more of it; nothing saved is a ratio of 1
+@pytest.mark.parametrize(  # deeper networks save more; a ratio of 1 means nothing saved
     ("depth", "batch_size", "ratio"),
     [(22, 48, 0.9), pytest.param(40, 128, 0.75, marks=pytest.mark.long)],
 )
@@ -156,7 +156,7 @@ def test_a_step_takes_less_memory(backend, depth, batch_size, ratio):
         batch_size=batch_size,
         rounds=1,
         steps=1,
-        threads=1,  # another test runs beside this one
+        threads=1,  # other tests run at the same time
     )
     cases = report["backends"][backend.NAME]["cases"]
     assert cases["plain"]["memory_ratio"] < ratio, cases

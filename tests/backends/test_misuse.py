@@ -1,4 +1,4 @@
-"""What is no model of a backend, or no part of a spec, is refused alike in every backend."""
+"""Every backend refuses in the same way what is not one of its models, or not a part of a spec."""
 
 from functools import cache
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ ARGUMENTS = {  # function of a model -> its other arguments
 
 @pytest.fixture(scope="module")
 def models():
-    """A function that builds a backend's model once."""
+    """A function that returns a backend's model, which it builds once."""
     return cache(lambda backend: backend.build(SPEC))
 
 
@@ -48,7 +48,7 @@ def test_anything_but_a_model_of_the_backend_is_refused(backend, models, functio
 
 
 @pytest.mark.parametrize("part", ["Stem", "DenseLayer", "DenseBlock", "Transition", "Features"])
-def test_a_class_is_built_from_its_part_of_a_spec_alone(backend, part):
+def test_a_class_is_built_only_from_its_part_of_a_spec(backend, part):
     with pytest.raises(dm.ConfigError, match=r"^spec: expected a \w+Spec, which .*; found dict"):
         getattr(backend, part)({})
 

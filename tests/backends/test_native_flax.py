@@ -1,4 +1,4 @@
-"""Flax' model is an ordinary nnx.Module."""
+"""The Flax model is an ordinary nnx.Module."""
 
 from unittest.mock import Mock
 
@@ -75,7 +75,7 @@ def test_a_memory_efficient_model_names_the_batch_norm_that_it_would_pass_by(spe
     model.features.denseblock1.set_attributes(axis_name="devices", raise_if_not_found=False)
     x = nhwc(images(spec, 32))
     model.train()
-    with pytest.raises(dm.ConfigError, match="expected BatchNorm of one device, found BatchNorm"):
+    with pytest.raises(dm.ConfigError, match="expected a single-device BatchNorm, found BatchNorm"):
         model(x)
     model.eval()
     assert model(x).shape == (2, 4)
@@ -148,7 +148,7 @@ def test_layers_that_train_fast_are_nnxs_with_their_gradients_and_those_of_gradi
             given = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
             self.conv = nnx.Conv(3, 4, (1, 1), use_bias=False, **given)
             self.norm = nnx.BatchNorm(4, use_fast_variance=False, **given)
-            for name, value in (("mean", 0.0), ("var", 1.0)):  # they would be float32
+            for name, value in (("mean", 0.0), ("var", 1.0)):  # NNX makes them float32
                 setattr(self.norm, name, nnx.BatchStat(jnp.full(4, value, jnp.float64)))
 
         def __call__(self, x):
@@ -184,7 +184,7 @@ def test_layers_that_train_fast_are_nnxs_with_their_gradients_and_those_of_gradi
 def test_maps_that_are_read_as_one_are_what_they_were():
     deep = small("bottleneck", block_config=(2 * SharingBlock.group + 1, 1))
     found = []
-    for level in (False, "some"):  # which takes each one's by itself
+    for level in (False, "some"):  # "some" computes each map's moments separately
         model = for_training(df.build(deep, dtype="float64"), memory_efficient=level)
         _, gradients = df.loss_and_gradients(model, images(deep, 32), labels(deep))
         found.append((df.export_weights(model), gradients))
@@ -199,7 +199,7 @@ def test_maps_that_are_read_as_one_are_what_they_were():
 def test_a_step_outside_fit_is_model_pys(monkeypatch):
     refuse = Mock(side_effect=AssertionError("classes were exchanged"))
     monkeypatch.setattr("densenet_multi.flax.train.for_training", refuse)
-    spec = tiny(growth_rate=5)  # of which no other test has compiled a step
+    spec = tiny(growth_rate=5)  # no other test compiles a step of it
     loss, _ = df.loss_and_gradients(df.build(spec), images(spec, 32), labels(spec))
     assert loss > 0
     with pytest.raises(AssertionError, match="classes were exchanged"):
@@ -216,7 +216,7 @@ def test_prediction_leaves_the_models_mode_alone(spec):
         assert model.features.norm5.use_running_average == before
 
 
-def test_sixty_four_bits_are_a_matter_of_the_model_not_of_the_process(spec):
+def test_float64_is_a_property_of_the_model_not_of_the_process(spec):
     model = df.build(spec, dtype="float64")
     assert df.predict(model, images(spec, 32)).dtype == np.float64
     assert jnp.asarray(np.float64(1)).dtype == jnp.float32
@@ -231,7 +231,7 @@ def test_is_an_ordinary_class_with_or_without_rngs():
 
 
 def test_arrays_taken_from_a_model_outlive_its_training():
-    """Steps donate their buffers, but the first must not donate the caller's."""
+    """Steps donate their buffers, but the first step must not donate the caller's."""
     spec = small("plain")
     model = df.build(spec)
     kernel = model.classifier.kernel[...]
@@ -247,7 +247,7 @@ def test_an_interrupt_inside_a_step_leaves_a_model_that_works(spec, monkeypatch)
 
     def interrupted(*given):
         step(*given)
-        raise KeyboardInterrupt  # the old state's buffers are gone, the new one is not kept yet
+        raise KeyboardInterrupt  # the old state is donated, the new one is not stored yet
 
     monkeypatch.setattr(df.train, "_update", interrupted)
     model = df.build(spec)

@@ -1,4 +1,4 @@
-"""Gluon's model is an ordinary HybridBlock."""
+"""The Gluon model is an ordinary HybridBlock."""
 
 import gc
 import json
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import densenet_multi as dm
-import densenet_multi.gluon as dg  # before mxnet: it makes mxnet importable on current NumPys
+import densenet_multi.gluon as dg  # before mxnet, which it makes importable with a current NumPy
 
 import mxnet as mx  # isort: skip
 from cases import images, labels, random_weights, small, tiny
@@ -35,7 +35,7 @@ print(len(os.listdir("/proc/self/task")) - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists a process' threads")
-def test_copies_start_no_threads_unless_asked_to():
+def test_copies_start_no_threads_unless_configured():
     found = []
     for size in ({}, {"MXNET_CPU_PARALLEL_SIZE": "1000"}):
         environment = {k: v for k, v in os.environ.items() if k != "MXNET_CPU_PARALLEL_SIZE"}
@@ -57,7 +57,7 @@ def test_hybridized_prediction_is_the_imperative_one(static):
     model, x = dg.build(spec), images(spec, 32)
     expected = dg.predict(model, x)
     model.hybridize(static_alloc=static, static_shape=static)
-    for size in (32, 37):  # the second one after the first was compiled
+    for size in (32, 37):  # the second after the first was compiled
         assert dg.predict(model, images(spec, size)).shape == (2, 4)
     np.testing.assert_allclose(dg.predict(model, x), expected, rtol=1e-4, atol=1e-6)
 
@@ -80,7 +80,7 @@ def test_a_memory_efficient_network_may_be_frozen_in_part(level, frozen):
         np.testing.assert_allclose(gradient, expected[name], rtol=1e-9, atol=1e-14)
 
 
-def test_gradients_that_are_added_up_are_refused_in_a_memory_efficient_network():
+def test_accumulated_gradients_are_refused_in_a_memory_efficient_network():
     spec = small("bottleneck")
     model = dg.build(spec, memory_efficient=True)
     model.collect_params().setattr("grad_req", "add")
@@ -92,7 +92,7 @@ def test_gradients_that_are_added_up_are_refused_in_a_memory_efficient_network()
 
 
 @pytest.mark.parametrize(("growth_rate", "aligned"), [(32, True), (16, True), (12, False)])
-def test_a_concatenation_has_its_slice_where_onednn_would_stop(growth_rate, aligned):
+def test_a_concatenation_has_its_slice_where_onednn_would_fail(growth_rate, aligned):
     model = dg.build(dm.get_spec("d2l", growth_rate=growth_rate, block_config=(2, 2)))
     expected = dg.predict(model, images(model.spec, 32))
     for_training(model)
@@ -122,7 +122,7 @@ def test_a_second_backward_pass_of_a_memory_efficient_network_is_refused(capfd):
     total.backward(retain_graph=True)
     with pytest.raises(mx.base.MXNetError):
         total.backward(), mx.nd.waitall()
-    assert "expected one backward pass, found another" in capfd.readouterr().out
+    assert "expected one backward pass, found a second" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("memory_efficient", [False, True])
@@ -147,7 +147,7 @@ def test_hybridized_gradients_are_the_imperative_ones(static, memory_efficient):
 
 @pytest.mark.parametrize(("stem_width", "growth_rate"), [(24, 12), (48, 24), (16, 8), (80, 40)])
 def test_hybridized_float32_training_runs_at_the_papers_widths(stem_width, growth_rate):
-    # oneDNN's gradient of a concatenation stops here, on some processors: see gluon/layers.py
+    # oneDNN's gradient of a concatenation would fail here on some processors: see gluon/layers.py
     spec = dm.DenseNetConfig(
         num_init_features=stem_width, growth_rate=growth_rate, block_config=(2, 2), stem="cifar"
     ).resolve()
@@ -169,7 +169,7 @@ def test_every_concatenation_is_sliced_as_the_papers_widths_need_on_some_process
     assert len(readers) == layers
 
 
-# SymbolBlock.imports asks for the type of an input that has none yet
+# SymbolBlock.imports queries the type of an input that has none yet
 @pytest.mark.filterwarnings("ignore:Cannot decide type for the following arguments:UserWarning")
 def test_exports_and_imports_as_a_symbol(tmp_path):
     spec = small("plain with bias")
@@ -201,7 +201,7 @@ def test_parameter_names_do_not_depend_on_models_built_before():
     assert names[0] == names[1]
 
 
-def test_numpy_bool_is_there_because_mxnet_reads_it():
+def test_numpy_bool_exists_because_mxnet_reads_it():
     assert "bool" in np.__dict__
     ones = mx.nd.from_numpy(np.ones((2, 2), np.float32), zero_copy=False)
     assert (ones.asnumpy() > 0).dtype == np.__dict__["bool"]
@@ -244,7 +244,7 @@ def test_frozen_parameters_count_but_have_no_gradient():
     assert not gradients
 
 
-def test_a_model_that_is_not_initialized_says_what_to_type():
+def test_an_uninitialized_model_says_what_to_type():
     spec = small("plain")
     model = dg.DenseNet(spec)
     assert dg.count_parameters(model) == dm.count_parameters(spec)

@@ -1,4 +1,4 @@
-"""Keras' model is an ordinary keras.Model."""
+"""The Keras model is an ordinary keras.Model."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import images, labels, small
 
-# in place of TensorFlow, which takes long to import
+# replaces TensorFlow, which takes long to import
 STUB = """
 import os
 print("tensorflow", os.environ["TF_ENABLE_ONEDNN_OPTS"])
@@ -30,7 +30,7 @@ except ValueError as error:
 
 
 def what_happens(folder, first="", **environment):
-    """What a made-up triton and TensorFlow print when this backend is imported."""
+    """What stubs of triton and TensorFlow print when this backend is imported."""
     (folder / "triton.py").write_text("print('triton')")
     (folder / "tensorflow.py").write_text(STUB)
     inherited = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
@@ -45,7 +45,7 @@ def what_happens(folder, first="", **environment):
 
 
 def test_triton_is_loaded_before_tensorflow_and_never_after(tmp_path):
-    # what comes with PyTorch for CUDA crashes the process when it is loaded after TensorFlow
+    # the triton of PyTorch for CUDA crashes the process when loaded after TensorFlow
     assert what_happens(tmp_path) == ["triton", "tensorflow 1"]
     given = {"first": "import tensorflow", "TF_ENABLE_ONEDNN_OPTS": "0"}
     assert what_happens(tmp_path, **given) == ["tensorflow 0"]
@@ -65,7 +65,7 @@ def spec():
     return small("plain with bias", drop_rate=0.1)
 
 
-def test_summary_counts_as_the_manifest(spec):
+def test_summary_has_the_counts_of_the_manifest(spec):
     lines: list[str] = []
     dk.build(spec).summary(print_fn=lambda line, **_: lines.append(line))
     text = "\n".join(lines)
@@ -75,7 +75,7 @@ def test_summary_counts_as_the_manifest(spec):
     assert dk.build(spec).count_params() == counts.total
 
 
-def test_fit_trains_and_moves_the_statistics(spec):
+def test_fit_trains_and_updates_the_statistics(spec):
     model = dk.build(spec)
     before = dk.export_weights(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -105,7 +105,7 @@ def test_save_and_reload_gives_the_same_model(spec, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_an_optimized_model_is_saved_and_summed_up(tmp_path, bfloat16):
+def test_an_optimized_model_can_be_saved_and_summarized(tmp_path, bfloat16):
     spec = small("bottleneck")
     model, x = dk.optimize(dk.build(spec), bfloat16=bfloat16), images(spec, 32)
     model.save(tmp_path / "model.keras")
@@ -128,7 +128,7 @@ def test_a_model_that_was_saved_before_its_class_was_renamed_is_restored(tmp_pat
         for name in source.namelist():
             content = source.read(name)
             if name == "config.json":
-                assert content.count(new.encode()) == 2  # its name, and that of its registration
+                assert content.count(new.encode()) == 2  # its name and its registered name
                 content = content.replace(new.encode(), old.encode())
                 folded = b'{"spec": "FoldedNormSpec", "num_features": 8}'
                 content = content.replace(b'"norm0": null', b'"norm0": ' + folded)
@@ -165,7 +165,7 @@ def test_building_blocks_can_be_saved_in_a_sequential_model(tmp_path):
     assert loaded.layers[0].spec == block
 
 
-def test_evaluation_and_training_follow_kerass_switch(spec):
+def test_evaluation_and_training_follow_the_training_argument(spec):
     model, x = dk.build(spec), nhwc(images(spec, 32)).astype(np.float32)
     np.testing.assert_array_equal(model(x), model(x, training=False))
     assert not np.array_equal(model(x, training=True), model(x))
@@ -216,7 +216,7 @@ def test_a_memory_efficient_model_may_be_frozen_in_parts(level, dtype):
     assert list(same_gradients) == list(gradients)
     rounding = 1e-6 if dtype == "float32" else 1e-14
     largest = max(np.abs(gradient).max() for gradient in gradients.values())
-    for name, gradient in gradients.items():  # a bias before a BatchNorm has rounding alone
+    for name, gradient in gradients.items():  # a bias before a BatchNorm has only rounding errors
         assert np.abs(same_gradients[name] - gradient).max() <= rounding * largest, name
     for name, array in after.items():
         assert np.abs(same_after[name] - array).max() <= rounding * np.abs(array).max(), name
@@ -231,7 +231,7 @@ def test_a_memory_efficient_model_names_the_layer_that_it_would_pass_by():
             layer.conv1.enable_lora(2)
         else:
             layer.norm1.synchronized = True
-        with pytest.raises(dm.ConfigError, match=r"expected BatchNormalization .*; build the"):
+        with pytest.raises(dm.ConfigError, match=r"expected single-device Batch.*; build the"):
             model(x, training=True)
         assert model(x).shape == (2, 4)
 
@@ -251,7 +251,7 @@ def test_a_memory_efficient_step_compiles_with_xla():
         np.testing.assert_allclose(compiled[name], array, rtol=1e-4, atol=1e-4)
 
 
-def test_the_layout_is_ours_whatever_kerass_configuration_says(spec):
+def test_the_layout_does_not_depend_on_the_configuration_of_keras(spec):
     expected = dk.predict(dk.build(spec), images(spec, 33))
     keras.config.set_image_data_format("channels_first")
     try:
@@ -261,7 +261,7 @@ def test_the_layout_is_ours_whatever_kerass_configuration_says(spec):
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_what_its_user_froze_stays_frozen_after_fit():
+def test_layers_that_the_user_froze_stay_frozen_after_fit():
     spec = small("bottleneck")
     model = dk.build(spec)
     model.features.denseblock1.trainable = False
@@ -271,7 +271,7 @@ def test_what_its_user_froze_stays_frozen_after_fit():
     assert model.features.denseblock2.trainable
 
 
-def test_a_model_that_was_fitted_is_saved_with_its_optimizer(tmp_path):
+def test_a_fitted_model_is_saved_with_its_optimizer(tmp_path):
     spec = small("bottleneck")
     model = dk.build(spec)
     data = images(spec, 32, count=4).astype(np.float32), labels(spec, 4)

@@ -1,4 +1,4 @@
-"""PyTorch's model is an ordinary nn.Module, with torchvision's keys."""
+"""The PyTorch model is an ordinary nn.Module, with torchvision's keys."""
 
 import copy
 import hashlib
@@ -120,7 +120,7 @@ def test_to_moves_dtype_and_memory_format():
 LEAST = {"block_config": (1,), "stem": "cifar"}  # inductor runs g++ for many operations
 
 
-# inductor imports a module of PyTorch that still uses torch.jit.script_method
+# inductor imports a PyTorch module that still uses torch.jit.script_method
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is:DeprecationWarning")
 @pytest.mark.parametrize(
     ("engine", "network"),
@@ -139,7 +139,7 @@ def test_compiles(engine, network):
 
 
 def a_step(model, forward, x, y):
-    """The loss, the gradients and what the model then holds."""
+    """The loss, the gradients and the model's tensors after the step."""
     model.zero_grad()
     loss = torch.nn.functional.cross_entropy(forward(x), y)
     loss.backward()
@@ -225,7 +225,7 @@ for level in (False, True, "max"):
     results.append([gradients, model.state_dict()])
 torch.save(results, saved)
 destroy_process_group()
-os._exit(0)  # threads of PyTorch that want the GIL while Python shuts down abort the process
+os._exit(0)  # a PyTorch thread that requests the GIL during shutdown would abort the process
 """
 
 
@@ -245,15 +245,15 @@ def test_a_memory_efficient_model_trains_in_several_processes(tmp_path):
         assert process.returncode == 0, errors
     first, second = (torch.load(path, weights_only=True) for path in saved)
     for (gradients, moved), (same_gradients, others) in zip(first, second, strict=True):
-        torch.testing.assert_close(same_gradients, gradients, rtol=0, atol=0)  # they are shared
+        torch.testing.assert_close(same_gradients, gradients, rtol=0, atol=0)  # shared by both
         mean = "features.norm5.running_mean"
-        assert not torch.equal(moved[mean], others[mean])  # each sees images of its own
+        assert not torch.equal(moved[mean], others[mean])  # each process has its own images
     for found in (first, second):
         for level in found[1:]:
             torch.testing.assert_close(level, found[0], rtol=1e-12, atol=1e-14)
 
 
-def test_is_an_ordinary_class_with_its_own_initialisation():
+def test_is_an_ordinary_class_with_its_own_initialization():
     torch.manual_seed(0)
     model = dt.DenseNet(small("plain"))
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, 5)
@@ -288,7 +288,7 @@ def test_every_module_gets_its_own_mode_back():
         assert {module: module.training for module in model.modules()} == before
 
 
-def test_the_contract_takes_a_compiled_model():
+def test_the_contract_accepts_a_compiled_model():
     spec = small("plain")
     model = dt.build(spec)
     compiled = torch.compile(model, backend="eager")
@@ -313,7 +313,7 @@ def test_validation_does_not_switch_the_modes_of_the_model():
     assert not model.training
 
 
-def test_fit_takes_a_model_that_compiles_itself():
+def test_fit_accepts_a_model_that_compiles_itself():
     spec = tiny()
     data = images(spec, 32, count=4).astype(np.float32), labels(spec, 4)
     recipe = dm.Recipe(epochs=2, batch_size=2, momentum=0.9)

@@ -1,4 +1,4 @@
-"""Every backend is the same function as the NumPy reference: shapes, counts, logits, training."""
+"""Every backend computes the same as the NumPy reference: shapes, counts, logits, training."""
 
 from dataclasses import replace
 from importlib import import_module
@@ -24,15 +24,16 @@ from parity import check_forward, check_training, gradient_scale
 from tolerances import Deviations
 
 VARIANT_SIZES = [("d2l", 96), ("d2l", 99), ("densenet_bc100_k12", 32), ("densenet121", 65)]
-# XLA computes float64 slowly: smaller images, of sizes that are not 1 modulo 4 either
-SLOW_TO_TRACE = pytest.mark.long("keras", "flax")  # one layer after the other, a hundred of them
+SLOW_TO_TRACE = pytest.mark.long("keras", "flax")  # a hundred layers, one at a time
+# XLA is slow in float64: smaller images, of sizes other than 1 modulo 4 too
 FLOAT64_SIZES = [
     ("d2l", 35),
     pytest.param("densenet_bc100_k12", 8, marks=SLOW_TO_TRACE),
     ("densenet121", 35),
     *(pytest.param(*each, marks=pytest.mark.long) for each in VARIANT_SIZES),
 ]
-USUAL = {"d2l": (), "densenet121": (), "densenet_bc100_k12": SLOW_TO_TRACE}  # the others are long
+# other variants are tested in long tests
+USUAL = {"d2l": (), "densenet121": (), "densenet_bc100_k12": SLOW_TO_TRACE}
 OTHERS = [("d2l", 96), ("densenet_bc100_k12", 32), ("densenet_bc100_k12", 8)]
 FLOAT32_SIZES = [
     ("d2l", 99),
@@ -49,7 +50,7 @@ NET_SIZES = [(name, size) for name in SMALL for size in (32, 33, 35)]
     "variant",
     [pytest.param(v, marks=USUAL.get(v, pytest.mark.long)) for v in dm.VARIANTS],
 )
-def test_counts_of_every_variant_equal_the_manifest_and_every_bit_comes_back(backend, variant):
+def test_counts_of_every_variant_equal_the_manifest_and_every_bit_returns(backend, variant):
     spec = dm.get_spec(variant)
     model = backend.build(spec)
     assert backend.count_parameters(model) == dm.count_parameters(spec)
@@ -59,7 +60,7 @@ def test_counts_of_every_variant_equal_the_manifest_and_every_bit_comes_back(bac
         np.testing.assert_array_equal(array, weights[name])
 
 
-def test_a_model_takes_image_and_batch_sizes_other_than_the_first(backend):
+def test_a_model_accepts_image_and_batch_sizes_other_than_the_first(backend):
     spec = small("plain with bias")
     model = backend.build(spec)
     for count, height, width in [(2, 32, 32), (1, 45, 32), (3, 32, 51)]:
@@ -74,7 +75,7 @@ def test_a_model_takes_image_and_batch_sizes_other_than_the_first(backend):
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_export_gives_back_every_imported_bit(backend, name, dtype):
+def test_export_returns_every_imported_bit(backend, name, dtype):
     spec = small(name)
     weights = {n: a.astype(dtype) for n, a in random_weights(spec).items()}
     model = backend.build(spec, dtype=dtype)
@@ -106,7 +107,7 @@ def test_exported_weights_are_copies(backend):
 
 def test_imported_weights_are_copies(backend):
     spec = small("plain")
-    # JAX would share memory that starts at a multiple of 64 bytes
+    # JAX would share memory that is aligned to 64 bytes
     weights = {n: aligned(a) for n, a in as_float32(random_weights(spec)).items()}
     model = backend.build(spec)
     backend.import_weights(model, weights)
@@ -237,7 +238,7 @@ def test_loss_statistics_and_gradients_of_a_step_in_float64(backend, deviations,
 
 
 @pytest.mark.parametrize("name", ["bottleneck", "cubic"])
-def test_the_classes_that_fit_trains_take_the_same_step_as_a_step_in_float64(
+def test_the_classes_that_fit_trains_give_the_same_results_for_a_step_in_float64(
     backend, deviations, name
 ):
     faster = import_module(f"densenet_multi.{backend.NAME}.faster")
@@ -265,7 +266,7 @@ def test_statistics_of_a_step_with_the_papers_decay(backend, deviations):
         deviations.check("statistics decay 0.9", backend.NAME, value, name)
 
 
-def test_a_step_moves_statistics_and_nothing_else(backend):
+def test_a_step_updates_statistics_and_nothing_else(backend):
     spec = small("bottleneck", drop_rate=0.2)
     model = backend.build(spec)
     before = backend.export_weights(model)
@@ -316,7 +317,7 @@ def test_gradients_equal_central_differences_of_the_reference(backend, deviation
 
 
 def test_a_bias_before_a_batch_norm_has_no_gradient(backend):
-    # every convolution of the chapter's net has a bias, and every one feeds a BatchNorm
+    # in the chapter's network, every convolution has a bias and is followed by a BatchNorm
     spec = small("plain with bias")
     model = backend.build(spec, dtype="float64")
     backend.import_weights(model, random_weights(spec))
@@ -343,21 +344,21 @@ def test_one_value_per_channel_has_no_unbiased_variance(backend):
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_the_loss_of_a_sure_answer_is_not_below_zero(backend):
+def test_the_loss_of_a_sure_answer_is_not_negative(backend):
     spec = small("plain", num_classes=1)
     loss, _ = backend.loss_and_gradients(backend.build(spec), images(spec, 32), labels(spec))
     assert loss == 0
 
 
-def test_a_configuration_is_no_spec(backend):
+def test_a_configuration_is_not_a_spec(backend):
     with pytest.raises(dm.ConfigError, match=r"spec: expected a DenseNetSpec.*get_spec\('d2l'\)"):
         backend.DenseNet(dm.VARIANTS["d2l"])
 
 
 def test_batch_variances_keep_their_digits_far_from_zero(backend):
-    # E[x^2] - E[x]^2 would lose them; the first thing in a dense layer is its BatchNorm
+    # E[x^2] - E[x]^2 would lose them; a dense layer starts with its BatchNorm
     layer = native.make(backend.NAME, backend.DenseBlock, dm.dense_block(1, 3, growth_rate=4))
-    # Whole multiples of 1/64: a float32 holds 256 + x, every partial sum of it and the mean exactly
+    # multiples of 1/64: in float32, 256 + x, its partial sums and its mean are exact
     x = np.random.default_rng(0).integers(0, 64, (4, 3, 8, 8)) / 64
     near, far = (native.call(backend.NAME, layer, x + c, training=True) for c in (0, 256))
     assert deviation(far[:, 3:], near[:, 3:]) < 1e-4
@@ -383,7 +384,7 @@ def test_dropout_zeroes_a_layers_output_while_training_only(backend):
     np.testing.assert_allclose(dropped[survived], full[survived] / (1 - rate), rtol=1e-5, atol=1e-6)
     n = survived.size
     assert abs(survived.mean() - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / n)
-    assert not np.array_equal(run(dropping, training=True), dropped)  # another mask each time
+    assert not np.array_equal(run(dropping, training=True), dropped)  # a new mask each time
 
 
 def test_the_chapters_dense_block_and_transition(backend):

@@ -1,7 +1,7 @@
-"""The same promises for networks that nobody chose: Hypothesis draws the specification.
+"""The promises of test_parity.py for random networks: Hypothesis draws their specifications.
 
-By default few, the same in every run; ``pytest --hypothesis-profile=thorough`` draws 100 new ones
-per promise.
+By default, these are a few, the same in every run. ``pytest --hypothesis-profile=thorough`` draws
+100 new ones per promise.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from cases import as_float32, images, random_weights, small
 from parity import amplification, check_forward, check_training, training_batch
 from strategies import small_configs
 
-MANY_DIGITS = float(np.float32(0.987654321))  # MXNet's BatchNorm has its decay in float32
+MANY_DIGITS = float(np.float32(0.987654321))  # MXNet's BatchNorm stores its decay in float32
 THOROUGH = settings.get_current_profile_name() == "thorough"
 drawn = settings(  # frameworks compile: a network takes seconds
     max_examples=100 if THOROUGH else 4,

@@ -1,4 +1,4 @@
-"""Several threads may use one model at once, to predict and for its features."""
+"""Several threads may call ``predict`` and ``features`` with one model at the same time."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -9,12 +9,12 @@ import pytest
 from cases import images, random_weights, small
 
 THREADS = 4
-CALLS = {"torch": 12}  # where a model has a mode, few calls do not meet
+CALLS = {"torch": 12}  # its models have a mode; with few calls, the threads would not overlap
 
 
 @pytest.fixture
 def model(backend):
-    """One in training mode, where the framework's models have a mode, with some frozen modules."""
+    """In training mode, if the framework's models have modes; one BatchNorm in evaluation mode."""
     spec = small("bottleneck", drop_rate=0.4)
     model = backend.build(spec, dtype="float64")
     backend.import_weights(model, random_weights(spec))
@@ -29,11 +29,11 @@ def modes_of(backend, model):
 
 
 @pytest.mark.parametrize("optimized", [False, True])
-def test_threads_get_the_answers_that_one_gets(backend, model, optimized):
+def test_threads_get_the_results_of_a_single_thread(backend, model, optimized):
     batches = [images(model.spec, 35 + seed, seed=seed) for seed in range(THREADS)]
     twin = backend.optimize(model) if optimized else model
     expected = [(backend.predict(twin, x), backend.features(twin, x)) for x in batches]
-    model = backend.optimize(model) if optimized else model  # which has not been called yet
+    model = backend.optimize(model) if optimized else model  # not called yet
     before, modes = backend.export_weights(model), modes_of(backend, model)
     barrier = Barrier(THREADS)
 

@@ -1,4 +1,4 @@
-"""All frameworks in one process. Nothing in the design leans on it; it is convenient."""
+"""All frameworks in one process, which is convenient; the design does not depend on it."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def test_every_backend_predicts_the_same_in_one_process():
         np.testing.assert_allclose(backend.predict(model, x), expected, rtol=1e-12, atol=1e-14)
 
 
-ORDERS = [tuple(AVAILABLE), tuple(reversed(AVAILABLE))]  # each pair, in both orders
+ORDERS = [tuple(AVAILABLE), tuple(reversed(AVAILABLE))]  # every pair in both orders
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_frameworks_import_in_any_order(order):
 
 
 def check_any_to_any(spec, folder, dtype="float32"):
-    """From file to backend to file, through all in a row and back: always the same bytes."""
+    """Load and save through each backend in turn, and back: the file's bytes never change."""
     weights = {name: a.astype(dtype) for name, a in random_weights(spec).items()}
     dm.save_weights(folder / "first", spec, weights)
     expected = (folder / "first").read_bytes()
@@ -79,11 +79,11 @@ def check_any_to_any(spec, folder, dtype="float32"):
         assert (folder / "first").read_bytes() == expected, name
 
 
-# the larger variants: test_parity.py, every tensor in and out of every backend
+# for the larger variants, test_parity.py imports and exports every tensor
 @pytest.mark.parametrize(
     "variant", ["d2l", pytest.param("densenet_bc100_k12", marks=pytest.mark.long)]
 )
-def test_a_variant_goes_from_any_backend_to_any_other_bit_by_bit(variant, tmp_path):
+def test_a_variant_passes_from_any_backend_to_any_other_bit_for_bit(variant, tmp_path):
     check_any_to_any(dm.get_spec(variant), tmp_path)
 
 
@@ -94,5 +94,5 @@ def test_a_variant_goes_from_any_backend_to_any_other_bit_by_bit(variant, tmp_pa
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(config=small_configs(least_classes=0), dtype=st.sampled_from(["float32", "float64"]))
-def test_a_drawn_network_goes_from_any_backend_to_any_other_bit_by_bit(config, dtype, tmp_path):
+def test_a_drawn_network_passes_from_any_backend_to_any_other_bit_for_bit(config, dtype, tmp_path):
     check_any_to_any(config.resolve(), tmp_path, dtype)

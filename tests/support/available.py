@@ -1,7 +1,7 @@
-"""The backends that this Python on this platform can have, and why the others are left out.
+"""The backends that can be installed for this Python on this platform, and why others cannot.
 
-Read from the extras of the package's metadata: the first distribution of a backend's extra is its
-framework, and its marker says where it exists.
+They are read from the package's metadata: the first requirement of a backend's extra is its
+framework, and the marker of that requirement states where the framework is available.
 """
 
 from importlib.metadata import distribution
@@ -22,7 +22,7 @@ def framework_of(name: str) -> Requirement | None:
 
 
 def left_out() -> dict[str, str]:
-    """{backend: why it cannot be here}."""
+    """The backends that cannot be installed here, {name: reason}."""
     reasons = {}
     for name in dm.backend_names():
         framework = framework_of(name)

@@ -1,7 +1,7 @@
 """A beginner's network in each framework, in float64, and its tensors in canonical layout.
 
-They come in the order of ``dm.tensors(spec)``, which is that of the forward pass. One branch per
-backend, as in native.py.
+The tensors are in the order of ``dm.tensors(spec)``, which is that of the forward pass. Each
+backend has its own branch, as in native.py.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ class Tensor(NamedTuple):
 def beginners_network(
     backend_name: str, rival: Any, size: int
 ) -> Iterator[tuple[Any, list[Tensor]]]:
-    """The network for images of this size, and its tensors; inside, all of it is float64."""
+    """Yield the network for images of this size, and its tensors; inside, everything is float64."""
     if backend_name == "torch":
         network = rival.beginners_network(size).double()
         yield network, list(_of_torch(network))

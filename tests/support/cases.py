@@ -5,7 +5,7 @@ import numpy as np
 import densenet_multi as dm
 from densenet_multi.weights import Weights
 
-SMALL = {  # every feature of the spec, in nets of a few thousand parameters
+SMALL = {  # every feature of the spec, in networks of a few thousand parameters
     "plain": {
         "block_config": (2, 1), "growth_rate": 4, "num_init_features": 6, "bn_size": None,
         "num_classes": 5, "stem": "cifar", "compression": 1.0, "global_pool": "max",
@@ -18,7 +18,7 @@ SMALL = {  # every feature of the spec, in nets of a few thousand parameters
         "block_config": (1, 2, 1), "growth_rate": 4, "num_init_features": 8, "bn_size": 2,
         "num_classes": 4, "compression": 0.6, "bn_decay": 0.875, "bn_eps": 1e-3,
     },
-    # kernels of shape (3, 3, 3, 3): a port that forgets to transpose still fits
+    # kernels of shape (3, 3, 3, 3): a missing transposition does not show in the shape
     "cubic": {
         "block_config": (2, 2), "growth_rate": 3, "num_init_features": 3, "bn_size": 1,
         "num_classes": 3, "stem": "cifar", "conv_bias": True, "transition_pool": "max",
@@ -31,28 +31,28 @@ def small(name: str, **overrides: object) -> dm.DenseNetSpec:
 
 
 def tiny(**overrides: object) -> dm.DenseNetSpec:
-    """Two bottleneck layers and the transition between them, where tracing takes the time."""
+    """Two bottleneck layers and the transition between them, for tests that are slow to trace."""
     return small("bottleneck", block_config=(1, 1), **overrides)
 
 
 def random_weights(spec: dm.DenseNetSpec, seed: int = 1) -> Weights:
-    """float64 weights in which nothing is trivial: no zero shift or mean, no variance of one."""
+    """Random float64 weights, none of them trivial: no shift or mean of 0, no variance of 1."""
     rng = np.random.default_rng(seed)
     drawn = {}
     for name, info in dm.tensors(spec).items():
         fan_in = max(info.size // info.shape[0], 1)
-        scale, centre = {
+        scale, center = {
             "conv.weight": (np.sqrt(2 / fan_in), 0.0),
             "linear.weight": (np.sqrt(1 / fan_in), 0.0),
             "norm.weight": (0.2, 1.0),
         }.get(info.kind, (0.3, 0.0))
-        values = rng.normal(centre, scale, info.shape)
+        values = rng.normal(center, scale, info.shape)
         drawn[name] = rng.uniform(0.5, 2.0, info.shape) if "running_var" in name else values
     return drawn
 
 
 def images(spec: dm.DenseNetSpec, height: int, width: int = 0, count: int = 2, seed: int = 2):
-    """Pixels in [0, 1], float64, (count, C, height, width)."""
+    """Random pixels in [0, 1], float64, (count, C, height, width)."""
     shape = (count, spec.config.in_channels, height, width or height)
     return np.random.default_rng(seed).random(shape)
 
@@ -68,9 +68,9 @@ def as_float32(weights: Weights) -> Weights:
 def derivative(spec: dm.DenseNetSpec, weights: Weights, x, y, name: str, direction) -> float:
     """The exact derivative of the training loss along a direction in one tensor.
 
-    The complex step: f(w + ih d) has the imaginary part h f'(w) d, with no difference of nearly
-    equal numbers and no ReLU on the other side of its kink. It runs the reference's own forward
-    pass on complex numbers, whose order in NumPy is that of the real parts.
+    It is a complex step: f(w + ih d) has the imaginary part h f'(w) d. No nearly equal numbers are
+    subtracted, and no ReLU crosses its kink. The reference's own forward pass runs on complex
+    numbers, which NumPy orders by their real parts.
     """
     h = 1e-30
     net = dm.reference._Network(weights, training=True, unbiased=False)
@@ -82,7 +82,7 @@ def derivative(spec: dm.DenseNetSpec, weights: Weights, x, y, name: str, directi
 
 
 def difference_quotient(spec, weights: Weights, x, y, name: str, direction, h=1e-6) -> float:
-    """The same by central differences, through the public reference alone."""
+    """The same derivative by central differences, with the public reference only."""
 
     def loss(step: float) -> float:
         moved = {**weights, name: weights[name] + step * direction}

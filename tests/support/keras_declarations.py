@@ -1,10 +1,10 @@
-"""Declarations of Keras models, made by hand as Keras 3 and Keras 2 write them."""
+"""Declarations of Keras models, built by hand in the form that Keras 3 and Keras 2 write."""
 
 import itertools
 
 
 class Model:
-    """Writes down a functional model, call by call, as Keras 3 or Keras 2 does."""
+    """Declares a functional model, call by call, as Keras 3 or Keras 2 does."""
 
     def __init__(self, keras=3):
         self.keras, self.layers, self.count = keras, [], itertools.count()
@@ -74,7 +74,7 @@ USUAL = {
 
 
 def network(m, x=None, **changes):
-    """Add a DenseNet to the model; the names of its last layers."""
+    """Add a DenseNet to the model, and return the name of its last layer."""
     o = {**USUAL, **changes}
     size = o["size"]
     x = x or m("InputLayer", batch_shape=[None, size, size, 3])

@@ -1,4 +1,4 @@
-"""Models of keras.applications and KerasHub in which no weight and no statistic is trivial."""
+"""Fill models of keras.applications and KerasHub with nontrivial weights and statistics."""
 
 from contextlib import contextmanager
 
@@ -8,7 +8,7 @@ import numpy as np
 
 @contextmanager
 def in_dtype(dtype):
-    """Models made inside calculate in this dtype, from their inputs on."""
+    """Models created inside compute in this dtype, inputs included."""
     keras.config.set_floatx(dtype)
     keras.config.set_dtype_policy(dtype)
     yield dtype
@@ -17,7 +17,7 @@ def in_dtype(dtype):
 
 
 def filled(model, seed=0):
-    """The model; the same seed fills the same variables with the same values."""
+    """Return the filled model; a seed always fills the same variables with the same values."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         shape, name = tuple(variable.shape), variable.name

@@ -1,4 +1,4 @@
-"""Call one native layer the way its framework's users do; images stay NCHW here."""
+"""Call a native layer as its framework's users do; images here are always NCHW."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def _last_first(x: np.ndarray) -> np.ndarray:
 
 
 def seed(name: str, number: int) -> None:
-    """Let that framework's dropout draw the same again, for models made from now on."""
+    """Seed the framework's dropout, for models that are created from now on."""
     if name == "torch":
         import torch
 
@@ -65,4 +65,4 @@ def seed(name: str, number: int) -> None:
     if name == "gluon":
         import mxnet as mx
 
-        mx.random.seed(number)  # Flax' is part of the model
+        mx.random.seed(number)  # Flax's seed is part of the model

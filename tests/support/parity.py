@@ -6,14 +6,14 @@ import densenet_multi as dm
 from cases import derivative, images, labels
 from densenet_multi.comparison.deviation import deviation
 
-ROUNDING = 2.0**-24  # what float32 changes a number by, at most, relative to the number
+ROUNDING = 2.0**-24  # the largest relative rounding error of float32
 
 
 def amplification(spec, weights, x, y=None):
-    """{stage, "logits", "loss", statistic: relative change over that of all weights and pixels}.
+    """How much the network amplifies a relative change of all its weights and pixels.
 
-    The largest of three random roundings, through the reference alone. With labels ``y``, of a
-    training step; otherwise of prediction.
+    {stage, "logits", "loss" or statistic: factor}, the largest of three random roundings in the
+    reference: in a training step if there are labels ``y``, otherwise in a prediction.
     """
     outputs = _outputs(spec, weights, x, y)
     found = dict.fromkeys(outputs, 0.0)
@@ -27,8 +27,9 @@ def amplification(spec, weights, x, y=None):
 
 
 def loss_deviation(logits):
-    """Over the loss, the largest logit, or 1 nat: the loss is a difference of numbers of the size
-    of logits, exactly 0 with one class; an error in nats is a relative one of the likelihood."""
+    """Deviations relative to the largest of the loss, the largest logit and 1 nat. The loss is a
+    difference of numbers as large as the logits, and 0 with one class; an error in nats is a
+    relative error of the likelihood."""
     largest = max(1.0, np.abs(logits).max())
     return lambda actual, expected: abs(actual - expected) / max(expected, largest)
 
@@ -44,7 +45,7 @@ def _outputs(spec, weights, x, y):
 
 
 def check_forward(backend, spec, weights, x, deviations, amplified=None, *, optimized=False):
-    """Features in order, so that a failure names the first stage that differs; then logits."""
+    """Compare features in order, so that a failure names the first differing stage; then logits."""
     amplified = amplified or {}
     dtype = x.dtype.name
     model = backend.build(spec, dtype=dtype)
@@ -72,9 +73,9 @@ def training_batch(spec):
 
 
 def check_training(backend, spec, weights, deviations, amplified=None, exchange=None):
-    """One training step: loss, running statistics, and in float64 every gradient.
+    """Compare one training step: loss, running statistics, and in float64 every gradient.
 
-    ``exchange`` is called with the model before it.
+    ``exchange``, if given, is called with the model before the step.
     """
     amplified = amplified or {}
     dtype = weights["features.conv0.weight"].dtype.name

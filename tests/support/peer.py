@@ -1,4 +1,4 @@
-"""What is promised about every peer, once: read, run in all four backends, written back."""
+"""The checks that all peers share: their files are read, and run in all four backends."""
 
 import numpy as np
 

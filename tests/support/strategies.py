@@ -1,4 +1,4 @@
-"""Hypothesis strategies: configurations of any size, and nets small enough to run."""
+"""Hypothesis strategies: configurations of any size, and networks small enough to run."""
 
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def configs() -> st.SearchStrategy[dm.DenseNetConfig]:
 
 
 def small_configs(least_classes: int = 1) -> st.SearchStrategy[dm.DenseNetConfig]:
-    """Nets of every kind with a few thousand parameters, without dropout: quick to run."""
+    """Networks of every kind with a few thousand parameters, without dropout: quick to run."""
     return st.builds(
         dm.DenseNetConfig,
         growth_rate=st.integers(1, 5),

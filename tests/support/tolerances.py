@@ -1,13 +1,13 @@
-"""How equal "the same" is: one row per promise, and never a row without its reason.
+"""How close results must be to count as the same: one row per promise, each with its reason.
 
 A deviation is the largest absolute difference, divided by the largest absolute value expected (for
 gradients: of any gradient; for scalars: of the scalar). ``measured`` is the largest of the four
-backends in the environment of constraints.txt; ``pytest`` prints it anew at the end of each run.
+backends in the environment of constraints.txt; ``pytest`` prints new ones at the end of each run.
 
 For networks that Hypothesis draws, a deviation is divided by how much the network itself amplifies
-a relative change of its weights and pixels (``amplified``, where it is above 1): one class whose
-logit happens to be near 0, or a BatchNorm over values that are almost equal, loses digits in any
-implementation, however exact.
+a relative change of its weights and pixels (``amplified``, if it is above 1). Any implementation,
+however exact, loses digits with a single class whose logit happens to be near 0, or with a
+BatchNorm over almost equal values.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ TIERS = {
     "forward float64": Tier(
         1e-13,
         3.4e-15,
-        "sums of up to 10,000 products in another order; an epsilon of 1.001e-5 shows",
+        "sums of up to 10,000 products in another order; an epsilon of 1.001e-5 would show",
     ),
     "forward float32": Tier(2e-6, 1.4e-6, "the same in float32: what users run"),
     "loss float64": Tier(1e-13, 6.9e-16, "a mean of logarithms of sums"),
@@ -43,7 +43,7 @@ TIERS = {
     "gradients float64": Tier(
         1e-11,
         2.2e-15,
-        "against the exact (complex-step) derivative; a drawn net may amplify rounding by 1e4",
+        "against the exact (complex-step) derivative; a drawn network may amplify rounding by 1e4",
     ),
     "gradients differences": Tier(
         1e-7, 5.9e-10, "central differences with h = 1e-6 lose half of the digits"
@@ -72,7 +72,7 @@ class Deviations:
     def check(
         self, tier: str, backend_name: str, value: float, what: str, *, amplified: float = 0.0
     ) -> None:
-        value = float(value) / max(1.0, float(amplified))  # execnet sends no NumPy number
+        value = float(value) / max(1.0, float(amplified))  # execnet cannot send NumPy numbers
         self.note(tier, backend_name, value)
         limit = TIERS[tier].tolerance
         assert value <= limit, (

@@ -1,11 +1,11 @@
-"""NNX's layers said again for training on a CPU: the same functions, with faster gradients.
+"""NNX's layers rewritten for training on a CPU: the same functions, with faster gradients.
 
-- XLA turns a sum over several axes, one of 32 or more, into sums over windows, for precision; one
-  axis after the other is as precise and several times faster.
-- XLA does not know that a variance has no slope along the mean, nor that two gradients of a
+- For precision, XLA turns a sum over several axes, at least one of 32 or more, into sums over
+  windows. Summing one axis after the other is as precise and several times faster.
+- XLA does not know that a variance's derivative along the mean is 0, nor that two gradients of a
   BatchNorm are the same sum.
-- The gradient of a 1x1 convolution's kernel exchanges batch and channels, number by number. The
-  product of two matrices need not.
+- The gradient of a 1x1 convolution's kernel transposes batch and channels, value by value. A matrix
+  product does not have to.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from jax import Array
 
 
 class PointwiseConv(nnx.Conv):
-    """A 1x1 convolution without bias as a product of matrices; any other is NNX's own."""
+    """A 1x1 convolution without bias as a matrix product; any other is computed by NNX."""
 
     def __call__(self, x: Array) -> Array:
         if self.kernel_size != (1, 1) or self.use_bias:
@@ -29,7 +29,7 @@ class PointwiseConv(nnx.Conv):
 
 
 class BatchNorm(nnx.BatchNorm):
-    """In inference, NNX's own."""
+    """A BatchNorm with faster gradients in training; inference is NNX's own."""
 
     def __call__(self, x: Array) -> Array:
         if self.use_running_average:
@@ -40,14 +40,14 @@ class BatchNorm(nnx.BatchNorm):
 
 
 def move(norm: nnx.BatchNorm, mean: Array, variance: Array) -> None:
-    """Update the running statistics."""
+    """Update the running statistics with the mean and variance of a batch."""
     for running, new in ((norm.mean, mean), (norm.var, variance)):
         running[...] = norm.momentum * running[...] + (1 - norm.momentum) * new
 
 
 @jax.custom_vjp
 def moments(x: Array) -> tuple[Array, Array]:
-    """Mean and variance of each channel, in float32 at least."""
+    """The mean and variance of each channel, in at least float32."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = _mean(x)
     return mean, _mean(jnp.square(x - mean))
@@ -63,7 +63,7 @@ def moments_gradient(x: Array, mean: Array, of_mean: Array, of_variance: Array) 
 def normalized(
     x: Array, found: tuple[Array, Array], epsilon: float, scale: Array, bias: Array
 ) -> Array:
-    """x, normalized with a mean and variance that are known."""
+    """Normalize x with a known mean and variance."""
     mean, variance = found
     return _scaled(x, mean, jax.lax.rsqrt(variance + epsilon) * scale, bias)
 

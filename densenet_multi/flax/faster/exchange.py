@@ -1,4 +1,4 @@
-"""Give modules other classes, which compute the same function: see ``faster/__init__.py``."""
+"""Replace the classes of modules by ones that compute the same function: see __init__.py."""
 
 from collections.abc import Mapping
 

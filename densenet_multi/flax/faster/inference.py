@@ -1,6 +1,6 @@
-"""The network for inference only: all maps of a block are in one array, which its layers fill.
+"""An inference-only network: the layers of a block write their maps into one preallocated array.
 
-Under jit, XLA writes a layer's output where it belongs; a concatenation would copy all other maps.
+Under jit, XLA writes each layer's output in place; a concatenation would copy all earlier maps.
 """
 
 import jax.numpy as jnp

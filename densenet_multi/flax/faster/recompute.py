@@ -1,8 +1,8 @@
-"""Training in less memory: recompute each convolution's input in the backward pass.
+"""Train in less memory: recompute each convolution's input in the backward pass.
 
-In PyTorch each layer does so. Here, as in Keras and Gluon, a block does: in its backward pass a
-layer reads a slice of what the block returned, and XLA compiles as many operations as there are
-layers, not as many as there are pairs of them.
+In PyTorch, each layer does this itself. Here, as in Keras and Gluon, a block does it for its
+layers: in the backward pass a layer's input is a slice of the block's output. XLA then compiles one
+set of operations per layer, not per pair of layers.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class RecomputingLayer(DenseLayer):
 
 
 class RecomputingBlock(DenseBlock):
-    keeps_convolutions = True  # the output of a layer's first one, in a bottleneck
+    keeps_convolutions = True  # keeps the output of a bottleneck's 1x1 convolution
 
     def __call__(self, x: Array) -> Array:
         layers = [getattr(self, layer.name) for layer in self.spec.layers]
@@ -69,9 +69,9 @@ class Pair(NamedTuple):
     @classmethod
     def split(cls, norm: nnx.BatchNorm, conv: nnx.Conv) -> tuple["Pair", tuple[Any, ...]]:
         usual = type(norm) in (nnx.BatchNorm, BatchNorm) and norm.use_scale and norm.use_bias
-        if not usual or norm.axis_name is not None:  # what else it does would be bypassed
+        if not usual or norm.axis_name is not None:  # Pair supports no more than this
             raise ConfigError(
-                f"a memory-efficient layer: expected BatchNorm of one device, found {norm}; "
+                f"a memory-efficient layer: expected a single-device BatchNorm, found {norm}; "
                 "build the model without memory_efficient"
             )
         graphdef, kernel = nnx.split(conv)
@@ -84,7 +84,7 @@ class Pair(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """It reads the channels before ``start`` and computes those from there to ``end``."""
+    """A dense layer, which reads the channels before ``start`` and computes those up to ``end``."""
 
     start: int
     end: int
@@ -92,7 +92,7 @@ class Layer(NamedTuple):
 
 
 def run(pairs: Sequence[Pair], weights: Any, x: Array, found: Any) -> tuple[Array, list[Any]]:
-    """The output of the last pair, and the inputs of each: maps and their moments."""
+    """Return the last pair's output, and the input of each pair: maps and their moments."""
     inputs = []
     for pair, its in zip(pairs, weights, strict=True):
         inputs.append((x, found or moments(x)))
@@ -101,13 +101,13 @@ def run(pairs: Sequence[Pair], weights: Any, x: Array, found: Any) -> tuple[Arra
 
 
 def write(maps: Array, new: Array, start: int) -> Array:
-    """XLA writes into ``maps`` in place; each reader would recompute a sum or a concatenation."""
+    """Write in place; XLA would let each reader recompute a sum or a concatenation."""
     return jax.lax.dynamic_update_slice_in_dim(maps, new, start, axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _block(keeps: Any, plan: Any, weights: Any, masks: Any, x: Any) -> Any:
-    """The maps of a block, and for each layer the moments (without gradient) of what it reads."""
+    """Return a block's maps, and the moments of each pair's input, which have no gradient."""
     return _forward(keeps, plan, weights, masks, x)[0]
 
 
@@ -149,10 +149,10 @@ def _backward(keeps: bool, plan: Sequence[Layer], inputs: Any, gradients: Any) -
 def recomputed_gradients(
     pairs: Sequence[Pair], weights: Any, x: Array, found: Any, gradient: Array
 ) -> tuple[Any, Array]:
-    """The gradients of a pair or two, from that of the last output."""
+    """The gradients of one or two pairs, from the gradient of their output."""
     mean, variance = found
-    # XLA merges equal computations and would keep their result: these wait for the gradient, for
-    # all of it, since XLA would compute a single number of it separately
+    # XLA merges equal computations and would keep the first one's result. This one depends on the
+    # gradient; on all of it, since XLA would compute a single value of it separately
     nothing = jnp.minimum(jnp.abs(gradient).max(), 0).astype(mean.dtype)
     _, back, _ = jax.vjp(partial(run, pairs), weights, x, (mean + nothing, variance), has_aux=True)
     of_weights, of_x, of_moments = back(gradient)

@@ -1,7 +1,7 @@
 """The network for training: the mean and variance of each map are computed once.
 
-Every later layer of a block normalizes the map, and XLA would compute them again for each. The
-fused BatchNorms of the other frameworks cannot be given them.
+Every later layer of a block normalizes the map, and XLA would recompute them for each. The fused
+BatchNorms of the other frameworks do not accept precomputed ones in training.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def for_training(model: DenseNet, *, memory_efficient: Level = False) -> DenseNe
 
 
 class Map:
-    """The output of a layer; its moments are computed when they are first needed."""
+    """The output of a layer; its moments (mean and variance) are computed on first use."""
 
     def __init__(self, x: Array) -> None:
         self.x = x
@@ -51,7 +51,7 @@ class SharingLayer(DenseLayer):
 
 
 class SharingBlock(DenseBlock):
-    group = 4  # this many maps are read as one: one by one, XLA would compile half as long again
+    group = 4  # join this many maps: with single ones, XLA takes 1.5 times as long to compile
 
     def __call__(self, x: Array) -> Array:
         maps, new = [Map(x)], list[Map]()
@@ -65,7 +65,7 @@ class SharingBlock(DenseBlock):
 def rectified(norm: nnx.BatchNorm, maps: Sequence[Map]) -> Array:
     """``relu(norm(concat(*maps)))``, which also updates the running statistics.
 
-    Maps are normalized one by one and then concatenated, so that the maps themselves need not be.
+    Each map is normalized before the concatenation, so the maps themselves are not concatenated.
     """
     move(norm, *map(concat, *(each.moments for each in maps)))
     ends = np.cumsum([each.x.shape[-1] for each in maps])[:-1]

@@ -1,4 +1,4 @@
-"""Give blocks other classes, which compute the same function: see ``faster/__init__.py``."""
+"""Replace the classes of blocks by ones that compute the same function: see __init__.py."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from mxnet.gluon import Block
 
 Kinds = Mapping[type, type]
-Model = TypeVar("Model", bound=Block)  # a network, or one dense block of it
+Model = TypeVar("Model", bound=Block)  # a network or one of its dense blocks
 
 
 def exchange(model: Model, kinds: Kinds) -> Model:

@@ -1,4 +1,4 @@
-"""The network for inference only: nothing needs a gradient, nor a slice after a concatenation."""
+"""An inference-only network, whose concatenations need no slice, since there is no gradient."""
 
 from mxnet.gluon import contrib
 

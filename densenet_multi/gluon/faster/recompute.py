@@ -1,7 +1,8 @@
-"""Training in less memory: recompute each convolution's input in the backward pass.
+"""Train in less memory: recompute each convolution's input in the backward pass.
 
-A block does so, as in Keras and Flax: its backward pass finds the input of each layer in what the
-block returned. The network stays imperative when it is hybridized; its parts do not.
+In PyTorch, each layer does this itself. Here, as in Keras and Flax, a block does it for its layers:
+in the backward pass a layer's input is a slice of the block's output. ``hybridize()`` affects the
+layers only; the network and its blocks stay imperative.
 """
 
 from ctypes import byref
@@ -24,7 +25,7 @@ from .exchange import Kinds
 class Imperative(HybridBlock):
     def hybridize(self, active: bool = True, **kwargs: Any) -> None:  # noqa: FBT002  # Gluon's signature
         for child in self._children.values():
-            child.hybridize(active)  # static_alloc would keep what is freed here
+            child.hybridize(active)  # static_alloc would keep freed memory
 
 
 class RecomputingLayer(DenseLayer):
@@ -35,17 +36,17 @@ class RecomputingLayer(DenseLayer):
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         for norm, conv in self.pairs():
             x = conv(relu(norm(x)))
-        return x  # N, k, H, W; dropout is the block's, which has to repeat it
+        return x  # N, k, H, W; the block applies dropout, to reuse the mask
 
 
 class RecomputingBlock(Imperative, DenseBlock):
-    keeps_convolutions = True  # the output of a layer's first one, in a bottleneck
+    keeps_convolutions = True  # keeps the output of a bottleneck's 1x1 convolution
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         layers = [getattr(self, layer.name) for layer in self.spec.layers]
         if autograd.is_recording() and autograd.is_training():
             weights = [w for layer in layers for pair in layer.pairs() for w in trained(*pair)]
-            # MXNet stops at the first gradient that nobody needs, as x's where the stem is frozen
+            # x comes last: MXNet stops at the first unneeded gradient, as x's after a frozen stem
             return Recomputed(layers, self.keeps_convolutions)(*weights, x)
         for layer in layers:
             x = concat(x, layer.dropout(layer(x)))
@@ -76,7 +77,7 @@ RECOMPUTING: dict[Level, Kinds] = {
 
 
 def join(*maps: Any) -> Any:
-    """Concatenate without the slice of layers.py: nobody needs a gradient, or oneDNN has it."""
+    """Concatenate without layers.py's slice, where no gradient is needed or oneDNN supports it."""
     return operators(maps[0]).concat(*maps, dim=1)
 
 
@@ -109,18 +110,18 @@ class Recomputed(autograd.Function):
                 mask = layer.dropout(new.ones_like()) if layer.spec.drop_rate else None
                 self.masks.append(mask)
                 x = join(x, new if mask is None else new * mask)
-                x.wait_to_read()  # the engine would allocate memory for every layer at once
+                x.wait_to_read()  # else the engine allocates memory for all layers at once
         self.maps = x
         return x
 
     def backward(self, gradient: Any) -> Any:
         if self.maps is None:
             raise RuntimeError(
-                "a memory-efficient block: expected one backward pass, found another "
+                "a memory-efficient block: expected one backward pass, found a second "
                 "(retain_graph=True); build the model without memory_efficient"
             )
         maps, masks, kept = self.maps, self.masks, self.kept
-        self.maps = self.masks = self.kept = None  # whatever holds this object would keep them
+        self.maps = self.masks = self.kept = None  # else they live as long as this object does
         gradients: list[Any] = []
         for layer, mask, inner in reversed([*zip(self.layers, masks, kept, strict=True)]):
             width = layer.spec.norm1.num_features
@@ -136,19 +137,19 @@ class Recomputed(autograd.Function):
 
 
 def recomputed_gradients(pairs: Any, inputs: list[Any], gradient: Any) -> tuple[Any, list[Any]]:
-    """The gradients of a layer's input and weights, from that of its output."""
+    """The gradients of a layer's input and weights, from the gradient of its output."""
     read: list[Any] = []
     for number, (norm, _) in enumerate(pairs):
         if number == len(inputs):
             inputs.append(pairs[number - 1][1](read[-1]))
-        # attach_grad would fill an array with zeros, which autograd.grad does not need
+        # attach_grad would also fill an array with zeros; autograd.grad does not need them
         autograd.mark_variables([inputs[number]], [empty_like(inputs[number])])
         with autograd.record():
             read.append(relu(norm(inputs[number])))
     weights: list[Any] = []
     for (norm, conv), x, y in zip(reversed(pairs), reversed(inputs), reversed(read), strict=True):
         of_y, *of_conv = convolution_gradients(conv, gradient, y)
-        gradient, *of_norm = autograd.grad(y, [x, *trained(norm)], of_y)  # statistics change now
+        gradient, *of_norm = autograd.grad(y, [x, *trained(norm)], of_y)  # updates the statistics
         weights = [*of_norm, *of_conv, *weights]
     return gradient, weights
 
@@ -158,8 +159,8 @@ def empty_like(x: Any) -> Any:
 
 
 def convolution_gradients(conv: Any, gradient: Any, x: Any) -> list[Any]:
-    """Those of x and of the trained weights, by the operation that MXNet's autograd calls itself:
-    the convolution need not be recomputed for it."""
+    """The gradients of x and of the trained weights, by MXNet's own backward operation, which does
+    not need the convolution's output."""
     parameters = [p for p in (conv.weight, conv.bias) if p is not None]
     arrays = [gradient, x, *(p.data() for p in parameters)]
     settings = [*map(str, conv._kwargs)], [*map(str, conv._kwargs.values())]  # noqa: SLF001
@@ -170,7 +171,7 @@ def convolution_gradients(conv: Any, gradient: Any, x: Any) -> list[Any]:
 
 @cache
 def _operation() -> Any:
-    """Python has names for operations with named inputs only; this one has none."""
+    """The convolution's backward operation, which has no Python name, as its inputs have none."""
     handle = OpHandle()
     check_call(_LIB.NNGetOpHandle(c_str("_backward_Convolution"), byref(handle)))
     return handle.value

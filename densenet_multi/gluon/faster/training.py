@@ -1,7 +1,7 @@
-"""The network for training: concatenations without the slice of layers.py, where oneDNN allows it.
+"""The network for training: concatenations omit the slice of layers.py if oneDNN allows it.
 
-oneDNN stores channels in blocks of up to 16, and can split a concatenation, as its gradient needs,
-only at block boundaries.
+oneDNN stores channels in blocks of up to 16. The gradient of a concatenation has to split it, which
+oneDNN can do only at block boundaries.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""The same network, written again for speed or memory. Ignore this folder to learn DenseNet.
+"""The same network, rewritten for speed or memory. To learn DenseNet, ignore this folder.
 
-One mechanism, the same in all four backends: ``exchange`` gives layers other classes, which
-compute the same function from the same weights. layers.py, model.py and weights.py know nothing of
-it; predict.py and train.py use two names.
+All four backends use the same mechanism: ``exchange`` gives layers other classes, which
+compute the same function from the same weights. layers.py, model.py and weights.py do not depend on
+this folder; predict.py and train.py import only the two functions below.
 """
 
 from .inference import for_inference as for_inference

@@ -1,4 +1,4 @@
-"""Give layers other classes, which compute the same function: see ``faster/__init__.py``."""
+"""Replace the classes of layers by ones that compute the same function: see __init__.py."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ Kinds = Mapping[type, type]
 
 def exchange(model: DenseNet, kinds: Kinds) -> DenseNet:
     """Give each layer whose class is a key of ``kinds`` the class that it maps to."""
-    for layer in model._flatten_layers():  # noqa: SLF001  # Keras has no public name for it
-        # past Keras' own __setattr__, which tracks what belongs to a layer
+    for layer in model._flatten_layers():  # noqa: SLF001  # no public equivalent
+        # bypasses Keras' __setattr__, which tracks a layer's attributes
         object.__setattr__(layer, "__class__", kinds.get(type(layer), type(layer)))
     return model

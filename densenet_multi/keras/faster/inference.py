@@ -1,4 +1,4 @@
-"""The network for inference only: traced to a graph, in which TensorFlow merges operations."""
+"""An inference-only network: traced to a graph, in which TensorFlow fuses operations."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ class InferenceFeatures(Features):
 
 
 class InferenceDenseNet(DenseNet):
-    """Has an ``__init__`` of its own, which Keras calls when it restores a saved one."""
+    """Exchanges its layers' classes in ``__init__``, which Keras calls to restore a saved model."""
 
     def __init__(self, spec: DenseNetSpec, *, bfloat16: bool = False, **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)
@@ -47,7 +47,7 @@ class InferenceDenseNet(DenseNet):
 
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         if tf.is_tensor(x) and tf.executing_eagerly():
-            return self.call(x)  # Keras' own __call__ would first clear the losses of every layer
+            return self.call(x)  # Keras' __call__ would first clear all losses
         return super().__call__(x, *args, **kwargs)
 
     @tf.function(autograph=False)
@@ -57,5 +57,5 @@ class InferenceDenseNet(DenseNet):
 
 INFERENCE: Kinds = {Features: InferenceFeatures}
 
-# the name in files that were saved before the class was renamed
+# files saved before the class was renamed have this name
 keras.utils.get_custom_objects()["densenet_multi>OptimizedDenseNet"] = InferenceDenseNet

@@ -1,8 +1,9 @@
-"""Training in less memory: recompute each convolution's input in the backward pass.
+"""Train in less memory: recompute each convolution's input in the backward pass.
 
-In PyTorch each layer does so. Here, as in Gluon and Flax, a block does: in its backward pass a
-layer reads a slice of what the block returned, since joining many narrow maps takes longer.
-``tf.recompute_grad`` would copy all that it is given, and compute mean and variance a second time.
+In PyTorch, each layer does this itself. Here, as in Gluon and Flax, a block does it for its
+layers: in the backward pass a layer's input is a slice of the block's output, which is faster than
+concatenating many narrow maps. ``tf.recompute_grad`` would copy all of its arguments and compute
+mean and variance a second time.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from .exchange import Kinds, exchange
 
 
 class RecomputingBlock(DenseBlock):
-    keeps_convolutions = True  # the output of a layer's first one, in a bottleneck
+    keeps_convolutions = True  # keeps the output of a bottleneck's 1x1 convolution
 
     def call(self, x: Any) -> Any:
         if not called_for_training(x):
@@ -44,7 +45,7 @@ class FullyRecomputingBlock(RecomputingBlock):
 
 
 class RecomputingDenseNet(DenseNet):
-    """Has an ``__init__`` of its own, which Keras calls when it restores a saved one."""
+    """Exchanges its layers' classes in ``__init__``, which Keras calls to restore a saved model."""
 
     level: Level = "some"
 
@@ -62,13 +63,13 @@ RECOMPUTING: dict[Level, Kinds] = {
     "max": {DenseNet: FullyRecomputingDenseNet, DenseBlock: FullyRecomputingBlock},
 }
 
-# the name in files that were saved before the class was renamed
+# files saved before the class was renamed have this name
 keras.utils.get_custom_objects()["densenet_multi>WholeDenseNet"] = FullyRecomputingDenseNet
 
 
 class TrainingSwitch(keras.layers.Layer):
-    """Keras tells only a layer whose ``call`` has a parameter ``training`` what a call is for, and
-    looks when an instance is made: an exchanged block would not be told."""
+    """Records whether a call is for training. Keras passes ``training`` to a layer only if its
+    ``call`` had that parameter when the layer was created, before classes were exchanged."""
 
     def call(self, x: Any, training: Any = None) -> Any:
         self.on = bool(training)
@@ -86,22 +87,22 @@ class Pair:
 
     def __init__(self, norm: Any, conv: Any) -> None:
         usual = type(norm) is BatchNormalization and type(conv) is Conv2D
-        # what other layers do would be bypassed
+        # the code below would ignore what other layers do
         if not usual or norm.synchronized or conv.lora_enabled:
             raise ConfigError(
-                f"a memory-efficient layer: expected BatchNormalization of one device and Conv2D, "
+                f"a memory-efficient layer: expected single-device BatchNormalization and Conv2D, "
                 f"found {norm} and {conv}; build the model without memory_efficient"
             )
         self.norm, self.conv = norm, conv
         self.variables = [[v.value for v in layer.variables] for layer in (norm, conv)]
 
     def __call__(self, variables: Any, x: Any, known: Sequence[Any] = ()) -> tuple[Any, Any, Any]:
-        """The output, the new running statistics, and what a recomputation can reuse."""
+        """Return the output, the new running statistics, and what a recomputation can reuse."""
         (gamma, beta, *running), (kernel, *bias) = variables
         if x.dtype == tf.float64 or not self.norm.trainable:
             trained = len(self.norm.trainable_variables)
             given = [gamma, beta, *running]
-            # called without a state of its own, a layer returns the new one and assigns nothing
+            # a stateless call returns the new statistics and assigns nothing
             x, after = self.norm.stateless_call(given[:trained], given[trained:], x, training=True)
             x, running = relu(x), after[-2:]
         elif known:
@@ -122,11 +123,11 @@ class Pair:
 def recomputed(
     keeps_convolutions: bool, plan: Sequence[Sequence[Pair]], masks: Sequence[Any], x: Any
 ) -> tuple[Any, Any]:
-    """The maps of a block, and the new running statistics of each pair of each layer."""
+    """Return the maps of a block, and the new running statistics of each pair of each layer."""
 
     @tf.custom_gradient
     def block(variables: Any, x: Any) -> Any:
-        variables = tf.nest.map_structure(tf.stop_gradient, variables)  # else a tape keeps it all
+        variables = tf.nest.map_structure(tf.stop_gradient, variables)  # else a tape keeps them
         maps, moved, kept = tf.stop_gradient(x), [], []
         for pairs, its, mask in zip(plan, variables, masks, strict=True):
             reads, found = [maps], []
@@ -148,7 +149,7 @@ def recomputed(
                 of_new = gradient[..., start:]
                 if mask is not None:
                     of_new *= mask
-                with tf.control_dependencies([gradient]):  # else all would be made at once
+                with tf.control_dependencies([gradient]):  # else TensorFlow makes all at once
                     first = maps[..., :start]
                 of_its = list[Any]()
                 for number, read in reversed([*enumerate([first, *inner])]):
@@ -169,7 +170,7 @@ def recomputed(
 def recomputed_gradients(
     pairs: Sequence[Pair], variables: Any, known: Any, x: Any, gradient: Any
 ) -> tuple[Any, Any]:
-    """The gradients of a pair or two, from that of the last output."""
+    """The gradients of one or two pairs, from the gradient of their output."""
     with tf.GradientTape() as tape:
         tape.watch([variables, x])
         y = x
@@ -179,8 +180,8 @@ def recomputed_gradients(
 
 
 def rectified_again(x: Any, gamma: Any, beta: Any, epsilon: float, known: Sequence[Any]) -> Any:
-    """A BatchNorm and a ReLU of what they have read before: its mean and variance are known, but
-    the gradient goes through them too."""
+    """Recompute a BatchNorm and a ReLU. The batch's mean and variance are known, but the gradient
+    also flows through them."""
 
     @tf.custom_gradient
     def forward(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, *rest: Any) -> Any:

@@ -1,8 +1,9 @@
-"""The network for inference only: all maps of a block are in one array, which its layers fill.
+"""An inference-only network: the layers of a block write their maps into one preallocated array.
 
 In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution become a clamp and a
-convolution, one pass over the maps instead of two: relu(a x + b) is a clamp(x) + b with one bound
-at -b / a, the lower one where a > 0, the upper one where a < 0. The kernel absorbs a, the bias b.
+convolution: one pass over the maps instead of two. relu(a x + b) equals a clamp(x) + b, with the
+bound -b / a: a lower bound if a > 0, an upper bound if a < 0. a is folded into the kernel, and b
+into the bias.
 """
 
 from collections.abc import Callable
@@ -30,13 +31,13 @@ def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
             module.bfloat16 = bfloat16
     import_weights(faster, weights)
     device = model.features.conv0.weight.device
-    # kernels have the memory format that oneDNN and cuDNN like; maps follow
+    # oneDNN and cuDNN compute fastest with this memory format; maps follow the kernels
     return faster.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
 class InferenceLayer(DenseLayer):
     def set_up(self, bfloat16: bool) -> None:
-        """What ``__init__`` would do, if an instance were made and not exchanged."""
+        """Do what ``__init__`` would do, which an exchange of classes does not call."""
         # a wider kernel also reads zero padding, which must not be clamped
         self.clamps = not self.spec.conv1.padding
         self.bfloat16 = bfloat16
@@ -46,13 +47,13 @@ class InferenceLayer(DenseLayer):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Compute what the forward pass uses from the weights as they are now."""
+        """Compute the bounds, kernel and bias of the forward pass from the current weights."""
         norm, conv = self.norm1, self.conv1
         a = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
         b = norm.bias.double() - norm.running_mean.double() * a
         dtype = torch.bfloat16 if self.bfloat16 else conv.weight.dtype
         bound = (-b / a).to(dtype)
-        constant = ~torch.isfinite(bound)  # a is 0, or next to it
+        constant = ~torch.isfinite(bound)  # a is 0 or almost 0
         a, b = a.masked_fill(constant, 0), torch.where(constant, relu(b), b)
         bound = bound.masked_fill(constant, 0)[:, None, None]
         self.lower = bound.masked_fill(a[:, None, None] < 0, -torch.inf)
@@ -64,12 +65,12 @@ class InferenceLayer(DenseLayer):
         self.kernel = kernel.to(memory_format=torch.channels_last)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: FBT002  # PyTorch's signature
-        super()._apply(function, recurse)  # behind every .to(), .double(), .cuda()
+        super()._apply(function, recurse)  # called by .to(), .double(), .cuda()
         prepare(self)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        # a GPU's convolutions round their input (TF32), which is better normalized before that
+        # a GPU's convolutions round their input (to TF32): more precise if it is normalized first
         if self.clamps and x.device.type == "cpu":
             x = F.conv2d(torch.clamp(x, self.lower, self.upper), self.kernel, self.bias)
         else:
@@ -81,7 +82,7 @@ class InferenceLayer(DenseLayer):
 
 class InferenceBlock(DenseBlock):
     def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad:  # gradients need every layer's input as it was
+        if x.requires_grad:  # gradients need each layer's unmodified input
             return super().forward(x)
         count, end, height, width = x.shape
         maps = x.new_empty((count, height, width, self.spec.out_channels)).permute(0, 3, 1, 2)
@@ -114,7 +115,7 @@ INFERENCE: Kinds = {
 
 
 def prepare(module: nn.Module, _: Any = None) -> None:
-    """After the weights of a module have changed."""
+    """Prepare every layer inside a module again, after its weights have changed."""
     for layer in module.modules():
         if isinstance(layer, InferenceLayer) and layer.clamps and layer.conv1.weight.is_cpu:
             layer.prepare()

@@ -1,6 +1,7 @@
-"""Training in less memory: recompute each convolution's input in the backward pass.
+"""Train in less memory: recompute each convolution's input in the backward pass.
 
-In PyTorch each layer does so; in the other three backends a block does.
+In PyTorch, each layer does this itself; in the other three backends, a block does it for its
+layers.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from .exchange import Kinds
 
 
 class RecomputingLayer(DenseLayer):
-    keeps_convolutions = True  # the output of the first one, in a bottleneck
+    keeps_convolutions = True  # keeps the output of a bottleneck's 1x1 convolution
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         pairs = [(self.norm1, self.conv1), (self.norm2, self.conv2)]
@@ -55,7 +56,7 @@ def recomputed(pairs: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
         return x
     for norm, _ in pairs:
         if (
-            type(norm) is not nn.BatchNorm2d  # what else it does would be bypassed
+            type(norm) is not nn.BatchNorm2d  # F.batch_norm would ignore what others do
             or norm.momentum is None
             or not norm.track_running_stats
         ):
@@ -77,12 +78,12 @@ def recomputed(pairs: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
                 norm.weight,
                 norm.bias,
                 training=True,
-                momentum=0.0 if recomputing else norm.momentum,  # 0: no second update
+                momentum=0.0 if recomputing else norm.momentum,  # update only once
                 eps=norm.eps,
             )
             x = conv(x.relu_())
         if not is_compiling():  # a compiled graph updates the running statistics once by itself
             recomputing = True
-        return x  # reached once: checkpoint stops when it has what was missing
+        return x  # not reached again: checkpoint stops once it has all that is missing
 
     return checkpoint(forward, *maps, use_reentrant=False, preserve_rng_state=False)

@@ -1,4 +1,4 @@
-"""The network for training. PyTorch trains model.py's text as it is, unless memory is scarce."""
+"""The network for training: model.py's own classes, unless memory has to be saved."""
 
 from ...backends import Level
 from ..model import DenseNet
