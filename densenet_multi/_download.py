@@ -68,7 +68,9 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
         if not matches(part, checksum):
             found = _digest(part, checksum)
             part.unlink()
-            raise DownloadError(f"{url}: expected {checksum}, found {found}; it was deleted")
+            raise DownloadError(
+                f"{url}: expected {checksum}, found {found}; it was deleted, try again"
+            )
         put_in_place(part, target)
     return path
 

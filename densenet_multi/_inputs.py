@@ -220,7 +220,7 @@ def check_labels(labels: npt.ArrayLike, count: int, num_classes: int) -> npt.NDA
     array = as_array("labels", labels)
     if num_classes == 0:
         raise ImageError(
-            "labels: expected a network with a classifier for the loss, found num_classes=0"
+            "labels: expected a network with classes, found no classifier (num_classes=0)"
         )
     if array.shape != (count,) or array.dtype.kind not in "iu":
         expected = f"{count} integers, shape ({count},)"

@@ -95,7 +95,10 @@ class StemSpec(Checked):
 
 @dataclass(frozen=True, slots=True)
 class DenseLayerSpec(Checked):
-    """A dense layer, the paper's H (section 3): BN-ReLU-Conv3x3, after BN-ReLU-Conv1x1 or alone."""
+    """A dense layer, the paper's H (section 3): BN-ReLU-Conv3x3.
+
+    With a bottleneck, BN-ReLU-Conv1x1 precedes it: ``conv1`` is 1x1 and ``conv2`` is 3x3.
+    """
 
     name: str
     norm1: BatchNormSpec
@@ -148,7 +151,7 @@ class DenseNetSpec(Checked):
 
     @classmethod
     def from_json(cls, text: str) -> DenseNetSpec:
-        """Return the spec that ``to_json`` wrote. Raises ``ConfigError`` for any other text."""
+        """Return the spec that ``to_json`` wrote. Raises ``ConfigError`` otherwise."""
         return DenseNetConfig.from_json(text).resolve()
 
 
