@@ -136,7 +136,7 @@ def open_own(path: Path, error: type[Exception] = OSError) -> BufferedRandom:
     found = "a symbolic link" if path.is_symlink() else path.exists() and what_is(path)
     if found:
         raise error(f"{path}: expected a file or nothing, found {found}; remove it")
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # it may become a link now
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # a link may appear meanwhile
     return open(path, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
 
 
