@@ -1,23 +1,28 @@
-"""One DenseNet, written once as a specification and four times as native code.
+"""DenseNet, specified once and implemented natively in PyTorch, Keras, MXNet Gluon and Flax.
 
 The paper: "Densely Connected Convolutional Networks", https://arxiv.org/abs/1608.06993.
-What is where, in reading order:
+The files, in reading order:
 
-- spec.py: the paper as data. variants.py: its networks by name, and that of the DenseNet chapter of
-  "Dive into Deep Learning", "d2l". manifest.py: the tensor names, shapes and counts that follow.
-  reference.py: what each operation computes, in NumPy. weights.py: initial weights, and the check
-  of any weights.
+- spec.py: the paper as data. variants.py: its networks by name, and "d2l", the network of the
+  DenseNet chapter in the book "Dive into Deep Learning". manifest.py: the tensor names, shapes and
+  counts of a network. reference.py: what each operation computes, in NumPy. weights.py: initial
+  weights, and the validation of any weights.
 - torch/, keras/, gluon/, flax/: the same network in four frameworks, in the same files: layers.py,
   model.py, weights.py, predict.py, train.py. backends.py: what each of them offers.
-- checkpoint.py: what a file of weights holds. data/, formats/, training/, tasks/, comparison/,
+- checkpoint.py: a trained network in memory. data/, formats/, training/, tasks/, comparison/,
   commands/: images, files of weights, training runs, evaluation and conversion, backends side by
   side, the command line.
 
-To learn DenseNet you may ignore the last group, every faster/, and all files whose names begin with
-an underscore.
+To learn DenseNet, you can ignore the last group, every faster/, and all files whose names begin
+with an underscore.
 
-``import densenet_multi as dm`` imports no framework and no NumPy; what needs them is imported on
-first use. Backends: ``dm.load_backend("flax")``, or ``import densenet_multi.flax``.
+``import densenet_multi as dm`` imports neither a framework nor NumPy; both are imported on first
+use. To get a backend: ``dm.load_backend("flax")``, or ``import densenet_multi.flax``.
+
+>>> import densenet_multi as dm
+>>> spec = dm.get_spec("d2l", num_classes=7)
+>>> f"{dm.count_parameters(spec).trainable:,} trainable parameters"
+'757,479 trainable parameters'
 """
 
 from __future__ import annotations
@@ -95,7 +100,7 @@ __all__ = [
     "transition",
 ]
 
-_LAZY = {  # public name -> module; most of these import NumPy
+_LAZY = {  # public name -> its module, imported on first use; most of these import NumPy
     "RECIPES": "training.recipe",
     "Checkpoint": "checkpoint",
     "DownloadError": "_download",

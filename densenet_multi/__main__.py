@@ -1,15 +1,15 @@
-"""``python -m densenet_multi`` is ``densenet-multi``."""
+"""``python -m densenet_multi`` runs the command ``densenet-multi``."""
 
 import signal
 
 
 def run() -> None:
-    """Run the command line as this process.
+    """Run the command line in this process.
 
-    Before and after a command there is nothing to save or to tidy up: Ctrl-C ends the process at
-    once, as SIGTERM does, and without Python's traceback.
+    Before and after a command there is nothing to save or clean up, so Ctrl-C ends the process at
+    once, as SIGTERM does, without a Python traceback.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # unless SIGINT is ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from .commands import main
 

@@ -1,6 +1,6 @@
-"""The checks behind every hyper-parameter: what was given, what is allowed, one kind of error.
+"""Validation of every hyper-parameter, with one kind of error: what was expected, what was found.
 
-And ``listed``, by which errors and sentences name the first few of many.
+Also ``listed``, with which messages list the first few of many values.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A hyper-parameter is impossible; the message names the field, the value, what is allowed."""
+    """An argument is invalid; the message names it, what was expected and what was found."""
 
 
-OTHER_WORDS = {  # another project's word -> names it may mean here; (): none, however similar
+OTHER_WORDS = {  # another project's word -> our names for it; (): none, even if one looks similar
     **dict.fromkeys(("onnx", "torchscript", "tflite", "openvino", "coreml", "tensorrt"), ()),
     **dict.fromkeys(("tensorflow", "tf", "tf.keras", "tf_keras"), ("keras",)),
     **dict.fromkeys(("mxnet", "mx"), ("gluon",)),
@@ -33,21 +33,21 @@ OTHER_WORDS = {  # another project's word -> names it may mean here; (): none, h
     "glorot": ("xavier",),
     "cuda": ("gpu",),
 }
-DTYPES = ("float32", "float64")  # of every backend
+DTYPES = ("float32", "float64")  # that every backend offers
 POOLS = ("avg", "max")
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
-SHOWN = 500  # characters of a value in an error
-LISTED = 3  # values in an error or a sentence
+SHOWN = 500  # at most that many characters of a value in an error
+LISTED = 3  # at most that many values in a message
 LARGEST_SEED = 2**64 - 1
 LARGEST_COUNT = 2**31 - 1  # of channels or pixels, as the frameworks count them
-COUNTED = "{:,} more"  # at the end of a list, in place of "..."
+COUNTED = "{:,} more"  # ends a list, instead of "..."
 
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
-# what a few digits in a file could otherwise demand of memory; docs/formats.md has a table.
+# limits on the memory that a few digits in a file can request; docs/formats.md has a table
 MOST_LAYERS = 10_000  # dense layers; the paper's deepest network has 246
-MOST_CHANNELS = 2**20  # of a map, or classes; densenet161's widest map has 2,208
-LARGEST_SIDE = 2**12  # pixels; an image of as many in height and width takes 0.2 GB
+MOST_CHANNELS = 2**20  # in a map, or classes; densenet161's widest map has 2,208
+LARGEST_SIDE = 2**12  # pixels; an image with that height and width takes 0.2 GB
 
 RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "compression": ("a number above 0 and at most 1", lambda x: 0 < x <= 1),
@@ -65,24 +65,24 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 RANGES |= {"eps": RANGES["bn_eps"], "decay": RANGES["bn_decay"]}
 FINITE = ("a finite number", math.isfinite)
-CHOICES = {"pool_kind": POOLS, "global_pool": POOLS}  # texts of ``Checked``
-MAY_BE_0 = ("padding",)  # other integers of ``Checked`` count something
+CHOICES = {"pool_kind": POOLS, "global_pool": POOLS}  # strings in ``Checked``
+MAY_BE_0 = ("padding",)  # other integers in ``Checked`` are at least 1
 
 
 def listed(values: Iterable[object], most: int = LISTED, more: str = "...") -> str:
-    """The first values, separated by commas, then ``more``, whose {} counts the others."""
+    """Join the first values with commas, then add ``more``, whose {} becomes the number omitted."""
     found = list(values)
     others = [more.format(len(found) - most)] if len(found) > most else []
     return ", ".join([*map(str, found[:most]), *others])
 
 
 def shown(value: object) -> str:
-    """The beginning of a value's ``repr``; its type where ``repr`` fails, as of huge integers."""
+    """Return the start of a value's ``repr``, or its type if ``repr`` fails (huge integers)."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  # a class of the user's, or an integer of more than 4,300 digits
+    except Exception:  # noqa: BLE001  # a user's class, or an integer of more than 4,300 digits
         if isinstance(value, int):
-            return "a number of thousands of digits"  # Python writes none of more than 4,300
+            return "a number of thousands of digits"  # Python prints at most 4,300
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
@@ -93,9 +93,9 @@ def bad(name: str, given: object, allowed: str) -> ConfigError:
 
 def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
     try:
-        refused = is_bool(given) or hasattr(given, "mask")  # NumPy shows what a mask hides
+        refused = is_bool(given) or hasattr(given, "mask")  # NumPy ignores the mask
         value = least - 1 if refused else index(given)  # NumPy's integers too, but not 32.0
-    except Exception:  # noqa: BLE001  # the object is asked, which may raise anything
+    except Exception:  # noqa: BLE001  # the object's own code may raise anything
         value = least - 1
     if value < least or (most is not None and value > most):
         bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
@@ -104,12 +104,12 @@ def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
 
 
 def check_seed(given: Any, name: str = "seed") -> int:
-    """A seed as Python's integer: every function that draws accepts the same ones."""
+    """Return a seed as a Python integer: every random function accepts the same range."""
     return integer(name, given, 0, LARGEST_SEED)
 
 
 def instance(name: str, given: Any, kind: type[T], expected: str) -> T:
-    """The value itself. Raises ``ConfigError`` unless it is a ``kind``, which ``expected`` says."""
+    """Return the value if it is a ``kind``, or raise ``ConfigError`` with ``expected``."""
     if not isinstance(given, kind):
         found = f"{type(given).__name__} {shown(given)[:60]}"
         raise ConfigError(f"{name}: expected {expected}; found {found}")
@@ -117,13 +117,13 @@ def instance(name: str, given: Any, kind: type[T], expected: str) -> T:
 
 
 def check_backend(backend: Any) -> None:
-    """Raises ``ConfigError`` for anything but a backend's module, such as its name."""
+    """Raise ``ConfigError`` for anything but a backend's module, such as its name."""
     if not callable(getattr(backend, "build", None)):
         raise bad("backend", backend, "a backend's module, such as load_backend('torch')")
 
 
 def check_seconds(name: str, given: Any) -> None:
-    """Raises ``ConfigError`` for anything but a number of seconds; infinity is one."""
+    """Raise ``ConfigError`` for anything but a number of seconds; infinity is allowed."""
     seconds: Any = given if is_real(given) else -1
     if not seconds >= 0:
         raise bad(name, given, "a number of seconds of at least 0")
@@ -131,12 +131,12 @@ def check_seconds(name: str, given: Any) -> None:
 
 def text(name: str, given: Any) -> str:
     if not isinstance(given, str):
-        raise bad(name, given, "a text")
+        raise bad(name, given, "a string")
     return given
 
 
 def texts(name: str, given: Any) -> list[str]:
-    return [text(f"{name}[{i}]", each) for i, each in enumerate(items(name, given, "texts"))]
+    return [text(f"{name}[{i}]", each) for i, each in enumerate(items(name, given, "strings"))]
 
 
 def function(name: str, given: Any) -> Any:
@@ -146,13 +146,13 @@ def function(name: str, given: Any) -> Any:
 
 
 def items(name: str, given: Any, allowed: str) -> tuple[Any, ...]:
-    """The items of a list, a tuple or anything else in order; not of a text, set or mapping."""
+    """Return the items of a list or any other sequence, but not of a string, set or mapping."""
     others = (str, bytes, bytearray, memoryview, set, frozenset, Mapping)
     if isinstance(given, others) or not hasattr(given, "__iter__"):
         raise bad(name, given, allowed)
     try:
         return tuple(given)
-    except Exception:  # noqa: BLE001  # a class, an array without dimensions; or one of the user's
+    except Exception:  # noqa: BLE001  # a class, an array without dimensions, a user's object
         raise bad(name, given, allowed) from None
 
 
@@ -168,7 +168,7 @@ def number(name: str, given: Any) -> float:
         value = float(given) if is_real(given) else math.nan
     except OverflowError:
         value = math.nan
-    if not test(value):  # not-a-number passes no test
+    if not test(value):  # NaN fails every test
         raise bad(name, given, allowed)
     return value
 
@@ -187,13 +187,13 @@ def one_of(name: str, given: Any, allowed: tuple[str, ...]) -> str:
 
 
 def check_bfloat16(bfloat16: bool, dtype: str) -> None:
-    """Raise ``ConfigError`` for bfloat16 in a network of another dtype than float32."""
+    """Raise ``ConfigError`` for bfloat16 in a network that is not float32."""
     if truth("bfloat16", bfloat16) and dtype != "float32":
         raise bad("bfloat16", True, f"False for a network in {dtype}")
 
 
 def is_finite(given: float) -> bool:
-    """Whether a float holds it and is finite; an integer may be larger than any float."""
+    """Whether a number is finite as a float; an integer may be larger than any float."""
     try:
         return math.isfinite(given)
     except OverflowError:
@@ -201,34 +201,34 @@ def is_finite(given: float) -> bool:
 
 
 def is_bool(given: Any) -> bool:
-    """Whether it is Python's, NumPy's, or any framework's: their tensors count as 0 and 1 too."""
+    """Whether it is a Python, NumPy or framework bool: those also pass as the integers 0 and 1."""
     return isinstance(given, bool) or "bool" in str(getattr(given, "dtype", ""))
 
 
 def is_real(given: Any) -> bool:
-    """Whether it is a real number of Python's or NumPy's; truth values and times are none."""
+    """Whether it is a real number of Python or NumPy; booleans and time differences are not."""
     is_time = "timedelta" in str(getattr(given, "dtype", ""))
     return isinstance(given, Real) and not is_bool(given) and not is_time
 
 
 def floor_of_decimal(factor: float, count: int) -> int:
-    """``floor(factor * count)`` for the decimal as written: 0.29 * 100 is 29, not 28.999…"""
-    from fractions import Fraction  # imported when a network is resolved: it costs milliseconds
+    """Return ``floor(factor * count)`` for the decimal as written: 0.29 * 100 is 29, not 28.99…"""
+    from fractions import Fraction  # a slow import (milliseconds), only needed here
 
     return math.floor(Fraction(repr(factor)) * count)
 
 
 def ceiling_of_decimal(factor: float, count: int) -> int:
-    """``ceil(factor * count)`` in the same way: 0.07 * 100 is 7, not 7.000…01."""
+    """Return ``ceil(factor * count)`` for the decimal as written: 0.07 * 100 is 7, not 8."""
     return -floor_of_decimal(-factor, count)
 
 
 class Checked:
-    """A dataclass whose fields are checked on creation, by their annotations.
+    """Base of dataclasses whose fields are validated on creation, by their annotations.
 
-    Raises ``ConfigError``, which names the class and the field. Integers are at least 1, or 0 where
-    ``MAY_BE_0`` has the name, and at most ``MOST_CHANNELS``. Numbers are finite and within
-    ``RANGES``. Texts are one of ``CHOICES`` where that has the name.
+    Raises ``ConfigError``, which names the class and the field. Integers are at least 1 (or 0 if
+    their name is in ``MAY_BE_0``) and at most ``MOST_CHANNELS``. Floats are finite and within
+    ``RANGES``. A string whose name is in ``CHOICES`` is one of these.
     """
 
     __slots__ = ()
@@ -241,14 +241,14 @@ class Checked:
 
 @lru_cache
 def _checks_of(cls: type) -> list[tuple[str, str, Callable[[str, Any], Any]]]:
-    """(field, its name in errors, its check) of a dataclass."""
+    """Return (field, its name in errors, its check) of each field of a dataclass."""
     hints = get_type_hints(cls)
     names = [(f.name, f"{cls.__name__}.{f.name}") for f in fields(cls)]
     return [(field, name, check_of(hints[field], name)) for field, name in names]
 
 
 def check_of(kind: Any, name: str) -> Callable[[str, Any], Any]:
-    """What checks a value by its annotation, and returns it in Python's own types."""
+    """Return the check for an annotation, which returns the value in Python's own types."""
     kinds = get_args(kind)
     if NoneType in kinds:  # KIND | None
         check = check_of(kinds[0], name)
@@ -276,7 +276,7 @@ def _tuple(checks: list[Any], repeated: bool, name: str, given: Any) -> tuple[An
 
 
 def refuse_unknown_fields(cls: type[T]) -> type[T]:
-    """Around a dataclass: a field that does not exist is refused with the nearest that does."""
+    """Decorate a dataclass: an unknown field raises an error that suggests the nearest name."""
     make: Any = cls.__init__
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
 
@@ -290,7 +290,7 @@ def refuse_unknown_fields(cls: type[T]) -> type[T]:
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that is probably meant, by synonym or by similar spelling; None: no such."""
+    """Return the known name that is probably meant, by synonym or similar spelling, or None."""
     if not isinstance(name, str):
         return None
     known, small = list(known), name.lower()

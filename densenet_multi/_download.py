@@ -1,6 +1,6 @@
-"""Files from the network, into the cache: checked, resumed, whole or absent.
+"""Download files into the cache: verified, resumable, and complete or absent.
 
-Libraries for this (pooch, torch.hub) do not go on where an interrupted download stopped.
+Libraries for this (pooch, torch.hub) do not resume an interrupted download.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ from urllib.request import Request, urlopen
 from ._files import check_file, expanded, open_file, open_own, put_in_place, resolved
 from ._progress import progress
 
-TIMEOUT = 30.0  # seconds without a byte
-PIECE = 2**20
+TIMEOUT = 30.0  # seconds without data
+PIECE = 2**20  # bytes per read
 
 
 class DownloadError(OSError):
-    """A file could not be fetched; the message has its address and what to do."""
+    """A file could not be downloaded; the message has its address and what to do."""
 
 
 def cache_folder() -> Path:
-    """``$DENSENET_MULTI_CACHE``, or ``densenet_multi`` in the user's cache folder."""
+    """Return ``$DENSENET_MULTI_CACHE``, or ``densenet_multi`` in the user's cache folder."""
     given = os.environ.get("DENSENET_MULTI_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache", "DENSENET_MULTI_CACHE")
     return Path(given) if given else Path(base, "densenet_multi")
 
 
 def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
-    """The file at ``url``, in ``path``; fetched unless it is there.
+    """Download ``url`` to ``path``, unless the file is already there; return ``path``.
 
     Arguments:
         url: http or https.
-        path: where it goes; what is not yet complete lies beside it, as ``NAME.part``, and the
-            next call goes on from there. While another process writes that, this one fetches all.
-        checksum: such as ``sha256:3aede3…``; a beginning of the digest is enough.
-        largest: bytes that are read at most.
+        path: the file. An incomplete download is stored beside it as ``NAME.part``, and the next
+            call resumes it. While another process writes ``NAME.part``, this one downloads a
+            complete copy of its own.
+        checksum: such as ``sha256:3aede3…``; a prefix of the digest is enough.
+        largest: the most bytes that are downloaded.
 
-    Raises ``DownloadError``. A bar shows progress on stderr, on a terminal.
+    Raises ``DownloadError``. Progress is shown on stderr if that is a terminal.
     """
     if path.exists():
         size = check_file(path, error=DownloadError, advice="remove it")
@@ -61,20 +62,22 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
         except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise DownloadError(
-                f"{url}: could not be fetched ({reason}); the next attempt goes on where this one "
-                f"stopped, or put the file at {path}"
+                f"{url}: the download failed ({reason}); run the same again to resume it, or save "
+                f"the file as {path}"
             ) from None
         if not matches(part, checksum):
             found = _digest(part, checksum)
             part.unlink()
-            raise DownloadError(f"{url}: expected {checksum}, found {found}; it was thrown away")
+            raise DownloadError(
+                f"{url}: expected {checksum}, found {found}; it was deleted, try again"
+            )
         put_in_place(part, target)
     return path
 
 
 @contextmanager
 def _part_of(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """``NAME.part`` beside a file, open; one that is not kept where that is not this process's."""
+    """Yield ``NAME.part`` beside a file, open; if another process has it, a temporary one."""
     part = target.with_name(f"{target.name}.part")
     with ExitStack() as stack:
         try:
@@ -88,7 +91,7 @@ def _part_of(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def _claim(file: BinaryIO, path: Path) -> None:
-    """Lock a file until it is closed. Raises ``OSError`` where another process has it or had it."""
+    """Lock a file until it is closed. Raises ``OSError`` if another process locked or moved it."""
     import fcntl  # not on every system
 
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,7 +102,7 @@ def _claim(file: BinaryIO, path: Path) -> None:
 
 def _fetch(url: str, file: BinaryIO, largest: int) -> None:
     there = file.seek(0, os.SEEK_END)
-    if there > largest:  # it is no part of the file
+    if there > largest:  # it cannot be a part of the file
         file.truncate(0)
         there = file.seek(0)
     headers = {"User-Agent": "densenet_multi", **({"Range": f"bytes={there}-"} if there else {})}
@@ -108,11 +111,11 @@ def _fetch(url: str, file: BinaryIO, largest: int) -> None:
     try:
         answer = urlopen(Request(url, headers=headers), timeout=TIMEOUT)  # noqa: S310  # checked above
     except HTTPError as error:
-        if error.code == 416:  # nothing is left to fetch
+        if error.code == 416:  # nothing is left to download
             return
         raise
     with answer, _bar() as bar:
-        if answer.status != 206:  # the server sends all of it again
+        if answer.status != 206:  # the server sends the complete file again
             there = file.seek(0)
             file.truncate()
         total = there + _length(url, answer.headers.get("Content-Length", "0"))
@@ -131,7 +134,7 @@ def _fetch(url: str, file: BinaryIO, largest: int) -> None:
 
 
 def _length(url: str, stated: str) -> int:
-    """The bytes that an answer's Content-Length states."""
+    """Return the bytes that a response's Content-Length states."""
     if not re.fullmatch("[0-9]{1,18}", stated):
         raise DownloadError(f"{url}: expected a Content-Length in digits, found {stated[:80]!r}")
     return int(stated)
@@ -156,5 +159,5 @@ def _digest(path: Path, checksum: str) -> str:
 
 
 def matches(path: Path, checksum: str) -> bool:
-    """Whether a file has this checksum."""
+    """Whether a file has this checksum, such as ``sha256:3aede3…`` (a prefix is enough)."""
     return _digest(path, checksum).startswith(checksum)

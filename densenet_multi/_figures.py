@@ -1,4 +1,4 @@
-"""Pictures, as SVG: the same data give the same bytes."""
+"""Figures as SVG; the same data give the same bytes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MOST_NAMED = 40  # classes, with names and numbers in a confusion matrix
+MOST_NAMED = 40  # classes; a larger confusion matrix has neither names nor counts
 
 
 def training_curve(lines: list[dict[str, Any]], final_accuracy: float | None = None) -> bytes:
-    """Loss above, accuracy below, over the epochs of a run.
+    """Plot a run's loss (above) and accuracy (below) over its epochs.
 
     Arguments:
-        lines: of ``history.jsonl``.
+        lines: the lines of ``history.jsonl``, parsed.
         final_accuracy: test accuracy of the final weights, from 0 to 1; drawn as a star.
     """
     steps = [line for line in lines if line["kind"] == "step"]
@@ -46,11 +46,11 @@ def training_curve(lines: list[dict[str, Any]], final_accuracy: float | None = N
 
 
 def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[str, ...]) -> bytes:
-    """A matrix of how often the class of a row was predicted to be the class of a column.
+    """Plot a confusion matrix: how often images of each row's class got each column's class.
 
     Arguments:
         counts: integers of shape (classes, classes); rows are the true classes.
-        class_names: one for each class; names and counts are shown for up to 40 classes.
+        class_names: one for each class; shown, as the counts are, for up to 40 classes.
     """
     classes, longest = len(counts), max(map(len, class_names))
     readable = classes <= MOST_NAMED
@@ -65,7 +65,7 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[st
                 color = "white" if shares[row, column] > 0.5 else "black"
                 middle = {"ha": "center", "va": "center"}
                 axes.text(column, row, f"{count:,}", **middle, color=color, fontsize=7)
-        # a dollar sign in a name does not start a formula
+        # parse_math: a dollar sign in a name must not start a formula
         slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         axes.set_xticks(range(classes), class_names, **slanted, parse_math=False)
         axes.set_yticks(range(classes), class_names, parse_math=False)
@@ -77,12 +77,12 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[st
 def bars(
     values: dict[str, list[tuple[float, float, float]]], names: tuple[str, ...], label: str
 ) -> bytes:
-    """Groups of horizontal bars, with the spread of each.
+    """Plot groups of horizontal bars, each with its spread.
 
     Arguments:
-        values: for each bar of a group, its (length, lowest, highest) in every group.
-        names: of the groups, from the top.
-        label: of the axis.
+        values: {legend: (length, lowest, highest) in every group}, one entry per bar of a group.
+        names: of the groups, from top to bottom.
+        label: of the horizontal axis.
     """
     figure, axes = _figure(5, 0.6 + 0.25 * len(values) * len(names) + 0.5)
     height = 0.8 / len(values)
@@ -99,13 +99,13 @@ def bars(
 
 
 def powers(lines: dict[str, tuple[list[float], list[float]]], x_label: str, y_label: str) -> bytes:
-    """Lines on logarithmic axes, where a power law is straight and its exponent is the slope.
+    """Plot lines on log-log axes, where a power law is straight and its slope is the exponent.
 
     Arguments:
-        lines: for each name, (x, y), both positive. Names in pairs have one color; the second is
-            dashed.
-        x_label: of the axis, which is marked at every x of the first line.
-        y_label: of the other axis.
+        lines: {name: (x, y)}, both positive. Each pair of consecutive names shares a color, and the
+            second of them is dashed.
+        x_label: of the horizontal axis, which has a tick at every x of the first line.
+        y_label: of the vertical axis.
     """
     figure, axes = _figure(5, 3.5)
     for index, (name, (x, y)) in enumerate(lines.items()):
@@ -136,7 +136,7 @@ def _svg(figure: Any) -> bytes:
     file = io.BytesIO()
     settings = {"svg.hashsalt": "densenet_multi", "svg.fonttype": "none"}
     with mpl.rc_context(settings), warnings.catch_warnings():
-        # text stays text, drawn in the viewer's fonts
+        # text is stored as text, and the viewer's fonts draw it
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Files that are read within bounds, and written whole or not at all; paths as they are typed."""
+"""Read files with a size limit, write them atomically, and quote paths for a shell."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ from ._checks import bad
 AnyPath = str | os.PathLike[str]
 
 A_FILE, A_FOLDER = "a file", "a folder"
-NO_FILES = {  # kinds of what is no regular file
+NO_FILES = {  # what a path can be other than a regular file
     stat.S_IFDIR: A_FOLDER,
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-TO_READ = os.O_RDONLY | sum(  # a pipe does not wait, and a terminal does not become this process's
+TO_READ = os.O_RDONLY | sum(  # do not wait for a pipe, nor acquire a controlling terminal
     getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY")
 )
-NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)  # of a folder that cannot be synced
+NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)  # errors of a folder that cannot be synced
 
 # --- Read ---------------------------------------------------------------------------------------
 
 
 def what_is(path: AnyPath | int) -> str | None:
-    """What is at a path, or open, that is no regular file, such as "a pipe"; None for a file.
+    """Return what a path or descriptor is, such as "a pipe", or None for a regular file.
 
-    Links are followed. Raises ``OSError``, also for one that leads nowhere or to itself.
+    Links are followed. Raises ``OSError``, also for a broken link or one that leads to itself.
     """
-    kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116  # a text is a path here
+    kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116  # it may be a string or a descriptor
     return None if kind == stat.S_IFREG else NO_FILES.get(kind, "something else")
 
 
 def opened(
     path: AnyPath, refusal: Callable[[str, str], Exception], largest: int | None = None
 ) -> BufferedReader:
-    """Open a regular file, or the one that a link leads to, to read its bytes.
+    """Open a regular file, or the target of a link, for reading bytes.
 
-    Nothing waits for a pipe, and what was checked is what is read, whatever the path leads to next.
+    This does not wait for a pipe, and checks the open file, so a path that changes later is safe.
 
     Raises ``refusal(expected, found)`` for anything else, and for more than ``largest`` bytes;
-    ``OSError`` where there is nothing, or where it cannot be opened.
+    ``OSError`` if the file does not exist or cannot be opened.
     """
     try:
         descriptor = os.open(path, TO_READ)
     except OSError:
-        if found := what_is(path):  # a socket; a device, without permission
+        if found := what_is(path):  # a socket, or a device without permission
             raise refusal(A_FILE, found) from None
         raise
     found, size = what_is(descriptor), os.fstat(descriptor).st_size
@@ -71,7 +71,7 @@ def open_file(
     error: Callable[[str], Exception] = OSError,
     advice: str = "use another file",
 ) -> BufferedReader:
-    """The same; ``error`` is raised with what was expected, what was found, and ``advice``."""
+    """Open a file as ``opened`` does; ``error`` gets a message that ends with ``advice``."""
 
     def refusal(expected: str, found: str) -> Exception:
         return error(f"{os.fspath(path)}: expected {expected}, found {found}; {advice}")
@@ -80,7 +80,7 @@ def open_file(
 
 
 def check_file(path: AnyPath, largest: int | None = None, **words: Any) -> int:
-    """The size of a file in bytes. Raises as ``open_file``, which has the other arguments."""
+    """Return the size of a file in bytes. Arguments and errors are those of ``open_file``."""
     with open_file(path, largest, **words) as file:
         return size_of(file)
 
@@ -91,11 +91,11 @@ def read_file(
     error: Callable[[str], Exception] = OSError,
     advice: str = "use another file",
 ) -> bytes:
-    """The bytes of a file of at most ``largest``. Raises as ``open_file``."""
+    """Return the content of a file of at most ``largest`` bytes. Raises as ``open_file``."""
     with open_file(path, largest, error, advice) as file:
         size = size_of(file)
         content = file.read(size + 1)
-        if len(content) > size:  # it grows, or has no size, as those in /proc
+        if len(content) > size:  # it is growing, or states no size, as in /proc
             content += file.read(largest + 1 - len(content))
     if len(content) > largest:
         found = f"expected at most {largest:,} bytes, found more"
@@ -104,7 +104,7 @@ def read_file(
 
 
 def size_of(file: BufferedReader) -> int:
-    """The size of an open file in bytes."""
+    """Return the size of an open file in bytes."""
     return os.fstat(file.fileno()).st_size
 
 
@@ -112,7 +112,7 @@ def size_of(file: BufferedReader) -> int:
 
 
 def resolved(path: AnyPath) -> Path:
-    """The absolute path that links lead to, also where nothing is there yet.
+    """Return the absolute path with all links resolved; it need not exist.
 
     Raises ``OSError`` for a link that leads to itself.
     """
@@ -123,51 +123,51 @@ def resolved(path: AnyPath) -> Path:
 
 
 def is_special(path: Path) -> bool:
-    """Whether it is a device, a pipe or a socket, which is written to and never replaced."""
+    """Whether it is a device, pipe or socket, which may be written to but never replaced."""
     return path.exists() and what_is(path) not in (None, A_FOLDER)
 
 
 def open_own(path: Path, error: type[Exception] = OSError) -> BufferedRandom:
-    """Open a file of a name that this package uses alone, to read and write; created if missing.
+    """Open a file that only this package uses, to read and write; create it if missing.
 
-    No link is followed, and nothing is emptied. Raises ``error`` where a link, or what is no file,
-    has this name; ``OSError`` where it cannot be opened.
+    Links are not followed, and the file is not truncated. Raises ``error`` if the path is a link or
+    no regular file; ``OSError`` if it cannot be opened.
     """
     found = "a symbolic link" if path.is_symlink() else path.exists() and what_is(path)
     if found:
         raise error(f"{path}: expected a file or nothing, found {found}; remove it")
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # it may become a link meanwhile
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # a link may appear meanwhile
     return open(path, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
 
 
 def as_path(given: str | os.PathLike[str], name: str = "path") -> Path:
-    """The path of an argument. Raises ``ConfigError`` for anything else than a path as text."""
+    """Return an argument as a ``Path``. Raises ``ConfigError`` unless it is a string or a path."""
     try:
         found = os.fspath(given)
-    except Exception:  # noqa: BLE001  # the object is asked, which may raise anything
+    except Exception:  # noqa: BLE001  # the object's own code may raise anything
         found = None
     if not isinstance(found, str) or "\0" in found:
-        raise bad(name, given, "a path, as a text or a pathlib.Path")
+        raise bad(name, given, "a path, as a string or a pathlib.Path")
     return Path(given)
 
 
 def expanded(path: AnyPath, name: str = "path") -> Path:
-    """The path with a home folder in place of ``~`` or ``~user``. Raises ``ConfigError``."""
+    """Replace ``~`` or ``~user`` by the home folder. Raises ``ConfigError``."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # a stranger's, or nobody's
+    except RuntimeError:  # there is no such user, or no home folder
         allowed = "a path whose ~ or ~user has a home folder, or ./~… for a file of that name"
         raise bad(name, os.fspath(path), allowed) from None
 
 
 @contextmanager
 def replacing(path: AnyPath) -> Iterator[Path]:
-    """Yield a temporary name beside ``path`` to write to; then it is renamed, if nothing failed.
+    """Replace a file atomically: yield a temporary path to write to, then rename it to ``path``.
 
-    Readers see the old file or the new one, also after a power failure. A replaced file's
-    group and permissions stay. A symbolic link stays one, and a device or a pipe is written to
-    directly.
-    Raises ``OSError``, with the name that was asked for.
+    Readers see the old file or the complete new one, even after a power failure; if writing fails,
+    the old one is kept. Group and permissions of a replaced file are kept too. A symbolic link
+    remains (its target is replaced), and a device or pipe is written to directly.
+    Raises ``OSError`` that names ``path``.
     """
     path = Path(path)
     if path.is_dir():
@@ -178,7 +178,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     target = resolved(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb"):  # new: no link is followed
+        with temporary.open("xb"):  # must not exist, so no link is followed
             _keep_mode(temporary, target, stat.S_IRUSR | stat.S_IWUSR)
         yield temporary
         put_in_place(temporary, target)
@@ -187,18 +187,18 @@ def replacing(path: AnyPath) -> Iterator[Path]:
             raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
         raise
     finally:
-        with suppress(OSError):  # it may be gone, or never have been
+        with suppress(OSError):  # it may not exist
             temporary.unlink()
 
 
 def replace_file(path: AnyPath, content: bytes) -> None:
-    """Write ``content`` to ``path``, as ``replacing`` does. Raises ``OSError``."""
+    """Write ``content`` to ``path`` atomically, as ``replacing`` does. Raises ``OSError``."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def put_in_place(written: Path, target: Path) -> None:
-    """Rename a file or folder once it is on the disk; a replaced file's permissions stay.
+    """Flush a file or folder to disk, then rename it; a replaced file's permissions are kept.
 
     Raises ``OSError``.
     """
@@ -210,7 +210,7 @@ def put_in_place(written: Path, target: Path) -> None:
 
 
 def _keep_mode(new: Path, old: Path, more: int = 0) -> None:
-    """Give a file the group and permissions of the one that it will replace, and ``more``."""
+    """Give a file the group and permissions of the one it will replace, plus ``more``."""
     if old.exists():
         was, now = old.stat(), new.stat()
         mode = stat.S_IMODE(was.st_mode) & 0o777 | more
@@ -218,13 +218,13 @@ def _keep_mode(new: Path, old: Path, more: int = 0) -> None:
             try:
                 os.chown(new, -1, was.st_gid)
             except OSError:
-                mode &= ~stat.S_IRWXG  # or another group could read it
-        if mode != stat.S_IMODE(now.st_mode):  # some file systems have one mode alone
+                mode &= ~stat.S_IRWXG  # otherwise another group could read it
+        if mode != stat.S_IMODE(now.st_mode):  # some file systems have only one mode
             new.chmod(mode)
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Flush a file's content, or a folder's list of names, to disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -236,9 +236,9 @@ def _sync(path: Path) -> None:
             raise
 
 
-# --- As typed -----------------------------------------------------------------------------------
+# --- Quote --------------------------------------------------------------------------------------
 
 
 def quoted(path: object) -> str:
-    """A path as it is typed in a shell, where it may not look like an option."""
+    """Quote a path for a shell; one that starts with "-" must not look like an option."""
     return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))

@@ -1,8 +1,9 @@
 """Fold each BatchNorm that follows a convolution into that convolution, for inference.
 
-In inference a BatchNorm multiplies each channel by a number and adds another. A convolution can do
-both: its kernel is scaled, its bias shifted. That applies to ``norm0`` and every ``norm2``. The
-other BatchNorms follow a concatenation and precede a ReLU: they stay.
+In inference, a BatchNorm multiplies each channel by one constant and adds another. The preceding
+convolution can do both, with a scaled kernel and a shifted bias. This applies to ``norm0`` and
+every ``norm2``. The other BatchNorms are kept: their input comes from several layers, or is also
+read by others.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from .weights import Weights, check_weights, widest
 def fold(
     spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.floating]]
 ) -> tuple[DenseNetSpec, Weights]:
-    """The spec and the weights of the same function with fewer BatchNorms.
+    """Fold BatchNorms, and return the spec and weights of the same function without them.
 
-    Where a BatchNorm was folded, the spec has None, and a bias on the convolution before it.
+    In place of a folded BatchNorm, the spec has None, and the preceding convolution has a bias.
 
     Arguments:
-        spec: a network as it is trained; one that is folded already is returned as it is.
-        weights: {canonical name: array}, of one dtype; computed in float64, rounded once.
+        spec: a trainable network; one that is already folded is returned unchanged.
+        weights: {canonical name: array} of one dtype; computed in float64 and rounded once.
 
-    Raises ``WeightsError`` where the weights do not fit the spec.
+    Raises ``WeightsError`` if the weights do not fit the spec.
     Source: B. Jacob et al., https://arxiv.org/abs/1712.05877, section 3.2, equation 14.
     """
     dtype = widest(weights)
@@ -50,11 +51,11 @@ def fold(
 
 
 def fill_folded(model: Any, identity: Callable[[], Any]) -> None:
-    """Put ``identity()``, which returns what it is given, where BatchNorms were folded.
+    """Fill the place of each folded BatchNorm with ``identity()``, which returns its input.
 
     Arguments:
-        model: a backend's model that was built from a folded spec; its attributes are changed.
-        identity: called once for each BatchNorm that is missing.
+        model: a backend's model, built from a folded spec; its attributes are set in place.
+        identity: returns a new identity layer; called once for each folded BatchNorm.
     """
     present = {name for name, _ in layers(model.spec)}
     for name, _ in layers(model.spec.config.resolve()):
@@ -64,7 +65,7 @@ def fill_folded(model: Any, identity: Callable[[], Any]) -> None:
 
 
 def _pairs(spec: DenseNetSpec) -> list[tuple[str, str, float]]:
-    """(convolution, the BatchNorm after it, that one's epsilon)."""
+    """Return (convolution, the BatchNorm that follows it, its epsilon) of each pair."""
     pairs = [("features", "conv0", "norm0", spec.stem.norm0)]
     for block, _ in spec.stages:
         for layer in block.layers:

@@ -1,4 +1,4 @@
-"""Images and labels, checked once for every backend."""
+"""Validation of images, labels and other arrays, the same for every backend."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ImageError(ValueError):
-    """Images or labels do not fit the network; the message says what does."""
+    """Images, labels or other arrays do not fit; the message states what was expected."""
 
 
 def as_array(name: str, given: Any, dtype: str | None = None) -> npt.NDArray[Any]:
-    """The argument as an array. Raises ``ImageError`` for what NumPy cannot read, or not all of."""
-    if isinstance(given, np.ma.MaskedArray):  # NumPy would show what is behind the mask
+    """Convert an argument to an array. Raises ``ImageError`` if NumPy cannot, or is masked."""
+    if isinstance(given, np.ma.MaskedArray):  # NumPy would ignore the mask
         raise ImageError(f"{name}: expected all values, found a masked array; fill it: .filled(0)")
     try:
         array = np.asarray(given)
         return array if dtype is None else array.astype(dtype, casting="same_kind", copy=False)
-    except Exception as error:  # NumPy asks the object, which may raise anything
+    except Exception as error:  # the object's own code may raise anything
         kind = type(given).__name__
         raise ImageError(f"{name}: expected an array, found {kind}: {error}") from error
 
 
 def check_logits(given: Any) -> npt.NDArray[np.float64]:
-    """Logits as float64, (N, classes) with N at least 1. Raises ``ImageError`` for others."""
+    """Return logits as float64, (N, classes) with N at least 1. Raises ``ImageError``."""
     scores = as_array("logits", given, "float64")
     if scores.ndim != 2 or not len(scores):
         expected = "(N, classes) with N at least 1"
@@ -45,9 +45,9 @@ def check_logits(given: Any) -> npt.NDArray[np.float64]:
 def check_floats(
     name: str, given: Any, shape: str = "(N, C, H, W)", kinds: str = "f"
 ) -> npt.NDArray[Any]:
-    """An array of floating point (``kinds`` of NumPy's) of as many dimensions as ``shape`` names.
+    """Return an array of floating point with as many dimensions as ``shape`` names.
 
-    Raises ``ImageError``.
+    ``kinds`` are the accepted kinds of NumPy's dtypes. Raises ``ImageError``.
     """
     array = as_array(name, given)
     if array.dtype.kind not in kinds or array.ndim != shape.count(",") + 1:
@@ -57,11 +57,11 @@ def check_floats(
 
 
 def operation(function: F) -> F:
-    """Around an operation of reference.py: its arguments are checked, each by its name.
+    """Decorate an operation of reference.py: each argument is validated according to its name.
 
-    Maps ``x`` (N, C, H, W) and a ``kernel`` (O, C, k, k) are floating point, or complex: their
-    imaginary part carries a derivative. Raises ``ImageError``, ``ConfigError``; also where no
-    window fits into the maps.
+    Maps ``x`` (N, C, H, W) and a ``kernel`` (O, C, k, k) are floating point, or complex for
+    complex-step derivatives. Raises ``ImageError``, ``ConfigError``, also if no window fits into
+    the maps.
     """
     signature = inspect.signature(function)
 
@@ -77,7 +77,7 @@ def operation(function: F) -> F:
 
 
 def _check_window(x: Any, kernel: Any = None, pool: Any = None, **of_kernel: int) -> None:
-    """Raises ``ImageError`` unless a kernel or a pool has a window in x (N, C, H, W)."""
+    """Raise ``ImageError`` unless a kernel or a pool has a window in x (N, C, H, W)."""
     if kernel is not None:
         largest = min(x.shape[2:]) + 2 * of_kernel["padding"]
         _, channels, k, width = kernel.shape
@@ -89,7 +89,7 @@ def _check_window(x: Any, kernel: Any = None, pool: Any = None, **of_kernel: int
         raise ImageError(f"x: expected {least}, found {x.shape[2:]}")
 
 
-OPERANDS: dict[str, Callable[[str, Any], Any]] = {  # of the operations of reference.py
+OPERANDS: dict[str, Callable[[str, Any], Any]] = {  # arguments of the operations in reference.py
     "x": partial(check_floats, kinds="fc"),
     "kernel": partial(check_floats, kinds="fc"),
     "stride": partial(integer, least=1),
@@ -99,19 +99,19 @@ OPERANDS: dict[str, Callable[[str, Any], Any]] = {  # of the operations of refer
 
 
 def check_listed(name: str, given: Any) -> npt.NDArray[Any]:
-    """An array of numbers with one entry for each example. Raises ``ImageError``."""
+    """Return an array of numbers with one entry for each example. Raises ``ImageError``."""
     array = as_array(name, given)
     if not array.ndim or array.dtype.kind not in "biuf":
         found = f"{array.dtype} of shape {array.shape}"
-        raise ImageError(f"{name}: expected numbers, an entry for each example; found {found}")
+        raise ImageError(f"{name}: expected numbers, one entry per example; found {found}")
     return array
 
 
 def check_indices(indices: Any, count: int) -> npt.NDArray[np.int64]:
-    """Indices (n,) of some of ``count`` examples. Raises ``ImageError`` for others."""
+    """Return indices (n,) of some of ``count`` examples. Raises ``ImageError``."""
     array = as_array("indices", indices)
     if array.shape == (0,):
-        return array.astype(np.int64)  # of [], NumPy makes floating point
+        return array.astype(np.int64)  # NumPy converts [] to floating point
     is_list = array.ndim == 1 and array.dtype.kind in "iu"
     if not is_list or not 0 <= array.min() <= array.max() < count:
         found = f"{array.min()} to {array.max()}" if is_list else f"{array.dtype} {array.shape}"
@@ -126,12 +126,12 @@ def check_images(
     *,
     several_values: bool = False,
 ) -> npt.NDArray[np.floating]:
-    """Images (N, C, H, W) as a floating array, cast to ``dtype`` if one is given.
+    """Return images (N, C, H, W) as a floating point array, cast to ``dtype`` if it is given.
 
-    Raises ``ImageError`` for another rank, an empty batch, another number of channels, integers
-    (pixels of 0..255 must be scaled first) or pixels that are not finite, and ``ImageSizeError``
-    for too few pixels. With ``several_values``, every BatchNorm must get more than one value per
-    channel, as an unbiased variance needs.
+    Raises ``ImageError`` for a wrong number of dimensions or channels, an empty batch, integers
+    (scale pixels of 0..255 first) or pixels that are not finite, and ``ImageSizeError`` for too few
+    pixels. With ``several_values``, every BatchNorm must get more than one value per channel, which
+    an unbiased variance requires.
     """
     array = as_array("images", images)
     check_image_shape(spec, array.shape)
@@ -142,10 +142,10 @@ def check_images(
         *_, (_, (_, height, width)) = shape_trace(spec, *array.shape[2:])
     if several_values and len(array) * height * width == 1:
         raise ImageError(
-            "images: expected more than one value per channel, found one image that becomes 1x1: "
-            "one value has no unbiased variance; give more images or more pixels"
+            "images: expected more than one value per channel, found one image that becomes 1x1 "
+            "(one value has no unbiased variance); pass more or larger images"
         )
-    with np.errstate(over="ignore"):  # what is too large is found below
+    with np.errstate(over="ignore"):  # overflow is reported below
         cast = np.ascontiguousarray(array, dtype)
     if not np.isfinite(cast).all():
         bad = int((~np.isfinite(cast)).sum())
@@ -156,7 +156,7 @@ def check_images(
 
 
 def check_image_shape(spec: DenseNetSpec, shape: tuple[int, ...]) -> None:
-    """Raises ``ImageError`` for another rank or number of channels than the spec's, or no image."""
+    """Raise ``ImageError`` for no image, or a wrong number of dimensions or channels."""
     channels = check_spec(spec).config.in_channels
     if len(shape) != 4 or shape[1] != channels or shape[0] == 0:
         expected = f"(N, {channels}, height, width) with N at least 1"
@@ -166,25 +166,25 @@ def check_image_shape(spec: DenseNetSpec, shape: tuple[int, ...]) -> None:
 
 
 def check_complete(spec: DenseNetSpec) -> None:
-    """Raises ``ConfigError`` for a spec without the BatchNorms that ``optimize`` folds."""
+    """Raise ``ConfigError`` for a spec without the BatchNorms that ``optimize`` folds."""
     if _is_folded(spec):
         raise ConfigError(
-            "spec: expected one with all its BatchNorms, found that of a model that optimize() "
-            "made for inference; take spec.config.resolve()"
+            "spec: expected one with all its BatchNorms, found that of an inference-only model "
+            "from optimize(); use spec.config.resolve()"
         )
 
 
 def check_trainable(spec: DenseNetSpec) -> None:
-    """Raises ``ConfigError`` for the spec of a model that ``optimize`` made."""
+    """Raise ``ConfigError`` for the spec of an inference-only model from ``optimize``."""
     if _is_folded(spec):
         raise ConfigError(
-            "model: expected a network with all its BatchNorms, found one that optimize() made for "
-            "inference; train the one that was given to optimize()"
+            "model: expected a network with all its BatchNorms, found an inference-only copy from "
+            "optimize(); train the model that you passed to optimize()"
         )
 
 
 def check_without_dropout(spec: DenseNetSpec, training: bool) -> None:
-    """Raises as ``check_trainable``, and ``ValueError`` where dropout would be drawn."""
+    """Raise as ``check_trainable``, and ``ValueError`` for training with dropout."""
     if truth("training", training):
         check_trainable(spec)
     if training and spec.config.drop_rate:
@@ -206,18 +206,22 @@ def check_batch(
     *,
     several_values: bool = False,
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]:
-    """What a training step takes: see ``check_images``, ``check_labels``, ``check_trainable``."""
+    """Validate a training batch: see ``check_images``, ``check_labels``, ``check_trainable``."""
     check_trainable(spec)
     x = check_images(spec, images, dtype, several_values=several_values)
     return x, check_labels(labels, len(x), spec.config.num_classes)
 
 
 def check_labels(labels: npt.ArrayLike, count: int, num_classes: int) -> npt.NDArray[np.int64]:
-    """Labels (N,) as int64. Raises ``ImageError`` unless there is one integer from 0 to
-    ``num_classes - 1`` for each of ``count`` images."""
+    """Return labels (N,) as int64.
+
+    Raises ``ImageError`` unless each of ``count`` images has one from 0 to ``num_classes - 1``.
+    """
     array = as_array("labels", labels)
     if num_classes == 0:
-        raise ImageError("labels: this network has no classifier (num_classes=0), so no loss")
+        raise ImageError(
+            "labels: expected a network with classes, found no classifier (num_classes=0)"
+        )
     if array.shape != (count,) or array.dtype.kind not in "iu":
         expected = f"{count} integers, shape ({count},)"
         raise ImageError(f"labels: expected {expected}; found {array.dtype} of shape {array.shape}")

@@ -1,6 +1,6 @@
-"""Imports of a framework or a library that may not be installed, and the errors about them.
+"""Import a framework or library that may not be installed, with an error that helps.
 
-Standard library only: ``formats`` and ``backends`` both stand on this.
+This module uses only the standard library, because ``formats`` and ``backends`` depend on it.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ class BackendNotInstalledError(ImportError):
 
 
 class BackendError(ValueError):
-    """A backend's framework is set up in a way that this package cannot use."""
+    """A backend's framework is configured in a way that this package cannot use."""
 
 
-BROUGHT_BY = {"distutils": "setuptools"}  # in the standard library until Python 3.11
+BROUGHT_BY = {"distutils": "setuptools"}  # in the standard library up to Python 3.11
 
 
 @contextmanager
 def framework(
     name: str, *packages: str, note: str = "", last_python: tuple[int, int] | None = None
 ) -> Iterator[None]:
-    """Around a backend's imports: an absent framework becomes ``BackendNotInstalledError``.
+    """Wrap a backend's imports: if the framework is missing, the error says how to install it.
 
-    Raises ``BackendNotInstalledError`` where one of the packages is absent. Any other failed import
-    raises its own error, because the framework is present and broken.
+    Raises ``BackendNotInstalledError`` if one of the packages is missing. Any other failed import
+    raises its own error, because the framework is installed but broken.
 
     Arguments:
-        name: the backend's word, and the extra that installs the packages.
+        name: of the backend, and of the extra that installs the packages.
         packages: the modules whose absence means that the framework is not installed.
-        note: the end of the message.
-        last_python: the newest Python that the framework runs on; None if none is the last.
+        note: appended to the message.
+        last_python: the newest Python that the framework supports; None if there is no limit.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in packages:  # present but broken: its own error says more than ours
+        if error.name not in packages:  # installed but broken: its own error says more
             raise
         if last_python is not None and sys.version_info[:2] > last_python:
             text = _too_new(name, packages[0], last_python)

@@ -1,13 +1,13 @@
-"""Read what a pickle describes, without running anything that it names.
+"""Read the data in a pickle safely: without importing or calling anything that it names.
 
-A pickle is a program for a small machine: it names functions of any module, ``os.system`` as
-readily as ``collections.OrderedDict``, and the machine calls them. Here nothing is imported, and
-what a file names becomes a ``StandIn``, which remembers what it was given and does nothing. What
-is left are data: dictionaries, lists, texts, numbers, and what a reader itself makes of a name.
+A pickle is a program for a small virtual machine. It can name any function of any module,
+``os.system`` as well as ``collections.OrderedDict``, and the machine calls it. This reader imports
+nothing: each name becomes a ``StandIn``, which records its arguments and does nothing. The result
+is data: dictionaries, lists, strings, numbers, and what the caller of this reader maps a name to.
 
-The machine is the standard library's own in Python, ``pickle._Unpickler``: the faster one in C
-reserves as much memory as any number in the file says. Each of its steps is counted, because a few
-bytes can describe lists of lists that take forever. Source: https://peps.python.org/pep-0307/
+The virtual machine is the standard library's, written in Python (``pickle._Unpickler``). The faster
+one in C allocates as much memory as a number in the file requests. Every step is counted, because a
+few bytes can describe nested lists that take forever. Source: https://peps.python.org/pep-0307/
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-MOST_STEPS = 2_000_000  # of the machine for one object; densenet264's take 60,000
+MOST_STEPS = 2_000_000  # of the virtual machine for one object; densenet264's takes 60,000
 PER_OBJECT = 4  # steps, because objects take more time and memory than numbers
-MOST_WORK = 2**25  # of ``contents``: letters in all paths, and for each object:
+MOST_WORK = 2**25  # of ``contents``: characters in all paths, plus for each object:
 PER_NUMBER, PER_CONTAINER = 32, 96
 MOST_DIMENSIONS = 8
 MOST_NAMES = 5_000  # of classes and functions in one pickle
 DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
 BYTES = ("__builtin__.bytes", "builtins.bytes")
 PLAIN = (str, bytes, int, float, bool, type(None))
-DTYPE = re.compile(r"[<>|=]?(?:f[248]|[iu][1248]|b1|\?)")  # of integers, floats and truth values
-BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has none of its own: its bits, by this name
+DTYPE = re.compile(r"[<>|=]?(?:f[248]|[iu][1248]|b1|\?)")  # of integers, floats and booleans
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has no bfloat16: its bits, under this name
 TOO_LARGE = (
-    "expected the description of a network, found one of millions of objects; save the weights "
-    "alone, such as torch.save(model.state_dict(), 'NEW.pth')"
+    "expected a pickled network, found millions of objects; save only the weights, such as with "
+    "torch.save(model.state_dict(), 'NEW.pth')"
 )
 
 
 class PickleError(ValueError):
-    """A pickle is damaged, or does not describe what it should."""
+    """A pickle is damaged, or does not contain what it should."""
 
 
 class StandIn:
-    """In place of the class or function that a file names, once it is called.
+    """Placeholder for the result of calling a class or function that a file names.
 
     Attributes:
-        name: what the file named, such as "argparse.Namespace".
-        args: what it was called with.
-        state: what it was to be filled with; as a rule {attribute: value}.
-        items: {key: value} that were put into it.
-        entries: what was appended to it.
+        name: of the class or function, such as "argparse.Namespace".
+        args: the arguments of the call.
+        state: the object's state, usually {attribute: value}.
+        items: {key: value} that the file stores in the object.
+        entries: values that the file appends to it.
     """
 
     __slots__ = ("args", "entries", "items", "state")
@@ -59,17 +59,17 @@ class StandIn:
     items: dict[Any, Any] | None
     entries: list[Any] | None
 
-    def __new__(cls, *args: Any, **more: Any) -> StandIn:  # noqa: PYI034  # NEWOBJ calls no more
+    def __new__(cls, *args: Any, **more: Any) -> StandIn:  # noqa: PYI034  # NEWOBJ calls just it
         made = object.__new__(cls)
         made.args = (*args, *more.values())
         made.state, made.items, made.entries = None, None, None
         return made
 
     def __init__(self, *args: Any) -> None:
-        pass  # object's own refuses arguments
+        pass  # object.__init__ accepts no arguments
 
     def __call__(self, *args: Any) -> StandIn:
-        """What calling the result of a call would give."""
+        """Record a call of this object, as a new placeholder."""
         return StandIn(self, *args)
 
     def __setstate__(self, state: Any) -> None:
@@ -80,19 +80,19 @@ class StandIn:
         self.items[key] = value
 
     def append(self, value: Any) -> None:
-        """As a list would."""
+        """Record a value that the file appends, as to a list."""
         self.extend((value,))
 
     add = append
 
     def extend(self, values: Any) -> None:
-        """As a list would."""
+        """Record values that the file appends, as to a list."""
         self.entries = self.entries or []
         self.entries.extend(values)
 
     @property
     def attributes(self) -> dict[Any, Any]:
-        """The attributes that the file gives the object: {name: value}."""
+        """The attributes that the file sets on the object, {name: value}."""
         if isinstance(self.state, dict):
             return self.state
         parts = self.state if isinstance(self.state, tuple) else ()
@@ -100,7 +100,7 @@ class StandIn:
 
 
 class Inert:
-    """What a reader makes of a name: no state in a file changes it."""
+    """Base of objects that the reader provides; state in a file cannot change them."""
 
     __slots__ = ()
 
@@ -109,13 +109,13 @@ class Inert:
 
 
 class Dictionary(Inert, dict[Any, Any]):
-    """In place of the standard library's own kinds of dictionaries."""
+    """Replaces the standard library's subclasses of dict."""
 
     __slots__ = ()
 
 
 class Known(Inert):
-    """A function of this package in place of one that a file names."""
+    """Wraps a function of this package that replaces one that a file names."""
 
     __slots__ = ("function",)
 
@@ -127,14 +127,14 @@ class Known(Inert):
 
 
 class Text(str):
-    """A text of Python 2, whose bytes may be those of an array."""
+    """A string of Python 2, whose bytes may be those of an array."""
 
     __slots__ = ("raw",)
     raw: bytes
 
 
 class Tuple(tuple[Any, ...]):
-    """A tuple as a key: the hash of Python's own visits all that is in it, as often as it is."""
+    """A tuple hashed by identity: Python's hash would visit shared contents again and again."""
 
     __slots__ = ()
     __hash__ = object.__hash__
@@ -169,26 +169,26 @@ def _making_a_tuple(step: Step) -> Step:
 
 
 class Budget:
-    """How many steps are left, for a pickle and those within it."""
+    """The number of steps left for a pickle and all pickles inside it."""
 
     def __init__(self) -> None:
         self.left = MOST_STEPS
 
     def spend(self, steps: int) -> None:
-        """Count steps. Raises ``PickleError`` where they are too many."""
+        """Count steps. Raises ``PickleError`` if there are too many."""
         self.left -= steps
         if self.left < 0:
             raise PickleError(TOO_LARGE)
 
 
 class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,misc]
-    """The machine, for one file.
+    """The virtual machine for one file.
 
     Arguments:
-        file: from where it stands.
-        known: {name in the file: function of this package that makes something of it}.
-        persistent: makes something of a reference to what is outside the pickle.
-        budget: shared with the pickle that this one is within.
+        file: read from its current position.
+        known: {name in the file: function of this package to call instead}.
+        persistent: resolves a reference to data outside the pickle.
+        budget: shared with the pickle that contains this one.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         self._named: dict[str, Any] = {name: Known(made) for name, made in functions.items()}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for ``module.name``. Nothing is imported."""
+        """Return the placeholder class, or our replacement, for ``module.name``; import nothing."""
         full = f"{module}.{name}"
         if full not in self._named:
             if len(self._named) > MOST_NAMES:
@@ -219,17 +219,17 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         return self._named[full]
 
     def get_extension(self, code: int) -> Any:
-        """Refuse numbers in place of names: what they mean is not in the file."""
-        raise PickleError(f"expected names, found the number {code} of an extension of pickle")
+        """Reject extension codes: the names that they stand for are not in the file."""
+        raise PickleError(f"expected names, found the extension code {code} instead of one")
 
     def persistent_load(self, pid: Any) -> Any:
-        """What a reference stands for."""
+        """Resolve a reference to data outside the pickle."""
         if self._persistent is None:
-            raise PickleError("expected a pickle that is complete, found a reference to elsewhere")
+            raise PickleError("expected a complete pickle, found a reference to data outside it")
         return self._persistent(pid)
 
     def load(self) -> Any:
-        """The next object of the file. Raises ``PickleError``."""
+        """Read the next object of the file. Raises ``PickleError``."""
         self.read, self.readline = self._file.read, self._file.readline
         self.metastack: list[list[Any]] = []
         self.stack: list[Any] = []
@@ -244,22 +244,22 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
             return stop.value
         except PickleError:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever the machine meets in a damaged file
+        except Exception as error:  # noqa: BLE001  # a damaged file can cause any error
             found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise PickleError(f"expected a pickle, found a damaged one ({found:.100})") from None
         raise PickleError("expected a complete pickle, found one that ends too early")
 
     def load_frame(self) -> None:
-        """Skip the size of a frame: what it holds follows."""
+        """Skip the size of a frame; its contents follow as usual."""
         self.read(8)
 
     def load_bytearray8(self) -> None:
-        """As the machine's own, which reserves the memory before it reads."""
+        """Read a bytearray; unlike the original, without allocating its stated size first."""
         length = int.from_bytes(self.read(8), "little")
         self.append(bytearray(self.read(length)))
 
     def load_newobj_ex(self) -> None:
-        """As the machine's own, and counts the arguments."""
+        """Do what the original does, and count the arguments."""
         named, args, kind = (self.stack.pop() for _ in range(3))
         self.budget.spend(len(args) + len(named))
         self.append(kind.__new__(kind, *args, **named))
@@ -281,16 +281,16 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         return Dictionary(pairs)
 
     def _encoded(self, text: Any, encoding: Any = "") -> bytes:
-        """How bytes are written where a pickle can hold texts alone."""
+        """Decode bytes, which protocols without a bytes type store as strings."""
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            raise PickleError(f"expected bytes as text in latin-1, found {shown(encoding)}")
-        if text not in self._bytes:  # the same bytes each time, however often it is called
+            raise PickleError(f"expected bytes as a string in latin-1, found {shown(encoding)}")
+        if text not in self._bytes:  # repeated calls share one object
             self._bytes[text] = text.encode("latin-1")
         return self._bytes[text]
 
 
 def _no_bytes(*_: Any) -> bytes:
-    """How no bytes at all are written where a pickle can hold texts alone."""
+    """Return empty bytes, which protocols without a bytes type store as a call without text."""
     return b""
 
 
@@ -304,17 +304,17 @@ for code in pickle.TUPLE + pickle.TUPLE1 + pickle.TUPLE2 + pickle.TUPLE3:
 
 
 def shown(found: Any) -> str:
-    """What an error says of an object: itself where it is plain, otherwise its kind."""
+    """Describe an object in an error: a plain value by its repr, anything else by its type."""
     is_plain = isinstance(found, PLAIN) and not (isinstance(found, int) and abs(found) >= 2**63)
     return f"{found!r:.60}" if is_plain else f"a {type(found).__name__.lower()}"
 
 
 def contents(root: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(path, object) of an object and of everything below it that is no text and no number.
+    """Yield (path, object) of an object and everything inside it except plain values.
 
-    A path is the keys of dictionaries, the positions in lists and the names of attributes that
-    lead there. What several paths lead to comes with each of them, and what is below it with the
-    first. Raises ``PickleError`` where this takes too long.
+    A path consists of keys of dictionaries, positions in lists and names of attributes. An object
+    with several paths is yielded with each of them, its contents only with the first. Raises
+    ``PickleError`` if this takes too long.
     """
     seen = set()
     work = 0
@@ -337,7 +337,7 @@ def contents(root: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 def children(found: Any) -> Iterator[tuple[str, Any]]:
-    """(key, object) of what a container or a stand-in holds itself."""
+    """Yield (key, object) for the direct contents of a container or ``StandIn``."""
     if isinstance(found, dict):
         yield from ((_word(key), value) for key, value in found.items())
     elif isinstance(found, (list, tuple, set, frozenset)):
@@ -350,7 +350,7 @@ def children(found: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _word(key: Any) -> str:
-    """A key as it is in a path."""
+    """Return a key as a part of a path."""
     if isinstance(key, str):
         return key
     return shown(key)
@@ -360,15 +360,15 @@ def _word(key: Any) -> str:
 
 
 def as_array(found: Any) -> npt.NDArray[Any] | None:
-    """The array of numbers that a stand-in describes, also one of JAX; None for anything else.
+    """Return the array of numbers (NumPy's or JAX') that a ``StandIn`` describes, else None.
 
-    It is a view of the bytes in the pickle; the dtype of bfloat16 is ``BFLOAT16``. Raises
+    It is a view of the bytes in the pickle; bfloat16 has the dtype ``BFLOAT16``. Raises
     ``PickleError``.
     """
     try:
         if not isinstance(found, StandIn):
             return None
-        if found.name.endswith("._reconstruct_array"):  # JAX': a function, arguments, a state
+        if found.name.endswith("._reconstruct_array"):  # JAX: a function, arguments, a state
             return _array(found.args[2])
         if found.name.startswith("numpy.") and found.name.endswith("._reconstruct"):
             return _array(found.state)
@@ -387,17 +387,17 @@ def _array(state: Any) -> npt.NDArray[Any] | None:
         dtype = BFLOAT16
     elif isinstance(code, str) and DTYPE.fullmatch(code):
         dtype = np.dtype(str(code))
-    else:  # texts, dates, objects
+    else:  # strings, dates, objects
         return None
     if described.state and described.state[1] in ("<", ">"):
         dtype = dtype.newbyteorder(described.state[1])
     if not isinstance(shape, tuple) or len(shape) > MOST_DIMENSIONS:
-        raise ValueError(f"a shape that is {shown(shape)}")
+        raise ValueError(f"its shape is {shown(shape)}")
     order: Any = "F" if in_fortrans_order else "C"
     return np.frombuffer(getattr(raw, "raw", raw), dtype).reshape(shape, order=order)
 
 
 def _is_bfloat16(code: Any) -> bool:
-    """Whether a dtype is the class of JAX' and TensorFlow's bfloat16, whatever module it is in."""
+    """Whether a dtype is the bfloat16 class of JAX and TensorFlow, from whatever module."""
     is_class = isinstance(code, type) and issubclass(code, StandIn)
     return is_class and code.name.rpartition(".")[2] == "bfloat16"

@@ -1,4 +1,4 @@
-"""The progress bar of everything that takes long: on stderr, on a terminal only."""
+"""The progress bar of every long operation: on stderr, and only on a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def progress(*columns: ProgressColumn) -> Progress:
-    """A bar with these columns (none: rich's own), which leaves nothing behind when it ends."""
+    """Return a bar with these columns (none: rich's own) that is cleared when it ends."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -1,6 +1,6 @@
-"""A spec, or a part of one, as plain data, for frameworks that save a layer as its arguments.
+"""Convert specs to and from plain data, for frameworks that save a layer as its arguments.
 
-Standard library only.
+This module uses only the standard library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KINDS = {
 
 
 def to_dict(part: object) -> Any:
-    """A spec, or a part of one, as dictionaries, lists and plain values for JSON."""
+    """Convert a spec, or a part of one, to dictionaries, lists and plain values for JSON."""
     if is_dataclass(part):
         values = {f.name: to_dict(getattr(part, f.name)) for f in fields(part)}
         return {"spec": type(part).__name__, **values}
@@ -25,9 +25,9 @@ def to_dict(part: object) -> Any:
 
 
 def from_dict(data: Any) -> Any:
-    """What ``to_dict`` was given. Raises ``ConfigError`` for a kind of spec that does not exist."""
+    """Restore what ``to_dict`` converted. Raises ``ConfigError`` for an unknown kind of spec."""
     if isinstance(data, dict):
-        if data.get("spec") == "FoldedNormSpec":  # None, as it was written once
+        if data.get("spec") == "FoldedNormSpec":  # older files have it in place of None
             return None
         check_names("spec", [data.get("spec", "")], KINDS)
         values = {name: from_dict(value) for name, value in data.items() if name != "spec"}

@@ -1,8 +1,8 @@
-"""Which backends exist, what each must offer, and how one is loaded.
+"""Which backends exist, what each must offer, and how to load one.
 
-``Backend`` is the contract: its functions, their parameters and their docstrings, written once for
-all. A backend is a subpackage registered as an entry point of the group ``densenet_multi.backends``
-(see pyproject.toml): adding or removing one touches no other code.
+``Backend`` is the contract: the functions, parameters and docstrings that all backends share. A
+backend is a subpackage registered as an entry point in the group ``densenet_multi.backends`` (see
+pyproject.toml), so adding or removing one changes no other code.
 """
 
 from __future__ import annotations
@@ -46,19 +46,21 @@ if TYPE_CHECKING:
 GROUP = "densenet_multi.backends"
 DEVICES = ("cpu", "gpu")
 Level: TypeAlias = Literal[False, "some", "max"]  # of memory_efficient
-# JAX and TensorFlow each take most of a GPU's memory for themselves unless they are told not to
+# by default, JAX and TensorFlow each reserve most of a GPU's memory
 SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 class Backend(Protocol):
-    """What a backend module offers. Images are NumPy (N, C, H, W), labels (N,), names canonical.
+    """What every backend module offers: constants, classes, and functions of a model.
 
-    ``NAME`` is the backend's word (``"torch"``), ``FRAMEWORK`` its framework's name.
-    ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: which estimate of the batch variance
-    this framework's own BatchNorm adds to the running one (see docs/conventions.md).
+    Images are NumPy arrays (N, C, H, W), labels are (N,), tensor names are canonical.
 
-    ``predict`` and ``features`` change nothing of a model: several threads may call them on the
-    same one. Each other function needs the model to itself.
+    ``NAME`` is the backend's name (``"torch"``), ``FRAMEWORK`` that of its framework.
+    ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: the estimate of the batch variance with
+    which this framework's own BatchNorm updates the running one (see docs/conventions.md).
+
+    ``predict`` and ``features`` do not change a model and are thread-safe. Every other function
+    needs exclusive access to the model.
     """
 
     NAME: str
@@ -79,76 +81,77 @@ class Backend(Protocol):
         dtype: str = "float32",
         memory_efficient: bool | Literal["some", "max"] = False,
     ) -> Any:
-        """Build the network of a specification: a model of this framework, with seeded weights.
+        """Build a model of this framework from a specification, with seeded initial weights.
 
         Arguments:
             spec: what ``get_spec`` or ``DenseNetConfig.resolve`` returns.
-            seed: of the initial weights (``init_weights``), the same in every backend.
+            seed: of the initial weights (``init_weights``), which are the same in every backend.
             dtype: "float32" or "float64".
             memory_efficient: "some" recomputes the concatenations, BatchNorms and ReLUs of the
-                dense blocks in the backward pass instead of keeping them; "max" recomputes the
-                first convolution of each bottleneck too. The training is the same, in less memory.
-                False keeps everything (True means "some").
+                dense blocks in the backward pass instead of keeping them; "max" also recomputes
+                the first convolution of each bottleneck. Training gives the same results in less
+                memory. False keeps everything; True means "some".
 
-        Raises ``ConfigError``. The network is that of https://arxiv.org/abs/1608.06993, as data in
-        densenet_multi/spec.py, and in this framework's words in model.py of this backend's folder;
-        model.py of the other three backends has the same classes. ``help(densenet_multi)`` says
-        what you may ignore.
+        Raises ``ConfigError``. The network is that of https://arxiv.org/abs/1608.06993. It is data
+        in densenet_multi/spec.py, and classes of this framework in model.py in this backend's
+        folder; model.py of the other three backends has the same classes. ``help(densenet_multi)``
+        lists what you can ignore.
         Example::
 
             model = build(dm.get_spec("d2l"), seed=1)
         """
 
     def optimize(self, model: Any, *, bfloat16: bool = False) -> Any:
-        """An inference-only copy of the model: the same logits up to rounding, faster.
+        """Return a faster, inference-only copy of the model: the same logits up to rounding.
 
-        BatchNorms are folded into convolutions; layout and compilation are those that suit this
-        framework. The copy has the weights as they are now. ``predict`` and ``features`` accept it;
-        training refuses it with ``ConfigError``. With ``bfloat16``, the features are computed in
-        bfloat16; weights, classifier and logits stay float32 (Gluon refuses ``bfloat16``).
+        BatchNorms are folded into convolutions; memory layout and compilation suit this framework.
+        Later changes to the model's weights do not reach the copy. ``predict`` and ``features``
+        accept it; training raises ``ConfigError``. With ``bfloat16``, the features are computed in
+        bfloat16; weights, classifier and logits stay float32 (Gluon has no ``bfloat16``).
         """
 
     def use_gpu(self, model: Any) -> bool:
-        """Move the model to the GPU if there is one; return whether this framework sees one."""
+        """Move the model to the GPU if this framework finds one; return whether it does."""
 
     def import_weights(self, model: Any, weights: Mapping[str, Array]) -> None:
-        """Overwrite every tensor of the model; on an error it is unchanged.
+        """Overwrite every tensor of the model, or none if there is an error.
 
-        ``weights`` are {canonical name: array} in canonical layout, such as ``export_weights`` of
-        any backend returns. Raises ``WeightsError``, which lists every tensor that does not fit.
+        ``weights`` is {canonical name: array} in canonical layout, as returned by the
+        ``export_weights`` of any backend. Raises ``WeightsError``, which lists every tensor that
+        does not fit.
         """
 
     def export_weights(self, model: Any) -> dict[str, Array]:
-        """Copies of every tensor, in canonical layout and the model's dtype."""
+        """Return copies of all tensors, {canonical name: array}, in the model's dtype."""
 
     def predict(self, model: Any, images: Images) -> Array:
-        """Logits (N, num_classes) of images (N, C, H, W), in evaluation mode and the model's dtype.
+        """Return the logits (N, num_classes) of images (N, C, H, W), in the model's dtype.
 
-        Images are floating point, scaled as the network expects them. Raises ``ImageError``, and
-        ``ImageSizeError`` for too few pixels. Example::
+        The model runs in evaluation mode. Images are floating point, scaled as the network expects.
+        Raises ``ImageError``, and ``ImageSizeError`` for too few pixels. Example::
 
             predict(model, np.zeros((1, 1, 96, 96), "float32")).shape  # (1, 10) for "d2l"
         """
 
     def features(self, model: Any, images: Images) -> dict[str, Array]:
-        """The map (N, C, H, W) after each stage, {stage: array}, in evaluation mode.
+        """Return the feature map (N, C, H, W) after each stage, {stage: array}.
 
-        The stages are those of ``shape_trace``: "stem", "denseblock1", … "norm5". Raises as
-        ``predict``.
+        The model runs in evaluation mode. The stages are those of ``shape_trace``: "stem",
+        "denseblock1", … "norm5". Raises as ``predict``.
         """
 
     def loss_and_gradients(
         self, model: Any, images: Images, labels: Labels
     ) -> tuple[float, dict[str, Array]]:
-        """Mean cross entropy in nats, and its gradients by canonical name, of one training batch.
+        """Compute a batch's mean cross entropy in nats, and gradients, {canonical name: array}.
 
-        The model is in training mode meanwhile: BatchNorm uses the statistics of the batch, and the
-        running statistics are updated once. Parameters that are frozen in the framework's own way
-        have no gradient. Labels are integers (N,). Raises ``ImageError``, ``ConfigError``.
+        The model runs in training mode: BatchNorm uses the statistics of the batch, and the running
+        statistics are updated once. Parameters that are frozen in the framework's own way have no
+        gradient. Labels are integers (N,). Raises ``ImageError``, ``ConfigError``.
         """
 
     def count_parameters(self, model: Any) -> ParameterCount:
-        """Numbers of trainable elements and of running statistics, counted from the native tensors.
+        """Count the elements of the model's own tensors: parameters and running statistics.
 
         Frozen parameters count as trainable.
         """
@@ -164,39 +167,42 @@ class Backend(Protocol):
         checkpoint: Keep | None = None,
         resume: TrainingState | None = None,
     ) -> History:
-        """Train the model in place, by the rule of training/recipe.py, in this framework's loop.
+        """Train the model in place, in this framework's own loop; training/recipe.py has the rule.
 
         Arguments:
             model: what ``build`` returned; its training or evaluation mode is restored afterwards.
             data: a pair of images (N, C, H, W) and labels (N,), or an object such as
                 ``data.FashionMNIST``.
-            recipe: a ``Recipe``: epochs, batch size, learning rate and the rest.
-            validation: the same as ``data``, evaluated after every epoch; None skips it.
+            recipe: a ``Recipe``: epochs, batch size, learning rate and more.
+            validation: like ``data``, evaluated after every epoch; None skips this.
             callbacks: each is called with every ``Step`` and every ``Epoch``.
             checkpoint: called after the callbacks, with a function that returns the current
                 ``TrainingState``.
-            resume: a ``TrainingState`` to resume from, of this backend or another, and of a run of
-                the same recipe on the same data. The recipes are compared; the data are not. To
+            resume: a ``TrainingState`` to resume from. It may come from another backend, but must
+                be of the same recipe and the same data; only the recipes are compared. To
                 continue with another recipe on purpose, start a new run from ``resume.weights``, or
                 pass ``dataclasses.replace(resume, began=None)``.
 
-        Raises ``ConfigError``, ``ImageError``, and ``TrainingError`` where the loss or a weight is
-        not finite. Example::
+        Raises ``ConfigError``, ``ImageError``, and ``TrainingError`` if the loss or a weight is not
+        finite. Example::
 
             history = fit(model, (images, labels), dm.Recipe(epochs=1, batch_size=32))
         """
 
 
 def backend_names() -> list[str]:
-    """The registered backends, installed or not."""
+    """Return the names of all registered backends, whether their framework is installed or not."""
     return list(_registered())
 
 
 def load_backend(name: str) -> Backend:
-    """The backend's module, imported now.
+    """Import a backend, and return its module: see ``backends.Backend``.
 
-    Raises ``ConfigError`` for an unknown name, ``BackendNotInstalledError`` where the framework is
-    absent; a framework that is present but broken raises its own error.
+    Raises ``ConfigError`` for an unknown name, ``BackendNotInstalledError`` if the framework is not
+    installed; a framework that is installed but broken raises its own error. Example::
+
+        torch = dm.load_backend("torch")
+        model = torch.build(dm.get_spec("d2l"))
     """
     registered = _registered()
     if not registered:
@@ -208,10 +214,10 @@ def load_backend(name: str) -> Backend:
 
 
 def framework_versions(name: str) -> dict[str, str | None]:
-    """{distribution: installed version or None} of what the backend's extra requires.
+    """Return {distribution: installed version or None} of what a backend's extra requires.
 
-    The extra is that of the package which registers the backend. Read from metadata: nothing is
-    imported, and a broken install shows its version.
+    The extra belongs to the package that registers the backend. Versions come from metadata, so
+    nothing is imported, and a broken installation shows its version too.
     """
     import re
 
@@ -221,15 +227,15 @@ def framework_versions(name: str) -> dict[str, str | None]:
 
 
 def package_versions() -> dict[str, str | None]:
-    """{distribution: installed version or None} for what this package needs without a backend."""
+    """Return {distribution: installed version or None} of this package's own requirements."""
     from importlib.metadata import requires
 
     return _versions(r for r in requires("densenet_multi") or [] if "extra ==" not in r)
 
 
 def hide_gpus() -> None:
-    """Let every framework that is imported from now on compute on the CPU, in this process."""
-    # JAX for GPUs would not start without one
+    """Hide all GPUs from every framework that this process imports from now on."""
+    # with a GPU build and no visible GPU, JAX starts only if the platform is set
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 
 
@@ -247,9 +253,9 @@ def place(backend: Backend, model: Any, device: str | None) -> None:
 
 
 def first_installed() -> str:
-    """The first backend whose framework is installed, in any version.
+    """Return the first backend whose framework is installed, in any version.
 
-    Raises ``BackendNotInstalledError`` where there is none.
+    Raises ``BackendNotInstalledError`` if there is none.
     """
     for name in backend_names():
         if None not in framework_versions(name).values():
@@ -278,12 +284,12 @@ OWN_DOCSTRINGS = {
 
 
 def publish(module: dict[str, Any]) -> None:
-    """Set a backend's ``__all__``, ``dir()`` and docstrings from the contract.
+    """Set a backend's ``__all__``, ``dir()``, docstrings and argument checks from the contract.
 
     ``module`` is the ``globals()`` of the backend's ``__init__``. Its functions get the contract's
     docstrings, its classes those of their specs; ``__all__`` and ``dir()`` list exactly these names
-    and the constants. A function whose first argument is a model checks that it is this backend's,
-    and a class that it gets the spec that it is built from: neither has to say so in four places.
+    and the constants. Functions of a model then accept only this backend's models, and classes only
+    the kind of spec that they are built from, without a check in each of the four backends.
     """
     from . import spec
 
@@ -305,12 +311,12 @@ def publish(module: dict[str, Any]) -> None:
 
 
 def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
-    """The function, which refuses anything but a model of this backend."""
+    """Wrap a function so that it accepts only a model of this backend."""
     kind, word = module["DenseNet"], module["NAME"]
 
     @wraps(function)
     def checked(model: Any, *args: Any, **kwargs: Any) -> Any:
-        # torch.compile puts a model into one of another class, which passes everything on
+        # torch.compile wraps a model in a module of another class
         if not isinstance(getattr(model, "_orig_mod", model), kind):
             found = type(model)
             raise ConfigError(
@@ -324,7 +330,7 @@ def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
 
 
 def _from_spec(make: Any, kind: type) -> Any:
-    """The ``__init__`` of a class, which refuses anything but its part of a spec."""
+    """Wrap a class's ``__init__`` so that it accepts only its part of a spec."""
     expected = f"a {kind.__name__}, which get_spec('d2l') is or contains"
     own = {  # Flax' rngs
         name: check_of(parameter.annotation, name)
@@ -347,17 +353,17 @@ def _is_public_function(name: str, value: Any) -> bool:
 
 
 def check_dtype(dtype: str) -> str:
-    """``dtype`` if it is one that every backend offers; otherwise ``ConfigError``."""
+    """Return ``dtype`` if every backend offers it; otherwise raise ``ConfigError``."""
     return one_of("dtype", dtype, DTYPES)
 
 
 def check_device(device: str | None) -> str | None:
-    """``device`` if it is "cpu", "gpu" or None; otherwise ``ConfigError``."""
+    """Return ``device`` if it is "cpu", "gpu" or None; otherwise raise ``ConfigError``."""
     return None if device is None else one_of("device", device, DEVICES)
 
 
 def check_memory_efficient(level: object) -> Level:
-    """False, "some" or "max"; True is "some". Raises ``ConfigError`` for anything else."""
+    """Return False, "some" or "max"; True means "some". Raises ``ConfigError`` otherwise."""
     if level is True:
         return "some"
     if level is False:

@@ -1,7 +1,7 @@
 """A trained network in memory: its specification, its weights, and how to use them.
 
-``formats`` reads every file of weights into a ``Checkpoint``, whatever its format, and writes it
-from one. What a training run needs to resume is a ``TrainingState``: see training/state.py.
+``formats`` reads a file of weights of any format into a ``Checkpoint``, and writes one from it. A
+training run resumes from a ``TrainingState`` instead: see training/state.py.
 """
 
 from __future__ import annotations
@@ -28,34 +28,40 @@ from .spec import DenseNetSpec, check_spec
 from .weights import Weights, check_mapping
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-ESTIMATORS = ("biased", "unbiased")  # of a variance
+ESTIMATORS = ("biased", "unbiased")  # of the variance
 ACTIVATIONS = ("none", "softmax", "sigmoid")
-PIXELS = ("value_range", "mean", "std")  # of a usage: stated or assumed together
+PIXELS = ("value_range", "mean", "std")  # fields of a usage that belong together
 MAY_BE_ASSUMED = ("image_size", *PIXELS, "class_names")
 TEXTS = ("class_names", "trained_on", "assumed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """How to use a network's weights, which no tensor states; None means unknown.
+    """How to use a network: its input pixels, class names, and more; None means unknown.
 
     Attributes:
         image_size: pixels per side that the network was trained with or is meant for, at most
             4,096.
-        value_range: of pixels before ``mean`` and ``std``: (0, 1) or (0, 255).
-        mean, std: per channel; the network reads ``(pixels - mean) / std``.
+        value_range: the range of pixels before ``mean`` and ``std``: (0, 1) or (0, 255).
+        mean, std: one value for each channel; the network reads ``(pixels - mean) / std``.
         class_names: one for each output, in order. A network with one output has one name: that of
-            the class whose probability is its sigmoid.
-        activation: what the network was trained with after its logits: ``"softmax"`` (one class
-            for each image), ``"sigmoid"`` (each output is the probability of its own class) or
-            ``"none"`` (the logits are the answer).
-        running_variance: ``"biased"`` or ``"unbiased"``, the estimator behind the statistics.
-        split_seed: of the split of a folder of images into training and validation images.
-        trained_on: fingerprints of some training images, by which their folder is recognized: see
+            the class whose probability is the output's sigmoid.
+        activation: the function after the logits in training: ``"softmax"`` (each image has one
+            class), ``"sigmoid"`` (each output is the probability of its own class) or ``"none"``
+            (the logits are the answer).
+        running_variance: ``"biased"`` or ``"unbiased"``, the estimator of the running variances.
+        split_seed: the seed that split a folder into training and validation images.
+        trained_on: fingerprints of some training images, which identify their folder: see
             ``data.folder.fingerprints``.
         source: where the weights come from, in words.
-        assumed: those of ``MAY_BE_ASSUMED`` that no file states, but that are usual for such a
-            network; a field without a value is dropped from them.
+        assumed: names from ``MAY_BE_ASSUMED`` whose values no file states, but that are usual for
+            such a network; fields without a value are dropped.
+
+    Raises ``ConfigError``, which names the offending field.
+
+    >>> usage = dm.Usage(image_size=96, class_names=["cat", "dog"])
+    >>> usage.class_names
+    ('cat', 'dog')
     """
 
     image_size: int | None = None
@@ -79,7 +85,7 @@ class Usage:
             if value is not None:
                 object.__setattr__(self, name, integer(name, value, least, most))
         if not isinstance(self.source, str | None):
-            raise bad("source", self.source, "a text or None")
+            raise bad("source", self.source, "a string or None")
         for name in (*PIXELS, *TEXTS):
             value = getattr(self, name)
             if value is not None:
@@ -93,7 +99,7 @@ class Usage:
         object.__setattr__(self, "assumed", assumed)
 
     def fits(self, spec: DenseNetSpec) -> Usage:
-        """Return this usage; raise ``ConfigError`` if a list does not fit the network's size."""
+        """Return this usage; raise ``ConfigError`` if a list's length does not fit the network."""
         config = check_spec(spec).config
         lengths = {"mean": config.in_channels, "std": config.in_channels}
         if config.num_classes:
@@ -111,10 +117,10 @@ class Usage:
         return self
 
     def stating(self, **values: Any) -> Usage:
-        """The usage with values that are stated, so no longer assumed; None states nothing.
+        """Return a copy with these values, now stated instead of assumed; None changes nothing.
 
-        The range, mean and std of pixels belong together: where one of them is stated, an assumed
-        mean and std are dropped. An assumed range stays. Raises ``ConfigError``.
+        The range, mean and std of pixels belong together: if one of them is stated, an assumed mean
+        and std are dropped. An assumed range is kept. Raises ``ConfigError``.
         """
         check_names("field", values, [f.name for f in fields(self)])
         given: dict[str, Any] = {n: value for n, value in values.items() if value is not None}
@@ -125,20 +131,28 @@ class Usage:
         return replace(self, **given, assumed=assumed)
 
     def stated(self, name: str) -> Any:
-        """The value of a field, or None where it is only assumed."""
+        """Return the value of a field, or None if it is only assumed."""
         check_names("field", [name], [f.name for f in fields(self)])
         return None if name in self.assumed else getattr(self, name)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network in canonical names and layout, whatever file it was read from.
+    """A trained network in memory, the same for every file format and backend.
 
     Attributes:
         spec: the network.
-        weights: {canonical name: array}, float32 or float64, in the manifest's order.
-        usage: how to use them.
-        notes: what is unusual, or was changed when it was read: sentences for the user.
+        weights: {canonical name: array} in canonical layout, float32 or float64, in the manifest's
+            order.
+        usage: how to use the network.
+        notes: sentences for the user about what is unusual, or was changed when it was read.
+
+    Raises ``ConfigError`` or ``WeightsError`` for arguments of another type.
+
+    >>> spec = dm.get_spec("d2l")
+    >>> checkpoint = dm.Checkpoint(spec, dm.init_weights(spec), dm.Usage(image_size=96))
+    >>> checkpoint.usage.image_size
+    96
     """
 
     spec: DenseNetSpec
@@ -156,7 +170,7 @@ class Checkpoint:
         object.__setattr__(self, "notes", notes)
 
     def unstated(self) -> dict[str, str]:
-        """What no file states about the use of this network: {what: the assumed value}."""
+        """Return {question: assumed answer} for each fact about the use that no file states."""
         usage, outputs = self.usage, self.spec.config.num_classes
         found = {}
         if usage.value_range is None or not set(PIXELS).isdisjoint(usage.assumed):
@@ -183,22 +197,22 @@ class Checkpoint:
 
 
 def check_usage(usage: Any) -> Usage:
-    """The usage itself. Raises ``ConfigError`` for anything else, such as a dictionary."""
+    """Return the usage. Raises ``ConfigError`` for anything else, such as a dictionary."""
     return instance("usage", usage, Usage, "a Usage, such as Usage(class_names=('cat', 'dog'))")
 
 
 def check_checkpoint(checkpoint: Any) -> Checkpoint:
-    """The checkpoint itself. Raises ``ConfigError`` for anything else, such as a path."""
+    """Return the checkpoint. Raises ``ConfigError`` for anything else, such as a path."""
     expected = "a Checkpoint, such as formats.read('FILE')"
     return instance("checkpoint", checkpoint, Checkpoint, expected)
 
 
 def names_in_order(found: object) -> list[str] | None:
-    """Class names in the order of the outputs, from a file's entry; None if it has no names.
+    """Return class names in the order of the outputs, from a file's entry; None if it has none.
 
     Arguments:
-        found: a list of names, ``{name: index}`` (what PyTorch calls ``class_to_idx``, Keras
-            ``class_indices``) or ``{index: name}`` (``id2label``), the indices from 0 on.
+        found: a list of names, ``{name: index}`` (PyTorch's ``class_to_idx``, Keras'
+            ``class_indices``) or ``{index: name}`` (``id2label``); indices start at 0.
     """
     if isinstance(found, Mapping):
         is_indexed = all(isinstance(value, str) for value in found.values())
@@ -226,7 +240,7 @@ def _checked_list(name: str, value: Any) -> tuple[Any, ...]:
         raise bad(name, value, "numbers above 0")
     if name == "value_range" and not (len(value) == 2 and value[0] < value[1]):
         raise bad(name, value, "two numbers, the lower first")
-    # NumPy's numbers as Python's, which JSON has
+    # NumPy's numbers become Python's, which JSON can store
     return tuple(item if isinstance(item, (str, int)) else float(item) for item in value)
 
 

@@ -1,7 +1,7 @@
-"""What follows from a spec: every tensor's name and shape, the size of every stage, every count.
+"""What a spec implies: tensor names and shapes, the size of every stage, parameter counts.
 
-Names and layouts are torchvision's (``features.conv0.weight``, convolutions as (out, in, height,
-width), linear layers as (out, in)); see docs/conventions.md. Standard library only.
+Names and layouts are torchvision's: ``features.conv0.weight``, kernels (out, in, height, width),
+linear weights (out, in); see docs/conventions.md. This module uses only the standard library.
 """
 
 from __future__ import annotations
@@ -29,13 +29,18 @@ Group = StemSpec | DenseBlockSpec | TransitionSpec | DenseLayerSpec
 
 
 class ImageSizeError(ConfigError):
-    """An image is too small for the network; the message names the stage without pixels."""
+    """An image is too small; the message names the stage that would be left without pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor: its canonical ``shape``; its ``role``, ``"trainable"`` or ``"statistic"``; and
-    its ``kind``, the layer it belongs to and what it is there, such as ``"conv.weight"``."""
+    """One tensor of a network.
+
+    Attributes:
+        shape: in canonical layout.
+        role: ``"trainable"`` or ``"statistic"`` (of a BatchNorm).
+        kind: its layer and its purpose there, such as ``"conv.weight"``.
+    """
 
     shape: tuple[int, ...]
     role: str
@@ -49,9 +54,9 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """Numbers of elements: ``trainable`` ones, BatchNorm running ``statistics``, and ``total``.
+    """Element counts: trainable parameters, running statistics of BatchNorms, and their total.
 
-    In PyTorch, statistics are "buffers"; Keras' ``count_params()`` is ``total``.
+    PyTorch stores the statistics as "buffers"; Keras' ``count_params()`` returns ``total``.
     """
 
     trainable: int
@@ -59,25 +64,25 @@ class ParameterCount:
 
     @property
     def total(self) -> int:
-        """Both together."""
+        """``trainable + statistics``."""
         return self.trainable + self.statistics
 
 
 @dataclass(frozen=True, slots=True)
 class StageProfile:
-    """One stage of one image's way through the network, in the paper's order of operations.
+    """The size and cost of one stage for one image, in the paper's order of operations.
 
-    Where a transition averages, the backends pool first, with a quarter of the work counted here:
-    see docs/decisions/0004-pooling-first.md.
+    In a transition with average pooling, the backends pool first, which is a quarter of the work
+    counted here: see docs/decisions/0004-pooling-first.md.
 
     Attributes:
         name: ``"stem"``, ``"denseblock1"``, ``"transition1"``, …, ``"norm5"``, ``"classifier"``.
-        shape: (channels, height, width) after it.
-        parameters: what the stage holds.
-        multiply_adds: of its convolutions and linear layer; taps on zero padding are counted, as
-            PyTorch's counter and TensorFlow's profiler do (XLA's cost analysis leaves them out).
-        activation_elements: numbers that its convolutions, ReLUs, concatenations and poolings
-            write, each once: what training keeps for the backward pass without recomputation.
+        shape: (channels, height, width) of its output.
+        parameters: the counts of its parameters and statistics.
+        multiply_adds: of its convolutions and linear layer. Taps on zero padding are counted, as by
+            PyTorch's counter and TensorFlow's profiler (XLA's cost analysis omits them).
+        activation_elements: number of values that its convolutions, ReLUs, concatenations and
+            poolings write: what training keeps for the backward pass without recomputation.
     """
 
     name: str
@@ -87,12 +92,12 @@ class StageProfile:
     activation_elements: int
 
     def activation_bytes(self, itemsize: int = 4) -> int:
-        """The same in bytes, for numbers of ``itemsize`` bytes (float32: 4)."""
+        """Return ``activation_elements`` in bytes, with ``itemsize`` bytes each (float32: 4)."""
         return integer("itemsize", itemsize, 1) * self.activation_elements
 
 
 def layers(spec: DenseNetSpec) -> Iterator[tuple[str, LayerSpec]]:
-    """Every layer that holds tensors, as (canonical name, spec), in torchvision's order."""
+    """Yield (canonical name, spec) of every layer with tensors, in torchvision's order."""
     check_spec(spec)
     yield from _inside("features", spec.stem)
     for block, transition in spec.stages:
@@ -105,21 +110,35 @@ def layers(spec: DenseNetSpec) -> Iterator[tuple[str, LayerSpec]]:
 
 
 def tensors(spec: DenseNetSpec) -> dict[str, TensorInfo]:
-    """Every tensor by canonical name, in the order of torchvision's ``state_dict`` (which has one
-    ``num_batches_tracked`` per BatchNorm more)."""
+    """Return {canonical name: ``TensorInfo``} of every tensor of a network.
+
+    Names and order are those of torchvision's ``state_dict``, which has one more entry per
+    BatchNorm, ``num_batches_tracked``.
+
+    >>> dm.tensors(dm.get_spec("densenet121"))["features.conv0.weight"].shape
+    (64, 3, 7, 7)
+    """
     return {f"{name}.{leaf}": info for name, layer in layers(spec) for leaf, info in _leaves(layer)}
 
 
 def count_parameters(spec: DenseNetSpec) -> ParameterCount:
-    """The number of trainable elements and of running statistics."""
+    """Count the parameters of a network, and the running statistics of its BatchNorms.
+
+    >>> dm.count_parameters(dm.get_spec("densenet121")).trainable
+    7978856
+    """
     return _count(layer for _, layer in layers(spec))
 
 
 def profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
-    """Every stage for one image of ``height`` x ``width`` pixels.
+    """Compute the size, parameters and multiply-adds of every stage for one image.
 
-    Raises ``ImageSizeError`` where a stage would be left without pixels, and names the smallest
-    square size that works.
+    ``height`` and ``width`` are in pixels. Raises ``ImageSizeError`` where a stage would be left
+    without pixels; the message has the smallest square size that works.
+
+    >>> stages = dm.profile(dm.get_spec("d2l"), 96, 96)
+    >>> f"{sum(stage.multiply_adds for stage in stages):,} multiply-adds"
+    '129,077,168 multiply-adds'
     """
     check_spec(spec)
     try:
@@ -131,19 +150,29 @@ def profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
 def shape_trace(
     spec: DenseNetSpec, height: int, width: int
 ) -> list[tuple[str, tuple[int, int, int]]]:
-    """(stage, (channels, height, width)) after every stage, from the stem to ``norm5``, the last
-    BatchNorm (without its ReLU). Raises ``ImageSizeError``."""
+    """Return (stage, (channels, height, width)) after each stage for an image of this size.
+
+    The stages are those from the stem to ``norm5``, the last BatchNorm, before its ReLU. Raises
+    ``ImageSizeError``.
+
+    >>> dm.shape_trace(dm.get_spec("d2l"), 96, 96)[:3]
+    [('stem', (64, 24, 24)), ('denseblock1', (192, 24, 24)), ('transition1', (96, 12, 12))]
+    """
     return [(s.name, s.shape) for s in profile(spec, height, width) if s.name != "classifier"]
 
 
 def min_image_size(spec: DenseNetSpec) -> int:
-    """The smallest square image, in pixels per side, that leaves every stage at least one pixel."""
+    """Return the smallest square image, in pixels per side, that leaves every stage a pixel.
+
+    >>> dm.min_image_size(dm.get_spec("d2l"))
+    29
+    """
     check_spec(spec)
     shrinking: list[ConvSpec | PoolSpec | None] = [spec.stem.conv0, spec.stem.pool0]
     shrinking += [transition.pool for _, transition in spec.stages if transition]
     size = 1
     for layer in reversed(shrinking):
-        if layer:  # the smallest input from which at least `size` pixels come out
+        if layer:  # the smallest input that gives at least `size` pixels
             size = (size - 1) * layer.stride + max(1, layer.kernel_size - 2 * layer.padding)
     return size
 
@@ -228,7 +257,7 @@ def _profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
             for conv in (layer.conv1, layer.conv2):
                 if conv:
                     work += _multiply_adds(conv, area)
-                    kept += (conv.in_channels + conv.out_channels) * area  # ReLU, convolution
+                    kept += (conv.in_channels + conv.out_channels) * area  # ReLU and convolution
             kept += (layer.norm1.num_features + (layer.conv2 or layer.conv1).out_channels) * area
         add(block.name, block, block.out_channels, work, kept)
         if transition:

@@ -1,8 +1,8 @@
-"""The network in plain NumPy, float64: slow, obvious, and what every backend is compared with.
+"""The reference: DenseNet in plain NumPy and float64, slow but obvious.
 
-Read it to learn what each operation computes. Images and feature maps are (N, C, H, W). Weights are
-``{canonical name: array}`` as in ``manifest.tensors``. Source: see spec.py; batch normalization:
-https://arxiv.org/abs/1502.03167.
+Every backend is compared with it. Read it to learn what each operation computes. Images and feature
+maps are (N, C, H, W). Weights are ``{canonical name: array}``, named as in ``manifest.tensors``.
+Source: see spec.py; batch normalization: https://arxiv.org/abs/1502.03167.
 """
 
 from __future__ import annotations
@@ -33,16 +33,21 @@ Array = npt.NDArray[np.float64]
 
 @operation
 def relu(x: Array) -> Array:
-    """max(x, 0), element by element."""
+    """Return max(x, 0) of each element."""
     return np.maximum(x, 0.0)
 
 
 @operation
 def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
-    """Cross-correlation of x (N, C, H, W) with kernel (O, C, k, k), zeros around the image.
+    """Convolve (cross-correlate) x (N, C, H, W) with a kernel (O, C, k, k), padding with zeros.
 
-    One matrix product per tap of the kernel: every output pixel sees the input pixel under that
-    tap.
+    Each tap of the kernel is one matrix product: it multiplies the input pixels under that tap, one
+    for each output pixel.
+
+    >>> dm.reference.convolve(np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3)), padding=1)
+    array([[[[4., 6., 4.],
+             [6., 9., 6.],
+             [4., 6., 4.]]]])
     """
     k = kernel.shape[-1]
     x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
@@ -58,7 +63,7 @@ def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Arra
 
 @operation
 def max_pool(pool: PoolSpec, x: Array) -> Array:
-    """The largest value in each window; the border counts as minus infinity."""
+    """Return the maximum of each window of x (N, C, H, W); padding is minus infinity."""
     border = (pool.padding, pool.padding)
     x = np.pad(x, ((0, 0), (0, 0), border, border), constant_values=-np.inf)
     largest: Array = np.max(_all_windows(pool, x), axis=0)
@@ -67,7 +72,10 @@ def max_pool(pool: PoolSpec, x: Array) -> Array:
 
 @operation
 def average_pool(pool: PoolSpec, x: Array) -> Array:
-    """The mean of each window; an odd last row or column is dropped."""
+    """Return the mean of each window of x (N, C, H, W).
+
+    With 2x2 windows and stride 2, an odd last row or column is dropped.
+    """
     mean: Array = np.mean(_all_windows(pool, x), axis=0)
     return mean
 
@@ -78,7 +86,7 @@ def _all_windows(pool: PoolSpec, x: Array) -> list[Array]:
 
 
 def _windows(x: Array, k: int, stride: int, i: int, j: int) -> Array:
-    """Element (i, j) of every k x k window of x: (N, C, H', W')."""
+    """Return element (i, j) of every k x k window of x, (N, C, H', W')."""
     height, width = x.shape[2] - k + 1, x.shape[3] - k + 1
     return x[:, :, i : i + height : stride, j : j + width : stride]
 
@@ -129,7 +137,7 @@ class _Network:
 
     def transition(self, name: str, transition: TransitionSpec, x: Array) -> Array:
         x = relu(self.batch_norm(f"{name}.norm", transition.norm, x))
-        # the backends average first: the two are linear and commute
+        # the backends pool averages first: both operations are linear and commute
         x = self.conv(f"{name}.conv", transition.conv, x)
         pool = average_pool if transition.pool_kind == "avg" else max_pool
         return pool(transition.pool, x)
@@ -139,7 +147,7 @@ class _Network:
         return y + _per_channel(self.w[f"{name}.bias"]) if conv.bias else y
 
     def batch_norm(self, name: str, norm: BatchNormSpec | None, x: Array) -> Array:
-        if norm is None:  # folded into the convolution before it
+        if norm is None:  # folded into the preceding convolution
             return x
         mean, var = self.w[f"{name}.running_mean"], self.w[f"{name}.running_var"]
         if self.training:
@@ -155,17 +163,17 @@ class _Network:
         return (x - _per_channel(mean)) * _per_channel(scale) + _per_channel(self.w[f"{name}.bias"])
 
 
-# --- Of a complete network ----------------------------------------------------------------------
+# --- Functions of a complete network ------------------------------------------------------------
 
 
 @dataclass
 class Forward:
-    """What one forward pass leaves behind.
+    """The results of one forward pass, all in float64.
 
     Attributes:
-        logits: (N, num_classes); without a classifier the pooled features, (N, C).
-        stages: the feature map after each stage of ``manifest.shape_trace``, (N, C, H, W).
-        statistics: in training mode, every running mean and variance after the step, by name.
+        logits: (N, num_classes), or without a classifier the pooled features, (N, C).
+        stages: the feature map (N, C, H, W) after each stage of ``manifest.shape_trace``.
+        statistics: in training mode, {name: updated running mean or variance}; otherwise empty.
     """
 
     logits: Array
@@ -176,9 +184,13 @@ class Forward:
 def predict(
     spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]], images: npt.ArrayLike
 ) -> Array:
-    """The logits (N, num_classes) of images (N, C, H, W) in evaluation mode, float64.
+    """Return the logits (N, num_classes) of images (N, C, H, W) in evaluation mode, float64.
 
-    Raises ``ImageError`` or ``WeightsError`` where the two do not fit the spec.
+    Raises ``ImageError`` or ``WeightsError`` where images or weights do not fit the spec.
+
+    >>> spec = dm.get_spec("d2l", block_config=(1, 1))
+    >>> dm.reference.predict(spec, dm.init_weights(spec), np.zeros((2, 1, 32, 32))).shape
+    (2, 10)
     """
     return forward(spec, weights, images).logits
 
@@ -191,15 +203,16 @@ def forward(
     training: bool = False,
     variance: str = "biased",
 ) -> Forward:
-    """Logits, stage maps and (``training=True``) updated running statistics, float64.
+    """Compute logits, the map after each stage and, in training, updated running statistics.
 
-    Evaluation normalizes with the running statistics, training with those of the batch, and then
-    ``running = decay * running + (1 - decay) * batch``. ``variance`` says which batch variance goes
-    into the running one: ``"biased"`` (divided by n = N*H*W; Keras, Gluon, Flax) or ``"unbiased"``
-    (by n - 1; PyTorch).
+    Evaluation normalizes with the running statistics. Training normalizes with those of the batch,
+    and updates ``running = decay * running + (1 - decay) * batch``. ``variance`` selects the
+    estimate of the batch variance in that update: ``"biased"`` (divided by n = N*H*W, as in Keras,
+    Gluon and Flax) or ``"unbiased"`` (divided by n - 1, as in PyTorch).
 
-    Raises ``ImageError`` or ``WeightsError`` where something does not fit the spec; ``ValueError``
-    for another ``variance``, and for training with a ``drop_rate``: dropout is not modelled.
+    Raises ``ImageError`` or ``WeightsError`` where images or weights do not fit the spec;
+    ``ValueError`` for another ``variance``, and for training with a ``drop_rate``, because dropout
+    is not modeled.
     """
     check_without_dropout(spec, training)
     unbiased = one_of("variance", variance, ESTIMATORS) == "unbiased"
@@ -209,9 +222,15 @@ def forward(
 
 
 def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Mean over N of ``-log softmax(logits)[label]``, in nats; logits (N, classes), labels (N,)."""
+    """Return the mean of ``-log softmax(logits)[label]`` over N examples, in nats.
+
+    ``logits`` are (N, classes), ``labels`` integers (N,). Raises ``ImageError``.
+
+    >>> round(dm.reference.cross_entropy([[0.0, 0.0]], [1]), 4)  # log 2
+    0.6931
+    """
     scores = check_logits(logits)
     targets = check_labels(labels, *scores.shape)
-    shifted = scores - scores.max(axis=1, keepdims=True)  # the same softmax, without overflow
+    shifted = scores - scores.max(axis=1, keepdims=True)  # prevents overflow
     log_sum = np.log(np.exp(shifted).sum(axis=1))
     return float(np.mean(log_sum - shifted[np.arange(len(targets)), targets]))

@@ -1,11 +1,11 @@
-"""The paper as data: a configuration, and the network it resolves to.
+"""The paper as data: a configuration, and the network that it describes.
 
 Source: G. Huang, Z. Liu, L. van der Maaten, K. Weinberger, "Densely Connected Convolutional
 Networks", https://arxiv.org/abs/1608.06993 (sections 3 and 4.2, Table 1).
 
-``DenseNetConfig`` holds the dozen numbers a person chooses. ``resolve()`` turns them into a
-``DenseNetSpec`` in which every channel number, stride and padding is written out, so that a
-backend translates and never computes. Standard library only.
+``DenseNetConfig`` holds the values that a person chooses. ``resolve()`` turns them into a
+``DenseNetSpec``, in which every channel count, stride and padding is written out: a backend only
+translates it and computes none of them. This module uses only the standard library.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from ._checks import (
 
 SCHEMA_VERSION = 1
 STEMS = ("imagenet", "cifar")
-ADDED = {"transition_pool", "global_pool"}  # fields that older files do not have: "avg"
+ADDED = {"transition_pool", "global_pool"}  # fields that older files omit; the default is "avg"
 NUMBERS = ("compression", "drop_rate", "bn_eps", "bn_decay")
 
 
-# --- What a network is made of: each of these is one native layer in every backend -------------
+# --- Layers: each of these is one native layer in every backend --------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ConvSpec(Checked):
 
 @dataclass(frozen=True, slots=True)
 class BatchNormSpec(Checked):
-    """Batch normalization; ``decay`` is the fraction of the old running value that is kept."""
+    """Batch normalization; each training step keeps the fraction ``decay`` of a running value."""
 
     num_features: int
     eps: float = 1e-5
@@ -66,7 +66,7 @@ class BatchNormSpec(Checked):
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec(Checked):
-    """A square pooling window; a window that does not fit is dropped (floor)."""
+    """Pooling over square windows; a window that does not fit completely is dropped (floor)."""
 
     kernel_size: int
     stride: int
@@ -81,12 +81,12 @@ class LinearSpec(Checked):
     out_features: int
 
 
-# --- What those are grouped into: each of these is one class in every backend's model.py -------
+# --- Groups of layers: each of these is one class in every backend's model.py ------------------
 
 
 @dataclass(frozen=True, slots=True)
 class StemSpec(Checked):
-    """Before the first dense block: ``conv0``, and in the ImageNet stem ``norm0`` and ``pool0``."""
+    """The layers before the first block: ``conv0``, and for ImageNet also ``norm0``, ``pool0``."""
 
     conv0: ConvSpec
     norm0: BatchNormSpec | None = None
@@ -95,7 +95,10 @@ class StemSpec(Checked):
 
 @dataclass(frozen=True, slots=True)
 class DenseLayerSpec(Checked):
-    """The paper's H (section 3): BN-ReLU-Conv3x3, or BN-ReLU-Conv1x1-BN-ReLU-Conv3x3."""
+    """A dense layer, the paper's H (section 3): BN-ReLU-Conv3x3.
+
+    With a bottleneck, BN-ReLU-Conv1x1 precedes it: ``conv1`` is 1x1 and ``conv2`` is 3x3.
+    """
 
     name: str
     norm1: BatchNormSpec
@@ -107,7 +110,7 @@ class DenseLayerSpec(Checked):
 
 @dataclass(frozen=True, slots=True)
 class DenseBlockSpec(Checked):
-    """Dense layers, each reading everything before it in the block (section 3, equation 2)."""
+    """Dense layers; each reads the block's input and all earlier outputs (section 3, eq. 2)."""
 
     name: str
     in_channels: int
@@ -117,10 +120,11 @@ class DenseBlockSpec(Checked):
 
 @dataclass(frozen=True, slots=True)
 class TransitionSpec(Checked):
-    """Between two dense blocks: BN-ReLU-Conv1x1, then 2x2 average pooling with stride 2.
+    """The layers between two dense blocks: BN-ReLU-Conv1x1, then 2x2 pooling with stride 2.
 
-    The convolution and the average are linear and commute, so a backend averages first, which
-    leaves a quarter of the convolution's work. Max pooling (``pool_kind="max"``) is not linear.
+    Average pooling and the convolution are both linear and commute. A backend therefore pools
+    first, which leaves a quarter of the convolution's work. Max pooling (``pool_kind="max"``) is
+    not linear and stays last.
     """
 
     name: str
@@ -132,7 +136,7 @@ class TransitionSpec(Checked):
 
 @dataclass(frozen=True, slots=True)
 class DenseNetSpec(Checked):
-    """A resolved network; ``stages`` pairs each dense block with the transition after it."""
+    """A complete network; ``stages`` pairs each dense block with its transition (last: None)."""
 
     config: DenseNetConfig
     stem: StemSpec
@@ -142,17 +146,17 @@ class DenseNetSpec(Checked):
     global_pool: str = "avg"
 
     def to_json(self) -> str:
-        """The configuration as JSON with a schema version; ``from_json`` resolves it again."""
+        """Return the configuration as JSON; ``from_json`` turns it into a spec again."""
         return self.config.to_json()
 
     @classmethod
     def from_json(cls, text: str) -> DenseNetSpec:
-        """The spec that ``to_json`` wrote. Raises ``ConfigError`` on anything else."""
+        """Return the spec that ``to_json`` wrote. Raises ``ConfigError`` otherwise."""
         return DenseNetConfig.from_json(text).resolve()
 
 
 def check_spec(spec: Any) -> DenseNetSpec:
-    """The spec itself. Raises ``ConfigError`` for anything else, such as a configuration."""
+    """Return the spec. Raises ``ConfigError`` for anything else, such as a configuration."""
     expected = "a DenseNetSpec, such as get_spec('d2l') or config.resolve()"
     return instance("spec", spec, DenseNetSpec, expected)
 
@@ -172,12 +176,17 @@ def dense_block(
     bn_decay: float = 0.9,
     name: str = "denseblock1",
 ) -> DenseBlockSpec:
-    """A dense block of ``num_layers`` layers, each adding ``growth_rate`` channels.
+    """Describe a dense block of ``num_layers`` layers that each add ``growth_rate`` channels.
 
-    ``bn_size=None`` makes plain layers; ``bn_size=4`` puts a 1x1 convolution to ``4 *
-    growth_rate`` channels before each 3x3 one (the paper's bottleneck). The chapter's example is
-    ``dense_block(2, in_channels=3, growth_rate=10)``: 3 channels in, 23 out.
-    Raises ``ConfigError``. Source: paper, section 3.
+    ``bn_size=None`` makes plain layers. ``bn_size=4`` puts a 1x1 convolution with ``4 *
+    growth_rate`` output channels before each 3x3 one (the paper's bottleneck).
+    Raises ``ConfigError``. Source: paper, section 3. The chapter's example:
+
+    >>> block = dm.dense_block(2, in_channels=3, growth_rate=10)
+    >>> block.out_channels
+    23
+    >>> [layer.conv1.in_channels for layer in block.layers]
+    [3, 13]
     """
     num_layers = integer("num_layers", num_layers, 1, MOST_LAYERS)
     width = in_channels = _channels("in_channels", in_channels)
@@ -220,10 +229,13 @@ def transition(
     bn_decay: float = 0.9,
     name: str = "transition1",
 ) -> TransitionSpec:
-    """A transition from ``in_channels`` to ``out_channels`` at half the height and width.
+    """Describe a transition to ``out_channels`` channels at half the height and width.
 
     ``pool_kind`` is ``"avg"``, as in the paper, or ``"max"``.
     Raises ``ConfigError``. Source: paper, section 3, "Pooling layers" and "Compression".
+
+    >>> dm.transition(23, 10).conv
+    ConvSpec(in_channels=23, out_channels=10, kernel_size=1, stride=1, padding=0, bias=False)
     """
     in_channels = _channels("in_channels", in_channels)
     out_channels = _channels("out_channels", out_channels)
@@ -249,27 +261,32 @@ def _channels(name: str, given: Any) -> int:
 @refuse_unknown_fields
 @dataclass(frozen=True, kw_only=True)
 class DenseNetConfig:
-    """The hyper-parameters of a DenseNet; frozen, hashable, checked on creation.
+    """The hyper-parameters of a DenseNet; frozen, hashable, validated on creation.
 
     Attributes:
-        growth_rate: channels each dense layer adds (the paper's k).
-        block_config: dense layers per block.
+        growth_rate: channels that each dense layer adds (the paper's k).
+        block_config: dense layers in each block.
         num_init_features: channels after the stem.
-        bn_size: width of the bottleneck in units of ``growth_rate`` (the 4 in 4k); ``None``: none.
+        bn_size: width of the bottleneck in units of ``growth_rate`` (the 4 in 4k), or ``None`` for
+            no bottleneck.
         compression: the paper's theta; a transition keeps ``floor(compression * channels)``,
-            computed on the decimal you write (0.29 of 100 channels is 29).
-        drop_rate: dropout after the last convolution of a dense layer, while training.
-        num_classes: outputs of the classifier; 0 omits it and returns pooled features.
+            computed with the decimal as written (0.29 of 100 channels is 29).
+        drop_rate: probability of dropout after a dense layer's last convolution, in training only.
+        num_classes: outputs of the classifier; 0 omits it, and the network returns pooled features.
         in_channels: channels of the images.
         stem: ``"imagenet"`` (7x7 stride 2, BN, ReLU, 3x3 max pooling stride 2), ``"cifar"`` (3x3).
-        conv_bias: a bias on every convolution (the chapter has it, the paper does not).
+        conv_bias: whether every convolution has a bias (in the chapter it does, in the paper not).
         bn_eps: added to the variance before the square root.
-        bn_decay: fraction of a running statistic that is kept in a training step.
-        transition_pool: ``"avg"``, as in the paper, or ``"max"``: how a transition pools.
-        global_pool: the same for pooling over the complete last map, before the classifier.
+        bn_decay: fraction of a running statistic that a training step keeps.
+        transition_pool: how a transition pools: ``"avg"``, as in the paper, or ``"max"``.
+        global_pool: how the last map is pooled before the classifier: ``"avg"`` or ``"max"``.
 
-    Raises ``ConfigError`` (a ``ValueError``), also above 10,000 dense layers, or 2**20 channels or
-    classes. Source: paper, sections 3 and 4.2.
+    Raises ``ConfigError`` (a ``ValueError``), also for more than 10,000 dense layers, or 2**20
+    channels or classes. Source: paper, sections 3 and 4.2.
+
+    >>> config = dm.DenseNetConfig(block_config=(6, 12, 24, 16), num_classes=10)
+    >>> config.resolve().classifier
+    LinearSpec(in_features=1024, out_features=10)
     """
 
     growth_rate: int = 32
@@ -289,7 +306,7 @@ class DenseNetConfig:
 
     def __post_init__(self) -> None:
         def check(name: str, checked: Any) -> None:
-            object.__setattr__(self, name, checked)  # e.g. a list of blocks becomes a tuple
+            object.__setattr__(self, name, checked)  # such as a tuple for a list
 
         for name, least in LEAST.items():
             check(name, integer(name, getattr(self, name), least, MOST_CHANNELS))
@@ -306,8 +323,10 @@ class DenseNetConfig:
         one_of("global_pool", self.global_pool, POOLS)
 
     def resolve(self) -> DenseNetSpec:
-        """The network with every number written out. Raises ``ConfigError`` if a transition would
-        be left without channels."""
+        """Return the network with every number written out.
+
+        Raises ``ConfigError`` if a transition would keep no channel.
+        """
         norm = {"eps": self.bn_eps, "decay": self.bn_decay}
         common: dict[str, Any] = {
             "conv_bias": self.conv_bias,
@@ -354,20 +373,22 @@ class DenseNetConfig:
         return DenseNetSpec(self, stem, tuple(stages), norm5, classifier, self.global_pool)
 
     def to_json(self) -> str:
-        """The configuration as one line of JSON with a schema version."""
+        """Return the configuration as one line of JSON with a schema version."""
         import json
 
         return json.dumps({"schema_version": SCHEMA_VERSION, "config": asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> DenseNetConfig:
-        """The configuration that ``to_json`` wrote. Raises ``ConfigError`` on anything else."""
+        """Return the configuration that ``to_json`` wrote. Raises ``ConfigError`` otherwise."""
         import json
 
         try:
             data = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise ConfigError(f"configuration: not JSON ({error}): {shown(text)[:80]}") from None
+            raise ConfigError(
+                f"configuration: expected JSON, found {shown(text)[:80]} ({error})"
+            ) from None
         if not isinstance(data, dict) or data.keys() != {"schema_version", "config"}:
             raise bad("configuration", data, '{"schema_version": ..., "config": {...}}')
         version = data["schema_version"]

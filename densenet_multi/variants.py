@@ -1,4 +1,4 @@
-"""The networks with a name: the chapter's, the paper's for ImageNet, the paper's for CIFAR."""
+"""Networks by name: the book chapter's, the paper's for ImageNet, and the paper's for CIFAR."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from .spec import DenseNetConfig, DenseNetSpec
 def cifar_config(
     depth: int, growth_rate: int, *, bottleneck: bool, **overrides: Any
 ) -> DenseNetConfig:
-    """The paper's three-block CIFAR net with ``depth`` weighted layers (its L).
+    """Return the configuration of a CIFAR network: three blocks, ``depth`` weighted layers.
 
-    Plain nets have (L - 4) / 3 layers per block and a stem of 16 channels; bottleneck nets
-    (DenseNet-BC) have (L - 4) / 6, a stem of 2k, and compression 0.5. ``overrides`` are fields
-    of the configuration. Raises ``ConfigError``. Source: paper, section 3, "Implementation
-    Details".
+    The paper calls the depth L. Plain networks have (L - 4) / 3 dense layers per block and 16
+    channels after the stem. Bottleneck networks (DenseNet-BC) have (L - 4) / 6 dense layers per
+    block, 2k channels after the stem, and compression 0.5. ``overrides`` are fields of
+    ``DenseNetConfig``. Raises ``ConfigError``. Source: paper, section 3, "Implementation Details".
+
+    >>> dm.cifar_config(40, 12, bottleneck=False).block_config
+    (12, 12, 12)
     """
     step = 6 if truth("bottleneck", bottleneck) else 3
     layers, rest = divmod(integer("depth", depth, 4 + step) - 4, step)
@@ -41,11 +44,11 @@ def cifar_config(
 
 VARIANTS: Mapping[str, DenseNetConfig] = MappingProxyType(
     {
-        # The network of the chapter in Dive into Deep Learning: plain layers, biases, 7x7 stem.
+        # The DenseNet chapter of Dive into Deep Learning: plain layers, biases, 7x7 stem.
         "d2l": DenseNetConfig(
             block_config=(4, 4, 4, 4), bn_size=None, num_classes=10, in_channels=1, conv_bias=True
         ),
-        # Paper, Table 1 (161 is the authors' later, wider model: k = 48).
+        # Paper, Table 1; densenet161 is the authors' later, wider model (k = 48).
         "densenet121": DenseNetConfig(block_config=(6, 12, 24, 16)),
         "densenet161": DenseNetConfig(
             block_config=(6, 12, 36, 24), growth_rate=48, num_init_features=96
@@ -53,14 +56,14 @@ VARIANTS: Mapping[str, DenseNetConfig] = MappingProxyType(
         "densenet169": DenseNetConfig(block_config=(6, 12, 32, 32)),
         "densenet201": DenseNetConfig(block_config=(6, 12, 48, 32)),
         "densenet264": DenseNetConfig(block_config=(6, 12, 64, 48)),
-        # Paper, Table 2: the nets for CIFAR.
+        # Paper, Table 2: the networks for CIFAR.
         "densenet40_k12": cifar_config(40, 12, bottleneck=False),
         "densenet100_k12": cifar_config(100, 12, bottleneck=False),
         "densenet100_k24": cifar_config(100, 24, bottleneck=False),
         "densenet_bc100_k12": cifar_config(100, 12, bottleneck=True),
         "densenet_bc250_k24": cifar_config(250, 24, bottleneck=True),
         "densenet_bc190_k40": cifar_config(190, 40, bottleneck=True),
-        # Ours, for the recipe "modern": few layers where maps are large, for small computers.
+        # Ours, for the recipe "modern": few layers where maps are large, for small machines.
         "densenet_bc32_k32": DenseNetConfig(
             block_config=(2, 4, 8), num_classes=10, in_channels=1, stem="cifar"
         ),
@@ -69,15 +72,18 @@ VARIANTS: Mapping[str, DenseNetConfig] = MappingProxyType(
 
 
 def get_spec(variant: str, **overrides: Any) -> DenseNetSpec:
-    """The resolved network of a variant's name, with any field of ``DenseNetConfig`` overridden.
+    """Return the network of a variant, one of ``VARIANTS``, with every number written out.
 
-    ``get_spec("densenet121", num_classes=10)``. Raises ``ConfigError`` for an unknown variant or
-    field, with the nearest name that exists.
+    ``overrides`` are fields of ``DenseNetConfig``. Raises ``ConfigError`` for an unknown variant or
+    field; the message suggests the nearest name that exists. Source: the paper's Tables 1 and 2.
+
+    >>> dm.get_spec("densenet121", num_classes=10).classifier
+    LinearSpec(in_features=1024, out_features=10)
     """
     check_names("variant", [variant], VARIANTS)
     return replace(VARIANTS[variant], **overrides).resolve()
 
 
 def default_image_size(spec: DenseNetSpec) -> int:
-    """Pixels per side: the chapter's 96, or CIFAR's 32."""
+    """Return the usual image size in pixels per side: the chapter's 96, or CIFAR's 32."""
     return 96 if spec.config.stem == "imagenet" else 32

@@ -1,6 +1,6 @@
-"""Seeded initial weights, and the strict check of any weights.
+"""Seeded initial weights, and the strict validation of any weights.
 
-Weights are ``{canonical name: array}``; names and shapes are those of ``manifest.tensors``.
+Weights are ``{canonical name: array}``, with the names and shapes of ``manifest.tensors``.
 """
 
 from __future__ import annotations
@@ -17,32 +17,36 @@ from .manifest import TensorInfo, count_parameters, tensors
 from .spec import DenseNetConfig, DenseNetSpec
 
 Weights = dict[str, npt.NDArray[np.floating]]
-LARGEST = 2**40  # numbers in a network: no memory holds more
+LARGEST = 2**40  # elements in a network: no memory holds more
 COUNTER = "num_batches_tracked"  # in each BatchNorm of a PyTorch state_dict
 
 
 class WeightsError(ValueError):
-    """Weights or a file of weights do not fit; the message lists every problem by tensor name."""
+    """Weights, or a file of them, do not fit; the message lists each problem with its tensor."""
 
 
 def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fan_out") -> Weights:
-    """Initial weights, {canonical name: float32 array}, the same on every machine.
+    """Return random initial weights, {canonical name: float32 array}, the same on every machine.
 
-    Convolutions are normal with variance 2 / fan; ``"he_fan_out"`` (the paper's) takes fan = k * k
-    * out_channels, ``"he_fan_in"`` (torchvision's and timm's) k * k * in_channels. The classifier
-    is uniform within 1 / sqrt(in_features). With ``"xavier"`` (the chapter's, and Keras' "glorot
-    uniform") both are uniform within sqrt(6 / (fan in + fan out)). BatchNorm starts as the
-    identity; biases are 0. Each tensor has its own stream, from the seed and its name: one of equal
-    name and shape is equal in another network.
+    Kernels are normal with variance 2 / fan: ``"he_fan_out"`` (the paper's) uses fan = k * k *
+    out_channels, ``"he_fan_in"`` (torchvision's and timm's) uses k * k * in_channels. The
+    classifier's weight is uniform within +-1 / sqrt(in_features). With ``"xavier"`` (the chapter's,
+    and Keras' "glorot uniform"), both are uniform within +-sqrt(6 / (fan in + fan out)). BatchNorms
+    start as the identity; biases are 0. Each tensor has its own random stream, from the seed and
+    its name: a tensor of the same name and shape is the same in another network.
 
     Raises ``ConfigError``. Source: https://arxiv.org/abs/1502.01852; the paper, section 4.2;
     https://proceedings.mlr.press/v9/glorot10a.html, equation 16.
+
+    >>> weights = dm.init_weights(dm.get_spec("d2l"), seed=1)
+    >>> weights["features.conv0.weight"].shape
+    (64, 1, 7, 7)
     """
     seed = check_seed(seed)
     check_names("initialization", [initialization], INITIALIZATIONS)
     total = count_parameters(spec).total
     too_large = ConfigError(
-        f"spec: expected a network that fits into memory, found one of {total:,} numbers; choose "
+        f"spec: expected a network that fits into memory, found one of {total:,} elements; choose "
         "fewer channels or classes"
     )
     if total > LARGEST:
@@ -59,11 +63,17 @@ def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fa
 def check_weights(
     spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]], dtype: str = "float64"
 ) -> Weights:
-    """The weights as ``dtype`` arrays in the manifest's order, or one error with every problem.
+    """Validate weights, and return them as ``dtype`` arrays in the manifest's order.
 
-    Missing, unexpected and misshapen tensors, dtypes that do not convert to ``dtype`` without loss,
-    not-a-number, infinity and negative variances are refused. PyTorch's counters
-    (``num_batches_tracked``), which inference ignores, are omitted. Raises ``WeightsError``.
+    Raises ``WeightsError``, which lists every problem: missing and unexpected tensors, wrong
+    shapes, dtypes that do not convert to ``dtype`` without loss, NaN, infinity, and negative
+    variances. PyTorch's counters (``num_batches_tracked``), which inference ignores, are omitted.
+
+    >>> spec = dm.get_spec("d2l")
+    >>> dm.check_weights(spec, dm.init_weights(spec) | {"extra": np.zeros(1)})
+    Traceback (most recent call last):
+    densenet_multi.weights.WeightsError: weights do not fit the network, 1 problem(s):
+      extra: unexpected
     """
     expected = tensors(spec)
     one_of("dtype", dtype, DTYPES)
@@ -101,9 +111,9 @@ def check_weights(
 
 
 def check_depth(config: DenseNetConfig, weights: Mapping[str, object]) -> None:
-    """Raise ``WeightsError`` where a network has more dense layers than a file has tensors.
+    """Raise ``WeightsError`` if a file's configuration has more dense layers than tensors.
 
-    Resolving its configuration, which a short file may claim, could then fill the memory.
+    Such a configuration may come from a tiny file, and resolving it could exhaust memory.
     """
     layers = sum(config.block_config)
     if layers > len(weights):
@@ -113,13 +123,13 @@ def check_depth(config: DenseNetConfig, weights: Mapping[str, object]) -> None:
 
 
 def check_mapping(weights: object, name: str = "weights") -> None:
-    """Raises ``WeightsError`` for anything but a mapping of names to arrays."""
+    """Raise ``WeightsError`` for anything but a mapping of names to arrays."""
     if not isinstance(weights, Mapping):
         raise WeightsError(f"{name}: expected {{name: array}}, found {type(weights).__name__}")
 
 
 def widest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
-    """float64 if any array has it, else float32."""
+    """Return "float64" if any of the arrays is float64, otherwise "float32"."""
     return (
         "float64"
         if any(getattr(a, "dtype", None) == np.float64 for a in arrays.values())
@@ -127,7 +137,7 @@ def widest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
     )
 
 
-# --- Drawing ------------------------------------------------------------------------------------
+# --- Random numbers -----------------------------------------------------------------------------
 
 
 def _initial(info: TensorInfo, entropy: list[int], initialization: str) -> npt.NDArray[np.float32]:
@@ -146,13 +156,13 @@ def _initial(info: TensorInfo, entropy: list[int], initialization: str) -> npt.N
 
 
 def _uniform(entropy: list[int], count: int) -> npt.NDArray[np.float64]:
-    """Uniform in (0, 1]. NumPy promises the bits of PCG64 for ever, its distributions' not."""
+    """Draw from (0, 1]. NumPy guarantees that PCG64's bits never change, but not distributions."""
     bits = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)
     return ((bits >> np.uint64(11)).astype(np.float64) + 1) * 2.0**-53
 
 
 def _normal(entropy: list[int], count: int) -> npt.NDArray[np.float64]:
-    """Box-Muller: two uniform numbers give two independent normal ones."""
+    """Draw normal numbers by Box-Muller: two uniform numbers give two independent normal ones."""
     half = (count + 1) // 2
     radius, angle = _uniform(entropy, 2 * half).reshape(2, half)
     radius, angle = np.sqrt(-2 * np.log(radius)), 2 * np.pi * angle

@@ -44,6 +44,11 @@ def augment(
 
     Returns:
         A new array of the shape and type of ``images``.
+
+    >>> from densenet_multi import data
+    >>> image = np.arange(3.0).reshape(1, 1, 1, 3)
+    >>> data.augment(image, seed=0, epoch=0, indices=[0], flip=True, shift=0)
+    array([[[[2., 1., 0.]]]])
     """
     images = check_floats("images", images, "(n, C, H, W)")
     n, channels, height, width = images.shape

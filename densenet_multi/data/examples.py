@@ -35,6 +35,11 @@ class Arrays:
     Attributes:
         images: floating point of shape (N, C, H, W).
         labels: integers of shape (N,).
+
+    >>> from densenet_multi import data
+    >>> examples = data.Arrays(np.zeros((3, 1, 32, 32)), labels=[0, 1, 0])
+    >>> examples.take(np.array([0, 2])).shape
+    (2, 1, 32, 32)
     """
 
     images: Any
@@ -63,6 +68,11 @@ class FashionMNIST:
         pixels: uint8 of shape (N, 28, 28).
         labels: uint8 of shape (N,).
         image_size: S; images are taken as (n, 1, S, S).
+
+    >>> from densenet_multi import data
+    >>> examples = data.FashionMNIST(*data.load_sample("test"), image_size=32)
+    >>> examples.take(np.array([0, 1])).shape
+    (2, 1, 32, 32)
     """
 
     pixels: NDArray[np.uint8]

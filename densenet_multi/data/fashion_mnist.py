@@ -53,6 +53,13 @@ def load_sample(split: str) -> ImagesAndLabels:
     Returns:
         images: uint8 of shape (1000, 28, 28), 0 is background.
         labels: uint8 of shape (1000,), indices into ``CLASSES``.
+
+    >>> from densenet_multi import data
+    >>> images, labels = data.load_sample("train")
+    >>> images.shape
+    (1000, 28, 28)
+    >>> data.CLASSES[labels[0]]
+    'Sandal'
     """
     sample = files(__package__) / "sample"
     images, labels = (sample / f"{name}.gz" for name in _names(split))
@@ -94,6 +101,10 @@ def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.
 
     Returns:
         float32 of shape (N, 1, S, S).
+
+    >>> from densenet_multi import data
+    >>> data.to_input(np.zeros((2, 28, 28), np.uint8), image_size=96).shape
+    (2, 1, 96, 96)
     """
     images = as_array("images", images)
     if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):

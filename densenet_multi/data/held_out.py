@@ -70,6 +70,10 @@ def load_held_out(
         split: "test", the images set apart; "train", the others; "all", both. None is "test", but
             "all" for a folder without parts that the network was not trained on.
         with_train: whether ``train`` is needed; without, it may be the same as ``examples``.
+
+    >>> from densenet_multi import data
+    >>> len(data.load_held_out("sample", image_size=32).examples)
+    1000
     """
     if split is not None:
         one_of("split", split, SPLITS)

@@ -78,6 +78,14 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     Arguments:
         path: the file; replaced if it exists.
         array: uint8, of shape (N,) or (N, H, W).
+
+    >>> from densenet_multi import data
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "labels.gz")
+    ...     data.write_idx(path, np.array([3, 1], np.uint8))
+    ...     data.read_idx(path)
+    array([3, 1], dtype=uint8)
     """
     path, array = as_path(path), as_array("array", array)
     if array.dtype != np.uint8 or array.ndim not in (1, 3):

@@ -172,6 +172,11 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
 
     Returns:
         float32 of shape (N, C, H, W).
+
+    >>> from densenet_multi import data
+    >>> white = np.ones((1, 1, 1, 2), np.float32)
+    >>> data.normalise(white, dm.Usage(mean=[0.5], std=[0.25]))
+    array([[[[2., 2.]]]], dtype=float32)
     """
     images = check_floats("images", images)
     if usage is None:
@@ -208,6 +213,11 @@ class Preparation:
         image_size: S, pixels per side of the result; another shape is stretched.
         channels: C of the result.
         usage: the range, mean and std for ``normalise``; None keeps 0 to 1.
+
+    >>> from densenet_multi import data
+    >>> prepare = data.Preparation(image_size=32, channels=1)
+    >>> prepare(np.zeros((5, 3, 48, 64), np.float32)).shape
+    (5, 1, 32, 32)
     """
 
     image_size: int

@@ -27,6 +27,10 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
     Returns:
         int64 of shape (n,), each index once.
+
+    >>> from densenet_multi import data
+    >>> data.epoch_order(5, seed=0, epoch=1)
+    array([4, 1, 2, 0, 3])
     """
     n = integer("n", n, 0, LARGEST_COUNT)
     bits = np.random.PCG64(stream(seed, epoch, ORDER)).random_raw(n)

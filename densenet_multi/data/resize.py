@@ -28,6 +28,10 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
 
     Returns:
         float32 of shape (N, height, width) or (N, C, height, width).
+
+    >>> from densenet_multi import data
+    >>> data.resize(np.array([[[0.0, 1.0]]]), height=1, width=4)
+    array([[[0.  , 0.25, 0.75, 1.  ]]], dtype=float32)
     """
     images = as_array("images", images)
     if not np.issubdtype(images.dtype, np.floating):

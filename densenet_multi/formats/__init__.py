@@ -154,6 +154,15 @@ def write(
 
     Returns what the file cannot say, or says differently: sentences for the user. The file is
     complete or absent. Raises as ``read``.
+
+    >>> from densenet_multi import formats
+    >>> import pathlib, tempfile
+    >>> spec = dm.get_spec("d2l")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "NEW.safetensors")
+    ...     notes = formats.write(path, dm.Checkpoint(spec, dm.init_weights(spec)))
+    ...     formats.read(path).spec == spec
+    True
     """
     path = as_path(path)
     name = guess_from_name(path) if file_format is None else file_format
@@ -184,7 +193,12 @@ def guess(path: Path, argument: str = "file_format") -> str:
 
 
 def guess_from_name(path: Path, argument: str = "file_format") -> str:
-    """The format that a new file's name suggests. Raises ``ConfigError``; see ``guess``."""
+    """The format that a new file's name suggests. Raises ``ConfigError``; see ``guess``.
+
+    >>> from densenet_multi import formats
+    >>> formats.guess_from_name("NEW.pth")
+    'torchvision'
+    """
     endings = {
         ".safetensors": "portable",
         ".pth": "torchvision",
@@ -214,6 +228,12 @@ def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Che
         checkpoint: the network.
         num_classes: of the new classifier; 0: none.
         seed: of the new classifier, which is drawn as ``init_weights`` does.
+
+    >>> from densenet_multi import formats
+    >>> spec = dm.get_spec("d2l")
+    >>> checkpoint = dm.Checkpoint(spec, dm.init_weights(spec))
+    >>> formats.with_classes(checkpoint, 3).weights["classifier.weight"].shape
+    (3, 248)
     """
     check_checkpoint(checkpoint)
     num_classes = integer("num_classes", num_classes, 0)

@@ -37,6 +37,12 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
     Arguments:
         checkpoint: the network.
         in_channels: of the images that it will read.
+
+    >>> from densenet_multi import formats
+    >>> spec = dm.get_spec("d2l")
+    >>> checkpoint = dm.Checkpoint(spec, dm.init_weights(spec))
+    >>> formats.with_channels(checkpoint, 3).weights["features.conv0.weight"].shape
+    (64, 3, 7, 7)
     """
     check_checkpoint(checkpoint)
     in_channels = integer("in_channels", in_channels, 1, MOST_REPEATED)

@@ -83,6 +83,14 @@ def save_weights(
         spec: the network, as its config resolves to.
         weights: {canonical name: array}; float16 becomes float32, which holds it exactly.
         usage: how to use them.
+
+    >>> import pathlib, tempfile
+    >>> spec = dm.get_spec("d2l")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "NEW.safetensors")
+    ...     dm.save_weights(path, spec, dm.init_weights(spec))
+    ...     dm.load_weights(path)[0] == spec
+    True
     """
     path = as_path(path)
     ending = path.suffix.lower()

@@ -218,7 +218,7 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(world):
 
 def test_a_file_with_another_checksum_is_not_kept(world):
     world.server.files[f"{FILES[0]}.gz"] = world.server.files[f"{FILES[2]}.gz"]
-    with pytest.raises(DataError, match=r"expected sha256:.*thrown away"):
+    with pytest.raises(DataError, match=r"expected sha256:.*deleted"):
         fashion()
     assert list(world.cache.iterdir()) == []
 

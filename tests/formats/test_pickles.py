@@ -244,7 +244,7 @@ def test_nothing_is_imported(tmp_path, monkeypatch):
 def test_a_number_of_an_extension_is_refused_and_leaves_pickle_as_it_was():
     copyreg.add_extension("os", "mkdir", 7)
     try:
-        with pytest.raises(PickleError, match="the number 7 of an extension"):
+        with pytest.raises(PickleError, match="the extension code 7"):
             read(START + pickle.EXT1 + b"\x07.")
         assert 7 not in copyreg._extension_cache
     finally:
@@ -252,7 +252,7 @@ def test_a_number_of_an_extension_is_refused_and_leaves_pickle_as_it_was():
 
 
 def test_a_reference_to_elsewhere_is_refused():
-    with pytest.raises(PickleError, match="found a reference to elsewhere"):
+    with pytest.raises(PickleError, match="found a reference to data outside"):
         read(START + pickle.PERSID + b"x\n.")
 
 
@@ -294,7 +294,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_pickle_that_describes_too_much_is_refused(bomb):
-    with pytest.raises(PickleError, match=r"found one of millions of objects; save the weights"):
+    with pytest.raises(PickleError, match=r"found millions of objects; save only"):
         read(START + BOMBS[bomb] + b".")
 
 
@@ -322,7 +322,7 @@ DEEP = {
 @pytest.mark.parametrize("how", DEEP)
 def test_contents_without_end_are_refused(how):
     found = read(START + DEEP[how] + b".")
-    with pytest.raises(PickleError, match="found one of millions of objects"):
+    with pytest.raises(PickleError, match="found millions of objects"):
         list(contents(found))
 
 
@@ -334,7 +334,7 @@ def test_a_key_that_shares_its_parts_takes_no_time():
 
 def test_an_error_does_not_show_what_shares_its_parts():
     encode = called(named("_codecs", "encode"), text("x"), DOUBLED)
-    with pytest.raises(PickleError, match="bytes as text in latin-1, found a tuple"):
+    with pytest.raises(PickleError, match="bytes as a string in latin-1, found a tuple"):
         read(START + encode + b".")
 
 

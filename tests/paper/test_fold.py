@@ -114,9 +114,9 @@ def test_an_optimized_model_is_not_trained(backend):
     optimized = backend.optimize(backend.build(spec))
     x, y = images(spec, 32, count=4).astype(np.float32), labels(spec, 4)
     before = backend.export_weights(optimized)
-    with pytest.raises(dm.ConfigError, match="the one that was given to optimize"):
+    with pytest.raises(dm.ConfigError, match="the model that you passed to optimize"):
         backend.loss_and_gradients(optimized, x, y)
-    with pytest.raises(dm.ConfigError, match="the one that was given to optimize"):
+    with pytest.raises(dm.ConfigError, match="the model that you passed to optimize"):
         backend.fit(optimized, (x, y), dm.Recipe(epochs=1, batch_size=2))
     np.testing.assert_equal(backend.export_weights(optimized), before)
 

@@ -128,5 +128,5 @@ def test_labels_of_another_form_are_refused_with_the_expected_one(labels, found)
 
 def test_a_network_without_a_classifier_has_no_loss():
     assert refusal(check_labels, [0], 1, 0) == (
-        "labels: this network has no classifier (num_classes=0), so no loss"
+        "labels: expected a network with classes, found no classifier (num_classes=0)"
     )

@@ -656,7 +656,7 @@ def test_plain_data_with_missing_or_unknown_fields_is_refused(data):
 
 
 def test_a_specification_comes_from_text():
-    with pytest.raises(dm.ConfigError, match="not JSON"):
+    with pytest.raises(dm.ConfigError, match="expected JSON, found"):
         dm.DenseNetSpec.from_json(None)
 
 

@@ -576,7 +576,7 @@ def test_usage_is_kept(path, spec, weights):
         ({"mean": [0, 10**400, 0]}, "mean: expected finite numbers"),
         ({"image_size": "224"}, "image_size: expected an integer from 1 to 4,096"),
         ({"image_size": 0}, "image_size: expected an integer from 1 to 4,096"),
-        ({"source": ["x"]}, "source: expected a text or None"),
+        ({"source": ["x"]}, "source: expected a string or None"),
         ({"running_variance": "both"}, "running_variance: expected 'biased'"),
         ({"image_sise": 3}, "did you mean 'image_size'"),
         ([], "usage: expected an object"),
@@ -626,7 +626,7 @@ def test_a_short_file_cannot_ask_for_a_huge_network(path, spec, weights):
         write(path, parts, {"densenet_multi": text})
         assert refusal(path).startswith(expected)
     write(path, parts, {"densenet_multi": "[" * 100_000})
-    assert refusal(path).startswith("configuration: not JSON")
+    assert refusal(path).startswith("configuration: expected JSON, found")
 
 
 def test_a_spec_that_was_changed_after_it_was_resolved_is_not_saved(path, spec, weights):

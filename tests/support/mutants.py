@@ -526,8 +526,8 @@ MUTANTS = [
     Mutant(
         "an invalid home folder raises an error of this package",
         "_files.py",
-        "    except RuntimeError:  # a stranger's",
-        "    except KeyError:  # a stranger's",
+        "    except RuntimeError:  # there is no such user",
+        "    except KeyError:  # there is no such user",
         "data/test_sources.py user_who_does_not_exist",
     ),
     Mutant(
@@ -1346,6 +1346,20 @@ MUTANTS = [
         "",
         "backends/test_contract.py docstring",
         "torch",
+    ),
+    Mutant(
+        "examples in docstrings are true",
+        "manifest.py",
+        "    7978856\n",
+        "    7978857\n",
+        "project/test_examples.py manifest",
+    ),
+    Mutant(
+        "a module of the list keeps its examples",
+        "data/order.py",
+        "    >>> data.epoch_order(5, seed=0, epoch=1)\n",
+        "",
+        "project/test_examples.py order",
     ),
     Mutant(
         "the lesson does not import faster/",
@@ -3407,7 +3421,7 @@ MUTANTS = [
     Mutant(
         "pickles: an extension code is refused",
         "_pickles.py",
-        'raise PickleError(f"expected names, found the number {code} of an extension of pickle")',
+        'raise PickleError(f"expected names, found the extension code {code} instead of one")',
         "return super().get_extension(code)",
         "formats/test_pickles.py extension",
     ),
@@ -4167,8 +4181,8 @@ MUTANTS = [
     Mutant(
         "misuse: what NumPy cannot read is named",
         "_inputs.py",
-        "    except Exception as error:  # NumPy asks",
-        "    except ArithmeticError as error:  # NumPy asks",
+        "    except Exception as error:  # the object's own",
+        "    except ArithmeticError as error:  # the object's own",
         "paper/test_misuse.py named",
     ),
     Mutant(
@@ -4231,7 +4245,7 @@ MUTANTS = [
     Mutant(
         "misuse: comparisons name what is not a list of backends",
         "_checks.py",
-        'for i, each in enumerate(items(name, given, "texts"))]',
+        'for i, each in enumerate(items(name, given, "strings"))]',
         "for i, each in enumerate(given)]",
         "paper/test_misuse.py named",
     ),
