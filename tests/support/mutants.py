@@ -599,8 +599,8 @@ MUTANTS = [
     Mutant(
         "the history is read once, and not after each epoch",
         "training/run_folder.py",
-        "training_curve(self._lines)",
-        "training_curve(read_history(self.path / HISTORY))",
+        "training_curve(self._lines,",
+        "training_curve(read_history(self.path / HISTORY),",
         "training/test_fields.py read_once",
     ),
     Mutant(

@@ -292,7 +292,7 @@ def test_the_history_is_read_once_and_not_after_each_epoch(tmp_path, monkeypatch
         run_folder, "read_file", lambda *given: (read.append(1), read_file(*given))[1]
     )
     monkeypatch.setattr(
-        "densenet_multi._figures.training_curve", lambda it: drawn.append([*it]) or b""
+        "densenet_multi._figures.training_curve", lambda it, _: drawn.append([*it]) or b""
     )
     Recorder(tmp_path, SPEC, dm.Usage(), Began(dm.Recipe())).record(EPOCH_1)
     epochs, weights = [EPOCH_1], random_weights(SPEC, 0)
