@@ -59,8 +59,8 @@ LINES = {"step": STEP, "epoch": EPOCH}
 LINE = {"kind": Kind("step or epoch", lambda value: isinstance(value, str) and value in LINES)}
 
 
-MEND_LINE = "mend that line, or remove it"
-MEND_FILE = "mend it, or remove it"
+MEND_LINE = "fix or remove that line"
+MEND_FILE = "fix or remove it"
 
 
 class RunError(ValueError):
@@ -123,7 +123,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
     """
     if not os.path.lexists(path / CONFIG):
         return None
-    advice = f"mend it, or {_another_run(path)}"
+    advice = f"fix it, or {_another_run(path)}"
     return read_json(path / CONFIG, CONFIG_SHAPE, advice, LARGEST_CONFIG)
 
 
@@ -132,7 +132,7 @@ def _another_run(path: Path) -> str:
 
 
 def read_json(
-    file: Path, shape: Any, advice: str = "mend it", largest: int = LARGEST_JSON
+    file: Path, shape: Any, advice: str = "fix it", largest: int = LARGEST_JSON
 ) -> dict[str, Any]:
     """Read the JSON object in a file of at most ``largest`` bytes; see fields.py for its shape.
 

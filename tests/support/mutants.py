@@ -1622,8 +1622,8 @@ MUTANTS = [
     Mutant(
         "of the folder of training the part set apart is used",
         "data/held_out.py",
-        '        return "test", "the fifth of each class that was set apart when',
-        '        return "all", "the fifth of each class that was set apart when',
+        '        return "test", "the fifth of each class that was held out when',
+        '        return "all", "the fifth of each class that was held out when',
         "data/test_held_out.py of_the_folder_of_training_only",
     ),
     Mutant(
