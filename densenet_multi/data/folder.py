@@ -337,7 +337,7 @@ def _wrong(path: Path) -> ImageFileError | None:
 
 
 def _broken_links(folder: Path) -> list[ImageFileError]:
-    """Errors about broken links beside the class folders, any of which may be a missing class."""
+    """Errors about broken links beside the class folders: each may be a missing class."""
     expected = "a folder for each class"
     links = ((path, broken_link(path)) for path in _visible(folder))
     return [ImageFileError(path, found, expected, MEND) for path, found in links if found]

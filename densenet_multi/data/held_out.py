@@ -166,10 +166,8 @@ def _decided(usage: Usage, known: int, seed: int | None, *, with_train: bool) ->
     if recorded and 2 * known < recorded:
         return "all", "since the network was not trained on this folder"
     if usage.split_seed is None:
-        nothing = (
-            "it was trained on all of this folder" if recorded else "its file records no folder"
-        )
-        return "all", f"since no images were held out in training: {nothing}"
+        why = "it was trained on all of this folder" if recorded else "its file records no folder"
+        return "all", f"since no images were held out in training: {why}"
     if recorded:
         return "test", "the fifth of each class that was held out when the network was trained"
     return "test", (
