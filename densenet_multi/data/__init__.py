@@ -1,4 +1,4 @@
-"""Images with labels, found, checked and prepared once for all backends."""
+"""Find, validate and prepare images with labels, in one way for all backends."""
 
 from .augment import augment
 from .cifar10 import load_cifar10

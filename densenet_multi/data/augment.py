@@ -1,4 +1,4 @@
-"""Random changes of images, the same for every backend, worker and resumed run."""
+"""Random data augmentation, the same in every backend, worker and resumed run."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def augment(
 ) -> NDArray[Floating]:
     """Flip each image left to right with probability 1/2, and shift it in both directions.
 
-    The changes of an example depend on (seed, epoch, its index) alone.
+    How an example changes depends only on the seed, the epoch and its index.
 
-    Raises ``ConfigError`` where an argument is outside its range or has another shape, and
-    ``ImageError`` where the images are others.
+    Raises ``ImageError`` for images of another type or shape, and ``ConfigError`` if another
+    argument is out of range or has the wrong shape.
 
     Arguments:
         images: floating point of shape (n, C, H, W).
-        seed: of the run, from 0 to 2**64 - 1.
+        seed: the seed of the run, from 0 to 2**64 - 1.
         epoch: counted from 0, up to 2**32 - 1.
         indices: integers of shape (n,), each image's index in its data set.
-        flip: whether images are flipped.
-        shift: the largest shift up, down, left or right in pixels, below H and W; each integer
-            from -shift to shift is equally probable.
-        fill: the value of the pixels that a shift uncovers, or C values.
+        flip: whether to flip images.
+        shift: the largest shift up, down, left or right in pixels, less than H and W; each integer
+            from -shift to shift is equally likely.
+        fill: the value, or C values, of the pixels that a shift uncovers.
 
     Returns:
-        A new array of the shape and type of ``images``.
+        A new array with the shape and type of ``images``.
 
     >>> from densenet_multi import data
     >>> image = np.arange(3.0).reshape(1, 1, 1, 3)
@@ -59,7 +59,7 @@ def augment(
     truth("flip", flip)
     shift = integer("shift", shift, 0)
     if shift >= min(height, width):
-        raise bad("shift", shift, f"fewer pixels than an image of {height} x {width} has")
+        raise bad("shift", shift, f"less than both sides of an image of {height} x {width} pixels")
     color = as_array("fill", fill)
     if color.dtype.kind not in "fiu" or color.shape not in ((), (1,), (channels,)):
         raise bad("fill", fill, f"a number, or {channels} of them")
@@ -78,16 +78,16 @@ def augment(
 
 
 def _slice(move: int, size: int) -> slice:
-    """The part of a row of this size that pixels reach when they all move this far."""
+    """The slice of a row of this size that its pixels occupy after moving this far."""
     return slice(max(move, 0), size + min(move, 0))
 
 
 def _words(seed: int, epoch: int, indices: NDArray[Any]) -> NDArray[np.uint64]:
     """Three random 64-bit numbers for each index, shape (n, 3).
 
-    The generator is SplitMix64, whose k-th number is a function of k, with k = 3 * index, ...:
-    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014,
-    https://doi.org/10.1145/2660193.2660195.
+    The generator is SplitMix64, which computes its k-th number directly from k; each index uses
+    three consecutive k. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
+    generators", OOPSLA 2014, https://doi.org/10.1145/2660193.2660195.
     """
     (start,) = stream(seed, epoch, AUGMENTATION).generate_state(1, np.uint64)
     k = 3 * indices.astype(np.uint64)[:, np.newaxis] + np.arange(1, 4).astype(np.uint64)

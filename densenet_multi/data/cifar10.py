@@ -1,9 +1,9 @@
 """CIFAR-10: 32 x 32 color images, 50,000 to train and 10,000 to test, in two versions.
 
-A file of the binary version is 10,000 records: a byte for the label, then 1,024 bytes of red, of
-green, of blue, row by row. One of the Python version is a pickle of a dictionary whose "data" and
-"labels" are the same. It is read without running anything that it names: see ``_pickles``. Either
-version may be a folder, or the archive that it came in.
+A file of the binary version has 10,000 records: one byte for the label, then 1,024 bytes each of
+red, green and blue, row by row. A file of the Python version is a pickled dictionary with the same
+content as "data" and "labels"; it is read without executing any code in it: see ``_pickles``.
+Either version may be a folder, or the archive as downloaded.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
@@ -38,7 +38,7 @@ CLASSES = (
     "ship",
     "truck",
 )
-FILES = {  # of the binary version; those of the Python version have no ending
+FILES = {  # of the binary version; those of the Python version have no ".bin"
     "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
     "test": ("test_batch.bin",),
 }
@@ -47,19 +47,19 @@ ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 RECORDS = 10_000  # in each file
 PIXELS = 3 * 32 * 32
 RECORD = 1 + PIXELS
-LARGEST = 2**27  # bytes of a pickle: texts may hold its bytes, in up to four letters each
-LARGEST_ARCHIVE = 2**29  # bytes, unpacked; the published ones have some 180 million
+LARGEST = 2**27  # bytes of a pickle, which may store each byte as up to four characters of text
+LARGEST_ARCHIVE = 2**29  # bytes, decompressed; the published archives have about 180 million
 
 
 def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
-    """Load a split of CIFAR-10.
+    """Load one split of CIFAR-10.
 
-    Raises ``ValueError`` where there is no such split; ``DataError`` where a file is missing or is
-    not as described above; ``OSError`` where it cannot be read.
+    Raises ``ValueError`` for an unknown split; ``DataError`` if a file is missing or is not as
+    described above; ``OSError`` if it cannot be read.
 
     Arguments:
-        path: the folder ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, a folder with one of
-            them in it, or an archive, ``.tar.gz``, which is not unpacked on disk.
+        path: the folder ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, the folder that
+            contains it, or a ``.tar.gz`` archive, which is not unpacked to disk.
         split: "train" or "test".
 
     Returns:
@@ -71,7 +71,7 @@ def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
 
 
 def load_splits(path: str | os.PathLike[str], *splits: str) -> list[ImagesAndLabels]:
-    """Load several splits, an archive in one pass. Raises as ``load_cifar10``."""
+    """Load several splits, with one pass over an archive. Raises as ``load_cifar10``."""
     place = _find(as_path(path))
     if not place.is_file():
         of_python = not _is_binary(place)
@@ -87,13 +87,13 @@ def load_splits(path: str | os.PathLike[str], *splits: str) -> list[ImagesAndLab
 
 
 def is_cifar10(folder: Path) -> bool:
-    """Whether a folder holds the files of CIFAR-10, or the folder of these."""
+    """Whether a folder contains the files of CIFAR-10, or the folder of these files."""
     inside = any((folder / name).is_dir() for name in FOLDERS)
     return inside or any(folder.glob("data_batch_*"))
 
 
 def is_cifar100(folder: Path) -> bool:
-    """Whether a folder holds the files of CIFAR-100."""
+    """Whether a folder contains the files of CIFAR-100."""
     binary = (folder / "fine_label_names.txt").exists() and (folder / "train.bin").is_file()
     return binary or ((folder / "meta").exists() and (folder / "train").is_file())
 
@@ -103,7 +103,7 @@ def _names(split: str, *, of_python: bool) -> tuple[str, ...]:
 
 
 def _is_binary(folder: Path) -> bool:
-    """Whether a folder holds the binary version, or neither."""
+    """Whether a folder contains the binary version, or neither version."""
     names = [name for files in FILES.values() for name in files]
     return any((folder / name).exists() for name in names) or not any(
         (folder / name.removesuffix(".bin")).exists() for name in names
@@ -111,7 +111,7 @@ def _is_binary(folder: Path) -> bool:
 
 
 def _find(path: Path) -> Path:
-    """The folder of the files, or the archive."""
+    """The folder with the files, or the archive."""
     if any(path.glob("data_batch_*")):
         return path
     inside = [path / name for name in (*FOLDERS, *ARCHIVES)]
@@ -124,42 +124,40 @@ def _find(path: Path) -> Path:
 def _read(path: Path) -> ImagesAndLabels:
     if not path.exists():
         raise DataError(
-            f"{path}: there is no such file; expected the folder of {path.name} and the others, "
-            f"which is called {FOLDERS[0]} in {ARCHIVES[0]}, {FOLDERS[1]} in {ARCHIVES[1]}, or one "
-            f"of these archives{_what_else(path.parent)}"
+            f"{path}: expected a file of CIFAR-10, found {_what_else(path.parent)}; use the "
+            f"complete folder {FOLDERS[0]} from {ARCHIVES[0]}, or {FOLDERS[1]} from {ARCHIVES[1]}, "
+            "or one of these archives"
         )
-    with open_file(path, error=DataError, advice="fetch it again") as file:
+    with open_file(path, error=DataError, advice="download it again") as file:
         size = size_of(file)
         _check_file_size(str(path), path.name, size)
         return _parsed(str(path), path.name, file.read(size))
 
 
 def _what_else(folder: Path) -> str:
-    """What a folder holds instead of CIFAR-10, if that is known."""
+    """What a folder contains instead of a missing file, for an error."""
     if (folder / "data_batch_1.mat").exists():
-        return "; found the version for Matlab"
-    if is_cifar100(folder):
-        return "; found CIFAR-100"
-    return ""
+        return "the version for Matlab"
+    return "CIFAR-100" if is_cifar100(folder) else "none"
 
 
 def _check_file_size(where: str, name: str, size: int) -> None:
-    """Raise ``DataError`` for a file that cannot be one of CIFAR-10's, before it is read."""
+    """Raise ``DataError`` for a file whose size cannot be that of a CIFAR-10 file."""
     if name.endswith(".bin"):
         if size != RECORDS * RECORD:
             raise DataError(
                 f"{where}: expected {RECORDS * RECORD:,} bytes ({RECORDS:,} records of {RECORD}), "
-                f"found {size:,}; fetch it again"
+                f"found {size:,}; download it again"
             )
     elif not RECORDS * PIXELS < size <= LARGEST:
         raise DataError(
             f"{where}: expected the pickle of {RECORDS:,} images, of {RECORDS * PIXELS:,} to "
-            f"{LARGEST:,} bytes, found {size:,}; fetch it again"
+            f"{LARGEST:,} bytes, found {size:,}; download it again"
         )
 
 
 def _parsed(where: str, name: str, content: bytes) -> ImagesAndLabels:
-    """The images (N, 3, 32, 32) and labels (N,) of a file's content."""
+    """Parse a file's content: images (N, 3, 32, 32) and labels (N,)."""
     read = _records if name.endswith(".bin") else _unpickled
     images, labels = read(where, content)
     if labels.max() >= len(CLASSES):
@@ -179,20 +177,20 @@ def _unpickled(where: str, content: bytes) -> ImagesAndLabels:
         named = {_text(key): value for key, value in found.items()} if _is_dict(found) else {}
         images, labels = as_array(named.get("data")), named.get("labels")
     except PickleError as error:
-        raise DataError(f"{where}: {error}; fetch it again") from None
+        raise DataError(f"{where}: {error}; download it again") from None
     if "fine_labels" in named:
-        raise DataError(f"{where}: expected CIFAR-10, found CIFAR-100, which is not known here")
+        raise DataError(f"{where}: expected CIFAR-10, found CIFAR-100; download CIFAR-10")
     expected = f"expected data, uint8 of shape ({RECORDS}, {PIXELS}), and as many labels"
     if images is None or images.dtype != np.uint8 or images.shape != (RECORDS, PIXELS):
         described = f"{images.dtype} of shape {images.shape}" if images is not None else "none"
-        raise DataError(f"{where}: {expected}, found data: {described}; fetch it again")
+        raise DataError(f"{where}: {expected}, found data: {described}; download it again")
     if not isinstance(labels, list) or len(labels) != RECORDS or set(map(type, labels)) != {int}:
         described = f"{len(labels):,} values" if isinstance(labels, list) else "none"
-        raise DataError(f"{where}: {expected}, found labels: {described}; fetch it again")
+        raise DataError(f"{where}: {expected}, found labels: {described}; download it again")
     if wrong := [label for label in labels if not 0 <= label < len(CLASSES)]:
         raise DataError(f"{where}: expected labels from 0 to 9, found {wrong[0]}")
     if file.read(1):
-        raise DataError(f"{where}: expected the end of the file after the pickle, found more")
+        raise DataError(f"{where}: expected nothing after the pickle, found more bytes")
     return images, np.array(labels, np.uint8)
 
 
@@ -208,7 +206,7 @@ def _text(key: Any) -> str:
 
 
 def _read_archive(path: Path, splits: tuple[str, ...]) -> dict[str, ImagesAndLabels]:
-    """{name: content} of the files of these splits, of one version. Nothing is written to disk."""
+    """The files of these splits, of one version, {name: content}; nothing is written to disk."""
     wanted = {
         name: of_python
         for of_python in (False, True)
@@ -237,9 +235,9 @@ def _read_archive(path: Path, splits: tuple[str, ...]) -> dict[str, ImagesAndLab
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    """(name, size, function that reads it) of each file in an archive, as it passes by."""
+    """Stream an archive: (name, size, function that reads it) of each file in turn."""
     with (
-        open_file(path, error=DataError, advice="fetch it again") as file,
+        open_file(path, error=DataError, advice="download it again") as file,
         _unpacked(file) as stream,
     ):
         try:
@@ -248,18 +246,18 @@ def _members(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
                     content = archive.extractfile(member) if member.isreg() else None
                     if content is not None:
                         yield member.name, member.size, content.read
-            while stream.read(2**20):  # at its end is the checksum of what was compressed
+            while stream.read(2**20):  # gzip verifies its checksum at the end
                 pass
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
                 f"{path}: expected the folder or the archive of CIFAR-10, {' or '.join(ARCHIVES)}, "
-                f"found another or a damaged file ({error}); fetch it again"
+                f"found another or a damaged file ({error}); download it again"
             ) from None
 
 
 @contextmanager
 def _unpacked(file: BinaryIO) -> Iterator[Any]:
-    """The content of an archive, compressed or not, up to the largest size."""
+    """The decompressed content of an archive (gzip or plain), up to the size limit."""
     compressed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     if not compressed:
@@ -270,13 +268,13 @@ def _unpacked(file: BinaryIO) -> Iterator[Any]:
 
 
 class _Limited:
-    """The beginning of a stream: a small archive cannot expand into a large one."""
+    """A stream with a size limit, as protection from decompression bombs."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.left = stream, LARGEST_ARCHIVE
 
     def read(self, count: int) -> bytes:
-        """At most that many bytes. Raises ``DataError`` above the limit."""
+        """Read at most that many bytes. Raises ``DataError`` above the limit."""
         content: bytes = self.stream.read(min(count, self.left + 1))
         self.left -= len(content)
         if self.left < 0:

@@ -1,4 +1,4 @@
-"""A digest of examples, by which a run that resumes knows its data, wherever they are now."""
+"""A digest of examples, by which a resumed run recognizes its data, even if they have moved."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from .folder import ImageFiles
 
 
 def digest(examples: Examples) -> str:
-    """The SHA256, in hexadecimal digits, of all labels and images, in order.
+    """The SHA256 of all labels and images, in order, in hexadecimal digits.
 
-    Of files, it is that of their folders' and their own names, sizes and bytes: every file is read
-    once. Raises ``OSError`` where one cannot be read, ``ConfigError`` for other examples.
+    For image files, it covers the labels and each file's folder name, name, size and content, so
+    every file is read once. Raises ``OSError`` if one cannot be read, ``ConfigError`` for other
+    examples.
 
     Arguments:
         examples: ``Pixels`` or ``ImageFiles``.

@@ -1,4 +1,4 @@
-"""Examples to train on or to test with, prepared for the network a batch at a time."""
+"""Examples: images with labels to train or test with, prepared for the network batch by batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .images import Preparation, check_preparation, check_side, from_bytes
 
 @runtime_checkable
 class Examples(Protocol):
-    """What ``fit`` trains on: anything with labels, a length, and images by their indices."""
+    """What ``fit`` trains on: any object with labels, a length and images by index."""
 
     @property
     def labels(self) -> Any:
@@ -25,12 +25,12 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images of these examples, floating point of shape (n, C, H, W)."""
+        """The images at these indices, floating point of shape (n, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Your own arrays, as the network reads them.
+    """Examples from your own arrays, which the network reads unchanged.
 
     Attributes:
         images: floating point of shape (N, C, H, W).
@@ -53,21 +53,21 @@ class Arrays:
         return len(self.images)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images of these examples."""
+        """The images at these indices."""
         taken: NDArray[np.floating[Any]] = self.images[check_indices(indices, len(self))]
         return taken
 
 
 @dataclass(frozen=True)
 class FashionMNIST:
-    """Bytes as ``load_sample`` and ``load_directory`` give them, scaled and resized when taken.
+    """Examples from ``load_sample`` or ``load_directory``, scaled and resized batch by batch.
 
-    60,000 images of 96x96 in float32 would fill 2.2 GB; as bytes of 28x28 they fill 47 MB.
+    60,000 images of 96x96 in float32 would need 2.2 GB; as bytes of 28x28 they need 47 MB.
 
     Attributes:
         pixels: uint8 of shape (N, 28, 28).
         labels: uint8 of shape (N,).
-        image_size: S; images are taken as (n, 1, S, S).
+        image_size: S; ``take`` returns shape (n, 1, S, S).
 
     >>> from densenet_multi import data
     >>> examples = data.FashionMNIST(*data.load_sample("test"), image_size=32)
@@ -88,18 +88,18 @@ class FashionMNIST:
         return len(self.pixels)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images of these examples, float32 from 0 to 1."""
+        """The images at these indices, float32 from 0 to 1."""
         return to_input(self.pixels[check_indices(indices, len(self))], self.image_size)
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Bytes of gray or color images, prepared when taken.
+    """Examples from gray or color images in memory, prepared batch by batch.
 
     Attributes:
         pixels: uint8 of shape (N, 1 or 3, H, W).
         labels: uint8 of shape (N,).
-        prepare: turns the bytes, as 0 to 1, into what the network reads.
+        prepare: converts the pixels, scaled from 0 to 1, to the network's input.
     """
 
     pixels: NDArray[np.uint8]
@@ -116,20 +116,20 @@ class Pixels:
 
     @property
     def black(self) -> NDArray[np.float32]:
-        """The value of a black pixel after the preparation."""
+        """The value of a black pixel after preparation."""
         return self.prepare.black
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images of these examples, float32 of shape (n, C, S, S)."""
+        """The images at these indices, float32 of shape (n, C, S, S)."""
         return self.prepare(from_bytes(self.pixels[check_indices(indices, len(self))]))
 
 
 @dataclass(frozen=True)
 class Together(Checked):
-    """The examples of several parts, one part after another.
+    """The concatenated examples of several parts.
 
     Attributes:
-        parts: prepared in the same way.
+        parts: the parts in order, all prepared in the same way.
     """
 
     parts: tuple[Examples, ...]
@@ -143,14 +143,14 @@ class Together(Checked):
         return np.concatenate([np.asarray(part.labels).astype(np.int64) for part in self.parts])
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images of these examples, floating point of shape (n, C, H, W)."""
+        """The images at these indices, floating point of shape (n, C, H, W)."""
         indices = check_indices(indices, len(self))
         ends = np.cumsum([len(part) for part in self.parts])
         whose = np.searchsorted(ends, indices, side="right")
         taken = [
             (np.nonzero(whose == i)[0], part.take(indices[whose == i] - end + len(part)))
             for i, (part, end) in enumerate(zip(self.parts, ends, strict=True))
-            if (whose == i).any() or i == 0  # which knows the shape, also of no images
+            if (whose == i).any() or i == 0  # the first gives the shape, even of no images
         ]
         images = np.empty((len(indices), *taken[0][1].shape[1:]), taken[0][1].dtype)
         for positions, found in taken:
@@ -159,13 +159,13 @@ class Together(Checked):
 
 
 def check_examples(name: str, given: Any) -> Examples:
-    """The examples themselves. Raises ``ConfigError`` for anything else, such as an array."""
+    """Return the examples. Raises ``ConfigError`` for anything else, such as an array."""
     expected = "an object like data.Arrays(images, labels)"
     return instance(name, given, Examples, expected)  # type: ignore[type-abstract]
 
 
 def _bytes(given: Any, size: tuple[int, ...] = ()) -> NDArray[np.uint8]:
-    """Pixels of 8 bits, (N, *size) or (N, C, H, W). Raises ``ImageError``."""
+    """Check 8-bit pixels of shape (N, *size) or (N, C, H, W). Raises ``ImageError``."""
     array = as_array("pixels", given)
     fits = array.shape[1:] == size if size else array.ndim == 4
     if array.dtype != np.uint8 or not fits:

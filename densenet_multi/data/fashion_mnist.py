@@ -1,6 +1,6 @@
 """Fashion-MNIST: 28 x 28 gray images of ten kinds of clothing, 60,000 to train and 10,000 to test.
 
-A balanced sample of 1,000 + 1,000 is part of this package, so that it works without a download.
+This package includes a balanced sample of 1,000 + 1,000, so that it works without a download.
 Source and license (MIT): https://github.com/zalandoresearch/fashion-mnist
 """
 
@@ -41,17 +41,17 @@ IMAGE_SIZE = 28
 
 
 def load_sample(split: str) -> ImagesAndLabels:
-    """Load the sample that is part of this package: 100 examples of each class, shuffled.
+    """Load a split of the included sample: 100 examples of each class, shuffled.
 
-    Chosen by ``densenet_multi.data.make_sample`` from the set of the same name.
+    ``densenet_multi.data.make_sample`` chose them from the same split of Fashion-MNIST.
 
-    Raises ``ValueError`` where there is no such split.
+    Raises ``ValueError`` for an unknown split.
 
     Arguments:
         split: "train" or "test".
 
     Returns:
-        images: uint8 of shape (1000, 28, 28), 0 is background.
+        images: uint8 of shape (1000, 28, 28); 0 is the background.
         labels: uint8 of shape (1000,), indices into ``CLASSES``.
 
     >>> from densenet_multi import data
@@ -68,18 +68,18 @@ def load_sample(split: str) -> ImagesAndLabels:
 
 
 def load_directory(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
-    """Load a complete split from a folder that holds the official files.
+    """Load a complete split from a folder with the official files.
 
-    Raises ``ValueError`` where there is no such split, or a file is not IDX (IdxError);
-    ``FileNotFoundError`` where a file is missing, with and without ".gz"; ``DataError`` where the
-    files do not fit together, or are another data set.
+    Raises ``ValueError`` for an unknown split, or if a file is not IDX (``IdxError``);
+    ``FileNotFoundError`` if a file is missing both with and without ".gz"; ``DataError`` if the
+    files do not belong together or are another data set.
 
     Arguments:
         path: the folder, for instance /usr/share/datasets/fashion-mnist on Debian.
         split: "train" or "test".
 
     Returns:
-        images: uint8 of shape (N, 28, 28), 0 is background.
+        images: uint8 of shape (N, 28, 28); 0 is the background.
         labels: uint8 of shape (N,), indices into ``CLASSES``.
     """
     folder = as_path(path)
@@ -88,11 +88,12 @@ def load_directory(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
 
 
 def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.float32]:
-    """Turn bytes into what a network reads: values from 0 to 1, one channel, the requested size.
+    """Convert 8-bit images to network input: values from 0 to 1, one channel, the requested size.
 
-    Scaled first, resized second: resizing bytes would round every pixel to 1/255.
+    Images are scaled before they are resized, since resizing bytes would round every pixel to
+    1/255.
 
-    Raises ``ImageError`` where the images have another type or shape, ``ConfigError`` for another
+    Raises ``ImageError`` for images of another type or shape, ``ConfigError`` for an invalid
     ``image_size``.
 
     Arguments:
@@ -125,13 +126,13 @@ def _find(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"{folder}: expected {name} or {name}.gz, found neither. On Debian and Ubuntu, "
-        "'apt-get install dataset-fashion-mnist' puts them in /usr/share/datasets/fashion-mnist"
+        f"{folder}: expected {name} or {name}.gz, found neither. On Debian and Ubuntu, type "
+        "'apt-get install dataset-fashion-mnist' and use /usr/share/datasets/fashion-mnist"
     )
 
 
 def read_pair(images_path: Path, labels_path: Path) -> ImagesAndLabels:
-    """Read a file of images and the file of their labels. Raises as ``load_directory``."""
+    """Read a file of images and the file of its labels. Raises as ``load_directory``."""
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
         raise DataError(

@@ -1,6 +1,6 @@
-"""Your own images: a folder for each class, named after the class.
+"""Your own images, in a folder for each class, named after the class.
 
-These folders are in one folder, or in several that are called train, val and test.
+The class folders are either in one folder, or in several parts called train, val and test.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from .images import (
 from .order import epoch_order
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-VALIDATION = 5  # one image in this many is set apart
-PARTS = {  # what the folder of a part may be called, in any case
+VALIDATION = 5  # one image in this many is held out
+PARTS = {  # accepted folder names of each part, in upper or lower case
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-LISTED = 20  # files in an error
-NAMED = 5  # folders in an error
-FINGERPRINTS = 32  # at most so many images are recorded
+LISTED = 20  # files named in an error
+NAMED = 5  # folders named in an error
+FINGERPRINTS = 32  # the most images recorded
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Files of images, read and prepared when taken.
+    """Examples from image files, which ``take`` reads and prepares.
 
     Attributes:
         paths: N files.
         labels: int64 of shape (N,).
-        prepare: turns values from 0 to 1 into what the network reads.
+        prepare: converts pixels from 0 to 1 to the network's input.
     """
 
     paths: tuple[Path, ...]
@@ -69,7 +69,7 @@ class ImageFiles:
         return len(self.paths)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images of these examples, float32 of shape (n, C, S, S). Raises as ``read_image``."""
+        """The images at these indices, float32 of shape (n, C, S, S). Raises as ``read_image``."""
         indices = check_indices(indices, len(self))
         channels, size = self.prepare.channels, self.prepare.image_size
         images = np.empty((len(indices), channels, size, size), np.float32)
@@ -79,20 +79,20 @@ class ImageFiles:
 
     @property
     def black(self) -> NDArray[np.float32]:
-        """The value of a black pixel after the preparation."""
+        """The value of a black pixel after preparation."""
         return self.prepare.black
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The classes of a folder, and its parts; no image has been opened.
+    """A folder of images: its classes and its parts. Creating it opens no image.
 
     Attributes:
         root: the folder.
         classes: the names of the classes, sorted.
-        parts: {"train", "val" or "test": its folder}; empty where the classes' folders are in
-            ``root`` itself.
-        others: names of folders beside the parts.
+        parts: {"train", "val" or "test": its folder}; empty if the class folders are in ``root``
+            itself.
+        others: names of the folders in ``root`` that are not parts.
     """
 
     root: Path
@@ -101,23 +101,23 @@ class Folder:
     others: tuple[str, ...] = ()
 
     def read(self, prepare: Preparation, part: str | None = None) -> ImageFiles:
-        """All images of a part, or of a folder without parts, class by class, sorted by name.
+        """Find all images of a part, or of a folder without parts, by class and sorted by name.
 
-        The header of every image is read now, the rest when the image is taken.
+        This reads the header of every image; ``take`` reads the rest.
 
-        Raises ``DataError``, which lists all files that are no images, or names the classes that
-        the training images lack; ``OSError`` where a folder cannot be read.
+        Raises ``DataError``, which lists all files that are not images, or names the classes that
+        the training images lack; ``OSError`` if a folder cannot be read.
 
         Arguments:
-            prepare: turns values from 0 to 1 into what the network reads.
-            part: one of ``parts``; None where there are none.
+            prepare: converts pixels from 0 to 1 to the network's input.
+            part: one of ``parts``; None if there are none.
         """
         folder = self.root if part is None else self.parts[part]
         unknown = [path.name for path in _folders(folder) if path.name not in self.classes]
         if unknown:
             raise DataError(
                 f"{folder}: expected the classes of {self.parts['train']}, found also "
-                f"{_named(unknown)}; take them away, or use one of the folders: "
+                f"{_named(unknown)}; remove them, or use only one of the folders: "
                 f"{_as_data(self.parts['train'])}"
             )
         files = [_visible(folder / name) for name in self.classes if (folder / name).is_dir()]
@@ -127,16 +127,16 @@ class Folder:
             raise _not_images(folder, wrong)
         paths = tuple(path for within in files for path in within)
         if not paths:
-            raise DataError(f"{folder}: expected images in the folders of the classes, found none")
+            raise DataError(f"{folder}: expected images in the class folders, found none")
         label_of = {name: label for label, name in enumerate(self.classes)}
         labels = np.array([label_of[path.parent.name] for path in paths], np.int64)
         return ImageFiles(paths, labels, prepare)
 
     def split(self, images: ImageFiles, seed: int) -> tuple[ImageFiles, ImageFiles]:
-        """Set a fifth of each class apart: images to train on, images to validate with.
+        """Hold out a fifth of each class; return images to train on and images to validate with.
 
-        Raises ``DataError`` where a class has fewer than two images; ``ValueError`` where the seed
-        is outside its range.
+        Raises ``DataError`` if a class has fewer than two images; ``ValueError`` if the seed is out
+        of range.
 
         Arguments:
             images: all images of a folder without parts.
@@ -154,7 +154,7 @@ class Folder:
         return train, validation
 
     def to_train_on(self, prepare: Preparation, seed: int) -> tuple[ImageFiles, ImageFiles]:
-        """The images to train on and those to validate with: see ``load_folder``."""
+        """The images to train on and the images to validate with: see ``load_folder``."""
         if not self.parts:
             return self.split(self.read(prepare), seed)
         part = self.validation_part
@@ -164,14 +164,14 @@ class Folder:
 
     @property
     def validation_part(self) -> str:
-        """The part that a network is validated with while it trains.
+        """The part to validate a network with during training: "val", or "test" without "val".
 
-        Raises ``DataError`` where there are no training images.
+        Raises ``DataError`` if there are no training images.
         """
         if "train" not in self.parts:
             raise DataError(
                 f"{self.root}: expected a folder train beside {_named(self.parts)}, found none; to "
-                f"train on one of them: {_as_data(next(iter(self.parts.values())))}"
+                f"train on one of them, use {_as_data(next(iter(self.parts.values())))}"
             )
         return "val" if "val" in self.parts else "test"
 
@@ -182,7 +182,7 @@ class Folder:
                 expected = f"at least {'two images' if least > 1 else 'one image'}, {what}"
                 raise DataError(
                     f"{self.parts.get('train', self.root) / name}: expected {expected}, found "
-                    f"{count}; add some, or take the folder away"
+                    f"{count}; add some, or remove the folder"
                 )
 
 
@@ -194,22 +194,22 @@ def _selected(images: ImageFiles, indices: NDArray[np.int64]) -> ImageFiles:
 def load_folder(
     path: str | os.PathLike[str], prepare: Preparation, seed: int = 0
 ) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
-    """Find the images ``path/CLASS/NAME.png`` (or .jpg, …), and set a fifth of each class apart.
+    """Find the images ``path/CLASS/NAME.png`` (or .jpg, …), and hold out a fifth of each class.
 
-    The split depends on their sorted names and the seed. Where ``path`` holds parts, as in
+    The split depends on the sorted file names and the seed. If ``path`` contains parts, as in
     ``path/train/CLASS/NAME.png`` and ``path/val/CLASS/NAME.png``, these are the split: see
-    ``find_folder``. Hidden files and folders (their names begin with a dot) and what macOS adds to
-    archives (``__MACOSX``) are ignored, and so are files beside the folders of the classes. The
-    header of every image is read now, the rest when the image is taken.
+    ``find_folder``. Hidden files and folders (whose names begin with a dot), what macOS adds to
+    archives (``__MACOSX``), and files beside the class folders are ignored. This reads the header
+    of every image; ``take`` reads the rest.
 
-    Raises ``DataError`` where there are fewer than two classes, or fewer than two images of one, or
-    where something in the folder of a class is not an image that ``read_image`` reads;
-    ``ValueError`` where the seed is outside its range; ``OSError`` where something cannot be read.
+    Raises ``DataError`` if there are fewer than two classes, if a class has fewer than two images,
+    or if a class folder contains anything but images that ``read_image`` accepts; ``ValueError`` if
+    the seed is out of range; ``OSError`` if something cannot be read.
 
     Arguments:
-        path: the folder of the classes' folders, or of the parts.
-        prepare: turns values from 0 to 1 into what the network reads.
-        seed: of the split, from 0 to 2**64 - 1.
+        path: the folder that contains the class folders, or the parts.
+        prepare: converts pixels from 0 to 1 to the network's input.
+        seed: the seed of the split, from 0 to 2**64 - 1.
 
     Returns:
         Examples to train on, examples to validate with, and the names of the classes, sorted.
@@ -221,20 +221,20 @@ def load_folder(
 
 
 def find_folder(path: str | os.PathLike[str]) -> Folder:
-    """List the classes of a folder of images, and its parts where it has two or more of them.
+    """List the classes of a folder of images, and its parts if it has two or more of them.
 
-    The folders of the parts hold the folders of the classes: ``path/train/CLASS/NAME.png``. They
-    are called train or training; val, valid or validation; test or testing. The classes are those
-    of the training images.
+    Each part contains class folders: ``path/train/CLASS/NAME.png``. The parts are called train or
+    training; val, valid or validation; test or testing. The classes are those of the training
+    images.
 
-    Raises ``DataError`` where there are fewer than two classes, or where the folders of the classes
-    are at another level; ``OSError`` where a folder cannot be read.
+    Raises ``DataError`` if there are fewer than two classes, or if the class folders are at another
+    level; ``OSError`` if a folder cannot be read.
     """
     root = as_path(path)
     if not root.is_dir():
         other = "a file" if root.is_file() else broken_link(root) or "none"
         raise DataError(
-            f"{root}: expected a folder that holds a folder for each class, found {other}"
+            f"{root}: expected a folder that contains a folder for each class, found {other}"
         )
     folders = _folders(root)
     parts = _parts(root, folders)
@@ -254,20 +254,20 @@ def find_folder(path: str | os.PathLike[str]) -> Folder:
     return found
 
 
-# --- By which images are recognized -------------------------------------------------------------
+# --- Fingerprints -------------------------------------------------------------------------------
 
 
 def fingerprints(images: ImageFiles) -> tuple[str, ...]:
-    """The sizes in bytes and the SHA256 of up to 32 files, evenly spread: "SIZE:DIGITS" each.
+    """Fingerprints of up to 32 files, evenly spread: "SIZE:DIGITS", in bytes and of the SHA256.
 
-    They tell whether a network was trained on these images, whatever the files are called now.
+    They show whether a network was trained on these images, even if files have been renamed.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, FINGERPRINTS).round().astype(int))
     return tuple(_fingerprint(images.paths[i]) for i in chosen)
 
 
 def recognized(paths: Iterable[Path], recorded: Sequence[str]) -> dict[Path, str]:
-    """{file: its fingerprint} of those files whose fingerprint is among the recorded ones."""
+    """The files whose fingerprint is among the recorded ones, {file: its fingerprint}."""
     sizes, known = {entry.partition(":")[0] for entry in recorded}, set(recorded)
     candidates = [path for path in paths if str(path.stat().st_size) in sizes]
     found = {path: _fingerprint(path) for path in candidates}
@@ -280,7 +280,7 @@ def _fingerprint(path: Path) -> str:
         return f"{file.tell()}:{digits}"
 
 
-# --- What is in a folder ------------------------------------------------------------------------
+# --- Content of a folder ------------------------------------------------------------------------
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -293,7 +293,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _parts(root: Path, folders: list[Path]) -> dict[str, Path]:
-    """{part: its folder} where two parts or more hold folders; else empty."""
+    """{part: its folder} if two or more parts contain folders; otherwise empty."""
     found: dict[str, Path] = {}
     for folder in folders:
         part = next((part for part, names in PARTS.items() if folder.name.lower() in names), None)
@@ -302,14 +302,14 @@ def _parts(root: Path, folders: list[Path]) -> dict[str, Path]:
         if part in found:
             raise DataError(
                 f"{root}: expected one of the folders {found[part].name} and {folder.name}, found "
-                "both; take one away"
+                "both; remove one"
             )
         found[part] = folder
     return {part: found[part] for part in PARTS if part in found} if len(found) > 1 else {}
 
 
 def _holds_folders(folder: Path) -> bool:
-    """Whether there are folders inside, and no images beside them."""
+    """Whether a folder contains folders, and no images beside them."""
     inside = _visible(folder)
     return not any(map(_looks_like_an_image, inside)) and any(path.is_dir() for path in inside)
 
@@ -319,11 +319,11 @@ def _looks_like_an_image(path: Path) -> bool:
 
 
 def _wrong(path: Path) -> ImageFileError | None:
-    """The error about something in the folder of a class that is no image."""
+    """The error about a file in a class folder that is not an image; None for an image."""
     if not path.is_file():
         if broken := broken_link(path):
             return ImageFileError(path, broken, advice=MEND)
-        return ImageFileError(path, "a folder" if path.is_dir() else "no ordinary file")
+        return ImageFileError(path, "a folder" if path.is_dir() else "a special file")
     if path.suffix.lower() not in SUFFIXES:
         ending = f"that ends in {path.suffix}" if path.suffix else "without an ending"
         return ImageFileError(path, f"a file {ending}")
@@ -333,11 +333,11 @@ def _wrong(path: Path) -> ImageFileError | None:
     except ImageFileError as error:
         return error
     except OSError as error:
-        return ImageFileError(path, f"one that cannot be read ({error.strerror or error})")
+        return ImageFileError(path, f"a file that cannot be read ({error.strerror or error})")
 
 
 def _broken_links(folder: Path) -> list[ImageFileError]:
-    """About those beside the folders of the classes: one of these may be missing."""
+    """Errors about broken links beside the class folders: each may be a missing class."""
     expected = "a folder for each class"
     links = ((path, broken_link(path)) for path in _visible(folder))
     return [ImageFileError(path, found, expected, MEND) for path, found in links if found]
@@ -351,7 +351,7 @@ def _named(names: Iterable[str]) -> str:
 
 
 def _not_images(folder: Path, wrong: list[ImageFileError]) -> DataError:
-    """The error about everything in the folders of the classes that is no image."""
+    """The error about all files in the class folders that are not images."""
     if len(wrong) == 1:
         return wrong[0]
     lines = [
@@ -362,8 +362,8 @@ def _not_images(folder: Path, wrong: list[ImageFileError]) -> DataError:
     if len(wrong) > LISTED:
         lines.append(f"  and {len(wrong) - LISTED:,} more")
     return DataError(
-        f"{folder}: expected only {FORMATS} images in the folders of the classes, found "
-        f"{len(wrong):,} other files; convert them, or take them away:\n" + "\n".join(lines)
+        f"{folder}: expected only {FORMATS} images in the class folders, found "
+        f"{len(wrong):,} other files; convert or remove them:\n" + "\n".join(lines)
     )
 
 
@@ -371,31 +371,31 @@ def _too_few_classes(folder: Path, names: list[str]) -> DataError:
     found = ", ".join(names) or "none"
     images = sum(map(_looks_like_an_image, _visible(folder)))
     if images and not names:
-        found = f"{images:,} images beside no folder"
+        found = f"{images:,} images but no folder"
     cifar = [path.name for path in _visible(folder) if path.name.startswith("data_batch_")]
     hint = f"put images into {folder / 'CLASS' / 'NAME.png'}"
     if cifar:
-        hint = f"for CIFAR-10: data={f'cifar10:{folder}'!r}"
+        hint = f"for CIFAR-10, use data={f'cifar10:{folder}'!r}"
     elif is_cifar100(folder):
-        hint = f"it is CIFAR-100, which is not read here; {hint}"
+        hint = f"this is CIFAR-100, which is not supported; {hint}"
     return DataError(
         f"{folder}: expected at least two folders, one for each class, found {found}; {hint}"
     )
 
 
 def _at_another_level(root: Path, too_deep: list[Path]) -> DataError:
-    """The error about folders of classes that hold folders: which level holds the images?"""
+    """The error about class folders that contain folders; it advises which level to use."""
     first = next((folder for folder in too_deep if folder.name in PARTS["train"]), too_deep[0])
     inside = [folder.name for folder in _folders(first)]
     are_parts = all(any(name.lower() in names for names in PARTS.values()) for name in inside)
     if are_parts and len(too_deep) > 1:
         advice = f"put the classes into the parts: {root / inside[0] / first.name}"
     elif len(inside) > 1:
-        advice = f"for that folder: {_as_data(first)}"
+        advice = f"to use that folder, pass {_as_data(first)}"
     else:
-        advice = f"move what is in {first / inside[0]} to {first}"
+        advice = f"move the files in {first / inside[0]} to {first}"
     return DataError(
-        f"{root}: expected a folder for each class, with the images in it, found folders inside "
+        f"{root}: expected a folder for each class, with the images in it, found folders in "
         f"{first.relative_to(root)}: {_named(inside)}; {advice}"
     )
 

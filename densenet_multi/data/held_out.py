@@ -1,8 +1,8 @@
-"""Which images a trained network is tested with: those that it was not trained on.
+"""Choose images to test a trained network with that it was not trained on.
 
-Published data are split already, and so is a folder with parts (train, val, test). Any other folder
-is looked at: a network that was trained on it is tested with the fifth that was set apart, one that
-was not, with all images. A file of weights records a few of the images that it was trained on.
+Published data are split already, and so is a folder with parts (train, val, test). For any other
+folder, a network that was trained on it is tested with the fifth that was held out, and any other
+network with all images. To tell them apart, weights record a few of their training images.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class HeldOut(Checked):
     """Images to test a trained network with.
 
     Attributes:
-        split: "test", "train" or "all": what was chosen.
+        split: the chosen split: "test", "train" or "all".
         examples: the images and their labels.
-        train: those to recompute statistics with: the training images of the same data; of those
-            without any, the same images.
-        class_names: one for each label, in order.
-        where: the images were found, for the user.
-        notes: what was chosen and why, and what makes the results too good: sentences for the user.
+        train: examples to recompute running statistics with: the training images of the same data,
+            or ``examples`` if there are none.
+        class_names: one name for each label, in order.
+        where: the place where the images were found, for the user.
+        notes: sentences for the user: what was chosen, why, and what makes the results too good.
     """
 
     split: str
@@ -54,22 +54,22 @@ def load_held_out(
     split: str | None = None,
     with_train: bool = False,
 ) -> HeldOut:
-    """Find data by name, and choose those to test a trained network with.
+    """Find a data set by name, and choose the images to test a trained network with.
 
-    Raises ``ConfigError`` where there is no such split, ``DataError`` where these data do not have
-    it, and as ``load_data``.
+    Raises ``ConfigError`` for an unknown split, ``DataError`` if the data do not have it; otherwise
+    as ``load_data``.
 
     Arguments:
         name: as for ``load_data``.
-        image_size: the same.
-        in_channels: the same.
-        usage: the same; it also tells what the network was trained on.
-        data_dir: the same.
-        seed: splits a folder without parts, and so requests its test images; None is that of the
-            usage, else 0.
-        split: "test", the images set apart; "train", the others; "all", both. None is "test", but
+        image_size: as for ``load_data``.
+        in_channels: as for ``load_data``.
+        usage: as for ``load_data``; it also records what the network was trained on.
+        data_dir: as for ``load_data``.
+        seed: splits a folder without parts, and so requests its test images; None uses the seed of
+            the usage, or 0.
+        split: "test", the images held out; "train", the others; "all", both. None means "test", but
             "all" for a folder without parts that the network was not trained on.
-        with_train: whether ``train`` is needed; without, it may be the same as ``examples``.
+        with_train: whether ``train`` is needed; if not, it may be the same as ``examples``.
 
     >>> from densenet_multi import data
     >>> len(data.load_held_out("sample", image_size=32).examples)
@@ -87,7 +87,7 @@ def load_held_out(
         folder = find_folder(path)
         if folder.parts:
             chosen = _of_parts(folder, prepare, usage, split or "test", with_train=with_train)
-            unused = f"{folder.root}: seed={seed} is for a folder without parts; not used"
+            unused = f"{folder.root}: seed={seed} is not used: this folder is split already"
             return chosen if seed is None else replace(chosen, notes=(*chosen.notes, unused))
         return _of_one(folder, prepare, usage, split, seed, with_train=with_train)
     data = load_data(
@@ -102,14 +102,14 @@ def load_held_out(
 def _of_parts(
     folder: Folder, prepare: Preparation, usage: Usage, split: str, *, with_train: bool
 ) -> HeldOut:
-    """Of a folder with parts: to test with, those of test, or of val without it."""
+    """Choose from a folder with parts: "test" is its part test, or val if it has no test."""
     found = {part: path.name for part, path in folder.parts.items()}
     wanted = {"train": ["train"], "test": ["test", "val"], "all": list(found)}[split]
     present = [part for part in wanted if part in found]
     if not present:
         raise DataError(
             f"{folder.root}: expected a folder {' or '.join(wanted)}, found "
-            f"{', '.join(found.values())}; for the images of all: split='all'"
+            f"{', '.join(found.values())}; to use all images, pass split='all'"
         )
     if split == "test":
         present = present[:1]
@@ -118,7 +118,7 @@ def _of_parts(
     train: Examples = parts.get("train", examples)
     if with_train and "train" in found and "train" not in parts:
         train = folder.read(prepare, "train")
-    note = f"{_counted(folder, examples)}, those of {', '.join(found[part] for part in present)}"
+    note = f"{_counted(folder, examples)} from {', '.join(found[part] for part in present)}"
     if present == ["val"] and split == "test":
         note += "; there is no folder test"
     paths = [path for images in parts.values() for path in images.paths]
@@ -135,7 +135,7 @@ def _of_one(
     *,
     with_train: bool,
 ) -> HeldOut:
-    """Of any other folder: all images, or those that its split sets apart."""
+    """Choose from any other folder: all images, or those of a split."""
     images = folder.read(prepare)
     known = _known(usage, images.paths)
     why = "as requested"
@@ -149,47 +149,47 @@ def _of_one(
         examples = {"train": train, "test": apart}[split]
     notes = [f"{_counted(folder, examples)} of {len(images):,}, {why}"]
     if split == "all":
-        notes = [f"{_counted(folder, examples)}, all that there are, {why}"]
+        notes = [f"{_counted(folder, examples)}, all of them, {why}"]
     if split != "train":
         notes += _too_good(usage, [path for path in examples.paths if path in known])
     if split == "test" and usage.trained_on is None and first not in (None, seed):
         notes.append(
-            f"the network was trained on a folder that seed {first} had split; with seed {seed} "
-            "some of the same folder's test images are those it was trained on"
+            f"the network was trained on a folder split with seed {first}; if this is that folder, "
+            f"seed {seed} puts some of its training images into the test images"
         )
     return HeldOut(split, examples, train, folder.classes, str(folder.root), tuple(notes))
 
 
 def _decided(usage: Usage, known: int, seed: int | None, *, with_train: bool) -> tuple[str, str]:
-    """The split of a folder without parts where none is requested, and why."""
+    """The default split of a folder without parts, and the reason for it."""
     recorded = len(usage.trained_on or ())
     if seed is not None:
-        return "test", f"the fifth of each class that seed {seed} sets apart"
+        return "test", f"the fifth of each class that seed {seed} holds out"
     if with_train:
-        return "test", "a fifth of each class; the others are those to recompute statistics with"
+        return "test", "a fifth of each class; the others are for recomputing running statistics"
     if recorded and 2 * known < recorded:
-        return "all", "as the network was not trained on this folder"
+        return "all", "since the network was not trained on this folder"
     if usage.split_seed is None:
-        nothing = "it was trained on all of this folder" if recorded else "the file names no folder"
-        return "all", f"as nothing was set apart when the network was trained: {nothing}"
+        why = "it was trained on all of this folder" if recorded else "its file records no folder"
+        return "all", f"since no images were held out in training: {why}"
     if recorded:
-        return "test", "the fifth of each class that was set apart when the network was trained"
+        return "test", "the fifth of each class that was held out when the network was trained"
     return "test", (
-        f"the fifth of each class that seed {usage.split_seed} sets apart, as in training: the "
-        "file does not record on which folder that was; for all images of another one: split='all'"
+        f"the fifth of each class that seed {usage.split_seed} holds out, as in training; the file "
+        "does not record the training folder: if this is another one, pass split='all'"
     )
 
 
 def _known(usage: Usage, paths: Iterable[Path]) -> set[Path]:
-    """Those of these files that were recorded when the network was trained."""
+    """The files that were recorded as training images of the network."""
     return set(recognized(paths, usage.trained_on or ()))
 
 
 def _too_good(usage: Usage, known: Collection[Path]) -> list[str]:
-    """A sentence about images that the network was trained on, if there are any."""
+    """A warning if the network was trained on any of these images; otherwise []."""
     if not known:
         return []
-    found = f"{len(known)} are among the {len(usage.trained_on or ())} that were recorded then"
+    found = f"{len(known)} of the {len(usage.trained_on or ())} recorded ones"
     better = "the results are better than for images that it has not seen"
     return [f"the network was trained on some of these images ({found}): {better}"]
 

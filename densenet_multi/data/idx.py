@@ -1,13 +1,13 @@
-"""IDX files, the format of MNIST and its relatives: a strict reader and a reproducible writer.
+"""IDX files, the format of MNIST and Fashion-MNIST: a strict reader and a reproducible writer.
 
-A file is, in this order, all big endian::
+A file contains, in this order, all big-endian::
 
     0, 0, type code, number of dimensions     four bytes, the magic number
     size of each dimension                    four bytes each
-    the values                                last dimension fastest
+    the values                                last dimension varies fastest
 
-Only unsigned bytes (type code 0x08) with one dimension (labels) or three (images) are known here.
-The format: https://web.archive.org/web/2020/http://yann.lecun.com/exdb/mnist/
+Only unsigned bytes (type code 0x08) with one dimension (labels) or three (images) are supported.
+Source: https://web.archive.org/web/2020/http://yann.lecun.com/exdb/mnist/
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 class IdxError(ValueError):
-    """A file, or an array to be written, is not what this module calls IDX."""
+    """A file is not IDX as this module supports it, or an array cannot be written as IDX."""
 
 
 def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> NDArray[np.uint8]:
-    """Read one IDX file, plain or gzip (told apart by content, not by name).
+    """Read one IDX file, plain or gzip (detected by content, not by name).
 
-    The header states how many bytes must follow, and at most one byte more is decompressed: a
-    small file cannot expand into a large one in memory (a decompression bomb).
+    The header states how many bytes must follow, and at most one more byte is decompressed. A small
+    file therefore cannot fill the memory (a decompression bomb).
 
-    Raises ``IdxError`` where the content is not exactly one IDX array of bytes, or is above
-    ``max_bytes``; ``OSError`` where the file cannot be opened (``FileNotFoundError`` where it is
+    Raises ``IdxError`` if the content is not exactly one IDX array of bytes, or exceeds
+    ``max_bytes``; ``OSError`` if the file cannot be opened (``FileNotFoundError`` if it is
     missing).
 
     Arguments:
         path: the file.
-        max_bytes: the largest decompressed size accepted, header included. The training images
-            of MNIST and of Fashion-MNIST take 47,040,016 bytes.
+        max_bytes: the largest accepted decompressed size, including the header. The training images
+            of MNIST and of Fashion-MNIST need 47,040,016 bytes.
 
     Returns:
         A writable array of shape (N,) or (N, H, W).
     """
     path, max_bytes = as_path(path), integer("max_bytes", max_bytes, 0)
-    with open_file(path, error=IdxError, advice="fetch it again") as file:
+    with open_file(path, error=IdxError, advice="download it again") as file:
         compressed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         if not compressed:
@@ -69,14 +69,14 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
 def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     """Write one IDX file atomically: a reader sees the old file or the complete new one.
 
-    The same array gives the same bytes on every run: a compressed file (``path`` ends in ".gz",
-    level 9) carries neither a time nor a name. Another build of zlib may compress differently.
+    The same array always gives the same bytes: a compressed file (if ``path`` ends in ".gz"; level
+    9) contains neither a time nor a name. Another build of zlib may compress differently.
 
-    Raises ``IdxError`` where the array has another type or another number of dimensions;
-    ``OSError`` where the file cannot be written.
+    Raises ``IdxError`` if the array has another type or another number of dimensions; ``OSError``
+    if the file cannot be written.
 
     Arguments:
-        path: the file; replaced if it exists.
+        path: the file; an existing one is replaced.
         array: uint8, of shape (N,) or (N, H, W).
 
     >>> from densenet_multi import data
@@ -99,7 +99,7 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
 
 
 def header(array: NDArray[np.uint8]) -> bytes:
-    """The bytes that precede the values of this array in a file."""
+    """The header of an IDX file of this array: the bytes before the values."""
     return struct.pack(f">HBB{array.ndim}I", 0, UNSIGNED_BYTE, array.ndim, *array.shape)
 
 
@@ -125,18 +125,18 @@ def _parse(file: io.BufferedIOBase, path: Path, max_bytes: int) -> NDArray[np.ui
     if total > max_bytes:
         raise IdxError(
             f"{path}: expected at most max_bytes={max_bytes:,} bytes, "
-            f"found a header for {total:,}, shape {shape}"
+            f"found a header for {total:,} (shape {shape})"
         )
 
-    values = file.read(size + 1)  # the one byte more finds what should not be there
+    values = file.read(size + 1)  # one more, to detect extra bytes
     if len(values) != size:
         found = "more" if len(values) > size else f"{len(values):,}"
         raise IdxError(f"{path}: expected {size:,} values for shape {shape}, found {found}")
-    return np.frombuffer(values, np.uint8).reshape(shape).copy()  # bytes are read-only: copy
+    return np.frombuffer(values, np.uint8).reshape(shape).copy()  # bytes are read-only
 
 
 def _compress(content: bytes) -> bytes:
-    # gzip.compress() would let zlib write the header, which then depends on the platform.
+    # gzip.compress() lets zlib write the header, which then depends on the platform
     buffer = io.BytesIO()
     with gzip.GzipFile("", "wb", compresslevel=9, fileobj=buffer, mtime=0) as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""Read images, and convert them to the channels, the size and the range of a network."""
+"""Read images, and convert them to a network's channels, size and value range."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 ImagesAndLabels: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 FORMATS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
-STARTS = {  # of a file -> the module and the class of Pillow that read it
+STARTS = {  # first bytes of a file -> the module and the class of Pillow that reads it
     b"\x89PNG": ("PngImagePlugin", "PngImageFile"),
     b"\xff\xd8\xff": ("JpegImagePlugin", "JpegImageFile"),
     b"RIFF....WEBP": ("WebPImagePlugin", "WebPImageFile"),
@@ -36,14 +36,14 @@ STARTS = {  # of a file -> the module and the class of Pillow that read it
     b"MM\0*": ("TiffImagePlugin", "TiffImageFile"),
     b"GIF8": ("GifImagePlugin", "GifImageFile"),
 }
-OTHERS = {  # what else is found where an image is expected
+OTHERS = {  # first bytes of other files that are found in place of images
     b"....ftypheic": "an image in HEIC",
     b"....ftypheix": "an image in HEIC",
     b"....ftypmif1": "an image in HEIF",
     b"....ftypavif": "an image in AVIF",
     b"....ftyp": "a video",
     b"\0\0\0\x0cjP  ": "an image in JPEG 2000",
-    b"8BPS": "an image of Photoshop",
+    b"8BPS": "a Photoshop image",
     b"II+\0": "an image in BigTIFF",
     b"MM\0+": "an image in BigTIFF",
     b"%PDF": "a PDF",
@@ -52,23 +52,23 @@ OTHERS = {  # what else is found where an image is expected
     b"<html": "a web page",
     b"<svg": "an image in SVG",
     b"<?xml": "XML",
-    b"\xd0\xcf\x11\xe0": "a file of Windows or Office",
+    b"\xd0\xcf\x11\xe0": "a Windows or Office file",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
-    b"version https://git-lfs": "the pointer of git-lfs to a file",
+    b"version https://git-lfs": "a Git LFS pointer to a file",
 }
-CONVERT, MEND = "convert it, or take it away", "mend it, or take it away"
-ADVICE = {  # what is found -> advice, where CONVERT does not apply
-    "an empty file": "copy it again, or take it away",
+CONVERT, MEND = "convert or remove it", "fix or remove it"
+ADVICE = {  # what is found -> advice, if not CONVERT
+    "an empty file": "copy it again, or remove it",
     OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' there",
 }
-MOST_PIXELS = 2**27  # in an image that is read; as float32, in color, 1.6 GB
-OF_ANY_FILE = 36 * 10**6  # pixels, a page of A4 at 600 dpi; more only in a larger file
-PIXELS_PER_BYTE = 100  # of that file; photographs have 2 to 10
-LARGEST_IMAGE = 2**30  # bytes; as many pixels as Pillow opens, at 16 bits, take 0.7 * 10**9
-MOST_REPEATED = 4096  # channels that gray is repeated for; hyperspectral images have some hundreds
+MOST_PIXELS = 2**27  # in an image; 1.6 GB as float32 in color
+OF_ANY_FILE = 36 * 10**6  # pixels that any file may have: an A4 page at 600 dpi
+PIXELS_PER_BYTE = 100  # that a larger file may have; photographs have 2 to 10
+LARGEST_IMAGE = 2**30  # bytes; the most pixels that Pillow opens need 0.7 * 10**9 at 16 bits
+MOST_REPEATED = 4096  # channels to repeat gray for; hyperspectral images have some hundreds
 MOST_VALUES = 2**26  # in a prepared image: four channels of 4,096 x 4,096
-READ = 32  # bytes, which tell the format
+READ = 32  # bytes, enough to detect the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 CONVERTED = ("CMYK", "YCbCr", "HSV")  # by Pillow
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
@@ -77,7 +77,7 @@ LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 
 
 class DataError(OSError):
-    """Data are missing, damaged or another set; the message tells where and what to do."""
+    """Data are missing, damaged or another data set; the message states where and what to do."""
 
 
 class ImageFileError(DataError):
@@ -85,9 +85,9 @@ class ImageFileError(DataError):
 
     Arguments:
         path: the file.
-        found: what it is instead.
+        found: what the file is.
         expected: what it should be.
-        advice: what to do about it.
+        advice: what the user can do about it.
 
     Attributes:
         path, found, advice: as given.
@@ -105,20 +105,21 @@ class ImageFileError(DataError):
 
 
 def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float32]:
-    """Read a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size, in its upright orientation.
+    """Read a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size, and turn it upright.
 
-    EXIF gives the orientation of a photograph. Transparency is dropped and the color below it
-    kept, as in torchvision's ImageFolder. Of 16 bits, gray images keep all, color images the upper
-    eight. Of several images in a file, such as an animation, the first is read.
+    EXIF gives the orientation of a photograph. Transparency is dropped and the color below it kept,
+    as in torchvision's ImageFolder. A gray image of 16 bits keeps all of them; a color image keeps
+    the upper eight. If a file contains several images, such as an animation, the first is read.
 
-    Raises ``DataError`` where the file is not such an image, is damaged, has other kinds of pixels
-    (floating point, 32 bits, Lab), or more of them than 2**27, than 100 for each byte of a file
-    with over 36 million, or than Pillow's ``Image.MAX_IMAGE_PIXELS``; ``OSError`` where it cannot
-    be opened; ``ConfigError`` where a color image cannot be converted to this number of channels.
+    Raises ``DataError`` if the file is not such an image, is damaged or has unsupported pixels
+    (floating point, 32 bits, Lab). Also if it has too many pixels: more than 2**27, than Pillow's
+    ``Image.MAX_IMAGE_PIXELS``, or, above 36 million, than 100 for each byte of the file. Raises
+    ``OSError`` if it cannot be opened; ``ConfigError`` if a color image cannot be converted to this
+    number of channels.
 
     Arguments:
-        path: the file; its content, not its name, tells the format.
-        channels: of the result: see ``to_channels``.
+        path: the file; its content, not its name, determines the format.
+        channels: the channels of the result: see ``to_channels``.
 
     Returns:
         float32 of shape (channels, H, W), from 0 to 1.
@@ -137,16 +138,16 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
 
 
 def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """Convert the channels: gray is repeated; color is kept, or becomes luminance.
+    """Convert the number of channels: repeat gray; keep color, or convert it to luminance.
 
-    Raises ``ConfigError`` where these images cannot be converted to this number of channels.
+    Raises ``ConfigError`` if these images cannot be converted to this number of channels.
 
     Arguments:
-        images: float32 of shape (N, 1, H, W), or of red, green, blue: (N, 3, H, W).
-        channels: of the result; for color 1 or 3.
+        images: float32; gray of shape (N, 1, H, W), or red, green, blue of shape (N, 3, H, W).
+        channels: the channels of the result; for color, 1 or 3.
 
     Returns:
-        float32 of shape (N, channels, H, W); ``images`` itself if they have that shape.
+        float32 of shape (N, channels, H, W); ``images`` itself if it has that shape.
     """
     found = images.shape[1]
     if found == channels:
@@ -164,11 +165,11 @@ def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float3
 def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.float32]:
     """Scale pixels to the range that a network expects, then compute ``(pixels - mean) / std``.
 
-    Raises ``ConfigError`` where the usage is for another number of channels.
+    Raises ``ConfigError`` if the usage is for another number of channels.
 
     Arguments:
         images: float32 of shape (N, C, H, W), from 0 to 1.
-        usage: of the network; a step whose values are None is omitted, and mean needs std.
+        usage: the network's usage; a step whose values are None is omitted, and mean needs std.
 
     Returns:
         float32 of shape (N, C, H, W).
@@ -192,7 +193,7 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
 
 
 def check_side(image_size: int) -> int:
-    """The size. Raises ``ConfigError`` if no image can have it."""
+    """Return the size. Raises ``ConfigError`` if no image can have it."""
     return integer("image_size", image_size, 1, LARGEST_SIDE)
 
 
@@ -207,10 +208,10 @@ def check_usage_fits(usage: Usage, channels: int) -> None:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Convert pixels to what a network reads: its channels, its size, its range.
+    """Converts pixels to a network's input: its channels, its size and its value range.
 
     Attributes:
-        image_size: S, pixels per side of the result; another shape is stretched.
+        image_size: S, pixels per side of the result; images that are not square are stretched.
         channels: C of the result.
         usage: the range, mean and std for ``normalise``; None keeps 0 to 1.
 
@@ -238,26 +239,26 @@ class Preparation:
             check_usage_fits(self.usage, self.channels)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 of shape (N, 1 or 3, H, W), from 0 to 1 -> float32 of shape (N, C, S, S)."""
+        """Convert float32 (N, 1 or 3, H, W), from 0 to 1, to float32 (N, C, S, S)."""
         images = check_floats("images", images, "(N, 1 or 3, H, W)")
-        fewer = to_channels(images, min(images.shape[1], self.channels))  # resized before repeated
+        fewer = to_channels(images, min(images.shape[1], self.channels))  # repeated after resizing
         resized = resize(fewer, self.image_size, self.image_size)
         return normalise(to_channels(resized, self.channels), self.usage)
 
     @property
     def black(self) -> NDArray[np.float32]:
-        """The value of a black pixel after the preparation, of shape (C,)."""
+        """The value of a black pixel after preparation, of shape (C,)."""
         return normalise(np.zeros((1, self.channels, 1, 1), np.float32), self.usage).ravel()
 
 
 def check_preparation(prepare: object) -> Preparation:
-    """The preparation itself. Raises ``ConfigError`` for anything else."""
+    """Return the preparation. Raises ``ConfigError`` for anything else."""
     expected = "a Preparation, such as Preparation(image_size=96, channels=3)"
     return instance("prepare", prepare, Preparation, expected)
 
 
 def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Scale 0 … 255 to 0 … 1."""
+    """Scale pixels from 0 … 255 to 0 … 1."""
     return _scaled(pixels, 255)
 
 
@@ -269,7 +270,7 @@ def _scaled(pixels: NDArray[Any], largest: int) -> NDArray[np.float32]:
 
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
-    """Open an image with Pillow, reading no more than its header. Raises as ``read_image``."""
+    """Open an image with Pillow, which reads only its header. Raises as ``read_image``."""
     from PIL import Image, features
 
     path = as_path(path)
@@ -278,11 +279,11 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
 
     def refusal(expected: str, found: str) -> ImageFileError:
         if expected == A_FILE:
-            return ImageFileError(path, found, advice="take it away")
+            return ImageFileError(path, found, advice="remove it")
         return ImageFileError(path, found, expected, "make it smaller")
 
-    file = opened(path, refusal, LARGEST_IMAGE)  # Pillow reads some formats whole
-    # Pillow warns of what it passes over, and of images up to twice the limit
+    file = opened(path, refusal, LARGEST_IMAGE)  # Pillow reads some formats completely
+    # Pillow warns about data that it skips, and about images up to twice its limit
     with warnings.catch_warnings(action="ignore"), file:
         start = file.read(READ)
         file.seek(0)
@@ -291,7 +292,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
             found = _described(start)
             raise ImageFileError(path, found, advice=ADVICE.get(found, CONVERT))
         if plugin[1] == "WebPImageFile" and not features.check("webp"):
-            raise ImageFileError(path, "one in WebP, which the installed Pillow cannot read")
+            raise ImageFileError(path, "a WebP image, which the installed Pillow cannot read")
         limit = _most_pixels(size_of(file), Image.MAX_IMAGE_PIXELS)
         try:
             with _class_of(*plugin)(file) as image:
@@ -303,21 +304,21 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
         except Image.DecompressionBombError:
             expected = f"at most {limit:,} pixels"
             raise ImageFileError(path, "more", expected, "make it smaller") from None
-        except Exception as error:  # Pillow raises nearly anything on a damaged file
+        except Exception as error:  # for a damaged file, Pillow raises nearly anything
             raise ImageFileError(
-                path, f"a damaged one ({error})", advice="replace it, or take it away"
+                path, f"a damaged one ({error})", advice="replace or remove it"
             ) from error
 
 
 def broken_link(path: Path) -> str | None:
-    """What a symbolic link that leads nowhere is called in an error; None for anything else."""
+    """Describe a symbolic link that leads nowhere, for an error; None for anything else."""
     if path.is_symlink() and not path.exists():
         return f"a broken link, to {path.readlink()}"
     return None
 
 
 def _first(kinds: Mapping[bytes, T], start: bytes) -> T | None:
-    """The value of the first key that a file starts with; a dot is any byte."""
+    """The value of the first key that a file starts with; a dot matches any byte."""
     for key, value in kinds.items():
         pairs = zip(key, start, strict=False)
         if len(start) >= len(key) and all(k in (byte, ord(".")) for k, byte in pairs):
@@ -326,7 +327,7 @@ def _first(kinds: Mapping[bytes, T], start: bytes) -> T | None:
 
 
 def _described(start: bytes) -> str:
-    """What a file is that starts like this, and with nothing that is read here."""
+    """Describe a file that starts with these bytes and is not a supported image."""
     if not start:
         return "an empty file"
     return _first(OTHERS, start) or f"a file that starts with {start[:4].hex(' ')}"
@@ -340,7 +341,7 @@ def _class_of(module: str, name: str) -> type[ImageFile]:
 
 
 def _most_pixels(size: int, pillows: int | None) -> int:
-    """How many pixels a file of this size in bytes may have, where Pillow allows as many."""
+    """The most pixels that a file of this size in bytes may have, within Pillow's own limit."""
     most = min(MOST_PIXELS, max(OF_ANY_FILE, PIXELS_PER_BYTE * size))
     return most if pillows is None else min(most, pillows)
 
@@ -352,7 +353,7 @@ def _check_size(path: str | os.PathLike[str], image: Image, limit: int) -> None:
 
 
 def _check_mode(path: str | os.PathLike[str], image: Image) -> None:
-    """Refuse pixels whose values would be misread."""
+    """Raise ``ImageFileError`` for pixels whose values would be misread."""
     found = None
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
@@ -371,7 +372,7 @@ def _check_mode(path: str | os.PathLike[str], image: Image) -> None:
 
 
 def _white_is_0(image: Image) -> bool:
-    """Whether gray values are stored inverted, and Pillow leaves them so: in TIFF, 16 bits."""
+    """Whether gray values are inverted and Pillow does not correct it: in TIFF, 16 bits."""
     if image.format != "TIFF" or not image.mode.startswith("I"):
         return False
     return bool(image.tag_v2.get(PHOTOMETRIC) == 0)  # type: ignore[attr-defined]
@@ -381,12 +382,12 @@ def _values(image: Image) -> NDArray[np.float32]:
     """The image as float32 of shape (1 or 3, H, W), from 0 to 1."""
     if image.mode in ("La", "RGBa"):  # colors multiplied by their transparency
         image = image.convert(image.mode.upper())
-    if image.mode.startswith("I"):  # gray of 16 bits: Pillow would clip it at 255
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip it at 255
         return _scaled(np.asarray(image), 65535)[np.newaxis]
     if image.mode in ("1", "L", "LA"):
         return from_bytes(np.asarray(image.convert("L")))[np.newaxis]
     if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # "RGB" would warn of transparency
+        image = image.convert("RGBA")  # "RGB" would warn about transparency
     image = image if image.mode == "RGB" else image.convert("RGB")
     values = np.empty((3, image.height, image.width), np.float32)
     for i in range(3):

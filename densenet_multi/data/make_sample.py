@@ -1,12 +1,12 @@
-"""Choose the sample of Fashion-MNIST that is part of this package.
+"""Choose the sample of Fashion-MNIST that this package includes.
 
     python -m densenet_multi.data.make_sample FROM TO
 
-FROM is the folder of the official files, such as /usr/share/datasets/fashion-mnist; TO is that of
-the sample, densenet_multi/data/sample.
+FROM is the folder of the official files, such as /usr/share/datasets/fashion-mnist; TO is the
+folder of the sample, densenet_multi/data/sample.
 
-The official examples are shuffled by a fixed seed, and of each class the first 100 are kept, in
-shuffled order. Every run writes the same four files. Another build of zlib (zlib-ng, for instance)
+The official examples are shuffled with a fixed seed, and the first 100 of each class are kept, in
+shuffled order. Every run writes the same four files. Another build of zlib (zlib-ng, for example)
 may compress to other bytes: compare the content.
 """
 
@@ -32,12 +32,12 @@ PER_CLASS = 100
 def choose(labels: NDArray[Any], order: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
     """Walk through ``order`` and keep the first ``per_class`` indices of each class.
 
-    Raises ``ValueError`` where a class has fewer than ``per_class`` examples.
+    Raises ``ValueError`` if a class has fewer than ``per_class`` examples.
 
     Arguments:
-        labels: of shape (N,), from 0 to 9.
+        labels: integers of shape (N,), from 0 to 9.
         order: a permutation of 0 … N-1.
-        per_class: how many to keep.
+        per_class: the number of examples to keep of each class.
 
     Returns:
         Indices of shape (10 * per_class,), in the order of ``order``.
@@ -55,15 +55,15 @@ def choose(labels: NDArray[Any], order: NDArray[np.int64], per_class: int) -> ND
 def make_sample(data_dir: Path, output: Path) -> list[Path]:
     """Write the four files of the sample.
 
-    Raises ``ValueError`` and ``OSError`` as ``load_directory`` and ``choose`` do; ``OSError`` where
-    a file cannot be written.
+    Raises ``ValueError`` and ``OSError`` as ``load_directory`` and ``choose`` do; ``OSError`` if a
+    file cannot be written.
 
     Arguments:
         data_dir: the folder of the official files.
-        output: the folder to write to; created if it does not exist.
+        output: the folder to write to; created if missing.
 
     Returns:
-        The paths written.
+        The paths of the written files.
     """
     output.mkdir(parents=True, exist_ok=True)
     written = []
@@ -79,15 +79,15 @@ def make_sample(data_dir: Path, output: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line: 0 done, 2 wrong usage, 4 the official data cannot be read."""
+    """Run the command line: 0 for success, 2 for wrong usage, 4 if data cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m densenet_multi.data.make_sample",
-        description="Choose the sample of Fashion-MNIST that is part of this package.",
+        description="Choose the sample of Fashion-MNIST that this package includes.",
     )
     parser.add_argument(
-        "data_dir", metavar="FROM", type=Path, help="folder of the four official files"
+        "data_dir", metavar="FROM", type=Path, help="the folder of the four official files"
     )
-    parser.add_argument("output", metavar="TO", type=Path, help="folder to write to")
+    parser.add_argument("output", metavar="TO", type=Path, help="the folder to write to")
     options = parser.parse_args(arguments)
     try:
         written = make_sample(options.data_dir, options.output)

@@ -8,25 +8,25 @@ from numpy.typing import NDArray
 from .._checks import LARGEST_COUNT, check_seed, integer
 
 LARGEST_EPOCH = 2**32 - 1  # one word of the entropy
-ORDER, AUGMENTATION = 0, 1  # what random numbers are for: streams that share none
+ORDER, AUGMENTATION = 0, 1  # uses of random numbers; each has its own stream
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Shuffle 0 … n-1 by sorting n random 64-bit numbers.
 
-    Not ``Generator.permutation``: NumPy promises that the bits of ``PCG64`` and of ``SeedSequence``
-    never change, and promises nothing for the methods of ``Generator`` built on them
-    (https://numpy.org/neps/nep-0019-rng-policy.html). A stable sort decides ties by position.
+    It does not use ``Generator.permutation``: NumPy guarantees that the bits of ``PCG64`` and
+    ``SeedSequence`` never change, but not the methods of ``Generator`` built on them
+    (https://numpy.org/neps/nep-0019-rng-policy.html). A stable sort keeps ties in order.
 
-    Raises ``ConfigError`` where an argument is outside its range.
+    Raises ``ConfigError`` if an argument is out of range.
 
     Arguments:
         n: the number of examples.
-        seed: of the run, from 0 to 2**64 - 1.
+        seed: the seed of the run, from 0 to 2**64 - 1.
         epoch: counted from 0, up to 2**32 - 1.
 
     Returns:
-        int64 of shape (n,), each index once.
+        int64 of shape (n,): each index once, in the order of the epoch.
 
     >>> from densenet_multi import data
     >>> data.epoch_order(5, seed=0, epoch=1)
@@ -38,6 +38,6 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def stream(seed: int, epoch: int, use: int) -> np.random.SeedSequence:
-    """The start of an epoch's random numbers; different for any two (seed, epoch, use)."""
+    """The seed of an epoch's random numbers; different for any two (seed, epoch, use)."""
     seed, epoch = check_seed(seed), integer("epoch", epoch, 0, LARGEST_EPOCH)
-    return np.random.SeedSequence([seed % 2**32, epoch, use, seed >> 32])  # words of 32 bits
+    return np.random.SeedSequence([seed % 2**32, epoch, use, seed >> 32])  # 32-bit words

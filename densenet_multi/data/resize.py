@@ -1,4 +1,4 @@
-"""Bilinear resizing, the same for every backend: two small matrices in float32."""
+"""Bilinear resizing, the same for every backend: two small matrix products in float32."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .._inputs import ImageError, as_array
 
 
 def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
-    """Resize images by bilinear interpolation, ``rows @ image @ columns.T`` for each of them.
+    """Resize images by bilinear interpolation: ``rows @ image @ columns.T`` for each image.
 
-    Pixels are squares and their centers are interpolated; positions outside the outermost centers
-    get the edge's value; nothing is smoothed before shrinking. Elsewhere this is called half-pixel
+    The values interpolated are those at pixel centers; positions beyond the outermost centers get
+    the edge's value; nothing is smoothed before shrinking. Other libraries call this half-pixel
     centers, ``align_corners=False``, ``antialias=False``.
 
-    Raises ``ImageError`` where the images are integers (rounding to 1/255 would cost three decimal
-    places), have another number of dimensions or no pixels; ``ConfigError`` for another size.
+    Raises ``ImageError`` if the images are integers (rounding to 1/255 would lose three decimal
+    places), have another number of dimensions or no pixels; ``ConfigError`` for an invalid size.
 
     Arguments:
-        images: floating point and finite, of shape (N, H, W) or (N, C, H, W); computed in float32.
-        height: of the result, in pixels, from 1 to 4,096.
-        width: of the result, in pixels, from 1 to 4,096.
+        images: finite floating point of shape (N, H, W) or (N, C, H, W); computed in float32.
+        height: the result's height in pixels, from 1 to 4,096.
+        width: the result's width in pixels, from 1 to 4,096.
 
     Returns:
         float32 of shape (N, height, width) or (N, C, height, width).
@@ -36,8 +36,8 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
     images = as_array("images", images)
     if not np.issubdtype(images.dtype, np.floating):
         raise ImageError(
-            f"resize: expected floating point images, found {images.dtype}: "
-            "convert first, for instance with images.astype('float32') / 255"
+            f"resize: expected floating point images, found {images.dtype}; "
+            "convert them first, for example with images.astype('float32') / 255"
         )
     if images.ndim not in (3, 4) or 0 in images.shape[-2:]:
         raise ImageError(f"images: expected shape (N, H, W) or (N, C, H, W), found {images.shape}")
@@ -45,7 +45,7 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
     width = integer("width", width, 1, LARGEST_SIDE)
     rows = _interpolation(images.shape[-2], height)
     columns = _interpolation(images.shape[-1], width)
-    # most pixels of a large photograph are never used
+    # when a large photograph is shrunk, most of its pixels are not used
     used_rows, used_columns = rows.any(axis=0), columns.any(axis=0)
     used = images[..., used_rows, :][..., used_columns].astype(np.float32, copy=False)
     taller: NDArray[np.float32] = np.matmul(rows[:, used_rows], used)
@@ -54,7 +54,7 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
 
 
 def _interpolation(size_in: int, size_out: int) -> NDArray[np.float32]:
-    """Return the (size_out, size_in) matrix whose row i holds the weights of output pixel i."""
+    """The matrix (size_out, size_in) whose row i contains the weights of output pixel i."""
     centers = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5  # in input pixels
     centers = centers.clip(0, size_in - 1)
     distances = np.abs(centers[:, np.newaxis] - np.arange(size_in))

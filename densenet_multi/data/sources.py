@@ -1,4 +1,4 @@
-"""Find data by name, check them, and prepare them for a network."""
+"""Find data sets by name, validate them, and prepare them for a network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = {
 }
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-CHECKSUMS = {  # SHA256 of the official .gz, and of its content, which is what distributions keep
+CHECKSUMS = {  # SHA256 of the official .gz, and of its content, which distributions keep as it is
     "train-images-idx3-ubyte": (
         "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -50,17 +50,17 @@ CHECKSUMS = {  # SHA256 of the official .gz, and of its content, which is what d
 
 @dataclass(frozen=True)
 class DataSet(Checked):
-    """Examples to train on and to test with.
+    """A data set: examples to train on and to test with.
 
     Attributes:
         name: "fashion-mnist", "sample", "folder" or "cifar10".
-        train: to train on; images are taken as float32 of shape (n, C, S, S).
-        test: to test with.
-        class_names: one for each label, in order.
-        where: they were found, for the user.
-        split_seed: which seed split a folder into ``train`` and ``test``; None where they are
-            apart as they are.
-        notes: what was chosen: sentences for the user.
+        train: training examples; ``take`` returns float32 of shape (n, C, S, S).
+        test: test examples.
+        class_names: one name for each label, in order.
+        where: the place where the data were found, for the user.
+        split_seed: the seed that split a folder into ``train`` and ``test``; None if the data are
+            split already.
+        notes: sentences for the user about what was chosen.
     """
 
     name: str
@@ -72,16 +72,16 @@ class DataSet(Checked):
     notes: tuple[str, ...] = ()
 
     def fingerprints(self) -> tuple[str, ...] | None:
-        """Some images of ``train``, by which they are recognized; None for published data.
+        """Fingerprints of some images of ``train``, to recognize them; None for published data.
 
         See ``folder.fingerprints``.
         """
         return fingerprints(self.train) if isinstance(self.train, ImageFiles) else None
 
     def digests(self) -> dict[str, Any]:
-        """What a run that resumes compares: digests of the images, and how they are prepared.
+        """What a resumed run compares: digests of the images, and how they are prepared.
 
-        Files of images are read for it, once. Raises ``OSError`` where one cannot be read.
+        Every image file is read once. Raises ``OSError`` if one cannot be read.
         """
         prepare: Preparation = self.train.prepare  # type: ignore[attr-defined]  # as load_data made it
         usage = prepare.usage or Usage()
@@ -106,27 +106,28 @@ def load_data(
     data_dir: str | Path | None = None,
     seed: int = 0,
 ) -> DataSet:
-    """Find data by name, and prepare them for a network.
+    """Find a data set by name, and prepare it for a network.
 
-    Raises ``ConfigError`` where there are no such data, or they cannot be prepared like this;
-    ``DataError`` or ``IdxError`` where the data are missing or damaged, or another set; ``OSError``
-    where a file cannot be read.
+    Raises ``ConfigError`` for an unknown name, or if the data cannot be prepared like this;
+    ``DataError`` or ``IdxError`` if the data are missing, damaged or another data set; ``OSError``
+    if a file cannot be read.
 
     Arguments:
-        name: "fashion-mnist"; "sample", 1,000 + 1,000 of it that are part of this package;
+        name: "fashion-mnist"; "sample", the 1,000 + 1,000 images of it that this package includes;
             "folder:PATH", your own images (see ``load_folder``); "cifar10:PATH", the folder or the
-            archive of either version (see ``load_cifar10``); or the PATH of an existing folder or
-            archive of these.
+            archive of either version (see ``load_cifar10``); or just the PATH of an existing folder
+            or archive of these.
         image_size: S, pixels per side.
-        in_channels: C; None is that of the data: 1 for Fashion-MNIST, else 3. Gray is repeated,
-            color becomes luminance.
-        usage: of the network's weights; gives the pixels' range, mean and std; None is 0 to 1.
+        in_channels: C; None uses that of the data: 1 for Fashion-MNIST, otherwise 3. Gray is
+            repeated, color becomes luminance.
+        usage: the usage of the network's weights, for the pixels' range, mean and std; None keeps
+            0 to 1.
         data_dir: the only place to look for Fashion-MNIST; None looks for it in the cache, in
             Debian's folder and on its server.
-        seed: of the split of a folder into train and test.
+        seed: the seed that splits a folder into train and test.
 
     Returns:
-        The data set, as the network reads it.
+        The data set, with images prepared for the network.
 
     >>> from densenet_multi import data
     >>> found = data.load_data("sample", image_size=32)
@@ -161,9 +162,9 @@ def load_data(
 
 
 def find(name: str) -> tuple[str, str]:
-    """The kind of these data, a key of ``NAMES``, and their path, or "" for those without one.
+    """Return the kind of the data, a key of ``NAMES``, and their path, or "" if they have none.
 
-    Raises ``ConfigError`` where there are no such data.
+    Raises ``ConfigError`` for an unknown name.
     """
     as_path(text("data", name), "data")
     kind, colon, path = name.partition(":")
@@ -181,11 +182,11 @@ def find(name: str) -> tuple[str, str]:
     if not colon and (os.sep in name or name.startswith(".")):
         raise bad("data", name, "a folder that exists")
     check_names("data", [name], NAMES.values())
-    raise AssertionError(name)  # which is none of NAMES
+    raise AssertionError(name)  # unreachable: check_names has raised
 
 
 def spelled_out(name: str) -> str:
-    """The name with its kind and its absolute path; one of no data stays as it is.
+    """Expand a name to its kind and its absolute path; an unknown name is returned unchanged.
 
     Raises ``OSError`` for a link that leads to itself.
     """
@@ -203,14 +204,14 @@ def preparation(
     in_channels: int | None,
     usage: Usage | None,
 ) -> Preparation:
-    """How images of these data are prepared. Raises as ``load_data``."""
+    """Return how to prepare the images of these data. Raises as ``load_data``."""
     kind, _ = find(name)
     if in_channels is not None:
         in_channels = integer("in_channels", in_channels, 1, MOST_REPEATED)
     if data_dir is not None:
         as_path(data_dir, "data_dir")
     if data_dir is not None and kind != "fashion-mnist":
-        raise bad("data_dir", str(data_dir), f"none for {NAMES[kind]!r}: only fashion-mnist has it")
+        raise bad("data_dir", str(data_dir), f"none for {NAMES[kind]!r}, only for 'fashion-mnist'")
     in_color = kind in ("folder", "cifar10")
     if in_color and in_channels not in (None, 1, 3):
         raise bad("in_channels", in_channels, f"1 or 3 for {NAMES[kind]!r}")
@@ -224,12 +225,12 @@ def _sample() -> tuple[list[ImagesAndLabels], str]:
 
 
 def _fashion_mnist(data_dir: str | Path | None) -> tuple[list[ImagesAndLabels], str]:
-    """Both splits, and where they were found."""
+    """Both splits, and the place where they were found."""
     if data_dir is not None:
         try:
             return _read(expanded(data_dir, "data_dir")), str(data_dir)
         except FileNotFoundError as error:
-            raise DataError(f"{error}; without data_dir=, it is looked for elsewhere") from None
+            raise DataError(f"{error}; or omit data_dir= to search elsewhere") from None
 
     from .. import _download
 
@@ -247,7 +248,7 @@ def _fashion_mnist(data_dir: str | Path | None) -> tuple[list[ImagesAndLabels], 
     except (OSError, IdxError) as error:
         missed.append(f"{ADDRESS}: {error}")
     raise DataError(
-        "Fashion-MNIST is in none of four places:\n  "
+        "Fashion-MNIST was not found in any of four places:\n  "
         + "\n  ".join(missed)
         + "\nOn Debian and Ubuntu, type 'apt-get install dataset-fashion-mnist'; elsewhere, put "
         "its four files into a folder and pass data_dir='FOLDER'; or use data='sample'"
@@ -259,14 +260,14 @@ def _read(folder: Path) -> list[ImagesAndLabels]:
 
 
 def _official(splits: list[ImagesAndLabels]) -> list[ImagesAndLabels]:
-    """Return the splits if their content is the official release's; else raise ``DataError``."""
+    """Return the splits. Raises ``DataError`` unless their content is the official release's."""
     for names, arrays in zip(fashion_mnist.FILES.values(), splits, strict=True):
         for name, array in zip(names, arrays, strict=True):
             found, expected = hashlib.sha256(header(array)), CHECKSUMS[name][1]
             found.update(array.data)
             if found.hexdigest() != expected:
                 raise DataError(
-                    f"{name}: expected content of SHA256 {expected}, found {found.hexdigest()}"
+                    f"{name}: expected content with SHA256 {expected}, found {found.hexdigest()}"
                 )
     return splits
 

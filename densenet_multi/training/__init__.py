@@ -1,4 +1,4 @@
-"""What a training run is apart from its steps: recipe, run, history, state, run folder, statistics.
+"""Training runs without a framework: recipe, run, history, state, run folder, running statistics.
 
-The steps are each backend's own: its ``train.py``.
+The steps themselves belong to each backend: see its ``train.py``.
 """

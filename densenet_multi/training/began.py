@@ -1,6 +1,6 @@
-"""What a run began with: its recipe, the weights it started from, its data. A resumed run has them.
+"""What a run began with and must keep when resumed: its recipe, initial weights and data.
 
-Everything else may change: the backend, the device, the run folder, where the data are.
+Everything else may change: the backend, the device, the run folder, the location of the data.
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ from typing import Any
 from .fields import COUNT, OBJECT, TEXT, or_null
 from .recipe import Recipe
 
-BEGAN = {  # as JSON, in the state of a run: see fields.py
+BEGAN = {  # its JSON in the state of a run: see fields.py
     "recipe": OBJECT,
     "recipe_name": or_null(TEXT),
     "weights": or_null(TEXT),
     "data": {"training images?": TEXT, "test images?": TEXT, "pixels?": OBJECT},
     "recorded_after_step": COUNT,
 }
-DIGITS = 12  # of a digest in an error
+DIGITS = 12  # of a digest, shown in an error
 
 
 @dataclass(frozen=True)
 class Began:
-    """What a run began with.
+    """What a run began with, to detect changes when it is resumed.
 
     Attributes:
         recipe: the recipe.
-        recipe_name: its name in ``RECIPES``; None where ``fit`` was called without ``train``, and
-            nothing but the recipe is known.
-        weights: the name, without a folder, of the file that it started from, or None.
-        data: {what: a digest or plain values}, from ``DataSet.digests``; empty where not compared.
-        recorded_after_step: 0, or the steps that an older version had taken before it was recorded.
+        recipe_name: its name in ``RECIPES``; None if ``fit`` was called directly and only the
+            recipe is known.
+        weights: the file name, without its folder, of the initial weights, or None.
+        data: {what: digest or plain values}, from ``DataSet.digests``; empty if not compared.
+        recorded_after_step: 0, or the number of steps that an older version had trained without
+            recording this.
     """
 
     recipe: Recipe
@@ -43,7 +44,7 @@ class Began:
     recorded_after_step: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """The fields as plain values for JSON."""
         return {
             "recipe": asdict(self.recipe),
             "recipe_name": self.recipe_name,
@@ -54,13 +55,13 @@ class Began:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Began:
-        """What ``to_dict`` returned. Raises ``ConfigError`` for another recipe."""
+        """Rebuild it from what ``to_dict`` returned. Raises ``ConfigError`` for a bad recipe."""
         return cls(Recipe(**given["recipe"]), *(given[name] for name in BEGAN if name != "recipe"))
 
     def changes(self, now: Began) -> list[str]:
-        """What differs now, in words: what was expected, and what is found; without it, none.
+        """Each difference in words: the field, its value then and its value now; [] if none.
 
-        The data are compared where both have some.
+        The data are compared only if both record them.
         """
         compared: Began = self if now.data else replace(self, data={})
         was, found = compared._facts(), now._facts()
@@ -71,7 +72,7 @@ class Began:
         ]
 
     def _facts(self) -> dict[str, Any]:
-        """{name: plain value}: what is compared, as an error names it."""
+        """The compared values by the names that errors use, {name: plain value}."""
         digests = dict(self.data)
         pixels: dict[str, Any] = digests.pop("pixels", {})
         is_named = self.recipe_name is not None
@@ -81,7 +82,7 @@ class Began:
 
 
 class Digest(str):
-    """The digits of a digest, which an error shortens."""
+    """A digest in hexadecimal digits; errors show only the first of them."""
 
     __slots__ = ()
 

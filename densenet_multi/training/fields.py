@@ -1,8 +1,8 @@
-"""JSON of a run folder, validated: errors name the field, what was expected, and what was found.
+"""Validate JSON from a run folder; errors name the field, what was expected and what was found.
 
-A shape is a ``Kind``; ``[shape]`` for a list, ``[shape, ...]`` for one that is not empty; or
-``{"field": shape}`` for an object: a field whose name ends in "?" may be missing, and fields that
-are not named may be anything. Standard library only.
+The expected shape of a value is a ``Kind``; ``[shape]`` for a list, or ``[shape, ...]`` for a list
+that is not empty; or ``{"field": shape}`` for an object. A field whose name ends in "?" may be
+missing; fields that a shape does not name are not checked. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import Any
 
 from .._checks import is_finite
 
-LARGEST_EXACT = 2**53  # above it, JSON's numbers are not exact everywhere
-SHOWN_OF_VALUE = 40  # characters of a value in an error
+LARGEST_EXACT = 2**53  # many JSON readers parse numbers as float64, which is exact up to here
+SHOWN_OF_VALUE = 40  # characters of a value, shown in an error
 
 
 class FieldError(ValueError):
-    """A text is not JSON, or not of its shape; the message names the field, not the file."""
+    """Text is not JSON or has the wrong shape; the message names the field, but not the file."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of plain value: what an error calls it, and a test for it."""
+    """A kind of plain value: its name in errors, and a test for it."""
 
     words: str
     fits: Callable[[Any], bool]
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return type(value) is int and least <= value <= LARGEST_EXACT  # a bool is no count
+    return type(value) is int and least <= value <= LARGEST_EXACT  # True is not a count
 
 
 def _is_number(value: Any, least: float = -math.inf) -> bool:
@@ -41,7 +41,7 @@ def _is_number(value: Any, least: float = -math.inf) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is a text that a path can be."""
+    """Whether it is a string that could be a path."""
     try:
         return isinstance(value, str) and b"\0" not in os.fsencode(value)
     except UnicodeEncodeError:
@@ -58,17 +58,17 @@ OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 
 def exactly(expected: int) -> Kind:
-    """The kind of one integer."""
+    """The kind that accepts only this integer."""
     return Kind(str(expected), lambda value: type(value) is int and value == expected)
 
 
 def or_null(kind: Kind) -> Kind:
-    """The kind of the same values, and of null."""
+    """The kind that accepts the same values, and null."""
     return Kind(f"{kind.words} or null", lambda value: value is None or kind.fits(value))
 
 
 def parsed(text: bytes | str, shape: Any = OBJECT) -> Any:
-    """The value of a JSON text, in UTF-8, of this shape. Raises ``FieldError``."""
+    """Parse JSON (UTF-8 if bytes) and check its shape. Raises ``FieldError``."""
     try:
         text = text.decode() if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
@@ -81,7 +81,7 @@ def parsed(text: bytes | str, shape: Any = OBJECT) -> Any:
 
 
 def check(value: Any, shape: Any, name: str = "") -> None:
-    """Raise ``FieldError`` where a value is not of this shape; ``name`` is that of its field."""
+    """Raise ``FieldError`` if a value does not have this shape; ``name`` is its field's name."""
     fits = shape.fits(value) if isinstance(shape, Kind) else isinstance(value, type(shape))
     if not fits:
         raise _unlike(name, shape, _described(value))

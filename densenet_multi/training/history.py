@@ -1,4 +1,4 @@
-"""What happened in a training run."""
+"""The record of a training run: its steps, its epochs and the averaged weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..weights import Weights
 from .fields import AMOUNT, FRACTION, NUMBER, ORDINAL, or_null
 from .recipe import Recipe
 
-STEP = {  # as JSON: see fields.py
+STEP = {  # its JSON: see fields.py
     "number": ORDINAL,
     "epoch": ORDINAL,
     "loss": NUMBER,
@@ -29,8 +29,8 @@ EPOCH = {
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its number and epoch (from 1), mean cross entropy in nats and fraction of right
-    answers of its batch before the update, and the learning rate."""
+    """One training step. Its number and epoch are counted from 1; the loss is the batch's mean
+    cross entropy in nats. Loss and accuracy (a fraction) are those before the update."""
 
     number: int
     epoch: int
@@ -44,12 +44,12 @@ class Epoch:
     """One epoch, counted from 1.
 
     Attributes:
-        steps: taken since the beginning of the run.
-        loss, accuracy: means over the examples as they were trained on, in training mode.
+        steps: the steps completed since the beginning of the run.
+        loss, accuracy: means over the examples as the steps saw them, in training mode.
         validation_loss, validation_accuracy: after the epoch, in evaluation mode; None without
             validation examples.
-        seconds: of its training steps, without the validation.
-        images_per_second: of the same.
+        seconds: duration of its training steps, without validation.
+        images_per_second: speed of its training steps.
     """
 
     number: int
@@ -64,14 +64,14 @@ class Epoch:
 
 @dataclass
 class History:
-    """What ``fit`` returns.
+    """The record of a training run, which ``fit`` returns.
 
     Attributes:
-        recipe: that was followed.
-        steps, epochs: every one, in order.
-        mean: of the weights as each of ``recipe.averaged_epochs`` ended, {canonical name: array};
-            None where there are no such epochs. Its running statistics are means too, and fit no
-            network: recompute them with ``statistics.measure_statistics``.
+        recipe: the recipe of the run.
+        steps, epochs: all of them, in order.
+        mean: the mean of the weights at the end of each of ``recipe.averaged_epochs``, {canonical
+            name: array}; None if there are none. Its running statistics are means too, and do not
+            match the averaged weights: recompute them with ``statistics.measure_statistics``.
     """
 
     recipe: Recipe

@@ -1,26 +1,27 @@
-"""What a training run does, as data with one meaning in all four frameworks.
+"""The hyper-parameters of a training run, which mean the same in all four frameworks.
 
-The rule of each step, for a weight w with gradient g of the mean cross entropy, at the learning
-rate of that step (v starts at 0)::
+A step updates every weight w by stochastic gradient descent with momentum. Here g is the gradient
+of the batch's mean loss with respect to w, and v is the velocity of w, which starts at 0::
 
     g = g + weight_decay * w
     v = momentum * v + g
     w = w - learning_rate * (g + momentum * v  if nesterov else  v)
 
-It is that of Torch, in which the paper's nets were trained, and of PyTorch and Optax. Keras and
-MXNet put the learning rate into v, which differs as soon as the rate changes; Keras' weight decay
-acts apart from the momentum. The cross entropy is taken against ``targets`` (see run.py)::
+PyTorch, Optax and Torch (which the paper used) follow this rule. In Keras and MXNet, v includes the
+learning rate, which makes a difference as soon as the rate changes. Keras also applies weight decay
+outside v. The loss is the cross entropy between the predictions and ``targets`` (see run.py)::
 
     targets = (1 - label_smoothing) * one_hot(label) + label_smoothing / num_classes
 
-Step i of n, counted from 0, has this learning rate, where w = floor(warmup * n) and
-p = max(0, i - w) / (n - w)::
+The schedule gives the learning rate of step i, counted from 0. Here n is the number of steps in the
+run, k = floor(warmup * n) of them are warmup steps, and p = max(0, i - k) / (n - k) is the fraction
+of the other steps that are done::
 
-    constant    learning_rate * learning_rate_factor ** (number of milestones m with i >= m * n)
+    constant    learning_rate * learning_rate_factor ** (number of milestones m with m * n <= i)
     cosine      learning_rate * (1 + cos(pi * p)) / 2
     linear      learning_rate * (1 - p)
 
-and, during warmup, (i + 1) / (w + 1) of it. Standard library only.
+During warmup (i < k), that rate is multiplied by (i + 1) / (k + 1). Standard library only.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ from .._checks import (
 NUMBERS = ("learning_rate", "momentum", "weight_decay", "learning_rate_factor")
 FRACTIONS = ("average", "warmup", "label_smoothing")
 SCHEDULES = ("constant", "cosine", "linear")
-RANGES = {  # the least and the most of each count
+RANGES = {  # the lowest and the highest value of each count
     "image_size": (1, LARGEST_SIDE),
     "recalibrate": (0, 2**20),
     "epochs": (1, 100_000),
     "batch_size": (2, 2**20),
     "shift": (0, LARGEST_SIDE),
 }
-MOST_STEPS = 10**7  # in all; each has a learning rate
+MOST_STEPS = 10**7  # in a run; the learning rate of each is kept in memory
 MOST_MILESTONES = 1_000
 
 
@@ -68,33 +69,35 @@ class Recipe:
     """The hyper-parameters of a training run; ``ConfigError`` names the offending field.
 
     Attributes:
-        variant, image_size, initialization: what the command line trains unless told otherwise;
-            ``fit`` takes the network, its weights and the images as they are.
+        variant, image_size, initialization: the defaults of the ``train`` command; ``fit`` uses the
+            model, its weights and the images as they are.
         recalibrate: the number of batches on which ``train``, after the last epoch, recomputes the
-            running statistics (``training.statistics``) of the mean of the weights, or of the last
-            weights; it saves both. This helps where the learning rate stays high.
-        average: the last fraction of the epochs (0.5 of 3 is 2: rounded up) whose weights, as each
-            ended, are averaged (stochastic weight averaging: Izmailov et al.,
-            https://arxiv.org/abs/1803.05407); 0 averages none. ``fit`` leaves the last weights in
-            the model, and the mean in ``History.mean``.
+            running statistics (``training.statistics``). They then fit the averaged weights, or the
+            last ones if none are averaged; the last weights are saved unchanged too. This helps
+            where the learning rate stays high.
+        average: average the weights at the end of each of the last epochs, this fraction of all
+            (stochastic weight averaging: Izmailov et al., https://arxiv.org/abs/1803.05407). The
+            count is rounded up: 0.5 of 3 epochs is 2; 0 averages none. ``fit`` leaves the last
+            weights in the model and returns the mean as ``History.mean``.
         epochs: passes over the training examples, from 1 to 100,000.
-        batch_size: examples per step, at least 2. The last batch of an epoch may be smaller; one
-            example left over is skipped, since BatchNorm learns nothing from a single value.
-        learning_rate: of the first step without warmup, above 0.
-        schedule: how it changes, see above; ``milestones`` belong to ``"constant"``.
-        milestones: the fractions of all steps, increasing, at which the learning rate is multiplied
-            by ``learning_rate_factor``.
-        warmup: the fraction of all steps in which the learning rate rises.
-        momentum, nesterov, weight_decay: see the rule above. Weight decay acts on every weight, on
-            BatchNorm's and on biases too, as in the paper.
-        label_smoothing: the share of the target that is spread over all classes.
-        flip: mirror each example with probability 1/2.
-        shift: move each example by up to that many pixels up or down and left or right.
-        bfloat16: multiply in bfloat16, also when testing after an epoch; weights, BatchNorm's
-            statistics, the loss and the update stay float32. MXNet 1.9.1 cannot.
-        train_features: False trains the classifier alone; everything before it stays as it is, its
-            running statistics too.
-        seed: of the order, flips and shifts; in ``train`` also of initial weights and the split.
+        batch_size: examples per step, at least 2. The last batch of an epoch may be smaller, but a
+            single leftover example is skipped: BatchNorm learns nothing from a single value.
+        learning_rate: the initial rate, before warmup scales it; above 0.
+        schedule: "constant", "cosine" or "linear": see above.
+        milestones: only with "constant": increasing fractions of the steps in the run, at which the
+            learning rate is multiplied by ``learning_rate_factor``.
+        warmup: the fraction of the steps, at the start, in which the learning rate rises.
+        momentum, nesterov, weight_decay: see the rule above. As in the paper, weight decay applies
+            to every weight, including BatchNorm's parameters and biases.
+        label_smoothing: the share of each target that is spread evenly over all classes.
+        flip: mirror each example left to right with probability 1/2.
+        shift: move each example by up to this many pixels, vertically and horizontally.
+        bfloat16: compute convolutions and matrix products in bfloat16, also when validating.
+            Weights, BatchNorm's statistics, the loss and the update stay float32. MXNet 1.9.1 does
+            not support it.
+        train_features: False trains only the classifier; all other weights stay unchanged, and so
+            do the running statistics.
+        seed: for the order, flips and shifts; in ``train`` also for initial weights and the split.
     """
 
     variant: str = "d2l"
@@ -138,27 +141,28 @@ class Recipe:
         if checked["nesterov"] and checked["momentum"] == 0:
             raise bad("momentum", self.momentum, "a number above 0 with nesterov=True")
         if checked["recalibrate"] and not checked["train_features"]:
-            raise bad("recalibrate", self.recalibrate, "0 where the features stay as they are")
+            raise bad("recalibrate", self.recalibrate, "0 with train_features=False")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     @property
     def averaged_epochs(self) -> range:
-        """The epochs, from 1, whose weights are averaged."""
+        """The epochs, counted from 1, whose weights are averaged."""
         return range(
             self.epochs - ceiling_of_decimal(self.average, self.epochs) + 1, self.epochs + 1
         )
 
     def rounded(self) -> Recipe:
-        """The same with the numbers of the rule as float32 holds them.
+        """The same recipe with the numbers of the rule rounded to float32.
 
-        Keras and MXNet store them so; rounded once, they are the same in every framework and dtype.
+        Keras and MXNet store them in float32. Rounding them once, here, makes them equal in every
+        framework and dtype.
         """
         rounded: dict[str, Any] = {name: _float32(getattr(self, name)) for name in NUMBERS}
         return replace(self, **rounded)
 
     def learning_rates(self, steps: int) -> list[float]:
-        """The learning rate of each of ``steps`` steps in all, as float32 holds it.
+        """The learning rate of every step of a run of this many steps, rounded to float32.
 
         Raises ``ConfigError`` for more than 10**7 steps.
         """
@@ -183,7 +187,7 @@ class Recipe:
         return rates
 
     def to_json(self) -> str:
-        """As JSON, which ``from_json`` reads."""
+        """The recipe as JSON, for ``from_json``."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -222,7 +226,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         # Dive into Deep Learning, chapter 7.7.
         "chapter": Recipe(initialization="xavier", recalibrate=24, average=0.5),
         # Paper, section 4.2, CIFAR and SVHN: "initial learning rate 0.1, divided by 10 at 50% and
-        # 75% of the total number of training epochs"; C10+ is mirrored and shifted.
+        # 75% of the total number of training epochs"; C10+ is CIFAR-10 with flips and shifts.
         "paper": Recipe(
             variant="densenet_bc100_k12",
             image_size=32,
@@ -235,7 +239,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             flip=True,
             shift=4,
         ),
-        # Ours: what ten epochs of fewer than a million parameters reach on two cores.
+        # Our own: a network of fewer than a million parameters, for ten epochs on two cores.
         "modern": Recipe(
             variant="densenet_bc32_k32",
             image_size=28,

@@ -1,6 +1,6 @@
-"""What a training run is apart from its steps: checks, batches, history, progress.
+"""The parts of a training run that all backends share: checks, batches, history, progress.
 
-The steps are each backend's own: see ``train.py`` there.
+The steps themselves belong to each backend: see its ``train.py``.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ class TrainingError(ValueError):
 
 
 def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    """The callbacks as a tuple. Raises ``ConfigError`` unless each is a function."""
+    """Return the callbacks as a tuple. Raises ``ConfigError`` unless each is a function."""
     found = items("callbacks", callbacks, "a list of functions")
     return tuple(function(f"callbacks[{i}]", each) for i, each in enumerate(found))
 
 
 def check_finite(step: int, weights: Weights, velocity: Weights) -> None:
-    """Raises ``TrainingError`` where a weight or a velocity after a step is not finite."""
+    """Raise ``TrainingError`` if a weight or a velocity is not finite after a step."""
     arrays = [*weights.items(), *velocity.items()]
     broken = [name for name, array in arrays if not np.isfinite(array).all()]
     if broken:
         raise TrainingError(
-            f"step {step}: expected finite weights, found others in {broken[0]}"
+            f"step {step}: expected finite weights, found NaN or infinity in {broken[0]}"
             + (f" and {len(broken) - 1} more tensors" if broken[1:] else "")
             + "; try a lower learning rate"
         )
@@ -66,14 +66,14 @@ def check_finite(step: int, weights: Weights, velocity: Weights) -> None:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is trained, as far as a ``Run`` has to know: a network's spec and its dtype."""
+    """What a ``Run`` has to know of the model that it trains: its spec and its dtype."""
 
     spec: DenseNetSpec
     dtype: str
 
 
 class Run:
-    """One run of a recipe. A backend's loop takes batches from it and reports every step::
+    """One training run by a recipe. A backend's loop gets batches from it and records each step::
 
         with run.started(logits, snapshot):
             for _ in run.epochs_left:
@@ -82,20 +82,20 @@ class Run:
                     run.record(loss, accuracy)
                 run.finish_epoch()
 
-    These are the parameters of every backend's ``fit``, written once: see ``fit_with``.
+    Its parameters are those of every backend's ``fit``: see ``fit_with``.
 
     Arguments:
         model: the ``Subject``; its network must have a classifier.
-        data: examples to train on, or a pair (images (N, C, H, W), labels (N,)).
-        recipe: its numbers are rounded once (``Recipe.rounded``).
-        validation: the same to test with after every epoch, or None.
-        callbacks: called with every ``Step`` and every ``Epoch``.
-        checkpoint: called after them with a function that returns the current ``TrainingState``;
-            calling that function copies the weights.
-        resume: the ``TrainingState`` to resume from, of a run of the same recipe on the same data.
-            The recipes are compared; the data are not.
+        data: training examples, or a pair (images (N, C, H, W), labels (N,)).
+        recipe: the hyper-parameters; its numbers are rounded once (``Recipe.rounded``).
+        validation: examples or a pair to validate with after every epoch, or None.
+        callbacks: functions called with every ``Step`` and every ``Epoch``.
+        checkpoint: a function called after the callbacks. Its argument is a function that copies
+            the weights and returns the current ``TrainingState``.
+        resume: the ``TrainingState`` to resume from, of a run with the same recipe and data. The
+            recipes are compared; the data are not.
 
-    Raises ``ConfigError``, ``ImageError`` or ``ImageSizeError`` where these do not fit together.
+    Raises ``ConfigError``, ``ImageError`` or ``ImageSizeError`` if these do not fit together.
     """
 
     def __init__(
@@ -125,11 +125,11 @@ class Run:
         if size > count:
             raise ConfigError(f"batch_size: expected at most the {count} examples, found {size}")
         self._order = lru_cache(maxsize=2)(partial(epoch_order, count, recipe.seed))
-        self.steps_per_epoch = count // size + (count % size > 1)  # a batch of one is skipped
+        self.steps_per_epoch = count // size + (count % size > 1)  # without a batch of one
         self.rates = self.recipe.learning_rates(recipe.epochs * self.steps_per_epoch)
         self.steps, self._seconds = 0, 0.0
         trained = ("",) if recipe.train_features else ("classifier.",)
-        self.velocity = {  # v of the rule, to begin with
+        self.velocity = {  # the initial v of the rule in recipe.py
             name: np.zeros(info.shape, dtype)
             for name, info in tensors(spec).items()
             if info.role == "trainable" and name.startswith(trained)
@@ -139,21 +139,21 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        """The current epoch, from 0."""
+        """The current epoch, counted from 0."""
         return len(self.history.epochs)
 
     @property
     def epochs_left(self) -> range:
-        """The epochs to train, the current one first."""
+        """The remaining epochs, starting with the current one."""
         return range(self.epoch, self.recipe.epochs)
 
     @contextmanager
     def started(
         self, logits: Callable[[Any], Any], snapshot: Callable[[], tuple[Weights, Weights]]
     ) -> Iterator[None]:
-        """Show a progress bar during all steps.
+        """Show a progress bar for the run.
 
-        ``logits`` takes images (n, C, H, W) to NumPy logits (n, classes) in evaluation mode;
+        ``logits`` computes NumPy logits (n, classes) of images (n, C, H, W) in evaluation mode.
         ``snapshot`` returns copies of the weights and of the velocity, by canonical name.
         """
         self._logits, self._snapshot = logits, snapshot
@@ -167,9 +167,9 @@ class Run:
             yield
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """Images (n, C, H, W) and targets (n, classes) of one step of an epoch.
+        """The images (n, C, H, W) and targets (n, classes) of one step of an epoch.
 
-        Both are counted from 0; the same arguments give the same batch.
+        Epoch and index are counted from 0. The same arguments always give the same batch.
         """
         recipe, size = self.recipe, self.recipe.batch_size
         indices = self._order(epoch)[index * size : (index + 1) * size]
@@ -186,7 +186,7 @@ class Run:
     def batches(self) -> Iterator[tuple[Array, Array, float]]:
         """The remaining batches of the current epoch, with their learning rates.
 
-        A thread prepares the next one meanwhile.
+        A thread prepares the next batch while the current one is in use.
         """
         epoch = self.epoch
         indices = range(self.steps - epoch * self.steps_per_epoch, self.steps_per_epoch)
@@ -214,7 +214,7 @@ class Run:
         self._call_back(step, keep=self.steps % self.steps_per_epoch != 0)
 
     def finish_epoch(self) -> None:
-        """Test, and record an epoch. Raises ``TrainingError`` if weights or loss are not finite.
+        """Validate and record an epoch. Raises ``TrainingError`` if weights or loss are not finite.
 
         Elsewhere a NaN loss stops the run earlier; MXNet's ReLU turns NaN into 0, so the weights
         are checked too.
@@ -262,11 +262,11 @@ class Run:
         )
 
     def _averaged_after(self, epoch: int) -> int:
-        """How many epochs' weights are in the mean."""
+        """The number of epochs in the mean of the weights after this epoch."""
         return sum(number <= epoch for number in self.recipe.averaged_epochs)
 
     def _average(self, weights: Weights, count: int) -> None:
-        """Take an epoch's weights, the ``count``-th, into their mean."""
+        """Add the weights of the ``count``-th averaged epoch to the mean."""
         mean = self.history.mean or weights
         self.history.mean = {n: mean[n] + (weights[n] - mean[n]) / count for n in weights}
 
@@ -280,8 +280,8 @@ class Run:
             raise bad(
                 "resume",
                 f"{resume.steps} steps and {epochs} epochs",
-                f"the state of this run, which has {self.steps_per_epoch} steps an epoch "
-                f"and {self.recipe.epochs} epochs",
+                f"the state of this run of {self.recipe.epochs} epochs "
+                f"with {self.steps_per_epoch} steps each",
             )
         if resume.velocity.keys() != self.velocity.keys():
             raise bad(
@@ -309,7 +309,7 @@ class Run:
             return
         if changes := began.changes(replace(began, recipe=self.history.recipe)):
             raise ConfigError(
-                f"resume: expected the recipe with which this run began, found changes: "
+                f"resume: expected the recipe that this run began with, found changes: "
                 f"{'; '.join(changes)}; pass recipe=STATE.began.recipe, or start another run with "
                 "import_weights(model, STATE.weights)"
             )
@@ -319,7 +319,7 @@ class Run:
         check_bfloat16(recipe.bfloat16, self._dtype)
         if not recipe.train_features and self._spec.config.drop_rate:
             rate = self._spec.config.drop_rate
-            raise bad("drop_rate", rate, "0 where the features stay as they are")
+            raise bad("drop_rate", rate, "0 with train_features=False")
 
     def _test(self, logits: Callable[[Any], Any]) -> tuple[float | None, float | None]:
         data, size = self._validation, self.recipe.batch_size
@@ -348,7 +348,7 @@ class Run:
             if len(examples) == 0:
                 raise ImageError("images: expected at least one, found none")
             check_labels(examples.labels, len(examples), self._spec.config.num_classes)
-            if pair:  # all of its shape, not that of one example
+            if pair:  # check the complete shape, not only that of one example
                 check_image_shape(self._spec, np.shape(given[0]))
             check_images(self._spec, examples.take(np.arange(1)))
         except ValueError as error:
@@ -357,7 +357,7 @@ class Run:
         return checked
 
     def _images(self, what: str, data: Examples, indices: npt.NDArray[np.int64]) -> Array:
-        """Some of the images, checked; an error names the first that is to blame."""
+        """The images at these indices, validated; an error names the first bad one."""
         try:
             return check_images(self._spec, data.take(indices), self._dtype)
         except ImageError:
@@ -376,7 +376,7 @@ class Run:
         self._ended = time.perf_counter()  # the next step begins
 
     def _show(self, step: Step) -> None:
-        # of the last steps alone: without compilation, tests and what is written between them
+        # the median of the last steps omits compilation, validation and saving between steps
         speed = self.recipe.batch_size / median(self._durations)
         status = f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {speed:,.0f} images/s"
         text = f"epoch {step.epoch}/{self.recipe.epochs}"
@@ -388,15 +388,15 @@ def fit_with(
     dtype_of: Callable[[Any], str],
     import_weights: Callable[[Any, Weights], None],
 ) -> Callable[[Callable[[Any, Run], None]], Callable[P, History]]:
-    """Turn a backend's loop over steps, ``loop(model, run)``, into its ``fit``.
+    """Turn a backend's training loop, ``loop(model, run)``, into its ``fit``.
 
-    The run is made and checked, the model gets the weights of ``resume``, and the loop's history is
-    returned.
+    ``fit`` creates the run, imports the weights of ``resume`` if given, runs the loop and returns
+    the history.
 
     Arguments:
-        head: ``Run``; its parameters are those of ``fit``, for editors and ``inspect.signature``.
-        dtype_of: of a native model.
-        import_weights: into a native model.
+        head: ``Run``, whose signature editors and ``inspect.signature`` show for ``fit``.
+        dtype_of: returns the dtype of a native model.
+        import_weights: imports weights into a native model.
     """
 
     def decorate(loop: Callable[[Any, Run], None]) -> Callable[P, History]:

@@ -1,11 +1,11 @@
-"""A training run in a folder: it survives being killed, and resumes in any backend.
+"""The run folder: it keeps a training run that survives being killed and resumes in any backend.
 
-The folder holds ``config.json`` (the options of the run), ``checkpoint.safetensors`` (its state:
-see state.py), ``last.safetensors`` and ``best.safetensors`` (portable weights), ``history.jsonl``
-(a line for every epoch and for every ``LOG_EVERY``-th step), ``curve.svg`` and, at the end,
-``report.json`` and, where the recipe averages weights or recomputes running statistics,
-``final.safetensors``. Each file is replaced atomically. Files derived from the state are written
-after it; resuming makes them agree with it.
+While the run trains, the folder holds ``config.json`` (the run's options),
+``checkpoint.safetensors`` (its state: see state.py), ``last.safetensors`` and ``best.safetensors``
+(portable weights), ``history.jsonl`` (a line for every epoch and every ``LOG_EVERY``-th step) and
+``curve.svg``. ``report.json`` follows at the end, and ``final.safetensors`` if the recipe averages
+weights or recomputes running statistics. Each file is replaced atomically; only the history is
+appended to. Files derived from the state are written after it; resuming makes them agree with it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ SCHEMA = 1  # of config.json and report.json
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
 CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
-STATE = "checkpoint.safetensors"  # a TrainingState; the name is older than the class Checkpoint
+STATE = "checkpoint.safetensors"  # a TrainingState; older than, and not, the class Checkpoint
 LOCK = ".lock"
 LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
 FILES = (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg")
-LARGEST_CONFIG = 2**20  # bytes; one of 10,000 classes has 2 * 10**5
-LARGEST_JSON = 2**24  # bytes; the report of 10,000 epochs has 4 * 10**6
-LARGEST_HISTORY = 2**27  # bytes; ten million steps, the most of a recipe, have 1.3 * 10**8
-LARGEST_LINE = 2**17  # bytes of a line of it, which has 300
+LARGEST_CONFIG = 2**20  # bytes; 10,000 class names need 2 * 10**5
+LARGEST_JSON = 2**24  # bytes; a report of 10,000 epochs needs 4 * 10**6
+LARGEST_HISTORY = 2**27  # bytes; ten million steps, the most a recipe allows, need 1.3 * 10**8
+LARGEST_LINE = 2**17  # bytes of a line of the history; 300 are normal
 
 
 CONFIG_SHAPE = {
@@ -51,7 +51,7 @@ CONFIG_SHAPE = {
     "data": TEXT,
     "data_dir?": or_null(TEXT),
     "weights?": or_null(TEXT),
-    "recipe": OBJECT,  # whose own checks follow
+    "recipe": OBJECT,  # Recipe checks its fields
     "recipe_name": TEXT,
     "found?": {"class_names": [TEXT], "train_examples": COUNT, "test_examples": COUNT},
 }
@@ -59,33 +59,35 @@ LINES = {"step": STEP, "epoch": EPOCH}
 LINE = {"kind": Kind("step or epoch", lambda value: isinstance(value, str) and value in LINES)}
 
 
-MEND_LINE = "mend that line, or remove it"
-MEND_FILE = "mend it, or remove it"
+MEND_LINE = "fix or remove that line"
+MEND_FILE = "fix or remove it"
 
 
 class RunError(ValueError):
-    """A folder cannot be used for this run; the message states why, and what to do."""
+    """A run folder cannot be used for this run; the message states why and what to do."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The run has been stopped, and is saved."""
+    """The run was stopped after it was saved."""
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Lock the folder, created if missing, for this process. Raises ``RunError``, ``OSError``.
+    """Create the run folder if missing, and lock it for this process; a context manager.
 
-    The lock dies with its process; half-written files that it left are deleted here. Where
-    no run began meanwhile, the lock and the folders that were created here are removed.
+    The lock dies with its process; half-written files that it left are deleted here. If no run
+    begins inside the context, the lock and any folders created here are removed.
+
+    Raises ``RunError`` if the folder cannot be used or is locked; ``OSError``.
     """
-    import fcntl  # not on every system
+    import fcntl  # missing on some systems
 
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         taken = Path(error.filename)
-        found = "a link that leads to none" if taken.is_symlink() else "a file"
+        found = "a broken link" if taken.is_symlink() else "a file"
         raise RunError(
             f"{taken}: expected a folder or nothing, found {found}; pass another output="
         ) from None
@@ -95,7 +97,7 @@ def claimed(path: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(
-                f"{path}: expected a free run folder, found another process that writes it; "
+                f"{path}: expected a free run folder, found another process writing to it; "
                 "wait for it, or pass another output="
             ) from None
         try:
@@ -114,13 +116,14 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """The content of the folder's ``config.json``, or None without one.
+    """Read the run folder's ``config.json``; None if it does not exist.
 
-    Raises ``RunError``; ``OSError`` where it is a link that leads nowhere or to itself.
+    Raises ``RunError`` if its content is invalid; ``OSError`` if it is a link that leads nowhere or
+    to itself.
     """
     if not os.path.lexists(path / CONFIG):
         return None
-    advice = f"mend it, or {_another_run(path)}"
+    advice = f"fix it, or {_another_run(path)}"
     return read_json(path / CONFIG, CONFIG_SHAPE, advice, LARGEST_CONFIG)
 
 
@@ -129,9 +132,9 @@ def _another_run(path: Path) -> str:
 
 
 def read_json(
-    file: Path, shape: Any, advice: str = "mend it", largest: int = LARGEST_JSON
+    file: Path, shape: Any, advice: str = "fix it", largest: int = LARGEST_JSON
 ) -> dict[str, Any]:
-    """The JSON object in a file of at most ``largest`` bytes, of a shape of ``fields``.
+    """Read the JSON object in a file of at most ``largest`` bytes; see fields.py for its shape.
 
     Raises ``RunError``, which names the file and the field, for any other content; ``OSError``.
     """
@@ -142,7 +145,7 @@ def read_json(
 
 @contextmanager
 def _naming(where: object, advice: str) -> Iterator[None]:
-    """Inside, a ``FieldError`` becomes a ``RunError`` with the name of the file, and advice."""
+    """Turn a ``FieldError`` raised inside into a ``RunError`` that adds the file and advice."""
     try:
         yield
     except FieldError as error:
@@ -150,23 +153,23 @@ def _naming(where: object, advice: str) -> Iterator[None]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write indented JSON, completely or not at all. Raises ``OSError``."""
+    """Write indented JSON atomically. Raises ``OSError``."""
     replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of ``history.jsonl``, with the fields of a ``Step`` or an ``Epoch`` alone.
+    """Read ``history.jsonl``: each line as a dict with only the fields of a ``Step`` or ``Epoch``.
 
-    Empty lines are skipped, and one that a killed process left half-written.
+    Empty lines are skipped, and so is a line that a killed process left half-written.
 
-    Raises ``RunError``, which names the line and the field, where a complete line is no step and no
-    epoch; ``OSError``.
+    Raises ``RunError``, which names the line and the field, if a complete line is neither a step
+    nor an epoch; ``OSError``.
     """
     return [line for _, line in _numbered(path)]
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines as ``read_history`` returns them, each with its number in the file, from 1."""
+    """The lines that ``read_history`` returns, each with its number in the file, from 1."""
     content = read_file(path, LARGEST_HISTORY, RunError, MEND_FILE) if path.exists() else b""
     for number, text in enumerate(io.BytesIO(content), 1):
         if not text.strip():
@@ -186,9 +189,9 @@ def _read_line(text: bytes) -> dict[str, Any]:
 
 
 def load_run(path: Path) -> tuple[DenseNetSpec, TrainingState] | None:
-    """The network and the state of the run in a folder, or None before it is first saved.
+    """Load the spec and the state of the run in a folder; None before it is first saved.
 
-    Raises ``WeightsError`` where the state is damaged.
+    Raises ``WeightsError`` if the state is damaged.
     """
     if not (path / STATE).exists():
         return None
@@ -199,19 +202,19 @@ def load_run(path: Path) -> tuple[DenseNetSpec, TrainingState] | None:
 
 
 class Recorder:
-    """Records a run in its folder, which is ``claimed``.
+    """Records a training run in its run folder, inside ``claimed``.
 
-    ``record`` is a callback of ``fit``, ``keep`` its ``checkpoint``.
+    Pass ``record`` to ``fit`` as a callback, and ``keep`` as ``checkpoint``.
 
     Arguments:
-        path: the folder.
-        spec, usage: of the trained network.
-        began: what the run begins with now; ``resume`` compares it with what it did begin with.
-        save_every: seconds after which ``keep`` saves within an epoch.
+        path: the run folder.
+        spec, usage: those of the trained network.
+        began: what this call would begin with; ``resume`` compares it with what the run began with.
+        save_every: seconds between saves within an epoch.
 
     Attributes:
-        began: what the saved state records.
-        stop: set it, in a signal handler for example, to save after this step and stop.
+        began: what the saved state records that the run began with.
+        stop: set it to True, for example in a signal handler, to save after this step and stop.
     """
 
     def __init__(
@@ -225,18 +228,18 @@ class Recorder:
         self.path, self._spec, self._usage, self._save_every = path, spec, usage, save_every
         self._saved, self._epoch_ended = time.monotonic(), False
         self.began, self.stop = began, False
-        self._lines: list[dict[str, Any]] = []  # of the history, as far as it is written
+        self._lines: list[dict[str, Any]] = []  # of the history, as written so far
 
     def resume(self, run: tuple[DenseNetSpec, TrainingState] | None = None) -> TrainingState | None:
-        """The state of the run, or None before it is first saved; the other files then agree.
+        """Return the run's state, and make the other files agree; None before it is first saved.
 
-        Call it first where the folder may hold a run.
+        If the folder may hold a run, call this first.
 
         Raises ``RunError`` if the state belongs to another network, or to a run that began with
         something else; ``WeightsError`` if it is damaged.
 
         Arguments:
-            run: what ``load_run`` returned for this folder, if it was called before.
+            run: what ``load_run`` returned for this folder, if already called.
         """
         run = run or load_run(self.path)
         if run is None:
@@ -254,13 +257,13 @@ class Recorder:
 
     def _check_began(self, state: TrainingState) -> None:
         refuse_changes(self.path, state.began, self.began)
-        if state.began is None or not state.began.data:  # an older version saved it, or fit alone
+        if state.began is None or not state.began.data:  # saved by an older version, or fit alone
             self.began = replace(self.began, recorded_after_step=state.steps)
         else:
             self.began = state.began
 
     def record(self, event: Step | Epoch) -> None:
-        """Append a line to ``history.jsonl``; draw the curve after an epoch."""
+        """Append an epoch, or every ``LOG_EVERY``-th step, to ``history.jsonl``."""
         self._epoch_ended = isinstance(event, Epoch)
         if isinstance(event, Step) and event.number % LOG_EVERY:
             return
@@ -276,7 +279,7 @@ class Recorder:
 
         Raises ``Stopped`` after saving if ``stop`` is set.
         """
-        stop = self.stop  # a signal may come at any moment: also between these lines
+        stop = self.stop  # a signal may arrive at any moment, also between these lines
         if self._epoch_ended or stop or time.monotonic() - self._saved > self._save_every:
             self.save(now())
             stop = self.stop
@@ -284,9 +287,9 @@ class Recorder:
             raise Stopped
 
     def save(self, state: TrainingState) -> None:
-        """Write the state, then the files derived from it.
+        """Save the state, then the files derived from it.
 
-        Raises ``TrainingError`` if a weight is not finite; the last saved state is then kept.
+        Raises ``TrainingError`` if a weight is not finite, and then keeps the last saved state.
         """
         check_finite(state.steps, state.weights, state.velocity)
         save_state(self.path / STATE, self._spec, replace(state, began=self.began))
@@ -301,14 +304,14 @@ class Recorder:
             self.draw()
 
     def draw(self, final_accuracy: float | None = None) -> None:
-        """Draw ``curve.svg``, with the test accuracy of the final weights once it is known."""
+        """Draw ``curve.svg``, with the test accuracy of the final weights once known."""
         from .._figures import training_curve
 
         replace_file(self.path / "curve.svg", training_curve(self._lines, final_accuracy))
 
 
 def refuse_changes(path: Path, was: Began | None, now: Began) -> None:
-    """Raise ``RunError`` where the run in a folder began with something else; None is unknown."""
+    """Raise ``RunError`` if the run in a folder began with something else; None: unknown."""
     if was is not None and (changes := was.changes(now)):
         raise RunError(
             f"{path}: expected the run as it began, found changes: {'; '.join(changes)}; undo them "
@@ -317,16 +320,16 @@ def refuse_changes(path: Path, was: Began | None, now: Began) -> None:
 
 
 def best_epoch(epochs: tuple[Epoch, ...] | list[Epoch]) -> Epoch:
-    """The first of those with the highest validation accuracy (without one: the last)."""
+    """The first epoch with the highest validation accuracy; without validation, the last epoch."""
     if epochs[-1].validation_accuracy is None:
         return epochs[-1]
     return max(epochs, key=lambda epoch: epoch.validation_accuracy or 0.0)
 
 
 def _lines_before(state: TrainingState, path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of the history up to the state.
+    """The lines of the history up to the step and epoch of the state.
 
-    Raises ``RunError`` where a line is out of order, or not as in the state.
+    Raises ``RunError`` if a line is out of order or contradicts the state.
     """
     saved = {("epoch", each.number): asdict(each) for each in state.epochs}
     saved |= {("step", each.number): asdict(each) for each in state.unfinished}

@@ -1,4 +1,4 @@
-"""The state of a training run: all that any backend's ``fit`` needs to resume it."""
+"""The state of a training run: everything that any backend's ``fit`` needs to resume it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .began import BEGAN, Began
 from .fields import AMOUNT, COUNT, OBJECT, TEXT, parsed
 from .history import EPOCH, STEP, Epoch, Step
 
-VELOCITY = "velocity."  # before the canonical name of a weight: its velocity
-MEAN = "mean."  # before the canonical name of a weight: its mean over the averaged epochs
+VELOCITY = "velocity."  # prefix of a weight's canonical name, for its velocity
+MEAN = "mean."  # prefix of a weight's canonical name, for its mean over the averaged epochs
 POSITION = {
     "config": OBJECT,
     "steps": COUNT,
@@ -37,19 +37,19 @@ POSITION = {
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A run between two steps.
+    """The state of a training run between two steps.
 
     Attributes:
         weights: every tensor, {canonical name: array}.
         velocity: v of the rule in recipe.py, for the trainable tensors (all, or the classifier's).
         steps: the number of completed steps.
         epochs: the completed epochs.
-        unfinished: the steps of the current epoch.
-        seconds: the time that these took.
-        mean: the mean of the weights at the end of the last ``averaged`` epochs; None before any.
+        unfinished: the completed steps of the current epoch.
+        seconds: the duration of those steps.
+        mean: the mean of the weights at the end of the last ``averaged`` epochs; None before them.
         averaged: the number of epochs in ``mean``.
-        began: what the run began with, which a run that resumes must have; None where it is not
-            known, and not compared.
+        began: what the run began with, which must be the same when it resumes; None if unknown,
+            and then not compared.
     """
 
     weights: Weights
@@ -79,10 +79,10 @@ class TrainingState:
 
 
 def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: TrainingState) -> None:
-    """Write a run's state as one safetensors file, completely or not at all.
+    """Write a run's state atomically, as one safetensors file.
 
-    Raises ``WeightsError`` where a tensor does not fit the spec or is not finite; ``OSError`` where
-    the file cannot be written.
+    Raises ``WeightsError`` if a tensor does not fit the spec or is not finite; ``OSError`` if the
+    file cannot be written.
     """
     instance("state", state, TrainingState, "a TrainingState")
     dtype = widest(state.weights)
@@ -108,10 +108,10 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
-    """Read and validate the state of a run that ``save_state`` wrote.
+    """Read and validate the state of a training run, as written by ``save_state``.
 
-    Raises ``WeightsError`` for anything but the complete state of a training run; ``OSError`` where
-    it cannot be read.
+    Raises ``WeightsError`` for anything but the complete state of a training run; ``OSError`` if
+    the file cannot be read.
     """
     metadata, arrays = read_safetensors(as_path(path))
     if TRAINING_STATE_ENTRY not in metadata:
@@ -126,7 +126,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
         weights = arrays
         check_depth(config, weights)
         spec = config.resolve()
-        first = weights.get("features.conv0.weight")  # check_weights says if it is missing
+        first = weights.get("features.conv0.weight")  # check_weights reports if it is missing
         dtype = "float32" if first is None else first.dtype.name
         checked = check_weights(spec, weights, dtype)
         check_velocity(spec, velocity)
@@ -150,7 +150,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
 
 
 def _digest(position: Mapping[str, Any]) -> str:
-    """The SHA256 of a position without its own digest: numbers that were changed are noticed."""
+    """The SHA256 of a position without its own digest, which reveals edited numbers."""
     rest = {name: value for name, value in position.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -181,7 +181,7 @@ def _checked_mean(spec: DenseNetSpec, mean: Weights, dtype: str) -> Weights:
 
 
 def check_velocity(spec: DenseNetSpec, velocity: Mapping[str, Any]) -> None:
-    """Raises ``WeightsError`` where a velocity does not fit the spec, or is not finite."""
+    """Raise ``WeightsError`` if a velocity does not fit the spec or is not finite."""
     known = tensors(spec)
     check_mapping(velocity, "velocity")
     for name, array in velocity.items():

@@ -1,4 +1,4 @@
-"""Recompute running statistics, with the weights unchanged."""
+"""Recompute a model's running statistics without changing its weights."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from ..weights import Weights
 def measure_statistics(
     backend: Any, model: Any, examples: Examples, batches: int, batch_size: int
 ) -> Weights:
-    """Replace the running statistics of a model by means over batches; return all of its weights.
+    """Set a model's running statistics to their means over batches; return all of its weights.
+
+    This is "PreciseBN": Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576, section 3.
+
+    Raises ``ConfigError`` if an argument is invalid.
 
     Arguments:
         backend: the module (a ``Backend``) that built the model.
-        model: its weights stay as they are, its running statistics do not.
-        examples: images and labels, taken in the order of the first epoch with seed 0.
-        batches: how many, at most as many as there are.
-        batch_size: images in each.
-
-    Raises ``ConfigError``. Source: Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576,
-    section 3.
+        model: the native model, changed in place; only its running statistics change.
+        examples: images and labels, used in the order of the first epoch with seed 0.
+        batches: the number of batches; fewer if the examples do not fill as many.
+        batch_size: images per batch.
     """
     check_backend(backend)
     check_examples("examples", examples)
@@ -44,7 +45,7 @@ def measure_statistics(
             backend.import_weights(model, {**weights, **zeros})
             indices = order[number * batch_size : (number + 1) * batch_size]
             backend.loss_and_gradients(model, examples.take(indices), labels[indices])
-            after = backend.export_weights(model)  # (1 - decay) of this batch's statistics
+            after = backend.export_weights(model)  # (1 - decay) times this batch's statistics
             for name in statistics:
                 sums[name] += after[name].astype(np.float64) / (1 - decay) / batches
     measured = {name: sums[name].astype(weights[name].dtype) for name in statistics}

@@ -351,7 +351,7 @@ def test_the_bar_is_told_of_every_step(pretend):
         (["--recipe", "paprika"], 2, "did you mean 'paper'"),
         (["--data", "samples"], 2, "did you mean 'sample'"),
         (["--data", "folder:no/such/folder"], 4, "no/such/folder"),
-        (["--data-dir", "."], 2, "only fashion-mnist has it"),
+        (["--data-dir", "."], 2, "only for 'fashion-mnist'"),
         (["--variant", "d2"], 2, "did you mean 'd2l'"),
         (["--weights", "nowhere.safetensors"], 2, "nowhere.safetensors"),
         (["--weights", __file__], 1, "expected a safetensors file"),

@@ -303,7 +303,7 @@ def test_resize_works_on_channels_and_computes_in_float32(dtype):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.bool_])
 def test_resize_refuses_integers_by_name(dtype):
-    with pytest.raises(ValueError, match=f"found {np.dtype(dtype).name}: convert first"):
+    with pytest.raises(ValueError, match=f"found {np.dtype(dtype).name}; convert them first"):
         resize(np.zeros((1, 2, 2), dtype), 4, 4)
 
 

@@ -55,10 +55,8 @@ def test_of_another_folder_than_that_of_training_all_images_are_used(tmp_path):
     found = held_out(tmp_path / "other", usage)
     assert (found.split, len(found.examples)) == ("all", 20)
     assert found.examples.labels.tolist() == [0] * 10 + [1] * 10
-    why = "as the network was not trained on this folder"
-    assert found.notes == (
-        f"{tmp_path / 'other'}: testing with 20 images, all that there are, {why}",
-    )
+    why = "since the network was not trained on this folder"
+    assert found.notes == (f"{tmp_path / 'other'}: testing with 20 images, all of them, {why}",)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -68,7 +66,7 @@ def test_of_the_folder_of_training_only_what_was_set_apart_is_used(tmp_path, see
     assert found.split == "test"
     assert names(found.examples) == names(loaded(tmp_path / "train", seed=seed).test)
     (note,) = found.notes
-    assert "testing with 4 images of 20, the fifth of each class that was set apart when" in note
+    assert "testing with 4 images of 20, the fifth of each class that was held out when" in note
 
 
 def test_the_folder_of_training_is_recognized_where_it_was_moved_and_its_files_renamed(tmp_path):
@@ -91,7 +89,7 @@ def test_images_of_the_training_in_another_folder_are_named(tmp_path):
     shutil.copy(seen, other / "dog" / "copy.png")
     found = held_out(other, usage)
     assert (found.split, len(found.examples)) == ("all", 21)
-    assert "1 are among the 16 that were recorded then): the results are better" in found.notes[1]
+    assert "(1 of the 16 recorded ones): the results are better" in found.notes[1]
 
 
 def test_a_folder_that_has_changed_since_the_training_is_not_trusted(tmp_path):
@@ -102,21 +100,21 @@ def test_a_folder_that_has_changed_since_the_training_is_not_trusted(tmp_path):
     assert found.split == "test"
     both = set(recognized(found.examples.paths, usage.trained_on))
     assert both
-    assert f"({len(both)} are among the 16 that were recorded then)" in found.notes[1]
+    assert f"({len(both)} of the 16 recorded ones)" in found.notes[1]
 
 
 def test_without_any_record_of_the_folder_the_split_of_the_training_is_used_and_said(tmp_path):
     write(tmp_path / "train")
     found = held_out(tmp_path / "train", dm.Usage(split_seed=4))
     assert names(found.examples) == names(loaded(tmp_path / "train", seed=4).test)
-    assert "the fifth of each class that seed 4 sets apart" in found.notes[0]
-    assert "does not record on which folder that was; for all images" in found.notes[0]
+    assert "the fifth of each class that seed 4 holds out" in found.notes[0]
+    assert "does not record the training folder: if this is another one" in found.notes[0]
 
 
 def test_of_a_network_that_was_trained_on_no_folder_all_images_are_used(tmp_path):
     found = held_out(write(tmp_path / "own"), dm.Usage())
     assert (found.split, len(found.examples)) == ("all", 20)
-    assert "the file names no folder" in found.notes[0]
+    assert "its file records no folder" in found.notes[0]
 
 
 @pytest.mark.parametrize(("split", "count"), [("test", 4), ("train", 16), ("all", 20)])
@@ -135,7 +133,7 @@ def test_a_seed_requests_the_images_that_it_sets_apart(tmp_path):
     other = write(tmp_path / "other", start=100)
     found = held_out(other, trained_on(tmp_path / "train"), seed=7)
     assert names(found.examples) == names(loaded(other, seed=7).test)
-    assert "that seed 7 sets apart" in found.notes[0]
+    assert "that seed 7 holds out" in found.notes[0]
 
 
 def test_statistics_are_recomputed_on_other_images_than_those_of_the_test(tmp_path):
@@ -229,7 +227,7 @@ def test_a_network_is_tested_with_the_part_for_it_and_that_is_said(
     found = held_out(write_parts(tmp_path / "data", *parts), split=split)
     assert len(found.examples) == len(found.examples.labels) == 20 * len(expected)
     note = found.notes[0]
-    assert note.partition("those of ")[2].partition(";")[0].split(", ") == expected
+    assert note.partition("images from ")[2].partition(";")[0].split(", ") == expected
     assert note.endswith("; there is no folder test") == (expected == ["val"])
     assert everything(found.examples).shape == (20 * len(expected), 3, 4, 4)
 
@@ -242,7 +240,7 @@ def test_the_training_images_of_parts_are_recorded_and_recognized(tmp_path):
     found = held_out(root / "train", usage)
     assert (found.split, len(found.examples)) == ("all", 20)
     assert "it was trained on all of this folder" in found.notes[0]
-    assert "20 are among the 20" in found.notes[1]
+    assert "20 of the 20" in found.notes[1]
     assert len(held_out(root / "val", usage).notes) == 1
 
 
@@ -278,7 +276,7 @@ def test_classes_that_are_called_like_parts_are_classes(tmp_path):
 
 def test_a_seed_splits_no_folder_with_parts_and_that_is_said(tmp_path):
     found = held_out(write_parts(tmp_path / "data", "train", "test"), seed=7)
-    assert found.notes[-1].endswith("data: seed=7 is for a folder without parts; not used")
+    assert found.notes[-1].endswith("data: seed=7 is not used: this folder is split already")
     assert {path.parent.parent.name for path in found.examples.paths} == {"test"}
 
 
@@ -310,8 +308,14 @@ def test_parts_without_one_to_train_on_are_refused_with_what_to_type(tmp_path):
 @pytest.mark.parametrize(
     ("below", "advice"),
     [
-        ("train", "found folders inside train: cat, dog; for that folder: data='folder:{}/train'"),
-        ("images", "found folders inside images: cat, dog; for that folder: data='folder:{}/im"),
+        (
+            "train",
+            "found folders in train: cat, dog; to use that folder, pass data='folder:{}/train'",
+        ),
+        (
+            "images",
+            "found folders in images: cat, dog; to use that folder, pass data='folder:{}/im",
+        ),
     ],
 )
 def test_classes_one_level_deeper_are_found_and_what_to_type_is_said(tmp_path, below, advice):
@@ -329,7 +333,7 @@ def test_a_folder_train_beside_images_without_classes_is_the_one_to_type(tmp_pat
     root = write(tmp_path / "data" / "train").parent
     (root / "test").mkdir()
     Image.new("L", (4, 4)).save(root / "test" / "1.png")
-    with pytest.raises(DataError, match=f"for that folder: data='folder:{root}/train'"):
+    with pytest.raises(DataError, match=f"to use that folder, pass data='folder:{root}/train'"):
         loaded(root)
 
 
@@ -343,13 +347,13 @@ def test_parts_inside_the_classes_are_to_be_turned_around(tmp_path):
 def test_images_in_a_folder_of_their_own_inside_the_class_are_to_be_moved(tmp_path):
     for name in CLASSES:
         write(tmp_path / "data" / name, ("images",))
-    with pytest.raises(DataError, match=r"move what is in .*data/cat/images to .*data/cat$"):
+    with pytest.raises(DataError, match=r"move the files in .*data/cat/images to .*data/cat$"):
         loaded(tmp_path / "data")
 
 
 def test_images_without_folders_are_counted(tmp_path):
     root = write(tmp_path / "data", ("cat",)) / "cat"
-    with pytest.raises(DataError, match="found 10 images beside no folder; put images into"):
+    with pytest.raises(DataError, match="found 10 images but no folder; put images into"):
         loaded(root)
 
 
@@ -371,15 +375,15 @@ def test_all_files_that_are_no_images_are_listed_at_once(tmp_path):
         loaded(root)
     first, *lines = str(error.value).splitlines()
     assert first.startswith(f"{root}: expected only PNG, JPEG, WebP, BMP, TIFF or GIF images in")
-    assert "found 8 other files; convert them, or take them away:" in first
+    assert "found 8 other files; convert or remove them:" in first
     assert lines == [
         "  cat/LICENSE: a file without an ending",
         "  cat/Thumbs.db: a file that ends in .db",
         "  cat/desktop.ini: a file that ends in .ini",
         "  dog/a.webp: a file that starts with 78",
-        "  dog/b.png: an empty file; copy it again, or take it away",
-        "  dog/c.jpg: a broken link, to gone.jpg; mend it, or take it away",
-        "  dog/d.png: the pointer of git-lfs to a file; type 'git lfs pull' there",
+        "  dog/b.png: an empty file; copy it again, or remove it",
+        "  dog/c.jpg: a broken link, to gone.jpg; fix or remove it",
+        "  dog/d.png: a Git LFS pointer to a file; type 'git lfs pull' there",
         "  dog/more: a folder",
     ]
 
@@ -398,13 +402,13 @@ def test_of_many_files_that_are_no_images_the_first_are_listed_and_the_others_co
 @pytest.mark.parametrize(
     ("spoil", "advice"),
     [
-        (lambda path: path.symlink_to("gone.png"), "to gone.png; mend it, or take it away"),
-        (lambda path: path.write_bytes(b""), "an empty file; copy it again, or take it away"),
+        (lambda path: path.symlink_to("gone.png"), "to gone.png; fix or remove it"),
+        (lambda path: path.write_bytes(b""), "an empty file; copy it again, or remove it"),
         (
             lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:"),
-            "the pointer of git-lfs to a file; type 'git lfs pull' there",
+            "a Git LFS pointer to a file; type 'git lfs pull' there",
         ),
-        (lambda path: path.write_bytes(b"GIF7"), "47 49 46 37; convert it, or take it away"),
+        (lambda path: path.write_bytes(b"GIF7"), "47 49 46 37; convert or remove it"),
     ],
 )
 def test_what_is_to_be_done_about_a_file_follows_from_what_it_is(tmp_path, spoil, advice):

@@ -268,7 +268,7 @@ def test_the_sample_in_another_form():
         ("cifar10:", {}, "expected 'cifar10:PATH'; found 'cifar10:'"),
         ("sample:x", {}, "expected 'sample'; found 'sample:x'"),
         ("sample:", {}, "expected 'sample'; found 'sample:'"),
-        ("sample", {"data_dir": Path("x")}, "data_dir: .*only fashion-mnist"),
+        ("sample", {"data_dir": Path("x")}, "data_dir: .*only for 'fashion-mnist'"),
         ("sample", {"image_size": 0}, "image_size: expected .* from 1 to 4,096; found 0"),
         ("sample", {"in_channels": 0}, "in_channels: expected .* from 1 to 4,096; found 0"),
         ("cifar10:x", {"in_channels": 2}, "in_channels: expected 1 or 3"),
@@ -562,7 +562,7 @@ def test_cifar10_is_read_in_the_order_of_its_files(cifar):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "there is no such file.*cifar-10-batches-bin"),
+        (lambda path: path.unlink(), "expected a file of CIFAR-10, found none"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "expected 12,292 bytes.*12,291"),
         (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "expected 12,292.*12,293"),
         (lambda path: path.write_bytes(path.read_bytes()[:-3073]), "expected 12,292.*9,219"),
@@ -715,7 +715,7 @@ def test_what_comes_in_is_filled_by_channel():
         ({"indices": [0, 1, -1]}, "indices: .*at least 0"),
         ({"flip": 1}, "flip: expected True or False"),
         ({"shift": -1}, "shift: expected an integer of at least 0"),
-        ({"shift": 5}, "shift: expected fewer pixels than an image of 6 x 5"),
+        ({"shift": 5}, "shift: expected less than both sides of an image of 6 x 5"),
         ({"fill": (1, 2, 3)}, "fill: expected a number, or 2"),
         ({"seed": -1}, "seed: expected an integer from 0 to 18,446,"),
         ({"epoch": 2**32}, "epoch: expected an integer from 0 to 4,294,967,295"),

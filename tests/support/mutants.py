@@ -603,8 +603,8 @@ MUTANTS = [
     Mutant(
         "the history is read only once, not after each epoch",
         "training/run_folder.py",
-        "training_curve(self._lines, final_accuracy)",
-        "training_curve(read_history(self.path / HISTORY))",
+        "training_curve(self._lines,",
+        "training_curve(read_history(self.path / HISTORY),",
         "training/test_fields.py read_once",
     ),
     Mutant(
@@ -1640,8 +1640,8 @@ MUTANTS = [
     Mutant(
         "of the training folder, the held-out part is used",
         "data/held_out.py",
-        '        return "test", "the fifth of each class that was set apart when',
-        '        return "all", "the fifth of each class that was set apart when',
+        '        return "test", "the fifth of each class that was held out when',
+        '        return "all", "the fifth of each class that was held out when',
         "data/test_held_out.py of_the_folder_of_training_only",
     ),
     Mutant(

@@ -310,9 +310,9 @@ def test_a_folder_is_split_as_it_was_when_the_weights_were_trained(colours, fold
     test = load_data(f"folder:{folder}", image_size=32, seed=4).test
     np.testing.assert_array_equal(colours.seen[-1], test.take(np.arange(3)))
     (sentence,) = said
-    assert "testing with 3 images of 15, the fifth of each class that seed 4 sets" in sentence
+    assert "testing with 3 images of 15, the fifth of each class that seed 4 holds" in sentence
     evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", seed=5, say=said.append)
-    assert "seed 4 had split; with seed 5 some of" in said[2]
+    assert "seed 5 puts some of its training images" in said[2]
 
 
 def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
@@ -324,9 +324,7 @@ def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
     done = invoke(*common, "--format", "json")
     result = json.loads(done.stdout)
     assert (result["examples"], result["split"], len(colours.seen[0])) == (15, "all", 15)
-    assert (
-        f"{folder}: testing with 15 images, all that there are, as the network was" in done.stderr
-    )
+    assert f"{folder}: testing with 15 images, all of them, since the network was" in done.stderr
     assert "all images of" in invoke(*common).stdout
     for split, count in ("test", 3), ("train", 12), ("all", 15):
         done = invoke(*common, "--split", split, "--format", "json")
@@ -340,7 +338,7 @@ def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
 def test_what_to_type_for_another_folder_is_said_in_flags(colours, folder, tmp_path):
     path = saved(tmp_path / "w.safetensors", COLOUR, split_seed=4, **PIXELS)
     done = invoke("evaluate", path, "--backend", NAME, "--data", f"folder:{folder}")
-    assert "for all images of another one: --split all" in done.stderr
+    assert "if this is another one, pass --split all" in done.stderr
     assert len(colours.seen[0]) == 3
     deeper = invoke("evaluate", path, "--backend", NAME, "--data", folder.parent)
     assert (deeper.exit_code, f"--data folder:{folder}" in deeper.stderr) == (4, True)

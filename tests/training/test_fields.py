@@ -125,7 +125,7 @@ def test_a_field_of_config_that_is_another_is_named(tmp_path, place, value, erro
         read_config(tmp_path)
     assert str(caught.value).startswith(f"{path}: {error}")
     last = str(tmp_path / "last.safetensors")
-    advice = f"; mend it, or start another run with weights={last!r} and another output="
+    advice = f"; fix it, or start another run with weights={last!r} and another output="
     assert str(caught.value).endswith(advice)
     assert len(str(caught.value)) < len(f"{path}{advice}") + 150
 
@@ -197,7 +197,7 @@ def test_a_line_of_the_history_that_is_another_is_named(tmp_path, place, value, 
     with pytest.raises(RunError) as caught:
         read_history(path)
     assert str(caught.value).startswith(f"{path}: line 2: {error}")
-    assert str(caught.value).endswith("; mend that line, or remove it")
+    assert str(caught.value).endswith("; fix or remove that line")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_history_that_is_not_that_of_the_state_is_refused(tmp_path, place, val
     with pytest.raises(RunError) as caught:
         writer.resume()
     assert str(caught.value).startswith(f"{path}: {error}")
-    assert str(caught.value).endswith("; mend that line, or remove it")
+    assert str(caught.value).endswith("; fix or remove that line")
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,7 @@ def test_two_processes_cannot_write_one_folder_and_a_killed_one_leaves_no_claim(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
         with (
-            pytest.raises(RunError, match="found another process that writes it"),
+            pytest.raises(RunError, match="found another process writing to it"),
             claimed(tmp_path / "run"),
         ):
             pass
@@ -410,7 +410,7 @@ def test_weights_decide_the_network():
     assert averaged.recalibrate == dm.RECIPES["chapter"].recalibrate > 0  # the mean has none
     with pytest.raises(dm.ConfigError, match="--average: expected --recalibrate of at least 1"):
         options_from({"backend_name": "b", "average": 0.5, "recalibrate": 0}, None)
-    with pytest.raises(dm.ConfigError, match="recalibrate: expected 0 where the features stay"):
+    with pytest.raises(dm.ConfigError, match="recalibrate: expected 0 with train_features=F"):
         options_from({**typed, "recalibrate": 5}, None)
 
 
@@ -465,7 +465,7 @@ def test_a_config_that_is_a_link_to_nothing_is_named(tmp_path):
 def test_an_output_that_cannot_be_a_folder_is_named(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").touch()
-    for name, found in ("loop", "a link that leads to none"), ("file", "a file"):
+    for name, found in ("loop", "a broken link"), ("file", "a file"):
         expected = rf"{name}: expected a folder or nothing, found {found}; pass another output="
         with pytest.raises(RunError, match=expected):
             train(Options(backend_name="b"), output=tmp_path / name)
