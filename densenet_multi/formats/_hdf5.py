@@ -1,4 +1,4 @@
-"""Read HDF5 files, alone or inside a ``.keras`` archive, with h5py as untrusted input.
+"""Read HDF5 files with h5py, alone or inside a ``.keras`` archive, as untrusted input.
 
 Links, compressed or virtual arrays, and arrays that do not fit in the file are refused before
 anything is allocated. No text attribute is read through HDF5, whose library can hang or crash on
@@ -96,7 +96,7 @@ def _check_packing(info: zipfile.ZipInfo, largest: int) -> None:
     if info.file_size > largest or is_bomb(info.file_size, packed):
         raise WeightsError(
             f"{info.filename}: expected at most {largest:,} bytes and 20 times the compressed "
-            f"size, found {info.file_size:,} compressed to {packed:,}"
+            f"size, found {info.file_size:,} bytes compressed to {packed:,}"
         )
 
 

@@ -52,7 +52,7 @@ INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 5}  # a layer's index in 
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is a list of arrays by MXNet."""
+    """Whether it starts as MXNet's list of arrays does."""
     return head[:8] == struct.pack("<Q", LIST_MAGIC)
 
 
@@ -200,7 +200,7 @@ def _named(
         found = _from_numbers(shapes)
         if len(found) == len(names):
             more = "padding as in the paper, average pooling, and old channels before new ones"
-            note = "its layers have only numbers for names: they were read in the order of these"
+            note = "its layers have numbers instead of names, and were read in that order"
             return found, OTHERS, [note, assumed(EPSILON, DECAY, more)]
     return {name: found.get(name, name) for name in names}, ZOO, []
 
@@ -219,7 +219,7 @@ def _with_leaf(name: str) -> str:
 def _from_numbers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """Return {name: canonical name} where the layers of each kind are numbered consecutively.
 
-    MXNet names layers so if they are built outside any ``name_scope``: ``conv7_weight``. In a
+    MXNet does so for layers that are built outside any ``name_scope``: ``conv7_weight``. In a
     notebook, the first number need not be 0. The result is empty if no DenseNet has these kernels.
     """
     layers: dict[str, dict[str, re.Match[str]]] = {"conv": {}, "batchnorm": {}, "dense": {}}

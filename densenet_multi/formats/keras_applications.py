@@ -119,7 +119,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 
 def _refuse_shard(path: Path) -> None:
-    """Raise if it is one of several files by ``save_weights(..., max_shard_size=)``."""
+    """Raise for one of the several files of ``save_weights(..., max_shard_size=)``."""
     match = SHARD.fullmatch(path.name)
     index = path.with_name(f"{match[1]}.weights.json") if match else None
     if index is not None and index.exists():

@@ -33,7 +33,7 @@ BACKEND = "keras"
 LIBRARY = "keras_hub"
 BACKBONE = "dense_net_backbone"
 PRESET = ("model.weights.h5", "task.weights.h5")  # the backbone, and what a task adds
-OPTIMIZER = {  # a new classifier has an Adam, and expects its variables in a file
+OPTIMIZER = {  # a new classifier has an Adam optimizer, and expects its state in a file
     "optimizer/vars/0": np.array(0, np.int64),  # iterations
     "optimizer/vars/1": np.array(5e-5, np.float32),  # learning rate
 }

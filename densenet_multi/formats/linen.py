@@ -285,11 +285,11 @@ def _names_in_chapter(
     }
     check_fraction({canonical: shapes[name] for name, canonical in found.items()})
     doubt = (
-        "expected a DenseNet of this package, found the chapter's network of Dive into Deep "
-        "Learning in Flax Linen: the chapter's own pads SAME in the stem's convolution and max "
-        "pooling, which is a different function at most image sizes, and no tensor shows it"
+        "expected a DenseNet of this package, found the network of the chapter in Dive into Deep "
+        "Learning in Flax Linen: the chapter's own code uses SAME padding in the stem's "
+        "convolution and max pooling, which is a different function at most image sizes; no tensor shows it"
     )
-    note = "read as the chapter's network of Dive into Deep Learning, because you said so"
+    note = "read as the network of the chapter in Dive into Deep Learning, because you said so"
     return found, [note], doubt
 
 

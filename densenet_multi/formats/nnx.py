@@ -56,9 +56,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         axes = FROM_CHANNELS_LAST.get(len(value.shape))
         if leaf not in CANONICAL or axes is None or is_of_optimizer(layer):
             if "denseblock" in layer and leaf not in STATE and not is_of_optimizer(layer):
-                raise WeightsError(
-                    f"{full}: expected the layers of a DenseNet alone, found another one"
-                )
+                raise WeightsError(f"{full}: expected only a DenseNet's layers, found another one")
             left_out.append(full)  # an optimizer's state, or dropout's random state
             continue
         array = to_float(np.asarray(value)).transpose(axes)
@@ -66,7 +64,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     notes = []
     if left_out:
         notes.append(no_part(left_out))
-    if "features.conv0.weight" not in weights:  # a nested network, or another one
+    if "features.conv0.weight" not in weights:  # nested, or another kind of network
         found = find_network({name: array.shape for name, array in weights.items()}, told.prefix)
         weights = {canonical: weights[name] for name, canonical in found.names.items()}
         notes += found.notes

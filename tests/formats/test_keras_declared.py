@@ -518,7 +518,7 @@ def test_several_heads_leave_the_body_and_several_outputs_the_last():
     relu = [entry["name"] for entry in m.layers if entry["class_name"] == "ReLU"][-1]
     declared = read(m, relu, x)
     assert "classifier" in declared.layers
-    assert f"its other outputs were omitted: {relu}" in declared.notes[0]
+    assert f"its other outputs were ignored: {relu}" in declared.notes[0]
 
 
 def test_a_pooling_of_fixed_size_is_global_at_the_declared_size_alone():
@@ -749,7 +749,7 @@ def test_what_resizes_is_left_out_and_gives_the_size():
     declared = read(m, x)
     assert declared.image_size == 32
     assert "40x50" in declared.notes[0]
-    assert "resizing_1 (Resizing) was omitted" in declared.notes[1]
+    assert "resizing_1 (Resizing) was ignored" in declared.notes[1]
 
 
 # --- This package's own -------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def before_network(declared: Declared, images: Layer) -> Layer:
         elif following.kind in SIZING:
             size = following.config.get("height"), following.config.get("width")
             declared.notes.append(
-                f"its layer {following} was omitted: this package resizes images itself, "
+                f"its layer {following} was ignored: this package resizes images itself, "
                 f"here to {size[0]}x{size[1]}"
             )
             declared.image_size = int(size[0] or 0) or None if size[0] == size[1] else None
@@ -156,7 +156,7 @@ def _part_alone(graph: Graph, last: Layer | None) -> str:
 class _Walk:
     def __init__(self) -> None:
         self.declared = Declared()
-        self.at = "before"  # ... the network, in its "body" or "head"; "": done
+        self.at = "before"  # or in the "body", in the "head", or "" when done
         self.last: Layer | None = None  # the ReLU before the head
         self.drops: set[float] = set()
         self.left_out: list[Layer] = []
@@ -410,7 +410,7 @@ class _Walk:
             notes.append(f"its dense layers have different dropout rates, {rates}; here: none")
         if self.left_out:
             notes.append(
-                "layers that matter only in training were omitted: "
+                "layers that matter only in training were ignored: "
                 f"{', '.join(map(str, self.left_out[:3]))}{', ...' * (len(self.left_out) > 3)}"
             )
         if self.map.is_same_here:

@@ -79,7 +79,7 @@ def placed(entries: list[dict[str, Any]], place: str) -> Iterator[tuple[str, dic
 
 
 def _snake_case(name: str) -> str:
-    """Convert a class name as Keras: ``conv2d``, ``batch_normalization``, ``zero_padding2d``."""
+    """Convert a class name: ``conv2d``, ``batch_normalization``, ``zero_padding2d``."""
     name = re.sub(r"\W+", "", name)
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

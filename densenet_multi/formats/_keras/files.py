@@ -58,10 +58,10 @@ class Variable:
 def read_weights(
     path: Path, canonical: Callable[[str], str | None] = lambda _: None
 ) -> tuple[Weights, list[str]]:
-    """Return {canonical name: array in canonical layout}, and notes on what was omitted.
+    """Return {canonical name: array in canonical layout}, and notes on what was ignored.
 
     A tensor that no DenseNet has keeps its own name. The only linear layer that fits is the
-    classifier; other heads are omitted. ``canonical`` returns the canonical name of a layer that
+    classifier; other heads are ignored. ``canonical`` returns the canonical name of a layer that
     has a name in the file, or None if unknown. If it knows none of them, the numbers in Keras'
     default names identify the layers (``conv2d_12``).
     """

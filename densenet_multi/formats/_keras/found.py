@@ -17,7 +17,7 @@ class Declared:
         fields: values of ``DenseNetConfig`` that no tensor shows.
         before: the layers between the images and the stem, which preprocess pixels.
         image_size: pixels per side; None: any.
-        activation: see ``Usage``; None if the head was omitted.
+        activation: see ``Usage``; None if the head was ignored.
         end: the layer at which this package's network ends.
         stored: {place: (mean, variance)} of each Normalization that the file stores as weights.
         notes: sentences for the user.

@@ -1,6 +1,6 @@
 """Read the head of a declared Keras model, after its last ReLU: pooling and classifier.
 
-A head that no DenseNet of this package has is omitted with a note. If a single layer other than a
+A head that no DenseNet of this package has is ignored with a note. If a single layer other than a
 convolution reads the last feature maps, it must be a global pooling: features are pooled.
 """
 
@@ -55,7 +55,7 @@ def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: i
         declared.layers["classifier"] = declared.end = dense[0]
         declared.activation = activation
     if beside:
-        declared.notes.append(f"its other outputs were omitted: {', '.join(map(str, beside[:6]))}")
+        declared.notes.append(f"its other outputs were ignored: {', '.join(map(str, beside[:6]))}")
 
 
 def is_head(conv: Layer) -> bool:
@@ -181,10 +181,10 @@ def _leave_out(declared: Declared, end: Layer, following: Sequence[Layer]) -> No
 
 
 def with_head(weights: Weights) -> tuple[Weights, list[str]]:
-    """Name the classifier in a weights-only file, or omit another head with a note.
+    """Name the classifier in a weights-only file, or drop another head with a note.
 
     The only linear layer that fits the last feature maps is the classifier, whatever its name.
-    Nothing is omitted if an unknown tensor may belong to the body: one that is not 1D or 2D.
+    Nothing is dropped if an unknown tensor may belong to the body: one that is not 1D or 2D.
     """
     known = ("features.", "classifier.")
     groups: dict[str, dict[str, str]] = {}

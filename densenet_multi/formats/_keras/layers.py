@@ -74,7 +74,7 @@ def expect_kind(layer: Layer, kind: str) -> None:
         )
     if layer.kind != kind:
         raise WeightsError(
-            f"{layer}: expected a {kind} layer here; no DenseNet of this package has this layer"
+            f"{layer}: expected a {kind} layer here; no DenseNet of this package has this one"
         )
 
 

@@ -55,7 +55,7 @@ def own_config(declared: Any) -> DenseNetConfig | None:
         return None
     if "DenseNet" not in class_name or not (is_ours or module == "None"):
         return None
-    if "Inference" in class_name or "Optimized" in class_name:  # its former name
+    if "Inference" in class_name or "Optimized" in class_name:  # the former name
         raise WeightsError(INFERENCE)
     known = {f.name for f in fields(DenseNetConfig)}
     given = spec.get("config")
