@@ -1,6 +1,7 @@
-"""The array layouts of Keras and Flax files, as axes for ``transpose``, by number of dimensions.
+"""The layouts of arrays in Keras' and Flax' files, as axes for ``transpose``.
 
-Convolutions are HWIO there and OIHW here; linear layers are (in, out) there and (out, in) here.
+By number of dimensions: convolutions are HWIO there and OIHW here, linear layers (in, out) there
+and (out, in) here.
 """
 
 TO_CHANNELS_LAST = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}

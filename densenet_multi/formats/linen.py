@@ -287,7 +287,8 @@ def _names_in_chapter(
     doubt = (
         "expected a DenseNet of this package, found the network of the chapter in Dive into Deep "
         "Learning in Flax Linen: the chapter's own code uses SAME padding in the stem's "
-        "convolution and max pooling, which is a different function at most image sizes; no tensor shows it"
+        "convolution and max pooling, which is a different function at most image sizes; no "
+        "tensor shows it"
     )
     note = "read as the network of the chapter in Dive into Deep Learning, because you said so"
     return found, [note], doubt
