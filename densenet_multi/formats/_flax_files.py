@@ -1,7 +1,7 @@
-"""The kinds of files that Flax' users write, NNX' and Linen's, as {name: array}.
+"""Read the kinds of files that Flax users write, NNX's and Linen's, as {name: array}.
 
-A tree of arrays, its keys joined by dots, comes as an Orbax folder, MessagePack, safetensors or a
-pickle of dictionaries. Only a folder needs a library, Orbax; nothing in a file is ever run.
+A tree of arrays, its keys joined by dots, is stored as an Orbax folder, MessagePack, safetensors or
+a pickle of dictionaries. Only the folder needs a library, Orbax; nothing in a file is ever run.
 Source: https://flax.readthedocs.io/en/latest/guides/checkpointing.html
 """
 
@@ -29,22 +29,22 @@ from ._msgpack import is_msgpack, read_msgpack
 from ._safetensors import from_bfloat16, is_safetensors, names_in_safetensors, read_safetensors
 
 METADATA = "_METADATA"  # of an Orbax folder: JSON with the names of its arrays
-TEXTS = (METADATA, STEP, "_sharding", *OF_ZARR)  # JSON, which Orbax reads whole
-OF_METADATA = "array_metadatas"  # a folder of more
-AGGREGATE = "checkpoint"  # in folders of older versions: MessagePack
+TEXTS = (METADATA, STEP, "_sharding", *OF_ZARR)  # JSON, which Orbax reads in full
+OF_METADATA = "array_metadatas"  # a folder with more metadata
+AGGREGATE = "checkpoint"  # MessagePack, in folders of older versions
 AGAIN = "copy the folder again"
-MOST_IN_ORBAX = 100_000  # files and folders; densenet264's with an optimizer, one by one, 20,000
+MOST_IN_ORBAX = 100_000  # files and folders; densenet264 and optimizer, array by array: 20,000
 OPTIMIZERS = ("opt_state", "opt", "optimizer", "optimizer_state", "tx")
-# of NNX' State and Variables (_raw_value since Flax 0.12.1), and of JAX' keys
+# attributes of NNX's State and Variables (_raw_value since Flax 0.12.1), and of JAX's keys
 OF_OBJECTS = ("_mapping", "raw_value", "_raw_value", "_base_array")
-KERNEL = "kernel"  # what Flax calls the weight of a convolution or linear layer
+KERNEL = "kernel"  # Flax's name for the weight of a convolution or linear layer
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """{name: array} of a file or folder; names are its keys, joined by dots or slashes.
+    """Return {name: array} of a file or folder; names are its keys, joined by dots or slashes.
 
-    Raises ``WeightsError`` where it is another kind of file, or damaged; ``OSError``;
-    ``BackendNotInstalledError`` where a folder needs Orbax.
+    Raises ``WeightsError`` if it is another kind of file, or damaged; ``OSError``;
+    ``BackendNotInstalledError`` if a folder needs Orbax.
     """
     if path.is_dir():
         return _read_orbax(orbax_item(path))
@@ -58,13 +58,13 @@ def read_arrays(path: Path) -> dict[str, Any]:
     if _is_pickle(head):
         return _read_pickle(path)
     raise WeightsError(
-        "expected a file of Flax (safetensors, MessagePack, a pickle, an Orbax folder), found "
-        "another kind"
+        "expected a Flax file (safetensors, MessagePack, a pickle, an Orbax folder), found another "
+        "kind"
     )
 
 
 def names_of_flax(path: Path, head: bytes) -> list[str]:
-    """The names in a file or folder that may be one of Flax, joined by dots; none in others."""
+    """Return the dotted names in a file or folder that may be Flax's; none for others."""
     names: list[str] = []
     if path.is_dir():
         names = _names_in_orbax(orbax_item(path))
@@ -82,12 +82,12 @@ def names_of_flax(path: Path, head: bytes) -> list[str]:
 
 
 def is_of_optimizer(name: str) -> bool:
-    """Whether a name is that of an optimizer's state, which repeats the network's names."""
+    """Whether a name belongs to an optimizer's state, which repeats the network's names."""
     return any(key in OPTIMIZERS for key in name.split("."))
 
 
 def dotted(name: str) -> str:
-    """A name with dots between its keys, without NNX' last one."""
+    """Return a name with dots between its keys, without NNX's last key, ``value``."""
     return name.replace("/", ".").removesuffix(".value")
 
 
@@ -96,7 +96,7 @@ def _joined(tree: Any) -> dict[str, Any]:
 
 
 def leaves(tree: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(keys, array) of every array in dictionaries and lists."""
+    """Yield (keys, array) of every array in nested dictionaries and lists."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from leaves(value, (*keys, str(key)))
@@ -111,7 +111,7 @@ def leaves(tree: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def _is_pickle(head: bytes) -> bool:
-    """Whether it starts as pickles do. PyTorch's bare ones do, too: they have no kernels."""
+    """Whether it starts as pickles do. PyTorch's bare ones do too, but have no kernels."""
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
@@ -125,9 +125,9 @@ def _mentions(path: Path, word: bytes) -> bool:
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    """{name: array} of dictionaries, and of NNX' objects by the names of their attributes."""
+    """Return {name: array} of dictionaries, and of NNX's objects by their attributes' names."""
     found: dict[str, Any] = {}
-    given: dict[str, str] = {}  # name -> the complete one in the file
+    given: dict[str, str] = {}  # name -> full name in the file
     needed = 0
     try:
         with path.open("rb") as file:
@@ -143,7 +143,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
                 needed += array.nbytes
     except PickleError as error:
         raise WeightsError(str(error)) from None
-    if needed > path.stat().st_size:  # a few numbers in the file may be seen as many
+    if needed > path.stat().st_size:  # views may repeat a few numbers many times
         raise WeightsError(
             f"expected arrays that fit in the file together, found {needed:,} bytes of them"
         )
@@ -157,7 +157,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 
 def _names_in_orbax(path: Path) -> list[str]:
-    """The names that a folder's metadata list; none where it has none, or other ones."""
+    """Return the names that a folder's metadata lists; none if it has no such metadata."""
     metadata = path / METADATA
     if not os.path.lexists(metadata):
         return []
@@ -170,13 +170,13 @@ def _names_in_orbax(path: Path) -> list[str]:
 
 
 def _size_of_folder(path: Path) -> int:
-    """The bytes of all files in a folder, none of which would be too large to read.
+    """Return the bytes of all files in a folder, after checking that it is safe to read.
 
-    Raises ``WeightsError`` where one is, or is no file, and where the folder's description is far
-    larger than a network's: Orbax reads all that it finds.
+    Raises ``WeightsError`` if an entry is too large or not a file, or if the metadata is far larger
+    than a network's: Orbax reads everything that it finds.
     """
     size = entries = 0
-    for folder, folders, files in os.walk(path, followlinks=True):  # a link may lead to itself
+    for folder, folders, files in os.walk(path, followlinks=True):  # links may form a cycle
         entries += len(folders) + len(files)
         if entries > MOST_IN_ORBAX:
             raise WeightsError(f"{path}: expected at most {MOST_IN_ORBAX:,} files, found more")
@@ -203,29 +203,29 @@ def _read_orbax(path: Path) -> dict[str, Any]:
             needed = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in arrays)
             too_much = is_bomb(needed, packed)
             tree = {} if too_much else checkpointer.restore(path.resolve())
-    except Exception as error:  # noqa: BLE001  # whatever Orbax meets in another folder
+    except Exception as error:  # noqa: BLE001  # Orbax may raise anything on another folder
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"expected an Orbax checkpoint, found another folder ({first})"
         ) from None
     if too_much:
         raise WeightsError(
-            f"expected arrays of the folder's size, found {needed:,} bytes of them in {packed:,}"
+            f"expected arrays that fit in the folder, found {needed:,} bytes of them in {packed:,}"
         )
     return _joined(tree)
 
 
 def write_orbax(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write nested dictionaries of arrays as a folder, complete on the disk or absent.
+    """Write nested dictionaries of arrays as an Orbax folder, atomically.
 
-    Raises ``FileExistsError`` where the path exists; ``BackendNotInstalledError``.
+    Raises ``FileExistsError`` if the path exists; ``BackendNotInstalledError`` if Orbax is missing.
     """
     with framework("flax", "orbax"):
         import orbax.checkpoint as ocp
     if path.exists():
         raise FileExistsError(f"{path}: expected a folder that does not exist yet")
     target = resolved(path)
-    with (  # Orbax leaves what it began where the disk is full
+    with (  # on a full disk, Orbax leaves a partial folder
         tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
         ocp.StandardCheckpointer() as checkpointer,
     ):
@@ -235,7 +235,7 @@ def write_orbax(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a.b": array} as {"a": {"b": array}}."""
+    """Convert {"a.b": array} to {"a": {"b": array}}."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *layers, leaf = name.split(".")

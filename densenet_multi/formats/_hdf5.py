@@ -1,4 +1,4 @@
-"""HDF5 files, alone or inside a ``.keras`` archive, read with h5py as if they were hostile.
+"""Read HDF5 files with h5py, alone or inside a ``.keras`` archive, as untrusted input.
 
 Links, compressed or virtual arrays, and arrays that do not fit in the file are refused before
 anything is allocated. No text attribute is read through HDF5, whose library can hang or crash on
@@ -30,11 +30,11 @@ WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # inside a .keras file
 MOST_OBJECTS = 20_000  # densenet264's full model has 5,000 groups and datasets
 DEEPEST = 12
 MAGIC = b"\x89HDF\r\n\x1a\n"
-BFLOAT16 = "|V2"  # what h5py makes of it
+BFLOAT16 = "|V2"  # how h5py shows it
 
 
 def is_keras(path: Path, head: bytes) -> bool:
-    """Whether it is HDF5, or a ``.keras`` archive."""
+    """Whether it is an HDF5 file or a ``.keras`` archive."""
     if head.startswith(MAGIC):
         return True
     if head[:4] != b"PK\x03\x04":
@@ -49,7 +49,7 @@ def is_keras(path: Path, head: bytes) -> bool:
 def opened(path: Path) -> Iterator[tuple[Any, int]]:
     """Open an HDF5 file, or the one inside a ``.keras`` file; yield it and its size in bytes.
 
-    Whatever HDF5 finds wrong with it, here or inside the block, becomes ``WeightsError``.
+    Any error of HDF5, while opening or inside the block, becomes ``WeightsError``.
     """
     check_size(path)
     with framework("keras", "h5py"):
@@ -63,17 +63,17 @@ def opened(path: Path) -> Iterator[tuple[Any, int]]:
             yield file, size
     except (WeightsError, GeneratorExit):
         raise
-    except Exception as error:  # noqa: BLE001  # whatever HDF5 meets in a damaged file
+    except Exception as error:  # noqa: BLE001  # HDF5 may raise anything on damage
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"expected an HDF5 file, found one that h5py does not read ({first})"
+            f"expected an HDF5 file, found one that h5py cannot read ({first})"
         ) from None
 
 
 def member(path: Path, name: str, largest: int = LARGEST_FILE) -> bytes:
     """Read a file inside a zip, check its CRC, and refuse a decompression bomb.
 
-    Raises ``WeightsError`` where it is missing, damaged, or larger than ``largest`` bytes.
+    Raises ``WeightsError`` if it is missing, damaged, or larger than ``largest`` bytes.
     """
     with path.open("rb") as file:
         try:
@@ -85,25 +85,25 @@ def member(path: Path, name: str, largest: int = LARGEST_FILE) -> bytes:
             raise
         except KeyError:
             raise WeightsError(f"expected a .keras file, found a zip without {name}") from None
-        except Exception as error:  # noqa: BLE001  # whatever zlib and zipfile meet in a damaged file
+        except Exception as error:  # noqa: BLE001  # zlib and zipfile raise anything on damage
             raise WeightsError(f"expected a .keras file, found a damaged zip ({error})") from None
 
 
 def _check_packing(info: zipfile.ZipInfo, largest: int) -> None:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise WeightsError(f"{info.filename}: expected it stored or deflated in the zip")
+        raise WeightsError(f"{info.filename}: expected a stored or deflated entry, found another")
     packed = info.compress_size
     if info.file_size > largest or is_bomb(info.file_size, packed):
         raise WeightsError(
-            f"{info.filename}: expected at most {largest:,} bytes and 20 times those that "
-            f"they are packed in, found {info.file_size:,} packed in {packed:,}"
+            f"{info.filename}: expected at most {largest:,} bytes and 20 times the compressed "
+            f"size, found {info.file_size:,} bytes compressed to {packed:,}"
         )
 
 
 def walk(group: Any, place: str = "", seen: Iterator[int] | None = None) -> Iterator[Any]:
-    """(path, group or dataset) of everything below a group.
+    """Yield (path, group or dataset) of everything below a group.
 
-    Raises ``WeightsError`` for links to other places and files, and for very many objects.
+    Raises ``WeightsError`` for links to other places and files, and for too many objects.
     """
     import h5py
 
@@ -127,12 +127,12 @@ def walk(group: Any, place: str = "", seen: Iterator[int] | None = None) -> Iter
 
 
 def bytes_in(place: str, dataset: Any, size: int, *, scalar: bool = False) -> int:
-    """The bytes that a dataset takes in the file; anything but plain floats is refused.
+    """Return the bytes of a dataset in the file; raise for anything but plain floats.
 
     ``size`` is the file's; a ``scalar`` may have no dimensions.
     """
     if dataset.is_virtual or dataset.external or dataset.chunks:
-        raise WeightsError(f"{place}: expected an array stored in one piece, found another kind")
+        raise WeightsError(f"{place}: expected a contiguous array, found another kind")
     dtype = dataset.dtype
     if dtype.newbyteorder("<").str not in ("<f2", "<f4", "<f8", BFLOAT16):
         raise WeightsError(
@@ -152,7 +152,7 @@ def bytes_in(place: str, dataset: Any, size: int, *, scalar: bool = False) -> in
 
 
 def read_array(dataset: Any) -> npt.NDArray[np.floating]:
-    """Read an array in canonical layout and native byte order, float16 and bfloat16 as float32."""
+    """Read an array in canonical layout and byte order, float16 and bfloat16 as float32."""
     array = np.asarray(dataset[()])
     if array.dtype == BFLOAT16:
         array = from_bfloat16(array.view("<u2"))

@@ -1,8 +1,8 @@
 """MessagePack as Flax writes it, read and written without Flax.
 
-A file of ``flax.serialization.to_bytes`` is a map of maps, whose leaves are numbers, texts and
-arrays. An array is an extension of type 1 (a single number of NumPy's: 3), which holds its shape,
-the name of its dtype and its bytes. All of it is data: nothing in such a file can be run.
+A file of ``flax.serialization.to_bytes`` is a map of maps, whose leaves are numbers, strings and
+arrays. An array is an extension of type 1 (a NumPy scalar: type 3), which holds its shape, the name
+of its dtype and its bytes. All of it is data: nothing in such a file can be run.
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md and
 https://github.com/google/flax/blob/main/flax/serialization.py
 """
@@ -20,15 +20,15 @@ import numpy.typing as npt
 from ..weights import WeightsError
 from ._safetensors import from_bfloat16
 
-MOST_OBJECTS = 1_000_000  # the state of densenet264's training has 3,000
-DEEPEST = 100  # maps within maps
+MOST_OBJECTS = 1_000_000  # a training state of densenet264 has 3,000
+DEEPEST = 100  # nested maps
 DTYPES = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 DTYPES += ("float16", "float32", "float64")
-ARRAY, SCALAR = 1, 3  # Flax' types of extensions
+ARRAY, SCALAR = 1, 3  # Flax's extension types
 NUMBERS = {0xCA: "f", 0xCB: "d", 0xCC: "B", 0xCD: "H", 0xCE: "I", 0xCF: "Q"}
 NUMBERS |= {0xD0: "b", 0xD1: "h", 0xD2: "i", 0xD3: "q"}
 CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
-SIZED = {  # first byte -> kind, and how the length after it is written
+SIZED = {  # first byte -> kind, and the format of the length after it
     0xC4: ("bytes", "B"),
     0xC5: ("bytes", "H"),
     0xC6: ("bytes", "I"),
@@ -46,7 +46,7 @@ SIZED = {  # first byte -> kind, and how the length after it is written
 
 
 def is_msgpack(head: bytes) -> bool:
-    """Whether a file starts as a map of a few entries does, the first of which has a name."""
+    """Whether a file starts like a map whose first key is a short name."""
     starts = {0xDE: 3, 0xDF: 5} | dict.fromkeys(range(0x81, 0x90), 1)
     at = starts.get(head[0], len(head)) if head else 0
     if at >= len(head) or not 0xA1 <= head[at] <= 0xBF:
@@ -56,11 +56,11 @@ def is_msgpack(head: bytes) -> bool:
 
 
 def read_msgpack(content: bytes | memoryview) -> Any:
-    """What a file describes: dictionaries, lists, texts, numbers and NumPy's arrays.
+    """Parse a file into dictionaries, lists, strings, numbers and NumPy arrays.
 
-    Bytes and arrays are views of the content. An array of another kind than NumPy's own numbers and
-    bfloat16, which becomes float32, is None. Raises ``WeightsError`` where it is another kind of
-    file, or damaged.
+    Bytes and arrays are views of the content. A bfloat16 array becomes float32; an array whose
+    dtype is not in ``DTYPES`` becomes None. Raises ``WeightsError`` if the file is of another kind,
+    or damaged.
     """
     reader = _Reader(memoryview(content))
     found = reader.next()
@@ -70,7 +70,7 @@ def read_msgpack(content: bytes | memoryview) -> Any:
 
 
 class _Reader:
-    """A place in a file, and the next object from there."""
+    """A position in a file; ``next`` parses the object there."""
 
     def __init__(self, content: memoryview) -> None:
         self.content, self.at, self.objects = content, 0, 0
@@ -79,7 +79,7 @@ class _Reader:
         taken = self.content[self.at : self.at + count]
         if len(taken) != count:
             raise WeightsError(
-                f"expected MessagePack, found a damaged or another file ({count:,} more bytes are "
+                f"expected MessagePack, found a damaged or another file ({count:,} bytes are "
                 "missing)"
             )
         self.at += count
@@ -133,7 +133,7 @@ class _Reader:
 def _array(content: memoryview) -> npt.NDArray[Any] | None:
     described = read_msgpack(content)
     shape, name, raw = described if isinstance(described, list) and len(described) == 3 else [0] * 3
-    if isinstance(name, memoryview):  # Flax of before 2020
+    if isinstance(name, memoryview):  # Flax before 2020
         name = str(name, "ascii", "replace")
     if not isinstance(shape, list) or not isinstance(raw, memoryview) or not isinstance(name, str):
         raise WeightsError("expected an array's shape, dtype and bytes, found something else")
@@ -144,8 +144,7 @@ def _array(content: memoryview) -> npt.NDArray[Any] | None:
     counts = all(type(n) is int and n >= 0 for n in shape) and len(shape) <= 32
     if not counts or math.prod(shape) * dtype.itemsize != len(raw):
         raise WeightsError(
-            f"expected an array of the shape {shape!r:.60} and dtype {name}, found {len(raw):,} "
-            "bytes"
+            f"expected an array of shape {shape!r:.60} and dtype {name}, found {len(raw):,} bytes"
         )
     array = np.frombuffer(raw, dtype).reshape(shape)
     return from_bfloat16(array) if narrow else array
@@ -153,11 +152,11 @@ def _array(content: memoryview) -> npt.NDArray[Any] | None:
 
 # --- Writing ------------------------------------------------------------------------------------
 
-IN_ONE_BYTE = {"map": (0x80, 16), "list": (0x90, 16), "text": (0xA0, 32)}  # with the length
+IN_ONE_BYTE = {"map": (0x80, 16), "list": (0x90, 16), "text": (0xA0, 32)}  # includes the length
 
 
 def to_msgpack(tree: Mapping[str, Any]) -> bytes:
-    """What ``flax.serialization.to_bytes`` makes of dictionaries of arrays, byte for byte."""
+    """Serialize nested dictionaries of arrays, byte for byte as ``flax.serialization.to_bytes``."""
     packed = [_start("map", len(tree))]
     for key, value in tree.items():
         packed += [_text(key), to_msgpack(value) if isinstance(value, Mapping) else _packed(value)]
@@ -184,7 +183,7 @@ def _integer(number: int) -> bytes:
 
 
 def _start(kind: str, count: int) -> bytes:
-    """The shortest start of an object of this length."""
+    """Return the shortest header for an object of this length."""
     first, most = IN_ONE_BYTE.get(kind, (0, 0))
     if count < most:
         return bytes([first + count])

@@ -1,4 +1,4 @@
-"""Zip archives, whose names have "/" here, also where Windows wrote them otherwise."""
+"""Read zip archives. Entry names have "/" here, even if Windows wrote backslashes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ HEADER = 30  # bytes before each entry's name; more may follow it
 
 
 def entries_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """{name: entry} of what is in an archive.
+    """Return {name: entry} of an archive.
 
-    Raises ``WeightsError`` where entries share bytes: a small archive would then hold much.
+    Raises ``WeightsError`` if entries share bytes, as in a decompression bomb.
     """
     entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     ends = [e.header_offset + HEADER + len(e.orig_filename) + e.compress_size for e in entries]
@@ -22,14 +22,14 @@ def entries_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         is_stored = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
         if end > following or (is_stored and entry.compress_size != entry.file_size):
             raise WeightsError(
-                f"expected zip entries one after the other, found {entry.filename!r} with bytes of "
-                "another; download or copy it again"
+                f"expected separate zip entries, found {entry.filename!r} with bytes of another; "
+                "download or copy it again"
             )
     return {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
 
 
 def names_in_zip(path: Path) -> list[str]:
-    """The names in a zip archive. Raises ``WeightsError`` where it is damaged."""
+    """Return the names in a zip archive. Raises ``WeightsError`` if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return list(entries_of(archive))

@@ -1,10 +1,10 @@
 """MXNet Gluon's ``.params``, read and written without MXNet: the zoo's models, and others.
 
-MXNet is retired, and its reader trusts what it reads; the format is a page of C structs: a list of
+MXNet is retired, and its reader trusts its input. The format is a page of C structs: a list of
 arrays, then their names. Names are structural (``features.0.weight``, from ``save_parameters``) or
 prefixed (``densenet0_conv0_weight``, from ``collect_params().save``, ``export``, and the zoo's own
-downloads). Models of this package and of the chapter in Dive into Deep Learning are read too; what
-is written is for the zoo's.
+downloads). Models of this package and of the chapter in Dive into Deep Learning are read too; files
+are written only for the zoo's models.
 Source: https://github.com/apache/mxnet/blob/1.9.1/src/ndarray/ndarray.cc (NDArray::Save) and
 https://github.com/apache/mxnet/blob/1.9.1/python/mxnet/gluon/model_zoo/vision/densenet.py
 """
@@ -48,23 +48,23 @@ LEAF = {  # canonical leaf -> Gluon's, by kind of layer
     "norm.running_mean": "running_mean",
     "norm.running_var": "running_var",
 }
-INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 5}  # a layer's place in its Sequential
+INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 5}  # a layer's index in its Sequential
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is MXNet's list of arrays."""
+    """Whether it starts as MXNet's list of arrays does."""
     return head[:8] == struct.pack("<Q", LIST_MAGIC)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
-    """The weights; their running variances are biased, as MXNet's on the CPU are."""
+    """Read the weights. Their running variances are biased, as MXNet's on the CPU are."""
     check_size(path)
     with path.open("rb") as file:
         size = path.stat().st_size
         arrays = dict(_arrays(file, size))
     notes = []
     if any(name.startswith(("arg:", "aux:")) for name in arrays):
-        notes.append("the prefixes arg: and aux: of an exported model were taken off")
+        notes.append("the prefixes arg: and aux: of an exported model were removed")
         arrays = {name.partition(":")[2]: array for name, array in arrays.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     found, whose, more = _named(shapes, told.prefix)
@@ -79,7 +79,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     if _is_no_zoo_network(config):
         raise WeightsError(
             f"{path}: expected a network of the zoo's kind (7x7 stem, bottlenecks, no biases on "
-            f"convolutions, pooling by averages), found {config}"
+            f"convolutions, average pooling), found {config}"
         )
     structural = structural_names(checkpoint.spec)
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -103,7 +103,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             "biased",
             where=" on the CPU",
         ),
-        "the zoo's models end in a fixed 7x7 pooling: they take images of 221 to 252 pixels",
+        "the zoo's models end in a fixed 7x7 pooling: they accept images of 221 to 252 pixels",
         *unsaid(checkpoint),
     )
 
@@ -111,9 +111,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """The logits of the zoo's own model, which loads the file itself, and its name.
+    """Return the logits of the zoo's own model, which loads the file itself, and its name.
 
-    Raises ``LookupError`` where that cannot be this network, or accept these images.
+    Raises ``LookupError`` if that cannot be this network, or cannot accept these images.
     """
     import mxnet as mx
     from mxnet.gluon.model_zoo import vision
@@ -143,7 +143,7 @@ def library_logits(
 
 
 def structural_names(spec: DenseNetSpec) -> dict[str, str]:
-    """{canonical name: the zoo's structural name} of every tensor, in the zoo's order."""
+    """Return {canonical name: the zoo's structural name} of every tensor, in the zoo's order."""
     blocks = len(spec.stages)
     found = {}
     for name, info in tensors(spec).items():
@@ -183,7 +183,7 @@ CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
 def _named(
     shapes: Mapping[str, tuple[int, ...]], prefix: str | None
 ) -> tuple[dict[str, str], str, list[str]]:
-    """{name: canonical name} of a network's tensors, whose model it is, and notes for the user."""
+    """Return {name: canonical name} of a network's tensors, whose model it is, and notes."""
     names = list(shapes)
     if any(re.match(r"features\.\d", name) for name in names):
         found = _from_structure(names)
@@ -200,7 +200,7 @@ def _named(
         found = _from_numbers(shapes)
         if len(found) == len(names):
             more = "padding as in the paper, average pooling, and old channels before new ones"
-            note = "its layers have only numbers for names: they were read in that order"
+            note = "its layers have numbers instead of names, and were read in that order"
             return found, OTHERS, [note, assumed(EPSILON, DECAY, more)]
     return {name: found.get(name, name) for name in names}, ZOO, []
 
@@ -211,16 +211,16 @@ def _left_out(names: list[str], found: Mapping[str, str]) -> list[str]:
 
 
 def _with_leaf(name: str) -> str:
-    """The name with the canonical leaf: weight for gamma, bias for beta."""
+    """Return the name with its canonical leaf: weight for gamma, bias for beta."""
     layer, dot, leaf = name.rpartition(".")
     return layer + dot + CANONICAL_LEAF.get(leaf, leaf)
 
 
 def _from_numbers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    """{name: canonical name} where layers are numbered through, each kind by itself.
+    """Return {name: canonical name} where the layers of each kind are numbered consecutively.
 
-    So does MXNet where layers are made outside any ``name_scope``: ``conv7_weight``. In a notebook
-    the first number need not be 0. Nothing is found where the kernels are no DenseNet's.
+    MXNet does so for layers that are built outside any ``name_scope``: ``conv7_weight``. In a
+    notebook, the first number need not be 0. The result is empty if no DenseNet has these kernels.
     """
     layers: dict[str, dict[str, re.Match[str]]] = {"conv": {}, "batchnorm": {}, "dense": {}}
     matches = {name: match for name in shapes if (match := NUMBERED.fullmatch(name))}
@@ -240,7 +240,7 @@ def _from_numbers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
 
 
 def _from_structure(names: list[str]) -> dict[str, str]:
-    """{structural name: canonical name}; names that fit no pattern are omitted."""
+    """Return {structural name: canonical name}; names that fit no pattern are omitted."""
     top = [int(m[1]) for name in names if (m := re.match(r"features\.(\d+)\.(?:gamma|beta)", name))]
     last = max(top, default=0)
     found = {}
@@ -268,10 +268,10 @@ def _from_structure(names: list[str]) -> dict[str, str]:
 
 
 def _from_prefixes(names: list[str]) -> dict[str, str]:
-    """{prefixed name: canonical name}; BatchNorms and convolutions are numbered separately.
+    """Return {prefixed name: canonical name}; MXNet numbers each kind of layer separately.
 
-    Inside ``densenet0_stage1_`` layer i has batchnorm 2i and 2i + 1 and conv 2i and 2i + 1. Outside
-    the stages, conv0 and batchnorm0 are the stem's; then come the transitions' and the last one.
+    Inside ``densenet0_stage1_``, layer i has batchnorm and conv 2i and 2i + 1. Outside the stages,
+    conv0 and batchnorm0 are the stem's; the transitions' and the last BatchNorm follow.
     """
     pattern = re.compile(r"\w*?(?:stage(\d+)_)?(batchnorm|conv|dense)(\d+)_(\w+)$")
     matches = {name: match for name in names if (match := pattern.match(name))}
@@ -345,7 +345,7 @@ def _array(file: BufferedReader, size: int) -> Any:
     count = math.prod(shape)
     if min(shape) < 0 or count * dtype.itemsize > size:
         raise WeightsError(f"expected an array that fits in the file, found shape {tuple(shape)}")
-    array = np.empty(count, dtype)  # not of the bytes that were read: others may write to it
+    array = np.empty(count, dtype)  # writable, unlike an array over the bytes that were read
     if file.readinto(array.view(np.uint8).data) != array.nbytes:
         raise WeightsError(f"expected {array.nbytes:,} more bytes, found the end of the file")
     return array.reshape(shape).astype(np.float32 if kind == 2 else dtype, copy=False)

@@ -1,7 +1,7 @@
-"""Keras' models: whole ones, which declare their layers, and weights of keras.applications.
+"""Keras models: complete ones, which declare their layers, and weights of keras.applications.
 
-Both Keras 3's ``.keras`` and ``.weights.h5`` and the older ``.h5``. How the files are built: see
-_keras/files.py; what is declared: _keras/declared.py; the names of layers: _keras/names.py.
+Reads Keras 3's ``.keras`` and ``.weights.h5`` and the older ``.h5``. See _keras/files.py for the
+layout of the files, _keras/declared.py for declarations, _keras/names.py for layer names.
 Source: https://github.com/keras-team/keras/blob/master/keras/src/applications/densenet.py
 """
 
@@ -43,7 +43,7 @@ from ._told import NOTHING, Told
 from .recognize import checkpoint_of
 
 BACKEND = "keras"
-FAMILY = {  # what every DenseNet of keras.applications has
+FAMILY = {  # settings of every DenseNet in keras.applications
     "growth_rate": 32,
     "num_init_features": 64,
     "bn_size": 4,
@@ -61,7 +61,7 @@ SIZES = {
 }
 
 
-LOSSES = {  # what they apply to logits
+LOSSES = {  # the activation that each applies to logits
     "CategoricalCrossentropy": "softmax",
     "SparseCategoricalCrossentropy": "softmax",
     "CategoricalFocalCrossentropy": "softmax",
@@ -70,25 +70,24 @@ LOSSES = {  # what they apply to logits
 }
 ASSUMED = (
     "that its layers are connected as in keras.applications, which pads with zeros on all sides "
-    "(not SAME), concatenates old maps before new ones, pools by averages in transitions and over "
-    f"the last maps, and has an epsilon of {EPSILON:g}; and that it gives logits, whatever "
+    "(not SAME), concatenates old maps before new ones, uses average pooling in transitions and "
+    f"over the last maps, and has an epsilon of {EPSILON:g}; and that it outputs logits, whatever "
     "activation follows"
 )
 SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5")
-SAVE = "Save the whole model (model.save('NAME.keras')), which declares what it computes"
+SAVE = "Save the complete model (model.save('NAME.keras')), which declares what it computes"
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is Keras', and not KerasHub's."""
+    """Whether it is a Keras file, and not KerasHub's."""
     return is_keras(path, head) and not names_in(path, head, KERASHUB)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
-    """The weights; their running variances are biased, as Keras' are.
+    """Read the weights. Their running variances are biased, as Keras' are.
 
-    A file that declares its layers is believed: see _keras/declared.py. One of weights alone is
-    taken for a network of keras.applications if its layers are called as there, or if the user
-    says so.
+    A declaration of layers is trusted: see _keras/declared.py. A weights-only file is assumed to be
+    of keras.applications if its layers have the same names or no names, or if the user says so.
     """
     _refuse_shard(path)
     declared = declaration(path)
@@ -100,7 +99,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         try:
             graph = graph_of(declared)
         except UndeclaredError as error:
-            notes.append(f"the model is a class of its own ({error}), whose inside is not declared")
+            notes.append(f"the model is of a custom class ({error}), which declares no layers")
         else:
             return _declared(path, graph, declared)
     if groups := own_groups(path):
@@ -109,9 +108,9 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     if not any(name.startswith("features.") for name in weights):
         some = listed(dict.fromkeys(name.rpartition(".")[0] for name in weights))
         raise WeightsError(
-            "expected layers that are called as in keras.applications (conv2_block1_1_conv), or as "
-            f"Keras calls them itself (conv2d_12); found {some or 'none'}, which do not tell "
-            f"which of a DenseNet's layers they are. {SAVE}"
+            "expected layer names as in keras.applications (conv2_block1_1_conv), or Keras' "
+            f"default names (conv2d_12); found {some or 'none'}, which do not identify the layers "
+            f"of a DenseNet. {SAVE}"
         )
     source = f"keras.applications: {path.name}"
     known = {"bn_eps": EPSILON, "bn_decay": DECAY}
@@ -120,47 +119,47 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 
 def _refuse_shard(path: Path) -> None:
-    """Refuse one of the files into which ``save_weights(..., max_shard_size=)`` splits weights."""
+    """Raise for one of the several files of ``save_weights(..., max_shard_size=)``."""
     match = SHARD.fullmatch(path.name)
     index = path.with_name(f"{match[1]}.weights.json") if match else None
     if index is not None and index.exists():
         raise WeightsError(
-            f"expected all weights in one file, found one of those that {index.name} lists: join "
+            f"expected all weights in one file, found one of those that {index.name} lists; join "
             f"them in Keras: model.load_weights({str(index)!r}), then model.save('NAME.keras')"
         )
 
 
 def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
-    """Why weights alone are taken for keras.applications', as a note. Raises ``WeightsError``.
+    """Return a note on why weights are assumed to be keras.applications', or raise.
 
-    ``own``: they are a complete model's, whose class does not declare its layers.
+    ``own``: they are a complete model's, whose custom class does not declare its layers.
     """
     old = {"features.conv0": [b"conv1/conv"], "features.norm0": [b"conv1/bn"]}
     body = [layer for layer, _ in layers(found.spec) if layer != "classifier"]
     with suppress(KeyError, StopIteration):  # a layer that keras.applications has no name for
         names = [[native_layer(layer).encode(), *old.get(layer, [])] for layer in body]
         if has_layers_called(path, names):
-            return f"weights alone do not say what is computed; assumed: {ASSUMED}"
+            return f"weights alone do not show what is computed; assumed: {ASSUMED}"
     if told.file_format and told.variant:
         return f"taken for keras.applications' layers, because you said so; assumed: {ASSUMED}"
     if not layers_have_names(path):
         return f"the file does not store its layers' names; assumed: {ASSUMED}"
     save = (
-        "It is of a class of its own: save the functional model inside it (model.BODY.save("
+        "It is of a custom class: save the functional model inside it (model.BODY.save("
         "'NAME.keras')), which declares what it computes"
         if own
         else SAVE
     )
     raise WeightsError(
-        "expected layers that are called as in keras.applications, such as conv2_block1_1_conv, "
-        "found others: networks whose layers merely count the same may pad, order and pool "
-        f"otherwise. {save}; or, if you know that it is the same function, pass "
-        "source_format='keras' and variant='densenet121'"
+        "expected layer names as in keras.applications, such as conv2_block1_1_conv, found others: "
+        "networks with the same number of layers may still pad, concatenate and pool differently. "
+        f"{save}; or, if you know that it computes the same function, pass source_format='keras' "
+        "and variant='densenet121'"
     )
 
 
 def _declared(path: Path, graph: Graph, declaration: dict[str, Any]) -> Checkpoint:
-    """The network of a complete model, used as its layers and its loss declare."""
+    """Read a complete model's network; its layers and loss declare its usage."""
     if own := own_layer(graph):
         declared = declared_around(graph, *own)
         found = read_inside(path, *own, declared)
@@ -176,7 +175,7 @@ def _declared(path: Path, graph: Graph, declaration: dict[str, Any]) -> Checkpoi
     activation = declared.activation
     if activation == "none" and (trained := trained_with(declaration)):
         activation = trained
-        notes.append(f"it gives logits, which its loss reads with a {trained}: so does its usage")
+        notes.append(f"it outputs logits, to which its loss applies a {trained}: so does its usage")
     usage = with_declared_pixels(found.usage, given).stating(
         image_size=declared.image_size, activation=activation
     )
@@ -185,11 +184,11 @@ def _declared(path: Path, graph: Graph, declaration: dict[str, Any]) -> Checkpoi
 
 
 def trained_with(declaration: dict[str, Any]) -> str | None:
-    """What the loss of a compiled model applies to its logits; None where it is not declared."""
+    """Return the activation that a compiled model's loss applies to its logits, if declared."""
     compiled = declaration.get("compile_config")
     loss = compiled.get("loss") if isinstance(compiled, dict) else None
     if not isinstance(loss, dict) or loss.get("registered_name") is not None:
-        return None  # one of the user's own
+        return None  # a custom loss
     given = loss.get("config")
     if not isinstance(given, dict) or given.get("from_logits") is not True:
         return None
@@ -197,7 +196,7 @@ def trained_with(declaration: dict[str, Any]) -> str | None:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Write a ``.weights.h5`` that ``keras.applications.DenseNet121(weights=path)`` reads."""
+    """Write a ``.weights.h5`` that ``keras.applications.DenseNet121(weights=path)`` loads."""
     config = checkpoint.spec.config
     expected = [f"{name} {value}" for name, value in FAMILY.items()]
     found = [f"{f} {getattr(config, f)}" for f, v in FAMILY.items() if getattr(config, f) != v]
@@ -226,9 +225,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """The logits of the user's model, as its file declares it, or of keras.applications' own; who.
+    """Return the logits of the declared model, or of keras.applications' own, and the model's name.
 
-    Either loads the file itself. Raises ``LookupError`` where that cannot be this network, or
+    Either loads the file itself. Raises ``LookupError`` if that cannot be this network, or cannot
     accept these images.
     """
     from tensorflow import keras

@@ -1,8 +1,8 @@
 """KerasHub's DenseNets: ``.weights.h5`` and ``.keras`` of a backbone or a classifier, and the
 folder of a preset, which has one file for each.
 
-The layers' names differ from keras.applications', and so does the function: KerasHub pads SAME. A
-classifier's file has the backbone as a model inside the model.
+The layer names differ from keras.applications', and so does the function: KerasHub pads SAME. In a
+classifier's file, the backbone is a nested model.
 Source: https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/densenet/densenet_backbone.py
 """
 
@@ -32,26 +32,26 @@ from .recognize import checkpoint_of
 BACKEND = "keras"
 LIBRARY = "keras_hub"
 BACKBONE = "dense_net_backbone"
-PRESET = ("model.weights.h5", "task.weights.h5")  # the backbone's, and what a task adds
-OPTIMIZER = {  # a new classifier has Adam with these variables, and expects them in a file
+PRESET = ("model.weights.h5", "task.weights.h5")  # the backbone, and what a task adds
+OPTIMIZER = {  # a new classifier has an Adam optimizer, and expects its state in a file
     "optimizer/vars/0": np.array(0, np.int64),  # iterations
     "optimizer/vars/1": np.array(5e-5, np.float32),  # learning rate
 }
 SAME = (
-    "KerasHub pads SAME, torchvision and this package as the paper does: the same weights are the "
-    "same function only for images whose sides are 1 modulo 4 (225, not 224)"
+    "KerasHub pads SAME, torchvision and this package as the paper does: the same weights compute "
+    "the same function only for images whose sides are 1 modulo 4 (225, not 224)"
 )
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is Keras' and has KerasHub's names, or is the folder of a preset."""
+    """Whether it is a Keras file with KerasHub's names, or the folder of a preset."""
     if path.is_dir():
         return (path / PRESET[0]).exists()
     return bool(names_in(path, head, KERASHUB))
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
-    """The weights; their running variances are biased, as Keras' are."""
+    """Read the weights. Their running variances are biased, as Keras' are."""
     notes = [SAME]
     files = [path]
     if path.is_dir():
@@ -68,8 +68,8 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Write a ``.weights.h5`` for a ``DenseNetImageClassifier``, or a ``DenseNetBackbone`` if the
-    network has no classifier."""
+    """Write a ``.weights.h5`` for a ``DenseNetImageClassifier``, or for a ``DenseNetBackbone`` if
+    the network has no classifier."""
     config = checkpoint.spec.config
     if _is_not_kerashubs(checkpoint.spec):
         raise WeightsError(
@@ -86,9 +86,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """The logits of KerasHub's own model, which loads the file itself, and its name.
+    """Return the logits of KerasHub's own model, which loads the file itself, and its name.
 
-    Raises ``LookupError`` where that cannot be this network.
+    Raises ``LookupError`` if that cannot be this network.
     """
     if _is_not_kerashubs(checkpoint.spec):
         raise LookupError("KerasHub has no network of this kind")
@@ -124,7 +124,7 @@ def _is_not_kerashubs(spec: DenseNetSpec) -> bool:
     widths = [t.conv for _, t in spec.stages if t]
     rounded = all(
         conv.out_channels == int(conv.in_channels * config.compression) for conv in widths
-    )  # in binary, where this package floors the decimal number
+    )  # in binary floating point; this package floors the exact decimal product
     return not rounded or any(getattr(config, f) != value for f, value in fixed.items())
 
 
@@ -140,7 +140,7 @@ FIXED = {
 
 
 def native_layer(name: str) -> str:
-    """``stack1_block2_1_conv`` for ``features.denseblock1.denselayer2.conv1``."""
+    """Return ``stack1_block2_1_conv`` for ``features.denseblock1.denselayer2.conv1``."""
     if match := re.fullmatch(r"features\.denseblock(\d+)\.denselayer(\d+)\.(\w+)", name):
         return f"stack{match[1]}_block{match[2]}_{INSIDE[match[3]]}"
     if match := re.fullmatch(r"features\.transition(\d+)\.(norm|conv)", name):

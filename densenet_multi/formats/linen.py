@@ -1,10 +1,10 @@
-"""Flax Linen's variables: trees called ``params`` and ``batch_stats``, as any file that Flax reads.
+"""Flax Linen's variables: the trees ``params`` and ``batch_stats``, in any of Flax's file formats.
 
 Linen names a layer as its author does, or by class and number in the order of calls. Two layouts
 are known, and are read: torchvision's names (``params.features.conv0.kernel``), and those of the
-UvA Deep Learning Tutorials (``DenseBlock_0.DenseLayer_0.Conv_1``), which many projects copied;
-others only if the user names their variant. A file holds no settings: a note states what is
-assumed. Kernels are HWIO, the classifier's (in, out).
+UvA Deep Learning Tutorials (``DenseBlock_0.DenseLayer_0.Conv_1``), which many projects copied.
+Others are read only if the user names their variant. A file stores no settings: a note states what
+is assumed. Kernels are HWIO, the classifier's (in, out).
 Sources: https://flax-linen.readthedocs.io/en/latest/guides/training_techniques/batch_norm.html
 and https://uvadlc-notebooks.readthedocs.io (JAX, tutorial 5)
 """
@@ -38,8 +38,8 @@ from .recognize import checkpoint_of, recognize, variant_name, with_biases
 
 BACKEND = "flax"
 COLLECTIONS = ("params", "batch_stats")
-EPSILON, DECAY = 1e-5, 0.99  # of Linen's BatchNorm, where its author says nothing
-KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # whose code we know
+EPSILON, DECAY = 1e-5, 0.99  # defaults of Linen's BatchNorm
+KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # of known code
 NUMBERED = re.compile(r"[A-Za-z]\w*_\d{1,4}")
 LAYER = re.compile(r"(?P<kind>BatchNorm|Conv|Dense)_(?P<number>\d{1,4})")
 OTHER_NORM = re.compile(r"(?:Group|Layer|Instance|RMS|Weight|Spectral)Norm(?:_\d+)?$")
@@ -47,13 +47,13 @@ IN_CHAPTER = re.compile(r"(?:.*\.)?layers_\d+\.net\.layers_\d+\.(?:BatchNorm|Con
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether its kernels are in ``params``, or in layers called by class and number."""
+    """Whether its kernels are in ``params``, or in layers named by class and number."""
     kernels = [name for name in names_of_flax(path, head) if name.endswith(f".{KERNEL}")]
     return any(_split(name) or LAYER.fullmatch(name.split(".")[-2]) for name in kernels)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
-    """The weights; their running variances are biased, as Flax' are."""
+    """Read the weights. Their running variances are biased, as Flax's are."""
     weights, left_out, inner = _variables(read_arrays(path), told.prefix)
     shapes = {name: array.shape for name, array in weights.items()}
     is_new_first, doubt = False, None
@@ -83,7 +83,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Write torchvision's names: safetensors if the name ends so, otherwise MessagePack."""
+    """Write torchvision's names: safetensors if the path ends so, otherwise MessagePack."""
     native = to_nnx(checkpoint.spec, checkpoint.weights)
     names = {n: COLLECTIONS[n.rpartition(".")[2] in ("mean", "var")] for n in native}
     variables = {f"{names[name]}.{name}": array for name, array in native.items()}
@@ -92,9 +92,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     else:
         with replacing(path) as temporary:
             temporary.write_bytes(to_msgpack(nested(variables)))
-    models = "models that are read from such a file"  # it stores neither epsilon nor decay
+    models = "models that are read from such a file"  # which stores neither epsilon nor decay
     return (
-        *differences(checkpoint, models, (EPSILON, DECAY), "Flax'", "biased"),
+        *differences(checkpoint, models, (EPSILON, DECAY), "Flax's", "biased"),
         *unsaid(checkpoint),
     )
 
@@ -103,7 +103,10 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _split(name: str) -> tuple[str, str] | None:
-    """What stands before the last collection's name, and what after it."""
+    """Return the keys before the last collection's name, and those after it.
+
+    None if there is no collection, or if the name is an optimizer's.
+    """
     keys = name.split(".")
     places = [i for i, key in enumerate(keys[:-1]) if key in COLLECTIONS]
     if not places or is_of_optimizer(name):
@@ -114,9 +117,9 @@ def _split(name: str) -> tuple[str, str] | None:
 def _variables(
     arrays: Mapping[str, Any], prefix: str | None
 ) -> tuple[Weights, list[str], str | None]:
-    """The layers of both trees in canonical leaves and layouts, and the names of other arrays.
+    """Return both trees' layers with canonical leaves and layouts, and the names of other arrays.
 
-    Where there is one pair of trees, the prefix is for a network inside it, and returned.
+    If there is only one pair of trees, the prefix is for a network inside it, and is returned.
     """
     found: dict[str, dict[str, Any]] = {}
     left_out, unknown = [], {}
@@ -141,7 +144,7 @@ def _variables(
             f"{listed_names(list(arrays)) or 'no arrays'}; save both trees, because a DenseNet "
             "also needs its running statistics"
         )
-    around = only(list(found), prefix if len(found) > 1 else None)  # else it is an inner one
+    around = only(list(found), prefix if len(found) > 1 else None)  # else an inner one's
     if not any(name.endswith(".running_mean") for name in found[around]):
         if others := _other_norms(found[around]):
             raise WeightsError(
@@ -154,14 +157,14 @@ def _variables(
         )
     if inside := [name for name, where in unknown.items() if where == around]:
         raise WeightsError(
-            "expected the convolutions, BatchNorms and linear layers of a DenseNet alone, found "
+            "expected only convolutions, BatchNorms and linear layers, as in a DenseNet, found "
             f"another kind of parameter in this Flax Linen network: {listed_names(inside)}"
         )
     return found[around], [*left_out, *unknown], prefix if len(found) == 1 else None
 
 
 def _other_norms(layers: Mapping[str, Any]) -> list[str]:
-    """Layers that normalize, and are no BatchNorm by their names."""
+    """Return the layers whose names show another normalization than BatchNorm."""
     names = dict.fromkeys(name.rpartition(".")[0] for name in layers)
     return [name for name in names if OTHER_NORM.match(name.rpartition(".")[2])]
 
@@ -176,7 +179,7 @@ def _has_kernels(layers: Mapping[str, Any]) -> bool:
 def _numbered_names(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[dict[str, str], list[str], str | None]:
-    """{name: canonical name} where layers are called by class and number, notes, and any doubt.
+    """Return {name: canonical name} of layers named by class and number, notes, and any doubt.
 
     Modules are blocks, which have kernels of 3x3, and the transitions between them. Around them
     are the stem, the last BatchNorm and the head; or everything is in one module. A doubt
@@ -224,7 +227,7 @@ def _numbered_names(
 
 
 def _common(paths: Collection[tuple[str, ...]]) -> int:
-    """How many keys all paths begin with."""
+    """Return how many leading keys all paths share."""
     ends = (min(paths), max(paths)) if paths else ((), ())
     return next(
         (i for i, keys in enumerate(zip(*ends, strict=False)) if len(set(keys)) > 1),
@@ -239,7 +242,7 @@ def _class(path: tuple[str, ...]) -> str:
 def _order(
     path: tuple[str, ...], blocks: Collection[str], paths: Collection[tuple[str, ...]]
 ) -> tuple[int, ...]:
-    """When a layer is called, among those of its kind."""
+    """Return a sort key: when a layer is called, among those of its kind."""
     first, *inside = (int(key.rpartition("_")[2]) for key in path)
     if inside:  # block 0, transition 0, block 1, ...
         return (2 * first + (_class(path) not in blocks), *inside)
@@ -261,9 +264,9 @@ def _unknown(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def _names_in_chapter(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[dict[str, str], list[str], str]:
-    """{name: canonical name} of the chapter's classes, notes, and why they are in doubt.
+    """Return {name: canonical name} of the chapter's classes, notes, and why they are in doubt.
 
-    Everything is in one sequence, so the numbers in a layer's path say when it is called.
+    Everything is in one Sequential, so the numbers in a layer's path give the order of calls.
     """
     layers = dict.fromkeys(name.rpartition(".")[0] for name in shapes)
     ordered = sorted(layers, key=lambda layer: tuple(map(int, re.findall(r"\d+", layer))))
@@ -282,16 +285,17 @@ def _names_in_chapter(
     }
     check_fraction({canonical: shapes[name] for name, canonical in found.items()})
     doubt = (
-        "expected a DenseNet of this package, found the chapter's network of Dive into Deep "
-        "Learning in Flax Linen: the chapter's own pads SAME in the stem's convolution and max "
-        "pooling, which makes it another function at most image sizes, and no tensor shows it"
+        "expected a DenseNet of this package, found the network of the chapter in Dive into Deep "
+        "Learning in Flax Linen: the chapter's own code uses SAME padding in the stem's "
+        "convolution and max pooling, which is a different function at most image sizes; no "
+        "tensor shows it"
     )
-    note = "read as the chapter's network of Dive into Deep Learning, because you said so"
+    note = "read as the network of the chapter in Dive into Deep Learning, because you said so"
     return found, [note], doubt
 
 
 def _in_doubt(doubt: str, found: Weights, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Why a network is not read, and what the user can say or do, if it is that of this package."""
+    """Return why a network is not read, and what to do if it computes what this package does."""
     canonical = {name: array.shape for name, array in found.items()}
     try:
         config = recognize(canonical)
@@ -307,7 +311,7 @@ def _in_doubt(doubt: str, found: Weights, shapes: Mapping[str, tuple[int, ...]])
         )
     else:
         advice = (
-            "call its layers as torchvision does (features.denseblock1.denselayer1.conv1) and save "
+            "name its layers as torchvision does (features.denseblock1.denselayer1.conv1) and save "
             "it again"
         )
-    return f"{doubt}; where it computes what this package does (docs/conventions.md), {advice}"
+    return f"{doubt}; if it computes what this package does (docs/conventions.md), {advice}"

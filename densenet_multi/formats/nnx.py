@@ -1,4 +1,4 @@
-"""Flax NNX: its names and layouts in ``.safetensors``, an Orbax folder, or MessagePack.
+"""Flax NNX's names and layouts, in ``.safetensors``, an Orbax folder, or MessagePack.
 
 Names are a model's attribute paths, joined by dots (or slashes): ``features.conv0.kernel``. Kernels
 are HWIO, the classifier's is (in, out).
@@ -27,8 +27,8 @@ from ._told import NOTHING, Told
 from .recognize import checkpoint_of
 
 BACKEND = "flax"
-EPSILON, DECAY = 1e-5, 0.9  # of this package's models, where a user says nothing
-LEAVES = {  # kind of tensor -> NNX' leaf
+EPSILON, DECAY = 1e-5, 0.9  # defaults of this package's models
+LEAVES = {  # kind of tensor -> NNX's leaf
     "conv.weight": "kernel",
     "conv.bias": "bias",
     "norm.weight": "scale",
@@ -38,17 +38,17 @@ LEAVES = {  # kind of tensor -> NNX' leaf
     "linear.weight": "kernel",
     "linear.bias": "bias",
 }
-STATE = ("count", "key")  # of random numbers
+STATE = ("count", "key")  # of random number generators
 CANONICAL = {leaf: kind.partition(".")[2] for kind, leaf in LEAVES.items()}
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it has NNX' names, or is a folder (``read`` lets Orbax check it)."""
+    """Whether it has NNX's names, or is a folder (``read`` lets Orbax check it)."""
     return path.is_dir() or bool(names_of_flax(path, head))
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
-    """The weights; their running variances are biased, as Flax' are."""
+    """Read the weights. Their running variances are biased, as Flax's are."""
     weights: dict[str, Any] = {}
     left_out = []
     for full, value in read_arrays(path).items():
@@ -56,17 +56,15 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         axes = FROM_CHANNELS_LAST.get(len(value.shape))
         if leaf not in CANONICAL or axes is None or is_of_optimizer(layer):
             if "denseblock" in layer and leaf not in STATE and not is_of_optimizer(layer):
-                raise WeightsError(
-                    f"{full}: expected the layers of a DenseNet alone, found another one"
-                )
-            left_out.append(full)  # an optimizer's, or dropout's random state
+                raise WeightsError(f"{full}: expected only a DenseNet's layers, found another one")
+            left_out.append(full)  # an optimizer's state, or dropout's random state
             continue
         array = to_float(np.asarray(value)).transpose(axes)
         weights[f"{layer}.{CANONICAL[leaf]}"] = np.array(array, order="C")
     notes = []
     if left_out:
         notes.append(no_part(left_out))
-    if "features.conv0.weight" not in weights:  # it is inside something, or another network
+    if "features.conv0.weight" not in weights:  # nested, or another kind of network
         found = find_network({name: array.shape for name, array in weights.items()}, told.prefix)
         weights = {canonical: weights[name] for name, canonical in found.names.items()}
         notes += found.notes
@@ -82,15 +80,15 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         write_safetensors(path, native)
     else:
         write_orbax(path, nested(native))
-    models = "models that are read from such a file"  # it stores neither epsilon nor decay
+    models = "models that are read from such a file"  # which stores neither epsilon nor decay
     return (
-        *differences(checkpoint, models, (EPSILON, DECAY), "Flax'", "biased"),
+        *differences(checkpoint, models, (EPSILON, DECAY), "Flax's", "biased"),
         *unsaid(checkpoint),
     )
 
 
 def to_nnx(spec: DenseNetSpec, weights: Mapping[str, Any]) -> dict[str, Any]:
-    """{NNX name: array in NNX' layout} of every tensor."""
+    """Return {NNX name: array in NNX's layout} of every tensor."""
     native = {}
     for name, info in tensors(spec).items():
         array = weights[name].transpose(TO_CHANNELS_LAST[weights[name].ndim])

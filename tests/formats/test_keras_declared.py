@@ -112,7 +112,7 @@ def test_an_activation_of_ones_own_is_not_keras_own():
     declared = found(activation={**own, "registered_name": "function"})
     assert declared.activation is None
     assert "num_classes=N)" in declared.notes[0]
-    assert "one of its own, relu" in refused(
+    assert "a custom one, relu" in refused(
         relu="Activation", relu_config={"activation": {**own, "config": "relu"}}
     )
     assert "a layer ReLU" in refused(
@@ -142,16 +142,16 @@ def test_logits_mean_what_their_loss_makes_of_them(loss, expected):
 
 
 def test_same_padding_is_refused_where_it_pads_unequally_and_noted_where_it_does_not():
-    assert "Conv2D): expected 3 zeros around the map, found SAME" in refused(stem="same")
+    assert "Conv2D): expected zero padding of 3, found SAME" in refused(stem="same")
     assert "2 before and 3 after" in refused(stem="same")
     assert "Keep using this model in Keras" in refused(stem="same")
     assert "found SAME" in refused(stem="same", size=None)
     # 33 -> 17 -> 9 -> 4: at odd sizes, SAME pads 3 and 3, 1 and 1
-    assert "the same function for images of 33x33" in found(stem="same", size=33).notes[0]
+    assert "the outputs agree for 33x33 images" in found(stem="same", size=33).notes[0]
 
 
 def test_same_pooling_in_a_transition_is_the_same_for_even_maps_alone():
-    assert "for images of 32x32" in found(pool_padding="same").notes[0]
+    assert "for 32x32 images" in found(pool_padding="same").notes[0]
     assert "expected padding valid" in refused(pool_padding="same", size=36)  # 36 -> 18 -> 9
     assert "expected padding valid" in refused(pool_padding="same", size=None)
 
@@ -166,7 +166,7 @@ def test_zeros_where_the_paper_has_none_are_refused(before, config):
     x = conv(m, x, 3)
     new = conv(m, m(before, norm_relu(m, x, USUAL), **config), 1)
     m("Concatenate", x, conv(m, norm_relu(m, new, USUAL), 3), axis=-1)
-    with pytest.raises(dm.WeightsError, match=r"Conv2D\): expected no zeros around the map"):
+    with pytest.raises(dm.WeightsError, match=r"Conv2D\): expected no zero padding"):
         read(m, m.layers[-1]["name"])
 
 
@@ -177,13 +177,13 @@ def test_zeros_where_the_paper_has_none_are_refused(before, config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"order": "new first"}, r"concatenate_\d+ \(Concatenate\): expected the maps of a block"),
+        ({"order": "new first"}, r"concatenate_\d+ \(Concatenate\): expected a block's maps"),
         ({"relu": "LeakyReLU", "relu_config": {}}, r"leakyrelu_\d+ \(LeakyReLU\): expected a ReLU"),
         ({"relu_config": {"max_value": 6.0}}, r"relu_\d+ \(ReLU\): expected a ReLU after"),
         ({"relu": "Activation", "relu_config": {"activation": "silu"}}, "found silu"),
         ({"global": "Flatten"}, r"flatten_\d+ \(Flatten\): expected a global pooling"),
         ({"global_config": {"data_format": "channels_first"}}, "data_format channels_last, found"),
-        ({"pool": "GlobalMaxPooling2D"}, "expected a pooling of 2x2"),
+        ({"pool": "GlobalMaxPooling2D"}, "expected 2x2 average or max pooling"),
     ],
 )  # fmt: skip
 def test_another_function_is_refused_by_the_layer_that_differs(keras, changes, message):
@@ -199,7 +199,7 @@ def test_another_function_is_refused_by_the_layer_that_differs(keras, changes, m
         ({"activation": "relu"}, "without activation, found relu"),
         ({"data_format": "channels_first"}, "expected data_format channels_last"),
         ({"strides": [2, 2]}, r"expected strides \[1, 1\]"),
-        ({"kernel_size": [5, 5]}, "a kernel of 3x3, found"),
+        ({"kernel_size": [5, 5]}, "a 3x3 kernel, found"),
     ],
 )
 def test_a_convolution_with_another_option_is_refused(change, message):
@@ -230,7 +230,7 @@ def test_a_class_of_ones_own_is_not_keras_class_of_this_name():
     x = network(m)
     (wanted, *_) = [entry for entry in m.layers if entry["class_name"] == "Conv2D"]
     wanted |= {"module": "my.layers", "registered_name": "my>Conv2D"}
-    with pytest.raises(dm.WeightsError, match=r"my>Conv2D\): expected a layer of the class Conv2D"):
+    with pytest.raises(dm.WeightsError, match=r"my>Conv2D\): expected a Conv2D layer"):
         read(m, x)
     wanted |= {"registered_name": "Conv2D"}
     with pytest.raises(dm.WeightsError, match=r"\(my\.layers\.Conv2D\): expected"):
@@ -282,7 +282,7 @@ def test_shared_layers_are_refused_by_their_name():
     nested(m, inside.declared(network(inside)), m("InputLayer", batch_shape=[None, 32, 32, 3]),
            name="both")  # fmt: skip
     m.layers[-1]["inbound_nodes"] *= 2
-    with pytest.raises(dm.WeightsError, match=r"alone: model\.get_layer\('both'\)\.save\('NAME"):
+    with pytest.raises(dm.WeightsError, match=r"own: model\.get_layer\('both'\)\.save\('NAME"):
         read(m, "both")
 
 
@@ -337,7 +337,7 @@ def test_quantized_weights_are_refused_as_such(mode):
     name = layer_of(m, "Dense", 0, dtype=policy)
     with pytest.raises(dm.WeightsError) as caught:
         read(m, x)
-    assert f"{name} (Dense): expected weights in floating point, found them quantized ({mode})" in (
+    assert f"{name} (Dense): expected floating-point weights, found quantized ones ({mode})" in (
         str(caught.value)
     )
     assert str(caught.value).endswith("save the model before quantize() changes it")
@@ -363,7 +363,7 @@ def before(kind, channels=3, **config):
 @pytest.mark.parametrize(
     ("kind", "config", "message"),
     [
-        ("Cropping2D", {}, r"cropping2d_1 \(Cropping2D\): expected a layer of the class Conv2D"),
+        ("Cropping2D", {}, r"cropping2d_1 \(Cropping2D\): expected a Conv2D layer"),
         (
             "Normalization",
             {"axis": [1, 2, 3]},
@@ -405,7 +405,7 @@ def test_a_head_that_reads_maps_is_refused_with_how_to_save_what_is_before_it():
     with pytest.raises(dm.WeightsError) as caught:
         read(m, m("Dense", m("Flatten", x)))
     part = f"keras.Model(model.input, model.get_layer({x!r}).output).save('NAME.keras')"
-    assert str(caught.value).endswith(f"can be saved alone, and gives features: {part}")
+    assert str(caught.value).endswith(f"can be saved on its own, for features: {part}")
 
 
 # --- Heads --------------------------------------------------------------------------------------
@@ -518,7 +518,7 @@ def test_several_heads_leave_the_body_and_several_outputs_the_last():
     relu = [entry["name"] for entry in m.layers if entry["class_name"] == "ReLU"][-1]
     declared = read(m, relu, x)
     assert "classifier" in declared.layers
-    assert f"other outputs too, which were left out: {relu}" in declared.notes[0]
+    assert f"its other outputs were ignored: {relu}" in declared.notes[0]
 
 
 def test_a_pooling_of_fixed_size_is_global_at_the_declared_size_alone():
@@ -530,7 +530,7 @@ def test_a_pooling_of_fixed_size_is_global_at_the_declared_size_alone():
 
     declared = pooled(4)  # 32 -> 16 -> 8 -> 4
     assert declared.fields["global_pool"] == "avg"
-    assert "for images of 32x32" in declared.notes[0]
+    assert "for 32x32 images" in declared.notes[0]
     for side, changes in ((2, {}), (4, {"size": None}), (4, {"size": 64})):
         with pytest.raises(dm.WeightsError, match=r"AveragePooling2D\): expected pooling over"):
             pooled(side, **changes)
@@ -546,7 +546,7 @@ def test_a_pooling_that_leaves_several_pixels_is_not_global(kind, strides, paddi
     x = network(m, head=None, **{"global": None})
     x = m(kind, x, pool_size=[4, 4], strides=strides, padding=padding)
     if expected:
-        assert f"its pooling {x} ({kind}) is of fixed size" in read(m, x).notes[0]
+        assert f"its pooling {x} ({kind}) has a fixed size" in read(m, x).notes[0]
         return
     with pytest.raises(
         dm.WeightsError, match=rf"{x} \({kind}\): .* strides \[1, 1\], padding 'same'"
@@ -562,8 +562,8 @@ def test_a_flatten_is_a_pooling_where_the_map_is_of_one_pixel():
 
     declared = flattened(8)  # 8 -> 4 -> 2 -> 1
     assert declared.fields["global_pool"] == "avg"
-    assert "(Flatten) reads a map of 1x1" in declared.notes[0]
-    assert "for images of 8x8" in declared.notes[0]
+    assert "(Flatten) reads a 1x1 map" in declared.notes[0]
+    assert "for 8x8 images" in declared.notes[0]
     for size in (16, None):
         with pytest.raises(dm.WeightsError, match=r"Flatten\): expected a global pooling"):
             flattened(size)
@@ -621,9 +621,7 @@ def test_a_class_of_ones_own_that_declares_its_layers_is_read_with_a_note():
     m = Model()
     declared = m.declared(network(m)) | {"class_name": "MyNet", "module": "my.nets"}
     read = declared_network(graph_of(declared))
-    assert (
-        "of a class of its own (my.nets.MyNet), which may compute something else" in read.notes[0]
-    )
+    assert "of a custom class (my.nets.MyNet), which may compute something else" in read.notes[0]
 
 
 # --- Pixels -------------------------------------------------------------------------------------
@@ -707,14 +705,17 @@ def test_an_assumed_mean_is_dropped_where_layers_state_the_pixels():
 @pytest.mark.parametrize(
     ("calls", "message"),
     [
-        ([("Subtract", [1.0, READ])], r"subtract \(Subtract\): expected pixels that keep"),
+        (
+            [("Subtract", [1.0, READ])],
+            r"subtract \(Subtract\): expected pixels scaled by a positive",
+        ),
         ([("TrueDivide", [255.0, READ])], r"truedivide \(TrueDivide\): expected numbers"),
-        ([("Rescaling", {"scale": 0, "offset": 0})], "keep their order"),
+        ([("Rescaling", {"scale": 0, "offset": 0})], "a positive factor, found 0"),
         ([("Normalization", {**NORMS, "invert": True})], "expected numbers"),
         ([("Normalization", {**NORMS, "axis": [1, 2, 3]})], "expected numbers"),
         ([("Normalization", {"axis": -1, "mean": None})], "expected numbers"),
         ([("Add", [READ, READ])], r"add \(Add\): expected numbers"),
-        ([("Add", [READ, [1.0, 2]]), ("Add", [READ, [1.0, 2, 3]])], "a number for each channel"),
+        ([("Add", [READ, [1.0, 2]]), ("Add", [READ, [1.0, 2, 3]])], "one number for each channel"),
         ([("TrueDivide", [READ, 0.0])], "expected numbers"),
     ],
 )
@@ -748,7 +749,7 @@ def test_what_resizes_is_left_out_and_gives_the_size():
     declared = read(m, x)
     assert declared.image_size == 32
     assert "40x50" in declared.notes[0]
-    assert "resizing_1 (Resizing) was left out" in declared.notes[1]
+    assert "resizing_1 (Resizing) was ignored" in declared.notes[1]
 
 
 # --- This package's own -------------------------------------------------------------------------
@@ -786,7 +787,7 @@ def test_a_circle_is_refused():
     m = Model()
     x = network(m)
     m.layers[3]["inbound_nodes"][0]["args"].append(m.tensor(x))
-    assert "expected a layer that reads layers before it" in quickly(m.declared(x))
+    assert "expected inputs from earlier layers" in quickly(m.declared(x))
 
 
 def test_a_layer_that_leads_nowhere_is_refused():

@@ -276,10 +276,8 @@ def test_the_chapters_network_is_read_where_you_say_that_it_pads_as_here(tmp_pat
     weights = {n: rng.random(a.shape, np.float32) if a.ndim == 1 else a for n, a in zeros.items()}
     arrays = in_chapter(spec, weights)
     path = written(tmp_path / "x", dict(sorted(arrays.items())))
-    advice = "variant='d2l'" if variant else "call its layers as torchvision does"
-    message = (
-        rf"the chapter's own pads SAME .* and no tensor shows it; where it computes .*{advice}"
-    )
+    advice = "variant='d2l'" if variant else "name its layers as torchvision does"
+    message = rf"own code uses SAME padding .*; no tensor shows it; if it computes .*{advice}"
     with pytest.raises(dm.WeightsError, match=message):
         formats.read(path)
     if variant:
@@ -354,7 +352,7 @@ def test_what_no_tensor_shows_must_be_said(tmp_path, change, message):
     with pytest.raises(dm.WeightsError, match=f"{message}: no tensor shows padding") as caught:
         formats.read(path)
     assert ("variant='densenet121'" in str(caught.value)) == (not change)
-    assert ("call its layers as torchvision does" in str(caught.value)) == bool(change)
+    assert ("name its layers as torchvision does" in str(caught.value)) == bool(change)
     if not change:
         read = formats.read(path, "linen", variant="densenet121")
         assert read.spec.config == dm.get_spec("densenet121", num_classes=2, bn_decay=0.99).config
@@ -374,7 +372,7 @@ def test_what_computes_in_the_network_is_not_left_out(tmp_path, place):
 def test_what_computes_in_a_network_of_nnx_is_not_left_out(tmp_path):
     arrays = to_nnx(SPEC, variables(SPEC)[1])
     arrays["features.denseblock1.denselayer1.act.negative_slope"] = np.ones((), np.float32)
-    with pytest.raises(dm.WeightsError, match=r"act\.negative_slope: expected the layers of a"):
+    with pytest.raises(dm.WeightsError, match=r"act\.negative_slope: expected only a DenseN"):
         formats.read(written(tmp_path / "x", arrays))
 
 
@@ -466,7 +464,7 @@ def test_a_file_that_promises_more_than_it_has_is_refused(content, message):
 def test_an_array_must_have_the_bytes_of_its_shape():
     good = to_msgpack({"x": np.zeros((2, 3), np.float32)})
     at = good.index(b"\x92\x02\x03")
-    with pytest.raises(dm.WeightsError, match=r"expected an array of the shape \[2, 4\]"):
+    with pytest.raises(dm.WeightsError, match=r"expected an array of shape \[2, 4\]"):
         read_msgpack(good[:at] + b"\x92\x02\x04" + good[at + 3 :])
 
 

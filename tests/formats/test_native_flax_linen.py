@@ -274,8 +274,10 @@ def test_the_chapters_network_is_refused_because_it_may_pad_same(tmp_path):
     save(drawn(Chapter(), 32, 1), tmp_path / "x", "msgpack")
     with pytest.raises(dm.WeightsError) as caught:
         formats.read(tmp_path / "x")
-    assert "the chapter's network of Dive into Deep Learning in Flax Linen" in str(caught.value)
-    assert "pads SAME in the stem's convolution and max pooling" in str(caught.value)
+    assert "the network of the chapter in Dive into Deep Learning in Flax Linen" in str(
+        caught.value
+    )
+    assert "SAME padding in the stem's convolution and max pooling" in str(caught.value)
     assert "no tensor shows it" in str(caught.value)
 
 

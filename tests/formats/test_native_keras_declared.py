@@ -207,7 +207,7 @@ REFUSED = {
     ),
     "1 - x": (
         lambda: with_head(L.Dense(3), x=lambda x: 1 - x / 255),
-        r"\(Subtract\): expected pixels that keep their order",
+        r"\(Subtract\): expected pixels scaled by a positive",
     ),
 }
 
@@ -375,7 +375,7 @@ def saved_subclass(path, *head):
 def test_the_only_linear_layer_that_fits_is_the_classifier(tmp_path, name):
     model = saved_subclass(tmp_path / name, L.Dense(3))
     checkpoint = formats.read(tmp_path / name)
-    assert ("Subclass), whose inside is not declared" in " ".join(checkpoint.notes)) == (
+    assert ("Subclass), which declares no layers" in " ".join(checkpoint.notes)) == (
         name == "x.keras"
     )
     assert "assumed: that its layers are connected as in keras.app" in checkpoint.notes[-1]
@@ -396,12 +396,12 @@ def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
     path = tmp_path / "x.weights.h5"
     formats._keras.writing.write_weights(path, checkpoint, lambda layer: f"my_{layer}")
-    with pytest.raises(dm.WeightsError, match="networks whose layers merely count the same may"):
+    with pytest.raises(dm.WeightsError, match="networks with the same number of layers may still"):
         formats.read(path)
     with h5py.File(path, "r+") as file:  # all names of keras.applications but one
         for layer, group in (("features.conv0", "layers/conv2d/vars"),):
             file[group].attrs["name"] = keras_applications.native_layer(layer)
-    with pytest.raises(dm.WeightsError, match="networks whose layers merely count the same may"):
+    with pytest.raises(dm.WeightsError, match="networks with the same number of layers may still"):
         formats.read(path)
 
 
@@ -474,7 +474,7 @@ def test_a_legacy_file_of_numbered_layers_is_read_as_weights_h5_is_if_you_say_wh
         names[layer] = f"{kinds[kind]}_{number}" if number else kinds[kind]
     path = tmp_path / "x.h5"
     legacy(path, checkpoint, names)
-    with pytest.raises(dm.WeightsError, match="or, if you know that it is the same function, pass"):
+    with pytest.raises(dm.WeightsError, match="or, if you know that it computes the same function"):
         formats.read(path)
     found = keras_applications.read(path, Told(file_format=True, variant="densenet121"))
     assert found.spec.config.block_config == (6, 12)
@@ -483,7 +483,7 @@ def test_a_legacy_file_of_numbered_layers_is_read_as_weights_h5_is_if_you_say_wh
     assert "because you said so" in found.notes[-1]
     legacy(path, checkpoint, {layer: f"my_{layer}" for layer in names})
     for told in (Told(), Told(file_format=True, variant="densenet121")):
-        with pytest.raises(dm.WeightsError, match=r"found my_.*Save the whole model"):
+        with pytest.raises(dm.WeightsError, match=r"found my_.*Save the complete model"):
             keras_applications.read(path, told)
 
 
@@ -493,7 +493,7 @@ def test_what_is_assumed_of_weights_without_names_is_told_completely(tmp_path):
     nameless = renamed_as_in_2_12(path, "nameless.weights.h5")
     note = formats.read(nameless).notes[-1]
     assert note.startswith("the file does not store its layers' names; assumed: ")
-    for word in ("pads with zeros on all sides", "old maps before new ones", "averages in trans",
+    for word in ("pads with zeros on all sides", "old maps before new ones", "average pooling in",
                  "over the last maps", "epsilon of 1.001e-05", "logits"):  # fmt: skip
         assert word in note, word
 
@@ -503,7 +503,7 @@ def test_one_of_several_files_of_weights_is_refused_with_how_to_join_them(tmp_pa
         tmp_path / "x.weights.json", max_shard_size=0.0005
     )
     (first, *_) = sorted(tmp_path.glob("x_*.weights.h5"))
-    with pytest.raises(dm.WeightsError, match=r"one of those that x\.weights\.json lists: join"):
+    with pytest.raises(dm.WeightsError, match=r"one of those that x\.weights\.json lists; join"):
         formats.read(first)
 
 
@@ -627,7 +627,7 @@ def test_weights_alone_of_this_packages_model_inside_another_are_read_with_a_not
         dk.import_weights(model, weights)
     outer.save_weights(tmp_path / "x.weights.h5")
     checkpoint = formats.read(tmp_path / "x.weights.h5", bn_eps=spec.config.bn_eps)
-    assert "inside another one, at layers/dense_net/; what is around it" in checkpoint.notes[0]
+    assert "nested in another one, at layers/dense_net/; the layers around" in checkpoint.notes[0]
     assert len(checkpoint.notes) == 1  # the epsilon was given
     for tensor, array in weights.items():
         np.testing.assert_array_equal(checkpoint.weights[tensor], array, err_msg=tensor)

@@ -69,7 +69,7 @@ def test_the_same_answers_as_keras_applications(tmp_path, dtype, size):
         "densenet121", block_config=BLOCKS, num_classes=5, bn_eps=1.001e-5, bn_decay=0.99
     )
     assert checkpoint.usage.running_variance == "biased"
-    assert "weights alone do not say what is computed" in checkpoint.notes[0]
+    assert "weights alone do not show what is computed" in checkpoint.notes[0]
     x = images(checkpoint.spec, size).astype(dtype)
     expected = answer(model, x)
     reference = dm.reference.predict(checkpoint.spec, checkpoint.weights, x)
@@ -121,7 +121,7 @@ def test_peer_logits_are_what_keras_makes_of_the_file(tmp_path):
     spec = dm.get_spec("densenet121", num_classes=3, bn_eps=1.001e-5, bn_decay=0.99)
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
     path = tmp_path / "named.as.you.like"
-    with pytest.raises(dm.ConfigError, match=r"ends in \.weights\.h5, because Keras goes by it"):
+    with pytest.raises(dm.ConfigError, match=r"ends in \.weights\.h5, by which Keras"):
         keras_applications.write(path, checkpoint)
     keras_applications.write(tmp_path / "x.weights.h5", checkpoint)
     (tmp_path / "x.weights.h5").rename(path)
@@ -496,11 +496,11 @@ DAMAGES = {
     "named type": (lambda f: f.__setitem__("t", np.dtype("f4")), "a group or a dataset, found"),
     "soft link": (lambda f: linked(f, h5py.SoftLink("/x")), "found a SoftLink"),
     "link out": (lambda f: linked(f, h5py.ExternalLink("/etc/x", "y")), "found a ExternalLink"),
-    "virtual": (virtual, "stored in one piece"),
-    "external": (elsewhere, "stored in one piece"),
-    "compressed": (lambda f: replaced(f, kernel(), compression="gzip"), "stored in one piece"),
+    "virtual": (virtual, "a contiguous array"),
+    "external": (elsewhere, "a contiguous array"),
+    "compressed": (lambda f: replaced(f, kernel(), compression="gzip"), "a contiguous array"),
     "huge": (huge, "fits in the file"),
-    "huge chunk": (huge_chunk, "stored in one piece"),
+    "huge chunk": (huge_chunk, "a contiguous array"),
     "the same bytes often": (
         lambda f: [f.__setitem__(f"layers/dense_{i}/vars/0", f[STEM]) for i in range(40)],
         "fit in the file together",
@@ -549,15 +549,15 @@ def test_zips_that_are_no_keras_files_are_refused(tmp_path):
     path = tmp_path / "x.keras"
     config = {"config.json": b"{}"}
     zipped(path, {"model.weights.h5": b"", **config})
-    assert "h5py does not read" in refused(path)
+    assert "h5py cannot read" in refused(path)
     zipped(path, {"data.pkl": b"x"})
     assert "found a zip without config.json" in refused(path)
     zipped(path, config)
     assert "found a zip without model.weights.h5" in refused(path)
     zipped(path, {"model.weights.h5": bytes(10**8), **config}, zipfile.ZIP_DEFLATED)
-    assert "20 times those that they are packed in, found 100,000,000" in refused(path)
+    assert "20 times the compressed size, found 100,000,000" in refused(path)
     zipped(path, {"model.weights.h5": bytes(10**6), **config}, zipfile.ZIP_LZMA)
-    assert "expected it stored or deflated" in refused(path)
+    assert "expected a stored or deflated entry" in refused(path)
     zipped(path, {"config.json": b" " * (2**25 + 1)}, zipfile.ZIP_DEFLATED)
     assert "expected at most 33,554,432 bytes" in refused(path)
 
@@ -568,7 +568,7 @@ def test_a_zip_that_claims_to_be_larger_than_it_is_is_refused(path):
     entry = content.rindex(b"PK\x01\x02")
     content[entry + 20 : entry + 28] = b"\xff\xff\xff\xf0" * 2  # packed and unpacked size
     whole.write_bytes(content)
-    assert "one after the other, found 'model.weights.h5' with bytes of another" in refused(whole)
+    assert "separate zip entries, found 'model.weights.h5' with bytes of another" in refused(whole)
 
 
 def test_other_files_look_like_neither(tmp_path):

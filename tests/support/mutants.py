@@ -3008,7 +3008,7 @@ MUTANTS = [
     Mutant(
         "keras layers: a custom activation is not Keras' own",
         "formats/_keras/layers.py",
-        'return f"one of its own, {own}" if name == "function" else f"a layer {own}"',
+        'return f"a custom one, {own}" if name == "function" else f"a layer {own}"',
         "return str(own).lower()",
         "formats/test_keras_declared.py an_activation_of_ones_own_is_not_keras_own",
     ),

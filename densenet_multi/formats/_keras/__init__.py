@@ -1,7 +1,8 @@
-"""What a Keras model declares about itself, read as data: its layers, their order, their settings.
+"""Read what a Keras model's file declares, as data: its layers, their order and their settings.
 
-entries.py reads one layer's entry and graph.py which layer reads which; declared.py follows them
-from the images to the logits with layers.py, size.py, pixels.py and head.py, and found.py holds
-what they have seen. names.py and texts.py: how layers are called. files.py: which variable of a
-file is which tensor. own.py: this package's models. models.py asks Keras itself; writing.py writes.
+entries.py parses one layer's entry, and graph.py builds the graph of which layer reads which.
+declared.py follows that graph from the images to the logits; layers.py, size.py, pixels.py and
+head.py check its parts, and found.py holds the result. names.py and texts.py handle layer names and
+the text of a declaration, files.py maps a file's variables to tensors, and own.py reads this
+package's models. models.py runs Keras itself; writing.py writes files.
 """

@@ -1,8 +1,9 @@
-"""Whether a declared Keras model is a DenseNet of this package, and which one.
+"""Decide whether a declared Keras model is a DenseNet of this package, and which one.
 
-The graph is followed from the images to the outputs. Every layer that decides what is computed is
+The graph is followed from the images to the outputs. Every layer that affects the result is
 compared with what this package builds: padding, strides, the order of a concatenation, epsilon,
-pooling, activations. What can be expressed is taken over; anything else is refused by its name.
+pooling, activations. Settings that this package has are adopted; any other layer is refused by
+name.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from .pixels import SCALING, SIZING, check_axis
 from .size import MapSize
 
 NEXT = "Keep using this model in Keras, or train a network of this package"
-CHAPTER = {"DenseBlock", "TransitionBlock"}  # of Dive into Deep Learning, in any module
+CHAPTER = {"DenseBlock", "TransitionBlock"}  # classes of Dive into Deep Learning, in any module
 
 
 def declared_network(graph: Graph) -> Declared:
-    """The network of a graph. Raises ``WeightsError``, which names the layer that differs."""
+    """Return the network in a graph. A ``WeightsError`` names the layer that differs."""
     if {layer.kind.rpartition(".")[2].rpartition(">")[2] for layer in graph.layers} >= CHAPTER:
         raise WeightsError(pads_same("Keras"))
     kinds = {layer.kind: layer for layer in graph.layers}
@@ -51,7 +52,7 @@ def declared_network(graph: Graph) -> Declared:
                 f"several. Save the model inside this layer: {SAVE.format(inside)}"
             )
         raise WeightsError(
-            "expected a DenseNet's layers, whose maps are concatenated; found a model without a "
+            "expected a DenseNet, which concatenates feature maps; found a model without a "
             "Concatenate layer"
         )
     walk = _Walk()
@@ -73,13 +74,13 @@ def declared_network(graph: Graph) -> Declared:
     if halves := sorted(policy for policy in policies if "16" in policy):
         found.notes.append(
             f"its layers compute in {', '.join(halves)}; here they compute in the weights' own "
-            "dtype, so answers differ in the third digit"
+            "dtype, so outputs differ in the third digit"
         )
     return found
 
 
 def before_network(declared: Declared, images: Layer) -> Layer:
-    """Record the layers that prepare pixels; return the last layer before the network."""
+    """Record the layers that preprocess pixels; return the last layer before the network."""
     shape = images.config.get("batch_shape") or images.config.get("batch_input_shape")
     _read_size(declared, images, shape)
     layer = images
@@ -88,7 +89,7 @@ def before_network(declared: Declared, images: Layer) -> Layer:
         if [set(join.reads) for join in joins] == [{layer}]:
             raise WeightsError(
                 f"{layer.readers[0]}: expected the images themselves, found their channels "
-                "repeated: the part after it, converted with in_channels=1, is the same function"
+                "repeated; convert the part after it with in_channels=1: it computes the same"
             )
         following = only_reader(layer)
         if following.kind in SCALING:
@@ -97,7 +98,7 @@ def before_network(declared: Declared, images: Layer) -> Layer:
         elif following.kind in SIZING:
             size = following.config.get("height"), following.config.get("width")
             declared.notes.append(
-                f"its layer {following} was left out: this package resizes images itself, "
+                f"its layer {following} was ignored: this package resizes images itself, "
                 f"here to {size[0]}x{size[1]}"
             )
             declared.image_size = int(size[0] or 0) or None if size[0] == size[1] else None
@@ -120,24 +121,24 @@ def _read_size(declared: Declared, layer: Layer, shape: Any) -> None:
 
 
 def notes_of_classes(graph: Graph) -> list[str]:
-    """A note on models that are not of Keras' own classes, if there are some."""
+    """Return a note if the model has custom classes of models; otherwise none."""
     if not graph.own:
         return []
     note = (
-        f"its model is of a class of its own ({listed(graph.own)}), which may compute "
-        "something else than its layers declare; it was read as they declare"
+        f"its model is of a custom class ({listed(graph.own)}), which may compute something else "
+        "than its layers declare; it was read as they declare"
     )
     return [note]
 
 
 def _part_alone(graph: Graph, last: Layer | None) -> str:
-    """What to type next: how Keras saves the network without the layers before or after it.
+    """Return what to type to save the network without the layers before or after it.
 
-    ``last`` is the network's last ReLU, where it was found.
+    ``last`` is the network's last ReLU, if it was found.
     """
     if last is not None:
         part = f"keras.Model({typed(last.path[:-1])}.input, {typed(last.path)}.output)"
-        return f"The part before it can be saved alone, and gives features: {SAVE.format(part)}"
+        return f"The part before it can be saved on its own, for features: {SAVE.format(part)}"
     stems = [la for la in graph.layers if la.kind == "Conv2D" and kernel_of(la) != [1, 1]]
     stem = next((la for la in stems if kernel_of(la) == [7, 7]), stems[0] if stems else None)
     if stem is None or not stem.reads:
@@ -147,7 +148,7 @@ def _part_alone(graph: Graph, last: Layer | None) -> str:
         return NEXT
     part = f"keras.Model({typed(first.path)}.input, {typed(first.path[:-1])}.output)"
     return (
-        "If a DenseNet follows, save it alone, and prepare its images as this model does: "
+        "If a DenseNet follows, save it on its own, and preprocess images as this model does: "
         f"{SAVE.format(part)}"
     )
 
@@ -155,15 +156,15 @@ def _part_alone(graph: Graph, last: Layer | None) -> str:
 class _Walk:
     def __init__(self) -> None:
         self.declared = Declared()
-        self.at = "before"  # the network, in its "body", or in its "head"; "": elsewhere
+        self.at = "before"  # or in the "body", in the "head", or "" when done
         self.last: Layer | None = None  # the ReLU before the head
         self.drops: set[float] = set()
         self.left_out: list[Layer] = []
-        self.joined: dict[Layer, int] = {}  # concatenations -> how many maps of the block
+        self.joined: dict[Layer, int] = {}  # concatenation -> how many of the block's maps
         self.map = MapSize()
 
     def follow(self, graph: Graph) -> None:
-        """Fill in what is declared, from the images to the outputs."""
+        """Record what is declared, from the images to the outputs."""
         x = before_network(self.declared, graph.input)
         self.map.size = self.declared.image_size
         last = self._blocks(self._stem(x))
@@ -178,7 +179,7 @@ class _Walk:
     # --- The network ----------------------------------------------------------------------------
 
     def _stem(self, layer: Layer) -> Layer:
-        """The map that the first block reads."""
+        """Follow the stem; return its last layer, which the first block reads."""
         zeros, following = zeros_before(only_reader(layer))
         kernel = self._convolution(following, "features.conv0", (3, 7))
         self.at = "body"
@@ -191,13 +192,13 @@ class _Walk:
         expect_kind(pool, "MaxPooling2D")
         expect(pool, "pool_size", [3, 3])
         expect(pool, "data_format", "channels_last")
-        self.map.step(pool, zeros, 3, 2, 1)  # zeros are as good as nothing: it is after a ReLU
+        self.map.step(pool, zeros, 3, 2, 1)  # zeros do not matter after a ReLU
         return pool
 
     def _blocks(self, x: Layer) -> Layer:
-        """The ReLU after the last BatchNorm."""
+        """Follow blocks and transitions; return the ReLU after the last BatchNorm."""
         x = self._past_drops(x)
-        maps: tuple[Layer, ...] = (x,)  # those that the next reader must read, in this order
+        maps: tuple[Layer, ...] = (x,)  # what the next layer must read, in this order
         block, layer = 1, 0
         pools: dict[str, Layer] = {}
         while True:
@@ -235,7 +236,7 @@ class _Walk:
             x, maps = self._join_of(end), (*maps, end)
 
     def _dense_layer(self, norm: Layer, conv: Layer, zeros: int, place: str) -> Layer:
-        """What a dense layer adds to the maps of its block."""
+        """Follow a dense layer; return the layer whose output joins its block's maps."""
         self._norm(norm, f"{place}.norm1")
         kernel = self._convolution(conv, f"{place}.conv1", (1, 3))
         if kernel == 1:
@@ -252,24 +253,24 @@ class _Walk:
         return end
 
     def _join_of(self, end: Layer) -> Layer:
-        """The concatenation that reads a dense layer's map first: later ones may read it again."""
+        """Return the first concatenation that reads a dense layer's output; others may follow."""
         joins = [reader for reader in end.readers if reader.kind == "Concatenate"]
         if not joins or len(joins) != len(end.readers):
             others = [reader for reader in end.readers if reader.kind != "Concatenate"]
             raise WeightsError(
                 f"{(others or [end])[0]}: expected a Concatenate of all maps of the block so far "
-                f"after {end}: no DenseNet of this package computes what this layer does"
+                f"after {end}; no DenseNet of this package has another layer here"
             )
         return min(joins, key=lambda join: len(join.reads))
 
     def _check_joined(self, x: Layer, maps: tuple[Layer, ...]) -> None:
-        """Refuse a layer that does not hold these maps in this order."""
+        """Raise unless a layer's output is these maps in this order."""
         found = self._maps_in(x, maps)
         if found != maps:
             if set(found) == set(maps):
                 raise WeightsError(
-                    f"{x}: expected the maps of a block in the order in which they are made (old "
-                    f"ones first, new ones last), found another order: {OTHER}"
+                    f"{x}: expected a block's maps in the order of their computation (old ones "
+                    f"first, new ones last), found another order: {OTHER}"
                 )
             raise WeightsError(f"{x}: expected all maps of the block so far, found others")
         self.joined[x] = len(maps)
@@ -298,13 +299,16 @@ class _Walk:
         if len(norms) != 1 or others:
             found = ", ".join(map(str, [*others, *norms][:6])) or "the end of the model"
             raise WeightsError(
-                f"{x}: expected one BatchNormalization that reads it, found {found}: no DenseNet "
-                "of this package computes this"
+                f"{x}: expected exactly one BatchNormalization to read it, found {found}; no "
+                "DenseNet of this package computes this"
             )
         return norms[0]
 
     def _before_convolution(self, relu: Layer) -> tuple[Layer | None, int, Layer | None]:
-        """A pooling by averages before a convolution, zeros before it, and it (None: the end)."""
+        """Return (average pooling, zero padding, convolution) after a ReLU.
+
+        The pooling is None if there is none, the convolution is None at the end of the network.
+        """
         after = self._past_drops(relu)
         inside = ("Conv2D", "ZeroPadding2D", "Concatenate", "BatchNormalization")
         if len(after.readers) != 1 and not any(r.kind in inside for r in after.readers):
@@ -314,7 +318,7 @@ class _Walk:
             conv = following.readers[0]
             if conv.kind == "Conv2D" and len(following.readers) == 1:
                 if kernel_of(conv) != [1, 1]:
-                    raise WeightsError(f"{following}: expected a pooling in a transition alone")
+                    raise WeightsError(f"{following}: expected a pooling only in a transition")
                 return following, 0, conv
         zeros, following = zeros_before(following)
         if following.kind != "Conv2D" or is_head(following):
@@ -322,7 +326,7 @@ class _Walk:
         return None, zeros, following
 
     def _pool_after(self, conv: Layer) -> Layer | None:
-        """The pooling after a transition's convolution; None after any other convolution."""
+        """Return the pooling after a transition's convolution; None after other convolutions."""
         if kernel_of(conv) != [1, 1]:
             return None
         after = past_idle(conv)[0]
@@ -331,7 +335,7 @@ class _Walk:
         self._past_drops(conv)
         pool = after.readers[0]
         if pool.kind not in ("AveragePooling2D", "MaxPooling2D"):
-            raise WeightsError(f"{pool}: expected a pooling of 2x2 pixels in a transition")
+            raise WeightsError(f"{pool}: expected 2x2 average or max pooling in a transition")
         return pool
 
     # --- Its layers -----------------------------------------------------------------------------
@@ -354,18 +358,18 @@ class _Walk:
 
     def _expect_no_zeros(self, conv: Layer, zeros: int) -> None:
         if zeros:
-            raise WeightsError(f"{conv}: expected no zeros around the map, found {zeros}: {OTHER}")
+            raise WeightsError(f"{conv}: expected no zero padding, found {zeros}: {OTHER}")
 
     def _check_floating(self) -> None:
         for layer in self.declared.layers.values():
             if mode := quantized(layer.config.get("dtype")):
                 raise WeightsError(
-                    f"{layer}: expected weights in floating point, found them quantized ({mode}): "
+                    f"{layer}: expected floating-point weights, found quantized ones ({mode}); "
                     "save the model before quantize() changes it"
                 )
 
     def _same_width(self) -> None:
-        """Check use_bias and growth rate: a configuration has one value of each for all layers."""
+        """Check use_bias and growth rate, of which a configuration has one each for all layers."""
         first: dict[str, Layer] = {}
         for place, layer in self.declared.layers.items():
             if layer.kind != "Conv2D":
@@ -378,11 +382,11 @@ class _Walk:
                 if layer.config.get(option, usual) != expected:
                     raise WeightsError(
                         f"{layer}: expected {option} {expected} as in {first[of]}, found "
-                        f"{layer.config.get(option, usual)}: no DenseNet of this package has both"
+                        f"{layer.config.get(option, usual)}; no DenseNet of this package has both"
                     )
 
     def _same_everywhere(self) -> None:
-        """Epsilon, decay and dropout, which one configuration says for all layers."""
+        """Record epsilon, decay and dropout, of which a configuration has one each."""
         fields, notes = self.declared.fields, self.declared.notes
         norms = [layer for place, layer in self.declared.layers.items() if "norm" in place]
         for option, name, usual in (("epsilon", "bn_eps", 1e-3), ("momentum", "bn_decay", 0.99)):
@@ -396,22 +400,22 @@ class _Walk:
                         f"BatchNormalizations, found {all_values}: {OTHER}"
                     )
                 notes.append(
-                    f"its BatchNormalizations have different momentums, which matter in training "
-                    f"alone: {all_values}; the first was taken"
+                    f"its BatchNormalizations have different momentums, which matter only in "
+                    f"training: {all_values}; the first is used"
                 )
         if len(self.drops) == 1:
             (fields["drop_rate"],) = self.drops
         else:
             rates = ", ".join(map(str, sorted(self.drops)))
-            notes.append(f"its dense layers have different dropouts, {rates}; here they have none")
+            notes.append(f"its dense layers have different dropout rates, {rates}; here: none")
         if self.left_out:
             notes.append(
-                "layers that matter in training alone were left out: "
+                "layers that matter only in training were ignored: "
                 f"{', '.join(map(str, self.left_out[:3]))}{', ...' * (len(self.left_out) > 3)}"
             )
         if self.map.is_same_here:
             side = self.declared.image_size
             notes.append(
-                f"it pads SAME: it is the same function for images of {side}x{side}, for which it "
-                "is declared, but not for other sizes"
+                f"it pads SAME: the outputs agree for {side}x{side} images, the declared size, but "
+                "not for other sizes"
             )

@@ -1,4 +1,4 @@
-"""One layer's entry in a Keras model's declaration: its class, its group, what it reads.
+"""Parse a layer's entry in a Keras model's declaration: its class, its group, what it reads.
 
 Keras 3 writes calls as dictionaries, Keras 2 as lists. Source:
 https://github.com/keras-team/keras/blob/master/keras/src/models/functional.py
@@ -15,8 +15,8 @@ from ...weights import WeightsError
 
 MODELS = ("Functional", "Model", "Sequential")
 KERAS = ("keras", "tensorflow", "tf_keras")  # modules of stock classes start with one of these
-READ = "a map"  # in a layer's arguments, where it reads one
-RENAMED = {  # older classes, and Keras 2's functions of TensorFlow
+READ = "a map"  # marks an input among a layer's arguments
+RENAMED = {  # older classes, and TensorFlow functions in Keras 2
     "BatchNormalizationV1": "BatchNormalization",
     "BatchNormalizationV2": "BatchNormalization",
     "SyncBatchNormalization": "BatchNormalization",
@@ -34,7 +34,7 @@ RENAMED = {  # older classes, and Keras 2's functions of TensorFlow
 
 
 def kind_of(declared: dict[str, Any]) -> str:
-    """The class of a layer, with its module or package where it is not Keras' own."""
+    """Return a layer's class, with its module or package if it is not Keras' own."""
     name, module = str(declared["class_name"]), declared.get("module")
     registered = declared.get("registered_name")
     if name == "TFOpLambda":
@@ -47,27 +47,27 @@ def kind_of(declared: dict[str, Any]) -> str:
 
 
 def is_model(declared: dict[str, Any]) -> bool:
-    """Whether an entry is a model whose layers are declared."""
+    """Whether an entry is a nested model whose layers are declared."""
     kind = kind_of(declared)
     return kind in MODELS or has_layers(kind, declared["config"])
 
 
 def has_layers(kind: str, config: Any) -> bool:
-    """Whether a model's layers are declared; a class of its own may call anything "layers"."""
+    """Whether a model's layers are declared; a custom class may call anything "layers"."""
     if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
         return False
     return kind in MODELS or not {"input_layers", "build_input_shape"}.isdisjoint(config)
 
 
 def dictionary(config: Any) -> dict[str, Any]:
-    """The value itself, if it is a dictionary."""
+    """Return the value itself; raise ``TypeError`` unless it is a dictionary."""
     if not isinstance(config, dict):
         raise TypeError("a layer without arguments")
     return config
 
 
 def placed(entries: list[dict[str, Any]], place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(group in the file, layer): Keras 3 numbers the layers of each class, operations aside."""
+    """Yield (group in the file, layer): Keras 3 numbers each class's layers, not operations."""
     counts: Counter[str] = Counter()
     for entry in entries:
         if ".ops." in str(entry.get("module")):
@@ -79,14 +79,14 @@ def placed(entries: list[dict[str, Any]], place: str) -> Iterator[tuple[str, dic
 
 
 def _snake_case(name: str) -> str:
-    """As Keras writes it: ``conv2d``, ``batch_normalization``, ``zero_padding2d``."""
+    """Convert a class name: ``conv2d``, ``batch_normalization``, ``zero_padding2d``."""
     name = re.sub(r"\W+", "", name)
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def references(listed: Any) -> list[tuple[str, int]]:
-    """(layer, number of its output) of each reference; one alone is not always in a list."""
+    """Return (layer, output index) of each reference; a single one may not be in a list."""
     if isinstance(listed, dict):
         return [key for each in listed.values() for key in references(each)]
     if listed and isinstance(listed[0], str):
@@ -99,7 +99,7 @@ def _key(reference: Any) -> tuple[str, int]:
 
 
 def read_by(name: str, entry: Any, node: Any) -> tuple[list[tuple[str, int]], list[Any]]:
-    """What a call reads, in order, and all its arguments."""
+    """Return what a call reads, in order, and all its arguments."""
     keys: list[tuple[str, int]] = []
     given: list[Any] = []
     if isinstance(node, dict):  # Keras 3, whose predict() overrides training=True
@@ -116,8 +116,8 @@ def read_by(name: str, entry: Any, node: Any) -> tuple[list[tuple[str, int]], li
         given += [READ, *named.values()]
         if named.get("training") is True and not kind_of(entry).startswith("Random"):
             raise WeightsError(
-                f"{name} ({kind_of(entry)}): expected a layer that is called as in prediction, "
-                "found training=True: the same weights would be another function"
+                f"{name} ({kind_of(entry)}): expected a layer that is called for inference, found "
+                "training=True: the same weights would compute a different function"
             )
     return keys, given
 

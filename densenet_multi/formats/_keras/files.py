@@ -1,9 +1,9 @@
-"""Keras' files of weights, HDF5 or a zip with HDF5 inside: which variable is which tensor.
+"""Read Keras' weights files, HDF5 or a zip with HDF5 inside: which variable is which tensor.
 
-Keras 3 numbers the layers of each class, ``layers/conv2d_10/vars/0``; the numbers decide, as in
-Keras itself. TensorFlow 2.12 called ``layers`` otherwise. Older files have names,
-``conv2_block1_1_conv/.../kernel:0``. Kernels are HWIO, the classifier's (in, out). How the
-files are opened: see _hdf5.py.
+Keras 3 numbers the layers of each class, ``layers/conv2d_10/vars/0``; the numbers identify them, as
+in Keras itself. TensorFlow 2.12 had another word for ``layers``. Older files have names,
+``conv2_block1_1_conv/.../kernel:0``. Kernels are HWIO, the classifier's (in, out). _hdf5.py opens
+the files.
 Source: https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py
 """
 
@@ -46,8 +46,8 @@ LEFT_OUT = ("optimizer/", "optimizer_weights/", "metrics/", "compile_metrics/", 
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable: the groups that it is in, its layer's ``place`` in a file of Keras 3 (None in
-    an older one), its canonical ``leaf``, and the dataset."""
+    """One variable: the groups around it (``parts``), its layer's ``place`` in a Keras 3 file (None
+    in an older one), its canonical ``leaf``, and its dataset."""
 
     parts: tuple[str, ...]
     place: str | None
@@ -58,12 +58,12 @@ class Variable:
 def read_weights(
     path: Path, canonical: Callable[[str], str | None] = lambda _: None
 ) -> tuple[Weights, list[str]]:
-    """{canonical name: array in canonical layout}, and notes on what was left out.
+    """Return {canonical name: array in canonical layout}, and notes on what was ignored.
 
-    A tensor of no DenseNet keeps its own name. The only linear layer that fits is the classifier;
-    other heads are left out. ``canonical`` gives the canonical name of a layer that has a name in
-    the file; None: unknown. If it knows none of them, the numbers in Keras' default names decide
-    (``conv2d_12``).
+    A tensor that no DenseNet has keeps its own name. The only linear layer that fits is the
+    classifier; other heads are ignored. ``canonical`` returns the canonical name of a layer that
+    has a name in the file, or None if unknown. If it knows none of them, the numbers in Keras'
+    default names identify the layers (``conv2d_12``).
     """
     numbered: dict[str, dict[str, npt.NDArray[np.floating]]] = {}
     weights: Weights = {}
@@ -92,13 +92,13 @@ def read_weights(
 
 
 def _named(parts: tuple[str, ...], canonical: Callable[[str], str | None]) -> str | None:
-    """The canonical name of the layer in these groups; None: unknown."""
+    """Return the canonical name of the layer in these groups; None if unknown."""
     pairs = ["/".join(pair) for pair in pairwise(parts)]  # conv1/conv is one name
     return next((layer for name in [*pairs, *parts] if (layer := canonical(name))), None)
 
 
 def _place_by_name(parts: tuple[str, ...]) -> str | None:
-    """The place of a layer with Keras' default name in an older file; None: another name."""
+    """Return the place of a layer with a default name in an older file; None for other names."""
     if _class_in("".join(parts[-1:])) not in LEAVES:
         return None
     outer = parts[:-1]
@@ -108,7 +108,7 @@ def _place_by_name(parts: tuple[str, ...]) -> str | None:
 
 
 def read_variables(path: Path) -> list[tuple[Variable, npt.NDArray[np.floating]]]:
-    """Every variable of a file, and its array in canonical layout."""
+    """Return every variable of a file, and its array in canonical layout."""
     with opened(path) as (file, size):
         return list(_arrays(list(_variables(file)), size))
 
@@ -120,10 +120,10 @@ def _put(weights: Weights, name: str, array: Any, place: str) -> None:
 
 
 def read_declared(path: Path, declared: Declared) -> tuple[Weights, dict[str, tuple[Any, Any]]]:
-    """The declared layers' tensors, and {place: (mean, variance)} of what normalizes pixels.
+    """Return the declared layers' tensors, and {place: (mean, variance)} of each Normalization.
 
-    Layers are found by their place in a file of Keras 3, and by their name in an older one. What
-    belongs to other layers is not read.
+    Layers are found by place in a Keras 3 file, and by name in an older one. Variables of other
+    layers are not read.
     """
     wanted = {layer: canonical for canonical, layer in declared.layers.items()}
     wanted |= {layer: "" for layer in declared.before if layer.kind == "Normalization"}
@@ -151,7 +151,7 @@ def read_declared(path: Path, declared: Declared) -> tuple[Weights, dict[str, tu
 
 
 def _layer_of(variable: Variable, places: dict[str, Any], tops: dict[str, list[Any]]) -> Any:
-    """The layer that a variable belongs to; None: to one that is not wanted."""
+    """Return the layer that a variable belongs to; None if that is not wanted."""
     if variable.place is not None:
         return places.get(variable.place)
     parts = variable.parts[1:] if variable.parts[:1] == ("model_weights",) else variable.parts
@@ -159,7 +159,7 @@ def _layer_of(variable: Variable, places: dict[str, Any], tops: dict[str, list[A
         layers = tops.get("/".join(parts[:length]), [])
         inside = f"/{'/'.join(parts)}"
         fitting = [la for la in layers if len(la.path) == 1 or inside.endswith(f"/{la.name}")]
-        if len(fitting) > 1:  # in models inside models: the longest name
+        if len(fitting) > 1:  # in nested models: the longest name
             fitting = [la for la in fitting if inside.endswith("/" + "/".join(la.path[1:]))]
             longest = max((len(la.path) for la in fitting), default=0)
             fitting = [la for la in fitting if len(la.path) == longest]
@@ -174,7 +174,7 @@ def _layer_of(variable: Variable, places: dict[str, Any], tops: dict[str, list[A
 
 
 def _variables(file: Any) -> Iterator[Variable]:
-    """Every variable but those of optimizers, of metrics and of random states."""
+    """Yield every variable, except those of optimizers, metrics and random states."""
     import h5py
 
     for inside, item in walk(file):
@@ -184,7 +184,7 @@ def _variables(file: Any) -> Iterator[Variable]:
         if "seed_generator" in parts:  # a Dropout's random state
             continue
         if parts[-1:] == ["vars"] and any(f"{part}/" in LEFT_OUT for part in parts):
-            continue  # the optimizer's of a model inside the model
+            continue  # of a nested model's optimizer
         if parts[-1:] == ["vars"]:
             leaves = LEAVES.get(_class_in(parts[-2]), ()) if len(parts) > 1 else ()
             if re.fullmatch(r"\d", leaf) and int(leaf) < len(leaves):
@@ -199,7 +199,7 @@ def _variables(file: Any) -> Iterator[Variable]:
 def _arrays(
     variables: list[Variable], size: int
 ) -> Iterator[tuple[Variable, npt.NDArray[np.floating]]]:
-    """The arrays of variables, once they are known to fit in the file together."""
+    """Yield each variable with its array; raise if they do not fit in the file together."""
     total = 0
     for variable in variables:
         if _is_count(variable):
@@ -212,7 +212,7 @@ def _arrays(
 
 
 def _is_moment(variable: Variable) -> bool:
-    """Whether it belongs to a Normalization, whose mean may be one number."""
+    """Whether it belongs to a Normalization, whose mean may be a scalar."""
     return any(
         part.startswith("normalization") and _class_in(part) == "normalization"
         for part in variable.parts
@@ -220,12 +220,12 @@ def _is_moment(variable: Variable) -> bool:
 
 
 def _is_count(variable: Variable) -> bool:
-    """Whether it counts what a Normalization has seen: an integer."""
+    """Whether it is a Normalization's count of the values it has seen, an integer."""
     return _is_moment(variable) and MOMENTS.get(variable.leaf, variable.leaf) == "count"
 
 
 def _class_in(group: str) -> str:
-    """``conv2d`` of ``conv2d_10``."""
+    """Return ``conv2d`` for ``conv2d_10``."""
     return re.sub(r"_\d+$", "", group)
 
 
@@ -233,10 +233,10 @@ def _class_in(group: str) -> str:
 
 
 def _names_by_number(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """{place: canonical layer} of numbered layers; their numbers follow the order of execution.
+    """Return {place: canonical layer} of numbered layers; the numbers follow execution order.
 
-    A 1x1 convolution before a 3x3 is a dense layer's first one, any other a transition's.
-    ``shapes`` are those of their weights, by place.
+    A 1x1 convolution before a 3x3 one is a dense layer's first, any other 1x1 is a transition's.
+    ``shapes`` maps places to the shapes of weights.
     """
     places: dict[str, list[str]] = {kind: [] for kind in LEAVES}
     for place in sorted(shapes, key=_number_in):
@@ -257,14 +257,14 @@ def _names_by_number(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     norms.append("features.norm5")
     models = {place.rpartition("/")[0] for place in places["conv2d"]}
     own = [n for n in places["batch_normalization"] if n.rpartition("/")[0] in models]
-    if not places["conv2d"]:  # a preset's head
+    if not places["conv2d"]:  # the head of a KerasHub preset
         return {}
     if len(models) > 1 or (len(kernels), len(own)) != (len(convs), len(norms)):
         every = len(places["batch_normalization"])
         raise WeightsError(
             f"expected a DenseNet's layers, found {len(kernels)} convolutions and {every} batch "
             f"normalizations in {len(models)} model(s); if other layers are around it, save the "
-            "whole model (model.save('NAME.keras')), which declares them"
+            "complete model (model.save('NAME.keras')), which declares them"
         )
     pairs = [*zip(places["conv2d"], convs, strict=True), *zip(own, norms, strict=True)]
     return dict(pairs)

@@ -1,4 +1,4 @@
-"""What a Keras model's declaration says about a network: filled in while its graph is followed."""
+"""What a Keras model's declaration states about a network, collected along its graph."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .graph import Layer
 
 @dataclass
 class Declared:
-    """What a declaration says about a network.
+    """What a declaration states about a network.
 
     Attributes:
         layers: {canonical layer: layer}.
-        fields: of ``DenseNetConfig``, those that no tensor shows.
-        before: the layers between the images and the stem, which prepare pixels.
+        fields: values of ``DenseNetConfig`` that no tensor shows.
+        before: the layers between the images and the stem, which preprocess pixels.
         image_size: pixels per side; None: any.
-        activation: see ``Usage``; None where the head was left out.
-        end: the layer whose output this package's network gives.
-        stored: {place: (mean, variance)} of a Normalization that the file keeps as weights.
+        activation: see ``Usage``; None if the head was ignored.
+        end: the layer at which this package's network ends.
+        stored: {place: (mean, variance)} of each Normalization that the file stores as weights.
         notes: sentences for the user.
-        alone: what to type where the layers in ``before`` are not expressed.
+        alone: what to type if no usage can express the layers in ``before``.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""A Keras model as its file declares it: layers, and which reads what. Data, never code.
+"""Build the graph of layers that a Keras model's file declares. It is data, never code.
 
-A ``.keras`` archive has a ``config.json``, a complete model in ``.h5`` an attribute of the same
-kind. Models inside models are written in place; here they become one graph.
+A ``.keras`` archive stores the declaration as ``config.json``, a complete model in ``.h5`` as an
+attribute. Models inside models are declared in place; here they become one graph.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DAMAGE = (
 
 
 class UndeclaredError(Exception):
-    """A model whose file does not say what is inside: a class of its own."""
+    """A model whose file does not declare its layers, because it is of a custom class."""
 
 
 @dataclass(eq=False)
@@ -46,13 +46,13 @@ class Layer:
     """One layer, or one operation between layers, and what it reads.
 
     Attributes:
-        kind: the class, such as "Conv2D"; one that is not Keras' own with its module or package.
-        path: its name, after those of the models that it is in.
-        place: its group in a file of Keras 3, such as "layers/conv2d_1".
+        kind: the class, such as "Conv2D"; with its module or package if it is not Keras' own.
+        path: its name, after the names of the models that contain it.
+        place: its group in a Keras 3 file, such as "layers/conv2d_1".
         config: its arguments.
-        reads: the layers before it, in order.
-        given: what it was called with, in order: ``READ`` for each of ``reads``, and other values.
-        readers: the layers after it.
+        reads: the layers whose outputs it reads, in order.
+        given: the arguments of its call, in order: ``READ`` for each of ``reads``, or other values.
+        readers: the layers that read its output.
     """
 
     kind: str
@@ -74,12 +74,12 @@ class Layer:
 
 @dataclass
 class Graph:
-    """All layers in an order in which each comes after what it reads; the input is the first.
+    """All layers, each after those that it reads; the input is the first.
 
     Attributes:
         layers: the layers.
-        outputs: those whose maps the model gives.
-        own: the classes of models that are not Keras' own, though their layers are declared.
+        outputs: those whose outputs the model returns.
+        own: the custom classes of models whose layers are declared all the same.
     """
 
     layers: list[Layer]
@@ -93,10 +93,10 @@ class Graph:
 
 
 def graph_of(declared: Any) -> Graph:
-    """The graph of a model's declaration.
+    """Return the graph of a model's declaration.
 
-    Raises ``WeightsError`` where it is damaged, has several inputs, or a layer that is used twice;
-    ``UndeclaredError`` where the model is a class of its own whose layers are not declared.
+    Raises ``WeightsError`` if it is damaged, has several inputs, or uses a layer twice;
+    ``UndeclaredError`` if the model is of a custom class whose layers are not declared.
     """
     reader = _Reader()
     try:
@@ -121,14 +121,14 @@ def graph_of(declared: Any) -> Graph:
     for layer in ordered:
         if not layer.readers and layer not in outputs:
             raise WeightsError(
-                f"{layer}: expected a layer that leads to an output, found one unused"
+                f"{layer}: expected a layer that leads to an output, found an unused one"
             )
     return Graph(ordered, outputs, reader.own)
 
 
 @dataclass
 class _Entry:
-    """A layer of a functional model that waits for what it reads."""
+    """A layer of a functional model, waiting for its inputs."""
 
     place: str
     declared: dict[str, Any]
@@ -145,7 +145,7 @@ class _Reader:
     def model(
         self, declared: dict[str, Any], place: str, path: tuple[str, ...], source: Layer | None
     ) -> list[Layer]:
-        """The outputs of a model that reads ``source`` (None: images)."""
+        """Return the output layers of a model that reads ``source`` (None: images)."""
         config = declared["config"]
         if isinstance(config, list):  # a Sequential of Keras before 2.2
             config = {"layers": config}
@@ -199,7 +199,7 @@ class _Reader:
                     ready.append(reader)
         if len(made) != len(entries):
             left = next(name for name in entries if name not in made)
-            raise WeightsError(f"{left}: expected a layer that reads layers before it, found none")
+            raise WeightsError(f"{left}: expected inputs from earlier layers, found others")
         return [_output(made, key) for key in references(config["output_layers"])]
 
     def _one(self, entry: _Entry, path: tuple[str, ...], reads: list[Layer]) -> list[Layer]:
@@ -240,7 +240,7 @@ class _Reader:
 
 
 def _ordered(start: Layer, layers: list[Layer]) -> list[Layer]:
-    """The layers that the images reach, each after all that it reads."""
+    """Sort the layers so that each follows all that it reads."""
     missing = {id(layer): len(layer.reads) for layer in layers}
     ready, found = [start], []
     while ready:
@@ -251,21 +251,21 @@ def _ordered(start: Layer, layers: list[Layer]) -> list[Layer]:
             if missing[id(reader)] == 0:
                 ready.append(reader)
     if len(found) != len(layers):
-        raise WeightsError("expected layers that read layers before them, found a circle")
+        raise WeightsError("expected layers that read earlier layers, found a cycle")
     return found
 
 
 def typed(path: Iterable[str]) -> str:
-    """The Keras expression for a layer of a model."""
+    """Return the Keras expression for a layer of a model."""
     return "model" + "".join(f".get_layer({name!r})" for name in path)
 
 
 def _alone(path: tuple[str, ...], entry: dict[str, Any]) -> str:
-    """The end of an error about a model that is used several times, which may be a DenseNet."""
+    """Return the end of an error about a model that is used several times."""
     if not is_model(entry):
         return ""
     inside = typed((*path, str(entry.get("name"))))
-    return f". If it is the DenseNet, save it alone: {SAVE.format(inside)}"
+    return f". If it is the DenseNet, save it on its own: {SAVE.format(inside)}"
 
 
 def _output(made: dict[str, list[Layer]], key: tuple[str, int]) -> Layer:

@@ -1,7 +1,7 @@
-"""What follows the last ReLU of a declared Keras model: pooling, and its classifier.
+"""Read the head of a declared Keras model, after its last ReLU: pooling and classifier.
 
-A head that no DenseNet of this package has is left out with a note, except that nothing else than
-a global pooling may be between the maps and it: features are pooled.
+A head that no DenseNet of this package has is ignored with a note. If a single layer other than a
+convolution reads the last feature maps, it must be a global pooling: features are pooled.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ LISTED = 4
 def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: int | None) -> None:
     """Find the pooling, the classifier and the activation.
 
-    Raises ``WeightsError`` where maps are not pooled, but something else reads them.
+    Raises ``WeightsError`` if the maps' only reader is neither a global pooling nor a convolution.
 
     Arguments:
-        declared: where they are noted.
-        relu: the layer whose maps are read.
-        outputs: of the model.
+        declared: receives them.
+        relu: the last ReLU, whose output is the feature maps.
+        outputs: the model's output layers.
         size: pixels per side of these maps, if declared.
     """
     maps = past_idle(relu)[0]
@@ -55,13 +55,11 @@ def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: i
         declared.layers["classifier"] = declared.end = dense[0]
         declared.activation = activation
     if beside:
-        declared.notes.append(
-            f"it has other outputs too, which were left out: {', '.join(map(str, beside[:6]))}"
-        )
+        declared.notes.append(f"its other outputs were ignored: {', '.join(map(str, beside[:6]))}")
 
 
 def is_head(conv: Layer) -> bool:
-    """Whether a convolution is a head's: no BatchNorm or concatenation comes after it."""
+    """Whether a convolution is part of a head: no BatchNorm or concatenation follows it."""
     inside = ("BatchNormalization", "Concatenate")
     return not any(
         reader.kind in inside for layer in [conv, *chain(conv)] for reader in layer.readers
@@ -72,11 +70,11 @@ def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
     if pool.kind in GLOBAL_POOLS:
         expect(pool, "data_format", "channels_last")
         return GLOBAL_POOLS[pool.kind]
-    side = f"images of {declared.image_size}x{declared.image_size}, for which it is declared"
+    side = f"{declared.image_size}x{declared.image_size} images, the declared size"
     if pool.kind == "Flatten" and size == 1:
         declared.notes.append(
-            f"its {pool} reads a map of 1x1, which this package's pooling leaves unchanged: it is "
-            f"the same for {side}"
+            f"its {pool} reads a 1x1 map, which this package's pooling leaves unchanged: the "
+            f"outputs agree for {side}"
         )
         return "avg"
     if pool.kind in POOLS:
@@ -91,13 +89,13 @@ def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
         ):
             how = "" if padding == "valid" else f" with strides {strides}, padding {padding!r}"
             raise WeightsError(
-                f"{pool}: expected pooling over the whole map"
+                f"{pool}: expected pooling over the complete map"
                 f"{f', {size}x{size}' if size else ', whose size is not declared'}; found "
                 f"{window}{how}: {OTHER}"
             )
         declared.notes.append(
-            f"its pooling {pool} is of fixed size, this package's covers the complete map: it is "
-            f"the same for {side}"
+            f"its pooling {pool} has a fixed size, but this package's covers the complete map: the "
+            f"outputs agree for {side}"
         )
         return POOLS[pool.kind]
     raise WeightsError(
@@ -111,7 +109,7 @@ def _pair(value: Any) -> Any:
 
 
 def chain(layer: Layer) -> list[Layer]:
-    """The layers after this one, as long as each is the only reader of the one before."""
+    """Return the layers after this one, while each is its predecessor's only reader."""
     found = []
     while len(layer.readers) == 1:
         layer = layer.readers[0]
@@ -122,21 +120,21 @@ def chain(layer: Layer) -> list[Layer]:
 def activation_after(
     read: Layer, following: Sequence[Layer], dense: Sequence[Layer], *, logits: bool = False
 ) -> str | None:
-    """The activation after the only Dense; None: another kind of head, or no known activation.
+    """Return the activation after the only Dense; None for another head or unknown activation.
 
-    A softmax counts only if all outputs are on its axis, not in groups.
+    A softmax counts only if its axis holds all outputs, not a group of them.
 
     Arguments:
-        read: the layer that the following ones read: a pooling, or a network.
+        read: the layer before the following ones: a pooling, or a network.
         following: the layers after it.
-        dense: those of them that are linear layers.
-        logits: whether they read a network's logits already.
+        dense: the Dense layers among them.
+        logits: whether ``read`` already outputs logits.
     """
     if len(dense) > 1:
         return None
     activation = "linear"
-    axis: int | None = 3 if read.config.get("keepdims") or read.kind in POOLS else 1  # of channels
-    last = axis or 1  # of all axes; 0 is the images'
+    axis: int | None = 3 if read.config.get("keepdims") or read.kind in POOLS else 1  # channels
+    last = axis or 1  # the last axis; 0 is the batch's
     for layer in following:
         if layer.kind in IDLE:
             continue
@@ -162,13 +160,13 @@ def activation_after(
 
 
 def _axis_of_all(sides: Sequence[int]) -> int | None:
-    """The axis of all channels of an image; None: they are in groups."""
+    """Return the axis that holds all channels; None if they are split into groups."""
     long = [axis for axis, side in enumerate(sides, 1) if side != 1]
     return None if len(long) > 1 else (long or [len(sides)])[0]
 
 
 def _one_axis(given: Any, last: int) -> int:
-    """A softmax's axis, counted from the first; -1: it has several."""
+    """Return a softmax's axis, counted from the first; -1 if it has several axes."""
     (axis, *more) = given if isinstance(given, list) else [given]
     return -1 if more else int(axis) + (last + 1 if axis < 0 else 0)
 
@@ -177,16 +175,16 @@ def _leave_out(declared: Declared, end: Layer, following: Sequence[Layer]) -> No
     some = [layer for layer in following if layer.kind not in IDLE]
     more = ", ..." if len(some) > LISTED or following[-1].readers else ""
     declared.notes.append(
-        f"what follows its layer {end} is a head that no DenseNet of this package has "
+        f"its layer {end} is followed by a head that no DenseNet of this package has "
         f"({', '.join(map(str, some[:LISTED]))}{more}); {FEATURES}"
     )
 
 
 def with_head(weights: Weights) -> tuple[Weights, list[str]]:
-    """Name the classifier among weights alone, or leave another head out, with a note.
+    """Name the classifier in a weights-only file, or drop another head with a note.
 
-    The only linear layer that reads the last maps is the classifier, whatever it is called. Nothing
-    is left out that may be of the body: convolutions, and what has more or fewer dimensions.
+    The only linear layer that fits the last feature maps is the classifier, whatever its name.
+    Nothing is dropped if an unknown tensor may belong to the body: one that is not 1D or 2D.
     """
     known = ("features.", "classifier.")
     groups: dict[str, dict[str, str]] = {}

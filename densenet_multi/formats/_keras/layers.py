@@ -1,6 +1,6 @@
-"""Single layers of a declared Keras model, compared with what this package builds.
+"""Check single layers of a declared Keras model against what this package builds.
 
-Every function names the layer in its ``WeightsError``.
+Each ``WeightsError`` names the offending layer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ...weights import WeightsError
 from .entries import READ
 from .graph import Layer
 
-IDLE = (  # classes that change nothing in a prediction
+IDLE = (  # classes that do nothing in inference
     "Dropout",
     "SpatialDropout2D",
     "GaussianNoise",
@@ -45,7 +45,7 @@ IDLE = (  # classes that change nothing in a prediction
     "MixUp",
     "RandAugment",
 )
-USUAL = {  # of options that a declaration may omit
+USUAL = {  # defaults of options that a declaration may omit
     "dilation_rate": [1, 1],
     "groups": 1,
     "data_format": "channels_last",
@@ -54,33 +54,32 @@ USUAL = {  # of options that a declaration may omit
     "center": True,
     "scale": True,
 }
-OTHER = "the same weights would be another function"
+OTHER = "the same weights would compute a different function"
 
 
 def only_reader(layer: Layer) -> Layer:
-    """The layer that reads this one."""
+    """Return the only layer that reads this one."""
     if len(layer.readers) != 1:
         found = ", ".join(dict.fromkeys(map(str, layer.readers[:6]))) or "none"
-        raise WeightsError(f"{layer}: expected one layer that reads it, found {found}")
+        raise WeightsError(f"{layer}: expected exactly one layer to read it, found {found}")
     return layer.readers[0]
 
 
 def expect_kind(layer: Layer, kind: str) -> None:
-    """Refuse a layer of another class."""
+    """Raise unless the layer is of this class."""
     if layer.kind == "Lambda":
         raise WeightsError(
-            f"{layer}: expected a layer of the class {kind} here, found code inside the file, "
-            "which is never run: build the model with a layer of Keras instead, and save it again"
+            f"{layer}: expected a {kind} layer here, found code inside the file, which is never "
+            "run; build the model with a Keras layer instead, and save it again"
         )
     if layer.kind != kind:
         raise WeightsError(
-            f"{layer}: expected a layer of the class {kind} here: no DenseNet of this package "
-            "computes what this layer does"
+            f"{layer}: expected a {kind} layer here; no DenseNet of this package has this one"
         )
 
 
 def expect(layer: Layer, option: str, expected: Any) -> None:
-    """Refuse another value of an option."""
+    """Raise unless an option has the expected value."""
     found = layer.config.get(option)
     if found is None:
         found = USUAL.get(option)
@@ -91,7 +90,7 @@ def expect(layer: Layer, option: str, expected: Any) -> None:
 
 
 def zeros_before(layer: Layer) -> tuple[int, Layer]:
-    """Zeros around a map, and the layer that reads it with them."""
+    """Return the zero padding before a layer that is not a ZeroPadding2D, and that layer."""
     if layer.kind != "ZeroPadding2D":
         return 0, layer
     expect(layer, "data_format", "channels_last")
@@ -104,7 +103,7 @@ def zeros_before(layer: Layer) -> tuple[int, Layer]:
 
 
 def check_convolution(layer: Layer, kernels: tuple[int, ...]) -> int:
-    """The kernel size of a convolution, one of these."""
+    """Check a convolution, and return its kernel size, which must be one of these."""
     expect_kind(layer, "Conv2D")
     expect(layer, "dilation_rate", [1, 1])
     expect(layer, "groups", 1)
@@ -114,20 +113,20 @@ def check_convolution(layer: Layer, kernels: tuple[int, ...]) -> int:
     kernel = kernel_of(layer)
     if kernel not in [[k, k] for k in kernels]:
         expected = " or ".join(f"{k}x{k}" for k in kernels)
-        raise WeightsError(f"{layer}: expected a kernel of {expected}, found {kernel}")
+        raise WeightsError(f"{layer}: expected a {expected} kernel, found {kernel}")
     if kernel == [1, 1]:
         expect(layer, "strides", [1, 1])
     return int(kernel[0])
 
 
 def kernel_of(layer: Layer) -> Any:
-    """The kernel size of a convolution, as it is declared."""
+    """Return a convolution's kernel size, as declared."""
     kernel = layer.config.get("kernel_size")
     return [kernel, kernel] if type(kernel) is int else kernel
 
 
 def check_norm(layer: Layer) -> Layer:
-    """A BatchNorm over channels, with its scale and shift."""
+    """Check that a layer is a BatchNorm over channels with scale and shift, and return it."""
     expect_kind(layer, "BatchNormalization")
     axis = layer.config.get("axis", -1)
     if axis not in (-1, 3, [-1], [3]):
@@ -138,7 +137,7 @@ def check_norm(layer: Layer) -> Layer:
 
 
 def check_cast(layer: Layer) -> None:
-    """Refuse a cast of the pixels to anything but float32 or float64."""
+    """Raise if a layer casts pixels to anything but float32 or float64."""
     given = [value for value in layer.given if isinstance(value, str) and value != READ]
     found = given[0] if given else layer.config.get("dtype")
     if found not in ("float32", "float64"):
@@ -146,7 +145,7 @@ def check_cast(layer: Layer) -> None:
 
 
 def relu_after(layer: Layer) -> Layer:
-    """The ReLU that reads this layer."""
+    """Return the ReLU that reads this layer; raise if anything else does."""
     relu = only_reader(layer)
     config = relu.config
     plain = relu.kind == "Relu" or (
@@ -162,13 +161,16 @@ def relu_after(layer: Layer) -> Layer:
 
 
 def _number(value: Any) -> float:
-    while isinstance(value, (dict, list)):  # Keras 2 wrote arrays
+    while isinstance(value, (dict, list)):  # Keras 2 stored arrays
         value = value[0] if isinstance(value, list) else value["value"]
     return float(value)
 
 
 def past_idle(layer: Layer) -> tuple[Layer, float]:
-    """The last of the layers after this one that do nothing in a prediction; a Dropout's rate."""
+    """Skip the layers after this one that do nothing in inference.
+
+    Returns the last of them, or the layer itself if there are none, and a Dropout's rate.
+    """
     rate = 0.0
     while len(layer.readers) == 1 and layer.readers[0].kind in IDLE:
         layer = layer.readers[0]
@@ -177,30 +179,32 @@ def past_idle(layer: Layer) -> tuple[Layer, float]:
 
 
 def activation_of(given: Any) -> str:
-    """The name of one of Keras' activations, "linear" for none; anything else in words."""
+    """Return the name of a Keras activation ("linear" for none), or describe another one."""
     if isinstance(given, dict):
         name = given.get("registered_name") or given.get("class_name")
         inside = given.get("config")
         own = inside if isinstance(inside, str) else name
-        return f"one of its own, {own}" if name == "function" else f"a layer {own}"
+        return f"a custom one, {own}" if name == "function" else f"a layer {own}"
     return "linear" if given is None else str(given).lower()
 
 
 def dtype_policy(given: Any) -> str:
-    """The name of a dtype policy, such as "mixed_float16"; "" for none."""
+    """Return the name of a dtype policy, such as "mixed_float16"; "" for none."""
     inside = given.get("config") if isinstance(given, dict) else {"name": given}
     return str(inside.get("name") or "") if isinstance(inside, dict) else ""
 
 
 def quantized(given: Any) -> str:
-    """How a dtype policy quantizes weights, such as "int8"; "" for others."""
+    """Return a dtype policy's quantization mode, such as "int8"; "" if it has none."""
     inside = given.get("config") if isinstance(given, dict) else None
     return str(inside.get("mode") or "") if isinstance(inside, dict) else ""
 
 
 def same_padding(size: int | None, kernel: int, stride: int) -> tuple[int, int] | None:
-    """The zeros that padding="same" adds before and after a side; None: that depends on a size
-    which is not declared."""
+    """Return the zeros that padding="same" adds before and after each side.
+
+    None if they depend on a size that is not declared.
+    """
     if stride == 1:
         return (kernel - 1) // 2, kernel // 2
     if size is None:

@@ -1,7 +1,7 @@
-"""Keras' own models, asked what they make of a file: what ``convert`` verifies with.
+"""Run Keras' own models on a file, so that ``convert`` can verify what was read.
 
-A model is rebuilt from what its file declares, out of stock layers alone, and then loads the
-weights. Nothing that the file may hold besides is made: ``load_model`` is never called.
+A model is rebuilt from its declaration, using stock layers only, and then loads the weights.
+Nothing else in the file is built: ``load_model`` is never called.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .found import Declared
 from .layers import IDLE
 from .pixels import SCALING, SIZING, affine
 
-STOCK = {  # classes of Keras that a declaration may name
+STOCK = {  # Keras classes that a declaration may name
     *MODELS,
     *IDLE,
     *SCALING,
@@ -47,17 +47,17 @@ def declared_models_logits(
     images: npt.NDArray[np.float32],
     dtype: str,
 ) -> npt.NDArray[np.floating]:
-    """What the user's own model computes where this package's network ends, (N, classes).
+    """Return the output of the user's own model where this package's network ends, (N, classes).
 
-    Raises ``LookupError`` where the declaration names anything but stock layers, or where Keras
-    does not rebuild the model.
+    Raises ``LookupError`` if the declaration names anything but stock layers, or if Keras cannot
+    rebuild the model.
 
     Arguments:
         path: the file.
-        declaration: what it declares.
+        declaration: its declaration.
         declared: what was found in it.
         images: (N, C, H, W), as the stem reads them.
-        dtype: in which all layers compute.
+        dtype: the dtype of all layers.
     """
     from tensorflow import keras
 
@@ -76,7 +76,7 @@ def declared_models_logits(
             config = _computing_in(declaration["config"], dtype)
             try:
                 model = kind.from_config(_of_any_size(config))
-            except Exception:  # noqa: BLE001  # a head that needs its size, such as Flatten's
+            except Exception:  # noqa: BLE001  # a head that needs a fixed size, such as Flatten
                 model = kind.from_config(config)
             loaded(model, path)
             last = model
@@ -93,15 +93,15 @@ def declared_models_logits(
             last.call = call
             model(x.transpose(0, 2, 3, 1).astype(dtype), training=False)
             answer = found[-1].numpy()
-        except Exception as error:  # noqa: BLE001  # whatever a declaration makes Keras do
-            raise LookupError(f"Keras does not rebuild its model ({error!r:.200})") from None
+        except Exception as error:  # noqa: BLE001  # a declaration may make Keras raise anything
+            raise LookupError(f"Keras cannot rebuild its model ({error!r:.200})") from None
     if answer.ndim == 4:
         return np.asarray(answer.mean(axis=(1, 2)))
     return np.asarray(answer.reshape(len(answer), -1))
 
 
 def _pixels(declared: Declared, images: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
-    """What the model reads, so that its stem reads these images."""
+    """Return the pixels that the model's preprocessing turns into these images."""
     prepared = affine(declared.before, declared.stored)
     if prepared is None:
         return images
@@ -110,7 +110,7 @@ def _pixels(declared: Declared, images: npt.NDArray[np.float32]) -> npt.NDArray[
 
 
 def classes_in(declared: dict[str, Any]) -> set[str]:
-    """Every class that a declaration names, at any depth; not Keras' own with their package."""
+    """Return every class that a declaration names, at any depth; custom ones with package."""
     found, ahead = set(), [declared["class_name"], declared["config"]]
     found.add(kind_of(declared))
     while ahead:
@@ -129,7 +129,7 @@ def classes_in(declared: dict[str, Any]) -> set[str]:
 
 
 def _largest_width(declared: Any) -> int:
-    """The largest number of units or filters of a layer, which Keras would make."""
+    """Return the largest number of units or filters that Keras would allocate for a layer."""
     largest, ahead = 0, [declared]
     while ahead:
         each = ahead.pop()
@@ -144,7 +144,7 @@ def _largest_width(declared: Any) -> int:
 
 
 def _computing_in(config: Any, dtype: str) -> Any:
-    """A copy of the declaration with all layers in this dtype, such as those in float16."""
+    """Return a copy of the declaration with all layers in this dtype, even float16 ones."""
     if isinstance(config, dict):
         return {
             name: dtype if name == "dtype" else _computing_in(value, dtype)
@@ -154,7 +154,7 @@ def _computing_in(config: Any, dtype: str) -> Any:
 
 
 def _of_any_size(config: Any) -> Any:
-    """A copy of the declaration for images of any size: those to verify with have their own."""
+    """Return a copy of the declaration for images of any size, as verification needs it."""
     if isinstance(config, dict):
         return {
             name: [value[0], None, None, value[3]]
@@ -170,7 +170,7 @@ def _of_any_size(config: Any) -> Any:
 
 @contextmanager
 def in_dtype_of(checkpoint: Checkpoint) -> Iterator[None]:
-    """Let models that are built in this context compute in the weights' dtype."""
+    """Make models built in this context compute in the weights' dtype."""
     from tensorflow import keras
 
     before = keras.config.floatx(), keras.config.dtype_policy()
@@ -185,20 +185,20 @@ def in_dtype_of(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def loaded(model: Any, path: Path) -> Any:
-    """Let Keras itself load a file into a model. Raises ``LookupError`` where it cannot."""
+    """Let Keras itself load a file into a model. Raises ``LookupError`` if it cannot."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pages of them before the error
-        link = Path(folder, f"weights{_ending(path)}")  # Keras goes by the name
+        warnings.simplefilter("ignore")  # Keras prints pages of them before it fails
+        link = Path(folder, f"weights{_ending(path)}")  # Keras recognizes formats by name
         link.symlink_to(path.resolve())
         try:
             model.load_weights(link)
-        except ValueError as error:  # a model inside another one
+        except ValueError as error:  # a nested model
             raise LookupError(str(error)) from None
     return model
 
 
 def _ending(path: Path) -> str:
-    """The ending by which Keras recognizes a file of this content."""
+    """Return the ending by which Keras recognizes a file with this content."""
     with path.open("rb") as file:
         if file.read(4) == b"PK\x03\x04":
             return ".keras"
@@ -207,7 +207,7 @@ def _ending(path: Path) -> str:
 
 
 def nchw_answer(model: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
-    """The outputs of a Keras model for images (N, C, H, W)."""
+    """Return a Keras model's outputs for images (N, C, H, W)."""
     x = images.transpose(0, 2, 3, 1).astype(model.compute_dtype)
     answer: npt.NDArray[np.floating] = model(x, training=False).numpy()
     return answer

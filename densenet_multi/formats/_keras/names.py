@@ -1,7 +1,7 @@
-"""How keras.applications calls the layers of its DenseNets.
+"""The layer names of keras.applications' DenseNets.
 
-``conv2_block1_1_conv``; in the oldest files the stem is ``conv1/conv``, ``conv1/bn`` and the head
-``fc1000``.
+An example is ``conv2_block1_1_conv``. In the oldest files, the stem is ``conv1/conv`` and
+``conv1/bn``, and the head is ``fc1000``.
 Source: https://github.com/keras-team/keras/blob/master/keras/src/applications/densenet.py
 """
 
@@ -23,7 +23,10 @@ FIXED = {
 
 
 def canonical_layer(name: str) -> str | None:
-    """``features.denseblock1.denselayer2.conv1`` for ``conv2_block2_1_conv``; None if unknown."""
+    """Return ``features.denseblock1.denselayer2.conv1`` for ``conv2_block2_1_conv``.
+
+    None if the name is unknown.
+    """
     if match := re.fullmatch(r"conv(\d{1,3})_block(\d{1,3})_(\d_\w+)", name):
         leaf = BACK.get(match[3], match[3])
         return f"features.denseblock{int(match[1]) - 1}.denselayer{int(match[2])}.{leaf}"
@@ -34,7 +37,7 @@ def canonical_layer(name: str) -> str | None:
 
 
 def native_layer(name: str) -> str:
-    """The reverse of ``canonical_layer``, in Keras 3's names."""
+    """Return Keras 3's name of a canonical layer; the inverse of ``canonical_layer``."""
     if match := re.fullmatch(r"features\.denseblock(\d+)\.denselayer(\d+)\.(\w+)", name):
         return f"conv{int(match[1]) + 1}_block{match[2]}_{INSIDE[match[3]]}"
     if match := re.fullmatch(r"features\.transition(\d+)\.(norm|conv)", name):

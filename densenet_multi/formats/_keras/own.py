@@ -1,9 +1,9 @@
-"""The package's own models as Keras saves them: ``save`` and ``save_weights``.
+"""Read this package's own models from Keras' ``save`` and ``save_weights``.
 
-Their groups are named by attributes, ``features/conv0/vars/0``, and a complete model's declaration
-holds its specification. A legacy ``.h5`` only numbers the layers, in the order in which they are
-made, which is the manifest's. The model may itself be a layer of another model, after layers that
-prepare pixels, and before an activation or a classifier.
+Their groups are named after attributes, ``features/conv0/vars/0``, and a complete model's
+declaration contains its specification. A legacy ``.h5`` only numbers the layers in the order of
+their creation, which is the manifest's. The model may itself be a layer of another model, after
+layers that preprocess pixels, and before an activation or a classifier.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from .layers import IDLE, only_reader
 from .texts import names_in
 
 PACKAGE = "densenet_multi"
-EPSILON, DECAY = 1e-5, 0.9  # of this package's models, where a user says nothing
-SAVE_ALL = "to keep all of it, save the whole model: model.save('NEW.keras')"
+EPSILON, DECAY = 1e-5, 0.9  # defaults of this package's models
+SAVE_ALL = "to keep all of it, save the complete model: model.save('NEW.keras')"
 INFERENCE = (
-    "expected a model of this package as it was built, found one that was rewritten for inference "
-    "(its BatchNorms are folded into its convolutions): save the model that it was made from"
+    "expected a model of this package as it was built, found one rewritten for inference (its "
+    "BatchNorms are folded into its convolutions); save the model that it was made from"
 )
 
 
 def own_config(declared: Any) -> DenseNetConfig | None:
-    """The configuration that the declaration of one of this package's models holds.
+    """Return the configuration in a declaration of this package's models; None for other models.
 
-    Raises ``WeightsError`` where it is damaged, ``ConfigError`` where it is impossible.
+    Raises ``WeightsError`` if it is damaged, ``ConfigError`` if its values are invalid.
     """
     if not isinstance(declared, dict):
         return None
@@ -55,7 +55,7 @@ def own_config(declared: Any) -> DenseNetConfig | None:
         return None
     if "DenseNet" not in class_name or not (is_ours or module == "None"):
         return None
-    if "Inference" in class_name or "Optimized" in class_name:  # its name before
+    if "Inference" in class_name or "Optimized" in class_name:  # the former name
         raise WeightsError(INFERENCE)
     known = {f.name for f in fields(DenseNetConfig)}
     given = spec.get("config")
@@ -65,11 +65,11 @@ def own_config(declared: Any) -> DenseNetConfig | None:
 
 
 def own_groups(path: Path) -> list[str]:
-    """The groups of a Keras file that have this package's attribute names; "": the file itself."""
+    """Return the groups that have this package's attribute names; "": the file itself."""
     first = "features/conv0/vars"
     with path.open("rb") as file:
         head = file.read(len(MAGIC))
-    if head == MAGIC and not names_in(path, head, (b"conv0",)):  # sooner than all groups are seen
+    if head == MAGIC and not names_in(path, head, (b"conv0",)):  # faster than to walk all groups
         return []
     with opened(path) as (file, _):
         if first in file:
@@ -78,16 +78,16 @@ def own_groups(path: Path) -> list[str]:
 
 
 def read_ours(path: Path, config: DenseNetConfig) -> Checkpoint:
-    """The weights of a complete model, whose file declares its configuration."""
+    """Read a complete model, whose file declares its configuration."""
     weights = _named_by_attributes(path, "") or _numbered(path, config)
     return _checkpoint(path, config, weights)
 
 
 def read_our_weights(path: Path, groups: list[str], notes: list[str]) -> Checkpoint:
-    """The weights in a file of weights alone, or in one whose model is not declared."""
+    """Read a weights-only file, or one whose model is not declared."""
     if len(groups) > 1:
         raise WeightsError(
-            f"expected one network, found {len(groups)}: {listed(groups)}; save one of them alone: "
+            f"expected one network, found {len(groups)}: {listed(groups)}; save one of them with "
             "model.get_layer('NAME').save('NEW.keras')"
         )
     (within,) = groups
@@ -95,12 +95,12 @@ def read_our_weights(path: Path, groups: list[str], notes: list[str]) -> Checkpo
         places = ["/".join(variable.parts) for variable, _ in read_variables(path)]
         if beside := [place for place in places if not place.startswith(within)]:
             raise WeightsError(
-                f"{beside[0]}: expected this package's model alone, in {within}, found other "
-                f"layers with weights, which weights alone do not declare; {SAVE_ALL}"
+                f"{beside[0]}: expected only this package's model, in {within}, found other layers "
+                f"with weights, which a weights-only file does not declare; {SAVE_ALL}"
             )
         around = (
-            f"its model was inside another one, at {within}; what is around it, such as layers "
-            f"that prepare pixels, is not in a file of weights alone; {SAVE_ALL}"
+            f"its model was nested in another one, at {within}; the layers around it, such as "
+            f"those that preprocess pixels, are not in a weights-only file; {SAVE_ALL}"
         )
         notes = [*notes, around]
     weights = _named_by_attributes(path, within)
@@ -110,7 +110,7 @@ def read_our_weights(path: Path, groups: list[str], notes: list[str]) -> Checkpo
 
 
 def own_layer(graph: Graph) -> tuple[Layer, DenseNetConfig] | None:
-    """The first model of this package among another one's layers, and its configuration."""
+    """Return this package's first model among another model's layers, and its configuration."""
     for layer in graph.layers:
         config = own_config({"class_name": layer.kind, "config": layer.config})
         if config is not None:
@@ -119,9 +119,9 @@ def own_layer(graph: Graph) -> tuple[Layer, DenseNetConfig] | None:
 
 
 def declared_around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declared:
-    """What another model's layers do before and after this package's model.
+    """Return what another model's layers do before and after this package's model.
 
-    Raises ``WeightsError`` if they do more than prepare pixels, classify features and apply an
+    Raises ``WeightsError`` if they do more than preprocess pixels, classify features and apply an
     activation.
     """
     try:
@@ -135,7 +135,7 @@ def declared_around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declare
 
 
 def _around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declared:
-    alone = f"save it alone: model.get_layer({own.name!r}).save('NEW.keras')"
+    alone = f"save it on its own: model.get_layer({own.name!r}).save('NEW.keras')"
     found = Declared(notes=notes_of_classes(graph))
     first = only_reader(before_network(found, graph.input))
     following = chain(own)
@@ -151,7 +151,7 @@ def _around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declared:
     if problem is not None:
         raise WeightsError(
             f"{problem}: expected this package's model {own} with nothing around it but layers "
-            f"that prepare pixels, an activation, or a classifier of its features; {alone}"
+            f"that preprocess pixels, an activation, or a classifier of its features; {alone}"
         )
     if dense:
         found.layers["classifier"] = dense[0]
@@ -160,7 +160,7 @@ def _around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declared:
 
 
 def read_inside(path: Path, own: Layer, config: DenseNetConfig, declared: Declared) -> Checkpoint:
-    """The weights of this package's model inside another one, and of a classifier after it."""
+    """Read this package's model inside another one, and a classifier after it."""
     more, declared.stored = read_declared(path, declared)
     weights = _named_by_attributes(path, f"{own.place}/")
     weights = (weights or _numbered(path, config, own.path[0])) | more
@@ -182,7 +182,7 @@ def _source(path: Path) -> str:
 
 
 def _named_by_attributes(path: Path, within: str) -> Weights:
-    """The weights in a group of a file of Keras 3; none in an older one."""
+    """Return the weights in a group of a Keras 3 file; none for an older file."""
     weights: Weights = {}
     for variable, array in read_variables(path):
         if variable.place is None:
@@ -200,7 +200,7 @@ def _named_by_attributes(path: Path, within: str) -> Weights:
 
 
 def _numbered(path: Path, config: DenseNetConfig, within: str | None = None) -> Weights:
-    """The weights of a legacy .h5, or of the layer of this name in it."""
+    """Return the weights of a legacy .h5, or of the layer with this name in it."""
     found: dict[str, dict[str, Any]] = {}
     for variable, array in read_variables(path):
         if within is not None and within not in variable.parts[:2]:
@@ -218,5 +218,5 @@ def _numbered(path: Path, config: DenseNetConfig, within: str | None = None) -> 
         for leaf, array in found.get(place, {}).items():
             weights[f"{layer}.{leaf}"] = array
     if left := [name for names in numbers.values() for name in names]:
-        raise WeightsError(f"{left[0]}: expected the layers of the declared network alone")
+        raise WeightsError(f"{left[0]}: expected only the layers of the declared network")
     return weights

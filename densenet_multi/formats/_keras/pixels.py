@@ -1,4 +1,4 @@
-"""What the layers before a Keras model's first convolution do with pixels."""
+"""Turn the layers before a Keras model's first convolution into the settings of a ``Usage``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .entries import READ
 from .graph import Layer
 
 SCALING = ("Rescaling", "Normalization", "TrueDivide", "Multiply", "Add", "Subtract")
-SIZING = ("Resizing", "CenterCrop", "RandomCrop")  # the last one crops the center in a prediction
+SIZING = ("Resizing", "CenterCrop", "RandomCrop")  # in inference, the last one crops the center
 AXES: tuple[object, ...] = (
     -1,
     3,
@@ -20,7 +20,7 @@ AXES: tuple[object, ...] = (
     [-1],
     [3],
     [],
-)  # of a Normalization: of channels, or none: one number
+)  # of a Normalization: the channels', or none: a single number
 BYTES = 255.0
 Numbers = list[float]
 
@@ -28,13 +28,13 @@ Numbers = list[float]
 def affine(
     layers: list[Layer], stored: Mapping[str, tuple[Any, Any]]
 ) -> tuple[Numbers, Numbers] | None:
-    """(a, b): the network reads a x + b, per channel or one for all; None without such layers.
+    """Return (a, b): the network reads a x + b, per channel or one for all; None without layers.
 
-    Raises ``WeightsError`` for a layer that does something else.
+    Raises ``WeightsError`` for a layer that computes something else.
 
     Arguments:
-        layers: of the classes in ``SCALING``, in order.
-        stored: {place: (mean, variance)} of each Normalization that the file keeps as weights.
+        layers: layers of the classes in ``SCALING``, in order.
+        stored: {place: (mean, variance)} of each Normalization that the file stores as weights.
     """
     if not layers:
         return None
@@ -45,7 +45,7 @@ def affine(
             scale = _zipped(scale, by, lambda s, f: s * f)
             shift = _zipped(_zipped(shift, by, lambda s, f: s * f), add, lambda s, a: s + a)
         except ValueError:
-            raise WeightsError(f"{layer}: expected a number for each channel") from None
+            raise WeightsError(f"{layer}: expected one number for each channel") from None
     return scale, shift
 
 
@@ -64,7 +64,7 @@ def _one_step(layer: Layer, stored: Mapping[str, tuple[Any, Any]]) -> tuple[Numb
                 "Add": lambda: ([1.0], value),
                 "Subtract": lambda: ([1.0], [-v for v in value]),
             }[layer.kind]()
-        value = _numbers(left)  # a number first: 1 - x
+        value = _numbers(left)  # the number comes first: 1 - x
         return {
             "Multiply": (value, [0.0]),
             "Add": ([1.0], value),
@@ -73,7 +73,7 @@ def _one_step(layer: Layer, stored: Mapping[str, tuple[Any, Any]]) -> tuple[Numb
     except (KeyError, ValueError, TypeError, ZeroDivisionError, OverflowError):
         raise WeightsError(
             f"{layer}: expected numbers by which pixels are scaled and shifted, found something "
-            "else: no usage of this package says what this layer does"
+            "else: no usage of this package can express this layer"
         ) from None
 
 
@@ -88,7 +88,7 @@ def _normalization(layer: Layer, stored: Mapping[str, tuple[Any, Any]]) -> tuple
 
 
 def check_axis(layer: Layer) -> None:
-    """Refuse a Normalization with other means than one for each channel, or one for all."""
+    """Raise if a Normalization has anything but one mean per channel, or one for all."""
     axis = layer.config.get("axis", -1)
     if layer.kind == "Normalization" and axis not in AXES:
         raise WeightsError(
@@ -102,7 +102,7 @@ def _is_option(value: Any) -> bool:
 
 
 def _numbers(value: Any) -> Numbers:
-    while isinstance(value, dict):  # a tensor, as Keras writes it
+    while isinstance(value, dict):  # a tensor, as Keras serializes it
         value = value["config"]["value"]
     if hasattr(value, "ravel"):
         value = list(value.ravel())
@@ -123,11 +123,11 @@ def _zipped(one: Numbers, other: Numbers, rule: Callable[[float, float], float])
 def pixels_of(
     layers: list[Layer], stored: Mapping[str, tuple[Any, Any]], channels: int
 ) -> tuple[dict[str, Any], str]:
-    """The range, mean and std of a ``Usage`` that does what these layers do, and a note.
+    """Return the range, mean and std of a ``Usage`` equivalent to these layers, and a note.
 
-    What reaches them is from 0 to 255 or from 0 to 1: no layer says which, so it is assumed.
+    Their input is from 0 to 255 or from 0 to 1: no layer states which, so it is assumed.
 
-    Raises ``WeightsError`` where no usage does the same.
+    Raises ``WeightsError`` if no usage is equivalent.
     """
     found = affine(layers, stored)
     if found is None:
@@ -140,13 +140,13 @@ def pixels_of(
         scale, shift = (_zipped(v, [0.0] * channels, lambda a, _: a) for v in (scale, shift))
     if min(scale) <= 0:
         raise WeightsError(
-            f"{names}: expected pixels that keep their order, found ones that are scaled by "
-            f"{min(scale):g}: no usage of this package inverts images"
+            f"{names}: expected pixels scaled by a positive factor, found {min(scale):g}: no usage "
+            "of this package inverts images"
         )
     high = BYTES if _is_for_bytes(scale, shift) else 1.0
     note = (
-        f"its layers {names} prepare pixels, and became the range, mean and std of its usage; that "
-        f"they are given pixels from 0 to {high:.0f} is assumed"
+        f"its layers {names} preprocess pixels, and became the range, mean and std of its usage; "
+        f"that their input is from 0 to {high:.0f} is assumed"
     )
     if len(scale) == 1:
         low, top = shift[0], shift[0] + high * scale[0]
@@ -156,12 +156,12 @@ def pixels_of(
 
 
 def _is_for_bytes(scale: Numbers, shift: Numbers) -> bool:
-    """Whether pixels from 0 to 255, not from 0 to 1, become numbers of usual size."""
+    """Whether it is pixels from 0 to 255, not 0 to 1, that become numbers of a usual size."""
     return max(scale) < 0.2 or max(-b / a for a, b in zip(scale, shift, strict=True)) > 2
 
 
 def with_declared_pixels(usage: Usage, given: Mapping[str, Any]) -> Usage:
-    """The usage of a network whose pixels are prepared like this; their range is assumed."""
+    """Return the usage with these preprocessing settings; the pixels' range is assumed."""
     if not given:
         return usage
     stated = usage.stating(**given)

@@ -1,4 +1,4 @@
-"""The size of the map that a declared Keras model has made so far, and what may change it."""
+"""Track the size of a declared Keras model's feature map, and check strides and padding."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from .layers import OTHER, expect, same_padding
 
 @dataclass
 class MapSize:
-    """A square map.
+    """The size of the current feature map, which is square.
 
     Attributes:
         size: pixels per side; None: not declared.
-        is_same_here: whether padding="same" was found that is as the paper pads at this size only.
+        is_same_here: whether a padding="same" was found that pads as the paper does only at this
+            size.
     """
 
     size: int | None = None
     is_same_here: bool = False
 
     def step(self, layer: Layer, zeros: int, kernel: int, stride: int, padding: int) -> None:
-        """Check strides and padding; then the map has another size."""
+        """Check a layer's strides and padding, and update the size."""
         strides = layer.config.get("strides")
         if layer.kind == "MaxPooling2D" and strides is None:  # Keras' default
             strides = layer.config.get("pool_size")
@@ -41,13 +42,13 @@ class MapSize:
                 found = f"SAME, which pads the sides of even maps unequally{known}"
         if found != padding:
             raise WeightsError(
-                f"{layer}: expected {padding} zeros around the map, found {found}: {OTHER}"
+                f"{layer}: expected zero padding of {padding}, found {found}: {OTHER}"
             )
         if self.size:
             self.size = (self.size + 2 * padding - kernel) // stride + 1
 
     def halve(self, pool: Layer) -> None:
-        """Check the pooling of a transition; then the map has half the size."""
+        """Check a transition's pooling, and halve the size."""
         expect(pool, "pool_size", [2, 2])
         if pool.config.get("strides") is not None:
             expect(pool, "strides", [2, 2])

@@ -1,4 +1,4 @@
-"""What a Keras file says in words: names of layers, and the declaration of a complete model."""
+"""Find text in a Keras file: layer names, and the declaration of a complete model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ...weights import WeightsError
 from .._hdf5 import CONFIG, MAGIC, WEIGHTS, is_keras, member, opened, walk
 
 LARGEST_TEXT = 2**25  # bytes of a declaration; densenet264's has 0.7 million
-MOST_TRIED = 2**26  # bytes of texts in an HDF5 file that may be the declaration
-STARTS = (b'{"class_name"', b'{"config"', b'{"module"')  # Python kept no order once
+MOST_TRIED = 2**26  # bytes of an HDF5 file's texts that may be the declaration
+STARTS = (b'{"class_name"', b'{"config"', b'{"module"')  # before Python 3.7, keys had no order
 COMPILED = (b'{"loss"', b'{"optimizer_config"')
 BEGINNING = re.compile(b"|".join(map(re.escape, (*STARTS, *COMPILED))))
 
 
 def declaration(path: Path) -> Any | None:
-    """What a complete model's file says about its layers; None for a file of weights alone.
+    """Return a complete model's declaration, which is JSON; None for a weights-only file.
 
-    Raises ``WeightsError`` where the declaration is damaged.
+    Raises ``WeightsError`` if the declaration is damaged.
     """
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
@@ -44,41 +44,41 @@ def declaration(path: Path) -> Any | None:
 
 
 def _model_in(found: Any) -> Any | None:
-    """The declaration; None for anything else, such as one's own description beside weights."""
+    """Return the declaration; None for other JSON, such as a user's own notes beside weights."""
     return found if isinstance(found, dict) and {"class_name", "config"} <= found.keys() else None
 
 
 def _json_in(texts: mmap.mmap) -> Any:
-    """The declaration in an HDF5 file's bytes, and what the model was compiled with.
+    """Return the declaration in an HDF5 file's bytes, and the settings of ``compile``.
 
-    Not read through HDF5, whose library can hang or crash on the text of a damaged file.
+    It is not read through HDF5, whose library can hang or crash on the text of a damaged file.
     """
     found = list(_texts_in(texts))
     models = [each for start, each in found if start in STARTS and _model_in(each)]
     if not models:
-        raise ValueError("no text of an attribute model_config")
+        raise ValueError("the attribute model_config has no text")
     if any(each != models[0] for each in models):
         raise WeightsError(
-            f"expected one declaration of a model, found {len(models)} that differ; load the model "
-            "with Keras and save it again, as .keras"
+            f"expected one model declaration, found {len(models)} that differ; load the model with "
+            "Keras and save it again, as .keras"
         )
     compiled = [each for start, each in found if start in COMPILED]
     return models[0] | ({"compile_config": compiled[0]} if len(compiled) == 1 else {})
 
 
 def _texts_in(texts: mmap.mmap) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """(its start, JSON) of each text in an HDF5 file's bytes: in one piece, after its length."""
+    """Yield (start, JSON) of each contiguous text in an HDF5 file's bytes, after its length."""
     tried, looked = 0, 0
-    while match := BEGINNING.search(texts, looked):  # once through a large file
+    while match := BEGINNING.search(texts, looked):  # one pass over a large file
         start, at, looked = match[0], match.start(), match.end()
         length = int.from_bytes(texts[max(at - 8, 0) : at], "little")
         if not len(start) < length <= min(len(texts) - at, LARGEST_TEXT):
             continue
         if (tried := tried + length) > MOST_TRIED:
-            raise WeightsError("expected one declaration of a model, found very many texts")
+            raise WeightsError("expected one model declaration, found too many texts")
         with suppress(ValueError):
             text = json.loads(texts[at : at + length].rstrip(b"\0"))
-            looked = at + length  # the objects inside it are its own
+            looked = at + length  # skip the objects inside it
             yield start, text
 
 
@@ -88,9 +88,9 @@ def _bytes_of(path: Path) -> Any:
 
 
 def names_in(path: Path, head: bytes, names: Iterable[bytes]) -> set[bytes]:
-    """The names among these that the declaration of a ``.keras`` file, or an HDF5 file, contains.
+    """Return the names that occur in the declaration of a ``.keras`` file, or in an HDF5 file.
 
-    Raises ``WeightsError`` where a ``.keras`` file is damaged.
+    Raises ``WeightsError`` if a ``.keras`` file is damaged.
     """
     if head.startswith(MAGIC):
         with _bytes_of(path) as texts:
@@ -100,14 +100,14 @@ def names_in(path: Path, head: bytes, names: Iterable[bytes]) -> set[bytes]:
 
 
 def has_layers_called(path: Path, names: Iterable[Sequence[bytes]]) -> bool:
-    """Whether a file of weights, alone or in a ``.keras`` archive, has a layer of each name.
+    """Whether a weights file, plain or in a ``.keras`` archive, contains a name of each layer.
 
-    Keras writes layers in their order, so each name is first looked for after the one before. A
-    search that finds nothing reads the complete file.
+    Keras writes layers in order, so each search starts after the previous name. A search that finds
+    nothing reads the complete file.
 
     Arguments:
         path: the file.
-        names: for each layer what it may be called, the most usual first.
+        names: for each layer, its possible names, the most common first.
     """
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
@@ -122,7 +122,7 @@ def has_layers_called(path: Path, names: Iterable[Sequence[bytes]]) -> bool:
 
 
 def layers_have_names(path: Path) -> bool:
-    """Whether a file of weights alone stores how its layers are called."""
+    """Whether a weights-only file stores its layers' names."""
     with opened(path) as (file, _):
         if "layer_names" in file.attrs or "model_weights" in file:
             return True

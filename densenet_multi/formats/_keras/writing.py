@@ -1,4 +1,4 @@
-"""Write Keras 3's files of weights with h5py: no model is built."""
+"""Write Keras 3's weights files with h5py, without building a model."""
 
 from __future__ import annotations
 
@@ -25,23 +25,22 @@ def write_weights(
     within: str = "",
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the file of Keras 3's ``save_weights``, without the groups that would be empty.
+    """Write a file as Keras 3's ``save_weights`` does, but without its empty groups.
 
-    Raises ``ConfigError`` where Keras would not recognize a file of this name;
-    ``BackendNotInstalledError`` where h5py is missing; ``OSError`` where the file cannot be
-    written.
+    Raises ``ConfigError`` if Keras would not recognize the file by its name;
+    ``BackendNotInstalledError`` if h5py is missing; ``OSError`` if the file cannot be written.
 
     Arguments:
-        path: ends in ``.weights.h5``.
+        path: must end in ``.weights.h5``.
         checkpoint: the weights.
-        native: gives a layer's name in Keras.
-        within: the group of a model inside the model.
-        more: {place: value}, written too.
+        native: returns a layer's name in Keras.
+        within: the group of a nested model that holds all layers but the classifier; "": none.
+        more: {place: value} of further datasets.
     """
     if not path.name.endswith(".weights.h5"):
         raise ConfigError(
-            f"{path}: expected a name that ends in .weights.h5, because Keras goes by it; such as "
-            f"{path.name.partition('.')[0]}.weights.h5"
+            f"{path}: expected a name that ends in .weights.h5, by which Keras recognizes the "
+            f"file; use {path.name.partition('.')[0]}.weights.h5"
         )
     with framework("keras", "h5py"):
         import h5py
@@ -61,7 +60,7 @@ def write_weights(
 
 
 def different_conventions(checkpoint: Checkpoint, models: str) -> list[str]:
-    """A sentence for each convention in which Keras' models differ from these weights."""
+    """Return a note for each convention in which Keras' models differ from these weights."""
     return differences(checkpoint, models, (EPSILON, DECAY), "Keras'", "biased")
 
 
