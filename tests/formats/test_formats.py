@@ -661,7 +661,7 @@ def test_convert_replaces_the_classifier_and_says_so(tmp_path, checkpoint):
         (
             ["a.safetensors", "no/folder/b.safetensors"],
             2,
-            "expected a folder that exists, found none",
+            "expected an existing folder, found none",
         ),
         (["a.safetensors", "b.params", "--variant", "d2l"], 1, "expected the tensors of d2l"),
     ],

@@ -4248,8 +4248,8 @@ MUTANTS = [
     Mutant(
         "text of others: errors about what was typed",
         "commands/__init__.py",
-        "error.message = plain_lines(error.message)",
-        "pass",
+        "plain_lines(error.format_message())",
+        "error.format_message()",
         "commands/test_tables.py what_was_typed_is_escaped",
     ),
     Mutant(

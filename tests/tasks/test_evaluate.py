@@ -486,7 +486,7 @@ def test_classes_that_do_not_fit_are_refused_with_the_command_that_helps(
         (
             ["--output", "no-such-folder/c.svg"],
             2,
-            "expected a folder that exists, found none: no-such-folder",
+            "expected an existing folder, found none: no-such-folder",
         ),
         (["--output", "c.json"], 2, "a name that ends in .svg, found c.json"),
     ],
