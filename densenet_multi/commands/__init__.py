@@ -28,7 +28,7 @@ from .flags import PROGRAM
 from .output import plain_lines
 
 GROUPS = {  # what a user wants -> the commands for it
-    "See what a network is": (summary.summary,),
+    "Describe a network": (summary.summary,),
     "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
     "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
     "Move a checkpoint between frameworks": (inspect.inspect, convert.convert),

@@ -57,9 +57,7 @@ if TYPE_CHECKING:
 )
 @click.option("--bfloat16", is_flag=True, help="Predict in bfloat16, with an optimized model.")
 @format_option
-@click.option(
-    "--output", type=NewFile(".svg"), help="Also draw the confusion matrix: FILE.svg."
-)
+@click.option("--output", type=NewFile(".svg"), help="Also draw the confusion matrix: FILE.svg.")
 @errors_as_exit_codes
 def evaluate(weights: Path, output_format: str, output: Path | None, **given: Any) -> None:
     """Measure the accuracy of trained WEIGHTS on test images.

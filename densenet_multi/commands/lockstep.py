@@ -147,8 +147,8 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 
 
 def exit_code(result: dict[str, Any], requested: list[str]) -> int:
-    """0: the float64 runs and all first float32 steps agree; 1: a run differs or a backend failed; 3:
-    a requested backend is not installed, or none is."""
+    """0: the float64 runs and all first float32 steps agree; 1: one differs or a backend failed;
+    3: a requested backend is not installed, or none is."""
     same = [result["float64"]["same"], *(run["same"] for run in result["float32"].values())]
     return exit_code_of_backends(result, requested) if all(same) else 1
 

@@ -41,7 +41,8 @@ class ExistingPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A ``Path``."""
         if os.path.islink(value) and not os.path.exists(value):  # noqa: PTH110, PTH114  # no errors
-            self.fail(f"{value}: expected a file or folder, found a broken link to {Path(value).readlink()}", param, ctx)
+            target = Path(value).readlink()
+            self.fail(f"{value}: expected a path, found a broken link to {target}", param, ctx)
         if not self.dir_okay and Path(value).is_dir():
             self.fail(f"{value}: expected a file, found a folder; name a file in it", param, ctx)
         return super().convert(value, param, ctx)
@@ -81,7 +82,7 @@ class NewEntry(NewPath):
         if not path.name:
             self.fail(f"{value}: expected the name of a new file, found a folder", param, ctx)
         if not os.access(folder, os.W_OK):
-            self.fail(f"{path}: expected a writable folder, found one that is not: {folder}", param, ctx)
+            self.fail(f"{path}: expected a writable folder, found {folder}", param, ctx)
         return path
 
 

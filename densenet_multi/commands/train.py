@@ -77,8 +77,8 @@ WIDTH_OF_LOSS = 9  # columns of text, that of "test loss"
 @click.option(
     "--average",
     type=click.FloatRange(min=0, max=1),
-    help="Finally, average the weights over this FRACTION of the epochs, the last ones: 0.5 of ten "
-    "are five.  [default: the recipe's]",
+    help="Finally, average the weights of the last epochs, this FRACTION of them all: 0.5 of ten "
+    "epochs is the last five.  [default: the recipe's]",
     metavar="FRACTION",
 )
 @click.option(
