@@ -98,7 +98,7 @@ def table(result: dict[str, Any]) -> Table:
     drawn.add_column("class", "all", overflow="fold")
     drawn.add_column("images", f"{result['examples']:,}", **whole)
     drawn.add_column("accuracy", f"{result['accuracy']:.4f}", **whole)
-    drawn.add_column("most often taken for", overflow="fold")
+    drawn.add_column("most often mistaken for", overflow="fold")
     drawn.add_column("times", **whole)
     rows = zip(confusion, result["per_class"].items(), confused_with(confusion), strict=True)
     for counts, (name, accuracy), worst in rows:
