@@ -1,8 +1,7 @@
-"""The command line: one file for each command, with its options, its table and its exit code.
+"""The command line: one module per command, with its options, its table and its exit code.
 
-``options`` has the options that several commands share and the types of what is typed, ``output``
-prints results and turns errors into exit codes, and ``flags`` rewrites the library's arguments and
-calls as what is typed.
+``options`` has the shared options and the parameter types. ``output`` prints results and turns
+errors into exit codes. ``flags`` translates Python arguments in the library's messages into flags.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .flags import PROGRAM
 from .output import plain_lines
 
 GROUPS = {  # what a user wants -> the commands for it
-    "See what a network is": (summary.summary,),
+    "Describe a network": (summary.summary,),
     "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
     "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
     "Move a checkpoint between frameworks": (inspect.inspect, convert.convert),
@@ -38,18 +37,17 @@ GROUPS = {  # what a user wants -> the commands for it
 
 
 class Program(click.Group):
-    """A group that lists its commands by what a user wants."""
+    """The command group; its help groups the commands by purpose."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; a terminal obeys no text of others in an error about what was typed."""
+        """Run a command; escape control characters in errors about what was typed."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            error.message = plain_lines(error.message)
-            raise
+            raise click.UsageError(plain_lines(error.format_message()), error.ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands of each of ``GROUPS`` under its heading."""
+        """Write the commands of each group under its heading."""
         widest = max(map(len, self.commands))
         for heading, commands in GROUPS.items():
             with formatter.section(heading):
@@ -66,22 +64,24 @@ class Program(click.Group):
 
 @click.group(
     cls=Program,
-    epilog="Completion by the Tab key in bash (zsh and fish alike), for ~/.bashrc:\n\n\b\n"
+    epilog="Tab completion: add this line to ~/.bashrc (for zsh: zsh_source, in ~/.zshrc).\n\n\b\n"
     f'eval "$(_DENSENET_MULTI_COMPLETE=bash_source {PROGRAM})"',
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name=PROGRAM)
 @click.pass_context
 def main(context: click.Context) -> None:
-    """DenseNet, written once as a specification and four times as native code: in PyTorch,
-    tf.keras, MXNet Gluon and Flax NNX.
+    """One DenseNet specification, implemented natively in four frameworks.
 
-    Exit codes: 0 ok, 1 a check failed, 2 usage, 3 backend not installed, 4 data not available,
-    130 interrupted.
+    Each implementation is a backend: torch (PyTorch), keras (tf.keras), gluon (MXNet Gluon) or
+    flax (Flax NNX).
+
+    Exit codes: 0 success, 1 failure or a failed check, 2 invalid input, 3 backend not installed,
+    4 data not available, 130 interrupted.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reports what it did not find
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or TensorFlow logs missing libraries
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # absl, JAX and Orbax warn their own developers
+    logging.disable(logging.WARNING)  # absl, JAX and Orbax: meant for developers
     context.call_on_close(lambda: logging.disable(before))
 
 

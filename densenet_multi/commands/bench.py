@@ -1,5 +1,4 @@
-"""``densenet-multi bench``: how fast the backends are, beside other code, and how much memory they
-use."""
+"""``densenet-multi bench``: the speed and memory of the backends and of other implementations."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ PRODUCTS = {
     "products": "matrix products alone",
     "bfloat16 products": "the same in bfloat16",
 }
-LABELS = {  # of the cases of each kind of work; the first is compared with each of the others
+LABELS = {  # kind of work -> case -> its name; the first is compared with each of the others
     "training": {
         "fit": "fit",
         "bfloat16": "fit in bfloat16",
@@ -56,27 +55,36 @@ LABELS = {  # of the cases of each kind of work; the first is compared with each
     type=click.Choice(["training", "inference", "memory"]),
     default="training",
     show_default=True,
+    help="What to measure.",
 )
 @click.option(
     "--variant",
     type=VARIANT,
-    help="The network.  [default: d2l; densenet121; densenet_bc100_k12]",
+    help="Network.  [default, by --work: d2l; densenet121; densenet_bc100_k12]",
 )
-@click.option("--depth", type=AT_LEAST_1, help="For memory: L of a DenseNet-BC, k = 12.")
-@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; 224; 32]")
-@click.option("--batch-size", type=AT_LEAST_1, help="Images per step.  [default: 64; 8; 64]")
-@click.option("--rounds", type=AT_LEAST_1, default=5, show_default=True, help="Turns of each case.")
-@click.option("--steps", type=AT_LEAST_1, default=2, show_default=True, help="In each round.")
-@click.option("--threads", type=AT_LEAST_1, help="CPUs of each case.  [default: all]")
+@click.option(
+    "--depth",
+    type=AT_LEAST_1,
+    help="With --work memory, instead of --variant: depth L of a DenseNet-BC with k = 12.",
+)
+@click.option(
+    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default, by --work: 96; 224; 32]"
+)
+@click.option(
+    "--batch-size", type=AT_LEAST_1, help="Images per step.  [default, by --work: 64; 8; 64]"
+)
+@click.option("--rounds", type=AT_LEAST_1, default=5, show_default=True, help="Rounds per case.")
+@click.option("--steps", type=AT_LEAST_1, default=2, show_default=True, help="Steps per round.")
+@click.option("--threads", type=AT_LEAST_1, help="CPUs per case.  [default: all]")
 @click.option(
     "--device",
     type=click.Choice(["cpu", "gpu"]),
     default="cpu",
     show_default=True,
-    help="Where to compute.",
+    help="Device to compute on.",
 )
 @format_option
-@click.option("--output", type=NewFile(".svg"), help="FILE.svg for a picture.")
+@click.option("--output", type=NewFile(".svg"), help="Also draw a bar chart: FILE.svg.")
 @errors_as_exit_codes
 def bench(
     backends: str | None,
@@ -86,11 +94,11 @@ def bench(
     rounds: int,
     **given: Any,
 ) -> int:
-    """Measure how fast each backend trains or predicts.
+    """Measure the speed or memory of each backend, next to other implementations.
 
-    It also measures a beginner's code and the framework's own DenseNet; or, for memory, what
-    memory-efficient training costs and saves. Each case is a process of its own; they take turns,
-    so that background load affects all of them alike. The ratio is what counts.
+    For training and inference, these include a beginner's code and the framework's own DenseNet.
+    For memory, they are memory-efficient and plain training. Each case runs in its own process.
+    The cases take turns, so that background load affects all of them alike: trust the ratios.
     """
     from .._files import replace_file
     from ..comparison import bench as benchmark
@@ -107,7 +115,7 @@ def bench(
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A row for each case: its speed, and how the backend's first case compares with it."""
+    """Return one row per case: its speed, and how the backend's first case compares with it."""
     from rich import box
     from rich.table import Table
 
@@ -156,7 +164,7 @@ def _measured(found: dict[str, Any], *, memory: bool) -> list[str]:
 
 
 def picture(result: dict[str, Any]) -> bytes:
-    """The images per second as an SVG; those of feeding would be off the scale."""
+    """Draw images per second as an SVG, except for feeding, which would be off the scale."""
     from .._figures import bars
     from ..comparison.bench_child import CASES
 

@@ -1,4 +1,4 @@
-"""``densenet-multi compare``: backends side by side on the same weights and images."""
+"""``densenet-multi compare``: all backends on the same weights and images."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ if TYPE_CHECKING:
     "--batch-size", type=AT_LEAST_1, default=64, show_default=True, help="Number of images."
 )
 @image_size_option
-@click.option("--seed", type=click.IntRange(min=0), help="Of the initial weights.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of initial weights.  [default: 0]")
 @click.option(
     "--weights",
     type=EXISTING_FILE,
-    help="A portable .safetensors file instead of a variant with initial weights.",
+    help="Portable file (.safetensors), instead of a variant with initial weights.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Precision of weights and images.",
 )
 @format_option
 @output_option
@@ -56,10 +60,11 @@ def compare(  # noqa: PLR0917  # click passes options by name
     output_format: str,
     output: Path | None,
 ) -> int:
-    """Compare the backends side by side, on real Fashion-MNIST images.
+    """Run one network in each backend; compare outputs, speed and memory.
 
-    Each backend gets the same weights and images in a process of its own, and is compared with the
-    NumPy reference in float64. A variant is built with one input channel and 10 classes.
+    Each backend runs in its own process, on the same weights and the same Fashion-MNIST images. Its
+    outputs are compared with the reference, in NumPy float64. A variant is built with 1 input
+    channel and 10 classes.
     """
     from ..comparison.compare import compare as compare_backends
     from ..comparison.compare import progress_steps
@@ -69,7 +74,7 @@ def compare(  # noqa: PLR0917  # click passes options by name
     requested = requested_backends(backends)
     if weights:
         if variant or seed is not None:
-            raise click.UsageError("--weights decides the network: omit --variant and --seed")
+            raise click.UsageError("--weights determines the network: omit --variant and --seed")
         spec, values = load_weights(weights)
     else:
         variant, seed = variant or "d2l", seed or 0
@@ -93,7 +98,7 @@ def compare(  # noqa: PLR0917  # click passes options by name
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A column for each backend, a line for each fact."""
+    """Return a column per backend and a row per property."""
     from rich import box
     from rich.table import Table
 
@@ -118,7 +123,7 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def _labels(tolerance: float) -> list[tuple[str, ...]]:
-    """What the lines of a backend's column are, in groups."""
+    """The row labels, in groups."""
     same = f"same function (to {tolerance:.0e})"
     return [
         ("", ""),  # framework and version

@@ -1,4 +1,4 @@
-"""``densenet-multi convert``: a checkpoint of one format becomes one of another."""
+"""``densenet-multi convert``: convert a checkpoint to another format."""
 
 from __future__ import annotations
 
@@ -36,44 +36,57 @@ if TYPE_CHECKING:
     "--variant", type=VARIANT, help="Override the variant detected from names and shapes."
 )
 @prefix_option
-@click.option("--num-classes", type=click.IntRange(min=0), help="A new classifier; 0 for none.")
 @click.option(
-    "--in-channels", type=AT_LEAST_1, help="Change the stem: gray images keep their answers."
+    "--num-classes",
+    type=click.IntRange(min=0),
+    help="Replace the classifier by a new one with this many classes; 0 removes it.",
+)
+@click.option(
+    "--in-channels",
+    type=AT_LEAST_1,
+    help="Adapt the stem to this many channels; gray images keep their logits.",
 )
 @click.option(
     "--class-names",
-    help="One for each output: a,b,c or a file with a name in each line.",
+    help="Names of the outputs: a,b,c or a file with one name per line.",
     metavar="FILE|a,b,c",
 )
 @click.option(
     "--activation",
-    help="What follows the outputs: softmax, sigmoid (each output is a class of its own) or none.",
+    help="Activation of the outputs: softmax, sigmoid (independent classes) or none.",
     metavar="none|softmax|sigmoid",
 )
-@click.option("--mean", type=Numbers(), help="Of pixels, as 0.5,0.5,0.5.", metavar="NUMBERS")
+@click.option(
+    "--mean",
+    type=Numbers(),
+    help="Pixel mean per channel, such as 0.5,0.5,0.5.",
+    metavar="NUMBERS",
+)
 @click.option(
     "--std",
     type=Numbers(),
-    help="Standard deviation: the network reads (pixels - mean) / std.",
+    help="Standard deviation per channel; the network reads (pixels - mean) / std.",
     metavar="NUMBERS",
 )
 @click.option(
     "--value-range",
     type=float,
     nargs=2,
-    help="Of pixels before --mean and --std: 0 1 or 0 255.  [default: as SOURCE states, or 0 1]",
+    help="Pixel range before --mean and --std: 0 1 or 0 255.  [default: from SOURCE, else 0 1]",
     metavar="LOW HIGH",
 )
-@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side that it is meant for.")
-@click.option("--verify", is_flag=True, help="Run both models on real images before writing DEST.")
+@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side that the network expects.")
+@click.option(
+    "--verify", is_flag=True, help="Write DEST only if both models agree on a few real images."
+)
 @format_option
 @errors_as_exit_codes
 def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
-    """Convert a checkpoint: SOURCE in one format, DEST in another.
+    """Convert a checkpoint from one framework's format to another's.
 
-    SOURCE is a file of torchvision, timm, Keras, the Gluon zoo or Flax, or a portable file; --help
-    of inspect lists the formats. DEST is written completely or not at all. A portable file keeps
-    what is stated here about the use of the network.
+    SOURCE is a checkpoint of torchvision, timm, Keras, the Gluon zoo or Flax, or a portable file
+    (.safetensors); "inspect --help" lists the formats. DEST is written completely or not at all.
+    A portable file also stores what the options state about pixels and classes.
     """
     from ..tasks import convert as conversion
 
@@ -84,6 +97,6 @@ def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A line for each value but those that were typed."""
+    """Return one line per value, without the paths that were typed."""
     told = {name: value for name, value in result.items() if name not in ("source", "dest")}
     return facts(told | {"notes": spoken(told["notes"])})

@@ -1,4 +1,4 @@
-"""``densenet-multi evaluate``: how well trained weights classify test images."""
+"""``densenet-multi evaluate``: accuracy of trained weights on test images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--data",
     default="fashion-mnist",
     show_default=True,
-    help="fashion-mnist, sample, folder:PATH, cifar10:PATH, or the PATH of your images.",
+    help="fashion-mnist, sample, cifar10:PATH, folder:PATH, or just the PATH of your images.",
 )
 @data_dir_option
 @weights_image_size_option
@@ -41,30 +41,29 @@ if TYPE_CHECKING:
 @click.option(
     "--split",
     type=click.Choice(["test", "train", "all"]),
-    help="Which images.  [default: test; all of a folder that WEIGHTS were not trained on]",
+    help="Images to use.  [default: test; all, for a folder that WEIGHTS was not trained on]",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
-    help="Decides which images of a folder are for the test.  [default: as in training]",
+    help="Seed that selects a folder's test images.  [default: as in training]",
 )
 @click.option(
     "--recalibrate",
     type=click.IntRange(min=0),
     default=0,
-    help="Recompute the running statistics, on N batches of 256 training images.",
+    help="First recompute the running statistics on N batches of 256 training images.",
     metavar="N",
 )
 @click.option("--bfloat16", is_flag=True, help="Predict in bfloat16, with an optimized model.")
 @format_option
-@click.option(
-    "--output", type=NewFile(".svg"), help="FILE.svg for a picture of the confusion matrix."
-)
+@click.option("--output", type=NewFile(".svg"), help="Also draw the confusion matrix: FILE.svg.")
 @errors_as_exit_codes
 def evaluate(weights: Path, output_format: str, output: Path | None, **given: Any) -> None:
-    """Evaluate WEIGHTS, a portable file, on test images.
+    """Measure the accuracy of trained WEIGHTS on test images.
 
-    Prints accuracy, loss, accuracy per class and confusions.
+    WEIGHTS is a portable file (.safetensors), as train and convert write it. The table shows
+    accuracy, loss, accuracy per class, and which classes are confused most often.
     """
     from .._files import replace_file
     from ..tasks import evaluate as evaluation
@@ -76,7 +75,7 @@ def evaluate(weights: Path, output_format: str, output: Path | None, **given: An
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A row for each class, and one for all."""
+    """Return one row per class, and one for all classes."""
     from rich import box
     from rich.table import Table
 
@@ -95,11 +94,11 @@ def table(result: dict[str, Any]) -> Table:
         caption_justify="left",
         show_footer=True,
     )
-    whole: dict[str, Any] = {"justify": "right", "no_wrap": True}  # a number is never cut off
+    whole: dict[str, Any] = {"justify": "right", "no_wrap": True}  # never truncate a number
     drawn.add_column("class", "all", overflow="fold")
     drawn.add_column("images", f"{result['examples']:,}", **whole)
     drawn.add_column("accuracy", f"{result['accuracy']:.4f}", **whole)
-    drawn.add_column("most often taken for", overflow="fold")
+    drawn.add_column("most often mistaken for", overflow="fold")
     drawn.add_column("times", **whole)
     rows = zip(confusion, result["per_class"].items(), confused_with(confusion), strict=True)
     for counts, (name, accuracy), worst in rows:
@@ -114,7 +113,7 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def confused_with(confusion: Sequence[Sequence[int]]) -> list[tuple[int, int] | None]:
-    """For each true class, its most frequent wrong prediction and how often; None for never."""
+    """For each true class, its most frequent wrong prediction and the count; None without any."""
     found: list[tuple[int, int] | None] = []
     for true, counts in enumerate(confusion):
         wrong = [0 if predicted == true else count for predicted, count in enumerate(counts)]
@@ -124,7 +123,7 @@ def confused_with(confusion: Sequence[Sequence[int]]) -> list[tuple[int, int] | 
 
 
 def picture(result: dict[str, Any]) -> bytes:
-    """The confusion matrix as an SVG."""
+    """Draw the confusion matrix as an SVG."""
     import numpy as np
 
     from .._figures import confusion_matrix

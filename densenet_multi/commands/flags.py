@@ -1,9 +1,9 @@
-"""Rewrite what the library says about arguments as what is typed on the command line.
+"""Translate Python arguments in the library's messages into command-line flags.
 
-The library speaks Python. It names an argument as ``name: expected …`` where an error starts, as
-``name=value`` or ``name=`` within a sentence, and a call as ``train(output='X', resume=True)``.
-The same sentences name ``--name: expected …``, ``--name value``, ``--name`` and
-``densenet-multi train --output X --resume`` once they have passed through ``in_flags``.
+The library's messages name an argument as ``name: expected …`` at the start of an error, and as
+``name=value`` or ``name=`` within a sentence. They name a call as ``train(output='X',
+resume=True)``. ``in_flags`` rewrites these as ``--name: expected …``, ``--name value``, ``--name``
+and ``densenet-multi train --output X --resume``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ WORD_STARTS = r"(?<![\w./=-])"
 
 
 def in_flags(text: str, context: click.Context) -> str:
-    """A sentence of the library, with the current command's arguments and every call as typed.
+    """Translate the current command's arguments and all calls in a message.
 
-    Arguments of other commands stay as they are. So does what the user has typed, even where it
-    looks like an argument: a folder may be called ``seed=3``.
+    Arguments of other commands stay as they are. So does anything that the user has typed, even if
+    it looks like an argument: a folder may be called ``seed=3``.
     """
     parameters = _by_name(context.command)
     group = context.find_root().command
@@ -36,7 +36,7 @@ def in_flags(text: str, context: click.Context) -> str:
     names, typed = _any_of(parameters), _any_of(_words_and_paths(context.params.values()))
     pattern = (
         rf"{WORD_STARTS}{typed}(?![\w=(])"
-        rf"|{WORD_STARTS}[A-Z]\w*\((?:[^()]|\([^()]*\))*\)"  # an object, as Python shows it
+        rf"|{WORD_STARTS}[A-Z]\w*\((?:[^()]|\([^()]*\))*\)"  # an object's repr
         rf"|{WORD_STARTS}(?P<call>(?P<command>{_any_of(commands)})\((?:[^()'\"]|{STRING})*\))"
         rf"|(?:^|(?<=Error: ))(?P<subject>{names})(?=: expected)"
         rf"|{WORD_STARTS}(?P<name>{names})=(?P<value>{VALUE})?"
@@ -55,7 +55,7 @@ def in_flags(text: str, context: click.Context) -> str:
 
 
 def flag_of(command: click.Command, name: str) -> str:
-    """What is typed for a command's parameter: its flag, or the placeholder of an argument."""
+    """The flag of a command's parameter, or the placeholder of a positional argument."""
     return _flag(_by_name(command)[name])
 
 
@@ -64,7 +64,7 @@ def _by_name(command: click.Command) -> dict[str, click.Parameter]:
 
 
 def _any_of(words: Iterable[str]) -> str:
-    """A pattern for one of these words; without any, one that matches nothing."""
+    """A pattern that matches one of these words, or nothing if there are none."""
     longest_first = sorted(words, key=len, reverse=True)
     return f"(?:{'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)"
 
@@ -83,7 +83,7 @@ def _flag(parameter: click.Parameter) -> str:
 
 
 def _typed_argument(parameter: click.Parameter, literal: str) -> str:
-    """What is typed for ``name=literal``; the literal is Python's, or a placeholder, or empty."""
+    """``name=literal`` as a flag; the literal is Python code, a placeholder or empty."""
     flag, value = _flag(parameter), _value(literal)
     if not literal:
         return flag
@@ -103,7 +103,7 @@ def _value(literal: str) -> object:
 
 
 def _typed_call(call: str, command: click.Command) -> str:
-    """What is typed for a call in Python; the call itself where the command has no such option."""
+    """A Python call as a command line; the call itself if the command lacks an option."""
     try:
         parsed = ast.parse(call, mode="eval").body
     except SyntaxError:

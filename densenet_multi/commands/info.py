@@ -1,4 +1,4 @@
-"""``densenet-multi info``: what a bug report needs."""
+"""``densenet-multi info``: platform and versions for a bug report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = ("_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "XLA_FLAGS", "KER
 @format_option
 @errors_as_exit_codes
 def info(output_format: str) -> None:
-    """Platform, versions, backends, threads: what a bug report needs."""
+    """Print the platform, versions and thread settings for a bug report."""
     import platform
 
     usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
@@ -40,7 +40,7 @@ def info(output_format: str) -> None:
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A line for each fact."""
+    """Return one line per entry."""
     from rich.table import Table
 
     drawn = Table.grid(padding=(0, 2))

@@ -1,4 +1,4 @@
-"""``densenet-multi inspect``: what a checkpoint is."""
+"""``densenet-multi inspect``: describe a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("densenet-multi inspect densenet121.pth"))
 @click.argument("file", type=ExistingPath())
-@click.option("--from", "file_format", help="Its format.  [default: detected from its content]")
+@click.option("--from", "file_format", help="Format of FILE.  [default: detected from its content]")
 @prefix_option
 @format_option
 @errors_as_exit_codes
 def inspect(file: Path, file_format: str | None, prefix: str | None, output_format: str) -> None:
-    """Print what a checkpoint FILE is: format, variant, counts, usage.
+    """Describe a checkpoint FILE: its format, network and preprocessing.
 
     Formats: portable, torchvision (also timm), keras, kerashub, gluon (the MXNet zoo), nnx, linen.
     """
@@ -32,10 +32,10 @@ def inspect(file: Path, file_format: str | None, prefix: str | None, output_form
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A line for each value; of many class names, the first."""
+    """Return one line per value; of many class names, only the first."""
     usage = {
         name: listed(value, most=10) if isinstance(value, (list, tuple)) else value
         for name, value in result["usage"].items()
-        if name != "assumed" and value is not None  # both are said in words
+        if name != "assumed" and value is not None  # a table shows these as notes
     }
     return facts({**result, "usage": usage, "notes": spoken(result["notes"])})

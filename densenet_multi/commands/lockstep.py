@@ -1,4 +1,4 @@
-"""``densenet-multi lockstep``: backends that train side by side, step by step."""
+"""``densenet-multi lockstep``: train the backends on the same batches, step by step."""
 
 from __future__ import annotations
 
@@ -34,14 +34,22 @@ if TYPE_CHECKING:
 @click.command(epilog=example("densenet-multi lockstep --backends torch,keras --steps 5"))
 @click.option("--variant", type=VARIANT, help=f"One of: {', '.join(VARIANTS)}.  [default: d2l]")
 @backends_option
-@click.option("--steps", type=AT_LEAST_1, default=50, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option(
+    "--steps", type=AT_LEAST_1, default=50, show_default=True, help="Training steps per run."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=2),
+    default=32,
+    show_default=True,
+    help="Images per step.",
+)
 @image_size_option
 @click.option(
     "--data",
     default="sample",
     show_default=True,
-    help="Or fashion-mnist, folder:PATH, cifar10:PATH.",
+    help="sample, fashion-mnist, cifar10:PATH or folder:PATH.",
 )
 @data_dir_option
 @click.option(
@@ -49,19 +57,19 @@ if TYPE_CHECKING:
     type=RECIPE,
     default="chapter",
     show_default=True,
-    help="Learning rate, momentum and the rest.",
+    help="Hyperparameters: chapter, paper or modern.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the initial weights and of the order of the images.",
+    help="Seed of the initial weights and the data order.",
 )
 @click.option(
     "--weights",
     type=EXISTING_FILE,
-    help="Start from a portable .safetensors file, not from a variant's initial weights.",
+    help="Portable file (.safetensors) to start from, instead of a variant's initial weights.",
 )
 @format_option
 @output_option
@@ -80,11 +88,11 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
     output_format: str,
     output: Path | None,
 ) -> int:
-    """Train the backends from the same weights on the same batches.
+    """Train each backend on the same batches; check that losses agree.
 
-    In float64 they stay together. Each backend trains in a process of its own, once in float64 and
-    once in float32, and is compared step by step: in float64 with the others, in float32 with
-    itself in float64.
+    Each backend trains in its own process, once in float64 and once in float32, from the same
+    weights. Step by step, the float64 runs are compared with each other; they agree up to rounding.
+    Each float32 run is compared with the same backend's float64 run.
     """
     from dataclasses import replace
 
@@ -100,7 +108,7 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
     requested = requested_backends(backends)
     check_names("recipe", [recipe], RECIPES)
     if weights and variant:
-        raise click.UsageError("--weights decides the network: omit --variant")
+        raise click.UsageError("--weights determines the network: omit --variant")
     variant = variant or "d2l"
     checkpoint = load_checkpoint(weights) if weights else None
     spec = checkpoint.spec if checkpoint else get_spec(variant)
@@ -139,14 +147,14 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 
 
 def exit_code(result: dict[str, Any], requested: list[str]) -> int:
-    """0: the float64 runs and every first float32 step agree; 1: one of them differs, or a backend
-    failed; 3: a requested backend, or every one, is not installed."""
+    """0: the float64 runs and all first float32 steps agree; 1: one differs or a backend failed;
+    3: a requested backend is not installed, or none is."""
     same = [result["float64"]["same"], *(run["same"] for run in result["float32"].values())]
     return exit_code_of_backends(result, requested) if all(same) else 1
 
 
 def table(result: dict[str, Any]) -> Group:
-    """The losses step by step, how far float32 is from them, and the deviations after the run."""
+    """Return the losses step by step, the float32 deviations, and a summary of the runs."""
     from rich.console import Group
 
     if not result["float32"]:
@@ -182,8 +190,8 @@ def _float32(result: dict[str, Any]) -> tuple[str, Table]:
         drawn.add_row(str(i + 1), *(f"{loss:.1e}" for loss in losses))
     title = (
         "Loss in float32: relative difference from the same backend's loss in float64. Only the "
-        "first step is judged: once a rounding error carries a value across a ReLU's kink, its "
-        "gradient changes and the two runs part."
+        "first step is checked: once rounding flips the sign of a ReLU's input, its gradient "
+        "changes and the two runs diverge."
     )
     return title, drawn
 

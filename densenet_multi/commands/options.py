@@ -1,4 +1,4 @@
-"""The options that several commands share, and the types of what is typed."""
+"""Options that several commands share, and parameter types."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..training.recipe import RECIPES
 
 
 def example(command: str) -> str:
-    """The epilog of a command's help: one line that can be typed."""
+    """The epilog of a command's help: one command line to copy."""
     return f"\b\nExample:\n  {command}"
 
 
@@ -28,11 +28,11 @@ AT_LEAST_1 = click.IntRange(min=1)
 
 
 class ExistingPath(click.Path):
-    """A file or folder that exists; a link to nothing is called one.
+    """An existing file or folder; the error for a broken link names it as such.
 
     Arguments:
-        dir_okay: whether it may be a folder.
-        kwargs: as of ``click.Path``.
+        dir_okay: whether folders are accepted.
+        kwargs: of ``click.Path``.
     """
 
     def __init__(self, *, dir_okay: bool = True, **kwargs: Any) -> None:
@@ -41,9 +41,10 @@ class ExistingPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A ``Path``."""
         if os.path.islink(value) and not os.path.exists(value):  # noqa: PTH110, PTH114  # no errors
-            self.fail(f"{value} is a broken link, to {Path(value).readlink()}", param, ctx)
+            target = Path(value).readlink()
+            self.fail(f"{value}: expected a path, found a broken link to {target}", param, ctx)
         if not self.dir_okay and Path(value).is_dir():
-            self.fail(f"{value} is a folder; expected a file, such as one in it", param, ctx)
+            self.fail(f"{value}: expected a file, found a folder; name a file in it", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -51,7 +52,7 @@ EXISTING_FILE = ExistingPath(dir_okay=False)
 
 
 class NewPath(click.Path):
-    """Where something will be written; an empty path would be the current folder."""
+    """A path to write to; an empty one, which would mean the current folder, is an error."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(path_type=Path, **kwargs)
@@ -64,7 +65,7 @@ class NewPath(click.Path):
 
 
 class NewEntry(NewPath):
-    """A file or folder that will be written once the work is done; its folder is checked before."""
+    """A file or folder to write at the end; that its folder is writable is checked at the start."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A ``Path``."""
@@ -74,10 +75,10 @@ class NewEntry(NewPath):
             try:
                 folder = resolved(path).parent
             except OSError:
-                self.fail(f"{path} is a link to itself; remove it", param, ctx)
+                self.fail(f"{path}: expected a path, found a link to itself; remove it", param, ctx)
         if not folder.is_dir():
             found = "a file" if folder.exists() else "none"
-            self.fail(f"{path}: expected a folder that exists, found {found}: {folder}", param, ctx)
+            self.fail(f"{path}: expected an existing folder, found {found}: {folder}", param, ctx)
         if not path.name:
             self.fail(f"{value}: expected the name of a new file, found a folder", param, ctx)
         if not os.access(folder, os.W_OK):
@@ -86,10 +87,10 @@ class NewEntry(NewPath):
 
 
 class NewFile(NewEntry):
-    """A file that will be written once the work is done.
+    """A file to write at the end.
 
     Arguments:
-        ending: that its name must have.
+        ending: required at the end of its name.
     """
 
     def __init__(self, ending: str = "") -> None:
@@ -110,7 +111,7 @@ class NewFile(NewEntry):
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds; NaN, which no range refuses, is none."""
+    """A number of seconds; refuses NaN, which passes every range check."""
 
     name = "seconds"
 
@@ -123,7 +124,7 @@ class Seconds(click.FloatRange):
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
-    """Numbers, separated by commas; a tuple of floats."""
+    """Comma-separated numbers."""
 
     name = "numbers"
 
@@ -139,10 +140,10 @@ class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gener
 
 
 class Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
-    """A name that the library checks, or several separated by commas; a shell completes it.
+    """A name, or several separated by commas, with shell completion; the library validates it.
 
     Arguments:
-        known: returns the names.
+        known: returns the known names.
     """
 
     name = "name"
@@ -156,7 +157,7 @@ class Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic 
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        """The known names that begin like the last one typed."""
+        """The known names that complete the last one typed."""
         before, comma, last = incomplete.rpartition(",")
         return [
             CompletionItem(f"{before}{comma}{name}")
@@ -177,28 +178,28 @@ format_option = click.option(
     type=click.Choice(["human", "json"]),
     default="human",
     show_default=True,
-    help="A table to look at, or JSON.",
+    help="A table for humans, or JSON.",
 )
 output_option = click.option(
-    "--output", type=NewFile(), help="Write the result there instead of to stdout."
+    "--output", type=NewFile(), help="Write the result to FILE instead of stdout."
 )
 image_size_option = click.option(
-    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR nets: 32]"
+    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR variants: 32]"
 )
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="Where the files of fashion-mnist are.",
+    help="Folder with the Fashion-MNIST files.",
 )
 device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "gpu"]),
-    help="Where to compute.  [default: a GPU if available]",
+    help="Device to compute on.  [default: a GPU if available]",
 )
 
 # of convert and inspect
 prefix_option = click.option(
-    "--prefix", help="Prefix of its tensors' names, in a file with several networks."
+    "--prefix", help="Prefix of the tensor names, if the file holds several networks."
 )
 
 # of evaluate and predict
@@ -207,23 +208,25 @@ backend_option = click.option(
     "--backend",
     "backend_name",
     type=BACKEND,
-    help="Which one predicts.  [default: the one that trained, or the first that is installed]",
+    help="Backend that predicts.  [default: the one that trained WEIGHTS, or the first installed]",
 )
 weights_image_size_option = click.option(
     "--image-size",
     type=AT_LEAST_1,
-    help="Pixels per side.  [default: as WEIGHTS state, or the usual]",
+    help="Pixels per side.  [default: from WEIGHTS, else the variant's]",
 )
-batch_size_option = click.option("--batch-size", type=AT_LEAST_1, default=64, show_default=True)
+batch_size_option = click.option(
+    "--batch-size", type=AT_LEAST_1, default=64, show_default=True, help="Images per batch."
+)
 
 # of compare, lockstep and bench
 backends_option = click.option(
-    "--backends", type=BACKEND, help="Comma-separated, such as torch,flax.  [default: all]"
+    "--backends", type=BACKEND, help="Backends, such as torch,flax.  [default: all]"
 )
 
 
 def requested_backends(text: str | None) -> list[str]:
-    """The names in ``--backends``, each once; empty without it. Raises ``ConfigError``."""
+    """The distinct names in ``--backends``; empty without it. Raises ``ConfigError``."""
     requested = [] if text is None else [name.strip() for name in text.split(",")]
     check_names("backend", requested, backend_names())
     return list(dict.fromkeys(requested))

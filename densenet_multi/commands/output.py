@@ -1,7 +1,7 @@
-"""What every command prints: its result on stdout, everything else on stderr; and its exit code.
+"""Print results on stdout and everything else on stderr, and turn errors into exit codes.
 
-Names of tensors, classes and files are others' text. Whatever is printed for people passes through
-``plain`` or ``plain_lines``, so that a terminal obeys none of it; JSON has escapes of its own.
+Names of tensors, classes and files are untrusted text that may contain terminal escape sequences.
+All text for humans passes through ``plain`` or ``plain_lines``; JSON escapes such characters.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-NARROWEST = 80  # columns, also where stdout is no terminal
-LEAST_FOR_NAMES = 12  # columns; a longer name may be broken
-JOINERS = "\u200c\u200d"  # within words of some scripts, and within emoji
+NARROWEST = 80  # columns; also the width if stdout is not a terminal
+LEAST_FOR_NAMES = 12  # columns; a longer name may wrap
+JOINERS = "\u200c\u200d"  # needed in some scripts and in emoji
 
 
-# --- Others' text -------------------------------------------------------------------------------
+# --- Untrusted text -----------------------------------------------------------------------------
 
 
 def plain(text: str) -> str:
-    """The text in one line, what a terminal would obey (such as ESC) as Python escapes it."""
+    """The text on one line, with control characters such as ESC escaped as in Python."""
     if text.isprintable():
         return text
     return "".join(
@@ -49,20 +49,20 @@ def _is_shown(character: str) -> bool:
 
 
 def plain_lines(text: str) -> str:
-    """The same in several lines, the later ones indented: none looks like a message of its own."""
+    """``plain`` line by line; later lines are indented, so that none can pose as a message."""
     first, *others = map(plain, text.split("\n"))
     return "\n".join([first, *(each if each[:2] == "  " else f"  {each}" for each in others)])
 
 
 def _plain_inside(result: Any) -> Any:
-    """A result with ``plain`` texts in its dictionaries, lists and tuples."""
+    """A result with every text in its dictionaries, lists and tuples made ``plain``."""
     if isinstance(result, str):
         return plain(result)
     if isinstance(result, dict):
         shown: dict[Any, Any] = {}
         for key, value in result.items():
             name = _plain_inside(key)
-            while name in shown:  # ESC, and its escape as text
+            while name in shown:  # such as ESC and the text "\\x1b"
                 name = f"{name} (another)"
             shown[name] = _plain_inside(value)
         return shown
@@ -75,7 +75,7 @@ def _plain_inside(result: Any) -> Any:
 
 
 def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn what a user's input can cause into one line on stderr and an exit code."""
+    """Turn each error that a user's input can cause into one line on stderr and an exit code."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -86,10 +86,10 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
             click.echo(f"{PROGRAM}: interrupted", err=True)
             code = 128 + signal.SIGINT
         except MemoryError as error:
-            hint = "not enough memory; try smaller images or batches"
+            hint = "out of memory; try smaller images or batches"
             click.echo(f"{PROGRAM}: {hint} ({plain_lines(str(error))})", err=True)
             code = 1
-        except BrokenPipeError:  # the reader, such as head, has seen enough
+        except BrokenPipeError:  # the reader, such as head, closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         except (BackendNotInstalledError, ValueError, OSError) as error:
@@ -102,9 +102,9 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
 
 @contextmanager
 def _raised_on_signals() -> Iterator[None]:
-    """Inside, Ctrl-C raises ``KeyboardInterrupt`` and SIGTERM ``SystemExit``.
+    """Raise ``KeyboardInterrupt`` on Ctrl-C and ``SystemExit`` on SIGTERM.
 
-    Either ends the processes that were started and removes temporary folders.
+    Either ends child processes and removes temporary folders.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -140,7 +140,7 @@ def _translated(text: str) -> str:
 
 
 def spoken(notes: Iterable[str]) -> list[str]:
-    """Sentences of the library, with its arguments as flags."""
+    """Translate the library's arguments in these sentences into flags."""
     return [_translated(note) for note in notes]
 
 
@@ -148,14 +148,14 @@ def spoken(notes: Iterable[str]) -> list[str]:
 
 
 def say(text: str) -> None:
-    """Print a sentence of the library on stderr, with its arguments as flags."""
-    # not click.echo: a progress bar, while it is drawn, replaces sys.stderr to write above itself
+    """Print a sentence of the library on stderr, its arguments translated into flags."""
+    # not click.echo: an active progress bar replaces sys.stderr to print above itself
     print(f"{PROGRAM}: {plain_lines(_translated(text))}", file=sys.stderr)  # noqa: T201
 
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar on stderr, on a terminal only; yields the function that starts the next step."""
+    """Show a progress bar if stderr is a terminal; yield the function that starts the next step."""
     from .._progress import progress
 
     with progress() as bar:
@@ -179,8 +179,7 @@ def print_result(
     table: Callable[[Any], RenderableType],
     path: Path | None = None,
 ) -> None:
-    """Print a result as JSON, or as what ``table`` makes of its ``plain`` texts; into ``path``
-    instead of stdout."""
+    """Print a result as JSON, or as what ``table`` draws, on stdout or into the file ``path``."""
     from .._files import replace_file
 
     if output_format == "json":
@@ -201,12 +200,12 @@ def _drawn(table: RenderableType, *, to_file: bool) -> str:
     tables = list(_tables(table))
     for each in tables:
         for column in each.columns:
-            column.overflow = "fold"  # a name continues on the next line; "ellipsis" cuts it off
+            column.overflow = "fold"  # wrap names; "ellipsis" would truncate them
             column.no_wrap = column.no_wrap or column.justify == "right"  # numbers
         if each.box and narrowest(each) > width:
             each.padding = (0, 0, 0, 0)
     width = max([width, *map(narrowest, tables)])
-    # names of files and classes may look like markup
+    # file and class names may look like markup
     console = Console(width=width, no_color=not wide, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
@@ -214,7 +213,7 @@ def _drawn(table: RenderableType, *, to_file: bool) -> str:
 
 
 def _tables(drawn: Any) -> Iterator[Table]:
-    """The tables in what a command draws."""
+    """All tables in a renderable."""
     from rich.table import Table
 
     if isinstance(drawn, Table):
@@ -225,10 +224,10 @@ def _tables(drawn: Any) -> Iterator[Table]:
 
 
 def narrowest(table: Table) -> int:
-    """The width of a table, in columns of text, below which a number in it would be cut off."""
+    """The smallest width of a table, in columns of text, that truncates no number."""
     from rich.cells import cell_len
 
-    width = len(table.columns) + 1 if table.box else 0  # what is left of each column, and right
+    width = len(table.columns) + 1 if table.box else 0  # vertical rules
     for column in table.columns:
         cells = [str(text) for text in (column.header, *column.cells, column.footer)]
         widest = max(cell_len(line) for cell in cells for line in cell.split("\n"))
@@ -238,13 +237,13 @@ def narrowest(table: Table) -> int:
 
 
 def fitting(value: float, width: int) -> str:
-    """A number with up to 4 decimals, as many as fit; a larger one with an exponent."""
+    """Format a number with up to 4 decimals that fit the width, or else with an exponent."""
     texts = (f"{value:.{decimals}f}" for decimals in (4, 3, 2, 1, 0))
     return next((text for text in texts if len(text) <= width), f"{value:.{width - 6}e}")
 
 
 def facts(result: dict[str, Any]) -> Table:
-    """A line for each value, with its name before it."""
+    """Return one line per value: its name, then the value."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
@@ -264,19 +263,19 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-# --- Of backends side by side -------------------------------------------------------------------
+# --- Comparisons of backends --------------------------------------------------------------------
 
 
 def print_failures(result: dict[str, Any]) -> None:
-    """Print on stderr why a backend has no numbers."""
+    """Print on stderr why a backend has no results."""
     for name, report in result["backends"].items():
         if report["status"] != "ok":
             click.echo(f"{name}: {plain_lines(_translated(report['error']))}", err=True)
 
 
 def exit_code(result: dict[str, Any], requested: list[str]) -> int:
-    """0: every backend that ran is the same function; 1: one differs or failed; 3: a requested
-    one, or every one, is not installed."""
+    """0: all backends that ran compute the same function; 1: one differs or failed; 3: a requested
+    one is not installed, or none is."""
     reports = result["backends"]
     if any(r["status"] == "failed" or not r.get("same", True) for r in reports.values()):
         return 1

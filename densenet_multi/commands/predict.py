@@ -1,4 +1,4 @@
-"""``densenet-multi predict``: the most probable classes of images."""
+"""``densenet-multi predict``: classify images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--top",
     type=AT_LEAST_1,
-    help="Classes per image.  [default: 5; all if each has a probability of its own]",
+    help="Classes to print per image.  [default: 5; all, if each has its own sigmoid]",
 )
 @weights_image_size_option
 @batch_size_option
@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 @format_option
 @errors_as_exit_codes
 def predict(weights: Path, images: tuple[Path, ...], output_format: str, **given: Any) -> None:
-    """Print the most probable classes of each IMAGE.
+    """Classify each IMAGE with WEIGHTS and print the most probable classes.
 
-    WEIGHTS is a portable file. An IMAGE is a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size and
-    mode. It is resized to a square, not cropped.
+    WEIGHTS is a portable file (.safetensors), as train and convert write it. Each IMAGE is a PNG,
+    JPEG, WebP, BMP, TIFF or GIF file of any size and color mode. It is resized to a square, not
+    cropped.
     """
     from ..tasks import predict as prediction
 
@@ -51,7 +52,7 @@ def predict(weights: Path, images: tuple[Path, ...], output_format: str, **given
 
 
 def blocks(found: list[dict[str, Any]]) -> Group:
-    """A block for each image: its name, then a line for each class."""
+    """Return one block per image: its name, then a line per class."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table
@@ -69,7 +70,7 @@ def blocks(found: list[dict[str, Any]]) -> Group:
 
 
 def _number(row: dict[str, Any], activation: str) -> str:
-    """Four digits; the probability of one class alone is never rounded to certainty."""
+    """Format with 4 decimals; never round a sigmoid's probability to 0 or 1."""
     if activation == "none":
         return f"{row['output']:.4f}"
     probability = row["probability"]

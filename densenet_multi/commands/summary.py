@@ -1,4 +1,4 @@
-"""``densenet-multi summary``: stages, shapes, parameters and work of a network."""
+"""``densenet-multi summary``: shapes, parameters, multiply-adds and memory of a network."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ EXAMPLE = "densenet-multi summary densenet121 --image-size 224"
 @click.command(epilog=f"Variants: {', '.join(VARIANTS)}.\n\n{example(EXAMPLE)}")
 @click.argument("variant", default="d2l")
 @image_size_option
-@click.option("--num-classes", type=int, help="Another classifier; 0 for none.")
-@click.option("--in-channels", type=int, help="Another number of image channels.")
+@click.option("--num-classes", type=int, help="Number of classes; 0 for no classifier.")
+@click.option("--in-channels", type=int, help="Number of image channels.")
 @format_option
 @errors_as_exit_codes
 def summary(
@@ -33,11 +33,11 @@ def summary(
     in_channels: int | None,
     output_format: str,
 ) -> None:
-    """Print the stages, shapes, parameters and work of VARIANT (default: d2l).
+    """Print a network stage by stage: shapes, parameters, multiply-adds, memory.
 
-    Parameters and work are counted in the paper's order; the backends average before a
-    transition's convolution. Multiply-adds include those with zero padding. Activations are what
-    training keeps for the backward pass without recomputation, in float32, per image.
+    VARIANT is the network (default: d2l). Counts assume the paper's transition, which convolves
+    before it pools; the backends average first. Multiply-adds with zero padding count. Activations
+    are what training keeps for the backward pass, without recomputation, in float32 per image.
     """
     given = {"num_classes": num_classes, "in_channels": in_channels}
     spec = get_spec(variant, **{name: value for name, value in given.items() if value is not None})
@@ -70,7 +70,7 @@ def summary(
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A row for each stage, and their sums."""
+    """Return one row per stage, and the totals."""
     from rich import box
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""``densenet-multi train``: one backend, one recipe, real images, and a run folder."""
+"""``densenet-multi train``: train a network with a recipe, and keep it in a run folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..tasks.train import Options
 
-WIDTH_OF_LOSS = 9  # columns of text, as "test loss"
+WIDTH_OF_LOSS = 9  # columns of text, that of "test loss"
 
 
 @click.command(
@@ -42,55 +42,57 @@ WIDTH_OF_LOSS = 9  # columns of text, as "test loss"
     "--backend",
     "backend_name",
     type=BACKEND,
-    help="Which one trains.  [default: the first that is installed]",
+    help="Backend that trains.  [default: the first installed]",
 )
 @click.option("--recipe", type=RECIPE, help="chapter, paper or modern.  [default: chapter]")
-@click.option("--variant", type=VARIANT, help="Another network than the recipe's.")
+@click.option("--variant", type=VARIANT, help="Network, instead of the recipe's.")
 @click.option(
-    "--data", help="fashion-mnist, sample, folder:PATH, cifar10:PATH, or the PATH of your images."
+    "--data",
+    help="fashion-mnist, sample, cifar10:PATH, folder:PATH, or just the PATH of your images.  "
+    "[default: fashion-mnist]",
 )
-@click.option("--data-dir", help="Where Fashion-MNIST's files are.", type=click.Path())
+@click.option("--data-dir", help="Folder with the Fashion-MNIST files.", type=click.Path())
 @click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.")
 @click.option("--epochs", type=AT_LEAST_1, help="Passes over the training images.")
 @click.option("--batch-size", type=click.IntRange(min=2), help="Images per step.")
-@click.option("--learning-rate", type=float, help="Peak value.  [default: the recipe's]")
+@click.option("--learning-rate", type=float, help="Peak rate.  [default: the recipe's]")
 @click.option("--initialization", help="he_fan_out, he_fan_in or xavier.  [default: the recipe's]")
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order, flips and the split.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, order, flips and split.")
 @device_option
 @click.option("--bfloat16", is_flag=True, default=None, help="Multiply in bfloat16.")
 @click.option(
     "--weights",
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="A portable file to start from; other classes get a new classifier.",
+    help="Portable file to start from; if the classes differ, the classifier is replaced.",
 )
 @click.option(
-    "--freeze", "train_features", flag_value=False, default=None, help="Train the classifier alone."
+    "--freeze", "train_features", flag_value=False, default=None, help="Train only the classifier."
 )
 @click.option(
     "--recalibrate",
     type=click.IntRange(min=0),
-    help="Recompute the running statistics at the end, on N batches.  [default: the recipe's]",
+    help="Finally, recompute the running statistics on N batches.  [default: the recipe's]",
     metavar="N",
 )
 @click.option(
     "--average",
     type=click.FloatRange(min=0, max=1),
-    help="End with the mean of the weights after each of the last epochs, a FRACTION of all; 0.5 "
-    "of ten are five.  [default: the recipe's]",
+    help="Finally, average the weights of the last epochs, this FRACTION of them all: 0.5 of ten "
+    "epochs is the last five.  [default: the recipe's]",
     metavar="FRACTION",
 )
 @click.option(
     "--output",
     type=NewPath(file_okay=False),
-    help="The run folder: state, weights, history, curve, report.",
+    help="Run folder: state, weights, history, curve and report.",
 )
 @click.option(
     "--memory-efficient",
     type=click.Choice(["some", "max"]),
     is_flag=False,
     flag_value="some",
-    help="Recompute part of each dense block in the backward pass instead of keeping it; max: all "
-    "but its maps.  [without a word: some]",
+    help="Save memory: recompute part of each dense block in the backward pass; max: everything "
+    "but its feature maps.  [without a value: some]",
 )
 @click.option(
     "--save-every",
@@ -111,18 +113,18 @@ def train(  # noqa: PLR0917  # click passes options by name
     memory_efficient: Literal["some", "max"] | None,
     **given: Any,
 ) -> None:
-    """Train a network on real images and print the results.
+    """Train a network on Fashion-MNIST, CIFAR-10 or your own images.
 
-    Without other options, it is the network and recipe of the DenseNet chapter of "Dive into Deep
-    Learning", on Fashion-MNIST. The data order, the augmentation and the initial weights are the
-    same in every backend.
+    The default network and recipe are those of the DenseNet chapter of the book "Dive into Deep
+    Learning", on Fashion-MNIST. Every backend starts from the same initial weights and sees the
+    same images in the same order, with the same augmentation.
     """
     from ..tasks.train import train as run_training
     from ..training.recipe import RECIPES
     from ..training.run_folder import read_config
 
     if resume and output is None:
-        raise click.UsageError("--resume needs --output, the run folder")
+        raise click.UsageError("--resume: expected the run folder as --output, found none")
     check_names("backend", filter(None, [given["backend_name"]]), backend_names())
     check_names("recipe", filter(None, [given["recipe"]]), RECIPES)
     config = read_config(output) if output is not None and resume else None
@@ -138,19 +140,19 @@ def train(  # noqa: PLR0917  # click passes options by name
     print_result(report, output_format, table)
 
 
-# --- From what was typed to what is trained -----------------------------------------------------
+# --- From flags to options ----------------------------------------------------------------------
 
 
 def options_from(given: dict[str, Any], config: dict[str, Any] | None) -> Options:
-    """The options of a new run, or of one that resumes.
+    """The options of a new or resumed run.
 
     Arguments:
-        given: what was typed, by the command's parameters; None is what was not. ``recipe`` is a
-            name, ``variant`` and the fields of ``Recipe`` change it.
-        config: the ``config.json`` of the run that resumes. What is typed must agree with it,
-            except the backend and where the data are.
+        given: {parameter: value}; None if not typed. ``recipe`` is a name; ``variant`` and other
+            fields of ``Recipe`` override the recipe's.
+        config: the ``config.json`` of a resumed run. Options that are typed must agree with it,
+            except the backend and the data folder.
 
-    Raises ``ConfigError`` where they do not agree, ``RunError``.
+    Raises ``ConfigError`` if they disagree, and ``RunError``.
     """
     from dataclasses import asdict, replace
 
@@ -159,7 +161,7 @@ def options_from(given: dict[str, Any], config: dict[str, Any] | None) -> Option
     from ..tasks.train import Options
 
     typed = {name: value for name, value in given.items() if value is not None}
-    if "data" in typed:  # the run may be resumed from another folder
+    if "data" in typed:  # the run may be resumed in another working folder
         typed["data"] = spelled_out(typed["data"])
     if "data_dir" in typed:
         typed["data_dir"] = str(resolved(typed["data_dir"]))
@@ -174,7 +176,7 @@ def options_from(given: dict[str, Any], config: dict[str, Any] | None) -> Option
         if value != began[name]:
             raise ConfigError(
                 f"{flag_of(train, name)}: expected {began[name]!r}, as this run began, found "
-                f"{value!r}; omit it, or start another run with another --output"
+                f"{value!r}; omit it, or start a new run with another --output"
             )
     return replace(options, **free)
 
@@ -186,24 +188,24 @@ def _new_options(typed: dict[str, Any]) -> Options:
     from ..training.recipe import RECIPES, Recipe
 
     if "variant" in typed and "weights" in typed:
-        raise ConfigError("--weights decides the network: omit --variant")
+        raise ConfigError("--weights determines the network: omit --variant")
     if "initialization" in typed and "weights" in typed:
-        raise ConfigError("--weights are what training starts from: omit --initialization")
+        raise ConfigError("--weights replaces the initial weights: omit --initialization")
     if "train_features" in typed and "weights" not in typed:
-        raise ConfigError("--freeze: expected --weights, whose features are worth keeping")
+        raise ConfigError("--freeze: expected trained features to keep, found none; add --weights")
     name = typed.get("recipe", "chapter")
     changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
     if "train_features" in changes:
-        changes.setdefault("recalibrate", 0)  # the features' statistics stay as they are
+        changes.setdefault("recalibrate", 0)  # keep the features' statistics
     elif changes.get("recalibrate") == 0:
-        if changes.setdefault("average", 0):  # a mean is of no use with others' statistics
+        if changes.setdefault("average", 0):  # averaged weights need new statistics
             raise ConfigError("--average: expected --recalibrate of at least 1 beside it, found 0")
     elif changes.get("average") and RECIPES[name].recalibrate == 0:
         changes.setdefault("recalibrate", RECIPES["chapter"].recalibrate)
     if "image_size" not in changes and ("variant" in changes or "weights" in typed):
         changes["image_size"] = _usual_image_size(changes.get("variant"), typed.get("weights"))
     own = {n: typed[n] for n in ("data", "data_dir", "weights") if n in typed}
-    recipe = replace(RECIPES[name], **changes)  # which refuses what no backend could do
+    recipe = replace(RECIPES[name], **changes)  # validates every field
     return Options(
         backend_name=typed.get("backend_name") or first_installed(),
         **own,
@@ -225,7 +227,7 @@ def _usual_image_size(variant: str | None, weights: str | None) -> int:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """A row for each epoch, and one for the final weights."""
+    """Return one row per epoch, and one for the final weights."""
     from rich import box
     from rich.table import Table
 

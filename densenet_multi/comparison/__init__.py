@@ -1,9 +1,9 @@
-"""Backends side by side, each in a child process of its own.
+"""Compare backends, each in its own child process.
 
-``compare`` asks whether they are the same function, ``lockstep`` whether they train alike, and
-``bench`` how fast they are and how much memory they take. Each has two modules: what the parent
-does, and what its children do (``…_child.py``). child_process.py is the conversation between them.
-rounds.py counts a child's steps, machine.py describes the machine and measures memory, deviation.py
-says how far two results are apart, and matrix_products.py what a network multiplies at the least.
-rivals/ has other implementations, which ``bench`` compares with.
+``compare`` checks that they compute the same function, ``lockstep`` that they train alike, and
+``bench`` measures their speed and memory. Each has a module for the parent and one for its children
+(``…_child.py``); child_process.py handles the communication between them. rounds.py counts a
+child's steps, machine.py describes the machine and measures memory, deviation.py measures how far
+two results differ, and matrix_products.py lists the matrix products in a network. rivals/ holds
+other implementations for ``bench`` to compare with.
 """

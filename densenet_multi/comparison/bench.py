@@ -1,8 +1,8 @@
-"""``densenet-multi bench``: how fast backends train and predict, beside other ways to do it, and
-what memory-efficient training costs and saves.
+"""``densenet-multi bench``: measure the speed of backends next to other implementations, and what
+memory-efficient training costs and saves.
 
-Every case is a child process of its own (see bench_child.py). The cases of one backend take turns,
-one round of steps each, so that background load affects all of them alike; what is compared is the
+Every case runs in its own child process (see bench_child.py). The cases of one backend take turns,
+one round of steps each, so that background load affects all of them alike. Comparisons use the
 ratio within a round.
 """
 
@@ -28,8 +28,8 @@ USUAL = {  # work -> its network, pixels per side, images per step
     "memory": ("densenet_bc100_k12", 32, 64),
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-# With these, glibc returns an array to the OS when it is freed, so a process holds what is in use.
-# Large pages make up for the time that this takes.
+# With these, glibc returns every freed array to the OS, so a process holds only what is in use.
+# Huge pages make up for the time this costs.
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
@@ -47,40 +47,40 @@ def bench(
     device: str = "cpu",
     step: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Images per second of each case (see ``CASES`` of bench_child.py), in each backend.
+    """Measure images per second of each case (``CASES`` in bench_child.py) in each backend.
 
     Arguments:
-        backends: which ones; they are measured one after the other.
-        work: "training": ``fit``, in float32 and, where the processor has it, in bfloat16. Beside
-            it, in a plain loop as a beginner would write it: a beginner's network, the backend's
-            model, and the framework's own DenseNet (Flax has none; there, a beginner's). "feeding"
-            makes the batches that ``fit`` takes and does nothing with them. "products" are the
-            network's matrix products alone, in NumPy (bfloat16, or on a GPU: PyTorch).
-            "inference": ``predict`` with ``optimize(model)``, with the model as it is, in bfloat16,
-            with the framework's own DenseNet; and the products.
+        backends: names of backends, measured one after the other.
+        work: "training": ``fit`` in float32 and, if the processor supports it, in bfloat16. In a
+            plain loop, as a beginner would write it: a beginner's network, the backend's model, and
+            the framework's own DenseNet (a beginner's for Flax, which has none). "feeding" only
+            prepares the batches for ``fit``. "products" computes only the network's matrix
+            products, in NumPy (in PyTorch for bfloat16 or a GPU).
+            "inference": ``predict`` with ``optimize(model)``, with the model as built, in bfloat16,
+            and with the framework's own DenseNet; and the products.
             "memory": ``fit`` with ``build(spec, memory_efficient="some")``, with ``"max"``, and
-            with the model as it is (in Gluon without static allocation, which takes less memory),
-            in an environment (``EXACT``) that makes memory measurable.
-        variant: the network; a beginner's is "d2l", the frameworks' own are "densenet121" and its
-            like. None, here as in what follows, is the usual one (``USUAL``).
+            with the model as built (in Gluon without static allocation, which saves memory), in an
+            environment (``EXACT``) that makes memory measurable.
+        variant: the network; a beginner's is "d2l", and the frameworks have "densenet121" and
+            similar ones. None here and below selects the usual value for the work (``USUAL``).
         image_size: pixels per side.
-        batch_size: images per step; at least 2 to train.
-        depth: for memory, in place of a variant: the depth (L) of the paper's DenseNet-BC, k = 12.
-        rounds: how often the cases of a backend take turns.
-        steps: in each round.
-        threads: CPUs that a process may use; None is all that this one may.
-        device: "cpu", or "gpu", which must be there. On a GPU, memory is the GPU's (in Flax, its
-            peak since the start, including compilation), and products are in TF32, as the
-            frameworks' convolutions are.
+        batch_size: images per step; at least 2 for training.
+        depth: for memory, instead of a variant: the depth (L) of the paper's DenseNet-BC, k = 12.
+        rounds: how many times the cases of a backend take turns.
+        steps: steps per round.
+        threads: CPUs that each process may use; None is all that this process may use.
+        device: "cpu", or "gpu" (an error if none is found). On a GPU, memory is the GPU's (in Flax,
+            its peak since the start, including compilation), and products are computed in TF32,
+            as the frameworks' convolutions are.
         step: called with a line of text before each of at most ``progress_steps`` steps.
 
-    Returns plain data for JSON; its ``backends`` maps names to {``versions``, ``status``, and,
-    where the framework is installed, ``cases``: {name: see ``summary_of``}}. Every case but the
-    first has ``ratio``: the first one's images per second over this one's, median over the rounds;
-    for memory, also ``memory_ratio``: the first one's ``grown_bytes`` over this one's. Where the
-    products were measured in a case's precision, it has ``share``: its images per second over
-    theirs. Where cases ended too early, ``status`` is "failed", and ``failed`` maps their names to
-    the reasons; then, and where it is "not installed", ``error`` is a summary.
+    Returns plain data for JSON. Its ``backends`` maps names to {``versions``, ``status``, and, if
+    the framework is installed, ``cases``: {name: see ``summary_of``}}. Every case but the first has
+    ``ratio``: the first case's images per second over its own, as the median over the rounds. For
+    memory, it also has ``memory_ratio``: the first case's ``grown_bytes`` over its own. If the
+    products were measured in a case's precision, ``share`` is its images per second over theirs. If
+    a case ended early, ``status`` is "failed" and ``failed`` maps such cases to the reasons. With
+    "failed" and "not installed", ``error`` is a summary.
     Raises ``ConfigError``.
     """
     backends, step = texts("backends", backends), function("step", step)
@@ -90,9 +90,9 @@ def bench(
     usual = USUAL[work]
     given, variant = variant, usual[0] if variant is None else variant
     if depth is not None and work != "memory":
-        raise bad("depth", depth, f"none for {work}; it goes with work 'memory'")
+        raise bad("depth", depth, f"none for {work}, since it is for work='memory'")
     if depth is not None and given is not None:
-        raise bad("depth", depth, f"none beside variant {given!r}")
+        raise bad("depth", depth, f"none with variant {given!r}")
     spec = network(variant, depth)
     size = usual[1] if image_size is None else image_size
     size = integer("image_size", size, min_image_size(spec))
@@ -126,22 +126,22 @@ def bench(
 
 
 def progress_steps(backends: list[str], work: str, rounds: int) -> int:
-    """How often ``bench`` calls its ``step`` at most: if every backend has every case."""
+    """The most calls of ``step`` by ``bench``: those if every backend has every case."""
     return len(backends) * len(CASES[work]) * (1 + rounds)
 
 
 def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) -> dict[str, Any]:
-    """What is reported of one case.
+    """Summarize the measurements of one case.
 
     Arguments:
         warmup: its process's first message: ``seconds`` of each step, ``peak_memory_bytes``.
-        rounds: the same of each round, and ``grown_bytes``, by how much that peak is above what
-            the process held before the first step.
+        rounds: such a message for each round, with ``grown_bytes``: the peak minus what the process
+            held before the first step.
         size: images per step.
 
-    Returns ``images_per_second`` (median of the rounds), ``lowest``, ``highest``, ``rounds`` (of
-    each), ``first_step_seconds`` (tracing and compilation are in it), ``peak_memory_bytes``,
-    ``grown_bytes``.
+    Returns ``images_per_second`` (median over the rounds), ``lowest``, ``highest``, ``rounds``
+    (images per second of each), ``first_step_seconds`` (including tracing and compilation),
+    ``peak_memory_bytes``, ``grown_bytes``.
     """
     speeds = [size * len(r["seconds"]) / sum(r["seconds"]) for r in rounds]
     return {
@@ -156,9 +156,9 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
 
 
 def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str, Any]:
-    """One backend's cases, round by round, in reverse order in every other one.
+    """Run one backend's cases round by round, in reverse order in every other round.
 
-    A case that ends too early, for lack of memory perhaps, does not affect the others.
+    A case that ends early, perhaps for lack of memory, does not affect the others.
     """
     children, heard, failed = dict[str, Child](), dict[str, list[Message]](), dict[str, str]()
     with ExitStack() as stack:
@@ -171,7 +171,7 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
                 return message
             if status == "failed":
                 failed[case] = message["error"]
-            elif status is None:  # "ok": there is no such case here
+            elif status is None:  # "ok": the case is absent here
                 heard[case] = [message]
         for number in range(settings["rounds"]):
             for case in list(heard)[:: 1 if number % 2 else -1]:
@@ -192,7 +192,7 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
 
 
 def _compared(settings: dict[str, Any], heard: dict[str, list[Any]]) -> dict[str, Any]:
-    """The summaries of the cases that were measured to the end, each compared with the first."""
+    """The summaries of the completed cases, each compared with the first."""
     size = settings["batch_size"]
     cases = {case: summary_of(first, rest, size) for case, (first, *rest) in heard.items()}
     ours = CASES[settings["work"]][0]

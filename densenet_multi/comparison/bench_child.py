@@ -1,8 +1,8 @@
-"""What a child process of ``bench`` does: one case, round by round.
+"""A child process of ``bench``: run one case, round by round.
 
 ``python -m densenet_multi.comparison.bench_child SETTINGS`` trains a network or predicts with it,
-in a backend or in a rival's way (see rivals/). It says what every round took, and waits for the
-parent before the next one.
+using a backend or a rival implementation (see rivals/). It reports the times of every round, and
+waits for the parent before the next round.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from .rivals import Rival, load_rival
 from .rounds import Rounds
 
 PRODUCTS = ("products", "bfloat16 products")
-PLAIN_LOOP = ("beginner", "model", "framework")  # in training: a rival's loop, not `fit`
-CASES = {  # work -> what is compared: the first with each of the others
+PLAIN_LOOP = ("beginner", "model", "framework")  # in training: a rival's loop instead of `fit`
+CASES = {  # work -> its cases; the first is compared with each of the others
     "training": ("fit", "bfloat16", *PLAIN_LOOP, "feeding", *PRODUCTS),
     "inference": ("optimized", "model", "bfloat16", "framework", *PRODUCTS),
     "memory": ("efficient", "max", "plain"),
 }
 MEMORY_EFFICIENT: dict[str, Literal["some", "max"]] = {"efficient": "some", "max": "max"}
-DIFFERENT = 4  # batches for a plain loop
+DIFFERENT = 4  # distinct batches for a plain loop
 
 
 class AbsentError(Exception):
-    """There is no such case here; the message says why."""
+    """The case does not exist here; the message gives the reason."""
 
 
 def measure(settings: dict[str, Any]) -> Message:
-    """Work until no further round is wanted; ``absent`` says why there is no such case here."""
+    """Work until the parent wants no further round; ``absent`` is why the case does not exist."""
     if settings["device"] == "cpu":
         hide_gpus()
     if hasattr(os, "sched_setaffinity"):
@@ -68,11 +68,11 @@ def measure(settings: dict[str, Any]) -> Message:
         work(settings)
     except AbsentError as error:
         return {"absent": str(error)}
-    raise RuntimeError("there was less to do than rounds were wanted")
+    raise RuntimeError("the work ended before the last round")
 
 
 def network(variant: str, depth: int | None) -> DenseNetSpec:
-    """The network that is measured: a variant, or the paper's DenseNet-BC (k = 12) of a depth."""
+    """The network to measure: a variant, or the paper's DenseNet-BC (k = 12) of this depth."""
     if depth is not None:
         return cifar_config(depth, 12, bottleneck=True).resolve()
     return get_spec(variant)
@@ -109,9 +109,9 @@ def _train_in_a_plain_loop(settings: dict[str, Any]) -> None:
     elif settings["variant"] == "d2l":
         net = rival.beginners_network(settings["image_size"])
     else:
-        raise AbsentError(f"no beginner has written {settings['variant']}")
+        raise AbsentError(f"there is no beginner's {settings['variant']}")
     place(backend, net, settings["device"])
-    # made beforehand: how others read their images is not measured
+    # prepared beforehand: reading images is not measured
     size = recipe.batch_size
     batches = [
         (data.take(indices), data.labels[indices].astype(np.int64))
@@ -122,7 +122,7 @@ def _train_in_a_plain_loop(settings: dict[str, Any]) -> None:
 
 
 def _feed(settings: dict[str, Any]) -> None:
-    """Batches as ``fit`` gets them, one after the other; ``fit`` makes them beside its steps."""
+    """Prepare batches one after the other, as ``fit`` does concurrently with its steps."""
     spec, data, recipe = _to_train(settings)
     run = Run(Subject(spec, "float32"), data, recipe)
     rounds = Rounds(settings["steps"], settings["warmup"])
@@ -158,9 +158,9 @@ def _predict(settings: dict[str, Any]) -> None:
 
 
 def _multiply(settings: dict[str, Any]) -> None:
-    """The network's matrix products alone; training multiplies three times as much.
+    """Compute only the network's matrix products; training multiplies three times as much.
 
-    NumPy has no bfloat16 and no GPU: PyTorch multiplies there, where it is installed.
+    NumPy supports neither bfloat16 nor GPUs; PyTorch is used for these, if installed.
     """
     dtype = "bfloat16" if settings["case"] == "bfloat16 products" else "float32"
     ones: Callable[[int], Any] = partial(np.ones, dtype=np.float32)
@@ -190,11 +190,11 @@ def _multiply(settings: dict[str, Any]) -> None:
         rounds()
 
 
-# --- What the cases have in common --------------------------------------------------------------
+# --- Shared by the cases ------------------------------------------------------------------------
 
 
 def _to_train(settings: dict[str, Any]) -> tuple[DenseNetSpec, Pixels, Recipe]:
-    """The network, as many examples as all rounds take, and how to train."""
+    """The network, enough examples for all rounds, and the recipe."""
     spec = network(settings["variant"], settings["depth"])
     pixels, labels = load_sample("train")
     steps = settings["warmup"] + settings["steps"] * settings["rounds"]
@@ -205,7 +205,7 @@ def _to_train(settings: dict[str, Any]) -> tuple[DenseNetSpec, Pixels, Recipe]:
 
 
 def _rounds(rival: Rival | None, settings: dict[str, Any]) -> Rounds:
-    """Of training steps; on a GPU, memory is what the framework holds there."""
+    """A counter of training steps; on a GPU, it measures the framework's memory there."""
     if rival is None:
         return Rounds(settings["steps"], settings["warmup"])
     memory: dict[str, Any] = {}
@@ -217,7 +217,7 @@ def _rounds(rival: Rival | None, settings: dict[str, Any]) -> Rounds:
 def _rival(settings: dict[str, Any]) -> Rival:
     rival = load_rival(settings["backend"])
     if rival is None:
-        raise AbsentError(f"{settings['backend']} has no rival")
+        raise AbsentError(f"{settings['backend']} has no rival implementation")
     return rival
 
 

@@ -1,10 +1,10 @@
-"""A child process that works with one backend, and what it and its parent tell each other.
+"""Run a child process for one backend, and exchange messages with it.
 
-The parent starts ``python -m MODULE SETTINGS`` and hears the child's messages. A message is an
-object: the child prints it as one marked line of JSON, and whatever else a framework prints is
-ignored. A child that waits goes on when the parent sends it a line. The last message is the child's
-report, and the only one with a ``status``: "ok", "not installed" or "failed", the last two with an
-``error``. The parent hears a report of a child that dies, too: "failed", with how it ended.
+The parent starts ``python -m MODULE SETTINGS`` and reads the child's messages. A message is an
+object, which the child prints as one marked line of JSON; all other output is ignored. A waiting
+child continues when the parent sends it a line. The last message is the child's report, the only
+one with a ``status``: "ok", "not installed" or "failed"; the latter two have an ``error``. If a
+child dies, the parent receives a report, too: "failed", with how it ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 from ..backends import BackendNotInstalledError, framework_versions
 
 MARK = "densenet_multi message: "
-LAST_LINES = 5  # of stderr, for the reason why a child ended
+LAST_LINES = 5  # of stderr, which show why a child ended
 
 Message = dict[str, Any]
 
@@ -32,7 +32,7 @@ Message = dict[str, Any]
 
 
 class Child:
-    """A child process that has been started: see ``started``."""
+    """A running child process: see ``started``."""
 
     def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
         self._process, self._errors = process, errors
@@ -41,19 +41,19 @@ class Child:
         """The child's next message, or a report of how it ended."""
         for line in cast("IO[str]", self._process.stdout):
             _, mark, content = line.partition(MARK)
-            if mark and content.endswith("\n"):  # all of it was printed
+            if mark and content.endswith("\n"):  # the line is complete
                 message: Message = json.loads(content)
                 return message
         return {"status": "failed", "error": f"its process ended with {self._ending()}"}
 
     def go_on(self) -> None:
-        """Let a child that waits go on."""
-        with suppress(BrokenPipeError):  # it is dead, and `hear` says why
+        """Let a waiting child continue."""
+        with suppress(BrokenPipeError):  # it is dead, and `hear` will report why
             print(file=cast("IO[str]", self._process.stdin), flush=True)
 
     def _ending(self) -> str:
         code = self._process.wait()
-        if code == -signal.SIGKILL:  # it could not say anything: its last lines have another cause
+        if code == -signal.SIGKILL:  # uncatchable, so its last lines have another cause
             return "signal SIGKILL"
         self._errors.seek(0)
         last = "\n".join(self._errors.read().strip().splitlines()[-LAST_LINES:])
@@ -67,11 +67,11 @@ def started(
     settings: Mapping[str, Any],
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Child]:
-    """A child that runs ``module`` with these settings; it does not outlive the block.
+    """Start a child that runs ``module`` with these settings; kill it at the end of the block.
 
     ``environment`` is added to that of this process.
     """
-    # -P: a folder called torch where the user stands is not PyTorch
+    # -P: do not import a folder called torch in the working folder
     command = [sys.executable, "-P", "-m", module, json.dumps(settings)]
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
@@ -89,16 +89,16 @@ def started(
             yield Child(process, errors)
         finally:  # also when the parent is interrupted
             process.kill()
-            with suppress(BrokenPipeError):  # a line that the child did not live to read
+            with suppress(BrokenPipeError):  # the child died before it read a line
                 cast("IO[str]", process.stdin).close()
 
 
 def report_of(
     module: str, settings: Mapping[str, Any], hear: Callable[[Message], object] = lambda _: None
 ) -> Message:
-    """The report of a child that runs ``module``, with the ``versions`` of its framework.
+    """Run ``module`` in a child, and return its report with the ``versions`` of its framework.
 
-    ``settings`` name its ``backend``; ``hear`` is called with each message before the report.
+    ``settings`` name the ``backend``; ``hear`` is called with each message before the report.
     """
     with started(module, settings) as child:
         while "status" not in (message := child.hear()):
@@ -110,13 +110,13 @@ def report_of(
 
 
 class FinishedError(Exception):
-    """The parent has no further use for this process."""
+    """The parent no longer needs this process."""
 
 
 def run_child(measure: Callable[[Any], Message]) -> None:
-    """What a child's module does: call ``measure`` with the settings, and say what it returns.
+    """Call ``measure`` with the settings, and send what it returns as the report.
 
-    What ``measure`` raises becomes a report; ``FinishedError`` ends the process without one.
+    An exception in ``measure`` becomes a report; ``FinishedError`` ends the process without one.
     """
     report: Message = {"status": "ok"}
     try:
@@ -132,10 +132,10 @@ def run_child(measure: Callable[[Any], Message]) -> None:
 
 def say(message: Message) -> None:
     """Send the parent a message."""
-    print(MARK + json.dumps(message, allow_nan=False), flush=True)  # noqa: T201  # to be heard
+    print(MARK + json.dumps(message, allow_nan=False), flush=True)  # noqa: T201  # the message
 
 
 def wait() -> None:
-    """Wait until the parent lets this process go on; ``FinishedError`` where it does not."""
+    """Wait until the parent lets this process continue; ``FinishedError`` if it does not."""
     if not sys.stdin.readline():
         raise FinishedError

@@ -1,6 +1,6 @@
-"""``densenet-multi compare``: backends side by side, on the same weights and images.
+"""``densenet-multi compare``: run backends on the same weights and images.
 
-Each works in a child process of its own (see compare_child.py), on files in a temporary folder.
+Each runs in its own child process (see compare_child.py), which reads a temporary folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..weights import Weights
 from .child_process import report_of
 from .deviation import TOLERANCES
 
-CHUNK = 8  # images that go through the reference at once: its float64 maps are large
+CHUNK = 8  # images per call of the reference, whose float64 feature maps are large
 
 
 def compare(
@@ -35,12 +35,11 @@ def compare(
     dtype: str = "float32",
     step: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Every backend's report on ``batch_size`` real test images of ``image_size`` pixels per side.
+    """Run each backend on ``batch_size`` real test images of ``image_size`` pixels per side.
 
     Gray images are repeated over ``in_channels``. ``step`` is called with a line of text before
     each of ``progress_steps`` steps. Returns plain data for JSON; its ``backends`` maps names to
-    reports (see compare_child.py). Raises ``ImageSizeError``, ``ConfigError``,
-    ``WeightsError``.
+    reports (see compare_child.py). Raises ``ImageSizeError``, ``ConfigError``, ``WeightsError``.
     """
     check_spec(spec)
     backends, step = texts("backends", backends), function("step", step)
@@ -75,7 +74,7 @@ def compare(
 
 
 def progress_steps(backends: list[str], batch_size: int) -> int:
-    """How often ``compare`` calls its ``step``."""
+    """The number of times that ``compare`` calls ``step``."""
     return len(range(0, batch_size, CHUNK)) + len(backends)
 
 

@@ -1,8 +1,8 @@
-"""What a child process of ``compare`` measures: one backend, on prepared weights and images.
+"""A child process of ``compare``: measure one backend on prepared weights and images.
 
 ``python -m densenet_multi.comparison.compare_child SETTINGS`` reads ``weights.safetensors``,
-``images.npy`` and ``expected.npy`` (the reference's float64 output) in the folder that the settings
-name, together with the backend.
+``images.npy`` and ``expected.npy`` (the reference's float64 output). The settings name the folder
+of these files and the backend.
 """
 
 import sys
@@ -25,14 +25,14 @@ ENOUGH_SECONDS = 10.0
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
-    """The report of ``settings["backend"]`` on what is in ``settings["folder"]``."""
+    """The report on ``settings["backend"]``, with the files in ``settings["folder"]``."""
     return measure_backend(load_backend(settings["backend"]), Path(settings["folder"]))
 
 
 def measure_backend(backend: Backend, folder: Path) -> dict[str, Any]:
-    """The report of a backend that has been loaded.
+    """The report on a loaded backend.
 
-    Times are seconds for the whole batch; ``peak_memory_bytes`` is that of the whole process.
+    Times are in seconds per batch; ``peak_memory_bytes`` is the peak of the entire process.
     """
     spec, weights = load_weights(folder / "weights.safetensors")
     images, expected = np.load(folder / "images.npy"), np.load(folder / "expected.npy")
@@ -67,7 +67,7 @@ def measure_backend(backend: Backend, folder: Path) -> dict[str, Any]:
 
 
 def code_lines(module: ModuleType) -> int:
-    """Lines of a module's file that are neither empty nor comments."""
+    """The number of lines in a module's file that are neither empty nor comments."""
     lines = Path(str(module.__file__)).read_text(encoding="utf-8").splitlines()
     return sum(1 for line in lines if line.strip() and not line.lstrip().startswith("#"))
 

@@ -1,9 +1,9 @@
-"""What a child process of ``lockstep`` does: train one backend on prepared weights and batches.
+"""A child process of ``lockstep``: train one backend on prepared weights and batches.
 
 ``python -m densenet_multi.comparison.lockstep_child SETTINGS`` reads ``weights.safetensors``,
-``images.npy``, ``labels.npy`` and ``recipe.json`` in the folder that the settings name, together
-with the backend. It trains once in each dtype, says so after every step, and writes
-``BACKEND-DTYPE.safetensors`` there.
+``images.npy``, ``labels.npy`` and ``recipe.json``. The settings name the folder of these files and
+the backend. It trains once in each dtype, reports every step, and writes
+``BACKEND-DTYPE.safetensors`` into the folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DTYPES = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Repeated:
-    """As many examples as labels; the images are taken in turn, from the first again at the end."""
+    """One example per label; the images repeat from the first if there are fewer."""
 
     images: npt.NDArray[np.floating[Any]]
     labels: npt.NDArray[np.int64]
@@ -44,8 +44,8 @@ class Repeated:
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """The losses and seconds of ``settings["backend"]`` in each dtype.
 
-    The seconds are those of ``fit``, including any compilation. Every backend trains on the CPU: on
-    a GPU, float32 may be a narrower type, and not every framework would find the GPU.
+    The seconds are those of ``fit``, including any compilation. Every backend trains on the CPU: a
+    GPU may compute float32 with reduced precision, and not every framework would find it.
     """
     hide_gpus()
     backend, folder = load_backend(settings["backend"]), Path(settings["folder"])
@@ -68,12 +68,12 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SayStep:
-    """A callback of ``fit``: it tells the parent of every step."""
+    """A callback of ``fit`` that reports every step to the parent."""
 
     dtype: str
 
     def __call__(self, event: Step | Epoch) -> None:
-        """Say the number of a step; an epoch is no step."""
+        """Report the number of a step; ignore epochs."""
         if isinstance(event, Step):
             say({"dtype": self.dtype, "step": event.number})
 

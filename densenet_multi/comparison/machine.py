@@ -1,4 +1,4 @@
-"""The machine that a comparison runs on, and how much of its memory this process takes."""
+"""Describe the machine that a comparison runs on, and measure this process's memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def processor() -> str:
 
 
 def multiplies_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether the processor has instructions for bfloat16, as far as Linux knows."""
+    """Whether Linux lists bfloat16 instructions for this processor."""
     flags: set[str] = set()
     with suppress(OSError):
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
@@ -43,7 +43,7 @@ def multiplies_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
 
 
 def gpu() -> str:
-    """The names of NVIDIA's GPUs, from the tool that comes with their driver."""
+    """The names of the NVIDIA GPUs, as nvidia-smi lists them."""
     with suppress(OSError):
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         found = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
@@ -53,9 +53,9 @@ def gpu() -> str:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held, in bytes.
+    """The peak memory of this process, in bytes.
 
-    Linux's ru_maxrss would include what the parent held when it started this process.
+    On Linux, ru_maxrss would include the parent's memory at the time it started this process.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -67,6 +67,6 @@ def peak_memory() -> int:
 
 
 def forget_peak_memory() -> None:
-    """Let ``peak_memory`` count from now on, where the system can do that."""
+    """Reset the peak that ``peak_memory`` returns, if the system supports it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

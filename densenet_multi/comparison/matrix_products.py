@@ -1,4 +1,4 @@
-"""The matrix products in a network: what remains of its work when all else costs nothing."""
+"""The matrix products in a network: a lower bound of its work, as if all else were free."""
 
 from collections.abc import Iterator
 
@@ -9,9 +9,9 @@ from ..spec import DenseNetSpec
 def matrix_products(
     spec: DenseNetSpec, image_size: int, batch_size: int
 ) -> Iterator[tuple[int, int, int]]:
-    """(m, k, n) of the product (m, k) x (k, n) that each convolution of the network is.
+    """Yield (m, k, n) of the matrix product (m, k) x (k, n) that each convolution amounts to.
 
-    A transition's convolution comes after its average pooling, as in the backends.
+    A transition's convolution follows its average pooling, as in the backends.
     """
     sizes = {name: h * w for name, (_, h, w) in shape_trace(spec, image_size, image_size)}
     conv0 = spec.stem.conv0

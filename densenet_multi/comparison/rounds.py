@@ -1,4 +1,4 @@
-"""How a child process of ``bench`` counts its steps: in rounds, between which it waits."""
+"""Count the steps of a ``bench`` child in rounds, and wait for the parent between them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .machine import forget_peak_memory, peak_memory
 
 
 class Rounds:
-    """Called after every step; says how long each took when a round ends, and waits for the next.
+    """A counter to call after every step. After each round, it reports the times and waits.
 
-    The warm-up is the first round. Its first step has a time of its own, because it compiles.
+    The warm-up is the first round. Its first step is timed separately, because it compiles.
 
     Arguments:
-        steps: in each round but the first.
-        warmup: steps in the first one.
-        finish: waits until everything that was asked for has been computed.
-        peak: the most memory that was held since ``forget`` was called, in bytes.
+        steps: steps in each round but the first.
+        warmup: steps in the first round.
+        finish: waits until all pending computation has finished.
+        peak: returns the peak memory since the last call of ``forget``, in bytes.
         forget: see ``peak``.
     """
 
@@ -35,14 +35,14 @@ class Rounds:
         self._steps, self._wanted, self._finish = steps, warmup, finish
         self._peak, self._forget = peak, forget
         self._first, self._seconds = True, list[float]()
-        forget()  # building the network has a peak of its own
+        forget()  # exclude the peak of building the network
         self._before = peak()
         self._last = time.perf_counter()
 
     def __call__(self, event: object = None) -> None:
-        """Count a step: ``event`` is a ``Step`` of ``fit``, or None. Other events do not count.
+        """Count a step: ``event`` is a ``Step`` of ``fit`` or None; other events are ignored.
 
-        Raises ``FinishedError`` where no further round is wanted.
+        Raises ``FinishedError`` if no further round is wanted.
         """
         if event is not None and not isinstance(event, Step):
             return
@@ -56,5 +56,5 @@ class Rounds:
             say({"seconds": self._seconds, "peak_memory_bytes": peak, "grown_bytes": grown})
             wait()
             self._seconds, self._wanted = [], self._steps
-            self._forget()  # so do tracing and compiling
+            self._forget()  # exclude the peak of tracing and compiling
         self._last = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a command does with any backend: train, evaluate, predict, convert.
+"""The work behind the commands, in any backend: train, evaluate, predict, convert.
 
-The command line, with its options and tables, is in ``commands``.
+The command line itself, with options and tables, is in ``commands``.
 """

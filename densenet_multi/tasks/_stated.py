@@ -1,4 +1,4 @@
-"""What a user states about a network's use, which overrides its file's; validated."""
+"""Validate what a user states about pixels and classes; it overrides what the file states."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ ClassNames = Sequence[str] | str | os.PathLike[str]
 
 LARGEST_LIST = 2**20  # bytes of a file of class names
 EXPECTED = "expected names separated by commas, or a file with one in each line"
-LISTS = (".txt", ".json", ".csv")  # no name of a class ends like this
+LISTS = (".txt", ".json", ".csv")  # endings that no class name has
 
 
 def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
-    """The checkpoint of a network that reads images as stated; see ``Usage.stating``.
+    """The checkpoint with the stated preprocessing of images; see ``Usage.stating``.
 
-    Raises ``ConfigError`` where values do not fit each other or the network.
+    Raises ``ConfigError`` if the values contradict each other or do not fit the network.
 
     Arguments:
         checkpoint: the network.
-        stated: ``mean``, ``std``, ``value_range``, ``image_size``; None states nothing.
+        stated: ``mean``, ``std``, ``value_range``, ``image_size``; None leaves a value as it is.
     """
     before = checkpoint.usage
     usage = before.stating(**stated).fits(checkpoint.spec)
     least = min_image_size(checkpoint.spec)
     if stated.get("image_size") is not None and stated["image_size"] < least:
         raise ConfigError(
-            f"image_size: expected at least {least} pixels per side, the fewest that this network "
-            f"can read; found {stated['image_size']}"
+            f"image_size: expected at least {least} pixels per side, the minimum for this network; "
+            f"found {stated['image_size']}"
         )
     given = [name for name in ("mean", "std") if stated.get(name) is not None]
     for name, other in (("mean", "std"), ("std", "mean")):
@@ -47,17 +47,17 @@ def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
     low, high = usage.value_range or (0, 1)
     if "mean" in given and not all(low <= value <= high for value in usage.mean or ()):
         raise ConfigError(
-            f"mean: expected numbers from {low:g} to {high:g}, as pixels have; found "
-            f"{listed(usage.mean or ())}; for pixels of another range, state value_range= as well"
+            f"mean: expected numbers from {low:g} to {high:g}, the range of the pixels; found "
+            f"{listed(usage.mean or ())}; for pixels in another range, add value_range="
         )
     if "std" in given and not all(value > (high - low) / 255 for value in usage.std or ()):
         raise ConfigError(
             f"std: expected numbers above {(high - low) / 255:g}, one gray level of pixels from "
-            f"{low:g} to {high:g}; found {listed(usage.std or ())}; for pixels of another range, "
-            "state it with value_range="
+            f"{low:g} to {high:g}; found {listed(usage.std or ())}; for pixels in another range, "
+            "add value_range="
         )
     dropped = [n for n in PIXELS if getattr(before, n) is not None and getattr(usage, n) is None]
-    note = f"the {' and '.join(dropped)} that are usual were dropped, as value_range is stated"
+    note = f"the usual {' and '.join(dropped)} were dropped, because value_range is given"
     notes = (*checkpoint.notes, note) if dropped else checkpoint.notes
     return replace(checkpoint, usage=usage, notes=notes)
 
@@ -65,9 +65,9 @@ def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
 def with_outputs(
     checkpoint: Checkpoint, class_names: ClassNames | None, activation: str | None
 ) -> Checkpoint:
-    """The checkpoint of a network whose outputs mean what is stated; None states nothing.
+    """The checkpoint with the stated class names and activation; None leaves them as they are.
 
-    Raises ``ConfigError`` where that does not fit the network, and as ``read_class_names``.
+    Raises ``ConfigError`` if they do not fit the network, and as ``read_class_names``.
     """
     outputs = checkpoint.spec.config.num_classes
     for name, given in (("class_names", class_names), ("activation", activation)):
@@ -75,8 +75,8 @@ def with_outputs(
             raise ConfigError(f"{name}: expected a network with a classifier, found one without")
     if outputs == 1 and activation == "softmax":
         raise ConfigError(
-            "activation: expected 'sigmoid' or 'none' for a network with one output, whose softmax "
-            "is always 1; found 'softmax'"
+            "activation: expected 'sigmoid' or 'none' for a network with one output, since its "
+            "softmax is always 1; found 'softmax'"
         )
     names = None if class_names is None else read_class_names(class_names, outputs)
     usage = checkpoint.usage.stating(class_names=names, activation=activation)
@@ -84,20 +84,20 @@ def with_outputs(
 
 
 def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
-    """Class names from a list, from a file, or from a text that separates them by commas.
+    """Class names from a list, a file or a comma-separated string.
 
     A text file has one name per line; either every line starts with its number, or none does. A
-    JSON file has a list of names, {name: index} (what PyTorch calls ``class_to_idx``, Keras
-    ``class_indices``) or {index: name} (``id2label``), or is a ``config.json`` with such an
-    ``id2label`` or Keras' ``imagenet_class_index.json``. A text without a comma is the path of a
-    file, unless there is no such file and the network has one output.
+    JSON file contains a list of names, {name: index} (PyTorch's ``class_to_idx``, Keras'
+    ``class_indices``) or {index: name} (``id2label``). It may also be a ``config.json`` with such
+    an ``id2label``, or Keras' ``imagenet_class_index.json``. A string without a comma is a path,
+    unless there is no such file and the network has one output.
 
-    Raises ``ConfigError`` where there is no such file, or a name is empty or occurs twice;
-    ``OSError`` where the file cannot be read.
+    Raises ``ConfigError`` if the file does not exist, or a name is empty or occurs twice, and
+    ``OSError`` if the file cannot be read.
 
     Arguments:
-        given: the list, the path or the text.
-        outputs: of the network.
+        given: the list, path or string.
+        outputs: number of outputs of the network.
     """
     if not isinstance(given, str | os.PathLike):
         allowed = "a list of names in the order of the outputs"
@@ -147,7 +147,7 @@ def _names_in(path: Path) -> list[Any]:
         where = f"line {lines.index('') + 1} of {path}"
         raise ConfigError(f"class_names: expected a name in each line, found none in {where}")
     parts = [[*line.split(maxsplit=1), ""] for line in lines]
-    names = [part[1].lstrip("-:. ") for part in parts]  # "0 - zero" as MNIST has it
+    names = [part[1].lstrip("-:. ") for part in parts]  # "0 - zero", as in MNIST
     is_numbered = len(lines) > 1 and [part[0] for part in parts] == [
         str(i) for i in range(len(lines))
     ]
@@ -155,7 +155,7 @@ def _names_in(path: Path) -> list[Any]:
 
 
 def _is_of_imagenet(value: Any) -> bool:
-    """Whether it is ["n01440764", "tench"]: two classes of ImageNet are called crane."""
+    """Whether it is a pair such as ["n01440764", "tench"]; two ImageNet classes are named crane."""
     is_pair = isinstance(value, list) and list(map(type, value)) == [str, str]
     return is_pair and value[0].startswith("n")
 

@@ -1,4 +1,4 @@
-"""Which backend trained a network: the one that should use it, where it is installed."""
+"""Find the backend that trained a network, which is the default for using it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ PACKAGE = "densenet_multi"
 
 
 def source_of(backend_name: str, data: str) -> str:
-    """The ``source`` in the usage of weights that ``train`` writes."""
+    """The ``usage.source`` of weights that ``train`` writes."""
     return f"{PACKAGE}, {backend_name}, {data}"
 
 
 def backend_of(path: str | Path, checkpoint: Checkpoint) -> str | None:
-    """The word of the backend that trained a network, if it is known.
+    """The name of the backend that trained a network, if known.
 
-    What ``train`` writes has it in ``usage.source`` (see ``source_of``). A file without a source
-    may be in a run folder, which states with which backend the run began.
+    ``train`` writes it into ``usage.source`` (see ``source_of``). A file without a source may be in
+    a run folder, whose ``config.json`` names the backend that the run began with.
     """
     words = [word.strip() for word in (checkpoint.usage.source or "").split(",")]
     if len(words) > 1 and words[0] == PACKAGE:
         named = words[1]
     elif checkpoint.usage.source is None:
         named = _of_run(Path(path).parent / CONFIG)
-    else:  # from elsewhere: the folder it was put into says nothing about it
+    else:  # from elsewhere, so its folder is not its run
         return None
     return named if named in backend_names() else None
 
@@ -41,12 +41,12 @@ def backend_to_use(
     checkpoint: Checkpoint,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """The backend that is requested; or the one that trained the network; or the first installed.
+    """The requested backend, else the one that trained the network, else the first installed.
 
-    A sentence says which, where it is neither requested nor the first.
+    ``say`` reports the choice if it is neither requested nor obvious.
 
-    Raises ``ConfigError`` where the requested one does not exist, ``BackendNotInstalledError``
-    where none is installed.
+    Raises ``ConfigError`` if the requested one does not exist, and ``BackendNotInstalledError`` if
+    none is installed.
     """
     if given is not None:
         check_names("backend", [given], backend_names())
@@ -55,14 +55,14 @@ def backend_to_use(
     if trained in (None, first):
         return first
     if None in framework_versions(trained).values():
-        say(f"{path}: was trained in {trained}, which is not installed; using {first}")
+        say(f"{path}: trained in {trained}, which is not installed; using {first}")
         return first
-    say(f"{path}: using {trained}, in which it was trained; for another: backend_name={first!r}")
+    say(f"{path}: using {trained}, which trained it; for another, pass backend_name={first!r}")
     return trained
 
 
 def _of_run(config: Path) -> str:
-    """The backend in the ``config.json`` of a run; "" without one."""
+    """The backend that a run's ``config.json`` names, or ""."""
     try:
         shape = {"schema": COUNT, "recipe": OBJECT, "backend": TEXT}
         return str(read_json(config, shape, largest=LARGEST_CONFIG)["backend"])

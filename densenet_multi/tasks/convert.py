@@ -1,4 +1,4 @@
-"""Convert a file of weights to another format, verify it, and describe such a file."""
+"""Convert a checkpoint to another format, verify the result, and describe a checkpoint."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from ._stated import ClassNames, with_outputs, with_stated_pixels
 
 VERIFIED_IMAGES = 4
 REFERENCE = "the NumPy reference"
-NOT_INDEPENDENT = "compared with our own reading, not independent"
+NOT_INDEPENDENT = "compared with this package's own code, not independent"
 
 
 class ConversionError(ValueError):
-    """The model of a converted file gives other logits than its source's; nothing was written."""
+    """The converted model's logits differ from the source's; nothing was written."""
 
 
 def convert(
@@ -56,38 +56,38 @@ def convert(
     image_size: int | None = None,
     verify: bool = False,
 ) -> dict[str, Any]:
-    """Read one file, write another, both in any of ``formats.FORMATS``.
+    """Convert a checkpoint between any two of ``formats.FORMATS``.
 
-    What is stated about the use of the network overrides what the source states or implies. A
-    portable file keeps it.
+    Arguments about pixels and classes override what the source states or implies. A portable file
+    stores them.
 
-    Raises ``ConversionError`` where the logits deviate by more than ``TOLERANCES`` of
-    comparison/deviation.py; ``FileExistsError`` where a folder would replace or be replaced;
-    ``ValueError``, ``OSError`` and ``ImportError`` as ``formats.read`` and ``formats.write`` do. In
-    every case the destination is complete or as it was.
+    Raises ``ConversionError`` if the logits deviate by more than ``TOLERANCES`` in
+    comparison/deviation.py; ``FileExistsError`` if a folder would replace something or be replaced;
+    ``ValueError``, ``OSError`` and ``ImportError`` as ``formats.read`` and ``formats.write``. In
+    every case the destination is complete or unchanged.
 
     Arguments:
         source: as for ``formats.read``.
         destination: a file, replaced if it exists, or for "nnx" also a new folder.
-        source_format: by default the content decides.
-        destination_format: by default the name decides.
+        source_format: detected from the content by default.
+        destination_format: detected from the name by default.
         variant: overrides the variant detected from names and shapes.
         prefix: see ``formats.read``.
-        num_classes: replaces the classifier by a new one, for transfer learning.
-        in_channels: changes the stem for such images: see ``formats.with_channels``.
-        class_names: one for each output; see ``stated.read_class_names``.
-        activation: what follows the logits: see ``Usage``.
-        mean: of pixels in the range, for each channel of the source.
-        std: the same; the network reads ``(pixels - mean) / std``.
-        value_range: of pixels before mean and std; without these, what the network reads.
+        num_classes: classes of a new classifier, for transfer learning; 0 removes it.
+        in_channels: adapts the stem to this many channels: see ``formats.with_channels``.
+        class_names: one per output; see ``read_class_names`` in _stated.py.
+        activation: applied to the logits: see ``Usage``.
+        mean: pixel mean for each channel of the source, within ``value_range``.
+        std: standard deviation likewise; the network reads ``(pixels - mean) / std``.
+        value_range: of pixels before mean and std; without these, of the network's input.
         image_size: pixels per side that the network is meant for.
-        verify: run the models of both files on the same images before the file gets its name.
+        verify: run both models on the same images before the file gets its final name.
 
     Returns:
-        What was done, as plain values: ``from``, ``to``, ``variant``, ``activation`` (if known),
+        A summary in plain values: ``from``, ``to``, ``variant``, ``activation`` (if known),
         ``notes``, ``assumed`` (see ``Checkpoint.unstated``) and, with ``verify``,
         ``max_deviation``, ``image_size``, ``source_model``, ``destination_model`` and ``verified``:
-        whether the model of the file that is not portable is another project's or the user's own.
+        whether another project's or the user's own model computed the non-portable file's logits.
     """
     truth("verify", verify)
     source, destination = as_path(source, "source"), as_path(destination, "destination")
@@ -126,27 +126,27 @@ def convert(
         changed = ["classifier"] if num_classes is not None else []
         if checkpoint.spec.config.in_channels != original.spec.config.in_channels:
             changed.append("channels")
-        if changed:  # the source has its own: the reference computes the logits of both
+        if changed:  # the reference computes the logits of both versions
             own = predict(original.spec, original.weights, own_images)
             before = deviation(own, expected)
             expected = predict(checkpoint.spec, checkpoint.weights, images)
-            asked = f"{asked} with its own {' and '.join(changed)}, {REFERENCE} with both"
+            asked = f"{asked} with the original {' and '.join(changed)}, {REFERENCE} with both"
             if num_classes is None:
                 kept = f"{deviation(expected, own):.1e}"
-                notes = (*notes, f"gray images' logits deviate by {kept} from the source's")
+                notes = (*notes, f"logits of gray images deviate from the source's by {kept}")
         back = formats.read(written, destination_format, bn_eps=checkpoint.spec.config.bn_eps)
         actual, answered, confirmed = logits(written, destination_format, back, images)
         value = max(before, deviation(actual, expected))
         tolerance = TOLERANCES["float32"]
         if value > tolerance:
             raise ConversionError(
-                f"{destination}: expected the logits of the source up to {tolerance:.0e}, found a "
+                f"{destination}: expected the source's logits to within {tolerance:.0e}, found a "
                 f"deviation of {value:.1e} ({asked} against {answered}); not written. "
                 + " ".join(f"Note: {note}." for note in (*checkpoint.notes, *notes))
             )
     if np.ptp(expected, axis=0).max() <= tolerance * np.abs(expected).max():
-        notes = (*notes, "all images get the same answer, so the verification shows little")
-    if source_format == "portable":  # which is what this package says it is
+        notes = (*notes, "all images give the same logits, so this verification proves little")
+    if source_format == "portable":  # which this package defines
         independent = confirmed or destination_format == "portable"
     if not independent:
         notes = (*notes, NOT_INDEPENDENT + _absent(source_format, destination_format))
@@ -161,26 +161,26 @@ def convert(
 
 
 def _absent(*names: str) -> str:
-    """The end of a note: which libraries of these formats could be asked if installed."""
+    """The end of a note: which libraries could verify these formats if installed."""
     libraries = {getattr(formats.module(name), "LIBRARY", None) for name in names} - {None}
     absent = sorted(str(each) for each in libraries if find_spec(str(each)) is None)
-    return "".join(f"; {name}, which has such networks, is not installed" for name in absent)
+    return "".join(f"; {name}, which has such a model, is not installed" for name in absent)
 
 
 def _format_of(source: Path, file_format: str | None) -> str:
-    """The format to read, by default the one that the content shows."""
+    """The given format of a source, or else the one detected from its content."""
     return formats.guess(source, "source_format") if file_format is None else file_format
 
 
 def _free(destination: Path, file_format: str | None) -> str:
-    """The format to write, by default that of the name. Raises where something has the name."""
+    """The given format to write, or else the name's. Raises if the name is taken."""
     if file_format is None:
         file_format = formats.guess_from_name(destination, "destination_format")
     check_names("format", [file_format], formats.FORMATS)
     becomes_folder = file_format == "nnx" and not destination.name.endswith(".safetensors")
     if destination.is_dir() or (becomes_folder and destination.exists()):
         found = "folder" if destination.is_dir() else "file"
-        raise FileExistsError(f"{destination}: expected another name, found a {found} of this one")
+        raise FileExistsError(f"{destination}: expected another name, found a {found} of this name")
     return file_format
 
 
@@ -189,9 +189,9 @@ PREFIX = ".densenet_multi."
 
 @contextmanager
 def _named_at_last(destination: Path) -> Iterator[Path]:
-    """Yield a temporary name for a file or folder; without an error, it becomes ``destination``.
+    """Yield a temporary path; on success, rename what is there to ``destination``.
 
-    A symbolic link stays one, and a device or a pipe is written to. Errors name ``destination``.
+    A symbolic link stays a link; a device or pipe is written to. Errors name ``destination``.
     """
     to_device = is_special(destination)
     target = destination if to_device else resolved(destination)
@@ -219,11 +219,11 @@ def _named_at_last(destination: Path) -> Iterator[Path]:
 def logits(
     path: Path, file_format: str, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str, bool]:
-    """The logits (N, num_classes) of the model in a file, what computed them, and whether that is
-    independent of this package.
+    """The logits (N, num_classes) of a file's network, the name of the model that computed them,
+    and whether that model is independent of this package.
 
-    This is the ecosystem's own model, if installed and able to be this network; else this package's
-    model in that framework, with the reason if one is known; else the NumPy reference.
+    The model is the ecosystem's own, if it is installed and supports this network. Else it is this
+    package's model in that framework (named with the reason, if known), or the NumPy reference.
     """
     module = formats.module(file_format)
     path, spec = as_path(path), check_checkpoint(checkpoint).spec
@@ -231,8 +231,8 @@ def logits(
     why = ""
     if module.BACKEND is not None:
         with suppress(ImportError):
-            # before the ecosystem's own model: this makes MXNet importable on current NumPys, and
-            # refuses a Keras engine that is not TensorFlow
+            # first, as this makes MXNet importable with current NumPy, and rejects Keras engines
+            # other than TensorFlow
             backend = load_backend(module.BACKEND)
             if library_logits := getattr(module, "library_logits", None):
                 try:
@@ -248,9 +248,9 @@ def logits(
 
 
 def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
-    """A few real images (N, C, S, S), gray repeated over the channels, normalized by the usage.
+    """A few real images (N, C, S, S), gray repeated over the channels, normalized as usage states.
 
-    S is the image size of the checkpoint's usage, or else the one that its stem is made for.
+    S is the image size in the checkpoint's usage, or else the usual one for its stem.
     """
     config, usage = checkpoint.spec.config, checkpoint.usage
     size = usage.image_size or (224 if config.stem == "imagenet" else 32)
@@ -262,7 +262,7 @@ def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
 def inspect(
     path: str | os.PathLike[str], file_format: str | None = None, *, prefix: str | None = None
 ) -> dict[str, Any]:
-    """Describe a file of weights in plain values. Raises as ``formats.read``."""
+    """Describe a checkpoint in plain values. Raises as ``formats.read``."""
     path = as_path(path)
     name = formats.guess(path) if file_format is None else file_format
     checkpoint = formats.read(path, name, prefix=prefix)
@@ -283,24 +283,24 @@ def inspect(
 
 
 def _unusual(checkpoint: Checkpoint) -> list[str]:
-    """A sentence for each difference from the variant's usual network."""
+    """A note for each difference from the variant's usual network."""
     config = checkpoint.spec.config
     name = variant_name(config)
     usual = VARIANTS[name] if name else config
     notes = []
     if not config.num_classes:
-        notes.append("it has no classifier: it gives features")
+        notes.append("it has no classifier: its outputs are features")
     elif config.num_classes != usual.num_classes:
         notes.append(f"{name} usually has {usual.num_classes:,} classes")
     if config.in_channels != usual.in_channels:
-        notes.append(f"{name} usually reads images of {_channels(usual.in_channels)}")
+        notes.append(f"{name} usually reads images with {_channels(usual.in_channels)}")
     arrays = [array.astype(np.float32, copy=False) for array in checkpoint.weights.values()]
     if all((array.view(np.uint32) & 0xFFFF == 0).all() for array in arrays):
-        notes.append("every weight is a bfloat16 number, of 2 to 3 digits; compute in float32")
+        notes.append("all weights are bfloat16 numbers, with 2 to 3 digits; compute in float32")
     else:
         with np.errstate(over="ignore"):
             if all(np.array_equal(array, array.astype(np.float16)) for array in arrays):
-                notes.append("every weight is a float16 number, of 3 digits; compute in float32")
+                notes.append("all weights are float16 numbers, with 3 digits; compute in float32")
     return notes
 
 

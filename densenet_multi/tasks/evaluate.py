@@ -1,4 +1,4 @@
-"""Measure how well the network of a portable file classifies test images."""
+"""Measure the accuracy of the network in a portable file on test images."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def evaluate(
     bfloat16: bool = False,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """Accuracy, loss and confusions of the network of a portable file on test images.
+    """Accuracy, loss and confusion matrix of the network in a portable file on test images.
 
     Arguments:
         path: the portable file.
-        backend_name: which backend predicts; None is the one that trained the network, if it is
-            known and installed, else the first that is installed.
+        backend_name: which backend predicts; None is the one that trained the network, if known
+            and installed, else the first installed.
         data: see ``data.load_data``.
         data_dir: the same.
-        image_size: pixels per side; None is what the file states, else the usual size.
-        batch_size: images at a time.
-        seed: splits a folder into training and test images; None is what the file states, else 0.
-        split: which images: "test", "train" or "all"; None is those that the network was not
-            trained on, and ``say`` is told which they are: see ``data.load_held_out``.
-        recalibrate: recompute the running statistics, on that many batches of 256 training images:
+        image_size: pixels per side; None is the file's value, else the usual size.
+        batch_size: images per batch.
+        seed: splits a folder into training and test images; None is the file's value, else 0.
+        split: which images: "test", "train" or "all"; None selects those that the network was not
+            trained on, and ``say`` reports which: see ``data.load_held_out``.
+        recalibrate: recompute the running statistics on this many batches of 256 training images:
             see ``recalibrated``.
         device: see ``train.train``.
         bfloat16: predict with ``optimize(model, bfloat16=True)``.
@@ -70,12 +70,12 @@ def evaluate(
     Returns:
         Plain values: ``accuracy``, ``loss`` (mean cross entropy, in nats), ``per_class`` ({name:
         accuracy, or None without images}), ``confusion`` (see ``confusion_counts``; rows and
-        columns as in ``class_names``), ``examples``, ``split``, ``backend``, ``versions``, and
-        more. With one sigmoid output and two classes, the scores are 0 and that output: above a
-        probability of 0.5, its class is predicted.
+        columns in the order of ``class_names``), ``examples``, ``split``, ``backend``,
+        ``versions``, and more. With one sigmoid output and two classes, the output's class is
+        predicted if its probability is above 0.5.
 
-    Raises ``ConfigError`` where the network's classes are not those of the data, or do not exclude
-    each other, as each has a sigmoid; ``WeightsError`` where its logits are not finite; and as
+    Raises ``ConfigError`` if the network's classes are not those of the data or not mutually
+    exclusive (each has a sigmoid); ``WeightsError`` if its logits are not finite; and as
     ``load_checkpoint``, ``load_held_out``, ``load_backend``.
     """
     path = as_path(path)
@@ -149,18 +149,18 @@ def recalibrated(
     batch_size: int = 256,
     device: str | None = None,
 ) -> Weights:
-    """The weights with recomputed running statistics: means over batches.
+    """The weights with running statistics recomputed as means over batches.
 
     During training, a running statistic is a weighted mean over the last ten or so batches, each
-    seen with other weights: at a high learning rate it lags behind. These are the statistics of
-    the weights as they are.
+    computed with different weights. At a high learning rate it lags behind. This function computes
+    the statistics of the current weights.
 
     Arguments:
         backend_name: which backend computes.
         checkpoint: the network.
-        examples: to draw from; in the order of the first epoch with seed 0.
-        batches: how many, at most as many as there are.
-        batch_size: images in each.
+        examples: used in the order of the first epoch with seed 0.
+        batches: how many batches to use, at most all.
+        batch_size: images per batch.
         device: see ``train.train``.
 
     Source: Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576, section 3.
@@ -173,31 +173,31 @@ def recalibrated(
 
 
 def confusion_counts(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: int) -> Integers:
-    """How often the class of a row was predicted to be the class of a column, (classes, classes).
+    """The confusion matrix (classes, classes): rows are true classes, columns predicted ones.
 
     Arguments:
-        labels: integers of shape (N,), from 0 to classes - 1: the true classes.
-        predicted: the same for the predicted ones.
-        classes: how many there are.
+        labels: the true classes, integers of shape (N,) from 0 to classes - 1.
+        predicted: the predicted classes likewise.
+        classes: number of classes.
     """
     pairs = np.asarray(labels).astype(np.int64) * classes + np.asarray(predicted)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def class_accuracies(confusion: Integers) -> list[float | None]:
-    """The share of each row that is on the diagonal; None for a row without counts."""
+    """The fraction of each row that is on the diagonal; None for a row without counts."""
     pairs = zip(confusion.diagonal().tolist(), confusion.sum(axis=1).tolist(), strict=True)
     return [right / count if count else None for right, count in pairs]
 
 
 def check_exclusive(path: Path, checkpoint: Checkpoint) -> None:
-    """Raise ``ConfigError`` for a network whose images may have several classes, or none."""
+    """Raise ``ConfigError`` for a multi-label network, with a sigmoid for each class."""
     outputs = checkpoint.spec.config.num_classes
     if checkpoint.usage.activation == "sigmoid" and outputs > 1:
         raise ConfigError(
-            f"{path}: expected a network whose classes exclude each other, found a sigmoid for "
-            f"each of its {outputs} outputs: an image may have several classes or none, and these "
-            "data name one for each; for the probability of each class: "
+            f"{path}: expected mutually exclusive classes, one per image, found a sigmoid for "
+            f"each of the {outputs} outputs, so an image may have several classes or none; for "
+            "the probability of each class: "
             f"predict({str(path)!r}, 'IMAGE')"
         )
 
@@ -205,11 +205,11 @@ def check_exclusive(path: Path, checkpoint: Checkpoint) -> None:
 def class_scores(
     checkpoint: Checkpoint, class_names: tuple[str, ...], say: Say = lambda _: None
 ) -> Callable[[Floats], Floats]:
-    """The function that turns logits into scores of these classes, (N, classes).
+    """A function that maps logits to scores of these classes, (N, classes).
 
     One sigmoid output is the score of the class that the network names, or else of the second of
-    two. The other class scores 0, so that the softmax of the two is that sigmoid. Raises
-    ``ConfigError`` where the network's classes are not these.
+    two. The other class scores 0, so that the softmax over both equals that sigmoid. Raises
+    ``ConfigError`` if the network has other classes.
     """
     usage = checkpoint.usage
     if checkpoint.spec.config.num_classes != 1:
@@ -217,15 +217,15 @@ def class_scores(
         return lambda logits: logits[:, order]
     if usage.activation not in (None, "sigmoid"):
         raise ConfigError(
-            "expected an output for each class, or one with a sigmoid for two classes, found one "
+            "expected an output per class, or one sigmoid output for two classes, found one output "
             f"with activation {usage.activation!r}"
         )
     if len(class_names) != 2:
         expected = f"expected {len(class_names)} classes as in the data"
-        raise ConfigError(f"{expected}, found one output, which tells two classes apart")
+        raise ConfigError(f"{expected}, found one output, which distinguishes two classes")
     if usage.class_names is None:
         say(
-            f"the file does not state whose probability the network's one output is; assuming "
+            f"the file does not state which class the network's one output stands for; assuming "
             f"{class_names[1]!r}, the second class"
         )
     positive = usage.class_names[0] if usage.class_names else class_names[1]
@@ -244,10 +244,10 @@ def class_scores(
 
 
 def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Integers:
-    """For each of these classes, the index of the network's output for it, (classes,).
+    """The index of the network's output for each of these classes, (classes,).
 
-    By name where the network's names are known, else in order. Raises ``ConfigError`` where they
-    are not the same classes.
+    Classes are matched by name if the network's names are known, else by order. Raises
+    ``ConfigError`` if they are not the same classes.
     """
     classes, own = checkpoint.spec.config.num_classes, checkpoint.usage.class_names
     if classes != len(class_names):
@@ -255,7 +255,7 @@ def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Intege
     if own is None or own == class_names:
         return np.arange(classes)
     if set(own) != set(class_names):
-        if checkpoint.usage.stated("class_names") is None:  # such as ImageNet's, by other names
+        if checkpoint.usage.stated("class_names") is None:  # ImageNet's, spelled differently
             return np.arange(classes)
         missing = [name for name in class_names if name not in own]
         others = [name for name in own if name not in class_names]
@@ -267,7 +267,7 @@ def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Intege
 
 
 def _other_names(path: Path, checkpoint: Checkpoint, class_names: tuple[str, ...]) -> str:
-    """The end of the advice on names that differ from the data's, perhaps only in spelling."""
+    """Further advice on names that differ from the data's, perhaps only in spelling."""
     own = checkpoint.usage.class_names
     if own is None or len(own) not in (1, len(class_names)):
         return ""
@@ -275,7 +275,7 @@ def _other_names(path: Path, checkpoint: Checkpoint, class_names: tuple[str, ...
     found = [alike.get(name.casefold(), "") for name in own]
     restated = ",".join(found) if all(found) and not any("," in name for name in found) else "NAMES"
     call = f"convert({str(path)!r}, 'NEW.safetensors', class_names={restated!r})"
-    return f"; or, if they are the same classes by other names, restate them: {call}"
+    return f"; or, if only the names differ, replace them: {call}"
 
 
 def _quoted(names: list[str]) -> str:

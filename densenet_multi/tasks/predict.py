@@ -1,4 +1,4 @@
-"""Classify images with the network of a portable file; what ``evaluate`` shares of that."""
+"""Classify images with the network in a portable file; parts are shared with ``evaluate``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 Say = Callable[[str], None]
 
-TOP = 5  # classes, where one of them is right
+TOP = 5  # classes shown for a softmax
 MOST_VALUES = 2**26  # in a batch of images; 400 color images of 224x224 have 0.9 times as many
 
 
@@ -43,25 +43,25 @@ def predict(
     device: str | None = None,
     say: Say = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """The most probable classes of images, according to the network of a portable file.
+    """The most probable classes of images, according to the network in a portable file.
 
     Arguments:
         path: the portable file.
-        images: files of any kind that ``data.read_image`` reads, or one; each is stretched to a
-            square.
-        backend_name: which backend predicts; None is the one that trained the network, or else the
-            first that is installed.
-        top: how many classes, or all if there are fewer; None is all where each class has a
-            probability of its own (a sigmoid), else 5.
-        image_size: pixels per side; None is what the file states, else the usual size.
-        batch_size: images at a time.
+        images: one or more files in any format of ``data.read_image``; each is resized to a square
+            without keeping its aspect ratio.
+        backend_name: which backend predicts; None is the one that trained the network, else the
+            first installed.
+        top: how many classes, or all if there are fewer; None is all if each class has its own
+            sigmoid, else 5.
+        image_size: pixels per side; None is the file's value, else the usual size.
+        batch_size: images per batch.
         device: see ``train.train``.
         say: called with sentences for the user.
 
     Returns:
         For each image, plain values: ``image``, ``activation`` (see ``shown_activation``) and
-        ``top``, the highest first: a list of {``class``, ``index``, ``probability``}. Where the
-        activation is ``"none"``, there are no probabilities, and ``output`` is the logit instead.
+        ``top``, the highest first: a list of {``class``, ``index``, ``probability``}. With the
+        activation ``"none"``, ``output`` (the logit) replaces ``probability``.
 
     Raises ``DataError`` (which names the image), and as ``evaluate.evaluate``.
     """
@@ -79,7 +79,7 @@ def predict(
     checkpoint, size = load_classifier(path, image_size)
     backend_name = backend_to_use(backend_name, path, checkpoint, say)
     prepare = Preparation(size, checkpoint.spec.config.in_channels, checkpoint.usage)
-    for image in paths:  # a wrong file is found before a framework is imported
+    for image in paths:  # find an invalid file before importing a framework
         with open_image(image):
             pass
     say_assumed_pixels(path, checkpoint, say)
@@ -106,10 +106,10 @@ def predict(
 
 
 def shown_activation(path: Path, checkpoint: Checkpoint, say: Say) -> str:
-    """What turns the network's logits into what is shown: one of ``ACTIVATIONS``.
+    """The activation applied to logits before they are shown: one of ``ACTIVATIONS``.
 
-    Where the file does not state it, it is assumed, and the user is told: a sigmoid for one output,
-    a softmax for several. The softmax of one output would be 1 for every image, so the output
+    If the file does not state it, a sigmoid is assumed for one output and a softmax for several,
+    and ``say`` reports this. The softmax of one output would be 1 for every image, so the output
     itself is shown.
     """
     activation, outputs = checkpoint.usage.activation, checkpoint.spec.config.num_classes
@@ -122,7 +122,7 @@ def shown_activation(path: Path, checkpoint: Checkpoint, say: Say) -> str:
 
 
 def output_names(checkpoint: Checkpoint, activation: str) -> tuple[str, ...]:
-    """The class names, or else a name for each output."""
+    """The class names, or else a generic name for each output."""
     outputs = checkpoint.spec.config.num_classes
     if checkpoint.usage.class_names:
         return checkpoint.usage.class_names
@@ -133,7 +133,7 @@ def output_names(checkpoint: Checkpoint, activation: str) -> tuple[str, ...]:
 
 
 def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Probabilities (N, classes) of logits (N, classes), without overflow."""
+    """The probabilities (N, classes) for logits (N, classes), computed without overflow."""
     scores = check_logits(logits)
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
@@ -141,7 +141,7 @@ def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Each output's own probability (N, classes), without overflow."""
+    """The probability (N, classes) of each output by itself, computed without overflow."""
     scores = check_logits(logits)
     power = np.exp(-np.abs(scores))
     shares: npt.NDArray[np.float64] = np.where(scores < 0, power, 1.0) / (1 + power)
@@ -156,7 +156,7 @@ APPLIED: dict[str, Callable[[npt.ArrayLike], npt.NDArray[np.float64]]] = {
 
 
 def highest(values: npt.NDArray[Any], count: int) -> Integers:
-    """The indices of the highest values, the highest first; of equal ones, the first."""
+    """The indices of the highest values, in descending order; ties keep their order."""
     return np.argsort(-values, kind="stable")[:count]
 
 
@@ -166,7 +166,7 @@ def highest(values: npt.NDArray[Any], count: int) -> Integers:
 def load_classifier(
     path: Path, image_size: int | None, data: str = "DATA"
 ) -> tuple[Checkpoint, int]:
-    """A network that has a classifier, and pixels per side: the given, the file's or the usual.
+    """A network with a classifier, and pixels per side: as given, the file's, or the usual.
 
     Raises ``ConfigError``, ``ImageSizeError``, and as ``load_checkpoint``.
     """
@@ -186,18 +186,18 @@ def _most_at_once(examples: Examples) -> int:
 
 
 def train_a_new_classifier(path: Path, data: str) -> str:
-    """The advice for a network whose classes are not those of the data."""
+    """Advice for a network whose classes are not those of the data."""
     call = f"train(weights={str(path)!r}, data={data!r}, output='RUN')"
     return f"train a new classifier with: {call}"
 
 
 def say_assumed_pixels(path: Path, checkpoint: Checkpoint, say: Say) -> None:
-    """Tell the user that the file does not state which pixel values its network expects."""
+    """Report that the file does not state which pixel values its network expects."""
     say_assumed(path, checkpoint, "which pixel values the network expects", say)
 
 
 def say_assumed(path: Path, checkpoint: Checkpoint, what: str, say: Say) -> None:
-    """Tell the user what is assumed instead of what the file does not state; see ``unstated``."""
+    """Report what is assumed because the file does not state it; see ``unstated``."""
     if assumed := checkpoint.unstated().get(what):
         say(f"{path}: does not state {what}; assuming {assumed}")
 
@@ -205,7 +205,7 @@ def say_assumed(path: Path, checkpoint: Checkpoint, what: str, say: Say) -> None
 def build_model(
     checkpoint: Checkpoint, backend_name: str, device: str | None
 ) -> tuple[Backend, Any]:
-    """The backend, and its model with the checkpoint's weights, in their dtype, on the device."""
+    """The backend, and its model on the device, with the checkpoint's weights in their dtype."""
     if device == "cpu":
         hide_gpus()
     backend = load_backend(backend_name)
@@ -218,10 +218,10 @@ def build_model(
 def batches_of_logits(
     path: Path | str, backend: Backend, model: Any, examples: Examples, batch_size: int
 ) -> Iterator[tuple[Integers, Floats]]:
-    """Batch by batch: the indices of the examples (n,), and the model's logits (n, num_classes).
+    """Yield, batch by batch, example indices (n,) and the model's logits (n, num_classes).
 
-    A batch has ``batch_size`` images; fewer where they are so large that they might not fit into
-    memory. Raises ``WeightsError``, which names ``path``, where a logit is not finite.
+    A batch has ``batch_size`` images, or fewer if they are so large that they might not fit into
+    memory. Raises ``WeightsError``, which names ``path``, if a logit is not finite.
     """
     batch_size = min(batch_size, _most_at_once(examples))
     with progress() as bar:
@@ -231,8 +231,8 @@ def batches_of_logits(
             logits = backend.predict(model, examples.take(indices))
             if not np.isfinite(logits).all():
                 raise WeightsError(
-                    f"{path}: expected finite logits, found others for images {indices[0]} to "
-                    f"{indices[-1]}; look at the weights with: inspect({str(path)!r})"
+                    f"{path}: expected finite logits, found NaN or infinity for images "
+                    f"{indices[0]} to {indices[-1]}; check the weights with: inspect({str(path)!r})"
                 )
             yield indices, logits
             bar.update(task, advance=len(indices))

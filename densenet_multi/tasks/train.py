@@ -1,4 +1,4 @@
-"""Train one network in one backend on real data, in a run folder that survives being killed."""
+"""Train one network in one backend on real data; a killed run resumes from its run folder."""
 
 from __future__ import annotations
 
@@ -103,15 +103,15 @@ REPORT_SHAPE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a run is; ``config.json`` holds it.
+    """What defines a run; stored in ``config.json``.
 
     Attributes:
         backend_name: which backend trains; ``backend`` in ``config.json``.
         data, data_dir: see ``data.load_data``.
         weights: a portable file to start from, instead of the recipe's variant; its classifier is
-            replaced where the data have other classes.
-        recipe: with the variant and the image size of this run.
-        recipe_name: the name in ``RECIPES`` from which ``recipe`` starts.
+            replaced if the data have other classes.
+        recipe: the recipe, with this run's variant and image size.
+        recipe_name: the name in ``RECIPES`` of the recipe that ``recipe`` is based on.
     """
 
     backend_name: str
@@ -130,7 +130,7 @@ class Options:
         instance("recipe", self.recipe, Recipe, "a Recipe, such as RECIPES['chapter']")
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """The options as plain values."""
         values = asdict(self)
         return {"schema": SCHEMA, "backend": values.pop("backend_name"), **values}
 
@@ -139,8 +139,8 @@ class Options:
         """The options that ``to_dict`` returned. Raises ``RunError``, ``ConfigError``.
 
         Arguments:
-            given: the content of ``config.json``, or a report, which starts with the same.
-            where: it was read, for errors.
+            given: the content of ``config.json``, or a report, which starts with the same keys.
+            where: the file it was read from, for error messages.
         """
         try:
             check(given, CONFIG_SHAPE)
@@ -165,25 +165,25 @@ def train(
     memory_efficient: bool | Literal["some", "max"] = False,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """Train, and return the report that is also written to ``report.json``.
+    """Train a network, and return the report that is also written to ``report.json``.
 
     Arguments:
-        options: what is trained, on what, how.
-        output: the run folder; None keeps nothing.
+        options: what to train, on which data, and how.
+        output: the run folder; None saves nothing.
         resume: resume the run in ``output``.
         callbacks: as for ``fit``.
-        save_every: seconds after which the state is saved within an epoch.
+        save_every: seconds between saves of the state within an epoch.
         device: "gpu" (an error if none is found) or "cpu"; None uses a GPU if available.
         memory_efficient: as for a backend's ``build``; a run may be resumed with or without it.
         say: called with sentences for the user.
 
-    Raises ``RunError`` where the folder holds a run and ``resume`` is False, or another run: one
-    that began with another recipe, other weights or other data (a complete run's data are neither
-    needed nor compared: its report is returned);
-    ``TrainingError`` where training diverges; and as ``load_data``, ``load_backend`` and
-    ``load_checkpoint``. On Ctrl-C (and SIGTERM) a run with a folder saves after the current step,
-    and raises ``KeyboardInterrupt`` (``SystemExit``); outside Python's main thread, which alone
-    receives signals, it is saved as ``save_every`` says.
+    Raises ``RunError`` if the folder holds a run and ``resume`` is False, or if its run began with
+    another recipe, other weights or other data (if that run is complete, the data are neither
+    needed nor compared, and its report is returned); ``TrainingError`` if training diverges; and as
+    ``load_data``, ``load_backend`` and ``load_checkpoint``. On Ctrl-C (SIGTERM), a run with a
+    folder saves after the current step and raises ``KeyboardInterrupt`` (``SystemExit``). Only
+    Python's main thread receives signals; elsewhere a run is saved only every ``save_every``
+    seconds and at the end of an epoch.
     """
     instance("options", options, Options, "Options, such as Options(backend_name='torch')")
     callbacks = check_callbacks(callbacks)
@@ -204,7 +204,7 @@ def train(
             done = read_json(output / REPORT, REPORT_SHAPE, "remove it to write a new one")
             began = Options.from_dict(done, output / REPORT)
             refuse_changes(output, _began(began), _began(options))
-            say(f"{output}: this run is complete; the data were not compared")
+            say(f"{output}: this run is complete; its data were not compared")
             return done
         if not found:
             write_json(output / CONFIG, options.to_dict())
@@ -213,21 +213,21 @@ def train(
                 options, output, callbacks, say, resume=resume, save_every=save_every, **how
             )
         except TrainingError:
-            raise  # the history shows how it diverged
+            raise  # keep the history, which shows how it diverged
         except (ImportError, OSError, ValueError):
-            if not found and not (output / STATE).exists():  # it never began
+            if not found and not (output / STATE).exists():  # the run never began
                 for name in (CONFIG, HISTORY):
                     (output / name).unlink(missing_ok=True)
             raise
 
 
 def _run_in(output: Path, *, resume: bool) -> list[str]:
-    """The names of a run's files in the folder; none where a run begins.
+    """The names of a run's files in the folder; empty for a new run.
 
-    Raises ``RunError``; ``OSError`` where ``config.json`` is a link that leads to no file.
+    Raises ``RunError``, and ``OSError`` if ``config.json`` is a broken link.
     """
     if resume and os.path.lexists(output / CONFIG):
-        check_file(output / CONFIG, error=RunError)  # a link may lead nowhere, or to itself
+        check_file(output / CONFIG, error=RunError)  # it may be a broken link, or a link to itself
     found = [name for name in FILES if (output / name).exists()]
     others = sorted(each.name for each in output.iterdir() if each.name != LOCK)
     if found and not resume:
@@ -261,7 +261,7 @@ def _train(
 ) -> dict[str, Any]:
     began = _began(options)
     run = None if output is None else load_run(output)
-    if output is not None and run is not None:  # now, as reading the data takes time
+    if output is not None and run is not None:  # before the data, which take time to read
         refuse_changes(output, run[1].began, began)
     backend = load_backend(options.backend_name)
     start, data = _prepare(options, output if resume else None, say)
@@ -276,7 +276,7 @@ def _train(
         activation="softmax",
         split_seed=data.split_seed,
         trained_on=data.fingerprints(),
-        assumed=(),  # from now on, the network has been trained with them
+        assumed=(),  # training with these values makes them true
         source=source_of(options.backend_name, options.data),
     )
     model = backend.build(start.spec, memory_efficient=memory_efficient)
@@ -292,8 +292,8 @@ def _train(
         began = recorder.began
         if state is not None and not (state.began and state.began.data):
             say(
-                f"{output}: an older version saved this run, or fit alone, without recording its "
-                "recipe and data; from now on they are recorded as they are now"
+                f"{output}: this run was saved without its recipe and data, by an older version or "
+                "by fit alone; the current ones are recorded from now on"
             )
         if resume:
             say(_where(output, state.steps if state else 0, options))
@@ -324,13 +324,13 @@ def _train(
 
 
 def _began(options: Options) -> Began:
-    """What a run of these options begins with, but for its data."""
+    """What a run with these options begins with, except its data."""
     weights = None if options.weights is None else Path(options.weights).name
     return Began(options.recipe, options.recipe_name, weights)
 
 
 def _diverged(error: TrainingError, output: Path | None) -> TrainingError:
-    """The error about a run that diverged, with what is left of it."""
+    """The error for a run that diverged, with advice on how to start again."""
     if output is None:
         return error
     if not (output / STATE).exists():
@@ -343,7 +343,7 @@ def _diverged(error: TrainingError, output: Path | None) -> TrainingError:
 def _finished(
     backend: Backend, model: Any, options: Options, data: DataSet, history: History
 ) -> tuple[Weights, dict[str, Any]]:
-    """The final weights that the recipe requests, and how well they classify the test images."""
+    """The final weights that the recipe requests, and their loss and accuracy on test images."""
     recipe, labels = options.recipe, np.asarray(data.test.labels)
     if history.mean is not None:
         backend.import_weights(model, history.mean)
@@ -363,7 +363,7 @@ def _finished(
 
 
 def _check_data(output: Path, data: DataSet) -> None:
-    """Record what the data are when the run begins; compare when it resumes."""
+    """Record a description of the data when a run begins; compare it when the run resumes."""
     found = {
         "class_names": list(data.class_names),
         "train_examples": len(data.train),
@@ -374,7 +374,7 @@ def _check_data(output: Path, data: DataSet) -> None:
     if began != found:
         raise RunError(
             f"{output}: expected the data that this run began with, {_counted(began)}, found "
-            f"{_counted(found)}; bring them back, or start another run with "
+            f"{_counted(found)}; restore them, or start another run with "
             f"weights={str(output / LAST)!r}"
         )
     write_json(output / CONFIG, config)
@@ -389,10 +389,9 @@ def _counted(found: dict[str, Any]) -> str:
 
 
 def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, DataSet]:
-    """The network with its first weights, and the data prepared for it.
+    """The network with its initial weights, and the data prepared for it.
 
-    A ``run`` that resumes has the network in its folder; the weights that it began with are no
-    longer needed.
+    A resumed ``run`` has the network in its folder and no longer needs the file of initial weights.
     """
     recipe = options.recipe
     path: str | Path | None = options.weights
@@ -423,10 +422,11 @@ def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, 
 
 @contextmanager
 def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], None]]:
-    """Inside, the first Ctrl-C or SIGTERM asks the recorder to stop; the second stops at once.
+    """On the first Ctrl-C or SIGTERM, save and stop after the current step; on the second, at once.
 
-    Call the yielded function after the last step: it stops a run that was asked to, and from then
-    on the first signal stops at once too, as there is nothing left to save. A stopped run resumes.
+    Call the yielded function after the last step: it stops the run if a signal has arrived. From
+    then on, the first signal stops at once too, as nothing is left to save. A stopped run can be
+    resumed.
     """
     received: list[int] = []
     is_saved = False
@@ -436,7 +436,7 @@ def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], Non
         restore()
         recorder.stop = True
         if is_saved:
-            raise Stopped  # which a destructor would swallow: recorder.stop stays
+            raise Stopped  # recorder.stop stays set, in case a destructor swallows this
         say("saving after this step or the current test; press Ctrl-C again to stop at once")
 
     def all_is_saved() -> None:
@@ -449,7 +449,7 @@ def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], Non
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    in_main = threading.current_thread() is threading.main_thread()  # the others have no signals
+    in_main = threading.current_thread() is threading.main_thread()  # only it gets signals
     numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
     before: dict[int, Any] = {number: signal.signal(number, handle) for number in numbers}
     try:
@@ -472,7 +472,7 @@ def _how_to_resume(output: Path) -> str:
 
 
 def origin_of(final: dict[str, Any]) -> str:
-    """Which epochs the final weights of a report are from, in words."""
+    """Describe which epochs a report's final weights come from."""
     first, last = final["epochs"][0], final["epochs"][-1]
     whose = f"epoch {last}" if first == last else f"the mean of epochs {first} to {last}"
     return f"{whose}, running statistics recomputed" if final["recalibrate"] else whose

@@ -122,14 +122,14 @@ def test_info_names_every_backend_and_library():
         (["compare", "--batch-size", "1001"], 2, "an integer from 1 to 1,000"),
         (["compare", "--image-size", "28"], 2, "the smallest is 29"),
         (["compare", "--weights", "nowhere.safetensors"], 2, "nowhere.safetensors"),
-        (["compare", "--weights", "."], 2, "is a folder; expected a file"),
+        (["compare", "--weights", "."], 2, "expected a file, found a folder"),
         (["compare", "--weights", __file__], 1, "expected a safetensors file"),
-        (["compare", "--weights", __file__, "--variant", "d2l"], 2, "--weights decides"),
-        (["compare", "--weights", __file__, "--seed", "1"], 2, "--weights decides"),
+        (["compare", "--weights", __file__, "--variant", "d2l"], 2, "--weights determines"),
+        (["compare", "--weights", __file__, "--seed", "1"], 2, "--weights determines"),
         (
             ["compare", "--output", "no-such-folder/x"],
             2,
-            "expected a folder that exists, found none: no-such-folder",
+            "expected an existing folder, found none: no-such-folder",
         ),
         (["compare", "--output", ""], 2, "found an empty one"),
         (["train", "--output", ""], 2, "found an empty one"),
@@ -346,7 +346,7 @@ def test_a_process_that_a_signal_ends_says_which_and_what_was_installed(tmp_path
 
 @pytest.mark.parametrize(
     ("leads_to", "expected"),
-    [("loop.json", "loop.json is a link to itself"), ("gone/x", "expected a folder that exists")],
+    [("loop.json", "found a link to itself"), ("gone/x", "expected an existing folder")],
 )
 def test_where_nothing_can_be_written_is_noticed_before_the_work(tmp_path, leads_to, expected):
     (tmp_path / "loop.json").symlink_to(leads_to)

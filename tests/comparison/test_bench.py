@@ -411,7 +411,7 @@ def test_a_backend_from_elsewhere_has_no_rival(monkeypatch, case):
     monkeypatch.setattr(bench_child, "load_backend", lambda _: None)
     settings = {**FEW, "work": "training", "case": case, "backend": "elsewhere", "device": "gpu"}
     answer = bench_child.measure({**settings, "cpus": sorted(os.sched_getaffinity(0))})
-    assert answer == {"absent": "elsewhere has no rival"}
+    assert answer == {"absent": "elsewhere has no rival implementation"}
 
 
 @pytest.mark.parametrize("has_it", [False, True])
@@ -465,9 +465,9 @@ def test_the_products_multiply_as_often_as_the_network():
     [
         ({"work": "play"}, "work 'play' does not exist"),
         ({"device": "tpu"}, "device 'tpu' does not exist"),
-        ({"depth": 40}, "depth: expected none for training; it goes with work 'memory'"),
+        ({"depth": 40}, "depth: expected none for training, since it is for work='memory'"),
         ({"work": "memory", "depth": 0}, "depth: expected an integer of at least 10"),
-        ({"work": "memory", "depth": 40, "variant": "d2l"}, "depth: expected none beside variant"),
+        ({"work": "memory", "depth": 40, "variant": "d2l"}, "depth: expected none with variant"),
         (
             {"work": "memory", "depth": 41},
             "depth: expected 4 plus a multiple of 6",

@@ -355,11 +355,11 @@ def test_the_bar_is_told_of_every_step(pretend):
         (["--variant", "d2"], 2, "did you mean 'd2l'"),
         (["--weights", "nowhere.safetensors"], 2, "nowhere.safetensors"),
         (["--weights", __file__], 1, "expected a safetensors file"),
-        (["--weights", __file__, "--variant", "d2l"], 2, "--weights decides"),
+        (["--weights", __file__, "--variant", "d2l"], 2, "--weights determines"),
         (
             ["--output", "no-such-folder/x"],
             2,
-            "expected a folder that exists, found none: no-such-folder",
+            "expected an existing folder, found none: no-such-folder",
         ),
     ],
 )

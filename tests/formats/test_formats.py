@@ -540,7 +540,7 @@ def test_a_conversion_that_changes_the_answers_is_refused_and_leaves_no_file(
     )
     done = run("convert", source, dest, "--to", "nnx", "--verify")
     assert done.exit_code == 1
-    assert "expected the logits of the source" in done.stderr
+    assert "expected the source's logits" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
@@ -629,7 +629,7 @@ def test_a_verification_that_cannot_tell_networks_apart_says_so(tmp_path, checkp
     weights = {n: 0 * a if "classifier" in n else a for n, a in checkpoint.weights.items()}
     formats.write(tmp_path / "a.safetensors", dm.Checkpoint(BOTTLENECK, weights))
     done = convert.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", verify=True)
-    assert "all images get the same answer" in done["notes"][-1]
+    assert "all images give the same logits" in done["notes"][-1]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
@@ -661,7 +661,7 @@ def test_convert_replaces_the_classifier_and_says_so(tmp_path, checkpoint):
         (
             ["a.safetensors", "no/folder/b.safetensors"],
             2,
-            "expected a folder that exists, found none",
+            "expected an existing folder, found none",
         ),
         (["a.safetensors", "b.params", "--variant", "d2l"], 1, "expected the tensors of d2l"),
     ],
@@ -695,9 +695,9 @@ def test_inspect_says_what_a_checkpoint_is(tmp_path):
         ({}, "float32", None),
         ({"num_classes": 0}, "float32", "no classifier"),
         ({"num_classes": 7}, "float32", "usually has 1,000 classes"),
-        ({"in_channels": 1}, "float32", "usually reads images of 3 channels"),
-        ({}, "float16", "every weight is a float16 number"),
-        ({}, "bfloat16", "every weight is a bfloat16 number"),
+        ({"in_channels": 1}, "float32", "usually reads images with 3 channels"),
+        ({}, "float16", "all weights are float16 numbers"),
+        ({}, "bfloat16", "all weights are bfloat16 numbers"),
     ],
 )
 def test_inspect_says_what_is_unusual(tmp_path, changes, dtype, note):
@@ -723,7 +723,7 @@ def test_a_replaced_classifier_is_verified_on_both_sides(tmp_path, checkpoint, m
     formats.write(source, checkpoint)
     done = run("convert", source, dest, "--num-classes", 2, "--verify", "--format", "json")
     assert done.exit_code == 0, done.stderr
-    assert "with its own classifier" in json.loads(done.stdout)["source_model"]
+    assert "with the original classifier" in json.loads(done.stdout)["source_model"]
     asked = convert.logits
 
     def wrong(path, file_format, of, images):  # as if the source had been read wrongly

@@ -177,7 +177,7 @@ def test_a_verified_folder_replaces_nothing(tmp_path, weights):
     formats.write(tmp_path / "a.safetensors", dm.Checkpoint(SPEC, weights))
     for name in ("folder", "file"):
         (tmp_path / name).mkdir() if name == "folder" else (tmp_path / name).touch()
-        with pytest.raises(FileExistsError, match=f"found a {name} of this one"):
+        with pytest.raises(FileExistsError, match=f"found a {name} of this name"):
             convert.convert(
                 tmp_path / "a.safetensors", tmp_path / name, destination_format="nnx", verify=True
             )

@@ -383,7 +383,7 @@ def test_a_link_to_nothing_is_called_so(tmp_path):
             read(tmp_path / "x.pth")
     done = CliRunner().invoke(main, ["inspect", str(tmp_path / "x.pth")])
     assert done.exit_code == 2
-    assert "x.pth is a broken link, to gone.pth" in done.stderr
+    assert "found a broken link to gone.pth" in done.stderr
 
 
 def test_a_folder_that_may_not_be_read_is_an_os_error(tmp_path, monkeypatch):

@@ -4287,8 +4287,8 @@ MUTANTS = [
     Mutant(
         "text of others: usage errors are escaped",
         "commands/__init__.py",
-        "error.message = plain_lines(error.message)",
-        "pass",
+        "plain_lines(error.format_message())",
+        "error.format_message()",
         "commands/test_tables.py what_was_typed_is_escaped",
     ),
     Mutant(

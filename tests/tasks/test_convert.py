@@ -109,8 +109,8 @@ def test_a_stem_for_other_channels_is_verified_on_both_sides(usage):
     found, result = converted("--in-channels", 1, "--verify", *usage)
     assert found.spec.config.in_channels == 1
     assert result["max_deviation"] < 1e-5
-    assert "with its own channels, the NumPy reference with both" in result["source_model"]
-    kept = next(note for note in result["notes"] if "gray images' logits deviate by" in note)
+    assert "with the original channels, the NumPy reference with both" in result["source_model"]
+    kept = next(note for note in result["notes"] if "logits of gray images deviate" in note)
     deviation = float(kept.split(" by ")[1].split()[0])
     assert deviation < (1e-2 if usage else 1e-6)
 
@@ -190,7 +190,7 @@ def test_an_assumed_mean_is_dropped_with_a_note_where_another_range_is_stated():
     assumed = dm.Checkpoint(spec, {}, implied_usage(spec.config))
     stated = with_stated_pixels(assumed, value_range=(0, 255))
     assert (stated.usage.mean, stated.usage.std) == (None, None)
-    assert "mean and std that are usual were dropped" in stated.notes[-1]
+    assert "usual mean and std were dropped" in stated.notes[-1]
     assert with_stated_pixels(assumed, image_size=96).notes == ()
 
 
@@ -268,7 +268,7 @@ def test_class_names_that_do_not_fit_are_refused_and_nothing_is_written(files, g
 def test_a_library_that_could_be_asked_is_named_where_it_is_absent(monkeypatch, is_there):
     found = {"torchvision": object()} if is_there else {}
     monkeypatch.setattr(convert, "find_spec", found.get)
-    said = "; torchvision, which has such networks, is not installed"
+    said = "; torchvision, which has such a model, is not installed"
     assert convert._absent("torchvision", "portable", "gluon") == ("" if is_there else said)
 
 
@@ -286,7 +286,7 @@ def test_a_library_that_could_be_asked_is_named_where_it_is_absent(monkeypatch, 
         (["--mean", THREE, "--std", "1,0,1"], "--std: expected numbers above 0"),
         (
             ["--mean", "124,116,104", "--std", "58,57,57"],
-            "found 124.0, 116.0, 104.0; for pixels of another range, state --value-range as well",
+            "found 124.0, 116.0, 104.0; for pixels in another range, add --value-range",
         ),
         (
             ["--mean", THREE, "--std", THREE, "--value-range", 0, 255],
@@ -302,7 +302,7 @@ def test_a_library_that_could_be_asked_is_named_where_it_is_absent(monkeypatch, 
         ),
         (["--activation", "tanh"], "--activation: expected 'none' or 'softmax' or 'sigmoid'"),
         (["--in-channels", 0], "0 is not in the range x>=1"),
-        (["--num-classes", 1, "--activation", "softmax"], "whose softmax is always 1"),
+        (["--num-classes", 1, "--activation", "softmax"], "its softmax is always 1"),
         (["--num-classes", 1, "--class-names", "no,yes"], "found 2: no, yes; name the class whose"),
         (["--num-classes", 0, "--class-names", "a,b"], "expected a network with a classifier"),
         (["--num-classes", 0, "--activation", "none"], "expected a network with a classifier"),
@@ -330,5 +330,5 @@ def test_a_verification_by_our_own_reading_is_called_no_verification():
         assert done.exit_code == 0, done.stderr
         result = json.loads(done.stdout)
         assert result["verified"] == verified
-        said = "compared with our own reading, not independent" in " ".join(result["notes"])
+        said = "compared with this package's own code, not independent" in " ".join(result["notes"])
         assert said != verified

@@ -357,7 +357,7 @@ def test_without_a_backend_the_one_that_trained_is_used(colours, folder, tmp_pat
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["backend"] == last
     assert colours.load.call_args.args == (last,)
-    assert f"using {last}, in which it was trained; for another: --backend {NAME}" in done.stderr
+    assert f"using {last}, which trained it; for another, pass --backend {NAME}" in done.stderr
 
 
 # --- What outputs mean --------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def test_one_output_with_a_sigmoid_tells_two_classes_apart_at_one_half(
     assert result["accuracy"] == 0.8
     probability = 1 / (1 + np.exp([2.0, -1, -1, -1, -1]))  # of the right class
     assert result["loss"] == pytest.approx(-np.log(probability).mean(), rel=1e-12)
-    assumed = "does not state whose probability the network's one output is; assuming 'red'"
+    assumed = "does not state which class the network's one output stands for; assuming 'red'"
     assert any(assumed in sentence for sentence in said) == (own is None)
 
 
@@ -405,7 +405,10 @@ def test_classes_that_do_not_exclude_each_other_have_no_accuracy(colours, folder
     path = saved(tmp_path / "w.safetensors", COLOUR, activation="sigmoid", **RANGE)
     done = invoke("evaluate", path, "--backend", NAME, "--data", folder)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "classes exclude each other, found a sigmoid for each of its 3 outputs" in done.stderr
+    assert (
+        "mutually exclusive classes, one per image, found a sigmoid for each of the 3"
+        in done.stderr
+    )
     assert f"the probability of each class: densenet-multi predict {path} IMAGE" in done.stderr
     colours.load.assert_not_called()
 
@@ -414,8 +417,8 @@ def test_classes_that_do_not_exclude_each_other_have_no_accuracy(colours, folder
     ("usage", "message"),
     [
         ({"activation": "sigmoid", "class_names": ("fox",)}, "'blue', 'red', found 'fox'; train a"),
-        ({"activation": "softmax"}, "found one with activation 'softmax'; train a new"),
-        ({"activation": "none"}, "found one with activation 'none'; train a new"),
+        ({"activation": "softmax"}, "found one output with activation 'softmax'; train a new"),
+        ({"activation": "none"}, "found one output with activation 'none'; train a new"),
     ],
 )
 @pytest.mark.usefixtures("colours")
@@ -437,7 +440,7 @@ def test_class_names_that_are_spelled_otherwise_can_be_restated(folder, tmp_path
     path = saved(tmp_path / "w.safetensors", COLOUR, class_names=names, **RANGE)
     done = invoke("evaluate", path, "--backend", NAME, "--data", folder)
     call = f"densenet-multi convert {path} NEW.safetensors --class-names {restated}"
-    assert done.stderr.rstrip().endswith(f"the same classes by other names, restate them: {call}")
+    assert done.stderr.rstrip().endswith(f"if only the names differ, replace them: {call}")
     assert "train a new classifier with: densenet-multi train" in done.stderr
     fewer = saved(tmp_path / "f.safetensors", small("cubic", num_classes=4), **RANGE)
     assert "restate" not in invoke("evaluate", fewer, "--backend", NAME, "--data", folder).stderr
@@ -484,7 +487,7 @@ def test_classes_that_do_not_fit_are_refused_with_the_command_that_helps(
         (
             ["--output", "no-such-folder/c.svg"],
             2,
-            "expected a folder that exists, found none: no-such-folder",
+            "expected an existing folder, found none: no-such-folder",
         ),
         (["--output", "c.json"], 2, "a name that ends in .svg, found c.json"),
     ],
@@ -522,7 +525,7 @@ def test_answers_that_are_not_finite_are_refused(fake, weights, picture):
     for command in ["evaluate", weights, "--data", "sample"], ["predict", weights, picture]:
         done = invoke(*command, "--backend", NAME)
         assert (done.exit_code, done.stdout) == (1, "")
-        assert "expected finite logits, found others for images 0 to" in done.stderr
+        assert "expected finite logits, found NaN or infinity for images 0 to" in done.stderr
 
 
 # --- The picture --------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def test_the_backend_that_trained_predicts_unless_another_is_requested(
     said: list[str] = []
     predict.predict(path, pictures, say=said.append)
     predict.load_backend.assert_called_once_with(other)
-    assert f"using {other}, in which it was trained" in said[0]
+    assert f"using {other}, which trained it" in said[0]
     predict.predict(path, pictures, backend_name=first, say=said.append)
     predict.load_backend.assert_called_with(first)
     assert len(said) == 1

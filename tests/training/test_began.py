@@ -150,7 +150,7 @@ def test_the_report_of_a_complete_run_is_that_of_another(tmp_path, options, erro
     said = []
     found = train(same, output=tmp_path, resume=True, say=said.append)
     assert found == json.loads(json.dumps(report))
-    assert said == [f"{tmp_path}: this run is complete; the data were not compared"]
+    assert said == [f"{tmp_path}: this run is complete; its data were not compared"]
     with pytest.raises(RunError, match=error):
         train(options, output=tmp_path, resume=True)
 

@@ -400,7 +400,7 @@ def test_weights_decide_the_network():
         options_from({"weights": "file", "variant": "d2l"}, None)
     with pytest.raises(dm.ConfigError, match="omit --initialization"):
         options_from({"weights": "file", "initialization": "xavier"}, None)
-    with pytest.raises(dm.ConfigError, match="--freeze: expected --weights"):
+    with pytest.raises(dm.ConfigError, match="--freeze: expected trained features"):
         options_from({"train_features": False}, None)
     typed = {"train_features": False, "weights": "file", "image_size": 32, "backend_name": "b"}
     frozen = options_from(typed, None).recipe
@@ -800,7 +800,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
         save_state(state, spec, replace(saved, began=began))
         report = train(options, output=tmp_path / "run", resume=True, say=said.append)
         assert report["recorded_after_step"] == recorded
-        assert any("an older version saved" in text for text in said) == bool(recorded)
+        assert any("saved without its recipe" in text for text in said) == bool(recorded)
         (tmp_path / "run" / "report.json").unlink()
     (tmp_path / "own" / "b").rename(tmp_path / "own" / "A")
     began = r"expected the data that this run began with.* 2 classes \(a, b\), found"

@@ -1,9 +1,9 @@
-"""Other implementations of DenseNet, one module per framework: ``bench`` compares with them.
+"""Other implementations of DenseNet for ``bench`` to compare with, one module per framework.
 
-A *beginner's network* is the one that this package calls "d2l", as somebody might write it who has
-read the paper, knows the framework, and has neither a specification nor a library to lean on. The
-tests prove it to be the same function. A *framework's network* is the DenseNet that the framework's
-own project ships; Flax ships none, and a beginner's takes its place. Both are trained in a plain
+A *beginner's network* is this package's "d2l", as someone might write it who has read the paper
+and knows the framework, but has neither a specification nor a library to build on. The tests check
+that it computes the same function. A *framework's network* is the DenseNet that the framework's own
+project ships. Flax ships none, so a beginner's network takes its place. Both are trained in a plain
 loop.
 """
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class Rival(Protocol):
-    """What each module here offers. Images are NumPy (N, C, H, W), labels (N,)."""
+    """The functions of each module here. Images are NumPy arrays (N, C, H, W), labels (N,)."""
 
     def beginners_network(self, image_size: int) -> Any:
-        """The network of the variant "d2l", with native initial weights."""
+        """The "d2l" network, with the framework's default initial weights."""
 
     def framework_network(self, variant: str, image_size: int) -> Any | None:
-        """The framework's own DenseNet; None where it has none of this name and size."""
+        """The framework's own DenseNet; None if it has none of this name and image size."""
 
     def train(
         self,
@@ -43,25 +43,25 @@ class Rival(Protocol):
         """Train any network of this framework by SGD; every step reports loss and accuracy."""
 
     def free_arrays_early(self, model: Any) -> None:
-        """Let ``fit`` free the arrays of this package's model early, as plain code does."""
+        """Make ``fit`` free the arrays of this package's model early, as plain code does."""
 
     def logits(self, network: Any, images: Images) -> Images:
-        """Predict in evaluation mode."""
+        """The logits of images, in inference mode."""
 
     def finish(self) -> None:
-        """Wait until everything that was asked for has been computed."""
+        """Wait until all pending computation has finished."""
 
     def peak_gpu_memory(self) -> int:
-        """The most memory that the framework held on the GPU, in bytes."""
+        """The framework's peak memory on the GPU, in bytes."""
 
     def forget_peak_gpu_memory(self) -> None:
-        """Let ``peak_gpu_memory`` count from now on."""
+        """Reset the peak that ``peak_gpu_memory`` returns."""
 
 
 def load_rival(backend_name: str) -> Rival | None:
-    """The module of a backend's framework, imported now; None for a backend from elsewhere.
+    """Import the rival of a backend's framework; None for a third-party backend.
 
-    Raises as ``load_backend``, which comes first: it prepares the framework's import.
+    Raises as ``load_backend``, which is called first to prepare the framework's import.
     """
     load_backend(backend_name)
     name = f"{__name__}.{backend_name}"

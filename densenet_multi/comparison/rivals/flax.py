@@ -1,5 +1,5 @@
-"""Flax: a beginner's ``nnx.Module`` and jitted step. Flax ships no DenseNet, so the framework's
-network is a beginner's, too."""
+"""Flax: a beginner's ``nnx.Module`` and jitted step. Flax ships no DenseNet, so this module's
+framework network is a beginner's, too."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ BLOCKS = {
 
 
 def batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    # Flax' own default, 0.99, would be another function
+    # Flax's default momentum, 0.99, would differ
     return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
 
@@ -131,17 +131,17 @@ def predicted(network: Any, x: jax.Array) -> jax.Array:
 
 
 def free_arrays_early(model: Any) -> None:
-    pass  # fit does
+    pass  # fit already does
 
 
 def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    if not network.norm0.use_running_average:  # eval() visits every module
+    if not network.norm0.use_running_average:  # skip eval() if done: it visits every module
         network.eval()
     return np.asarray(predicted(network, images.transpose(0, 2, 3, 1)))
 
 
 def finish() -> None:
-    pass  # a step ends with its loss, and a prediction with an array
+    pass  # reading the loss or the logits already waits
 
 
 def peak_gpu_memory() -> int:
@@ -149,4 +149,4 @@ def peak_gpu_memory() -> int:
 
 
 def forget_peak_gpu_memory() -> None:
-    pass  # JAX cannot: its peak is since the start, including the trials of kernels
+    pass  # JAX cannot: its peak includes the start, and trials of kernels

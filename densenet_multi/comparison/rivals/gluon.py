@@ -14,7 +14,7 @@ from mxnet.gluon.model_zoo import vision
 class DenseLayer(nn.HybridBlock):
     def __init__(self, growth_rate: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm()  # channels are known at the first call
+        self.norm = nn.BatchNorm()  # infers its channels at the first call
         self.conv = nn.Conv2D(growth_rate, kernel_size=3, padding=1)
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
@@ -69,7 +69,7 @@ def beginners_network(image_size: int) -> gluon.HybridBlock:
 
 def framework_network(variant: str, image_size: int) -> gluon.HybridBlock | None:
     make = getattr(vision, variant, None)
-    if make is None or image_size != 224:  # its last pooling is 7x7
+    if make is None or image_size != 224:  # its last pooling is fixed at 7x7
         return None
     network = make()
     network.initialize()
@@ -95,7 +95,7 @@ def train(
 
 
 def free_arrays_early(model: Any) -> None:
-    # fit allocates statically: each array then has its own place for good, the most memory of all
+    # fit allocates statically: every array then keeps its own memory, which needs the most of it
     model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
 
 
@@ -104,11 +104,11 @@ def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.flo
 
 
 def finish() -> None:
-    mx.nd.waitall()  # a step returns with its loss; its backward pass and update are still going on
+    mx.nd.waitall()  # the loss is ready before the backward pass and the update
 
 
 def peak_gpu_memory() -> int:
-    raise NotImplementedError("MXNet's wheels are builds for the CPU")
+    raise NotImplementedError("MXNet's wheels support only CPUs")
 
 
 def forget_peak_gpu_memory() -> None:

@@ -11,7 +11,7 @@ from tensorflow.keras import layers
 
 
 def norm_relu(x: Any) -> Any:
-    # Keras' own defaults, 0.99 and 1e-3, would be another function
+    # Keras' defaults, 0.99 and 1e-3, would differ
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return layers.ReLU()(x)
 
@@ -28,7 +28,7 @@ def transition(x: Any) -> Any:
 
 def beginners_network(image_size: int) -> keras.Model:
     images = keras.Input((image_size, image_size, 1))
-    x = layers.ZeroPadding2D(3)(images)  # "same" would pad 2 and 3
+    x = layers.ZeroPadding2D(3)(images)  # "same" would pad by 2 and 3
     x = norm_relu(layers.Conv2D(64, 7, strides=2)(x))
     x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
     for stage in range(4):
@@ -69,7 +69,7 @@ def train(
 
 
 def free_arrays_early(model: Any) -> None:
-    pass  # fit does
+    pass  # fit already does
 
 
 def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -77,7 +77,7 @@ def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.flo
 
 
 def finish() -> None:
-    pass  # a step ends with its loss, and a prediction with an array
+    pass  # reading the loss or the logits already waits
 
 
 def peak_gpu_memory() -> int:

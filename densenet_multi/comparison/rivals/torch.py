@@ -90,7 +90,7 @@ def train(
 
 
 def free_arrays_early(model: Any) -> None:
-    pass  # fit does
+    pass  # fit already does
 
 
 def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -101,7 +101,7 @@ def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.flo
 
 
 def finish() -> None:
-    pass  # a step ends with its loss, and a prediction with an array
+    pass  # reading the loss or the logits already waits
 
 
 def peak_gpu_memory() -> int:
@@ -115,8 +115,8 @@ def forget_peak_gpu_memory() -> None:
 def multiplication(
     dtype: str, device: str
 ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], object]] | None:
-    """``ones``, ``matmul`` and what waits for them; None without a GPU. PyTorch alone has it,
-    because NumPy has neither bfloat16 nor GPUs."""
+    """``ones``, ``matmul`` and a function that waits for both; None without the requested GPU.
+    Only this module has it, because NumPy supports neither bfloat16 nor GPUs."""
     ones = partial(torch.ones, dtype=getattr(torch, dtype))
     if device == "cpu":
         return ones, torch.matmul, lambda: None
