@@ -441,7 +441,7 @@ def test_a_stem_alone_may_have_a_bias(tmp_path, checkpoint):
     path = written(tmp_path / "x", {**checkpoint.weights, "features.conv0.bias": bias})
     read = formats.read(path)
     assert read.spec.config.conv_bias
-    assert "of its convolutions the first alone has a bias: the others got zeros" in read.notes
+    assert "of its convolutions, only the first has a bias: the others got zeros" in read.notes
     mean = "features.norm0.running_mean"  # which a bias before it is subtracted from
     moved = {**checkpoint.weights, mean: checkpoint.weights[mean] - bias}
     x = images(read.spec, 33)
@@ -455,7 +455,7 @@ def test_a_stem_alone_may_have_a_bias(tmp_path, checkpoint):
 def test_a_stem_of_another_kind_is_refused_as_that(tmp_path, checkpoint):
     kernel = checkpoint.weights["features.conv0.weight"][:, :, 2:5, 2:5]
     path = written(tmp_path / "x", {**checkpoint.weights, "features.conv0.weight": kernel})
-    with pytest.raises(dm.WeightsError, match=r"found one of 3x3 with it: its stride and its pool"):
+    with pytest.raises(dm.WeightsError, match=r"found a 3x3 stem with it: its stride and its pool"):
         formats.read(path)
 
 
@@ -597,9 +597,7 @@ def test_what_is_converted_keeps_the_permissions_of_what_it_replaces(tmp_path, c
 def test_a_format_that_is_not_the_contents_is_refused_with_that(tmp_path, checkpoint, name):
     path = tmp_path / "a.params"
     formats.write(path, checkpoint)
-    with pytest.raises(
-        dm.WeightsError, match=r"expected .*; by its content, its format is 'gluon'"
-    ):
+    with pytest.raises(dm.WeightsError, match=r"expected .*; the content looks like 'gluon'"):
         formats.read(path, name)
 
 
@@ -770,5 +768,5 @@ def test_a_portable_file_is_not_read_as_torchvisions(tmp_path):
     spec = small("bottleneck")
     usage = dm.Usage(class_names=tuple("abcd"))
     dm.save_weights(tmp_path / "x.safetensors", spec, as_float32(random_weights(spec)), usage)
-    with pytest.raises(dm.WeightsError, match="found a portable file, whose use of the network"):
+    with pytest.raises(dm.WeightsError, match="found a portable file, whose usage would be lost"):
         formats.read(tmp_path / "x.safetensors", "torchvision")

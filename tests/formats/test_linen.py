@@ -142,8 +142,8 @@ def test_biases_are_completed_with_zeros(tmp_path):
     assert not read.weights["features.denseblock1.denselayer1.conv1.bias"].any()
     assert not read.weights["classifier.bias"].any()
     np.testing.assert_array_equal(read.weights["features.conv0.bias"], arrays["params.Conv_0.bias"])
-    assert "of its convolutions 2 of 10 alone have a bias: the others got zeros" in read.notes
-    assert "its classifier has no bias: it got one of zeros" in read.notes
+    assert "of its convolutions, only 2 of 10 have a bias: the others got zeros" in read.notes
+    assert "its classifier has no bias: it got a bias of zeros" in read.notes
 
 
 def test_two_networks_are_told_apart_by_a_prefix(tmp_path):

@@ -135,7 +135,7 @@ def test_few_numbers_that_look_like_many_take_no_memory(tmp_path, weights):
     state["classifier.weight"] = torch.zeros(1).expand(10**9, width)
     state["classifier.bias"] = torch.zeros(1).expand(10**9)
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(dm.WeightsError, match="expected tensors that fit in the file together"):
+    with pytest.raises(dm.WeightsError, match="expected tensors that fit in the file, found"):
         formats.read(tmp_path / "x.pth")
 
 
@@ -254,7 +254,7 @@ def test_names_of_the_classes_beside_the_weights_are_kept(tmp_path, weights, ent
     torch.save({"net": state_dict(weights), **names}, tmp_path / "x.pth")
     read = same(tmp_path / "x.pth", weights)
     assert read.usage.class_names == ("cat", "dog", "eel", "fox")
-    told = f"its classes are called as the entry {entry!r} says: cat, dog, eel, ..."
+    told = f"its class names are from the entry {entry!r}: cat, dog, eel, ..."
     assert told in read.notes
 
 
@@ -545,7 +545,7 @@ def test_a_whole_model_is_read_without_its_classes(tmp_path, weights, way):
     else:
         saved = {"data parallel": nn.DataParallel(model), "in a checkpoint": {"model": model}}
         torch.save(saved.get(way, model), path, _use_new_zipfile_serialization=way != "legacy")
-    assert "it is a whole model" in " ".join(same(path, weights).notes)
+    assert "the file holds a complete model" in " ".join(same(path, weights).notes)
 
 
 def test_a_whole_model_shows_epsilon_decay_and_pooling(tmp_path, weights):
@@ -800,7 +800,7 @@ def test_a_whole_model_of_this_package_keeps_its_poolings(tmp_path, weights, poo
 def test_a_module_beside_a_state_dict_is_no_whole_model(tmp_path, weights):
     state = {"net": state_dict(weights), "scheduler": nn.Sequential(nn.Linear(3, 3), nn.Tanh())}
     torch.save(state, tmp_path / "x.pth")
-    assert "whole model" not in " ".join(formats.read(tmp_path / "x.pth").notes)
+    assert "complete model" not in " ".join(formats.read(tmp_path / "x.pth").notes)
 
 
 def test_a_body_whose_head_is_another_is_read_whatever_the_head_is(tmp_path, weights):
@@ -923,14 +923,14 @@ def hooked(model):
 def test_forward_hooks_are_told(tmp_path, weights):
     _, path = saved_model(tmp_path, weights, hooked)
     notes = " ".join(formats.read(path).notes)
-    assert "its forward hooks were left out, and may change its answers: features" in notes
+    assert "its forward hooks were ignored, but may change its outputs: features" in notes
 
 
 def test_modules_in_a_dictionary_are_no_whole_model(tmp_path, weights):
     model, path = saved_model(tmp_path, weights, lambda model: model)
     parts = {"features": dict(model.features.named_children()), "classifier": model.classifier}
     torch.save(parts, path)
-    assert "it is a whole model" not in " ".join(formats.read(path).notes)
+    assert "the file holds a complete model" not in " ".join(formats.read(path).notes)
     parts = OrderedDict(classifier=model.classifier, features=model.features)
     torch.save(nn.Sequential(parts), path)
     with pytest.raises(dm.WeightsError, match="expected nothing after classifier"):
