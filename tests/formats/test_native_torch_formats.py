@@ -198,11 +198,11 @@ def test_another_content_is_refused_by_what_it_is(tmp_path, saved, message):
 
 
 UNUSUAL = {
-    "a sparse one": lambda w: w.to_sparse(),
-    "a quantized one": lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
-    "one of int8": lambda w: w.to(torch.int8),
-    "one of complex64": lambda w: w.to(torch.complex64),
-    "one of float8_e4m3fn": lambda w: w.to(torch.float8_e4m3fn),
+    "a sparse tensor": lambda w: w.to_sparse(),
+    "a quantized tensor": lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+    "a tensor of int8": lambda w: w.to(torch.int8),
+    "a tensor of complex64": lambda w: w.to(torch.complex64),
+    "a tensor of float8_e4m3fn": lambda w: w.to(torch.float8_e4m3fn),
 }
 
 
@@ -395,7 +395,7 @@ class Described:
 def test_numbers_outside_a_storage_are_never_read(tmp_path, tensor, legacy):
     torch.save({"x": tensor}, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     with (
-        pytest.raises(dm.WeightsError, match="expected a tensor that its file holds"),
+        pytest.raises(dm.WeightsError, match="expected a tensor within its storage"),
         open_torch(tmp_path / "x.pth") as tree,
     ):
         tensors_in(tree)["x"].array()
@@ -690,10 +690,10 @@ ANOTHER = {
     "a pool in a layer": (put(features__denseblock1__denselayer1__up=nn.AdaptiveMaxPool2d(1)),
                           r"up: expected no other module, found AdaptiveMaxPool2d"),
     "more in a layer": (put(features__denseblock1__denselayer1__up=Strange()),
-                        r"up: expected no other module, found .*Strange; if it changes no answer"),
+                        r"up: expected no other module, found .*Strange; if it changes no output"),
     "more at the end": (put(features__pool5=nn.MaxPool2d(2)), r"pool5: expected Adaptive"),
     "larger maps": (put(features__up=nn.Upsample(scale_factor=2)),
-                    r"up: expected no other module, found Upsample; if it changes no answer, put"),
+                    r"up: expected no other module, found Upsample; if it changes no output, rep"),
     "another order": (second_first, r"conv0: expected classifier after features"),
     "body of a class": (body_in_a_class(nn.Identity()), r"pool0: expected MaxPool2d, found Id"),
     "mean in its stem": (body_in_a_class(nn.AvgPool2d(3, 2, 1)), r"pool0: expected MaxPool2d, fou"),
@@ -737,7 +737,7 @@ def test_modules_within_modules_without_end_are_refused(tmp_path, weights):
     for _ in range(120):
         change = nn.Sequential(change)
     _, path = saved_model(tmp_path, weights, lambda _: change)
-    with pytest.raises(dm.WeightsError, match="expected at most 100 modules within each other"):
+    with pytest.raises(dm.WeightsError, match="expected at most 100 levels of nested modules"):
         formats.read(path)
 
 

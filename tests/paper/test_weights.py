@@ -631,7 +631,7 @@ def test_a_short_file_cannot_ask_for_a_huge_network(path, spec, weights):
 
 def test_a_spec_that_was_changed_after_it_was_resolved_is_not_saved(path, spec, weights):
     changed = replace(spec, classifier=replace(spec.classifier, out_features=99))
-    with pytest.raises(dm.WeightsError, match="expected a spec that config.resolve"):
+    with pytest.raises(dm.WeightsError, match=r"expected a spec that config\.resolve"):
         dm.save_weights(path, changed, weights)
     assert not path.exists()
 

@@ -3739,7 +3739,7 @@ MUTANTS = [
     Mutant(
         "torch files: parameter of pytorch 0",
         "formats/_torch/files.py",
-        '    "torch.nn.parameter.Parameter": _first,  # of PyTorch 0.x\n',
+        '    "torch.nn.parameter.Parameter": _first,  # from PyTorch 0.x\n',
         "",
         "formats/test_native_torch_formats.py parameter_of_pytorch_0",
     ),
