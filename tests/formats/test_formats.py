@@ -146,7 +146,7 @@ def test_what_a_file_cannot_say_is_told(tmp_path, checkpoint, name):
         assert word not in plain
     assert "epsilon of 1e-05, these weights 0.001" in notes(bn_eps=1e-3)
     assert "decay of 0.9, these weights 0.99" in notes(bn_decay=0.99)
-    assert "portable file can say their drop rate" in notes(drop_rate=0.1)
+    assert "portable file can store their drop rate" in notes(drop_rate=0.1)
     usage = dm.Usage(image_size=33, class_names=("a", "b", "c", "d"))
     assert "their image size, class names" in notes(usage)
 
@@ -759,7 +759,7 @@ def test_formats_whose_models_pool_by_averages_refuse_another_pooling_or_say_so(
         with pytest.raises(dm.WeightsError, match="expected a network of"):
             formats.write(tmp_path / name, checkpoint, file_format)
     notes = formats.write(tmp_path / "x.safetensors", checkpoint, "torchvision")
-    assert f"only a portable file can say their {field.replace('_', ' ')}" in " ".join(notes)
+    assert f"only a portable file can store their {field.replace('_', ' ')}" in " ".join(notes)
     dm.save_weights(tmp_path / "y", spec, checkpoint.weights)
     assert dm.load_checkpoint(tmp_path / "y").spec == spec
 

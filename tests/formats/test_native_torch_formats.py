@@ -106,7 +106,7 @@ def test_old_files_and_training_checkpoints_are_read(tmp_path, weights, legacy, 
     torch.save(saved, path, _use_new_zipfile_serialization=not legacy)
     assert formats.guess(path) == "torchvision"
     notes = " ".join(same(path, weights).notes)
-    assert f"the prefix {(f'{around}.' if around else '') + 'module.'!r} was taken off" in notes
+    assert f"the prefix {(f'{around}.' if around else '') + 'module.'!r} was removed" in notes
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -126,7 +126,7 @@ def test_of_weights_and_their_average_the_weights_are_read_and_that_is_told(tmp_
     average = {name: tensor + 1 for name, tensor in state_dict(weights).items()}
     torch.save({"state_dict_ema": average, "state_dict": state_dict(weights)}, tmp_path / "x.pth")
     notes = " ".join(same(tmp_path / "x.pth", weights).notes)
-    assert "the entry 'state_dict_ema', an average of these weights, was left out" in notes
+    assert "the entry 'state_dict_ema', an average of these weights, was ignored" in notes
 
 
 def test_few_numbers_that_look_like_many_take_no_memory(tmp_path, weights):

@@ -3466,8 +3466,8 @@ MUTANTS = [
     Mutant(
         "networks: wrappers of pytorch",
         "formats/_networks.py",
-        '    found.notes += [f"{word!r}, a wrapper',
-        '    found.notes += [f"{word!r}, a thing',
+        "    found.notes += [f\"PyTorch's wrapper",
+        "    found.notes += [f\"PyTorch's thing",
         "formats/test_networks.py wrappers_of_pytorch",
     ),
     Mutant(
