@@ -87,7 +87,7 @@ def _take_classifier(found: Found, place: str, leaves: Mapping[str, str]) -> Non
         leaves[leaf]: f"classifier.{leaf}" for leaf in ("weight", "bias") if leaf in leaves
     }
     if place.removeprefix(found.prefix) != "classifier":
-        found.notes.append(f"its classifier is called {place!r}")
+        found.notes.append(f"its classifier is named {place!r}")
 
 
 def _refuse_another_bias(shapes: Shapes, leaves: Mapping[str, str]) -> None:

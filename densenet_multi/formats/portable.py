@@ -96,7 +96,7 @@ def save_weights(
 
 
 def _other_name(path: Path) -> str:
-    """A file name for another project's format; Keras requires the ending ``.weights.h5``."""
+    """A file name that selects another project's format; Keras' ending is ``.weights.h5``."""
     if path.suffix.lower() not in (".h5", ".hdf5", ".keras"):
         return str(path)
     return str(path.with_name(f"{path.name.partition('.')[0]}.weights.h5"))

@@ -113,7 +113,7 @@ def checkpoint_of(
 
 
 def with_biases(weights: Weights, *, of_all: bool = False) -> tuple[Weights, list[str]]:
-    """Add zero biases to layers without one where others have one; also return notes.
+    """Add zero biases to layers that lack the bias that others have; also return notes.
 
     A classifier always gets one. Convolutions get them if only the stem has a bias, as after the
     stem was replaced for images with other channels; with ``of_all``, if any of them has a bias.

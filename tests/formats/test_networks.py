@@ -90,7 +90,7 @@ def test_names_of_before_2018_and_monais_are_read():
     old = named(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2")
     check(old, SHAPES, "40 names from before 2018 (norm.1) became today's (norm1)")
     monai = named(r"(denselayer\d+\.)", r"\1layers.", named("^classifier", "class_layers.out"))
-    check(monai, SHAPES, "its classifier is called 'class_layers.out'")
+    check(monai, SHAPES, "its classifier is named 'class_layers.out'")
 
 
 @pytest.mark.parametrize("last", ["features.norm_final", "features.bn", "features.9"])
@@ -170,13 +170,13 @@ def test_an_average_alone_is_read():
 )
 @pytest.mark.parametrize("prefix", ["", "module.net."])
 def test_the_only_linear_layer_that_fits_is_the_classifier(name, prefix):
-    notes = [f"its classifier is called {prefix + name!r}", *[f"{prefix!r} was"] * bool(prefix)]
+    notes = [f"its classifier is named {prefix + name!r}", *[f"{prefix!r} was"] * bool(prefix)]
     check(behind(prefix, named("^classifier", name)), SHAPES, *notes)
 
 
 def test_a_classifier_beside_the_wrapped_body_is_found():
     file = {**behind("backbone.", BODY), **linear("fc")}
-    check(file, SHAPES, "the prefix 'backbone.'", "its classifier is called 'fc'")
+    check(file, SHAPES, "the prefix 'backbone.'", "its classifier is named 'fc'")
 
 
 def test_a_classifier_may_have_no_bias():
@@ -270,7 +270,7 @@ def test_a_classifier_that_was_also_saved_alone_is_the_same():
         file,
         SHAPES,
         "the prefix 'state_dict.'",
-        "its classifier is called 'state_dict.classifier.1'",
+        "its classifier is named 'state_dict.classifier.1'",
         "'classifier.1', a copy outside the network, was ignored",
     )
 

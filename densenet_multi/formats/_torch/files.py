@@ -276,7 +276,7 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-# --- Since 1.6 ----------------------------------------------------------------------------------
+# --- Files since PyTorch 1.6 --------------------------------------------------------------------
 
 
 def _read_zip(archive: zipfile.ZipFile, file: File, path: Path) -> Any:
@@ -344,7 +344,7 @@ def _checksum(file: File, start: int, size: int) -> int:
     return value
 
 
-# --- Before -------------------------------------------------------------------------------------
+# --- Older files --------------------------------------------------------------------------------
 
 
 def _read_pickles(file: File, functions: Mapping[str, Callable[..., Any]], budget: Budget) -> Any:
@@ -389,7 +389,7 @@ class _View(Inert):
 
 
 def _described(reference: Any) -> tuple[Any, str, Any]:
-    """(NumPy's dtype, key, view) of a reference to a storage; other references come first."""
+    """(NumPy's dtype, key, view) of a referenced storage; anything else replaces the dtype."""
     what, *more = reference if isinstance(reference, tuple) and len(reference) < 9 else ("",)
     if what == "module":
         return more[0] if more else None, "", None  # a module's class; its source code follows

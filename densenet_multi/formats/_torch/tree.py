@@ -107,6 +107,7 @@ def kind_of(module: StandIn) -> str:
 
 
 def expect(name: str, module: StandIn, **expected: Any) -> None:
+    """Raise ``WeightsError`` unless a module's attributes have the expected values."""
     for attribute, value in expected.items():
         given = module.attributes.get(attribute, value)
         each = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given,)

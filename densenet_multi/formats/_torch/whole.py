@@ -19,7 +19,7 @@ OUTPUTS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "softmax"}
 BESIDE = ("torch.nn.modules.loss.", "torch.nn.modules.distance.", "torchmetrics.")
 OWN_MAXIMUM = "densenet_multi.torch.layers.global_max_pool"
 MOST_DEEP = 100  # levels of nested modules
-KNOWN = ("torch.nn.", "timm.", "apex.")  # packages in which Conv2d is a Conv2d, and so on
+KNOWN = ("torch.nn.", "timm.", "apex.")  # packages whose class names are trusted
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 KINDS = {  # classes that compute a layer; others may pad, scale or normalize differently
     ConvSpec: ("Conv2d",),
