@@ -1,7 +1,7 @@
-"""Files of weights, the portable one and those of other projects, read and written.
+"""Read and write files of weights: the portable file, and the formats of other projects.
 
-One module per format, with the functions of ``Format``. A format's library is imported when it is
-needed. Nothing in a file is ever executed: pickles are read as data, see _pickles.py.
+Each format has one module, which implements ``Format``. A format's library is imported only when
+it is needed. Nothing in a file is ever executed: pickles are parsed as data, see _pickles.py.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
     "write",
 ]
 
-FORMATS = {  # name -> (module, what it is); content is tried in this order
+FORMATS = {  # name -> (module, description); detection tries them in this order
     "portable": ("portable", "the portable .safetensors file of densenet_multi"),
     "keras": ("keras_applications", "keras.applications' .weights.h5, .h5 and .keras"),
     "kerashub": ("kerashub", "KerasHub's .weights.h5, .keras and presets"),
@@ -49,20 +49,20 @@ FORMATS = {  # name -> (module, what it is); content is tried in this order
     "gluon": ("gluon_zoo", "MXNet Gluon's .params, the zoo's and others"),
 }
 
-UNSHOWN = (  # fields that a variant's name says nothing about, or that a file may declare
+UNSHOWN = (  # fields that do not depend on the variant, or that a file may declare
     *("num_classes", "in_channels", "bn_eps", "bn_decay"),
     *("drop_rate", "transition_pool", "global_pool"),
 )
 
 
 class Format(Protocol):
-    """What the module of a format offers.
+    """The functions and attributes that a format's module provides.
 
-    ``BACKEND`` is the backend whose framework the format belongs to; None: it belongs to none. The
-    format of an installable library may also have ``library_logits(path, checkpoint, images)``,
-    which returns the logits and the name of the library's own model. It is called after the backend
-    is imported, and raises ``LookupError`` where there is no such model. ``LIBRARY`` is the package
-    that it needs, if that is not the backend's own.
+    ``BACKEND`` is the backend whose framework the format belongs to, or None. The format of an
+    installable library may also define ``library_logits(path, checkpoint, images)``, which returns
+    the logits and the name of the library's own model. It is called after the backend is imported,
+    and raises ``LookupError`` if there is no such model. ``LIBRARY`` is the package that it needs
+    beyond the backend's framework.
     """
 
     BACKEND: str | None
@@ -70,20 +70,20 @@ class Format(Protocol):
     def looks_like(self, path: Path, head: bytes) -> bool:
         """Whether a file that starts with ``head``, or a folder (``b""``), has this format.
 
-        Formats are asked in the order of ``FORMATS``, until one accepts. Raises ``WeightsError``
-        where the file is of this kind and damaged.
+        Formats are tried in the order of ``FORMATS``; the first match wins. Raises
+        ``WeightsError`` if the file has this format but is damaged.
         """
 
     def read(self, path: Path, told: Told = NOTHING) -> Checkpoint:
-        """The weights in canonical names and layout, all checked, with their usage.
+        """Read the weights in canonical names and layout, all validated, with their usage.
 
-        ``told`` is what the user says about the file.
+        ``told`` holds what the user states about the file.
 
         Raises ``WeightsError``, ``ConfigError``, ``OSError``, ``BackendNotInstalledError``.
         """
 
     def write(self, path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Write a complete file or none; return notes on what it cannot say. Raises as ``read``."""
+        """Write the file atomically; return notes on what it cannot store. Raises as ``read``."""
 
 
 def read(
@@ -94,21 +94,22 @@ def read(
     prefix: str | None = None,
     **overrides: Any,
 ) -> Checkpoint:
-    """Read weights of any known format, in canonical names and layout.
+    """Read a DenseNet's weights from a file of any known format.
 
-    In a folder from the Hub, it reads the file of weights and ``config.json``.
+    Returns them in canonical names and layout. In a folder from the Hugging Face Hub, it reads the
+    file of weights and ``config.json``.
 
-    Raises ``WeightsError`` where these are not a DenseNet's weights, or damaged, or another
-    network's (every problem is listed); ``ConfigError`` for an unknown format or field; ``OSError``
-    where it cannot be read; ``BackendNotInstalledError`` where the library that reads it is
-    missing.
+    Raises ``WeightsError`` if the file is damaged, or does not hold the weights of a DenseNet or
+    of ``variant`` (every problem is listed); ``ConfigError`` for an unknown format or field;
+    ``OSError`` if the file cannot be read; ``BackendNotInstalledError`` if the library that reads
+    it is missing.
 
     Arguments:
-        path: a file, or a folder of Orbax, of KerasHub, or from the Hub.
-        file_format: one of ``FORMATS``; by default the content decides.
-        variant: one of ``VARIANTS``; overrides the one detected from names and shapes, and must
-            fit them.
-        prefix: that of the network's tensor names, in a file with several networks.
+        path: a file, or a folder from Orbax, KerasHub or the Hub.
+        file_format: one of ``FORMATS``; detected from the content by default.
+        variant: one of ``VARIANTS``; overrides the variant detected from names and shapes, and
+            must fit them.
+        prefix: the prefix of the network's tensor names, if the file holds several networks.
         overrides: fields of ``DenseNetConfig`` that no tensor shows (``bn_eps``, ``drop_rate``).
     """
     given = as_path(path)
@@ -141,7 +142,7 @@ def read(
         raise WeightsError(
             f"{path}: expected the tensors of {variant or 'this network'}, found those of {whose}: "
             f"{len(problems)} differ, such as {listed(problems)}"
-            + (f"; to read it as what it is, omit variant={variant!r}" if variant else "")
+            + (f"; to detect the variant, omit variant={variant!r}" if variant else "")
         )
     notes = [note for note in checkpoint.notes if not (overrides and note.startswith(ASSUMED))]
     return replace(checkpoint, spec=spec, notes=tuple(notes))
@@ -150,10 +151,10 @@ def read(
 def write(
     path: str | os.PathLike[str], checkpoint: Checkpoint, file_format: str | None = None
 ) -> tuple[str, ...]:
-    """Write weights in a format, by default the one that the name suggests.
+    """Write weights in a format; by default, the file name's ending selects it.
 
-    Returns what the file cannot say, or says differently: sentences for the user. The file is
-    complete or absent. Raises as ``read``.
+    Returns notes for the user on what the format cannot store, or stores differently. The write is
+    atomic: the file is complete or absent. Raises as ``read``.
 
     >>> from densenet_multi import formats
     >>> import pathlib, tempfile
@@ -170,9 +171,9 @@ def write(
 
 
 def guess(path: Path, argument: str = "file_format") -> str:
-    """The format of a file or folder, from its content. Raises ``WeightsError``, ``OSError``.
+    """Detect a file's or folder's format from its content. Raises ``WeightsError``, ``OSError``.
 
-    ``argument`` is the caller's argument that overrides this, for the error.
+    ``argument`` names the caller's argument that overrides the detection, for the error message.
     """
     path = file_in(as_path(path))
     refuse_others(path)
@@ -184,16 +185,16 @@ def guess(path: Path, argument: str = "file_format") -> str:
         try:
             if module(name).looks_like(path, head):
                 return name
-        except WeightsError as error:  # it is of that kind, and damaged
+        except WeightsError as error:  # it has that format, but is damaged
             raise _naming(path, error) from None
     raise WeightsError(
         f"{path}: expected a DenseNet checkpoint ({', '.join(FORMATS)}), found "
-        f"{description(path)}; if you know what it is, pass {argument}=FORMAT"
+        f"{description(path)}; if you know its format, pass {argument}=FORMAT"
     )
 
 
 def guess_from_name(path: Path, argument: str = "file_format") -> str:
-    """The format that a new file's name suggests. Raises ``ConfigError``; see ``guess``.
+    """The format that a new file's ending selects. Raises ``ConfigError``; see ``guess``.
 
     >>> from densenet_multi import formats
     >>> formats.guess_from_name("NEW.pth")
@@ -218,16 +219,16 @@ def guess_from_name(path: Path, argument: str = "file_format") -> str:
 
 
 def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Checkpoint:
-    """Replace the classifier by a new one, for transfer learning; the body stays as it is.
+    """Replace the classifier with a new one, for transfer learning; the body is unchanged.
 
-    Class names and the activation are dropped: they were the old one's.
+    Class names and activation are dropped, because they belonged to the old classifier.
 
-    Raises ``ConfigError`` where ``num_classes`` is no count.
+    Raises ``ConfigError`` unless ``num_classes`` is an integer of at least 0.
 
     Arguments:
         checkpoint: the network.
-        num_classes: of the new classifier; 0: none.
-        seed: of the new classifier, which is drawn as ``init_weights`` does.
+        num_classes: outputs of the new classifier; 0 removes the classifier.
+        seed: for the new classifier's weights, which ``init_weights`` draws.
 
     >>> from densenet_multi import formats
     >>> spec = dm.get_spec("d2l")
@@ -259,22 +260,22 @@ def module(name: str) -> Format:
 
 
 def _naming(path: Path, error: ValueError, but: str = "") -> WeightsError:
-    """The same error as a ``WeightsError`` whose message starts with the path, and ends so."""
+    """The error as a ``WeightsError`` that starts with the path and ends with ``but``."""
     named = str(error).startswith((f"{path}: ", f"{path}{os.sep}"))
     return WeightsError(f"{error}{but}" if named else f"{path}: {error}{but}")
 
 
 def _another(path: Path, file_format: str | None) -> str:
-    """The end of an error where the content is of another format than the user says."""
+    """The end of an error message if the content has a format other than ``file_format``."""
     found = file_format
     with suppress(WeightsError, OSError):
         found = guess(path) if file_format else None
     if found == file_format:
         return ""
-    return f"; by its content, its format is {found!r}: pass that, or no format"
+    return f"; the content looks like {found!r}: pass that format, or none"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "logits":  # public here, but it needs the backends, which are above this room
+    if name == "logits":  # public here, but it needs the backends, which import this package
         return import_module("..tasks.convert", __name__).logits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""A pretrained network for images of another number of channels."""
+"""Adapt a pretrained network to images with another number of channels."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ STEM = "features.conv0"
 
 
 def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
-    """Change the stem so that the network reads images of another number of channels.
+    """Adapt the stem so that the network reads images with another number of channels.
 
-    A gray image, which is the same in every channel, keeps its answer. For fewer channels, kernels
-    are summed: all of them for one channel. For more, they are repeated in turn, and the copies of
-    each are divided by their number. From 1 channel to 3, the kernel is divided as luminance is,
-    so that a color image gets the answer that its gray version had.
+    The logits of a gray image, whose channels are equal, do not change. For fewer channels, kernels
+    are summed: all of them for one channel. For more, they are repeated cyclically, and each copy
+    is divided by the number of copies. From 1 channel to 3, the kernel is split with the weights of
+    luminance, so that a color image gets the logits of its gray version.
 
-    That includes the preparation of pixels: channels that become one get the average of their means
-    and of their standard deviations, and the rest moves into the kernels and into the bias, or the
-    running means, behind them. Where the means differed, that is exact except at the border: the
-    zeros around an image stand for the mean, which is now another one.
+    The normalization of pixels is adapted too. Channels that are merged get the average of their
+    means and of their standard deviations. The difference moves into the kernels and into the bias
+    or the running means that follow. If the means differed, this is exact except at the border:
+    there, zero padding represents the mean, which has changed.
 
-    Raises ``ConfigError`` where ``in_channels`` is no count.
+    Raises ``ConfigError`` unless ``in_channels`` is a valid number of channels.
 
     Arguments:
         checkpoint: the network.
-        in_channels: of the images that it will read.
+        in_channels: channels of the images that the network will read.
 
     >>> from densenet_multi import formats
     >>> spec = dm.get_spec("d2l")
@@ -58,9 +58,11 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
     else:
         kernels, usage = _repeated(kernels, checkpoint.usage, in_channels)
         notes = [f"the stem's kernels for {before} channels were repeated for {in_channels}"]
-    notes[0] += ": a gray image keeps its answer"
+    notes[0] += ": a gray image keeps its logits"
     if shift.any():
-        notes[0] += " up to small differences from its border, as the channels' means differed"
+        notes[0] += (
+            ", up to small differences from its border, because the channels' means differed"
+        )
     weights = _moved({**checkpoint.weights, f"{STEM}.weight": kernels}, spec, shift)
     dtype = checkpoint.weights[f"{STEM}.weight"].dtype
     cast = {name: array.astype(dtype, copy=False) for name, array in weights.items()}
@@ -70,15 +72,15 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
 
 
 def _summed(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Usage, Floats]:
-    """Kernels (O, C, k, k) for fewer channels, their usage, and by how much more they give (O,).
+    """Kernels (O, C, k, k) for fewer channels, their usage, and the excess (O,) of their outputs.
 
-    With w, m, s of each channel: the sum of w (x - m) / s is that of w' (x - m') / s', where m' and
-    s' are averages and w' / s' is the sum of w / s, plus the sum of w (m' - m) / s.
+    With w, m and s for each channel, the sum of w (x - m) / s equals that of w' (x - m') / s' plus
+    the sum of w (m' - m) / s, where m' and s' are averages and w' / s' is the sum of w / s.
     """
     count = kernels.shape[1]
     groups = [range(channel, count, in_channels) for channel in range(in_channels)]
     mean, std = usage.mean, usage.std
-    if mean is None or std is None:  # then pixels are read as they are: see ``normalise``
+    if mean is None or std is None:  # then pixels are not normalized: see data/images.py
         summed = [kernels[:, list(group)].sum(axis=1) for group in groups]
         usage = replace(usage, mean=None, std=None)
         return np.stack(summed, axis=1), usage, np.zeros(len(kernels))
@@ -92,7 +94,7 @@ def _summed(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Us
 
 
 def _average(values: list[float]) -> float:
-    """The mean, which of equal values is exactly that value."""
+    """The mean; of equal values, exactly that value."""
     return values[0] if len(set(values)) == 1 else sum(values) / len(values)
 
 
@@ -112,7 +114,7 @@ def _repeated(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, 
 
 
 def _moved(weights: Weights, spec: DenseNetSpec, shift: Floats) -> Weights:
-    """The weights of a network whose stem's convolution gives ``shift`` more than it should."""
+    """Subtract ``shift`` (O,) from the output of the stem's convolution, in a bias or in norms."""
     if not shift.any():
         return weights
     if spec.config.conv_bias:
@@ -120,7 +122,7 @@ def _moved(weights: Weights, spec: DenseNetSpec, shift: Floats) -> Weights:
         return {**weights, name: weights[name].astype(np.float64) - shift}
     if spec.stem.norm0 is not None:
         readers = ["features.norm0"]
-    else:  # every norm that reads the stem's maps, which come first in a dense block
+    else:  # every norm that reads the stem's output, the first channels of a dense block
         block, transition = spec.stages[0]
         readers = [f"features.{block.name}.{layer.name}.norm1" for layer in block.layers]
         readers.append(f"features.{transition.name}.norm" if transition else "features.norm5")

@@ -1,10 +1,11 @@
-"""The network of Dive into Deep Learning's DenseNet chapter, as its readers save it.
+"""Find the network of the DenseNet chapter in Dive into Deep Learning, as readers save it.
 
-The chapter gives its layers no names but their places: a dense block's are ``net.0.0`` and
-``net.0.2``, a transition's ``0`` and ``2``. What is around them differs with edition and framework:
+The chapter numbers its layers instead of naming them: a dense block has ``net.0.0`` and
+``net.0.2``, a transition ``0`` and ``2``. The prefix depends on edition and framework:
 ``0.0.weight``, ``1.net.0.0.weight`` (PyTorch, first edition); ``net.dense_blk1.net.0.0.weight``
-(second); ``0.weight``, ``4.net.0.0.gamma`` (MXNet). So a dense block is known by its inside, and
-the rest by what it is and where it is. Source: https://d2l.ai/chapter_convolutional-modern
+(second); ``0.weight``, ``4.net.0.0.gamma`` (MXNet). So dense blocks are recognized by their inner
+names, and all other layers by kind and position.
+Source: https://d2l.ai/chapter_convolutional-modern
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from ..weights import COUNTER, WeightsError
 from ._told import only
 from .recognize import LAYER
 
-Layer = TypeVar("Layer", bound=Hashable)  # whatever names one in a file
+Layer = TypeVar("Layer", bound=Hashable)  # whatever identifies a layer in a file
 Shapes = Mapping[str, tuple[int, ...]]
-LEAVES = {  # in a file -> canonical; both PyTorch's and MXNet's
+LEAVES = {  # parameter in a file (PyTorch or MXNet) -> canonical
     "weight": "weight",
     "bias": "bias",
     "gamma": "weight",
@@ -35,13 +36,13 @@ IN_KERAS = re.compile(r"(?:^|/)dense_block(?:_\d+)?/(?:.*/)?conv_block(?:_\d+)?/
 PARTS = {"0": "norm1", "2": "conv1"}  # between them is a ReLU
 NOTE = (
     "read as the network of the chapter in Dive into Deep Learning: padding, pooling, epsilon and "
-    "decay are the chapter's, and assumed, because no tensor shows them"
+    "decay are assumed to be the chapter's, because no tensor shows them"
 )
 
 
 @dataclass
 class _Layer:
-    """A layer outside the dense blocks: {canonical leaf: name in the file}, and its shapes."""
+    """A layer of a file: {canonical leaf: name in the file}, {canonical leaf: shape}."""
 
     names: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -54,18 +55,18 @@ class _Layer:
 
 
 def chapter_names(shapes: Shapes, prefix: str | None = None) -> dict[str, str] | None:
-    """{name in the file: canonical name} of the chapter's network; None where there is none.
+    """{name in the file: canonical name} of the chapter's network; None if there is none.
 
-    Names that are not in the result are no part of the network. A head that is no single linear
-    layer of the last width is left out, and with it the classifier.
+    Names that the result omits do not belong to the network. A head other than a single linear
+    layer that reads the last BatchNorm's channels is ignored; then there is no classifier.
 
-    Raises ``WeightsError`` where there are several such networks, where the layers outside the
-    dense blocks are not the chapter's, and where no fraction explains the widths of the
-    transitions; ``ConfigError`` where no network has the prefix.
+    Raises ``WeightsError`` if there are several such networks, if the layers outside the dense
+    blocks are not the chapter's, or if no compression explains the transitions' channel counts;
+    ``ConfigError`` if no network has the prefix.
 
     Arguments:
-        shapes: {name in the file: shape in PyTorch's layout}, of the tensors of floats.
-        prefix: what stands before the network's names, where the file holds several.
+        shapes: {name in the file: shape in PyTorch's layout} of the float tensors.
+        prefix: the prefix of the network's names, if the file holds several networks.
     """
     layers: dict[str, _Layer] = {}
     for name, shape in shapes.items():
@@ -106,22 +107,21 @@ def chapter_names(shapes: Shapes, prefix: str | None = None) -> dict[str, str] |
 
 
 def is_chapter_in_keras(paths: Collection[str]) -> bool:
-    """Whether a Keras file's paths are those of the chapter's own classes, which pad SAME."""
+    """Whether a Keras file's paths are those of the chapter's classes, which use SAME padding."""
     return any(map(IN_KERAS.search, paths)) and any("transition_block" in path for path in paths)
 
 
 def pads_same(framework: str) -> str:
-    """Why the chapter's network is not read where it pads as this framework does by default."""
+    """The error for the chapter's network in a framework that uses SAME padding by default."""
     return (
-        "expected a DenseNet of this package, found the chapter's network of Dive into Deep "
-        f"Learning in {framework}: it pads SAME in the stem's convolution and max pooling, which "
-        "is another function at most image sizes; train the variant d2l, which pads as the "
-        "chapter's PyTorch and MXNet do"
+        "expected a DenseNet of this package, found the network of the chapter in Dive into Deep "
+        f"Learning in {framework}: SAME padding in its stem makes it a different function at most "
+        "image sizes; train the variant d2l, which pads like the chapter's PyTorch and MXNet code"
     )
 
 
 def check_fraction(shapes: Shapes) -> None:
-    """Raise ``WeightsError`` where no one fraction explains how many channels transitions keep."""
+    """Raise ``WeightsError`` if no single compression fits the channels that transitions keep."""
     widths: list[tuple[int, int]] = []  # (before, after) each transition
     while (name := f"features.transition{len(widths) + 1}.conv.weight") in shapes:
         widths.append((shapes[name][1], shapes[name][0]))
@@ -132,19 +132,19 @@ def check_fraction(shapes: Shapes) -> None:
     kept = ", ".join(f"{after} of {before}" for before, after in widths)
     restarts = _restarted(shapes) == [after for _, after in widths]
     why = (
-        "; the newest JAX edition of the chapter does so, because it restarts the count of "
+        "; the chapter's newest JAX edition has these widths, because it restarts the count of "
         "channels at each block"
         if restarts
         else ""
     )
     raise WeightsError(
-        f"expected transitions that keep the same fraction of their channels, found {kept}{why}: "
-        "no DenseNet of this package has these widths"
+        f"expected transitions that keep the same fraction of their channels, found {kept}{why}; "
+        "no DenseNet of this package can have them"
     )
 
 
 def _restarted(shapes: Shapes) -> list[int]:
-    """The widths after the transitions where each block counts from the stem's width."""
+    """The channels after each transition if every block counts from the stem's channels."""
     layers: dict[int, int] = {}
     for name in shapes:
         if match := LAYER.match(name):
@@ -156,14 +156,14 @@ def _restarted(shapes: Shapes) -> list[int]:
 
 
 def _find_outside(found: dict[str, str], outside: dict[str, _Layer], blocks: int) -> None:
-    """Name the stem, the transitions, the last BatchNorm and the classifier."""
+    """Find the stem, the transitions, the last BatchNorm and the classifier; add their names."""
     left = {place: layer for place, layer in outside.items() if layer.kind}
     kernels = {p: la.shapes["weight"] for p, la in left.items() if la.kind == "conv"}
     stems = [place for place, kernel in kernels.items() if kernel[2] != 1]
     if len(stems) != 1:
         raise WeightsError(
-            "expected the chapter's stem, one convolution of more than 1x1 pixels outside the "
-            f"dense blocks, found {len(stems)}{': ' if stems else ''}{', '.join(stems)}"
+            "expected the chapter's stem, one convolution larger than 1x1 outside the dense "
+            f"blocks, found {len(stems)}{': ' if stems else ''}{', '.join(stems)}"
         )
     _put(found, left.pop(stems[0]), "features.conv0")
     parent, _, place = stems[0].rpartition(".")
@@ -183,7 +183,7 @@ def _find_outside(found: dict[str, str], outside: dict[str, _Layer], blocks: int
     if len(norms) != 1 or others or len(transitions) != blocks - 1:
         raise WeightsError(
             f"expected the chapter's network, {blocks} dense blocks with transitions between them "
-            f"and one BatchNorm after the last, found {len(transitions)} transitions and also "
+            f"and one BatchNorm after the last, found {len(transitions)} transitions and "
             f"{', '.join([*norms, *others][:6]) or 'no BatchNorm'}"
         )
     width = left[norms[0]].shapes["weight"][0]
@@ -194,7 +194,7 @@ def _find_outside(found: dict[str, str], outside: dict[str, _Layer], blocks: int
 
 
 def _refuse_others_inside(shapes: Shapes, found: Mapping[str, str], around: str) -> None:
-    """Refuse what computes between the network's layers, such as a PReLU; not another head."""
+    """Raise ``WeightsError`` for other layers in the network, such as a PReLU, unless in a head."""
     used = {name.removeprefix(around).partition(".")[0] for name in found}
     for name, shape in shapes.items():
         first, _, rest = name.removeprefix(around).partition(".")
@@ -202,7 +202,7 @@ def _refuse_others_inside(shapes: Shapes, found: Mapping[str, str], around: str)
         heads = len(shape) == 2 or len(shapes.get(f"{name.rpartition('.')[0]}.weight", ())) == 2
         if is_inside and name not in found and not heads and not name.endswith(COUNTER):
             raise WeightsError(
-                f"{name}: expected the chapter's layers alone, found another one among them"
+                f"{name}: expected only the chapter's layers, found another layer among them"
             )
 
 
@@ -215,21 +215,22 @@ def _number(name: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", name)))[-1:]
 
 
-# --- Layers in the order of their calls ---------------------------------------------------------
+# --- Layers in call order -----------------------------------------------------------------------
 
 
 def names_in_order(
     convs: Sequence[tuple[Layer, tuple[int, ...]]], norms: Sequence[Layer], linear: Sequence[Layer]
 ) -> dict[Layer, str] | None:
-    """{layer in the file: canonical layer} where layers are only numbered; None: no DenseNet's.
+    """{layer in the file: canonical layer} for numbered layers; None if it is not a DenseNet.
 
-    Kernels tell what a convolution is: a 1x1 before a 3x3 is a bottleneck's, another 1x1 is a
-    transition's. A BatchNorm comes before each convolution but the stem's, one after the last, and
-    one after an ImageNet stem. Whether the widths fit is for the check of all tensors to say.
+    A convolution's kernel shows its role: a 1x1 before a 3x3 is a bottleneck, any other 1x1 is a
+    transition. A BatchNorm precedes each convolution except the stem's; one follows the last
+    convolution, and one follows an ImageNet stem. The check of all tensors reports channel counts
+    that do not fit.
 
     Arguments:
-        convs: (layer, kernel's shape as OIHW), in the order of their calls.
-        norms: BatchNorms, in the order of their calls.
+        convs: (layer, kernel's shape as OIHW), in call order.
+        norms: BatchNorms, in call order.
         linear: linear layers.
     """
     shapes = [shape for _, shape in convs]

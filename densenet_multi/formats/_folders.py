@@ -1,7 +1,7 @@
-"""Folders: the file of weights in one from the Hub, and what a folder is that holds none.
+"""Read folders from the Hugging Face Hub, and describe folders that hold no readable weights.
 
-A folder from Hugging Face's Hub has the weights in ``model.safetensors`` or ``pytorch_model.bin``,
-and a ``config.json`` that says how to use them, in timm's words or those of transformers.
+A folder from the Hub has the weights in ``model.safetensors`` or ``pytorch_model.bin``, and a
+``config.json`` that states how to use them, in the format of timm or of transformers.
 Source: https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/_hub.py
 """
 
@@ -21,22 +21,22 @@ from .._files import open_file, quoted
 from ..checkpoint import Checkpoint, names_in_order
 from ..weights import WeightsError
 
-Found = tuple[str, str]  # what it is; what to do
+Found = tuple[str, str]  # (what it is, what to do)
 OF_THE_HUB = ("model.safetensors", "pytorch_model.bin")
-LARGEST_CONFIG = 2**22  # bytes; one with descriptions of 22,000 classes has 2 * 10**6
-MOST_FILES = 10_000  # that are looked at in a folder
+LARGEST_CONFIG = 2**22  # bytes; descriptions of 22,000 classes take 2 * 10**6
+MOST_FILES = 10_000  # files examined in a folder
 SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")  # of a TensorFlow checkpoint
 WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".keras", ".params")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 OF_ORBAX = {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "_sharding", "checkpoint"}
-STEP = "_CHECKPOINT_METADATA"  # also of a step's folder, which has a folder for each item
+STEP = "_CHECKPOINT_METADATA"  # also in a step's folder, which has a folder for each item
 OF_ZARR = (".zarray", "zarr.json")  # in the folder of an array
 
-IGNORED = (  # arguments of timm's models that tensors show, or that matter in training alone
+IGNORED = (  # arguments of timm's models that tensors show, or that only affect training
     *("num_classes", "in_chans", "growth_rate", "block_config", "bn_size", "memory_efficient"),
     *("drop_rate", "proj_drop_rate", "pretrained", "checkpoint_path"),
 )
-WITHOUT = "without its use, read the file of weights beside it"
+WITHOUT = "to ignore it, read the file of weights in the same folder"
 USUAL = {"act_layer": ("relu",), "norm_layer": ("batchnorm2d",), "global_pool": ("avg", "max", "")}
 
 JOIN = (
@@ -45,7 +45,7 @@ JOIN = (
     "'NEW.safetensors')"
 )
 FROM_TENSORFLOW = (
-    "load it with the code that built the model, and save it as Keras does: "
+    "load it with the code that built the model, and save it with Keras: "
     "model.save_weights('NEW.weights.h5')"
 )
 
@@ -54,15 +54,15 @@ FROM_TENSORFLOW = (
 
 
 def file_in(path: Path) -> Path:
-    """The file of weights in a folder from the Hub; any other path as it is."""
+    """The file of weights in a folder from the Hub; any other path unchanged."""
     inside = [path / name for name in OF_THE_HUB] if path.is_dir() else []
     return next((file for file in inside if file.is_file()), path)
 
 
 def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoint:
-    """The checkpoint of a file in a folder from the Hub, used as its ``config.json`` says.
+    """Add what ``config.json`` states to the checkpoint of a file in a folder from the Hub.
 
-    Raises ``WeightsError`` where the configuration declares another function.
+    Raises ``WeightsError`` if the configuration declares another function than the tensors.
     """
     path = folder / "config.json"
     notes = [*checkpoint.notes, f"read from {file.name} in this folder"]
@@ -83,8 +83,8 @@ def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoin
         values["class_names"] = names
     elif names:
         notes.append(
-            f"its config.json names {len(names):,} classes, and the network has "
-            f"{network.num_classes:,} outputs: the names were left out"
+            f"its config.json names {len(names):,} classes, but the network has "
+            f"{network.num_classes:,} outputs: the names were ignored"
         )
     values |= _preparation(config, network.in_channels)
     try:
@@ -110,10 +110,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _other_function(config: Mapping[str, Any]) -> str | None:
-    """What timm's configuration declares that these tensors do not show; None: nothing."""
+    """The error if timm's configuration declares a function that this package lacks, or None."""
     named = str(config.get("architecture")).lower()
     if re.match(r"densenet(blur|\d+d)", named):  # timm's with other stems, pools or activations
-        return f"expected torchvision's network, found {named!r}, which computes something else"
+        return f"expected torchvision's network, found {named!r}, which is a different function"
     arguments = config.get("model_args")
     for name, value in (arguments if isinstance(arguments, dict) else {}).items():
         if name not in IGNORED and value is not None and value not in USUAL.get(name, ()):
@@ -123,13 +123,13 @@ def _other_function(config: Mapping[str, Any]) -> str | None:
 
 
 def _class_names(config: Mapping[str, Any]) -> list[str]:
-    """The classes in the order of the outputs; empty where they have no names of their own."""
+    """The class names in the order of the outputs; empty if they are only LABEL_0, LABEL_1, ..."""
     names = names_in_order(config.get("label_names") or config.get("id2label")) or []
     return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 
 def _preparation(config: Mapping[str, Any], channels: int) -> dict[str, Any]:
-    """Image size, mean and std as timm states them, where they are for as many channels."""
+    """Image size, mean and std as timm states them; mean and std only if the channels match."""
     stated = config.get("pretrained_cfg")
     stated = {**config, **stated} if isinstance(stated, dict) else config
     found: dict[str, Any] = {}
@@ -146,15 +146,13 @@ def _preparation(config: Mapping[str, Any], channels: int) -> dict[str, Any]:
 
 
 def what_folder(path: Path) -> Found | None:
-    """What a folder is that holds no weights, and what to do; None: Orbax or Keras may know it.
-
-    Raises ``OSError``.
-    """
+    """What a folder without readable weights is, and what to do; None if Orbax or Keras may read
+    it. Raises ``OSError``."""
     names = _names(path)
     if "saved_model.pb" in names:
         return "a TensorFlow SavedModel", _from_saved_model(path, names)
     if ".orbax-checkpoint-tmp" in path.name:
-        return "an Orbax checkpoint whose writing was interrupted", "use an earlier one"
+        return "an incomplete Orbax checkpoint, whose writing was interrupted", "use an earlier one"
     if any(SHARD.search(name) for name in names):
         return "a TensorFlow checkpoint", FROM_TENSORFLOW
     if "model.weights.h5" in names and _is_unpacked_keras(path):
@@ -169,17 +167,17 @@ def what_folder(path: Path) -> Found | None:
 def _from_saved_model(path: Path, names: Collection[str]) -> str:
     if "keras_metadata.pb" in names:
         return (
-            "Keras 2 wrote it and reads it; with tf_keras installed, type in Python: "
+            "only Keras 2, which wrote it, can read it; with tf_keras installed, type in Python: "
             f"tf_keras.models.load_model({str(path)!r}).save_weights('NEW.h5')"
         )
-    return (  # an exported function, and no model
-        "where the model itself still is, save it as Keras does: model.save('NEW.keras') or "
+    return (  # an exported function, not a model
+        "if you still have the model, save it again with Keras: model.save('NEW.keras') or "
         "model.save_weights('NEW.weights.h5')"
     )
 
 
 def _is_unpacked_keras(path: Path) -> bool:
-    """Whether ``config.json`` is a model's, not that of one of KerasHub's presets."""
+    """Whether ``config.json`` describes a Keras model, not one of KerasHub's presets."""
     if not (path / "config.json").is_file():
         return False
     with (path / "config.json").open("rb") as file:
@@ -204,13 +202,13 @@ def _known(path: Path, names: Collection[str]) -> Found | None:
 
 
 def _parts(names: Collection[str]) -> Found | None:
-    """What the Hub's index of several safetensors files announces."""
+    """Recognize a network in several files by the Hub's index of them."""
     indices = [name for name in names if name.endswith(".index.json")]
     return (f"a network in several files ({listed(indices)})", JOIN) if indices else None
 
 
 def _weights_in_folders(path: Path) -> list[str]:
-    """The files of weights in the folders of a folder."""
+    """The files of weights in the subfolders of a folder."""
     folders = [child for child in sorted(_children(path))[:100] if child.is_dir()]
     within = [each for folder in folders for each in islice(folder.iterdir(), 100)]
     return [str(each) for each in within if each.name.lower().endswith((*WEIGHTS, ".msgpack"))]
@@ -224,7 +222,7 @@ def _by_content(path: Path, names: Collection[str]) -> Found:
     if files:
         return f"a folder with {listed(files, more=COUNTED)}", "use a file in it"
     if _has_images(path):
-        return "a folder of images", "images are data, and no weights"
+        return "a folder of images", "images are data, not weights"
     if inside := _weights_in_folders(path):
         return (
             "a folder of folders with weights",
@@ -233,7 +231,7 @@ def _by_content(path: Path, names: Collection[str]) -> Found:
     if names:
         return (
             f"a folder of {listed(sorted(names), more=COUNTED)}",
-            "it holds no weights that are read here",
+            "it holds no weights in a known format",
         )
     return "an empty folder", "download or copy it again"
 
@@ -247,20 +245,20 @@ def _names(path: Path) -> set[str]:
 
 
 def _is_orbax(path: Path, names: Collection[str]) -> bool:
-    """Whether Orbax may have written the folder: a tree, or a folder for each array."""
+    """Whether Orbax may have written the folder: its metadata, or a folder for each array."""
     if OF_ORBAX & set(names):
         return True
     return any((path / name / mark).exists() for name in islice(names, 20) for mark in OF_ZARR)
 
 
 def orbax_item(path: Path) -> Path:
-    """The only checkpoint in the folder of a step; any other folder as it is."""
+    """The only checkpoint in the folder of a step; any other folder unchanged."""
     items = _items_in(path, _names(path))
     return items[0] if len(items) == 1 else path
 
 
 def _items_in(path: Path, names: Collection[str]) -> list[Path]:
-    """The Orbax checkpoints in the folder of one step; none in one that is a checkpoint itself."""
+    """The Orbax checkpoints in the folder of one step; empty if it is a checkpoint itself."""
     if not (STEP in names or path.name.isdigit()) or _is_orbax(path, {*names} - {STEP}):
         return []
     children = (child for child in sorted(_children(path)) if child.is_dir())
@@ -275,7 +273,7 @@ def _steps_in(path: Path) -> Iterator[Path]:
 
 
 def _has_images(path: Path) -> bool:
-    """Whether there is an image in the folder, or in one of the folders in it."""
+    """Whether there is an image in the folder or in one of its subfolders."""
     for child in _children(path)[:100]:
         inside = islice(child.iterdir(), 20) if child.is_dir() else (child,)
         if any(each.name.lower().endswith(IMAGES) for each in inside):

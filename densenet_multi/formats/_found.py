@@ -1,4 +1,4 @@
-"""What is found among a file's tensors: a network, layers, counters; and how they are told."""
+"""Sort a file's tensors into a network, other layers and counters; report them in notes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .._checks import COUNTED, listed
 Shapes = Mapping[str, tuple[int, ...]]
 Layers = dict[str, dict[str, str]]  # {place: {leaf: name in the file}}
 LEAVES = ("weight", "bias", "running_mean", "running_var")
-COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # the last two are thop's
+COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # the last two are from thop
 COMPUTED = ("weight_g", "weight_v", "weight_orig", "original", "original0", "original1")
-# leaves of layers that are no convolution, norm or linear layer: of recurrent and attention layers,
-# of generalized-mean pooling, of cosine classifiers, of transformers
+# parameters of layers other than convolutions, norms and linear layers: recurrent and attention
+# layers, generalized-mean pooling, cosine classifiers, transformers
 OTHER_LEAVES = re.compile(
     r"(?:weight|bias)_(?:ih|hh)_l\d+(?:_reverse)?|in_proj_\w+|query|p|sigma|cls_token|pos_embed\w*"
 )
@@ -27,8 +27,8 @@ class Found:
 
     Attributes:
         names: {name in the file: canonical name}.
-        prefix: before the canonical names of the body, without "features.".
-        new_first: whether its layers put new channels before old ones: see _new_first.py.
+        prefix: precedes the body's canonical names, without "features.".
+        new_first: whether its dense layers put new channels before old ones: see _new_first.py.
         notes: sentences for the user.
     """
 
@@ -39,7 +39,11 @@ class Found:
 
 
 def layers_of(shapes: Shapes, names: Iterable[str]) -> Layers:
-    """What computes: weights of two dimensions and more, computed weights, norms, and others."""
+    """Group names by layer, and keep the layers that compute something.
+
+    These have a weight of at least two dimensions, a weight and a bias, a reparametrized weight,
+    running statistics, or one of ``OTHER_LEAVES``.
+    """
     places: Layers = {}
     for name in names:
         place, _, leaf = name.rpartition(".")
@@ -62,12 +66,12 @@ def is_linear(shapes: Shapes, leaves: Mapping[str, str]) -> bool:
 
 
 def is_counter(name: str) -> bool:
-    """Whether a tensor counts something, batches or operations, and computes nothing."""
+    """Whether a tensor only counts something, such as batches or operations."""
     return name.rpartition(".")[2] in COUNTERS
 
 
 def width_of(shapes: Shapes, names: Mapping[str, str]) -> int:
-    """The channels after the last block."""
+    """The number of channels after the last dense block."""
     places = {canonical: name for name, canonical in names.items()}
     if last := places.get("features.norm5.bias"):
         return (shapes[last] or (0,))[0]
@@ -90,13 +94,13 @@ def width_of(shapes: Shapes, names: Mapping[str, str]) -> int:
 
 
 def left_out(shapes: Shapes, names: Iterable[str]) -> list[str]:
-    """The notes on tensors that are not read: on layers, and on others."""
+    """The notes on tensors that are not read: one on layers, one on other tensors."""
     notes, left = [], list(names)
     computing = [name for leaves in layers_of(shapes, left).values() for name in leaves.values()]
     if computing:
         notes.append(
-            "left out, because no DenseNet has such layers (answers that they help to compute are "
-            f"different here): {listed_names(computing)}"
+            "ignored, because no DenseNet has such layers (outputs that depend on them differ "
+            f"here): {listed_names(computing)}"
         )
     if left := [name for name in left if name not in computing]:
         notes.append(no_part(left))
@@ -104,10 +108,10 @@ def left_out(shapes: Shapes, names: Iterable[str]) -> list[str]:
 
 
 def no_part(names: Iterable[str]) -> str:
-    """The note on what is left out, and computes nothing in the network."""
-    return f"left out, because they are no part of the network: {listed_names(list(names))}"
+    """The note on ignored tensors that compute nothing in the network."""
+    return f"ignored, because they are not part of the network: {listed_names(list(names))}"
 
 
 def listed_names(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of others."""
     return listed(names, LISTED, COUNTED)

@@ -1,4 +1,4 @@
-"""The head of a PyTorch network: its classifier, or another one, which is told."""
+"""Find the head of a PyTorch network: a classifier, or another head, which a note reports."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ MARGIN = re.compile(r"(?:^|[._])(?:arc|cos|metric|sphere)|margin", re.IGNORECASE
 def find_classifier(
     shapes: Shapes, found: Found, around: str, others: list[str]
 ) -> Collection[str]:
-    """The only linear layer that fits, in the innermost module around the body that has layers.
+    """Find the only linear layer that fits, in the innermost module around the body with layers.
 
-    Another head is told in a note; the names of its tensors are returned.
+    It is added to ``found``. If the head is another one, a note reports it. Returns the names of
+    that head's tensors, or of the classifier's copies.
     """
     layers: Layers = {}
     parts = around.split(".")[:-1]
@@ -33,7 +34,7 @@ def find_classifier(
     }
     fitting = [place for place, shape in linear.items() if shape[1] == width]
     further = layers_of(shapes, others)
-    if len(fitting) == 1:  # another that fits, or reads the first one's outputs, may be the last
+    if len(fitting) == 1:  # a layer that also fits, or reads this one's outputs, may be the last
         outputs = linear[fitting[0]][0]
         layers |= {
             place: leaves
@@ -46,15 +47,15 @@ def find_classifier(
     if len(layers) == 1 and fitting and not _has_more(shapes, fitting[0], layers[fitting[0]]):
         _take_classifier(found, fitting[0], layers[fitting[0]])
         copies = _copies(fitting[0], further)
-        found.notes += [f"{copy!r}, saved beside the network, was left out" for copy in copies]
+        found.notes += [f"{copy!r}, a copy outside the network, was ignored" for copy in copies]
         return {name for copy in copies for name in further[copy].values()}
     found.notes.append(another_head(shapes, layers))
     return {name for leaves in layers.values() for name in leaves.values()}
 
 
 def another_head(shapes: Shapes, layers: Layers) -> str:
-    """The note on a head that is no classifier."""
-    what = "a head of several layers or of several heads" if len(layers) > 1 else "a head"
+    """The note on a head that is not a classifier."""
+    what = "several heads or one of several layers" if len(layers) > 1 else "a head"
     sizes = ", ".join(
         f"{place or name} {shapes[name]}"
         for place, leaves in list(layers.items())[:LISTED]
@@ -64,12 +65,12 @@ def another_head(shapes: Shapes, layers: Layers) -> str:
 
 
 def _copies(place: str, layers: Iterable[str]) -> list[str]:
-    """The same layer in modules that were saved beside the network: of a.b.fc, b.fc and fc."""
+    """Names under which the same layer was saved a second time: b.fc and fc for a.b.fc."""
     return [other for other in layers if other and place.endswith(f".{other}")]
 
 
 def _has_more(shapes: Shapes, place: str, leaves: Mapping[str, str]) -> bool:
-    """Whether more than a product follows: learned activations, scales, or a margin loss."""
+    """Whether it is more than a linear layer: learned activations, scales, or a margin loss."""
     parent, _, number = place.rpartition(".")
     if not leaves.keys() <= {"weight", "bias"}:
         return True
@@ -86,14 +87,14 @@ def _take_classifier(found: Found, place: str, leaves: Mapping[str, str]) -> Non
         leaves[leaf]: f"classifier.{leaf}" for leaf in ("weight", "bias") if leaf in leaves
     }
     if place.removeprefix(found.prefix) != "classifier":
-        found.notes.append(f"its classifier is called {place!r}")
+        found.notes.append(f"its classifier is named {place!r}")
 
 
 def _refuse_another_bias(shapes: Shapes, leaves: Mapping[str, str]) -> None:
-    """Raise ``WeightsError`` for a linear layer whose bias is of another layer."""
+    """Raise ``WeightsError`` for a linear layer whose bias does not fit its weight."""
     weight, bias = (shapes.get(leaves.get(leaf, ""), ()) for leaf in ("weight", "bias"))
     if len(weight) == 2 and len(bias) == 1 and weight[:1] != bias:
         raise WeightsError(
-            f"{leaves['bias']}: expected shape {weight[:1]}, as {leaves['weight']} has {weight}, "
-            f"found {bias}"
+            f"{leaves['bias']}: expected shape {weight[:1]}, because {leaves['weight']} has "
+            f"{weight}, found {bias}"
         )

@@ -1,7 +1,7 @@
-"""The layouts of arrays in Keras' and Flax' files, as axes for ``transpose``.
+"""Axes for ``transpose`` between the array layouts of Keras and Flax files and this package's.
 
-By number of dimensions: convolutions are HWIO there and OIHW here, linear layers (in, out) there
-and (out, in) here.
+They are keyed by the number of dimensions. Convolutions are HWIO there and OIHW here; linear layers
+are (in, out) there and (out, in) here.
 """
 
 TO_CHANNELS_LAST = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}

@@ -1,4 +1,4 @@
-"""How large a file of weights may be, on disk and unpacked, and its description."""
+"""Limits on the size of a file of weights, on disk and decompressed, and of its metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .._files import check_file
 from ..weights import WeightsError
 
 LARGEST_FILE = 2**32  # bytes; densenet264 in float64 has 0.3 * 10**9
-HARMLESS = 2**26  # bytes; any file may expand to this many
+HARMLESS = 2**26  # bytes; any file may expand to this size
 LARGEST_METADATA = 2**23  # bytes of a file that describes an Orbax folder; densenet264: 5 * 10**5
 MOST_ARRAYS = 20_000  # in an Orbax folder; densenet264 and Adam's two averages have 4,000
 
@@ -16,8 +16,8 @@ MOST_ARRAYS = 20_000  # in an Orbax folder; densenet264 and Adam's two averages 
 def check_size(path: str | os.PathLike[str]) -> int:
     """The size of a file in bytes.
 
-    Raises ``WeightsError`` where it is larger than 4 GiB, or is no file; ``OSError`` where there is
-    none.
+    Raises ``WeightsError`` if it is larger than 4 GiB or not a regular file; ``OSError`` if it does
+    not exist.
     """
     return check_file(path, LARGEST_FILE, error=WeightsError)
 

@@ -1,12 +1,12 @@
-"""Find the DenseNet among the tensors of a file, whatever is around it or beside it.
+"""Find the DenseNet among a file's tensors, behind any prefix and beside any other tensors.
 
-For PyTorch's files, and for those of Gluon, Flax Linen and Flax NNX whose tensors have the names of
-torchvision once they are read.
+Used for PyTorch files, and for Gluon, Flax Linen and Flax NNX files whose tensors have
+torchvision's names after reading.
 
-The names of torchvision's body, ``conv0``, ``denseblock1.denselayer1.norm1``, ``transition1.conv``,
-are found behind any prefix: wrappers (``module.``, ``encoder_q.``), entries of a training
-checkpoint (``state_dict.``), another word for ``features.``, or nothing. What is left decides on
-the last BatchNorm, which has many names, and on the classifier, which has more.
+The names of torchvision's body (``conv0``, ``denseblock1.denselayer1.norm1``, ``transition1.conv``)
+are found behind any prefix: a wrapper (``module.``, ``encoder_q.``), an entry of a training
+checkpoint (``state_dict.``), another word for ``features.``, or none. The remaining tensors are
+searched for the last BatchNorm and for the classifier, whose names vary most.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ._told import several, unknown_prefix
 OF_TIMM = re.compile(  # features_only=True joins the names of body and part
     r"(?:^|(?<=\.))features_(?=(?:conv0|norm0|norm5|denseblock\d+|transition\d+)\.)"
 )
-NARROW = 16  # most channels of images; a layer that reads more cannot precede the network
+NARROW = 16  # largest channel count of images; a layer that reads more cannot precede the network
 IN_BODY = re.compile(
     r"(?P<around>(?:.*\.)?)"
     r"(?:(?P<stem>conv0|norm0)"
@@ -44,14 +44,14 @@ IN_BODY = re.compile(
     rf"\.(?P<leaf>{'|'.join(LEAVES)})"
 )
 WRAPPERS = re.compile(r"\b((?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)")
-IN_SEQUENCE = re.compile(  # the body's children without their names: Sequential(*children)
+IN_SEQUENCE = re.compile(  # the body's submodules, numbered by Sequential(*children)
     r"(?P<around>(?:.*\.)?)(?P<place>\d{1,3})"
     r"(?:\.(?P<inside>(?:denselayer\d{1,3}\.[\w.]+|norm|conv)))?\.(?P<leaf>\w+)"
 )
 FIRST = "features.denseblock1.denselayer1.conv1.weight"
 AVERAGE = re.compile(r"(?:.*_)?(?:ema|swa|averaged?)(?:_.*)?")  # a word of a path
 ATTENTION = re.compile(r"(?:^|[._])(?:se|cbam|eca|attn|attention)(?:[._\d]|$)", re.IGNORECASE)
-OTHERS = {  # a name that only another kind of network has -> what it is
+OTHERS = {  # a name that only another kind of network has -> that network
     re.compile(r"(?:^|\.)layer1\.0\.conv1\.weight$"): "a ResNet",
     re.compile(r"\.0\.(?:attn|attention|self_attention)\."): "a transformer",
     re.compile(r"(?:^|\.)features\.1\.(?:0\.)?(?:conv|block)\.0\.0\.weight$"): (
@@ -59,19 +59,19 @@ OTHERS = {  # a name that only another kind of network has -> what it is
     ),
     re.compile(r"(?:^|\.)classifier\.6\.weight$"): "a VGG or an AlexNet",
 }
-DIMENSIONS = {3: "1D", 5: "3D"}  # of networks, by their kernels'
+DIMENSIONS = {3: "1D", 5: "3D"}  # dimensions of a kernel -> of its network
 
 
 def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
-    """Find the only network, or the one behind a prefix.
+    """Find the only network in a file, or the one behind a prefix.
 
-    Raises ``WeightsError`` where there is none, where there are several, where its convolutions
-    are not over images, and where there are layers inside it that no DenseNet has;
-    ``ConfigError`` where nothing has the prefix.
+    Raises ``WeightsError`` if there is no network, if there are several, if its convolutions are
+    not 2D, or if it contains layers that no DenseNet has; ``ConfigError`` if no name has the
+    prefix.
 
     Arguments:
-        shapes: {name in the file: shape}, without PyTorch's counters.
-        prefix: of the network's names, where the file holds several networks.
+        shapes: {name in the file: shape}; PyTorch's counters are skipped.
+        prefix: the prefix of the network's names, if the file holds several networks.
     """
     given: dict[str, str] = {}
     shapes = {name: shape for name, shape in shapes.items() if not is_counter(name)}
@@ -88,9 +88,9 @@ def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
         found.new_first = whose.new_first
         found.notes.insert(0, whose.note)
     if any(name in numbered for name in found.names):
-        found.notes.append("its layers have numbers for names, and were read in that order")
+        found.notes.append("its layers have numbers instead of names, and were read in that order")
     wrappers = sorted({word for name in found.names for word in WRAPPERS.findall(name)})
-    found.notes += [f"{word!r}, a wrapper of PyTorch, was taken off the names" for word in wrappers]
+    found.notes += [f"PyTorch's wrapper {word!r} was removed from the names" for word in wrappers]
     return found
 
 
@@ -114,8 +114,8 @@ def _find(shapes: Shapes, prefix: str | None) -> Found:
         kind = DIMENSIONS.get(len(shapes[name]))
         if kind and ".conv" in canonical and name.endswith("weight"):
             raise WeightsError(
-                f"{name}: expected a convolution over images, of 4 dimensions, found shape "
-                f"{shapes[name]}: this network is {kind}, and those here are 2D"
+                f"{name}: expected a 2D convolution, whose weight has 4 dimensions, found shape "
+                f"{shapes[name]}, that of a {kind} network"
             )
     others = _beside(shapes, found.names, around, bodies)
     _find_last_norm(shapes, found, around, others)
@@ -135,7 +135,7 @@ _EXPECTED = (
 
 
 def _words_of_numbers(shapes: Shapes) -> dict[str, str]:
-    """{name: the same with torchvision's words} of bodies whose children are only numbered."""
+    """{name: torchvision's equivalent} for bodies whose submodules are only numbered."""
     if any("denseblock" in name for name in shapes):
         return {}
     blocks: dict[str, list[int]] = {}
@@ -167,15 +167,15 @@ def _words_of_numbers(shapes: Shapes) -> dict[str, str]:
 
 
 def _tell_names(found: Found, around: str) -> None:
-    """Add what was unusual in the names to the notes."""
+    """Add notes on unusual names."""
     if found.prefix and around.endswith("features."):
-        found.notes.append(f"the prefix {found.prefix!r} was taken off every name")
+        found.notes.append(f"the prefix {found.prefix!r} was removed from every name")
     elif around != "features.":
         start = f"start with {around!r}" if around else "have no prefix"
-        found.notes.append(f"its body's names {start}: read as 'features.'")
+        found.notes.append(f"the names of its body {start}: they were read as 'features.'")
     old = sum(bool(match["dot"]) for match in map(IN_BODY.fullmatch, found.names) if match)
     if old:
-        found.notes.append(f"{old} names of before 2018 (norm.1) became today's (norm1)")
+        found.notes.append(f"{old} names from before 2018 (norm.1) became today's (norm1)")
 
 
 def _canonical(match: re.Match[str]) -> str:
@@ -189,7 +189,7 @@ def _canonical(match: re.Match[str]) -> str:
 
 
 def chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list[str]]:
-    """Which of several networks, and a note on the others."""
+    """Choose one of several networks by its prefix; also return notes on the others."""
     shown = {around: around.removesuffix("features.") for around in bodies}
     if prefix is not None:
         wanted = [
@@ -207,7 +207,7 @@ def chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list[
     entries = [around for around, words in averages.items() if not words]
     if len(entries) == 1:
         return entries[0], [
-            f"the entry {words[0]!r}, an average of these weights, was left out; "
+            f"the entry {words[0]!r}, an average of these weights, was ignored; "
             f"prefix={shown[around]!r} reads it"
             for around, words in averages.items()
             if words
@@ -218,7 +218,7 @@ def chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list[
 def _beside(
     shapes: Shapes, names: Mapping[str, str], around: str, bodies: Iterable[str]
 ) -> list[str]:
-    """What is no part of the body, nor of another network beside it."""
+    """The names that belong neither to the body nor to another network in the file."""
     theirs = []
     for other in bodies:
         parts, own = other.split("."), around.split(".")
@@ -232,7 +232,7 @@ def _beside(
 
 
 def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]) -> None:
-    """The only BatchNorm that is left and has the width of the last block's maps, by any name."""
+    """Find the only remaining BatchNorm with as many channels as the last block's output."""
     width = width_of(shapes, found.names)
     for scope in dict.fromkeys((around, found.prefix)):
         places: Layers = {}
@@ -245,18 +245,18 @@ def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]
             for layer, leaves in places.items()
             if len(leaves) == len(LEAVES) and {shapes[n] for n in leaves.values()} == {(width,)}
         }
-        if "norm5" in places:  # whatever its width is: what does not fit is told later
+        if "norm5" in places:  # with any width: the check of all tensors reports a wrong one
             norms = {"norm5": places["norm5"]}
         if len(norms) == 1:
             ((place, leaves),) = norms.items()
             if scope != around:
-                found.notes.append(f"its last BatchNorm is taken to be {scope + place!r}")
+                found.notes.append(f"{scope + place!r} is assumed to be its last BatchNorm")
             found.names |= {name: f"features.norm5.{leaf}" for leaf, name in leaves.items()}
             return
 
 
 def _refuse_inside(shapes: Shapes, found: Found, around: str, others: Iterable[str]) -> None:
-    """Refuse layers between the network's own, which no DenseNet has."""
+    """Raise ``WeightsError`` for layers inside the network that no DenseNet has."""
     inside = {
         name: name.removeprefix(around)
         for name in others
@@ -273,12 +273,12 @@ def _refuse_inside(shapes: Shapes, found: Found, around: str, others: Iterable[s
     ]
     if unknown:
         raise WeightsError(
-            f"{unknown[0]}: expected the layers of a DenseNet alone, found {listed_names(unknown)}"
+            f"{unknown[0]}: expected only a DenseNet's layers, found {listed_names(unknown)}"
         )
 
 
 def _refuse_before(shapes: Shapes, found: Found, around: str, others: list[str]) -> None:
-    """Refuse a layer beside the network, or around it, that may make what the network reads."""
+    """Raise ``WeightsError`` for a layer outside the network that may compute its input."""
     stem = next((n for n, c in found.names.items() if c == "features.conv0.weight"), "")
     channels = (*shapes.get(stem, ()), 0, 0)[1]
     for place, leaves in layers_of(shapes, others).items():
@@ -288,19 +288,19 @@ def _refuse_before(shapes: Shapes, found: Found, around: str, others: list[str])
         normalizes = weight == (channels,) and "running_mean" in leaves
         if around.startswith(scope) and (reads_images or normalizes):
             raise WeightsError(
-                f"{place}: expected a network that reads images itself, found a layer beside it "
-                f"that may come before it, because its outputs have {channels} channels, as the "
-                f"images have; if it does not, pass prefix={found.prefix!r}"
+                f"{place}: expected a network that reads images, found a layer that may precede "
+                f"it, because its output has {channels} channels, as the network's input; if it "
+                f"does not, pass prefix={found.prefix!r}"
             )
 
 
 def _counted(shapes: Shapes) -> str:
-    """What a file holds instead, and whose it is where its names tell."""
+    """What a file holds instead of a DenseNet, and which kind of network, if its names tell."""
     if list(shapes) == [""]:
         return "one tensor, without a name"
     if not shapes:
         return "no tensors; save the weights themselves: torch.save(model.state_dict(), 'NEW.pth')"
-    if any("dense" in name.lower() for name in shapes):  # unlike any that is known, but one
+    if any("dense" in name.lower() for name in shapes):  # a DenseNet with unknown names
         return f"{len(shapes)} others: {listed(shapes)}"
     what = next((what for name, what in OTHERS.items() if any(map(name.search, shapes))), None)
     return f"{len(shapes)} {f'of {what}' if what else 'others'}: {listed(shapes)}"

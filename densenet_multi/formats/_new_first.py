@@ -1,8 +1,8 @@
-"""DenseNets whose layers put their new channels before the old ones, as pytorch-cifar's do.
+"""Convert DenseNets whose dense layers put new channels before old ones, as in pytorch-cifar.
 
-``torch.cat([new, old])`` is the same function as ``torch.cat([old, new])`` of this package, once
-the channels that later layers read are sorted. No tensor tells which it is, but names do: see
-_other_names.py.
+Such a network concatenates ``torch.cat([new, old])``; this package, ``torch.cat([old, new])``. They
+compute the same function once the channels that later layers read are reordered. No tensor shows
+the order, but names do: see _other_names.py.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from .recognize import recognize
 
 
 def old_first(weights: Weights) -> Weights:
-    """The same function's weights for layers that put old channels first.
+    """Reorder the channels of weights, so that dense layers that put old channels first fit them.
 
-    Raises ``WeightsError`` where these are no DenseNet's tensors. What does not fit is left for the
-    check of all tensors.
+    Raises ``WeightsError`` if these are not a DenseNet's tensors. Tensors of a wrong shape are
+    returned unchanged: the check of all tensors reports them.
     """
     spec = recognize({name: array.shape for name, array in weights.items()}).resolve()
     growth = spec.config.growth_rate
@@ -46,12 +46,12 @@ def old_first(weights: Weights) -> Weights:
 
 
 def _order(first: int, growth: int, before: int) -> list[int]:
-    """Where the channels of a block are, oldest first, in a map that has the newest first.
+    """The indices of a block's channels, oldest first, in a feature map with the newest first.
 
     Arguments:
-        first: channels that the block was given.
-        growth: channels of each layer.
-        before: layers that have already put theirs in front.
+        first: channels of the block's input.
+        growth: channels that each dense layer adds.
+        before: dense layers that have already put their channels in front.
     """
     given = range(before * growth, before * growth + first)
     new = [range((before - i) * growth, (before - i + 1) * growth) for i in range(1, before + 1)]

@@ -1,4 +1,4 @@
-"""Notes for the user on what a file cannot say, or says differently once it is written."""
+"""Notes for the user on what a file does not store, or stores differently once written."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from ..checkpoint import MAY_BE_ASSUMED, Checkpoint
 from .recognize import implied_usage
 
 ASSUMED = "no tensor shows its settings; assumed: "  # how the next note starts
-FEATURES = (  # a note on a network whose head is none of this package's
-    "its body was read, which gives features; for a new classifier: "
+FEATURES = (  # the end of a note on a head that this package does not have
+    "only its body was read, which computes features; for a new classifier: "
     "convert('SOURCE', 'NEW.safetensors', num_classes=N)"
 )
 
 
 def assumed(epsilon: float, decay: float, more: str = "average pooling") -> str:
-    """A sentence on the settings that are assumed, because a file of weights alone has none.
+    """The note on assumed settings, for a file that stores only weights.
 
     Arguments:
         epsilon: of BatchNorm.
         decay: of BatchNorm.
-        more: what else is assumed, in words; always includes the pooling.
+        more: other assumptions, in words; they must include the pooling.
     """
     return (
         f"{ASSUMED}an epsilon of {epsilon:g}, a decay of {decay:g}, "
@@ -35,15 +35,15 @@ def differences(
     *,
     where: str = "",
 ) -> list[str]:
-    """A sentence for each convention in which a format's models differ from these weights.
+    """A note for each convention in which a format's models differ from these weights.
 
     Arguments:
         checkpoint: the weights.
         models: the format's models, in words.
         conventions: their epsilon and decay.
         framework: their framework, in the genitive.
-        variance: its running variances, ``"biased"`` or ``"unbiased"``.
-        where: the end of the sentence on variances.
+        variance: how it estimates running variances, ``"biased"`` or ``"unbiased"``.
+        where: the end of the note on variances.
     """
     epsilon, decay = conventions
     config = checkpoint.spec.config
@@ -54,14 +54,12 @@ def differences(
         notes.append(f"{models} have a decay of {decay:g}, these weights {config.bn_decay:g}")
     if checkpoint.usage.running_variance not in (None, variance):
         given = checkpoint.usage.running_variance
-        notes.append(
-            f"the running variances are {given} ones; {framework} own are {variance}{where}"
-        )
+        notes.append(f"the running variances are {given}; {framework} own are {variance}{where}")
     return notes
 
 
 def unsaid(checkpoint: Checkpoint) -> list[str]:
-    """A sentence that lists the usage and settings which only a portable file stores."""
+    """The note on usage and settings that only a portable file stores; empty if there are none."""
     config = checkpoint.spec.config
     implied, activation = implied_usage(config), checkpoint.usage.activation
     lost = [
@@ -76,4 +74,4 @@ def unsaid(checkpoint: Checkpoint) -> list[str]:
     lost += [pool.replace("_", " ") for pool in pools if getattr(config, pool) != "avg"]
     if config.drop_rate:
         lost.append("drop rate")
-    return [f"only a portable file can say their {', '.join(lost)}"] if lost else []
+    return [f"only a portable file can store their {', '.join(lost)}"] if lost else []

@@ -1,8 +1,8 @@
-"""What a file is that holds no DenseNet's weights, and what to do about it.
+"""Recognize files that hold no DenseNet's weights, and tell the user what to do about them.
 
-What was downloaded is often something else: a pointer, a web page, an archive, a network saved in
-another way. It is recognized by its first bytes, an archive by the names inside. Nothing is
-unpacked or run. Folders: see _folders.py.
+Downloads are often something else: a pointer, a web page, an archive, a network in another format.
+Files are recognized by their first bytes, archives by the names inside. Nothing is unpacked or run.
+For folders, see _folders.py.
 """
 
 from __future__ import annotations
@@ -31,51 +31,51 @@ from ._zips import names_in_zip
 
 HEAD = 512  # bytes
 HDF5 = b"\x89HDF\r\n\x1a\n"
-ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second one is empty
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second starts an empty archive
 NPY = ".npy"
 NUMBER, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # the wire types of protobuf
 
-ELSEWHERE = "it is not read here: convert the file that it was made from"
+ELSEWHERE = "this format cannot be read: convert the file that it was made from"
 AGAIN = "download or copy it again"
 CLASSIFY = "to classify images: predict('WEIGHTS.safetensors', 'IMAGE')"
-IN_PYTHON = (  # a text that ends where the arrays are
-    "with a DenseNet's names for them, type in Python: import densenet_multi as dm; "
+IN_PYTHON = (  # the arrays follow
+    "if its arrays have a DenseNet's names, type in Python: import densenet_multi as dm; "
     "dm.save_weights('NEW.safetensors', dm.get_spec('densenet121'), "
 )
 JOIN_IN_KERAS = "join them in Keras: model.load_weights('THIS'); model.save('NEW.keras')"
 NO_WEIGHTS = "it has no weights: they are in another file"
-NOT_TEXT = "weights are in binary files"
+NOT_TEXT = "files of weights are binary"
 SAVE_AGAIN = (
-    "where the model itself still is, save it as Keras does: model.save('NEW.keras') or "
+    "if you still have the model, save it again with Keras: model.save('NEW.keras') or "
     "model.save_weights('NEW.weights.h5')"
 )
 
-MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (where, what is there, what it is)
+MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (offset, bytes there, what the file is)
     (0, b"GGUF", ("a GGUF file", ELSEWHERE)),
     (4, b"TFL3", ("a TensorFlow Lite network", ELSEWHERE)),
     (0, b"MATLAB ", ("a MATLAB file", ELSEWHERE)),
-    (8, b"\3\0\0\0V 1", ("a file of Torch7, the Lua one", ELSEWHERE)),
+    (8, b"\3\0\0\0V 1", ("a file of Torch7 (Lua)", ELSEWHERE)),
     (0, b"\x89PNG\r\n", ("an image (PNG)", CLASSIFY)),
     (0, b"\xff\xd8\xff", ("an image (JPEG)", CLASSIFY)),
     (0, b"GIF8", ("an image (GIF)", CLASSIFY)),
     (8, b"WEBP", ("an image (WebP)", CLASSIFY)),
     (0, b"II*\0", ("an image (TIFF)", CLASSIFY)),
     (0, b"MM\0*", ("an image (TIFF)", CLASSIFY)),
-    (4, b"ftyp", ("a video or an image (of MPEG-4's kind)", "it holds no weights")),
-    (0, b"%PDF-", ("a document (PDF)", "a document is no file of weights")),
+    (4, b"ftyp", ("a video or an image (MPEG-4)", "it holds no weights")),
+    (0, b"%PDF-", ("a document (PDF)", "it holds no weights")),
     (
         0,
         b"\0\x05\x16\x07",
-        ("macOS' notes about a file", "the file's own name has no ._ before it"),
+        ("macOS metadata of a file", "use the file whose name does not start with ._"),
     ),
 )
-WHOSE = {  # how a file of weights starts -> whose it is
+WHOSE = {  # the start of a file of weights -> its kind
     HDF5: "an HDF5 file, such as Keras writes",
     ZIP[0]: "a zip archive, such as PyTorch and Keras write",
     b"\x80": "a pickle, such as PyTorch and Flax write",
     b"\x12\x01\0\0": "an MXNet file",
 }
-PACKED = {  # how a file starts -> (whose it is, what unpacks it); of archives, then of one file
+PACKED = {  # the start of a file -> (its kind, the command that unpacks it); archives come first
     b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "7z x"),
     b"Rar!\x1a\x07": ("a RAR archive", "unrar x"),
     b"\x1f\x8b": ("gzip", "gzip -dc"),
@@ -84,13 +84,13 @@ PACKED = {  # how a file starts -> (whose it is, what unpacks it); of archives, 
     b"\x28\xb5\x2f\xfd": ("Zstandard", "zstd -dc"),
 }
 PACKED_TAR = re.compile(r"\.(tgz|tbz2|txz|tar\.\w+)$", re.IGNORECASE)
-POINTERS = (  # how a text starts -> (whose pointer it is, what fetches the file)
+POINTERS = (  # (the start of a text, whose pointer it is, how to fetch the file)
     ("version https://git-lfs", "git-lfs", "in its repository, type: git lfs pull"),
     ("# xet version", "Xet", "download the file itself"),
     ("/annex/objects/", "git-annex", "in its repository, type: git annex get FILE"),
     ("outs:\n- ", "DVC", "in its repository, type: dvc pull"),
 )
-ENDINGS = {  # of names, where the content does not tell
+ENDINGS = {  # of names, if the content does not show the format
     ".onnx": "an ONNX network",
     ".pb": "a TensorFlow graph",
     ".mlmodel": "a Core ML network",
@@ -99,10 +99,10 @@ ENDINGS = {  # of names, where the content does not tell
 
 
 def refuse_others(path: Path, expected: str = "a DenseNet checkpoint") -> None:
-    """Refuse what is certainly no file or folder of weights.
+    """Raise ``WeightsError`` for a file or folder that certainly holds no readable weights.
 
-    Raises ``WeightsError``, which says what it is and what to do; ``OSError`` where it cannot be
-    read, or is a link to nothing.
+    The message states what it is and what to do. Raises ``OSError`` if it cannot be read, or is a
+    broken link.
     """
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(errno.ENOENT, f"A broken link, to {path.readlink()}", str(path))
@@ -112,7 +112,7 @@ def refuse_others(path: Path, expected: str = "a DenseNet checkpoint") -> None:
 
 
 def description(path: Path) -> str:
-    """What a file or folder is that no format accepts, in words. Raises ``OSError``."""
+    """Describe a file or folder that no format accepts, in words. Raises ``OSError``."""
     if path.is_dir():
         return "a folder of another kind"
     head = _File.of(path).head
@@ -123,7 +123,7 @@ def description(path: Path) -> str:
 
 
 def other_weights(path: Path) -> str | None:
-    """Whose file or folder of weights it is, by its first bytes; None: it may be safetensors.
+    """The kind of a file or folder of weights, by its first bytes; None if it may be safetensors.
 
     Raises ``OSError``.
     """
@@ -148,13 +148,13 @@ class _File:
 
     @property
     def quoted(self) -> str:
-        """Its path as it is typed."""
+        """Its path, quoted for a shell."""
         return quoted(self.path)
 
 
 def _what_file(path: Path) -> Found | None:
     if kind := what_is(path):
-        return kind, "weights are read from files alone"
+        return kind, "weights can only be read from regular files"
     file = _File.of(path)
     if is_safetensors(file.head) or file.size > LARGEST_FILE:
         return None
@@ -165,7 +165,7 @@ def _nothing(file: _File) -> Found | None:
     if not file.head:
         return "an empty file", AGAIN
     if not file.head.strip(b"\0"):
-        return "a file that starts with zeros alone, as interrupted downloads do", AGAIN
+        return "a file that starts with only zeros, as after an interrupted download", AGAIN
     return None
 
 
@@ -176,7 +176,7 @@ def _magic(file: _File) -> Found | None:
 def _numpy(file: _File) -> Found | None:
     if not file.head.startswith(b"\x93NUMPY"):
         return None
-    if b"'|O'" in file.head:  # of Python objects, such as a dictionary
+    if b"'|O'" in file.head:  # Python objects, such as a dictionary
         loaded = f"numpy.load({str(file.path)!r}, allow_pickle=True).item()"
         what = "Python objects in a NumPy file"
         return what, f"if you trust it ({loaded} can run code in it): {IN_PYTHON}{loaded})"
@@ -203,12 +203,12 @@ def _is_tar(head: bytes) -> bool:
 def _unpacked(head: bytes) -> bytes:
     try:
         return zlib.decompressobj(31).decompress(head, HEAD)
-    except zlib.error:  # another method, or damaged
+    except zlib.error:  # another compression method, or damaged
         return b""
 
 
 def _short_hdf5(file: _File) -> Found | None:
-    """An HDF5 file that is shorter than its first block says.
+    """Recognize an HDF5 file that is shorter than its superblock states.
 
     Source: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
     """
@@ -231,10 +231,10 @@ def _text(file: _File) -> Found | None:
         return None
     for start, whose, advice in POINTERS:
         if text.startswith(start) or (start[0] == "/" and start in text):
-            return f"a {whose} pointer, which stands for the file", advice
+            return f"a {whose} pointer instead of the file", advice
     small = text.lstrip().lower()
     if small.startswith("model_checkpoint_path:"):
-        return "the list of TensorFlow's checkpoints", FROM_TENSORFLOW
+        return "TensorFlow's list of checkpoints", FROM_TENSORFLOW
     if small.startswith("<"):
         return _markup(text, small)
     if small.startswith(("{", "[")):
@@ -243,12 +243,12 @@ def _text(file: _File) -> Found | None:
 
 
 def _decoded(head: bytes) -> str | None:
-    """The head as text; None where it is not."""
+    """The head decoded as text; None if it is not text."""
     is_markup = re.match(rb"\s*<(!doctype|html|head|\?xml)", head, re.IGNORECASE)
     try:
         text = head.decode("utf-8-sig", "replace" if is_markup else "strict")
     except UnicodeDecodeError as error:
-        if error.end < len(head) or error.start < HEAD - 4:  # not a letter that was cut in two
+        if error.end < len(head) or error.start < HEAD - 4:  # not just a letter cut at the end
             return None
         text = head[: error.start].decode("utf-8-sig")
     return text if all(c.isprintable() or c in "\t\n\r\f" for c in text) else None
@@ -262,7 +262,7 @@ def _markup(text: str, small: str) -> Found:
     if small.startswith(("<!doctype html", "<head", "<script")) or "<html" in small:
         title = re.search(r"<title[^>]*>\s*(.*?)\s*</title", text, re.DOTALL | re.IGNORECASE)
         titled = f" with the title {title[1][:60]!r}" if title else ""
-        advice = "the address leads to a page, not to the file: download the file itself"
+        advice = "the URL leads to a page, not to the file: download the file itself"
         return f"a web page (HTML){titled}", advice
     if code := re.search(r"<code>(\w{1,40})</code>", text, re.IGNORECASE):
         return f"a server's error message (XML, {code[1]!r})", AGAIN
@@ -275,7 +275,7 @@ def _markup(text: str, small: str) -> Found:
 
 def _json(text: str) -> Found:
     for mark, what, advice in (
-        ('.weights.h5"', "Keras' list of the files of weights", JOIN_IN_KERAS),
+        ('.weights.h5"', "Keras' list of files of weights", JOIN_IN_KERAS),
         ('"weight_map"', "an index of several files of weights", JOIN),
         ('"op": "null"', "an MXNet network without its weights (JSON)", NO_WEIGHTS),
         ('"class_name"', "a Keras network without its weights (JSON)", NO_WEIGHTS),
@@ -291,7 +291,7 @@ def _json(text: str) -> Found:
 
 
 def _protobuf(file: _File) -> Found | None:
-    """A network in a protobuf message, told by the numbers of its fields."""
+    """Recognize a network in a protobuf message by its field numbers."""
     fields = _fields(file) if file.head[:1] in (b"\x08", b"\x0a") else {}
     first = fields.get(1)
     for found, what, advice in (
@@ -311,7 +311,7 @@ def _protobuf(file: _File) -> Found | None:
 
 
 def _fields(file: _File) -> Mapping[int, int]:
-    """{number: wire type} of a message's fields, of the first thousand; empty for another file.
+    """{number: wire type} of a message's first 1,000 fields; empty if it is not a message.
 
     Source: https://protobuf.dev/programming-guides/encoding/
     """
@@ -335,7 +335,7 @@ def _fields(file: _File) -> Mapping[int, int]:
 
 
 def _varint(content: bytes) -> tuple[int, int]:
-    """A number of up to ten bytes, and how many it takes; 0 where there is none."""
+    """Decode a varint of up to ten bytes: (value, bytes used); (0, 0) if there is none."""
     value = 0
     for i, byte in enumerate(content[:10]):
         value |= (byte & 0x7F) << 7 * i
@@ -345,7 +345,7 @@ def _varint(content: bytes) -> tuple[int, int]:
 
 
 def _tensorflow(file: _File) -> Found | None:
-    """A shard of a checkpoint by its name, or the table of names by its last bytes."""
+    """Recognize a checkpoint's shard by its name, or its table of names by the last bytes."""
     if not SHARD.search(file.path.name):
         with file.path.open("rb") as opened:
             opened.seek(max(0, file.size - 8))
@@ -382,8 +382,8 @@ def _zip(file: _File) -> Found | None:
 
 
 def _of_pytorch(path: str, names: list[str], leaves: set[str]) -> Found | None:
-    """A program in one of PyTorch's archives, whose weights are not all that it is."""
-    in_python = "save its weights alone; type in Python: torch.save("
+    """Recognize a PyTorch archive that holds a program besides its weights."""
+    in_python = "save only its weights; type in Python: torch.save("
     if "constants.pkl" in leaves and any("code/" in name for name in names):
         return "a TorchScript archive, a program with its weights", (
             f"{in_python}torch.jit.load({path!r}).state_dict(), 'NEW.pth')"

@@ -1,7 +1,8 @@
-"""The layers' names of widely copied DenseNets for CIFAR, in torchvision's words.
+"""Translate the layer names of widely copied DenseNets for CIFAR into torchvision's names.
 
-They have no BatchNorm after the first convolution, and differ in what they call the layers and in
-the order in which a dense layer concatenates. No tensor tells that order, but the names do:
+These networks have no BatchNorm after the first convolution. They differ in the names of their
+layers and in the order in which a dense layer concatenates. No tensor shows that order, but the
+names do:
 
 - https://github.com/kuangliu/pytorch-cifar (``dense1.0.bn1``, ``trans1.conv``, ``bn``): new
   channels come first. Translations into Flax Linen keep these names.
@@ -20,14 +21,14 @@ from ._found import LEAVES, Shapes
 
 @dataclass(frozen=True)
 class Names:
-    """How a project calls its layers.
+    """A project's naming scheme for layers.
 
     Attributes:
-        layer: a pattern of a dense layer's place, with the groups ``block`` and ``layer``.
-        inside: a pattern of the beginning of a name inside the blocks and transitions.
-        number: after ``bn`` and ``conv`` outside the dense layers.
+        layer: a pattern for a dense layer's prefix, with the groups ``block`` and ``layer``.
+        inside: a pattern for the start of a name in a dense block or transition.
+        number: follows ``bn`` and ``conv`` outside the dense layers.
         new_first: whether its dense layers put new channels before old ones.
-        note: what the user is told.
+        note: the note for the user.
     """
 
     layer: str
@@ -37,7 +38,7 @@ class Names:
     note: str
 
     def place(self, name: str) -> re.Match[str] | None:
-        """What the place of a layer in the body says, if it is one."""
+        """Match a name against a layer of the body."""
         return re.fullmatch(
             rf"(?P<around>(?:.*\.)?)(?:{self.layer}\.(?P<kind>bn|conv)(?P<number>[12])"
             rf"|trans(?P<transition>\d{{1,2}})\.(?P<part>bn|conv){self.number})",
@@ -53,7 +54,7 @@ PROJECTS = (
         new_first=True,
         note=(
             "its names are pytorch-cifar's, whose dense layers put new channels before old ones: "
-            "the channels were sorted, so that the network is the same function"
+            "the channels were reordered, so that the network computes the same function"
         ),
     ),
     Names(
@@ -63,18 +64,18 @@ PROJECTS = (
         new_first=False,
         note=(
             "its names are those of bamos/densenet.pytorch or andreasveit/densenet-pytorch, whose "
-            "dense layers put old channels before new ones; where its model ends with "
-            "log_softmax, that was left out, and softmax gives the same probabilities"
+            "dense layers put old channels before new ones; a final log_softmax in its model is "
+            "ignored, and softmax gives the same probabilities"
         ),
     ),
 )
-LOSS = re.compile(r"loss|criterion|metric")  # these may have class weights, but are no layers
+LOSS = re.compile(r"loss|criterion|metric")  # these may have class weights, but are not layers
 
 
 def in_words(shapes: Shapes) -> dict[str, tuple[str, Names]]:
-    """{name: (the same in torchvision's words, whose it is)} of networks with these names.
+    """{name: (torchvision's equivalent, scheme)} for networks with one of these naming schemes.
 
-    What else computes beside or among their layers is put inside the body, where it is refused.
+    Other layers beside or among theirs get names in the body, so that they are refused there.
 
     Arguments:
         shapes: {name in the file: shape in PyTorch's layout}.
@@ -92,7 +93,7 @@ def in_words(shapes: Shapes) -> dict[str, tuple[str, Names]]:
 
 
 def _is_densenet(shapes: Shapes, around: str, own: dict[str, re.Match[str]], number: str) -> bool:
-    """Whether the other layers are there: stem, transitions (a wide ResNet has none), last norm."""
+    """Whether stem, last norm and transitions exist; a wide ResNet has no transitions."""
     blocks = {match["block"] for match in own.values() if match["block"]}
     transitions = any(match["transition"] for match in own.values())
     return (
@@ -105,7 +106,7 @@ def _is_densenet(shapes: Shapes, around: str, own: dict[str, re.Match[str]], num
 def _words_of(
     shapes: Shapes, around: str, own: dict[str, re.Match[str]], names: Names
 ) -> dict[str, str]:
-    """{name: the same in torchvision's words} of one network."""
+    """{name: torchvision's equivalent} for one network."""
     first = min(int(match["layer"]) for match in own.values() if match["layer"])
     layers = {place: _canonical(match, first) for place, match in own.items()}
     last = f"{around}bn{names.number}"
@@ -122,13 +123,13 @@ def _words_of(
 
 
 def _is_norm(shapes: Shapes, place: str) -> bool:
-    """Whether a layer's weights are those of a BatchNorm or of an activation."""
+    """Whether a layer's weight is that of a BatchNorm or of an activation."""
     width = shapes.get(f"{place}.weight", ())
     return len(width) == 1 and not LOSS.search(place)
 
 
 def _canonical(match: re.Match[str], first: int) -> str:
-    """A canonical layer; ``first`` is the number of a block's first layer."""
+    """The canonical name of a layer; ``first`` is the number of a block's first dense layer."""
     if match["transition"]:
         kind = match["part"].replace("bn", "norm")
         return f"features.transition{int(match['transition'])}.{kind}"

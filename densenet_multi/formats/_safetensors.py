@@ -1,6 +1,6 @@
-"""Safetensors files of any kind, read and written with every check.
+"""Read and write safetensors files of any kind, fully validated.
 
-A portable file and the state of a training run are told apart by the entries of their metadata.
+Metadata entries distinguish a portable file from the state of a training run.
 The format: https://github.com/huggingface/safetensors.
 """
 
@@ -24,17 +24,17 @@ from ._limits import check_size
 
 if version("safetensors") == "0.8.0":
     raise ImportError(
-        "safetensors 0.8.0 saves arrays that are not contiguous with other values "
-        "(https://github.com/huggingface/safetensors/issues/825); type: "
+        "expected another version of safetensors, found 0.8.0, which saves wrong values for arrays "
+        "that are not contiguous (https://github.com/huggingface/safetensors/issues/825); type: "
         "pip install 'safetensors!=0.8.0'"
     )
 
-LARGEST_HEADER = 2**23  # bytes; densenet264's has 0.2 * 10**6, one of 10,000 layers 7 * 10**6
+LARGEST_HEADER = 2**23  # bytes; densenet264 needs 0.2 * 10**6, 10,000 layers need 7 * 10**6
 PORTABLE_ENTRY = "densenet_multi"  # in the metadata of a portable file: its spec and usage
 ENDS = re.compile(
     rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,15})\s*\]'
-)  # of tensors, in a header
-TRAINING_STATE_ENTRY = "densenet_multi_run"  # in that of training/state.py: the run's position
+)  # the end of each tensor's bytes, in a header
+TRAINING_STATE_ENTRY = "densenet_multi_run"  # in the metadata of training/state.py: the position
 
 
 def write_safetensors(
@@ -42,32 +42,32 @@ def write_safetensors(
     arrays: Mapping[str, npt.NDArray[Any]],
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Write any arrays as one complete file, or none. Raises ``OSError``."""
+    """Write arrays to a file atomically. Raises ``OSError``."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    # safetensors writes an array's memory as it is, so each must be in C order
+    # safetensors writes an array's memory unchanged, so each must be in C order
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with replacing(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata=metadata)
-        except SafetensorError as error:  # which is no OSError, not even on a full disk
+        except SafetensorError as error:  # safetensors raises no OSError, not even on a full disk
             raise OSError(f"{path}: could not be written ({error})") from None
 
 
 @contextmanager
 def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a file with safetensors' own reader, which checks the header and every offset.
+    """Open a file with safetensors' own reader, which validates the header and every offset.
 
-    Raises ``WeightsError`` for another kind of file, a damaged one, or one larger than 4 GiB or
-    with a header larger than 8 MiB; ``OSError`` where it cannot be read.
+    Raises ``WeightsError`` if the file is not safetensors, is damaged, is larger than 4 GiB or has
+    a header larger than 8 MiB; ``OSError`` if it cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
     size = check_size(path)
     with Path(path).open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
-    if LARGEST_HEADER < header < size:  # names of a million tensors take a gigabyte of memory
+    if LARGEST_HEADER < header < size:  # a million tensor names need a gigabyte of memory
         found = f"found one of {header:,} bytes"
         raise WeightsError(
             f"{path}: expected a header of at most {LARGEST_HEADER:,} bytes, {found}"
@@ -76,16 +76,16 @@ def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as opened:
             yield opened
     except SafetensorError as error:
-        found = _missing_bytes(Path(path), size) or f"another or a damaged one ({error})"
+        found = _missing_bytes(Path(path), size) or f"another kind or a damaged file ({error})"
         raise WeightsError(f"{path}: expected a safetensors file, found {found}") from None
     except OSError as error:
-        if error.filename is None:  # safetensors' own do not name the file
+        if error.filename is None:  # errors of safetensors do not name the file
             raise OSError(f"{path}: {error}") from None
         raise
 
 
 def _missing_bytes(path: Path, size: int) -> str | None:
-    """What is there of a file that ends too early; None where nothing is missing."""
+    """How much of a truncated file is present, in words; None if nothing is missing."""
     with path.open("rb") as file:
         head = file.read(9)
         length = int.from_bytes(head[:8], "little")
@@ -101,7 +101,7 @@ def _missing_bytes(path: Path, size: int) -> str | None:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file starts as safetensors do: the header's length, then its JSON."""
+    """Whether a file starts like safetensors: the header's length, then JSON."""
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
 
 
@@ -112,12 +112,12 @@ def names_in_safetensors(path: str | os.PathLike[str]) -> list[str]:
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], Weights]:
-    """Metadata and float tensors of any safetensors file; float16 and bfloat16 become float32.
+    """Read the metadata and the float tensors of any safetensors file.
 
-    PyTorch's counters are omitted.
+    float16 and bfloat16 become float32. PyTorch's counters are omitted.
 
     Raises ``WeightsError`` as ``open_safetensors`` does, and for any other tensor that is not
-    floating point; ``OSError`` where it cannot be read.
+    floating point; ``OSError`` if the file cannot be read.
     """
     with open_safetensors(path) as file:
         metadata = dict(file.metadata() or {})
@@ -137,8 +137,8 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def to_float(array: Any) -> Any:
-    """Convert float16 and bfloat16 to float32, which holds both exactly; return others as is,
-    also what is no array."""
+    """Convert float16 and bfloat16 to float32, without loss; return anything else as is, even if
+    it is not an array."""
     try:
         array = np.asarray(array)
     except Exception:  # noqa: BLE001  # NumPy asks the object, which may raise anything
@@ -148,7 +148,7 @@ def to_float(array: Any) -> Any:
 
 
 def from_bfloat16(halves: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """Convert bits to float32: the 16 bits of a bfloat16 are the upper half of a float32's."""
+    """Convert bfloat16 bits to float32: they are the upper half of the float32's 32 bits."""
     wide: npt.NDArray[np.float32] = (halves.astype(np.uint32) << 16).view(np.float32)
     return wide
 
@@ -158,7 +158,10 @@ def _is_readable(name: str, kind: str) -> bool:
 
 
 def _read_bfloat16(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """The bfloat16 tensors, which safetensors cannot read for NumPy. The header is checked."""
+    """Read the bfloat16 tensors, which safetensors cannot return as NumPy arrays.
+
+    The header must have been validated.
+    """
     found = {}
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

@@ -1,4 +1,4 @@
-"""What the user says about a file, because the file itself does not."""
+"""What the user states about a file, because the file itself does not."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..weights import WeightsError
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What the user says about a file of weights.
+    """What the user states about a file of weights.
 
     Attributes:
-        file_format: whether the user named the format, rather than the content.
-        variant: the variant that these weights are said to be.
-        prefix: what stands before the names of the network's tensors, in a file of several.
+        file_format: whether the user named the format, so that it was not detected.
+        variant: the variant that the weights belong to.
+        prefix: the prefix of the network's tensor names, in a file with several networks.
     """
 
     file_format: bool = False
@@ -28,9 +28,10 @@ NOTHING = Told()
 
 
 def only(prefixes: Sequence[str], asked: str | None) -> str:
-    """What stands before the names of a file's only network, or of the one that is asked for.
+    """The prefix of a file's only network, or of the requested one.
 
-    Raises ``WeightsError`` where there are several, ``ConfigError`` where none is called so.
+    Raises ``WeightsError`` if there are several and none was requested; ``ConfigError`` if no
+    network has the requested prefix.
     """
     if asked is not None:
         for prefix in prefixes:
@@ -43,13 +44,13 @@ def only(prefixes: Sequence[str], asked: str | None) -> str:
 
 
 def several(prefixes: Collection[str]) -> WeightsError:
-    """The error for a file of several networks, none of which was asked for."""
+    """The error for a file of several networks, none of which was requested."""
     each = "\n  ".join(f"prefix={prefix!r}" for prefix in prefixes)
     return WeightsError(f"expected one network, found {len(prefixes)}; choose one with\n  {each}")
 
 
 def unknown_prefix(prefix: str, known: Iterable[str]) -> ConfigError:
-    """The error for a prefix that none of a file's networks has."""
+    """The error for a requested prefix that none of a file's networks has."""
     given = list(known)
     names = " or ".join(map(repr, given)) if any(given) else "no prefix, because no name has one"
     return ConfigError(f"expected {names}, found prefix={prefix!r}")

@@ -1,9 +1,9 @@
 """The portable file: a network, its weights, and how to use them.
 
 It is a safetensors file (https://github.com/huggingface/safetensors) with torchvision's tensor
-names in PyTorch's layout, so that ``safetensors`` alone loads it into torchvision's or timm's
-model. Its metadata has one entry, ``densenet_multi``: JSON with a schema version, the
-configuration, and the usage.
+names and PyTorch's layout. With ``safetensors`` alone, it loads into torchvision's or timm's model.
+Its metadata has one entry, ``densenet_multi``: JSON with a schema version, the configuration and
+the usage.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ from ._safetensors import (
 )
 from ._told import NOTHING, Told
 
-BACKEND = None  # no framework has this format
+BACKEND = None  # no framework owns this format
 OTHER_ENDINGS = (".pth", ".pt", ".h5", ".hdf5", ".keras", ".params", ".msgpack")
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is a safetensors file with a spec in its metadata."""
+    """Whether the file is a safetensors file with a spec in its metadata."""
     if not is_safetensors(head):
         return False
     with open_safetensors(path) as file:
         return PORTABLE_ENTRY in (file.metadata() or {})
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
-    """The weights and the usage that were written."""
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # the file itself states everything
+    """Read the network, its weights and its usage."""
     return load_checkpoint(path)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Write everything but the checkpoint's notes; nothing is left unsaid."""
+    """Write the complete checkpoint except its notes. Nothing is lost, so no note is returned."""
     _save(path, checkpoint.spec, checkpoint.weights, checkpoint.usage)
     return ()
 
@@ -70,19 +70,19 @@ def save_weights(
     weights: Mapping[str, npt.NDArray[np.generic]],
     usage: Usage | None = None,
 ) -> None:
-    """Write the portable ``.safetensors`` file.
+    """Write a network and its weights as a portable ``.safetensors`` file.
 
-    The file is complete or absent, never partial, and the same weights give the same bytes.
+    The write is atomic: the file is complete or absent. The same weights give the same bytes.
 
-    Raises ``WeightsError`` where a tensor does not fit the spec, or is not finite; ``ConfigError``
-    where the usage does not fit the network, or the name is one of another format; ``OSError``
-    where the file cannot be written.
+    Raises ``WeightsError`` if a tensor does not fit the spec or has values that are not finite;
+    ``ConfigError`` if the usage does not fit the network, or the name's ending belongs to another
+    format; ``OSError`` if the file cannot be written.
 
     Arguments:
         path: the file; ``.safetensors`` is the usual ending.
-        spec: the network, as its config resolves to.
-        weights: {canonical name: array}; float16 becomes float32, which holds it exactly.
-        usage: how to use them.
+        spec: the network, as ``DenseNetConfig.resolve`` returns it.
+        weights: {canonical name: array}; float16 is stored as float32, without loss.
+        usage: how to use the weights.
 
     >>> import pathlib, tempfile
     >>> spec = dm.get_spec("d2l")
@@ -96,15 +96,15 @@ def save_weights(
     ending = path.suffix.lower()
     if ending in OTHER_ENDINGS:
         raise ConfigError(
-            f"{path}: expected a name for a portable file, such as NEW.safetensors, found one that "
-            f"ends in {ending}; for another project's format: "
+            f"{path}: expected a name for a portable file, such as NEW.safetensors, found the "
+            f"ending {ending}; for another project's format: "
             f"formats.write({_other_name(path)!r}, Checkpoint(spec, weights))"
         )
     _save(path, spec, weights, usage)
 
 
 def _other_name(path: Path) -> str:
-    """The name that a file of another project's format gets: Keras goes by the complete ending."""
+    """A file name that selects another project's format; Keras' ending is ``.weights.h5``."""
     if path.suffix.lower() not in (".h5", ".hdf5", ".keras"):
         return str(path)
     return str(path.with_name(f"{path.name.partition('.')[0]}.weights.h5"))
@@ -117,7 +117,7 @@ def _save(
     usage: Usage | None,
 ) -> None:
     if check_spec(spec) != spec.config.resolve():
-        expected = "expected a spec as its config resolves to, found a changed one"
+        expected = "expected a spec that config.resolve() returned, found a modified one"
         raise WeightsError(f"{path}: {expected}")
     usage = (Usage() if usage is None else check_usage(usage)).fits(spec)
     check_mapping(weights)
@@ -128,10 +128,10 @@ def _save(
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
-    """Read the spec and the weights from a portable file, checked against each other.
+    """Read the spec and the weights from a portable file, and check that they match.
 
-    Raises ``WeightsError`` for anything but a complete portable file; ``OSError`` where it cannot
-    be read.
+    Raises ``WeightsError`` for anything but a complete portable file; ``OSError`` if it cannot be
+    read.
     """
     checkpoint = load_checkpoint(path)
     return checkpoint.spec, checkpoint.weights
@@ -147,8 +147,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     metadata, weights = read_safetensors(path)
     if TRAINING_STATE_ENTRY in metadata:
         raise WeightsError(
-            f"{path}: expected weights alone, found the state of a training run; its weights "
-            "are in last.safetensors beside it"
+            f"{path}: expected weights only, found the state of a training run; its weights "
+            "are in last.safetensors in the same folder"
         )
     if PORTABLE_ENTRY not in metadata:
         raise WeightsError(
@@ -168,7 +168,7 @@ def _from_header(text: str) -> tuple[DenseNetConfig, Usage]:
         header = json.loads(text)
         given = header.pop("usage", {})
     except (ValueError, TypeError, AttributeError, RecursionError):
-        given, header = {}, text  # DenseNetConfig says what is wrong with it
+        given, header = {}, text  # DenseNetConfig.from_json reports what is wrong with it
     if not isinstance(given, dict):
         raise bad("usage", given, "an object")
     check_names("usage", given, [f.name for f in fields(Usage)])

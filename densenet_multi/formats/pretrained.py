@@ -1,9 +1,9 @@
-"""Trained weights by name, from where their owners publish them.
+"""Download pretrained ImageNet weights by name, from the projects that publish them.
 
-The license of the weights is their owner's: torchvision, Keras and MXNet publish theirs for
-ImageNet's thousand classes under terms of their own. This package contains none of them.
-Checksums are those that each project checks itself: torchvision's addresses carry the beginning of
-the SHA256, Keras lists MD5, MXNet SHA1 of the file inside its archive.
+torchvision, Keras and MXNet license their weights for ImageNet's 1,000 classes under their own
+terms. This package contains none of them.
+The checksums are those that each project checks: torchvision puts the beginning of the SHA256 in
+its URLs, Keras lists MD5, and MXNet lists SHA1 of the file inside its archive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ._limits import LARGEST_FILE
 
 @dataclass(frozen=True)
 class Published:
-    """Where a file is, its checksum, and its format; ``member`` is its name in a zip archive."""
+    """A published file: its URL, checksum and format; ``member`` is its name in a zip archive."""
 
     url: str
     checksum: str
@@ -73,14 +73,14 @@ SOURCES: dict[str, dict[str, Published]] = {
 
 
 def from_pretrained(name: str, source: str = "torchvision") -> Checkpoint:
-    """Trained ImageNet weights, as the project ``source`` publishes them.
+    """Download pretrained ImageNet weights that the project ``source`` publishes.
 
-    They are downloaded once into the cache (``$DENSENET_MULTI_CACHE``), checked, and read like any
-    other file. Their license is their owner's.
+    They are downloaded once into the cache (``$DENSENET_MULTI_CACHE``), verified by checksum, and
+    read like any other file. The project's license applies to them.
 
-    Raises ``ConfigError`` for an unknown source or name (the message has the nearest);
-    ``DownloadError`` where the download failed, or has another checksum; ``WeightsError`` where the
-    file does not hold a DenseNet.
+    Raises ``ConfigError`` for an unknown source or name (the message suggests the nearest);
+    ``DownloadError`` if the download fails or its checksum is wrong; ``WeightsError`` if the file
+    does not hold a DenseNet.
 
     Arguments:
         name: ``densenet121``, ``161``, ``169`` or ``201``.
@@ -96,7 +96,7 @@ def from_pretrained(name: str, source: str = "torchvision") -> Checkpoint:
         file = folder / published.url.rsplit("/", 1)[-1]
         path = _download.download(published.url, file, published.checksum)
     checkpoint = read(path, published.file_format)
-    # their publishers say how they are used, and that is what is implied
+    # the implied usage is the one that the publishers document, so nothing is assumed
     usage = replace(checkpoint.usage, activation="softmax", assumed=())
     return replace(checkpoint, usage=usage)
 
@@ -113,20 +113,20 @@ def _from_archive(published: Published, member: str, folder: Path) -> Path:
                 raise WeightsError(f"{archive}: expected {member} of at most 4 GiB, found more")
             replace_file(path, opened.read(member))
     except FileNotFoundError:
-        if not path.exists():  # else another process has unpacked it, and taken it away
+        if not path.exists():  # else another process has unpacked the archive and deleted it
             raise
     except (
         zipfile.BadZipFile,
         zlib.error,
         KeyError,
         RuntimeError,
-    ) as error:  # a password, a method
+    ) as error:  # RuntimeError: encrypted, or an unknown compression method
         raise WeightsError(f"{archive}: expected a zip archive with {member} ({error})") from None
     finally:
         archive.unlink(missing_ok=True)
     if not _download.matches(path, published.checksum):
         path.unlink(missing_ok=True)
         raise _download.DownloadError(
-            f"{published.url}: expected {member} with {published.checksum}, found another"
+            f"{published.url}: expected {member} with {published.checksum}, found another checksum"
         )
     return path

@@ -1,4 +1,4 @@
-"""Recognize the DenseNet of canonical tensors, from their names and shapes alone."""
+"""Recognize which DenseNet canonical tensors belong to, from their names and shapes alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..variants import VARIANTS
 from ..weights import Weights, WeightsError, check_weights, widest
 
 IMAGENET_CLASSES = 1000
-# the stem's kernel -> whether a BatchNorm follows
+# size of the stem's kernel -> whether a BatchNorm follows
 KERNELS: Mapping[tuple[int, ...], bool] = {
     (7, 7): True,
     (3, 3): False,
@@ -30,17 +30,17 @@ LAYER = re.compile(r"features\.denseblock(\d+)\.denselayer(\d+)\.")
 
 
 def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetConfig:
-    """The configuration whose manifest has these names and shapes, as far as they tell.
+    """Infer a DenseNet's configuration from the names and shapes of its tensors.
 
-    Raises ``WeightsError`` where no DenseNet can have these tensors.
+    Raises ``WeightsError`` if no DenseNet can have these tensors.
 
     Arguments:
         shapes: {canonical name: canonical shape}.
-        known: what no shape tells: ``bn_eps``, ``bn_decay``, ``drop_rate``.
+        known: fields that no shape reveals: ``bn_eps``, ``bn_decay``, ``drop_rate``.
 
     Returns:
-        The configuration, inferred from a few tensors: resolve it, and check all tensors against
-        it.
+        The configuration, inferred from a few tensors only: resolve it, and check all tensors
+        against it.
     """
     blocks: dict[int, int] = {}
     for name in shapes:
@@ -65,9 +65,9 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
     if stem[2:] not in KERNELS or KERNELS[stem[2:]] != ("features.norm0.weight" in shapes):
         norm0 = "with" if "features.norm0.weight" in shapes else "without"
         raise WeightsError(
-            "features.conv0.weight: expected a stem of 7x7 with features.norm0, or of 3x3 without, "
-            f"found one of {'x'.join(map(str, stem[2:]))} {norm0} it: its stride and its pooling "
-            "are unknown, because no tensor shows them"
+            "features.conv0.weight: expected a 7x7 stem with features.norm0, or a 3x3 stem without "
+            f"it, found a {'x'.join(map(str, stem[2:]))} stem {norm0} it: its stride and its "
+            "pooling are unknown, because no tensor shows them"
         )
     bottleneck = f"{first}.conv2.weight" in shapes
     growth_rate = shapes[f"{first}.{'conv2' if bottleneck else 'conv1'}.weight"][0]
@@ -89,10 +89,10 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
 def checkpoint_of(
     weights: Weights, running_variance: str, source: str, notes: Iterable[str] = (), **known: Any
 ) -> Checkpoint:
-    """Recognize the network of canonical tensors, and check every one of them.
+    """Recognize the network that canonical tensors belong to, and validate all of them.
 
-    Raises ``WeightsError`` where these are not the tensors of a DenseNet; ``ConfigError`` where a
-    field in ``known`` is impossible.
+    Raises ``WeightsError`` if these are not the tensors of a DenseNet; ``ConfigError`` if a field
+    in ``known`` is invalid.
 
     Arguments:
         weights: {canonical name: array in canonical layout}.
@@ -102,7 +102,7 @@ def checkpoint_of(
         known: as in ``recognize``.
 
     Returns:
-        The checkpoint; its usage is what ``implied_usage`` assumes.
+        The checkpoint, with the usage that ``implied_usage`` assumes.
     """
     weights, completed = with_biases(weights)
     config = recognize({name: array.shape for name, array in weights.items()}, **known)
@@ -113,10 +113,10 @@ def checkpoint_of(
 
 
 def with_biases(weights: Weights, *, of_all: bool = False) -> tuple[Weights, list[str]]:
-    """The weights with biases of zeros where layers have none and others have some; and notes.
+    """Add zero biases to layers that lack the bias that others have; also return notes.
 
-    A classifier always gets one. Convolutions get theirs if the stem alone has one, as a stem has
-    that was exchanged for images of other channels; or, with ``of_all``, if any has one.
+    A classifier always gets one. Convolutions get them if only the stem has a bias, as after the
+    stem was replaced for images with other channels; with ``of_all``, if any of them has a bias.
     """
     found, notes = dict(weights), []
     kernels = [name for name, array in weights.items() if array.ndim == 4]
@@ -126,11 +126,11 @@ def with_biases(weights: Weights, *, of_all: bool = False) -> tuple[Weights, lis
     if absent and biased and (of_all or is_stem_alone):
         which = "the first" if is_stem_alone else f"{biased} of {len(kernels)}"
         verb = "has" if biased == 1 else "have"
-        notes.append(f"of its convolutions {which} alone {verb} a bias: the others got zeros")
+        notes.append(f"of its convolutions, only {which} {verb} a bias: the others got zeros")
         found |= {_bias(name): _zeros(weights[name]) for name in absent}
     head = weights.get("classifier.weight")
     if head is not None and "classifier.bias" not in weights:
-        notes.append("its classifier has no bias: it got one of zeros")
+        notes.append("its classifier has no bias: it got a bias of zeros")
         found["classifier.bias"] = _zeros(head)
     return found, notes
 
@@ -144,9 +144,9 @@ def _zeros(kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def implied_usage(config: DenseNetConfig) -> Usage:
-    """ImageNet's usage for a variant made for it with 3 channels; otherwise one without values.
+    """The usage to assume: ImageNet's for an ImageNet variant with 3 channels, otherwise none.
 
-    It is assumed, not stated. A network with 1,000 classes also has the names of ImageNet's.
+    Its values are marked as assumed. A network with 1,000 classes gets ImageNet's class names too.
     """
     for_imagenet = (variant_name(config) or "").startswith("densenet") and config.stem == "imagenet"
     if not for_imagenet or config.in_channels != len(IMAGENET_MEAN):
@@ -166,7 +166,7 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def variant_name(config: DenseNetConfig) -> str | None:
-    """The variant of a configuration; classes, channels, epsilon, decay and dropout are free."""
+    """The named variant of a configuration, with any classes, channels, epsilon, decay, dropout."""
     free = ("num_classes", "in_channels", "bn_eps", "bn_decay", "drop_rate")
     for name, known in VARIANTS.items():
         if replace(known, **{field: getattr(config, field) for field in free}) == config:
@@ -185,4 +185,4 @@ def _compression(shapes: Mapping[str, tuple[int, ...]], blocks: int) -> float:
         if all(floor_of_decimal(guess, before) == after for after, before in widths):
             return guess
     after, before = max(widths, key=lambda pair: pair[1])
-    return math.ceil(after / before * 10**6) / 10**6  # the shortest decimal that may fit
+    return math.ceil(after / before * 10**6) / 10**6  # rounded up to 6 decimals, so that it may fit

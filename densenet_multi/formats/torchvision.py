@@ -1,7 +1,8 @@
-"""PyTorch's files with torchvision's names, ``.pth`` and ``.safetensors``. They are canonical.
+"""PyTorch files with torchvision's tensor names: ``.pth`` and ``.safetensors``.
 
-timm, MONAI and many others use these names too; what is around them, and beside them, differs: see
-_networks.py. The files are read without PyTorch, and nothing in them is run: see _torch/files.py.
+This package's canonical names are torchvision's. timm, MONAI and many others use them too, with
+other prefixes and other tensors in the file: see _networks.py. The files are read without PyTorch,
+and no code in them is run: see _torch/files.py.
 Source: https://github.com/pytorch/vision/blob/main/torchvision/models/densenet.py
 """
 
@@ -52,7 +53,7 @@ from .recognize import checkpoint_of
 BACKEND = "torch"
 LIBRARY = "torchvision"
 EPSILON, DECAY = 1e-5, 0.9  # of PyTorch's BatchNorm and of torchvision's models
-THEIRS = {  # fields that their class has fixed
+THEIRS = {  # fields that are fixed in torchvision's class
     "stem": "imagenet",
     "conv_bias": False,
     "compression": 0.5,
@@ -62,20 +63,20 @@ THEIRS = {  # fields that their class has fixed
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is PyTorch's zip or bare pickle, or safetensors. Flax files are detected first."""
+    """Whether it is a PyTorch zip, a bare pickle or safetensors. Flax formats are tried first."""
     return is_safetensors(head) or is_torch_file(path, head)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
-    """The weights; their running variances are PyTorch's unbiased ones."""
+    """Read the weights; their running variances are unbiased, as PyTorch computes them."""
     with path.open("rb") as file:
         head = file.read(512)
     if is_safetensors(head):
         metadata, tensors = read_safetensors(path)
         if PORTABLE_ENTRY in metadata:
             raise WeightsError(
-                "found a portable file, whose use of the network would be lost: omit "
-                "source_format='torchvision'"
+                "expected another project's file, found a portable file, whose usage would be "
+                "lost; omit source_format='torchvision'"
             )
         return _with_assumed(_checkpoint(path, tensors, told)[0])
     if head[:4] != ZIP and not is_torch_file(path, head):
@@ -86,13 +87,13 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 
 def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Checkpoint, Found]:
-    """The network among tensors, as ``tensors_in`` gives them, and where it is."""
+    """The network among the tensors that ``tensors_in`` returns, and where it is."""
     shapes = {n: tuple(tensor.shape) for n, tensor in state.items() if not is_counter(n)}
     if (chapter := chapter_names(shapes, told.prefix)) is not None:
         found = Found(chapter, "", notes=[_chapter.NOTE, *_beside(shapes, chapter)])
     else:
         found = find_network(shapes, told.prefix)
-    for name, tensor in state.items():  # a head that cannot be read is no other head
+    for name, tensor in state.items():  # an unreadable head is an error, not another kind of head
         if isinstance(tensor, OtherTensor) and name.startswith(found.prefix):
             to_numpy(name, tensor)
     _check_fits(path, sum(state[name].nbytes for name in found.names))
@@ -104,7 +105,7 @@ def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Check
 
 
 def _beside(shapes: Shapes, chapter: Mapping[str, str]) -> list[str]:
-    """Notes on what is beside the chapter's network."""
+    """Notes on the tensors that do not belong to the chapter's network."""
     others = [name for name in shapes if name not in chapter]
     layers = layers_of(shapes, others)
     if layers and "classifier.weight" not in chapter.values():
@@ -113,38 +114,39 @@ def _beside(shapes: Shapes, chapter: Mapping[str, str]) -> list[str]:
 
 
 def _check_fits(path: Path, needed: int) -> None:
-    """Raise ``WeightsError`` where few numbers in a file are seen as many."""
+    """Raise ``WeightsError`` if the tensors need more bytes than the file can hold."""
     size = path.stat().st_size
     if needed > 2 * size:  # float16 and bfloat16 become float32
         raise WeightsError(
-            f"expected tensors that fit in the file together, found {needed:,} bytes of them in "
-            f"{size:,}"
+            f"expected tensors that fit in the file, found {needed:,} bytes of tensors in a file "
+            f"of {size:,}"
         )
 
 
 def _with_more(checkpoint: Checkpoint, tree: Tree, found: Found) -> Checkpoint:
-    """What a file says beside its tensors: a whole model's conventions, names of the classes."""
+    """Add what a file states besides its tensors: a model's settings and the class names."""
     spec, usage, notes = checkpoint.spec, checkpoint.usage, list(checkpoint.notes)
     if said := shown_by_modules(modules_of(tree), found.names, spec):
         notes.append(
-            "it is a whole model: its tensors and its layers' settings were read, and nothing was "
-            "run; what its classes compute is not in the file, and assumed to be torchvision's"
+            "the file holds a complete model: its tensors and its layers' settings were read, and "
+            "no code was run; the file does not store what its classes compute, so torchvision's "
+            "computation is assumed"
         )
         if said.hooked:
             hooked = listed_names(said.hooked)
-            notes.append(f"its forward hooks were left out, and may change its answers: {hooked}")
+            notes.append(f"its forward hooks were ignored, but may change its outputs: {hooked}")
         spec = replace(spec.config, **said.fields).resolve()
         usage = usage.stating(activation=said.activation)
     if named := class_names(tree, spec.config.num_classes):
         entry, names = named
         usage = usage.stating(class_names=names)
-        notes.append(f"its classes are called as the entry {entry!r} says: {listed(names)}")
+        notes.append(f"its class names are from the entry {entry!r}: {listed(names)}")
     found_in = replace(checkpoint, spec=spec, usage=usage, notes=tuple(notes))
     return found_in if said else _with_assumed(found_in)
 
 
 def _with_assumed(checkpoint: Checkpoint) -> Checkpoint:
-    """The same, with a note on what no tensor shows, unless it is a network of torchvision's."""
+    """Add a note on what no tensor shows, unless torchvision's class builds this network."""
     if _is_torchvisions(checkpoint.spec.config):
         return checkpoint
     return replace(checkpoint, notes=(*checkpoint.notes, assumed(EPSILON, DECAY)))
@@ -160,7 +162,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     state: dict[str, Any] = {}
     for name, array in checkpoint.weights.items():
         state[name] = np.ascontiguousarray(array)
-        if name.endswith(".running_var"):  # torchvision's order has the counter here
+        if name.endswith(".running_var"):  # torchvision's state_dict has the counter here
             state[name.replace("running_var", "num_batches_tracked")] = np.array(0, np.int64)
     if path.name.endswith(".safetensors"):
         write_safetensors(path, state, {"format": "pt"})
@@ -171,7 +173,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         with replacing(path) as temporary:
             try:
                 torch.save(tensors, temporary)
-            except RuntimeError as error:  # which is no OSError, not even on a full disk
+            except RuntimeError as error:  # PyTorch raises no OSError, not even on a full disk
                 raise OSError(f"{path}: could not be written ({first_line(error)})") from None
     return (
         *differences(checkpoint, "torchvision's models", (EPSILON, DECAY), "PyTorch's", "unbiased"),
@@ -182,9 +184,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """The logits of torchvision's own model with what PyTorch reads in the file, and its name.
+    """The logits of torchvision's own model with the weights as PyTorch reads them; its name.
 
-    Raises ``LookupError`` where that cannot be this network, or PyTorch refuses the file.
+    Raises ``LookupError`` if torchvision cannot build this network, or PyTorch rejects the file.
     """
     import torch
     import torchvision
@@ -207,9 +209,9 @@ def library_logits(
 
 
 def _state_by_pytorch(path: Path) -> dict[str, Any]:
-    """{canonical name: tensor} of a file without classes of its own, as PyTorch reads it.
+    """{canonical name: tensor} of a file of tensors only, as PyTorch itself reads it.
 
-    Raises ``LookupError`` where PyTorch refuses it, or not one network is in it.
+    Raises ``LookupError`` if PyTorch rejects the file, or it does not hold exactly one network.
     """
     import pickle
 

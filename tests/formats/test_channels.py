@@ -45,7 +45,7 @@ def test_a_gray_image_gets_the_answer_that_its_three_equal_channels_had(kind, us
     assert after.spec == small(kind, in_channels=channels)
     expected = answers(before, gray).logits
     assert deviation(answers(after, gray).logits, expected) < 1e-6
-    assert "a gray image keeps its answer" in after.notes[-1]
+    assert "a gray image keeps its logits" in after.notes[-1]
     assert "border" not in after.notes[-1]
 
 

@@ -129,7 +129,7 @@ def test_a_head_of_several_layers_is_left_out():
 
 @pytest.mark.parametrize("name", ["1.net.0.1.weight", "2.1.weight", "9.weight", "0.2.alpha"])
 def test_a_layer_among_the_chapters_is_not_left_out(name):
-    with pytest.raises(dm.WeightsError, match=f"{name}: expected the chapter's layers alone"):
+    with pytest.raises(dm.WeightsError, match=f"{name}: expected only the chapter's layers"):
         chapter_names(shapes(D2L, "torch 1") | {name: (1,)})
 
 
@@ -152,8 +152,8 @@ def test_several_networks_are_told_apart_by_a_prefix():
     ("change", "message"),
     [
         ({"0.0.weight": None, "0.0.bias": None}, "expected the chapter's stem"),
-        ({"2.2.weight": None, "2.2.bias": None}, "found 2 transitions and also 2.0"),
-        ({"15.0.weight": (3, 3, 1, 1)}, r"and also 8, 15\.0"),
+        ({"2.2.weight": None, "2.2.bias": None}, "found 2 transitions and 2.0"),
+        ({"15.0.weight": (3, 3, 1, 1)}, r"transitions and 8, 15\.0"),
     ],
 )
 def test_what_the_chapter_has_not_is_named(change, message):
@@ -186,7 +186,7 @@ def test_widths_that_restart_at_each_block_are_refused_by_that():
     with pytest.raises(dm.WeightsError) as caught:
         chapter_names(restarted([96, 96, 96]))
     assert "found 96 of 192, 96 of 224, 96 of 224" in str(caught.value)
-    assert "newest JAX edition of the chapter" in str(caught.value)
+    assert "chapter's newest JAX edition" in str(caught.value)
     with pytest.raises(dm.WeightsError) as caught:
         chapter_names(restarted([96, 100, 96]))
     assert "found 96 of 192, 100 of 224, 96 of 228" in str(caught.value)
@@ -203,7 +203,7 @@ def test_the_chapters_classes_in_keras_are_known_by_their_groups(inside):
     assert is_chapter_in_keras([block, between, "layers/dense/vars/0"])
     assert not is_chapter_in_keras([block])
     assert not is_chapter_in_keras([between, "conv2_block1_1_conv/vars/0", "dense_block/x"])
-    assert "in Keras: it pads SAME in the stem's convolution" in pads_same("Keras")
+    assert "in Keras: SAME padding in its stem" in pads_same("Keras")
 
 
 # --- Layers in the order of their calls ---------------------------------------------------------

@@ -146,7 +146,7 @@ def test_what_a_file_cannot_say_is_told(tmp_path, checkpoint, name):
         assert word not in plain
     assert "epsilon of 1e-05, these weights 0.001" in notes(bn_eps=1e-3)
     assert "decay of 0.9, these weights 0.99" in notes(bn_decay=0.99)
-    assert "portable file can say their drop rate" in notes(drop_rate=0.1)
+    assert "portable file can store their drop rate" in notes(drop_rate=0.1)
     usage = dm.Usage(image_size=33, class_names=("a", "b", "c", "d"))
     assert "their image size, class names" in notes(usage)
 
@@ -441,7 +441,7 @@ def test_a_stem_alone_may_have_a_bias(tmp_path, checkpoint):
     path = written(tmp_path / "x", {**checkpoint.weights, "features.conv0.bias": bias})
     read = formats.read(path)
     assert read.spec.config.conv_bias
-    assert "of its convolutions the first alone has a bias: the others got zeros" in read.notes
+    assert "of its convolutions, only the first has a bias: the others got zeros" in read.notes
     mean = "features.norm0.running_mean"  # which a bias before it is subtracted from
     moved = {**checkpoint.weights, mean: checkpoint.weights[mean] - bias}
     x = images(read.spec, 33)
@@ -455,7 +455,7 @@ def test_a_stem_alone_may_have_a_bias(tmp_path, checkpoint):
 def test_a_stem_of_another_kind_is_refused_as_that(tmp_path, checkpoint):
     kernel = checkpoint.weights["features.conv0.weight"][:, :, 2:5, 2:5]
     path = written(tmp_path / "x", {**checkpoint.weights, "features.conv0.weight": kernel})
-    with pytest.raises(dm.WeightsError, match=r"found one of 3x3 with it: its stride and its pool"):
+    with pytest.raises(dm.WeightsError, match=r"found a 3x3 stem with it: its stride and its pool"):
         formats.read(path)
 
 
@@ -597,9 +597,7 @@ def test_what_is_converted_keeps_the_permissions_of_what_it_replaces(tmp_path, c
 def test_a_format_that_is_not_the_contents_is_refused_with_that(tmp_path, checkpoint, name):
     path = tmp_path / "a.params"
     formats.write(path, checkpoint)
-    with pytest.raises(
-        dm.WeightsError, match=r"expected .*; by its content, its format is 'gluon'"
-    ):
+    with pytest.raises(dm.WeightsError, match=r"expected .*; the content looks like 'gluon'"):
         formats.read(path, name)
 
 
@@ -761,7 +759,7 @@ def test_formats_whose_models_pool_by_averages_refuse_another_pooling_or_say_so(
         with pytest.raises(dm.WeightsError, match="expected a network of"):
             formats.write(tmp_path / name, checkpoint, file_format)
     notes = formats.write(tmp_path / "x.safetensors", checkpoint, "torchvision")
-    assert f"only a portable file can say their {field.replace('_', ' ')}" in " ".join(notes)
+    assert f"only a portable file can store their {field.replace('_', ' ')}" in " ".join(notes)
     dm.save_weights(tmp_path / "y", spec, checkpoint.weights)
     assert dm.load_checkpoint(tmp_path / "y").spec == spec
 
@@ -770,5 +768,5 @@ def test_a_portable_file_is_not_read_as_torchvisions(tmp_path):
     spec = small("bottleneck")
     usage = dm.Usage(class_names=tuple("abcd"))
     dm.save_weights(tmp_path / "x.safetensors", spec, as_float32(random_weights(spec)), usage)
-    with pytest.raises(dm.WeightsError, match="found a portable file, whose use of the network"):
+    with pytest.raises(dm.WeightsError, match="found a portable file, whose usage would be lost"):
         formats.read(tmp_path / "x.safetensors", "torchvision")

@@ -111,7 +111,7 @@ def test_names_that_are_joined_by_underscores_are_known(tmp_path, separator, joi
     same(formats.read(written(tmp_path / "x.msgpack", arrays)).weights, weights)
     block = next(name for name in arrays if "denseblock1" in name).split(".")[1]
     arrays[f"params.{block}_se.kernel"] = np.ones((4, 4), np.float32)
-    with pytest.raises(dm.WeightsError, match="expected the layers of a DenseNet alone, found"):
+    with pytest.raises(dm.WeightsError, match="expected only a DenseNet's layers, found"):
         formats.read(written(tmp_path / "y.msgpack", arrays))
 
 
@@ -121,7 +121,7 @@ def test_the_optimizer_and_counters_are_left_out_and_told(tmp_path):
     arrays |= {"step": np.int32(3) * np.ones((), np.int32), "loss_scale": np.ones(2)}
     read = formats.read(written(tmp_path / "x.msgpack", arrays))
     same(read.weights, weights)
-    assert "left out" in read.notes[-1]
+    assert "ignored" in read.notes[-1]
     assert "opt_state.0.mu.params.features.conv0.kernel" in read.notes[-1]
 
 
@@ -142,8 +142,8 @@ def test_biases_are_completed_with_zeros(tmp_path):
     assert not read.weights["features.denseblock1.denselayer1.conv1.bias"].any()
     assert not read.weights["classifier.bias"].any()
     np.testing.assert_array_equal(read.weights["features.conv0.bias"], arrays["params.Conv_0.bias"])
-    assert "of its convolutions 2 of 10 alone have a bias: the others got zeros" in read.notes
-    assert "its classifier has no bias: it got one of zeros" in read.notes
+    assert "of its convolutions, only 2 of 10 have a bias: the others got zeros" in read.notes
+    assert "its classifier has no bias: it got a bias of zeros" in read.notes
 
 
 def test_two_networks_are_told_apart_by_a_prefix(tmp_path):
@@ -404,7 +404,7 @@ def test_a_stack_of_images_is_no_image(tmp_path):
     arrays, _ = variables(SPEC)
     name = "params.features.denseblock1.denselayer1.conv1.kernel"
     arrays[name] = arrays[name][None]
-    with pytest.raises(dm.WeightsError, match="this network is 3D"):
+    with pytest.raises(dm.WeightsError, match="that of a 3D network"):
         formats.read(written(tmp_path / "x", arrays))
 
 

@@ -289,7 +289,7 @@ def test_other_conventions_are_told(tmp_path):
     assert [note.split(",")[0] for note in notes] == [
         "keras.applications' models have an epsilon of 1.001e-05",
         "keras.applications' models have a decay of 0.99",
-        "the running variances are unbiased ones; Keras' own are biased",
+        "the running variances are unbiased; Keras' own are biased",
         "keras.applications has DenseNet121",
     ]
 

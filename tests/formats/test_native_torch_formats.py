@@ -106,7 +106,7 @@ def test_old_files_and_training_checkpoints_are_read(tmp_path, weights, legacy, 
     torch.save(saved, path, _use_new_zipfile_serialization=not legacy)
     assert formats.guess(path) == "torchvision"
     notes = " ".join(same(path, weights).notes)
-    assert f"the prefix {(f'{around}.' if around else '') + 'module.'!r} was taken off" in notes
+    assert f"the prefix {(f'{around}.' if around else '') + 'module.'!r} was removed" in notes
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -126,7 +126,7 @@ def test_of_weights_and_their_average_the_weights_are_read_and_that_is_told(tmp_
     average = {name: tensor + 1 for name, tensor in state_dict(weights).items()}
     torch.save({"state_dict_ema": average, "state_dict": state_dict(weights)}, tmp_path / "x.pth")
     notes = " ".join(same(tmp_path / "x.pth", weights).notes)
-    assert "the entry 'state_dict_ema', an average of these weights, was left out" in notes
+    assert "the entry 'state_dict_ema', an average of these weights, was ignored" in notes
 
 
 def test_few_numbers_that_look_like_many_take_no_memory(tmp_path, weights):
@@ -135,7 +135,7 @@ def test_few_numbers_that_look_like_many_take_no_memory(tmp_path, weights):
     state["classifier.weight"] = torch.zeros(1).expand(10**9, width)
     state["classifier.bias"] = torch.zeros(1).expand(10**9)
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(dm.WeightsError, match="expected tensors that fit in the file together"):
+    with pytest.raises(dm.WeightsError, match="expected tensors that fit in the file, found"):
         formats.read(tmp_path / "x.pth")
 
 
@@ -198,11 +198,11 @@ def test_another_content_is_refused_by_what_it_is(tmp_path, saved, message):
 
 
 UNUSUAL = {
-    "a sparse one": lambda w: w.to_sparse(),
-    "a quantized one": lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
-    "one of int8": lambda w: w.to(torch.int8),
-    "one of complex64": lambda w: w.to(torch.complex64),
-    "one of float8_e4m3fn": lambda w: w.to(torch.float8_e4m3fn),
+    "a sparse tensor": lambda w: w.to_sparse(),
+    "a quantized tensor": lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+    "a tensor of int8": lambda w: w.to(torch.int8),
+    "a tensor of complex64": lambda w: w.to(torch.complex64),
+    "a tensor of float8_e4m3fn": lambda w: w.to(torch.float8_e4m3fn),
 }
 
 
@@ -254,7 +254,7 @@ def test_names_of_the_classes_beside_the_weights_are_kept(tmp_path, weights, ent
     torch.save({"net": state_dict(weights), **names}, tmp_path / "x.pth")
     read = same(tmp_path / "x.pth", weights)
     assert read.usage.class_names == ("cat", "dog", "eel", "fox")
-    told = f"its classes are called as the entry {entry!r} says: cat, dog, eel, ..."
+    told = f"its class names are from the entry {entry!r}: cat, dog, eel, ..."
     assert told in read.notes
 
 
@@ -395,7 +395,7 @@ class Described:
 def test_numbers_outside_a_storage_are_never_read(tmp_path, tensor, legacy):
     torch.save({"x": tensor}, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     with (
-        pytest.raises(dm.WeightsError, match="expected a tensor that its file holds"),
+        pytest.raises(dm.WeightsError, match="expected a tensor within its storage"),
         open_torch(tmp_path / "x.pth") as tree,
     ):
         tensors_in(tree)["x"].array()
@@ -545,7 +545,7 @@ def test_a_whole_model_is_read_without_its_classes(tmp_path, weights, way):
     else:
         saved = {"data parallel": nn.DataParallel(model), "in a checkpoint": {"model": model}}
         torch.save(saved.get(way, model), path, _use_new_zipfile_serialization=way != "legacy")
-    assert "it is a whole model" in " ".join(same(path, weights).notes)
+    assert "the file holds a complete model" in " ".join(same(path, weights).notes)
 
 
 def test_a_whole_model_shows_epsilon_decay_and_pooling(tmp_path, weights):
@@ -690,10 +690,10 @@ ANOTHER = {
     "a pool in a layer": (put(features__denseblock1__denselayer1__up=nn.AdaptiveMaxPool2d(1)),
                           r"up: expected no other module, found AdaptiveMaxPool2d"),
     "more in a layer": (put(features__denseblock1__denselayer1__up=Strange()),
-                        r"up: expected no other module, found .*Strange; if it changes no answer"),
+                        r"up: expected no other module, found .*Strange; if it changes no output"),
     "more at the end": (put(features__pool5=nn.MaxPool2d(2)), r"pool5: expected Adaptive"),
     "larger maps": (put(features__up=nn.Upsample(scale_factor=2)),
-                    r"up: expected no other module, found Upsample; if it changes no answer, put"),
+                    r"up: expected no other module, found Upsample; if it changes no output, rep"),
     "another order": (second_first, r"conv0: expected classifier after features"),
     "body of a class": (body_in_a_class(nn.Identity()), r"pool0: expected MaxPool2d, found Id"),
     "mean in its stem": (body_in_a_class(nn.AvgPool2d(3, 2, 1)), r"pool0: expected MaxPool2d, fou"),
@@ -737,7 +737,7 @@ def test_modules_within_modules_without_end_are_refused(tmp_path, weights):
     for _ in range(120):
         change = nn.Sequential(change)
     _, path = saved_model(tmp_path, weights, lambda _: change)
-    with pytest.raises(dm.WeightsError, match="expected at most 100 modules within each other"):
+    with pytest.raises(dm.WeightsError, match="expected at most 100 levels of nested modules"):
         formats.read(path)
 
 
@@ -800,7 +800,7 @@ def test_a_whole_model_of_this_package_keeps_its_poolings(tmp_path, weights, poo
 def test_a_module_beside_a_state_dict_is_no_whole_model(tmp_path, weights):
     state = {"net": state_dict(weights), "scheduler": nn.Sequential(nn.Linear(3, 3), nn.Tanh())}
     torch.save(state, tmp_path / "x.pth")
-    assert "whole model" not in " ".join(formats.read(tmp_path / "x.pth").notes)
+    assert "complete model" not in " ".join(formats.read(tmp_path / "x.pth").notes)
 
 
 def test_a_body_whose_head_is_another_is_read_whatever_the_head_is(tmp_path, weights):
@@ -923,14 +923,14 @@ def hooked(model):
 def test_forward_hooks_are_told(tmp_path, weights):
     _, path = saved_model(tmp_path, weights, hooked)
     notes = " ".join(formats.read(path).notes)
-    assert "its forward hooks were left out, and may change its answers: features" in notes
+    assert "its forward hooks were ignored, but may change its outputs: features" in notes
 
 
 def test_modules_in_a_dictionary_are_no_whole_model(tmp_path, weights):
     model, path = saved_model(tmp_path, weights, lambda model: model)
     parts = {"features": dict(model.features.named_children()), "classifier": model.classifier}
     torch.save(parts, path)
-    assert "it is a whole model" not in " ".join(formats.read(path).notes)
+    assert "the file holds a complete model" not in " ".join(formats.read(path).notes)
     parts = OrderedDict(classifier=model.classifier, features=model.features)
     torch.save(nn.Sequential(parts), path)
     with pytest.raises(dm.WeightsError, match="expected nothing after classifier"):

@@ -60,37 +60,37 @@ def test_torchvisions_names_are_found_without_a_note():
     ["module.", "model.net.", "state_dict.module.densenet121.", "encoder_q.", "0.", "a.b.c.d.e."],
 )
 def test_any_prefix_is_taken_off(prefix):
-    check(behind(prefix), SHAPES, f"the prefix {prefix!r} was taken off every name")
+    check(behind(prefix), SHAPES, f"the prefix {prefix!r} was removed from every name")
 
 
 @pytest.mark.parametrize("word", ["_orig_mod.", "_fsdp_wrapped_module."])
 @pytest.mark.parametrize("where", ["^", r"denseblock1\."])
 def test_the_wrappers_of_pytorch_are_taken_off_wherever_they_are(word, where):
     file = named(f"({where})", rf"\1{word}")
-    check(file, SHAPES, f"{word!r}, a wrapper of PyTorch, was taken off the names")
+    check(file, SHAPES, f"PyTorch's wrapper {word!r} was removed from the names")
 
 
 @pytest.mark.parametrize("word", ["backbone.", "encoder.body.", "features.module.", "0.0."])
 def test_another_word_for_features_is_read_and_told(word):
     body = named(r"^features\.", word, BODY)
-    check(body, BODY, f"names start with {word!r}")
+    check(body, BODY, f"names of its body start with {word!r}")
 
 
 def test_a_body_alone_is_read():
-    check(named(r"^features\.", "", BODY), BODY, "its body's names have no prefix")
+    check(named(r"^features\.", "", BODY), BODY, "the names of its body have no prefix")
 
 
 def test_a_body_whose_children_are_only_numbered_is_read_in_their_order():
     file = {in_sequence(name): shape for name, shape in SHAPES.items()}
     assert "features.4.denselayer1.conv1.weight" in file
-    check(file, SHAPES, "its layers have numbers for names, and were read in that order")
+    check(file, SHAPES, "its layers have numbers instead of names, and were read in that order")
 
 
 def test_names_of_before_2018_and_monais_are_read():
     old = named(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2")
-    check(old, SHAPES, "40 names of before 2018 (norm.1) became today's (norm1)")
+    check(old, SHAPES, "40 names from before 2018 (norm.1) became today's (norm1)")
     monai = named(r"(denselayer\d+\.)", r"\1layers.", named("^classifier", "class_layers.out"))
-    check(monai, SHAPES, "its classifier is called 'class_layers.out'")
+    check(monai, SHAPES, "its classifier is named 'class_layers.out'")
 
 
 @pytest.mark.parametrize("last", ["features.norm_final", "features.bn", "features.9"])
@@ -99,13 +99,15 @@ def test_the_last_norm_may_have_any_name(last):
 
 
 def test_a_last_norm_outside_the_body_is_told():
-    check(named(r"^features\.norm5", "bn"), SHAPES, "its last BatchNorm is taken to be 'bn'")
+    check(named(r"^features\.norm5", "bn"), SHAPES, "'bn' is assumed to be its last BatchNorm")
 
 
 @pytest.mark.parametrize(("dimensions", "kind"), [((3,) * 5, "3D"), ((3,) * 3, "1D")])
 def test_a_network_over_volumes_or_series_is_refused_as_that(dimensions, kind):
     file = {n: dimensions if len(s) == 4 else s for n, s in SHAPES.items()}
-    with pytest.raises(dm.WeightsError, match=f"this network is {kind}, and those here are 2D"):
+    with pytest.raises(
+        dm.WeightsError, match=f"expected a 2D convolution.*that of a {kind} network"
+    ):
         find_network(file)
 
 
@@ -151,7 +153,7 @@ def test_a_prefix_of_no_network_is_refused_with_those_that_are():
 def test_of_weights_and_their_average_the_weights_are_read(average, own):
     file = {**behind(average), **behind(own)}
     word = next(w for w in average.split(".") if "ema" in w or "swa" in w)
-    found = check(file, SHAPES, f"the entry {word!r}, an average of these weights, was left out",
+    found = check(file, SHAPES, f"the entry {word!r}, an average of these weights, was ignored",
                   *[f"the prefix {own!r}"][: bool(own)])  # fmt: skip
     assert set(found.names) == set(behind(own))
 
@@ -168,13 +170,13 @@ def test_an_average_alone_is_read():
 )
 @pytest.mark.parametrize("prefix", ["", "module.net."])
 def test_the_only_linear_layer_that_fits_is_the_classifier(name, prefix):
-    notes = [f"its classifier is called {prefix + name!r}", *[f"{prefix!r} was"] * bool(prefix)]
+    notes = [f"its classifier is named {prefix + name!r}", *[f"{prefix!r} was"] * bool(prefix)]
     check(behind(prefix, named("^classifier", name)), SHAPES, *notes)
 
 
 def test_a_classifier_beside_the_wrapped_body_is_found():
     file = {**behind("backbone.", BODY), **linear("fc")}
-    check(file, SHAPES, "the prefix 'backbone.'", "its classifier is called 'fc'")
+    check(file, SHAPES, "the prefix 'backbone.'", "its classifier is named 'fc'")
 
 
 def test_a_classifier_may_have_no_bias():
@@ -205,9 +207,9 @@ HEADS = {
 @pytest.mark.parametrize("prefix", ["", "module.encoder."])
 @pytest.mark.parametrize("head", HEADS)
 def test_another_head_gives_the_body_and_is_told(head, prefix):
-    notes = ["its body was read, which gives features; for a new classifier: convert("]
+    notes = ["only its body was read, which computes features; for a new classifier: convert("]
     notes += [f"the prefix {prefix!r}"] * bool(prefix)
-    notes += ["left out, because they are no part of the network"] * (
+    notes += ["ignored, because they are not part of the network"] * (
         head == "a learned activation"
     )
     found = check({**behind(prefix, BODY), **behind(prefix, HEADS[head])}, BODY, *notes)
@@ -219,7 +221,7 @@ def test_another_head_gives_the_body_and_is_told(head, prefix):
 )
 def test_a_classifier_that_another_follows_or_replaces_is_not_the_networks(own):
     file = {**behind("densenet."), **own}
-    found = check(file, BODY, "the prefix 'densenet.'", "a head of several layers or of several")
+    found = check(file, BODY, "the prefix 'densenet.'", "several heads or one of several layers")
     assert "densenet.classifier (4, 13), fc" in " ".join(found.notes)
 
 
@@ -233,7 +235,7 @@ BESIDE = {
 
 def test_tensors_beside_the_network_are_listed_and_left_out():
     listed = ", ".join(BESIDE)
-    note = f"left out, because they are no part of the network: {listed}"
+    note = f"ignored, because they are not part of the network: {listed}"
     check({**BESIDE, **SHAPES}, SHAPES, note)
     many = {f"loss.{i}": () for i in range(9)}
     check(
@@ -244,7 +246,7 @@ def test_tensors_beside_the_network_are_listed_and_left_out():
 
 
 def test_layers_beside_the_network_are_told_with_what_their_loss_may_mean():
-    note = "left out, because no DenseNet has such layers (answers that they help to compute are"
+    note = "ignored, because no DenseNet has such layers (outputs that depend on them differ"
     check({**behind("cnn.")} | linear("aux", 9, 77), SHAPES, "the prefix 'cnn.'", note)
 
 
@@ -254,12 +256,12 @@ def test_a_layer_that_may_come_before_the_network_is_refused(layer):
     place = next(iter(layer)).rpartition(".")[0]
     with pytest.raises(dm.WeightsError, match=rf"^{place}: expected .* pass prefix='net\.'$"):
         find_network(file)
-    check(file, SHAPES, "left out, because no DenseNet has such", prefix="net.")
+    check(file, SHAPES, "ignored, because no DenseNet has such", prefix="net.")
 
 
 def test_a_layer_inside_something_else_is_none_before_the_network():
     file = {**behind("net."), "decoder.0.weight": (3, 12, 3, 3)}
-    check(file, SHAPES, "the prefix 'net.'", "left out, because no DenseNet has such")
+    check(file, SHAPES, "the prefix 'net.'", "ignored, because no DenseNet has such")
 
 
 def test_a_classifier_that_was_also_saved_alone_is_the_same():
@@ -268,8 +270,8 @@ def test_a_classifier_that_was_also_saved_alone_is_the_same():
         file,
         SHAPES,
         "the prefix 'state_dict.'",
-        "its classifier is called 'state_dict.classifier.1'",
-        "'classifier.1', saved beside the network, was left out",
+        "its classifier is named 'state_dict.classifier.1'",
+        "'classifier.1', a copy outside the network, was ignored",
     )
 
 
@@ -303,7 +305,7 @@ INSIDE = {
 def test_layers_inside_that_no_densenet_has_are_refused_by_name(where):
     file = {**SHAPES, **INSIDE[where]}
     first = re.escape(next(iter(INSIDE[where])))
-    with pytest.raises(dm.WeightsError, match=f"{first}: expected the layers of a DenseNet alone"):
+    with pytest.raises(dm.WeightsError, match=f"{first}: expected only a DenseNet's layers"):
         find_network(file)
 
 
@@ -311,7 +313,7 @@ def test_layers_inside_that_no_densenet_has_are_refused_by_name(where):
 def test_attention_inside_is_refused_whatever_the_body_is_called(body):
     file = {**named(r"^features\.", body, BODY), f"{body}se1.fc.weight": (2, 8)}
     with pytest.raises(
-        dm.WeightsError, match=r"se1\.fc\.weight: expected the layers of a DenseNet"
+        dm.WeightsError, match=r"se1\.fc\.weight: expected only a DenseNet's layers"
     ):
         find_network(file)
 

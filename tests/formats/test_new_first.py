@@ -83,7 +83,7 @@ def test_names_of_projects_that_put_old_channels_first_are_known(around, project
     shapes = {name: dm.tensors(SPEC)[canonical].shape for name, canonical in expected.items()}
     found = find_network(shapes)
     assert (found.names, found.new_first, found.notes[0]) == (expected, False, NOTE_OF_OLD_FIRST)
-    with pytest.raises(dm.WeightsError, match="expected the layers of a DenseNet alone, found"):
+    with pytest.raises(dm.WeightsError, match="expected only a DenseNet's layers, found"):
         find_network(shapes | {f"{around}{OLD_FIRST[project]['block']}1.se.weight": (4, 4)})
     file = {name: shape for name, shape in shapes.items() if f"{around}bn1." not in name}
     with pytest.raises(dm.WeightsError, match="expected a DenseNet's tensors"):
@@ -143,7 +143,7 @@ def test_other_networks_are_none_of_these(lost):
 @pytest.mark.parametrize("around", ["", "net."])
 def test_other_layers_among_these_are_refused_by_name(around, name):
     file = shapes_of(around) | {f"{around}{name}": (1,)}
-    with pytest.raises(dm.WeightsError, match="expected the layers of a DenseNet alone"):
+    with pytest.raises(dm.WeightsError, match="expected only a DenseNet's layers"):
         find_network(file)
 
 
@@ -180,18 +180,18 @@ def test_another_head_is_told(head):
         body | {n: (a, width if b == 15 else b) for n, (a, b) in HEADS[head].items()}
     )
     assert set(found.names) == set(body)
-    assert "its body was read, which gives features" in " ".join(found.notes)
+    assert "only its body was read, which computes features" in " ".join(found.notes)
 
 
 def test_what_is_beside_it_is_told_or_refused_as_with_torchvisions_names():
     file = {**shapes_of("net."), "loss.weight": (4,), "best_acc": ()}
-    told = "left out, because they are no part of the network: loss.weight, best_acc"
+    told = "ignored, because they are not part of the network: loss.weight, best_acc"
     assert told in find_network(file).notes
     body = {n: shape for n, shape in shapes_of("net.").items() if "linear" not in n}
     width = dm.tensors(SPEC)["features.norm5.weight"].shape[0]
     outside = find_network(body | {"fc.weight": (7, width), "fc.bias": (7,)})
     assert outside.names["fc.weight"] == "classifier.weight"
-    with pytest.raises(dm.WeightsError, match=r"^pre: expected a network that reads images itself"):
+    with pytest.raises(dm.WeightsError, match=r"^pre: expected a network that reads images, found"):
         find_network(shapes_of("net.") | {"pre.weight": (3, 1, 1, 1)})
 
 

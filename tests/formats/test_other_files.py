@@ -81,7 +81,7 @@ ONNX = (
 SCRIPT = ("net/data.pkl", "net/code/__torch__.py", "net/constants.pkl", "net/data/0")
 FILES = {  # what a file is called: (its name, its content)
     "an empty file": ("x.pth", b""),
-    "zeros alone, as interrupted downloads": ("x.pth", bytes(10_000)),
+    "only zeros, as after an interrupted download": ("x.pth", bytes(10_000)),
     "a git-lfs pointer": (
         "x.pth",
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
@@ -130,7 +130,7 @@ FILES = {  # what a file is called: (its name, its content)
     "a TensorFlow graph": ("x.pb", message(1, b"\x0a\x01x\x12\x05Const") * 2000 + message(4, b"v")),
     "the graph of a SavedModel": ("saved_model.pb", message(1, 1) + message(2, b"\x0a\x02graph")),
     "a TensorFlow Lite network": ("x.tflite", b"\x1c\0\0\0TFL3"),
-    "the list of TensorFlow's checkpoints": ("checkpoint", b'model_checkpoint_path: "cp-1"\n'),
+    "TensorFlow's list of checkpoints": ("checkpoint", b'model_checkpoint_path: "cp-1"\n'),
     "a part of a TensorFlow checkpoint": ("cp.data-00000-of-00001", bytes(99)),
     "part of a TensorFlow checkpoint": (
         "cp.index",
@@ -138,17 +138,17 @@ FILES = {  # what a file is called: (its name, its content)
     ),
     "a GGUF file": ("x.gguf", b"GGUF\3\0\0\0"),
     "a MATLAB file": ("x.mat", b"MATLAB 5.0 MAT-file, Platform: GLNXA64"),
-    "a file of Torch7, the Lua one": ("x.t7", struct.pack("<iii", 4, 1, 3) + b"V 1"),
-    "macOS' notes about a file": ("._x.pth", b"\0\x05\x16\x07\0\x02\0\0Mac OS X"),
+    "a file of Torch7 (Lua)": ("x.t7", struct.pack("<iii", 4, 1, 3) + b"V 1"),
+    "macOS metadata of a file": ("._x.pth", b"\0\x05\x16\x07\0\x02\0\0Mac OS X"),
     "an image (PNG)": ("x.png", b"\x89PNG\r\n\x1a\n"),
     "an image (WebP)": ("x.webp", b"RIFF\x24\0\0\0WEBPVP8 "),
     "an image (TIFF)": ("x.tif", b"II*\0\x08\0\0\0"),
-    "a video or an image (of MPEG-4's kind)": ("x.heic", b"\0\0\0\x18ftypheic"),
+    "a video or an image (MPEG-4)": ("x.heic", b"\0\0\0\x18ftypheic"),
     "Python objects in a NumPy file": (
         "x.npy",
         b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order': False, 'shape': (), }\n",
     ),
-    "Keras' list of the files of weights": (
+    "Keras' list of files of weights": (
         "x.weights.json",
         b'{"metadata": {}, "weight_map": {"/layers/dense/vars": "x_00000.weights.h5"}}',
     ),
@@ -403,7 +403,7 @@ def test_a_folder_that_may_not_be_read_is_an_os_error(tmp_path, monkeypatch):
 RUN = ("config.json", "history.jsonl", "last.safetensors", "best.safetensors")
 FOLDERS = {  # what a folder is called: the files in it
     "an empty folder": (),
-    "a TensorFlow SavedModel; where the model itself still is": ("saved_model.pb", "variables/x"),
+    "a TensorFlow SavedModel; if you still have the model": ("saved_model.pb", "variables/x"),
     "tf_keras.models.load_model(": ("saved_model.pb", "keras_metadata.pb"),
     "a TensorFlow checkpoint": ("checkpoint", "cp.index", "cp.data-00000-of-00001"),
     "the folder of a training run; use best.safetensors": RUN,
@@ -518,7 +518,7 @@ def test_classes_are_in_the_order_of_their_numbers(hub):
 def test_names_for_another_number_of_classes_are_left_out_and_said(hub):
     checkpoint = formats.read(hub({"label_names": ["cat", "dog"]}))
     assert checkpoint.usage.class_names is None
-    assert "names 2 classes, and the network has 3 outputs" in checkpoint.notes[-1]
+    assert "names 2 classes, but the network has 3 outputs" in checkpoint.notes[-1]
 
 
 @pytest.mark.parametrize(

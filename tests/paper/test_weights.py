@@ -333,7 +333,7 @@ def test_the_file_is_plain_safetensors_with_the_spec_in_its_metadata(saved, spec
 def test_the_version_of_safetensors_that_corrupts_is_refused_with_the_reason(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda _: "0.8.0")
     monkeypatch.delitem(sys.modules, "densenet_multi.formats._safetensors")
-    with pytest.raises(ImportError, match=r"0\.8\.0 saves arrays that are not contiguous"):
+    with pytest.raises(ImportError, match=r"found 0\.8\.0, which saves wrong values"):
         importlib.import_module("densenet_multi.formats._safetensors")
 
 
@@ -631,7 +631,7 @@ def test_a_short_file_cannot_ask_for_a_huge_network(path, spec, weights):
 
 def test_a_spec_that_was_changed_after_it_was_resolved_is_not_saved(path, spec, weights):
     changed = replace(spec, classifier=replace(spec.classifier, out_features=99))
-    with pytest.raises(dm.WeightsError, match="expected a spec as its config resolves to"):
+    with pytest.raises(dm.WeightsError, match=r"expected a spec that config\.resolve"):
         dm.save_weights(path, changed, weights)
     assert not path.exists()
 

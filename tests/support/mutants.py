@@ -3484,8 +3484,8 @@ MUTANTS = [
     Mutant(
         "networks: a removed PyTorch wrapper is reported",
         "formats/_networks.py",
-        '    found.notes += [f"{word!r}, a wrapper',
-        '    found.notes += [f"{word!r}, a thing',
+        "    found.notes += [f\"PyTorch's wrapper",
+        "    found.notes += [f\"PyTorch's thing",
         "formats/test_networks.py wrappers_of_pytorch",
     ),
     Mutant(
@@ -3757,7 +3757,7 @@ MUTANTS = [
     Mutant(
         "torch files: a parameter of PyTorch 0.x is read",
         "formats/_torch/files.py",
-        '    "torch.nn.parameter.Parameter": _first,  # of PyTorch 0.x\n',
+        '    "torch.nn.parameter.Parameter": _first,  # from PyTorch 0.x\n',
         "",
         "formats/test_native_torch_formats.py parameter_of_pytorch_0",
     ),

@@ -1,6 +1,6 @@
-"""PyTorch's files, read as data: their contents, and what the modules of a whole model show.
+"""Read PyTorch files as data: their contents, and the modules of a complete model.
 
-files.py returns everything in a file, with its tensors as descriptions of bytes; beside.py finds
-class names and modules in it. tree.py arranges the modules of a whole model as a tree, and whole.py
-checks that each is what a network of this package has at its place.
+files.py returns everything in a file, with each tensor as a description of its bytes; beside.py
+finds class names and modules in it. tree.py arranges the modules of a complete model as a tree, and
+whole.py checks that each module is one that a network of this package has in that place.
 """

@@ -1,4 +1,4 @@
-"""What a PyTorch file holds besides its tensors: class names and modules."""
+"""Find class names and modules, which a PyTorch file may hold besides its tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = (
 
 
 def class_names(tree: Tree, count: int) -> tuple[str, tuple[str, ...]] | None:
-    """The entry with the names of this many classes, which trainers save, and the names."""
+    """(entry, names) of the first entry with ``count`` class names, as training code saves them."""
     for path, each in tree:
         names = names_in_order(each) if path and path[-1] in NAMES else None
         if names and len(names) == count:
@@ -22,7 +22,7 @@ def class_names(tree: Tree, count: int) -> tuple[str, tuple[str, ...]] | None:
 
 
 def modules_of(tree: Tree) -> dict[str, StandIn]:
-    """{name: module} of the modules in a file, named as their tensors are."""
+    """{name: module} of a file's modules; names are the prefixes of their tensors' names."""
     return {
         ".".join(key for key in path if key not in OF_MODULES): each
         for path, each in tree

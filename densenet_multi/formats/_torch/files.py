@@ -1,9 +1,9 @@
-"""PyTorch's own files, read without PyTorch: a pickle that describes tensors, and their bytes.
+"""Read PyTorch's files without PyTorch: a pickle that describes tensors, and the tensors' bytes.
 
-Since 1.6 a file is a zip with the pickle in ``data.pkl`` and each storage in ``data/KEY``; before,
-pickles one after the other, then the storages. Whatever else a file describes (numbers, paths,
-whole modules) becomes an inert stand-in: see _pickles.py. The bytes of a tensor are read when it is
-known to be a weight, so an optimizer's state beside the weights takes neither time nor memory.
+Since PyTorch 1.6, a file is a zip with the pickle in ``data.pkl`` and each storage in ``data/KEY``.
+Older files are a sequence of pickles, then the storages. Whatever else a file describes (numbers,
+paths, complete modules) becomes an inert stand-in: see _pickles.py. A tensor's bytes are read only
+once it is known to be a weight, so an optimizer's state costs neither time nor memory.
 Source: https://github.com/pytorch/pytorch/blob/main/torch/serialization.py
 """
 
@@ -44,13 +44,13 @@ from .._safetensors import from_bfloat16, to_float
 from .._zips import entries_of, names_in_zip
 
 Tree = list[tuple[tuple[str, ...], Any]]  # (path, object) of everything in a file
-OF_MODULES = ("_parameters", "_buffers", "_modules")  # in paths through whole modules
+OF_MODULES = ("_parameters", "_buffers", "_modules")  # attributes of modules, in paths
 Order = Literal["<", ">"]
 File: TypeAlias = io.BufferedReader | io.BytesIO
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of a file before 1.6
-ZIP = b"PK\x03\x04"  # how its archive, and each header in it, starts
-PER_FILE = 100  # steps for each file that a pickle holds
-PIECE = 2**20  # bytes that are read at once, to be checked
+ZIP = b"PK\x03\x04"  # the start of a zip archive, and of each header in it
+PER_FILE = 100  # steps of the budget for each file embedded in a pickle
+PIECE = 2**20  # bytes read at a time for a checksum
 DAMAGED = "; download or copy it again"
 CHANGED = f"expected the bytes that were written, found a damaged file{DAMAGED}"
 DTYPES = {  # the class of a storage, or a tensor's dtype -> NumPy's
@@ -84,16 +84,16 @@ DTYPES = {  # the class of a storage, or a tensor's dtype -> NumPy's
 
 
 def _numpys(dtype: str) -> np.dtype[Any]:
-    """NumPy's dtype of the same bits."""
+    """NumPy's dtype with the same bits."""
     return np.dtype("u2" if dtype == "bfloat16" else dtype)
 
 
 @dataclass(eq=False, slots=True)
 class Storage(Inert):
-    """A block of numbers of one kind, in a file or in the bytes that a pickle holds.
+    """A block of numbers of one dtype, in a file or in bytes embedded in a pickle.
 
-    ``start`` and ``size`` arrive after the pickle in files before 1.6. ``checksum`` is that of all
-    its bytes; 0 where the file has none, or after it was found right.
+    In files from before PyTorch 1.6, ``start`` and ``size`` follow the pickle. ``checksum`` covers
+    the complete block; it is 0 if the file has none, and after it was verified.
     """
 
     file: File
@@ -104,11 +104,11 @@ class Storage(Inert):
     checksum: int = 0
 
     def read(self, dtype: np.dtype[Any], first: int, count: int) -> npt.NDArray[Any]:
-        """Numbers of it. Raises ``WeightsError`` where it is shorter, or damaged; ``OSError``."""
+        """``count`` numbers from ``first``. Raises ``WeightsError`` if damaged; ``OSError``."""
         if (first + count) * dtype.itemsize > self.size:
             raise WeightsError(
-                f"expected a tensor that its file holds, found one that reads number "
-                f"{first + count:,} of {self.size // dtype.itemsize:,}"
+                f"expected a tensor within its storage of {self.size // dtype.itemsize:,} numbers, "
+                f"found one that ends at number {first + count:,}"
             )
         at = self.start + first * dtype.itemsize
         found: npt.NDArray[Any] = np.empty(count, dtype)
@@ -118,7 +118,7 @@ class Storage(Inert):
             raise WeightsError(CHANGED)
         if self.checksum and found.nbytes == self.size:
             _check(zlib.crc32(found.data), self.checksum)
-        elif self.checksum:  # a part of it
+        elif self.checksum:  # only part of the storage was read
             _check(_checksum(self.file, self.start, self.size), self.checksum)
         self.checksum = 0
         return found
@@ -126,7 +126,7 @@ class Storage(Inert):
 
 @dataclass(eq=False, slots=True)
 class Tensor(Inert):
-    """A tensor as a file describes it: numbers of a storage, at these distances."""
+    """A tensor as a file describes it: a strided view of a storage."""
 
     storage: Storage
     dtype: str
@@ -136,11 +136,11 @@ class Tensor(Inert):
 
     @property
     def nbytes(self) -> int:
-        """What its numbers take in the file, if each is there once."""
+        """Its size in bytes, if the file stores each number once."""
         return math.prod(self.shape) * _numpys(self.dtype).itemsize
 
     def array(self) -> npt.NDArray[Any]:
-        """Its numbers; float16 and bfloat16 as float32. Raises ``WeightsError``, ``OSError``."""
+        """Its values; float16 and bfloat16 as float32. Raises ``WeightsError``, ``OSError``."""
         dtype = _numpys(self.dtype).newbyteorder(self.storage.order)
         if 0 in self.shape:
             return np.zeros(self.shape, np.float32)
@@ -159,7 +159,7 @@ class Tensor(Inert):
 
 
 def _are_dense(shape: tuple[int, ...], steps: list[int]) -> bool:
-    """Whether numbers at these distances follow each other."""
+    """Whether a tensor with these strides is contiguous."""
     expected = 1
     for size, step in zip(reversed(shape), reversed(steps), strict=True):
         if size > 1 and step != expected:
@@ -170,7 +170,7 @@ def _are_dense(shape: tuple[int, ...], steps: list[int]) -> bool:
 
 @dataclass(eq=False, slots=True)
 class OtherTensor(Inert):
-    """A tensor that no weight can be: sparse, quantized, of integers."""
+    """A tensor that cannot be a weight, such as a sparse, quantized or integer tensor."""
 
     kind: str
     shape: tuple[int, ...] = ()
@@ -179,11 +179,11 @@ class OtherTensor(Inert):
 
 @contextmanager
 def open_torch(path: Path) -> Iterator[Tree]:
-    """What a file of ``torch.save`` or ``pickle.dump`` describes, its tensors as ``Tensor``.
+    """List everything that a file of ``torch.save`` or ``pickle.dump`` describes, with its path.
 
-    Everything comes with the path to it: see ``_pickles.contents``. The file stays open, because
-    tensors are read from it. Raises ``WeightsError`` where it is damaged, or another kind;
-    ``OSError``.
+    Tensors are returned as ``Tensor``; for paths, see ``_pickles.contents``. The file stays open,
+    because tensors are read from it. Raises ``WeightsError`` if it is damaged or is not such a
+    file; ``OSError``.
     """
     check_size(path)
     with path.open("rb") as file:
@@ -203,12 +203,12 @@ def _read(file: File, path: Path) -> Tree:
     except PickleError as error:
         raise WeightsError(str(error)) from None
     except OSError as error:
-        if error.errno != EINVAL:  # of a place before the file's start
+        if error.errno != EINVAL:  # zipfile seeks before the file's start
             raise
         raise WeightsError(
             f"expected a complete zip archive, found a damaged one{DAMAGED}"
         ) from None
-    except Exception as error:  # noqa: BLE001  # whatever zipfile meets in a damaged file
+    except Exception as error:  # noqa: BLE001  # zipfile may raise anything for a damaged file
         found = f"{type(error).__name__}: {error}"
         raise WeightsError(
             f"expected a file of torch.save, found a damaged one ({found:.200}){DAMAGED}"
@@ -216,18 +216,18 @@ def _read(file: File, path: Path) -> Tree:
 
 
 def is_torch_file(path: Path, head: bytes) -> bool:
-    """Whether a file that starts with ``head`` is PyTorch's zip, or its bare pickle."""
+    """Whether a file that starts with ``head`` is a PyTorch zip or a bare pickle."""
     if head[:4] == ZIP:
         return any(name.endswith("data.pkl") for name in names_in_zip(path))
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 def tensors_in(tree: Tree) -> dict[str, Any]:
-    """{name: tensor} of everything that a file describes and that may be a weight.
+    """{name: tensor} of everything in a file that may be a weight.
 
-    A name is a path joined by dots: through the entries of dictionaries, and through modules as a
-    ``state_dict`` would name it. NumPy's arrays of floats are tensors too. One that is named as
-    weights are, and cannot be read as one, is an ``OtherTensor``. Raises ``WeightsError``.
+    A name is a path joined by dots, through the keys of dictionaries, and through modules as in a
+    ``state_dict``. NumPy arrays of floats are included. A tensor that is named like a weight but
+    cannot be read as one is an ``OtherTensor``. Raises ``WeightsError``.
     """
     found: dict[str, Any] = {}
     try:
@@ -241,7 +241,7 @@ def tensors_in(tree: Tree) -> dict[str, Any]:
                 found[name] = tensor
             elif is_named:
                 kind = np.dtype(tensor.dtype).name
-                found[name] = OtherTensor(f"one of {kind}", tuple(tensor.shape))
+                found[name] = OtherTensor(f"a tensor of {kind}", tuple(tensor.shape))
     except PickleError as error:
         raise WeightsError(str(error)) from None
     return found
@@ -254,9 +254,9 @@ def _is_float(tensor: Any) -> bool:
 
 
 def to_numpy(name: str, tensor: Any) -> npt.NDArray[Any]:
-    """The array of a tensor, or of an array. Raises ``WeightsError``, which names it; ``OSError``.
+    """A tensor's values as a writable array in native byte order; ``name`` is for the error.
 
-    It can be written to, and is native in its bytes.
+    Raises ``WeightsError``, ``OSError``.
     """
     if isinstance(tensor, OtherTensor):
         raise WeightsError(f"{name}: expected a dense tensor of floats, found {tensor.kind}")
@@ -272,19 +272,19 @@ def to_numpy(name: str, tensor: Any) -> npt.NDArray[Any]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what PyTorch says."""
+    """The first line of an error message of PyTorch."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-# --- Since 1.6 ----------------------------------------------------------------------------------
+# --- Files since PyTorch 1.6 --------------------------------------------------------------------
 
 
 def _read_zip(archive: zipfile.ZipFile, file: File, path: Path) -> Any:
     entries = entries_of(archive)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
         raise WeightsError(
-            "expected a file of torch.save, whose zip is not compressed, found a compressed one; "
-            "unpack it: it may hold the file"
+            "expected a file of torch.save, whose zip is not compressed, found a compressed zip; "
+            "unpack it: the file may be inside"
         )
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -314,7 +314,7 @@ def _read_zip(archive: zipfile.ZipFile, file: File, path: Path) -> Any:
 
 
 def _start_of(entry: zipfile.ZipInfo, file: File | io.FileIO) -> int:
-    """Where an entry's bytes start: after a header with a name and more of any length."""
+    """The offset of an entry's bytes, which follow a header of variable length."""
     file.seek(entry.header_offset)
     head = file.read(30)
     if head[:4] != ZIP or entry.flag_bits & 1:
@@ -324,7 +324,7 @@ def _start_of(entry: zipfile.ZipInfo, file: File | io.FileIO) -> int:
 
 
 def _checked_start_of(entry: zipfile.ZipInfo, file: File) -> int:
-    """Where an entry's bytes start, once their checksum is right."""
+    """The offset of an entry's bytes, after their checksum was verified."""
     start = _start_of(entry, file)
     if entry.CRC:
         _check(_checksum(file, start, entry.file_size), entry.CRC)
@@ -344,12 +344,12 @@ def _checksum(file: File, start: int, size: int) -> int:
     return value
 
 
-# --- Before -------------------------------------------------------------------------------------
+# --- Older files --------------------------------------------------------------------------------
 
 
 def _read_pickles(file: File, functions: Mapping[str, Callable[..., Any]], budget: Budget) -> Any:
     first = Reader(file, functions, budget=budget).load()
-    if first != MAGIC_NUMBER:  # of pickle.dump
+    if first != MAGIC_NUMBER:  # a file of pickle.dump
         return first
     _, system = (Reader(file, budget=budget).load() for _ in range(2))
     little = not isinstance(system, dict) or system.get("little_endian", True)
@@ -369,7 +369,7 @@ def _read_pickles(file: File, functions: Mapping[str, Callable[..., Any]], budge
     end = file.seek(0, io.SEEK_END)
     for key in keys if isinstance(keys, list) else ():
         if key not in found:
-            raise WeightsError(f"expected storages that its tensors use, found {shown(key)}")
+            raise WeightsError(f"expected a storage that a tensor uses, found {shown(key)}")
         file.seek(at)
         length = int.from_bytes(file.read(8), "little" if order == "<" else "big", signed=True)
         each = found[key]
@@ -382,17 +382,17 @@ def _read_pickles(file: File, functions: Mapping[str, Callable[..., Any]], budge
 
 @dataclass(eq=False, slots=True)
 class _View(Inert):
-    """A part of a storage, as files of PyTorch 0.x have it."""
+    """A view of part of a storage, as in files of PyTorch 0.x."""
 
     whole: Storage
     view: Any
 
 
 def _described(reference: Any) -> tuple[Any, str, Any]:
-    """NumPy's dtype (or what else stands there), key and view of a reference."""
+    """(NumPy's dtype, key, view) of a referenced storage; anything else replaces the dtype."""
     what, *more = reference if isinstance(reference, tuple) and len(reference) < 9 else ("",)
     if what == "module":
-        return more[0] if more else None, "", None  # before its source: the class of a module
+        return more[0] if more else None, "", None  # a module's class; its source code follows
     if what != "storage" or len(more) < 4 or not isinstance(more[1], (str, int)):
         raise PickleError(f"expected a reference to a storage, found {shown(reference)}")
     kind = str(getattr(more[0], "name", "")).rpartition(".")[2]
@@ -408,7 +408,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any
     return _typed(storage, getattr(storage, "dtype", ""), offset, shape, strides)
 
 
-def _tensor_of_dtype(  # as PyTorch calls it
+def _tensor_of_dtype(  # PyTorch's signature
     storage: Any,
     offset: Any,
     shape: Any,
@@ -433,7 +433,8 @@ def _typed(storage: Any, dtype: str, offset: Any, shape: Any, strides: Any) -> A
         raise PickleError(f"expected a tensor's shape and strides, found {shown(shape)}")
     if not isinstance(storage, Storage) or dtype not in DTYPES.values():
         kind = storage.args[0] if isinstance(storage, StandIn) and storage.args else dtype
-        return OtherTensor(f"one of {kind}" if isinstance(kind, str) else "another", tuple(shape))
+        named = f"a tensor of {kind}" if isinstance(kind, str) else "another tensor"
+        return OtherTensor(named, tuple(shape))
     return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
 
 
@@ -452,7 +453,7 @@ def _rebuilt(function: Any, _kind: Any, args: Any, *_: Any) -> Any:
 
 
 def _storage_in(budget: Budget, raw: Any) -> Any:
-    """A storage that pickle.dump has wrapped in a file of its own, without another in it."""
+    """Read a storage that pickle.dump embedded as a complete file; such files are not nested."""
     if not isinstance(raw, bytes):
         raise PickleError("expected the bytes of a storage")
     budget.spend(PER_FILE)
@@ -460,29 +461,29 @@ def _storage_in(budget: Budget, raw: Any) -> Any:
 
 
 def _quantized(_storage: Any, _offset: Any, shape: Any, *_: Any) -> OtherTensor:
-    return OtherTensor("a quantized one", _numbers(shape))
+    return OtherTensor("a quantized tensor", _numbers(shape))
 
 
 def _sparse(*given: Any) -> OtherTensor:
     inside = [each for part in given if isinstance(part, tuple) for each in part]
     shapes = [each for each in inside if isinstance(each, (tuple, list))]
-    return OtherTensor("a sparse one", _numbers(shapes[-1]) if shapes else ())
+    return OtherTensor("a sparse tensor", _numbers(shapes[-1]) if shapes else ())
 
 
 def _nested(*_: Any) -> OtherTensor:
-    return OtherTensor("a nested one")
+    return OtherTensor("a nested tensor")
 
 
 KNOWN: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,  # of a TPU
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,  # from a TPU
     "torch._utils._rebuild_device_tensor_from_numpy": _first,
     "torch._utils._rebuild_xla_tensor": _first,
     "torch._utils._rebuild_parameter": _first,
     "torch._utils._rebuild_parameter_with_state": _first,
-    "torch.nn.parameter.Parameter": _first,  # of PyTorch 0.x
+    "torch.nn.parameter.Parameter": _first,  # from PyTorch 0.x
     "torch._tensor._rebuild_from_type": _rebuilt,
     "torch._tensor._rebuild_from_type_v2": _rebuilt,
     "torch._utils._rebuild_qtensor": _quantized,
@@ -494,5 +495,5 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
 
 
 def known(budget: Budget) -> dict[str, Callable[..., Any]]:
-    """What the functions that a file names do here, with storages in pickles of their own."""
+    """{name in a file: the function called here instead}, with a budget for embedded storages."""
     return {**KNOWN, "torch.storage._load_from_bytes": partial(_storage_in, budget)}

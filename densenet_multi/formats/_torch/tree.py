@@ -1,4 +1,4 @@
-"""The modules of a whole PyTorch model as a tree, and what is known of PyTorch's own classes."""
+"""The modules of a complete PyTorch model as a tree, and facts about PyTorch's own classes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SEQUENCES = (  # classes whose children run one after the other, in their order
 )
 CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")  # PyTorch's own
 WITHOUT_EFFECT = ("Identity", "Flatten", "DropPath", "DropBlock2d")  # and every kind of dropout
-REPLACE = "; if it changes no answer, put torch.nn.Identity() in its place and save the model again"
-ANOTHER = ": the same weights would compute a function that no DenseNet of this package computes"
+REPLACE = "; if it changes no output, replace it with torch.nn.Identity() and save the model again"
+ANOTHER = ": with it, the weights compute a function that no DenseNet of this package computes"
 
 
 @dataclass(eq=False)
 class Item:
-    """A module with what is in it.
+    """A module and its submodules.
 
     Attributes:
-        layers: which of the network's layers it has, by their numbers.
-        learns: whether it has tensors, itself or inside, or is a second name of one that has.
+        layers: the network's layers in it, as indices.
+        learns: whether it or a submodule has tensors, or it is a second name of such a module.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Item:
 
     @property
     def is_without_effect(self) -> bool:
-        """Whether it returns its input unchanged in inference."""
+        """Whether it has no effect in inference: it returns the same values, maybe reshaped."""
         if self.is_stock and self.kind in CONTAINERS and not self.learns:
             return all(item.is_without_effect for item in self.inside)
         return self.kind in WITHOUT_EFFECT or "Dropout" in self.kind
@@ -55,14 +55,14 @@ class Item:
         return self.module.name.startswith("torch.nn.modules.activation.")
 
     def within(self) -> Iterator[Item]:
-        """It and everything in it."""
+        """The module itself and all modules in it."""
         yield self
         for item in self.inside:
             yield from item.within()
 
 
 def unlike(item: Item, relu: str, pool: str) -> WeightsError:
-    """The error for a module that no network of this package has at its place."""
+    """The error for a module that no network of this package has in that place."""
     wanted = "no other module"
     if relu and (item.is_activation or item.is_without_effect):
         wanted = relu
@@ -89,7 +89,7 @@ def loose(item: Item) -> list[Item]:
 
 
 def missing(wanted: str, before: Item, after: Item, items: Sequence[Item]) -> WeightsError:
-    """The error where the network has a ReLU or a pooling, and a sequence has none."""
+    """The error for a sequence without the ReLU or pooling that the network has there."""
     word = "relu" if wanted == "ReLU" else "pool"
     for item in sorted(items, key=lambda item: word not in item.key.lower()):
         if item.is_without_effect:
@@ -107,11 +107,12 @@ def kind_of(module: StandIn) -> str:
 
 
 def expect(name: str, module: StandIn, **expected: Any) -> None:
+    """Raise ``WeightsError`` unless a module's attributes have the expected values."""
     for attribute, value in expected.items():
         given = module.attributes.get(attribute, value)
         each = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given,)
         if any(one != value for one in each):
             raise WeightsError(
                 f"{name} ({kind_of(module)}): expected {attribute} {value}, found "
-                f"{' x '.join(map(shown, each))}: the same weights would be another function"
+                f"{' x '.join(map(shown, each))}: the same weights would compute another function"
             )

@@ -1,4 +1,4 @@
-"""Check all modules of a whole PyTorch model, and read from them what no tensor shows."""
+"""Check all modules of a complete PyTorch model, and read the settings that no tensor shows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ GLOBAL_POOLS = {"AdaptiveAvgPool2d": "avg", "AdaptiveMaxPool2d": "max"}
 OUTPUTS = {"Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "softmax"}
 BESIDE = ("torch.nn.modules.loss.", "torch.nn.modules.distance.", "torchmetrics.")
 OWN_MAXIMUM = "densenet_multi.torch.layers.global_max_pool"
-MOST_DEEP = 100  # modules within modules
-KNOWN = ("torch.nn.", "timm.", "apex.")  # in which a class is the one that its name says
+MOST_DEEP = 100  # levels of nested modules
+KNOWN = ("torch.nn.", "timm.", "apex.")  # packages whose class names are trusted
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-KINDS = {  # classes that compute what a layer does; others may pad, scale or normalize differently
+KINDS = {  # classes that compute a layer; others may pad, scale or normalize differently
     ConvSpec: ("Conv2d",),
     BatchNormSpec: ("BatchNorm2d", "SyncBatchNorm", "BatchNormAct2d"),  # the last is timm's
     LinearSpec: ("Linear", "NonDynamicallyQuantizableLinear"),
@@ -30,12 +30,12 @@ KINDS = {  # classes that compute what a layer does; others may pad, scale or no
 
 @dataclass
 class Shown:
-    """What the modules of a whole model show, and no tensor does.
+    """What the modules of a complete model show and no tensor does.
 
     Attributes:
         fields: of ``DenseNetConfig``.
-        activation: what follows the classifier, as a usage has it; None where nothing does.
-        hooked: the names of modules with forward hooks, which may change what these return.
+        activation: what follows the classifier, as in ``Usage``; None if nothing follows it.
+        hooked: the names of modules with forward hooks, which may change the modules' outputs.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -46,19 +46,20 @@ class Shown:
 def shown_by_modules(
     modules: Mapping[str, StandIn], names: Mapping[str, str], spec: DenseNetSpec
 ) -> Shown | None:
-    """What the whole model around a network shows; None where its tensors are in no module.
+    """Check the complete model around a network, and return the settings that its modules show.
 
-    A file stores a module's class and attributes, not what it computes. A module of one of
-    PyTorch's own classes must be what this package builds at that place, have no effect in
-    inference, or be something that a field or an activation expresses. Of any other class, only
-    the children are known, not the order in which it calls them.
+    Returns None if the network's tensors are in no module. A file stores a module's class and
+    attributes, not what it computes. A module of one of PyTorch's own classes must be what this
+    package builds in that place, have no effect in inference, or be something that a field or an
+    activation expresses. For any other class, only the submodules are known, not the order in
+    which it calls them.
 
-    Raises ``WeightsError``, which names the module, if it is anything else.
+    Raises ``WeightsError``, which names the module, for anything else.
 
     Arguments:
         modules: {name in the file: module}.
         names: {tensor's name in the file: canonical name}.
-        spec: the network that its tensors show.
+        spec: the network recognized from its tensors.
     """
     places = {
         canonical.rpartition(".")[0]: name.rpartition(".")[0] for name, canonical in names.items()
@@ -70,7 +71,7 @@ def shown_by_modules(
 
 
 class _Model:
-    """The modules from the outermost one around a network down to its layers."""
+    """The tree of modules, from the outermost module around a network down to its layers."""
 
     def __init__(
         self, modules: Mapping[str, StandIn], places: Mapping[str, str], spec: DenseNetSpec
@@ -83,9 +84,9 @@ class _Model:
         self.body = {i for i, name in enumerate(self.order) if name != "classifier"}
         self.fields: dict[str, Any] = {}
         self.pooled: dict[str, str] = {}  # {transition: name of its pooling}
-        self.pools: dict[str, str] = {}  # {name: kind} before the classifier
-        self.outputs: dict[str, str] = {}  # {name: kind} that run after it
-        self.loose: dict[str, str] = {}  # {name: kind} that may run after it
+        self.pools: dict[str, str] = {}  # {name: kind} of poolings before the classifier
+        self.outputs: dict[str, str] = {}  # {name: kind} of activations that run after it
+        self.loose: dict[str, str] = {}  # {name: kind} of activations that may run after it
         self.root = self._root()
         complete = [item for item in self.root.within() if self.body.issubset(item.layers)]
         self.container = complete[-1] if complete else self.root
@@ -122,7 +123,7 @@ class _Model:
     # --- The tree -------------------------------------------------------------------------------
 
     def _root(self) -> Item:
-        """The outermost module from which modules lead to the stem."""
+        """The outermost module whose submodules include the stem's convolution."""
         parts = self.places["features.conv0"].split(".")
         for length in range(len(parts) + 1):
             name = ".".join(parts[:length])
@@ -130,11 +131,11 @@ class _Model:
                 root = self._item(name, parts[length - 1] if length else "", set())
                 if 0 in root.layers:
                     return root
-        raise AssertionError("the stem leads to itself")
+        raise AssertionError("the stem's convolution is a module in itself")
 
     def _item(self, name: str, key: str, seen: set[int], depth: int = 0) -> Item:
         if depth > MOST_DEEP:
-            raise WeightsError(f"{name}: expected at most {MOST_DEEP} modules within each other")
+            raise WeightsError(f"{name}: expected at most {MOST_DEEP} levels of nested modules")
         module = self.modules[name]
         item = Item(name, key, module)
         held = [module.attributes.get(part) for part in ("_parameters", "_buffers")]
@@ -143,7 +144,7 @@ class _Model:
         )
         below = module.attributes.get("_modules")
         children = below if isinstance(below, dict) else {}
-        if id(module) in seen:  # another name of one, whose tensors have the first name
+        if id(module) in seen:  # a second name of a module; its tensors have the first name
             item.learns |= any(isinstance(child, StandIn) for child in children.values())
             return item
         seen.add(id(module))
@@ -158,7 +159,7 @@ class _Model:
         return item
 
     def _stages(self, item: Item) -> set[str]:
-        """The stages of the network that it has layers of, such as "denseblock1"."""
+        """The stages of the network whose layers it has, such as "denseblock1"."""
         return {self.order[i].removeprefix("features.").partition(".")[0] for i in item.layers}
 
     def _is_in_blocks(self, item: Item) -> bool:
@@ -167,14 +168,15 @@ class _Model:
     # --- Layers ---------------------------------------------------------------------------------
 
     def _layer(self, name: str, module: StandIn, layer: object) -> None:
-        """Check a layer's class and settings, and keep what it shows."""
+        """Check a layer's class and settings, and record the fields that it shows."""
         kinds = next((kinds for spec, kinds in KINDS.items() if isinstance(layer, spec)), ())
         kind = kind_of(module)
-        is_own = kind in kinds[:1] and not module.name.startswith(KNOWN)  # called as PyTorch's
+        is_own = kind in kinds[:1] and not module.name.startswith(KNOWN)  # only named as PyTorch's
         if kinds and (kind not in kinds or is_own):
             found = module.name if is_own else kind
             raise WeightsError(
-                f"{name}: expected {kinds[0]}, found {found}: what that computes is not in the file"
+                f"{name}: expected {kinds[0]}, found {found}: the file does not store what that "
+                "class computes"
             )
         if isinstance(layer, ConvSpec):
             expect(name, module, stride=layer.stride, padding=layer.padding, dilation=1, groups=1)
@@ -193,10 +195,10 @@ class _Model:
                 f"{value}"
             )
 
-    # --- What runs in order ---------------------------------------------------------------------
+    # --- Modules that run in a known order ------------------------------------------------------
 
     def _run(self, items: Sequence[Item]) -> None:
-        """Check modules that run one after the other, some of which have layers."""
+        """Check modules that run in sequence, some of which contain layers."""
         bearing = [i for i, item in enumerate(items) if item.layers]
         for left, right in pairwise([-1, *bearing, len(items)]):
             before = items[left] if left >= 0 else None
@@ -208,8 +210,8 @@ class _Model:
     def _between(self, before: Item | None, after: Item | None, items: Sequence[Item]) -> None:
         """Check what runs between two modules with layers, before the first or after the last.
 
-        If both are layers, or in dense blocks, nothing but the items can run there, so they must
-        include what the network has there.
+        If both are layers or in dense blocks, only the items can run between them, so the items
+        must include everything that the network has there.
         """
         if before and after and min(after.layers) != max(before.layers) + 1:
             following = [*self.order, "nothing"][max(before.layers) + 1]
@@ -239,7 +241,7 @@ class _Model:
     def _after(
         self, layer: str, before: Item | None, items: Sequence[Item], *, is_complete: bool
     ) -> tuple[bool, bool]:
-        """Whether a ReLU and a pooling run after a layer; refuse anything else that does."""
+        """Whether a ReLU and a pooling run after a layer; raise ``WeightsError`` for others."""
         relu, pool = self._expected(layer)
         has_relu = before is not None and before.kind == "BatchNormAct2d"
         has_pool = False
@@ -250,7 +252,8 @@ class _Model:
                 averaged = has_pool and layer != self._last_of_stem and is_complete
                 if averaged and not has_relu and "max" not in self.pools.values():
                     raise WeightsError(
-                        f"{item.name}: expected ReLU before the pooling, found it after{ANOTHER}"
+                        f"{item.name}: expected ReLU before the pooling, found it after the "
+                        f"pooling{ANOTHER}"
                     )
                 has_relu = True
             elif pool and not has_pool and self._pooling(item, layer):
@@ -269,14 +272,14 @@ class _Model:
             return ("ReLU", "MaxPool2d") if self.spec.stem.pool0 else ("", "")
         if layer == "features.norm5":
             return "ReLU", "AdaptiveAvgPool2d or AdaptiveMaxPool2d"
-        if ".transition" in layer:  # averages may also be taken before the convolution
+        if ".transition" in layer:  # average pooling may also precede the convolution
             if layer.endswith(".norm"):
                 return "ReLU", "AvgPool2d"
             return "", "AvgPool2d or MaxPool2d"
         return ("ReLU" if ".norm" in layer and layer != "features.norm0" else ""), ""
 
     def _pooling(self, item: Item, layer: str) -> bool:
-        """Whether it is a pooling that the network may have after a layer. It is kept."""
+        """Whether it is a pooling that the network may have after a layer; if so, record it."""
         if layer == "features.norm5":
             return self._global_pooling(item)
         if not item.is_stock or item.kind not in POOLS:
@@ -335,18 +338,18 @@ class _Model:
                 continue
             raise WeightsError(
                 f"{item.name}: expected a sigmoid, a softmax or nothing after the classifier, "
-                f"found {found}; to use the logits, save the weights alone: "
+                f"found {found}; to use the logits, save only the weights: "
                 "torch.save(model.state_dict(), 'NEW.pth')"
             )
 
     def _shows_all(self, item: Item) -> bool:
-        """Whether nothing but layers can be at its ends."""
+        """Whether it can start and end only with layers."""
         return item.name in self.numbers or self._is_in_blocks(item)
 
-    # --- What runs in an order that is not in the file ------------------------------------------
+    # --- Modules whose order is not in the file -------------------------------------------------
 
     def _inside(self, parent: Item) -> None:
-        """Check the children of a class that calls them as it likes."""
+        """Check the submodules of a class that may call them in any order, or not at all."""
         for child in parent.inside:
             if child.layers:
                 self._run(in_order(child))
@@ -358,7 +361,7 @@ class _Model:
             self.pools[f"{parent.name}.global_pool".lstrip(".")] = "max"
 
     def _beside(self, item: Item, parent: Item) -> None:
-        """Check a module without layers that is beside modules with layers, or inside a layer."""
+        """Check a module without layers whose parent contains layers or is one."""
         stage = ".".join(self._stages(parent))
         if item.is_without_effect:
             self._placeholder(item, parent)
@@ -375,7 +378,7 @@ class _Model:
             self._around(item)
 
     def _placeholder(self, item: Item, parent: Item) -> None:
-        """Refuse a module without effect in the place of one that has an effect."""
+        """Raise ``WeightsError`` for a module without effect that replaces one with an effect."""
         key = item.key.lower()
         if "relu" in key or (key.startswith("act") and not self._is_around(parent)):
             raise unlike(item, "ReLU", "")
@@ -385,7 +388,7 @@ class _Model:
             raise unlike(item, "", "MaxPool2d")
 
     def _pools_there(self, item: Item, parent: Item) -> bool:
-        """Whether it is a pooling of the network, one of the stem or before the classifier."""
+        """Whether it is one of the network's poolings, in the stem or before the classifier."""
         if self._has_stem(parent):
             if self._stem_pooling(item):
                 return True
@@ -395,7 +398,7 @@ class _Model:
         return self._global_pooling(item)
 
     def _around(self, item: Item) -> None:
-        """Check a module that may run before the network or after it, or never."""
+        """Check a module that may run before the network, after it, or not at all."""
         word = f"{item.key} {item.kind}".lower()
         if item.module.name.startswith(BESIDE) or "loss" in word or "criterion" in word:
             return
@@ -407,17 +410,17 @@ class _Model:
             raise unlike(item, "ReLU", "AdaptiveAvgPool2d or AdaptiveMaxPool2d")
 
     def _has_stem(self, item: Item) -> bool:
-        """Whether the stem's convolution is its child, and the network pools there."""
+        """Whether the stem's convolution is its submodule, and the network pools in the stem."""
         is_there = any(child.layers == [0] for child in item.inside)
         return is_there and self.spec.stem.pool0 is not None
 
     def _is_around(self, item: Item) -> bool:
-        """Whether it has more than the body: the classifier, or a module with the complete body."""
+        """Whether it has the classifier, or a submodule with the complete body."""
         is_more = not self.body.issuperset(item.layers)
         return is_more or any(self.body.issubset(child.layers) for child in item.inside)
 
     def _until_another_head(self, items: Sequence[Item]) -> list[Item]:
-        """The items that turn maps into features, up to a head that this package does not have."""
+        """The items that turn feature maps into features, up to a head unknown to this package."""
         kinds = (*GLOBAL_POOLS, "AvgPool2d", "ReLU")
         inside = f"{self.container.name}." if self.container.name else ""
         for i, item in enumerate(items):
