@@ -43,6 +43,7 @@ AS_A_PROCESS = """
 import signal, sys
 from types import SimpleNamespace
 from densenet_multi.__main__ import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" ignores it
 stop = lambda: signal.raise_signal(signal.Signals[sys.argv[1]])
 sys.modules["densenet_multi.commands"] = SimpleNamespace(main=stop)
 run()
