@@ -7,7 +7,7 @@ from .fashion_mnist import CLASSES, load_directory, load_sample, to_input
 from .folder import ImageFiles, load_folder
 from .held_out import HeldOut, load_held_out
 from .idx import IdxError, read_idx, write_idx
-from .images import DataError, Preparation, normalise, read_image
+from .images import DataError, Preparation, normalize, read_image
 from .order import epoch_order
 from .resize import resize
 from .sources import DataSet, load_data
@@ -32,7 +32,7 @@ __all__ = [
     "load_folder",
     "load_held_out",
     "load_sample",
-    "normalise",
+    "normalize",
     "read_idx",
     "read_image",
     "resize",

@@ -162,7 +162,7 @@ def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float3
     return gray
 
 
-def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.float32]:
+def normalize(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.float32]:
     """Scale pixels to the range that a network expects, then compute ``(pixels - mean) / std``.
 
     Raises ``ConfigError`` if the usage is for another number of channels.
@@ -176,7 +176,7 @@ def normalise(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
 
     >>> from densenet_multi import data
     >>> white = np.ones((1, 1, 1, 2), np.float32)
-    >>> data.normalise(white, dm.Usage(mean=[0.5], std=[0.25]))
+    >>> data.normalize(white, dm.Usage(mean=[0.5], std=[0.25]))
     array([[[[2., 2.]]]], dtype=float32)
     """
     images = check_floats("images", images)
@@ -213,7 +213,7 @@ class Preparation:
     Attributes:
         image_size: S, pixels per side of the result; images that are not square are stretched.
         channels: C of the result.
-        usage: the range, mean and std for ``normalise``; None keeps 0 to 1.
+        usage: the range, mean and std for ``normalize``; None keeps 0 to 1.
 
     >>> from densenet_multi import data
     >>> prepare = data.Preparation(image_size=32, channels=1)
@@ -243,12 +243,12 @@ class Preparation:
         images = check_floats("images", images, "(N, 1 or 3, H, W)")
         fewer = to_channels(images, min(images.shape[1], self.channels))  # repeated after resizing
         resized = resize(fewer, self.image_size, self.image_size)
-        return normalise(to_channels(resized, self.channels), self.usage)
+        return normalize(to_channels(resized, self.channels), self.usage)
 
     @property
     def black(self) -> NDArray[np.float32]:
         """The value of a black pixel after preparation, of shape (C,)."""
-        return normalise(np.zeros((1, self.channels, 1, 1), np.float32), self.usage).ravel()
+        return normalize(np.zeros((1, self.channels, 1, 1), np.float32), self.usage).ravel()
 
 
 def check_preparation(prepare: object) -> Preparation:

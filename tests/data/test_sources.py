@@ -29,7 +29,7 @@ from densenet_multi.data import (
     epoch_order,
     load_data,
     load_sample,
-    normalise,
+    normalize,
     read_image,
     resize,
     sources,
@@ -512,7 +512,7 @@ def test_resizing_before_repeating_changes_no_bit():
     images = np.random.default_rng(0).random((2, 1, 7, 9), dtype=np.float32)
     prepared = Preparation(12, 3)(images)
     np.testing.assert_array_equal(prepared, resize(to_channels(images, 3), 12, 12))
-    np.testing.assert_array_equal(normalise(prepared, None), prepared)
+    np.testing.assert_array_equal(normalize(prepared, None), prepared)
 
 
 def test_a_usage_for_other_channels_is_refused_before_there_are_images():

@@ -739,7 +739,7 @@ def test_a_replaced_classifier_is_verified_on_both_sides(tmp_path, checkpoint, m
     assert not dest.exists()
 
 
-def test_verification_images_are_normalised_as_the_usage_says(checkpoint):
+def test_verification_images_are_normalized_as_the_usage_says(checkpoint):
     usage = dm.Usage(image_size=40, value_range=(0, 255), mean=(100, 0, 0), std=(50, 1, 2))
     x = convert.verification_images(dm.Checkpoint(BOTTLENECK, checkpoint.weights, usage))
     plain = convert.verification_images(

@@ -11,7 +11,7 @@ import pytest
 
 import densenet_multi as dm
 from densenet_multi.data import Preparation
-from densenet_multi.data.images import normalise
+from densenet_multi.data.images import normalize
 from densenet_multi.formats._keras.declared import declared_network
 from densenet_multi.formats._keras.entries import READ
 from densenet_multi.formats._keras.graph import (
@@ -683,7 +683,7 @@ def test_the_preparation_of_the_usage_is_what_the_layers_do(case):
     expected = rule(images.astype(np.float64) * high)
     given, note = pixels_of(steps(*calls), STORED, 3)
     usage = with_declared_pixels(dm.Usage(), given)
-    actual = normalise(images.transpose(0, 3, 1, 2), usage).transpose(0, 2, 3, 1)
+    actual = normalize(images.transpose(0, 3, 1, 2), usage).transpose(0, 2, 3, 1)
     np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=2e-6 * np.abs(expected).max())
     prepared = Preparation(5, 3, usage)(images.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(prepared, actual.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-4)

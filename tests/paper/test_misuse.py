@@ -142,7 +142,7 @@ CALLS = {  # a function -> its valid arguments; each is replaced by every wrong 
     data.epoch_order: {"n": 5, "seed": 0, "epoch": 0},
     data.resize: {"images": IMAGES, "height": 4, "width": 4},
     data.to_input: {"images": BYTES},
-    data.normalise: {"images": IMAGES, "usage": dm.Usage(mean=(0.5,), std=(0.5,))},
+    data.normalize: {"images": IMAGES, "usage": dm.Usage(mean=(0.5,), std=(0.5,))},
     data.Preparation: {"image_size": 8, "channels": 1},
     PREPARE.__call__: {"images": IMAGES},
     data.read_image: {"path": "none.png", "channels": 1},

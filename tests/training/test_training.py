@@ -307,7 +307,7 @@ def test_what_nothing_was_shifted_to_is_black():
     data = Pixels(pixels, np.arange(8) % 5, Preparation(28, 1, usage))
     spec = small("plain", in_channels=1)
     run = Run(Subject(spec, "float32"), data, dm.Recipe(batch_size=8, shift=4))
-    assert np.unique(run.batch(0, 0)[0]).tolist() == [-2, 2]  # black and white, normalised
+    assert np.unique(run.batch(0, 0)[0]).tolist() == [-2, 2]  # black and white, normalized
 
 
 def test_what_a_network_cannot_is_refused_before_the_run():
