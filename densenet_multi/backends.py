@@ -137,7 +137,7 @@ class Backend(Protocol):
         """Return the feature map (N, C, H, W) after each stage, {stage: array}.
 
         The model runs in evaluation mode. The stages are those of ``shape_trace``: "stem",
-        "denseblock1", … "norm5". Raises as ``predict``.
+        "denseblock1", … "norm5". Raises the same errors as ``predict``.
         """
 
     def loss_and_gradients(

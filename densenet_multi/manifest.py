@@ -162,7 +162,7 @@ def shape_trace(
 
 
 def min_image_size(spec: DenseNetSpec) -> int:
-    """Return the smallest square image, in pixels per side, that leaves every stage a pixel.
+    """Return the smallest square image, in pixels per side, that no stage shrinks to nothing.
 
     >>> dm.min_image_size(dm.get_spec("d2l"))
     29

@@ -103,7 +103,7 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
         allowed = "a list of names in the order of the outputs"
         names: list[Any] = list(items("class_names", given, allowed))
     elif isinstance(given, str) and not given.strip():
-        raise ConfigError(f"class_names: {EXPECTED}; found an empty text")
+        raise ConfigError(f"class_names: {EXPECTED}; found an empty string")
     elif (
         as_path(given, "class_names").is_file()
         or not isinstance(given, str)

@@ -391,7 +391,7 @@ def _counted(found: dict[str, Any]) -> str:
 def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, DataSet]:
     """The network with its initial weights, and the data prepared for it.
 
-    A resumed ``run`` has the network in its folder and no longer needs the file of initial weights.
+    A resumed ``run`` has the network in its folder and no longer needs the initial weights file.
     """
     recipe = options.recipe
     path: str | Path | None = options.weights

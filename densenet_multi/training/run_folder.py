@@ -118,8 +118,8 @@ def claimed(path: Path) -> Iterator[None]:
 def read_config(path: Path) -> dict[str, Any] | None:
     """Read the run folder's ``config.json``; None if it does not exist.
 
-    Raises ``RunError`` if its content is invalid; ``OSError`` if it is a link that leads nowhere or
-    to itself.
+    Raises ``RunError`` if its content is invalid; ``OSError`` if it is a broken link or a symlink
+    loop.
     """
     if not os.path.lexists(path / CONFIG):
         return None

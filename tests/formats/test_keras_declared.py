@@ -820,7 +820,8 @@ def test_concatenations_of_concatenations_do_not_explode():
     for _ in range(60):
         x = m("Concatenate", x, x, axis=-1)
     last = norm_relu(m, m("Concatenate", x, new, axis=-1), USUAL)
-    assert "expected all maps of the block so far, found others" in quickly(m.declared(last))
+    expected = "expected all feature maps of the block so far, found others"
+    assert expected in quickly(m.declared(last))
 
 
 def test_models_nested_very_deeply_are_refused():
