@@ -360,7 +360,7 @@ def _word(key: Any) -> str:
 
 
 def as_array(found: Any) -> npt.NDArray[Any] | None:
-    """Return the array of numbers (NumPy's or JAX') that a ``StandIn`` describes, else None.
+    """Return the array of numbers (NumPy's or JAX's) that a ``StandIn`` describes, else None.
 
     It is a view of the bytes in the pickle; bfloat16 has the dtype ``BFLOAT16``. Raises
     ``PickleError``.

@@ -332,7 +332,7 @@ def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
 def _from_spec(make: Any, kind: type) -> Any:
     """Wrap a class's ``__init__`` so that it accepts only its part of a spec."""
     expected = f"a {kind.__name__}, which get_spec('d2l') is or contains"
-    own = {  # Flax' rngs
+    own = {  # Flax's rngs
         name: check_of(parameter.annotation, name)
         for name, parameter in inspect.signature(make).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY

@@ -48,7 +48,7 @@ class Usage:
             the class whose probability is the output's sigmoid.
         activation: the function after the logits in training: ``"softmax"`` (each image has one
             class), ``"sigmoid"`` (each output is the probability of its own class) or ``"none"``
-            (the logits are the answer).
+            (the logits are the output).
         running_variance: ``"biased"`` or ``"unbiased"``, the estimator of the running variances.
         split_seed: the seed that split a folder into training and validation images.
         trained_on: fingerprints of some training images, which identify their folder: see

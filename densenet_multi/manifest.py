@@ -82,7 +82,7 @@ class StageProfile:
         multiply_adds: of its convolutions and linear layer. Taps on zero padding are counted, as by
             PyTorch's counter and TensorFlow's profiler (XLA's cost analysis omits them).
         activation_elements: number of values that its convolutions, ReLUs, concatenations and
-            poolings write: what training keeps for the backward pass without recomputation.
+            pooling layers write: what training keeps for the backward pass without recomputation.
     """
 
     name: str

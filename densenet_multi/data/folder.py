@@ -42,7 +42,7 @@ PARTS = {  # accepted folder names of each part, in upper or lower case
 }
 LISTED = 20  # files named in an error
 NAMED = 5  # folders named in an error
-FINGERPRINTS = 32  # the most images recorded
+FINGERPRINTS = 32  # the maximum number of images recorded
 
 
 @dataclass(frozen=True)

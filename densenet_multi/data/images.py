@@ -344,7 +344,7 @@ def _class_of(module: str, name: str) -> type[ImageFile]:
 
 
 def _most_pixels(size: int, pillows: int | None) -> int:
-    """The most pixels that a file of this size in bytes may have, within Pillow's own limit."""
+    """The pixel limit for a file of this size in bytes, within Pillow's own limit."""
     most = min(MOST_PIXELS, max(OF_ANY_FILE, PIXELS_PER_BYTE * size))
     return most if pillows is None else min(most, pillows)
 

@@ -70,9 +70,9 @@ MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (offset, bytes there, what th
     ),
 )
 WHOSE = {  # the start of a weights file -> its kind
-    HDF5: "an HDF5 file, such as Keras writes",
-    ZIP[0]: "a zip archive, such as PyTorch and Keras write",
-    b"\x80": "a pickle, such as PyTorch and Flax write",
+    HDF5: "an HDF5 file, as written by Keras",
+    ZIP[0]: "a zip archive, as written by PyTorch and Keras",
+    b"\x80": "a pickle, as written by PyTorch and Flax",
     b"\x12\x01\0\0": "an MXNet file",
 }
 PACKED = {  # the start of a file -> (its kind, the command that unpacks it); archives come first
@@ -128,7 +128,7 @@ def other_weights(path: Path) -> str | None:
     Raises ``OSError``.
     """
     if path.is_dir():
-        return "a folder, such as Orbax or KerasHub write"
+        return "a folder, as written by Orbax or KerasHub"
     head = _File.of(path).head
     if is_safetensors(head):  # the length before its header may be any bytes
         return None

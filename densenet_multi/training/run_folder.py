@@ -41,7 +41,7 @@ LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
 FILES = (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg")
 LARGEST_CONFIG = 2**20  # bytes; 10,000 class names need 2 * 10**5
 LARGEST_JSON = 2**24  # bytes; a report of 10,000 epochs needs 4 * 10**6
-LARGEST_HISTORY = 2**27  # bytes; ten million steps, the most a recipe allows, need 1.3 * 10**8
+LARGEST_HISTORY = 2**27  # bytes; ten million steps, the maximum of a recipe, need 1.3 * 10**8
 LARGEST_LINE = 2**17  # bytes of a line of the history; 300 are normal
 
 

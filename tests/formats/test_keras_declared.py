@@ -546,7 +546,7 @@ def test_a_pooling_that_leaves_several_pixels_is_not_global(kind, strides, paddi
     x = network(m, head=None, **{"global": None})
     x = m(kind, x, pool_size=[4, 4], strides=strides, padding=padding)
     if expected:
-        assert f"its pooling {x} ({kind}) has a fixed size" in read(m, x).notes[0]
+        assert f"its pooling layer {x} ({kind}) has a fixed size" in read(m, x).notes[0]
         return
     with pytest.raises(
         dm.WeightsError, match=rf"{x} \({kind}\): .* strides \[1, 1\], padding 'same'"

@@ -35,7 +35,7 @@ def variables(spec, around="", seed=1):
 
 
 def numbered(spec, weights):
-    """{collection and names of classes and numbers: array in Flax' layout}."""
+    """{collection and names of classes and numbers: array in Flax's layout}."""
     found = {}
     for name, info in dm.tensors(spec).items():
         layers = name.split(".")[:-1]
@@ -247,7 +247,7 @@ def test_weights_of_nnx_tell_what_is_assumed(tmp_path):
 
 
 def in_chapter(spec, weights):
-    """{collection and the chapter's names: array in Flax' layout}."""
+    """{collection and the chapter's names: array in Flax's layout}."""
     found = {}
     for name, info in dm.tensors(spec).items():
         layers = name.split(".")[:-1]

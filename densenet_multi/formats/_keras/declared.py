@@ -318,7 +318,7 @@ class _Walk:
             conv = following.readers[0]
             if conv.kind == "Conv2D" and len(following.readers) == 1:
                 if kernel_of(conv) != [1, 1]:
-                    raise WeightsError(f"{following}: expected a pooling only in a transition")
+                    raise WeightsError(f"{following}: expected pooling only in a transition")
                 return following, 0, conv
         zeros, following = zeros_before(following)
         if following.kind != "Conv2D" or is_head(following):
