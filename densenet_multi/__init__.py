@@ -10,7 +10,7 @@ The files, in reading order:
 - torch/, keras/, gluon/, flax/: the same network in four frameworks, in the same files: layers.py,
   model.py, weights.py, predict.py, train.py. backends.py: what each of them offers.
 - checkpoint.py: a trained network in memory. data/, formats/, training/, tasks/, comparison/,
-  commands/: images, files of weights, training runs, evaluation and conversion, backends side by
+  commands/: images, weights files, training runs, evaluation and conversion, backends side by
   side, the command line.
 
 To learn DenseNet, you can ignore the last group, every faster/, and all files whose names begin

@@ -44,7 +44,7 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
             call resumes it. While another process writes ``NAME.part``, this one downloads a
             complete copy of its own.
         checksum: such as ``sha256:3aede3…``; a prefix of the digest is enough.
-        largest: the most bytes that are downloaded.
+        largest: the maximum number of bytes to download.
 
     Raises ``DownloadError``. Progress is shown on stderr if that is a terminal.
     """

@@ -36,7 +36,7 @@ NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)  # errors of a folder that
 def what_is(path: AnyPath | int) -> str | None:
     """Return what a path or descriptor is, such as "a pipe", or None for a regular file.
 
-    Links are followed. Raises ``OSError``, also for a broken link or one that leads to itself.
+    Links are followed. Raises ``OSError``, also for a broken link or a symlink loop.
     """
     kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116  # it may be a string or a descriptor
     return None if kind == stat.S_IFREG else NO_FILES.get(kind, "something else")
@@ -91,7 +91,10 @@ def read_file(
     error: Callable[[str], Exception] = OSError,
     advice: str = "use another file",
 ) -> bytes:
-    """Return the content of a file of at most ``largest`` bytes. Raises as ``open_file``."""
+    """Return the content of a file of at most ``largest`` bytes.
+
+    Raises the same errors as ``open_file``.
+    """
     with open_file(path, largest, error, advice) as file:
         size = size_of(file)
         content = file.read(size + 1)
@@ -114,7 +117,7 @@ def size_of(file: BufferedReader) -> int:
 def resolved(path: AnyPath) -> Path:
     """Return the absolute path with all links resolved; it need not exist.
 
-    Raises ``OSError`` for a link that leads to itself.
+    Raises ``OSError`` for a symlink loop.
     """
     target = Path(os.path.realpath(path))
     if target.is_symlink():
@@ -152,7 +155,7 @@ def as_path(given: str | os.PathLike[str], name: str = "path") -> Path:
 
 
 def expanded(path: AnyPath, name: str = "path") -> Path:
-    """Replace ``~`` or ``~user`` by the home folder. Raises ``ConfigError``."""
+    """Replace ``~`` or ``~user`` with the home folder. Raises ``ConfigError``."""
     try:
         return Path(path).expanduser()
     except RuntimeError:  # there is no such user, or no home folder

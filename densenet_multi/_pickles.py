@@ -219,7 +219,7 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         return self._named[full]
 
     def get_extension(self, code: int) -> Any:
-        """Reject extension codes: the names that they stand for are not in the file."""
+        """Reject extension codes: the names that they represent are not in the file."""
         raise PickleError(f"expected names, found the extension code {code} instead of one")
 
     def persistent_load(self, pid: Any) -> Any:
@@ -360,7 +360,7 @@ def _word(key: Any) -> str:
 
 
 def as_array(found: Any) -> npt.NDArray[Any] | None:
-    """Return the array of numbers (NumPy's or JAX') that a ``StandIn`` describes, else None.
+    """Return the array of numbers (NumPy's or JAX's) that a ``StandIn`` describes, else None.
 
     It is a view of the bytes in the pickle; bfloat16 has the dtype ``BFLOAT16``. Raises
     ``PickleError``.

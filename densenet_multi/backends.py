@@ -137,7 +137,7 @@ class Backend(Protocol):
         """Return the feature map (N, C, H, W) after each stage, {stage: array}.
 
         The model runs in evaluation mode. The stages are those of ``shape_trace``: "stem",
-        "denseblock1", … "norm5". Raises as ``predict``.
+        "denseblock1", … "norm5". Raises the same errors as ``predict``.
         """
 
     def loss_and_gradients(
@@ -332,7 +332,7 @@ def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
 def _from_spec(make: Any, kind: type) -> Any:
     """Wrap a class's ``__init__`` so that it accepts only its part of a spec."""
     expected = f"a {kind.__name__}, which get_spec('d2l') is or contains"
-    own = {  # Flax' rngs
+    own = {  # Flax's rngs
         name: check_of(parameter.annotation, name)
         for name, parameter in inspect.signature(make).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY

@@ -1,6 +1,6 @@
 """A trained network in memory: its specification, its weights, and how to use them.
 
-``formats`` reads a file of weights of any format into a ``Checkpoint``, and writes one from it. A
+``formats`` reads a weights file of any format into a ``Checkpoint``, and writes one from it. A
 training run resumes from a ``TrainingState`` instead: see training/state.py.
 """
 
@@ -48,7 +48,7 @@ class Usage:
             the class whose probability is the output's sigmoid.
         activation: the function after the logits in training: ``"softmax"`` (each image has one
             class), ``"sigmoid"`` (each output is the probability of its own class) or ``"none"``
-            (the logits are the answer).
+            (the logits are the output).
         running_variance: ``"biased"`` or ``"unbiased"``, the estimator of the running variances.
         split_seed: the seed that split a folder into training and validation images.
         trained_on: fingerprints of some training images, which identify their folder: see
@@ -109,7 +109,7 @@ class Usage:
             if value is not None and len(value) != length:
                 each = "output" if name == "class_names" else "channel"
                 only = name == "class_names" and length == 1
-                hint = "; name the class whose probability the one output is" if only else ""
+                hint = "; name the class whose probability the single output is" if only else ""
                 raise ConfigError(
                     f"{name}: expected {length} values for this network, one for each {each}; "
                     f"found {len(value)}: {listed(value)}{hint}"
@@ -147,7 +147,7 @@ class Checkpoint:
         usage: how to use the network.
         notes: sentences for the user about what is unusual, or was changed when it was read.
 
-    Raises ``ConfigError`` or ``WeightsError`` for arguments of another type.
+    Raises ``ConfigError`` or ``WeightsError`` for arguments of the wrong type.
 
     >>> spec = dm.get_spec("d2l")
     >>> checkpoint = dm.Checkpoint(spec, dm.init_weights(spec), dm.Usage(image_size=96))
@@ -187,7 +187,7 @@ class Checkpoint:
             found["its image size"] = f"{usage.image_size} x {usage.image_size} pixels"
         if outputs and usage.activation is None:
             found["what its outputs mean"] = (
-                "a sigmoid, so that its one output becomes the probability of one class"
+                "a sigmoid, so that its single output becomes the probability of one class"
                 if outputs == 1
                 else "a softmax, so that every image has one of the classes"
             )

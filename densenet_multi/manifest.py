@@ -82,7 +82,7 @@ class StageProfile:
         multiply_adds: of its convolutions and linear layer. Taps on zero padding are counted, as by
             PyTorch's counter and TensorFlow's profiler (XLA's cost analysis omits them).
         activation_elements: number of values that its convolutions, ReLUs, concatenations and
-            poolings write: what training keeps for the backward pass without recomputation.
+            pooling layers write: what training keeps for the backward pass without recomputation.
     """
 
     name: str
@@ -162,7 +162,7 @@ def shape_trace(
 
 
 def min_image_size(spec: DenseNetSpec) -> int:
-    """Return the smallest square image, in pixels per side, that leaves every stage a pixel.
+    """Return the smallest square image, in pixels per side, that no stage shrinks to nothing.
 
     >>> dm.min_image_size(dm.get_spec("d2l"))
     29

@@ -75,7 +75,7 @@ def get_spec(variant: str, **overrides: Any) -> DenseNetSpec:
     """Return the network of a variant, one of ``VARIANTS``, with every number written out.
 
     ``overrides`` are fields of ``DenseNetConfig``. Raises ``ConfigError`` for an unknown variant or
-    field; the message suggests the nearest name that exists. Source: the paper's Tables 1 and 2.
+    field; the message suggests the nearest existing name. Source: the paper's Tables 1 and 2.
 
     >>> dm.get_spec("densenet121", num_classes=10).classifier
     LinearSpec(in_features=1024, out_features=10)

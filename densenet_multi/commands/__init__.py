@@ -27,7 +27,7 @@ from . import (
 from .flags import PROGRAM
 from .output import plain_lines
 
-GROUPS = {  # what a user wants -> the commands for it
+GROUPS = {  # purpose -> its commands
     "Describe a network": (summary.summary,),
     "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
     "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
@@ -40,7 +40,7 @@ class Program(click.Group):
     """The command group; its help groups the commands by purpose."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; escape control characters in errors about what was typed."""
+        """Run a command; escape control characters in usage errors."""
         try:
             return super().invoke(ctx)
         except click.UsageError as error:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--num-classes",
     type=click.IntRange(min=0),
-    help="Replace the classifier by a new one with this many classes; 0 removes it.",
+    help="Replace the classifier with a new one with this many classes; 0 removes it.",
 )
 @click.option(
     "--in-channels",

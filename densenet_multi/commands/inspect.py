@@ -32,7 +32,7 @@ def inspect(file: Path, file_format: str | None, prefix: str | None, output_form
 
 
 def table(result: dict[str, Any]) -> Table:
-    """Return one line per value; of many class names, only the first."""
+    """Return one line per value; long lists, as of class names, are truncated."""
     usage = {
         name: listed(value, most=10) if isinstance(value, (list, tuple)) else value
         for name, value in result["usage"].items()

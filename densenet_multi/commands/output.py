@@ -55,7 +55,7 @@ def plain_lines(text: str) -> str:
 
 
 def _plain_inside(result: Any) -> Any:
-    """A result with every text in its dictionaries, lists and tuples made ``plain``."""
+    """A result with every string in its dictionaries, lists and tuples made ``plain``."""
     if isinstance(result, str):
         return plain(result)
     if isinstance(result, dict):

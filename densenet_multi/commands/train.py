@@ -199,7 +199,7 @@ def _new_options(typed: dict[str, Any]) -> Options:
         changes.setdefault("recalibrate", 0)  # keep the features' statistics
     elif changes.get("recalibrate") == 0:
         if changes.setdefault("average", 0):  # averaged weights need new statistics
-            raise ConfigError("--average: expected --recalibrate of at least 1 beside it, found 0")
+            raise ConfigError("--average: expected --recalibrate of at least 1 with it, found 0")
     elif changes.get("average") and RECIPES[name].recalibrate == 0:
         changes.setdefault("recalibrate", RECIPES["chapter"].recalibrate)
     if "image_size" not in changes and ("variant" in changes or "weights" in typed):

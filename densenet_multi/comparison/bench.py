@@ -126,7 +126,7 @@ def bench(
 
 
 def progress_steps(backends: list[str], work: str, rounds: int) -> int:
-    """The most calls of ``step`` by ``bench``: those if every backend has every case."""
+    """The maximum number of ``step`` calls, reached if every backend has every case."""
     return len(backends) * len(CASES[work]) * (1 + rounds)
 
 

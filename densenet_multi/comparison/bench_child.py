@@ -205,7 +205,7 @@ def _to_train(settings: dict[str, Any]) -> tuple[DenseNetSpec, Pixels, Recipe]:
 
 
 def _rounds(rival: Rival | None, settings: dict[str, Any]) -> Rounds:
-    """A counter of training steps; on a GPU, it measures the framework's memory there."""
+    """A counter of training steps; on a GPU, it also measures the framework's GPU memory."""
     if rival is None:
         return Rounds(settings["steps"], settings["warmup"])
     memory: dict[str, Any] = {}

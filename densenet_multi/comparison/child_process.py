@@ -53,7 +53,7 @@ class Child:
 
     def _ending(self) -> str:
         code = self._process.wait()
-        if code == -signal.SIGKILL:  # uncatchable, so its last lines have another cause
+        if code == -signal.SIGKILL:  # it cannot be caught, so the last lines do not explain it
             return "signal SIGKILL"
         self._errors.seek(0)
         last = "\n".join(self._errors.read().strip().splitlines()[-LAST_LINES:])

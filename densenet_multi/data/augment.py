@@ -29,7 +29,7 @@ def augment(
 
     How an example changes depends only on the seed, the epoch and its index.
 
-    Raises ``ImageError`` for images of another type or shape, and ``ConfigError`` if another
+    Raises ``ImageError`` for images of the wrong type or shape, and ``ConfigError`` if another
     argument is out of range or has the wrong shape.
 
     Arguments:

@@ -71,7 +71,10 @@ def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
 
 
 def load_splits(path: str | os.PathLike[str], *splits: str) -> list[ImagesAndLabels]:
-    """Load several splits, with one pass over an archive. Raises as ``load_cifar10``."""
+    """Load several splits, with one pass over an archive.
+
+    Raises the same errors as ``load_cifar10``.
+    """
     place = _find(as_path(path))
     if not place.is_file():
         of_python = not _is_binary(place)

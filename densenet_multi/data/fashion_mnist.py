@@ -93,7 +93,7 @@ def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.
     Images are scaled before they are resized, since resizing bytes would round every pixel to
     1/255.
 
-    Raises ``ImageError`` for images of another type or shape, ``ConfigError`` for an invalid
+    Raises ``ImageError`` for images of the wrong type or shape, ``ConfigError`` for an invalid
     ``image_size``.
 
     Arguments:
@@ -132,7 +132,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def read_pair(images_path: Path, labels_path: Path) -> ImagesAndLabels:
-    """Read a file of images and the file of its labels. Raises as ``load_directory``."""
+    """Read an image file and its label file. Raises the same errors as ``load_directory``."""
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
         raise DataError(

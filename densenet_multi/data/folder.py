@@ -42,7 +42,7 @@ PARTS = {  # accepted folder names of each part, in upper or lower case
 }
 LISTED = 20  # files named in an error
 NAMED = 5  # folders named in an error
-FINGERPRINTS = 32  # the most images recorded
+FINGERPRINTS = 32  # the maximum number of images recorded
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class ImageFiles:
         return len(self.paths)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images at these indices, float32 of shape (n, C, S, S). Raises as ``read_image``."""
+        """The images at these indices, float32 of shape (n, C, S, S).
+
+        Raises the same errors as ``read_image``.
+        """
         indices = check_indices(indices, len(self))
         channels, size = self.prepare.channels, self.prepare.image_size
         images = np.empty((len(indices), channels, size, size), np.float32)

@@ -65,8 +65,8 @@ def load_held_out(
         in_channels: as for ``load_data``.
         usage: as for ``load_data``; it also records what the network was trained on.
         data_dir: as for ``load_data``.
-        seed: splits a folder without parts, and so requests its test images; None uses the seed of
-            the usage, or 0.
+        seed: splits a folder without parts, and makes "test" the default split; None uses the seed
+            of the usage, or 0.
         split: "test", the images held out; "train", the others; "all", both. None means "test", but
             "all" for a folder without parts that the network was not trained on.
         with_train: whether ``train`` is needed; if not, it may be the same as ``examples``.

@@ -72,7 +72,7 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     The same array always gives the same bytes: a compressed file (if ``path`` ends in ".gz"; level
     9) contains neither a time nor a name. Another build of zlib may compress differently.
 
-    Raises ``IdxError`` if the array has another type or another number of dimensions; ``OSError``
+    Raises ``IdxError`` if the array has the wrong type or number of dimensions; ``OSError``
     if the file cannot be written.
 
     Arguments:

@@ -165,7 +165,7 @@ def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float3
 def normalize(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.float32]:
     """Scale pixels to the range that a network expects, then compute ``(pixels - mean) / std``.
 
-    Raises ``ConfigError`` if the usage is for another number of channels.
+    Raises ``ConfigError`` if the usage is for a different number of channels.
 
     Arguments:
         images: float32 of shape (N, C, H, W), from 0 to 1.
@@ -198,7 +198,7 @@ def check_side(image_size: int) -> int:
 
 
 def check_usage_fits(usage: Usage, channels: int) -> None:
-    """Raise ``ConfigError`` if the usage is for another number of channels."""
+    """Raise ``ConfigError`` if the usage is for a different number of channels."""
     check_usage(usage)
     for name in ("mean", "std"):
         values = getattr(usage, name)
@@ -270,7 +270,10 @@ def _scaled(pixels: NDArray[Any], largest: int) -> NDArray[np.float32]:
 
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
-    """Open an image with Pillow, which reads only its header. Raises as ``read_image``."""
+    """Open an image with Pillow, which reads only its header.
+
+    Raises the same errors as ``read_image``.
+    """
     from PIL import Image, features
 
     path = as_path(path)
@@ -311,7 +314,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
 
 
 def broken_link(path: Path) -> str | None:
-    """Describe a symbolic link that leads nowhere, for an error; None for anything else."""
+    """Describe a broken symbolic link, for an error; None for anything else."""
     if path.is_symlink() and not path.exists():
         return f"a broken link, to {path.readlink()}"
     return None
@@ -341,7 +344,7 @@ def _class_of(module: str, name: str) -> type[ImageFile]:
 
 
 def _most_pixels(size: int, pillows: int | None) -> int:
-    """The most pixels that a file of this size in bytes may have, within Pillow's own limit."""
+    """The pixel limit for a file of this size in bytes, within Pillow's own limit."""
     most = min(MOST_PIXELS, max(OF_ANY_FILE, PIXELS_PER_BYTE * size))
     return most if pillows is None else min(most, pillows)
 

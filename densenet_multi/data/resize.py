@@ -19,7 +19,7 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
     centers, ``align_corners=False``, ``antialias=False``.
 
     Raises ``ImageError`` if the images are integers (rounding to 1/255 would lose three decimal
-    places), have another number of dimensions or no pixels; ``ConfigError`` for an invalid size.
+    places), have the wrong number of dimensions or no pixels; ``ConfigError`` for an invalid size.
 
     Arguments:
         images: finite floating point of shape (N, H, W) or (N, C, H, W); computed in float32.

@@ -162,7 +162,7 @@ def load_data(
 
 
 def find(name: str) -> tuple[str, str]:
-    """Return the kind of the data, a key of ``NAMES``, and their path, or "" if they have none.
+    """Return a data set's kind (a key of ``NAMES``) and its path, or "" if it has none.
 
     Raises ``ConfigError`` for an unknown name.
     """
@@ -180,7 +180,7 @@ def find(name: str) -> tuple[str, str]:
             return "cifar10", str(found)
         raise bad("data", name, "a folder of images (unpack an archive first)")
     if not colon and (os.sep in name or name.startswith(".")):
-        raise bad("data", name, "a folder that exists")
+        raise bad("data", name, "an existing folder")
     check_names("data", [name], NAMES.values())
     raise AssertionError(name)  # unreachable: check_names has raised
 
@@ -188,7 +188,7 @@ def find(name: str) -> tuple[str, str]:
 def spelled_out(name: str) -> str:
     """Expand a name to its kind and its absolute path; an unknown name is returned unchanged.
 
-    Raises ``OSError`` for a link that leads to itself.
+    Raises ``OSError`` for a symlink loop.
     """
     try:
         kind, path = find(name)
@@ -204,7 +204,7 @@ def preparation(
     in_channels: int | None,
     usage: Usage | None,
 ) -> Preparation:
-    """Return how to prepare the images of these data. Raises as ``load_data``."""
+    """Return how to prepare the images of these data. Raises the same errors as ``load_data``."""
     kind, _ = find(name)
     if in_channels is not None:
         in_channels = integer("in_channels", in_channels, 1, MOST_REPEATED)

@@ -34,7 +34,7 @@ class MaxPool(AvgPool):
         return x
 
     def taps(self, x: Array, axis: int) -> Iterator[Array]:
-        """For each position in a window, the values there of all windows along the axis."""
+        """For each position in a window, the values at it of all windows along the axis."""
         spec, length = self.spec, x.shape[axis]
         outputs = (length + 2 * spec.padding - spec.kernel_size) // spec.stride + 1
         blocks = -(-length // spec.stride)

@@ -43,7 +43,7 @@ def _step(
     if recipe.train_features:
         model.train()
         if fast:
-            for_training(model)  # replaces classes by faster ones, if faster/ has any
+            for_training(model)  # replaces classes with faster ones, if faster/ has any
     else:
         model.eval()
     scores = in_bfloat16(model, x) if recipe.bfloat16 else model(x)

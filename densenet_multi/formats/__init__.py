@@ -1,4 +1,4 @@
-"""Read and write files of weights: the portable file, and the formats of other projects.
+"""Read and write weights files: the portable file, and the formats of other projects.
 
 Each format has one module, which implements ``Format``. A format's library is imported only when
 it is needed. Nothing in a file is ever executed: pickles are parsed as data, see _pickles.py.
@@ -83,7 +83,10 @@ class Format(Protocol):
         """
 
     def write(self, path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Write the file atomically; return notes on what it cannot store. Raises as ``read``."""
+        """Write the file atomically; return notes on what it cannot store.
+
+        Raises the same errors as ``read``.
+        """
 
 
 def read(
@@ -97,7 +100,7 @@ def read(
     """Read a DenseNet's weights from a file of any known format.
 
     Returns them in canonical names and layout. In a folder from the Hugging Face Hub, it reads the
-    file of weights and ``config.json``.
+    weights file and ``config.json``.
 
     Raises ``WeightsError`` if the file is damaged, or does not hold the weights of a DenseNet or
     of ``variant`` (every problem is listed); ``ConfigError`` for an unknown format or field;
@@ -154,7 +157,7 @@ def write(
     """Write weights in a format; by default, the file name's ending selects it.
 
     Returns notes for the user on what the format cannot store, or stores differently. The write is
-    atomic: the file is complete or absent. Raises as ``read``.
+    atomic: the file is complete or absent. Raises the same errors as ``read``.
 
     >>> from densenet_multi import formats
     >>> import pathlib, tempfile
@@ -244,7 +247,7 @@ def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Che
     weights = {n: a for n, a in checkpoint.weights.items() if not n.startswith("classifier.")}
     weights |= {name: array.astype(dtype) for name, array in head.items()}
     was = f"the classifier for {checkpoint.spec.config.num_classes} classes"
-    note = f"{was} was replaced by a new one for {num_classes} (seed {seed})"
+    note = f"{was} was replaced with a new one for {num_classes} (seed {seed})"
     return Checkpoint(
         spec,
         check_weights(spec, weights, dtype.name),

@@ -1,4 +1,4 @@
-"""Adapt a pretrained network to images with another number of channels."""
+"""Adapt a pretrained network to images with a different number of channels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEM = "features.conv0"
 
 
 def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
-    """Adapt the stem so that the network reads images with another number of channels.
+    """Adapt the stem so that the network reads images with a different number of channels.
 
     The logits of a gray image, whose channels are equal, do not change. For fewer channels, kernels
     are summed: all of them for one channel. For more, they are repeated cyclically, and each copy

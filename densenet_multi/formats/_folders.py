@@ -36,7 +36,7 @@ IGNORED = (  # arguments of timm's models that tensors show, or that only affect
     *("num_classes", "in_chans", "growth_rate", "block_config", "bn_size", "memory_efficient"),
     *("drop_rate", "proj_drop_rate", "pretrained", "checkpoint_path"),
 )
-WITHOUT = "to ignore it, read the file of weights in the same folder"
+WITHOUT = "to ignore it, read the weights file in the same folder"
 USUAL = {"act_layer": ("relu",), "norm_layer": ("batchnorm2d",), "global_pool": ("avg", "max", "")}
 
 JOIN = (
@@ -54,7 +54,7 @@ FROM_TENSORFLOW = (
 
 
 def file_in(path: Path) -> Path:
-    """The file of weights in a folder from the Hub; any other path unchanged."""
+    """The weights file in a folder from the Hub; any other path unchanged."""
     inside = [path / name for name in OF_THE_HUB] if path.is_dir() else []
     return next((file for file in inside if file.is_file()), path)
 
@@ -62,7 +62,7 @@ def file_in(path: Path) -> Path:
 def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoint:
     """Add what ``config.json`` states to the checkpoint of a file in a folder from the Hub.
 
-    Raises ``WeightsError`` if the configuration declares another function than the tensors.
+    Raises ``WeightsError`` if the configuration declares a different function than the tensors.
     """
     path = folder / "config.json"
     notes = [*checkpoint.notes, f"read from {file.name} in this folder"]
@@ -202,13 +202,13 @@ def _known(path: Path, names: Collection[str]) -> Found | None:
 
 
 def _parts(names: Collection[str]) -> Found | None:
-    """Recognize a network in several files by the Hub's index of them."""
+    """Recognize a sharded network by the Hub's index of them."""
     indices = [name for name in names if name.endswith(".index.json")]
-    return (f"a network in several files ({listed(indices)})", JOIN) if indices else None
+    return (f"a sharded network ({listed(indices)})", JOIN) if indices else None
 
 
 def _weights_in_folders(path: Path) -> list[str]:
-    """The files of weights in the subfolders of a folder."""
+    """The weights files in the subfolders of a folder."""
     folders = [child for child in sorted(_children(path))[:100] if child.is_dir()]
     within = [each for folder in folders for each in islice(folder.iterdir(), 100)]
     return [str(each) for each in within if each.name.lower().endswith((*WEIGHTS, ".msgpack"))]

@@ -2,7 +2,7 @@
 
 Links, compressed or virtual arrays, and arrays that do not fit in the file are refused before
 anything is allocated. No text attribute is read through HDF5, whose library can hang or crash on
-a damaged one: texts are searched for in the file's bytes.
+a damaged one: text is searched for in the file's bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Limits on the size of a file of weights, on disk and decompressed, and of its metadata."""
+"""Limits on the size of a weights file, on disk and decompressed, and of its metadata."""
 
 from __future__ import annotations
 

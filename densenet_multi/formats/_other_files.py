@@ -44,7 +44,7 @@ IN_PYTHON = (  # the arrays follow
 )
 JOIN_IN_KERAS = "join them in Keras: model.load_weights('THIS'); model.save('NEW.keras')"
 NO_WEIGHTS = "it has no weights: they are in another file"
-NOT_TEXT = "files of weights are binary"
+NOT_TEXT = "weights files are binary"
 SAVE_AGAIN = (
     "if you still have the model, save it again with Keras: model.save('NEW.keras') or "
     "model.save_weights('NEW.weights.h5')"
@@ -69,10 +69,10 @@ MAGIC: tuple[tuple[int, bytes, Found], ...] = (  # (offset, bytes there, what th
         ("macOS metadata of a file", "use the file whose name does not start with ._"),
     ),
 )
-WHOSE = {  # the start of a file of weights -> its kind
-    HDF5: "an HDF5 file, such as Keras writes",
-    ZIP[0]: "a zip archive, such as PyTorch and Keras write",
-    b"\x80": "a pickle, such as PyTorch and Flax write",
+WHOSE = {  # the start of a weights file -> its kind
+    HDF5: "an HDF5 file, as written by Keras",
+    ZIP[0]: "a zip archive, as written by PyTorch and Keras",
+    b"\x80": "a pickle, as written by PyTorch and Flax",
     b"\x12\x01\0\0": "an MXNet file",
 }
 PACKED = {  # the start of a file -> (its kind, the command that unpacks it); archives come first
@@ -84,7 +84,7 @@ PACKED = {  # the start of a file -> (its kind, the command that unpacks it); ar
     b"\x28\xb5\x2f\xfd": ("Zstandard", "zstd -dc"),
 }
 PACKED_TAR = re.compile(r"\.(tgz|tbz2|txz|tar\.\w+)$", re.IGNORECASE)
-POINTERS = (  # (the start of a text, whose pointer it is, how to fetch the file)
+POINTERS = (  # (the start of a pointer file, its owner, how to fetch the file)
     ("version https://git-lfs", "git-lfs", "in its repository, type: git lfs pull"),
     ("# xet version", "Xet", "download the file itself"),
     ("/annex/objects/", "git-annex", "in its repository, type: git annex get FILE"),
@@ -128,7 +128,7 @@ def other_weights(path: Path) -> str | None:
     Raises ``OSError``.
     """
     if path.is_dir():
-        return "a folder, such as Orbax or KerasHub write"
+        return "a folder, as written by Orbax or KerasHub"
     head = _File.of(path).head
     if is_safetensors(head):  # the length before its header may be any bytes
         return None
@@ -275,8 +275,8 @@ def _markup(text: str, small: str) -> Found:
 
 def _json(text: str) -> Found:
     for mark, what, advice in (
-        ('.weights.h5"', "Keras' list of files of weights", JOIN_IN_KERAS),
-        ('"weight_map"', "an index of several files of weights", JOIN),
+        ('.weights.h5"', "Keras' list of weights files", JOIN_IN_KERAS),
+        ('"weight_map"', "the index of a sharded network", JOIN),
         ('"op": "null"', "an MXNet network without its weights (JSON)", NO_WEIGHTS),
         ('"class_name"', "a Keras network without its weights (JSON)", NO_WEIGHTS),
         ('"architecture', "a network's description (JSON)", NO_WEIGHTS),
@@ -351,7 +351,7 @@ def _tensorflow(file: _File) -> Found | None:
             opened.seek(max(0, file.size - 8))
             if opened.read(8) != bytes.fromhex("57fb808b247547db"):
                 return None
-    return "a part of a TensorFlow checkpoint", FROM_TENSORFLOW
+    return "a shard of a TensorFlow checkpoint", FROM_TENSORFLOW
 
 
 # --- Archives -----------------------------------------------------------------------------------

@@ -106,7 +106,10 @@ def is_safetensors(head: bytes) -> bool:
 
 
 def names_in_safetensors(path: str | os.PathLike[str]) -> list[str]:
-    """The names of the tensors in a safetensors file. Raises as ``open_safetensors``."""
+    """The names of the tensors in a safetensors file.
+
+    Raises the same errors as ``open_safetensors``.
+    """
     with open_safetensors(path) as file:
         return list(file.keys())
 

@@ -11,7 +11,7 @@ from ..weights import WeightsError
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What the user states about a file of weights.
+    """What the user states about a weights file.
 
     Attributes:
         file_format: whether the user named the format, so that it was not detected.

@@ -111,9 +111,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """Return the logits of the zoo's own model, which loads the file itself, and its name.
+    """Load the file into the zoo's own model; return its logits and its name.
 
-    Raises ``LookupError`` if that cannot be this network, or cannot accept these images.
+    Raises ``LookupError`` if that model cannot represent this network or accept these images.
     """
     import mxnet as mx
     from mxnet.gluon.model_zoo import vision

@@ -87,7 +87,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     """Read the weights. Their running variances are biased, as Keras' are.
 
     A declaration of layers is trusted: see _keras/declared.py. A weights-only file is assumed to be
-    of keras.applications if its layers have the same names or no names, or if the user says so.
+    of keras.applications if its layers have the same names or no names, or if the user states it.
     """
     _refuse_shard(path)
     declared = declaration(path)
@@ -119,7 +119,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 
 def _refuse_shard(path: Path) -> None:
-    """Raise for one of the several files of ``save_weights(..., max_shard_size=)``."""
+    """Raise for one shard of ``save_weights(..., max_shard_size=)``."""
     match = SHARD.fullmatch(path.name)
     index = path.with_name(f"{match[1]}.weights.json") if match else None
     if index is not None and index.exists():
@@ -141,7 +141,7 @@ def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
         if has_layers_called(path, names):
             return f"weights alone do not show what is computed; assumed: {ASSUMED}"
     if told.file_format and told.variant:
-        return f"taken for keras.applications' layers, because you said so; assumed: {ASSUMED}"
+        return f"treated as keras.applications' layers, as you stated; assumed: {ASSUMED}"
     if not layers_have_names(path):
         return f"the file does not store its layers' names; assumed: {ASSUMED}"
     save = (
@@ -227,8 +227,8 @@ def library_logits(
 ) -> tuple[npt.NDArray[np.floating], str]:
     """Return the logits of the declared model, or of keras.applications' own, and the model's name.
 
-    Either loads the file itself. Raises ``LookupError`` if that cannot be this network, or cannot
-    accept these images.
+    Either loads the file itself. Raises ``LookupError`` if that model cannot represent this network
+    or accept these images.
     """
     from tensorflow import keras
 

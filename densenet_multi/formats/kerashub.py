@@ -57,7 +57,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
     if path.is_dir():
         files = [path / name for name in PRESET if os.path.lexists(path / name)]
     if not files:
-        raise WeightsError(f"expected a preset's folder, found one without {PRESET[0]}")
+        raise WeightsError(f"expected a preset folder, found one without {PRESET[0]}")
     weights: Weights = {}
     for file in files:
         found, more = read_weights(file)
@@ -86,14 +86,14 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """Return the logits of KerasHub's own model, which loads the file itself, and its name.
+    """Load the file into KerasHub's own model; return its logits and its name.
 
-    Raises ``LookupError`` if that cannot be this network.
+    Raises ``LookupError`` if that model cannot represent this network.
     """
     if _is_not_kerashubs(checkpoint.spec):
         raise LookupError("KerasHub has no network of this kind")
     if path.is_dir():
-        raise LookupError("a preset's folder is not loaded by KerasHub's model")
+        raise LookupError("KerasHub's model does not load a preset folder")
     with framework("keras", "keras_hub"):
         import keras_hub
 

@@ -148,8 +148,8 @@ def _variables(
     if not any(name.endswith(".running_mean") for name in found[around]):
         if others := _other_norms(found[around]):
             raise WeightsError(
-                "expected the BatchNorms of a DenseNet, found another normalization in this Flax "
-                f"Linen network: {listed_names(others)}; no DenseNet of this package has one"
+                "expected the BatchNorms of a DenseNet, found a different normalization in this "
+                f"Flax Linen network: {listed_names(others)}; no DenseNet of this package has one"
             )
         raise WeightsError(
             "expected the running statistics of Flax Linen's BatchNorms too, found params without "
@@ -164,7 +164,7 @@ def _variables(
 
 
 def _other_norms(layers: Mapping[str, Any]) -> list[str]:
-    """Return the layers whose names show another normalization than BatchNorm."""
+    """Return the layers whose names show a normalization other than BatchNorm."""
     names = dict.fromkeys(name.rpartition(".")[0] for name in layers)
     return [name for name in names if OTHER_NORM.match(name.rpartition(".")[2])]
 
@@ -290,7 +290,7 @@ def _names_in_chapter(
         "convolution and max pooling, which is a different function at most image sizes; no "
         "tensor shows it"
     )
-    note = "read as the network of the chapter in Dive into Deep Learning, because you said so"
+    note = "read as the network of the chapter in Dive into Deep Learning, as you stated"
     return found, [note], doubt
 
 
@@ -306,7 +306,7 @@ def _in_doubt(doubt: str, found: Weights, shapes: Mapping[str, tuple[int, ...]])
         return _unknown(shapes)
     if variant := variant_name(config):
         advice = (
-            "say so: convert('SOURCE', 'NEW.safetensors', source_format='linen', "
+            "state it: convert('SOURCE', 'NEW.safetensors', source_format='linen', "
             f"variant={variant!r})"
         )
     else:

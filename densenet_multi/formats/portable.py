@@ -138,7 +138,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a portable file: spec, weights and usage. Raises as ``load_weights``."""
+    """Read a portable file: spec, weights and usage. Raises the same errors as ``load_weights``."""
     path = as_path(path)
     refuse_others(path, "a safetensors file")
     other = f"for another project's checkpoint: convert({str(path)!r}, 'NEW.safetensors')"

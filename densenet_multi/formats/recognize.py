@@ -36,7 +36,7 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
 
     Arguments:
         shapes: {canonical name: canonical shape}.
-        known: fields that no shape reveals: ``bn_eps``, ``bn_decay``, ``drop_rate``.
+        known: fields that no shape shows: ``bn_eps``, ``bn_decay``, ``drop_rate``.
 
     Returns:
         The configuration, inferred from a few tensors only: resolve it, and check all tensors
@@ -130,7 +130,7 @@ def with_biases(weights: Weights, *, of_all: bool = False) -> tuple[Weights, lis
         found |= {_bias(name): _zeros(weights[name]) for name in absent}
     head = weights.get("classifier.weight")
     if head is not None and "classifier.bias" not in weights:
-        notes.append("its classifier has no bias: it got a bias of zeros")
+        notes.append("its classifier has no bias: it got a zero bias")
         found["classifier.bias"] = _zeros(head)
     return found, notes
 

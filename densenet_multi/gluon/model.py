@@ -1,7 +1,7 @@
 """DenseNet in Gluon: HybridBlocks, which run imperatively until ``hybridize()`` is called.
 
 spec.py explains each class, and all four model.py contain the same code. An instance's class may be
-replaced by one that computes the same function faster or in less memory: see faster/.
+replaced with one that computes the same function faster or in less memory: see faster/.
 The argument ``F`` is unused: layers.py selects the operators.
 """
 

@@ -40,7 +40,7 @@ def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
     if recipe.bfloat16:
         raise bad("bfloat16", True, "False: MXNet 1.9.1 does not train in bfloat16")
-    for_training(model)  # replaces classes by faster ones, if faster/ has any
+    for_training(model)  # replaces classes with faster ones, if faster/ has any
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True, sparse_label=False)
     velocity = {name: to_native(array) for name, array in run.velocity.items()}
     native = native_parameters(model)

@@ -57,7 +57,7 @@ class Conv2D(keras.layers.Conv2D):
     """A convolution with an explicit amount of padding, which Keras' own does not support.
 
     With a stride, padding="same" pads an even image by 2 and 3 pixels. The spec pads by 3 and 3,
-    which is another function.
+    which is a different function.
     """
 
     def __init__(

@@ -54,8 +54,8 @@ class Network(Block, keras.Model):
         self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Save as Keras does. In a legacy .h5, Keras stores only a class's own name; replace it by
-        its registered name, so that load_model finds the class."""
+        """Save as Keras does. In a legacy .h5, Keras stores only a class's own name; replace it
+        with its registered name, so that load_model finds the class."""
         super().save(filepath, *args, **kwargs)
         if str(filepath).endswith((".h5", ".hdf5")):
             _rename_in_legacy(Path(filepath), keras.utils.get_registered_name(type(self)))

@@ -1,7 +1,7 @@
 """DenseNet in Keras: layers that contain layers, called on NHWC images.
 
 spec.py explains each class, and all four model.py contain the same code. An instance's class may be
-replaced by one that computes the same function faster or in less memory: see faster/.
+replaced with one that computes the same function faster or in less memory: see faster/.
 """
 
 from typing import Any

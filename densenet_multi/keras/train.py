@@ -41,7 +41,7 @@ def loss_and_gradients(
 @fit_with(Run, dtype_of, import_weights)
 def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
-    for_training(model)  # replaces classes by faster ones, if faster/ has any
+    for_training(model)  # replaces classes with faster ones, if faster/ has any
 
     def logits(x: Any) -> npt.NDArray[np.floating]:
         return model.predict_on_batch(x.transpose(0, 2, 3, 1))

@@ -43,7 +43,7 @@ def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
     given = [name for name in ("mean", "std") if stated.get(name) is not None]
     for name, other in (("mean", "std"), ("std", "mean")):
         if name in given and getattr(usage, other) is None:
-            raise ConfigError(f"{name}: expected {other}= beside it, found none")
+            raise ConfigError(f"{name}: expected {other}= with it, found none")
     low, high = usage.value_range or (0, 1)
     if "mean" in given and not all(low <= value <= high for value in usage.mean or ()):
         raise ConfigError(
@@ -103,7 +103,7 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
         allowed = "a list of names in the order of the outputs"
         names: list[Any] = list(items("class_names", given, allowed))
     elif isinstance(given, str) and not given.strip():
-        raise ConfigError(f"class_names: {EXPECTED}; found an empty text")
+        raise ConfigError(f"class_names: {EXPECTED}; found an empty string")
     elif (
         as_path(given, "class_names").is_file()
         or not isinstance(given, str)
@@ -176,6 +176,6 @@ def _names_in_json(path: Path, text: str) -> list[Any]:
     if names is None:
         raise ConfigError(
             f"class_names: expected JSON with a list of names, {{name: index}} or {{index: name}}, "
-            f"the indices from 0 on; found something else in {path}"
+            f"with indices starting at 0; found something else in {path}"
         )
     return names

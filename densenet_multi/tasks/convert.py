@@ -262,7 +262,7 @@ def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
 def inspect(
     path: str | os.PathLike[str], file_format: str | None = None, *, prefix: str | None = None
 ) -> dict[str, Any]:
-    """Describe a checkpoint in plain values. Raises as ``formats.read``."""
+    """Describe a checkpoint in plain values. Raises the same errors as ``formats.read``."""
     path = as_path(path)
     name = formats.guess(path) if file_format is None else file_format
     checkpoint = formats.read(path, name, prefix=prefix)

@@ -225,7 +225,7 @@ def class_scores(
         raise ConfigError(f"{expected}, found one output, which distinguishes two classes")
     if usage.class_names is None:
         say(
-            f"the file does not state which class the network's one output stands for; assuming "
+            f"the file does not state which class the network's single output represents; assuming "
             f"{class_names[1]!r}, the second class"
         )
     positive = usage.class_names[0] if usage.class_names else class_names[1]

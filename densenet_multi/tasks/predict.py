@@ -116,7 +116,7 @@ def shown_activation(path: Path, checkpoint: Checkpoint, say: Say) -> str:
     for what in ("what its outputs mean", "its class names"):
         say_assumed(path, checkpoint, what, say)
     if outputs == 1 and activation == "softmax":
-        say(f"{path}: the softmax of its one output is 1 for every image; showing the output")
+        say(f"{path}: the softmax of its single output is 1 for every image; showing the output")
         return "none"
     return activation or ("sigmoid" if outputs == 1 else "softmax")
 

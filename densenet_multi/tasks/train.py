@@ -178,7 +178,7 @@ def train(
         say: called with sentences for the user.
 
     Raises ``RunError`` if the folder holds a run and ``resume`` is False, or if its run began with
-    another recipe, other weights or other data (if that run is complete, the data are neither
+    a different recipe, weights or data (if that run is complete, the data are neither
     needed nor compared, and its report is returned); ``TrainingError`` if training diverges; and as
     ``load_data``, ``load_backend`` and ``load_checkpoint``. On Ctrl-C (SIGTERM), a run with a
     folder saves after the current step and raises ``KeyboardInterrupt`` (``SystemExit``). Only
@@ -391,7 +391,7 @@ def _counted(found: dict[str, Any]) -> str:
 def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, DataSet]:
     """The network with its initial weights, and the data prepared for it.
 
-    A resumed ``run`` has the network in its folder and no longer needs the file of initial weights.
+    A resumed ``run`` has the network in its folder and no longer needs the initial weights file.
     """
     recipe = options.recipe
     path: str | Path | None = options.weights

@@ -35,7 +35,7 @@ def loss_and_gradients(
 @fit_with(Run, dtype_of, import_weights)
 def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
-    for_training(model)  # replaces classes by faster ones, if faster/ has any
+    for_training(model)  # replaces classes with faster ones, if faster/ has any
     device = model.features.conv0.weight.device
     native = native_tensors(model)
     parameters = {name: native[name] for name in run.velocity}

@@ -53,7 +53,7 @@ ORDINAL = Kind("an integer from 1 to 2**53", lambda value: _is_count(value, 1))
 NUMBER = Kind("a finite number", _is_number)
 AMOUNT = Kind("a finite number of at least 0", lambda value: _is_number(value, 0))
 FRACTION = Kind("a number from 0 to 1", lambda value: _is_number(value, 0) and value <= 1)
-TEXT = Kind("a text", _is_text)
+TEXT = Kind("a string", _is_text)
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 

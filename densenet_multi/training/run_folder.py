@@ -41,7 +41,7 @@ LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
 FILES = (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg")
 LARGEST_CONFIG = 2**20  # bytes; 10,000 class names need 2 * 10**5
 LARGEST_JSON = 2**24  # bytes; a report of 10,000 epochs needs 4 * 10**6
-LARGEST_HISTORY = 2**27  # bytes; ten million steps, the most a recipe allows, need 1.3 * 10**8
+LARGEST_HISTORY = 2**27  # bytes; ten million steps, the maximum of a recipe, need 1.3 * 10**8
 LARGEST_LINE = 2**17  # bytes of a line of the history; 300 are normal
 
 
@@ -118,8 +118,8 @@ def claimed(path: Path) -> Iterator[None]:
 def read_config(path: Path) -> dict[str, Any] | None:
     """Read the run folder's ``config.json``; None if it does not exist.
 
-    Raises ``RunError`` if its content is invalid; ``OSError`` if it is a link that leads nowhere or
-    to itself.
+    Raises ``RunError`` if its content is invalid; ``OSError`` if it is a broken link or a symlink
+    loop.
     """
     if not os.path.lexists(path / CONFIG):
         return None

@@ -462,7 +462,7 @@ def test_an_existing_folder_needs_no_prefix(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere/own", "data: expected a folder that exists; found 'nowhere/own'"),
+        ("nowhere/own", "data: expected an existing folder; found 'nowhere/own'"),
         ("pictures.zip", r"data: expected a folder of images \(unpack an archive first\)"),
         ("fashon-mnist", "did you mean 'fashion-mnist'"),
     ],

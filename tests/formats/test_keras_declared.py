@@ -546,7 +546,7 @@ def test_a_pooling_that_leaves_several_pixels_is_not_global(kind, strides, paddi
     x = network(m, head=None, **{"global": None})
     x = m(kind, x, pool_size=[4, 4], strides=strides, padding=padding)
     if expected:
-        assert f"its pooling {x} ({kind}) has a fixed size" in read(m, x).notes[0]
+        assert f"its pooling layer {x} ({kind}) has a fixed size" in read(m, x).notes[0]
         return
     with pytest.raises(
         dm.WeightsError, match=rf"{x} \({kind}\): .* strides \[1, 1\], padding 'same'"
@@ -820,7 +820,8 @@ def test_concatenations_of_concatenations_do_not_explode():
     for _ in range(60):
         x = m("Concatenate", x, x, axis=-1)
     last = norm_relu(m, m("Concatenate", x, new, axis=-1), USUAL)
-    assert "expected all maps of the block so far, found others" in quickly(m.declared(last))
+    expected = "expected all feature maps of the block so far, found others"
+    assert expected in quickly(m.declared(last))
 
 
 def test_models_nested_very_deeply_are_refused():

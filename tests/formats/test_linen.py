@@ -35,7 +35,7 @@ def variables(spec, around="", seed=1):
 
 
 def numbered(spec, weights):
-    """{collection and names of classes and numbers: array in Flax' layout}."""
+    """{collection and names of classes and numbers: array in Flax's layout}."""
     found = {}
     for name, info in dm.tensors(spec).items():
         layers = name.split(".")[:-1]
@@ -143,7 +143,7 @@ def test_biases_are_completed_with_zeros(tmp_path):
     assert not read.weights["classifier.bias"].any()
     np.testing.assert_array_equal(read.weights["features.conv0.bias"], arrays["params.Conv_0.bias"])
     assert "of its convolutions, only 2 of 10 have a bias: the others got zeros" in read.notes
-    assert "its classifier has no bias: it got a bias of zeros" in read.notes
+    assert "its classifier has no bias: it got a zero bias" in read.notes
 
 
 def test_two_networks_are_told_apart_by_a_prefix(tmp_path):
@@ -247,7 +247,7 @@ def test_weights_of_nnx_tell_what_is_assumed(tmp_path):
 
 
 def in_chapter(spec, weights):
-    """{collection and the chapter's names: array in Flax' layout}."""
+    """{collection and the chapter's names: array in Flax's layout}."""
     found = {}
     for name, info in dm.tensors(spec).items():
         layers = name.split(".")[:-1]
@@ -284,7 +284,7 @@ def test_the_chapters_network_is_read_where_you_say_that_it_pads_as_here(tmp_pat
         read = formats.read(path, "linen", variant=variant)
         assert read.spec == spec
         same(read.weights, weights)
-        assert "because you said so" in read.notes[0]
+        assert "as you stated" in read.notes[0]
         assert "padding and average pooling as in this package" in read.notes[1]
 
 
@@ -319,7 +319,7 @@ def test_layers_in_the_order_of_a_densenets_that_do_not_fit_get_no_advice(tmp_pa
 def test_another_normalization_is_the_reason_that_is_told(tmp_path):
     arrays = numbered(CIFAR, variables(CIFAR)[1])
     arrays = {n.replace("BatchNorm", "GroupNorm"): a for n, a in arrays.items() if "params" in n}
-    message = r"another normalization in this .*: DenseBlock_0\.DenseLayer_0\.GroupNorm_0"
+    message = r"a different normalization in this .*: DenseBlock_0\.DenseLayer_0\.GroupNorm_0"
     with pytest.raises(dm.WeightsError, match=message) as caught:
         formats.read(written(tmp_path / "x", arrays))
     assert "batch_stats" not in str(caught.value)

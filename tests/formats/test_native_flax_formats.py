@@ -1,4 +1,4 @@
-"""Flax' own files: Orbax folders, with nnx.State in them or plain dictionaries."""
+"""Flax's own files: Orbax folders, with nnx.State in them or plain dictionaries."""
 
 import os
 import pickle

@@ -480,7 +480,7 @@ def test_a_legacy_file_of_numbered_layers_is_read_as_weights_h5_is_if_you_say_wh
     assert found.spec.config.block_config == (6, 12)
     for tensor, array in checkpoint.weights.items():
         np.testing.assert_array_equal(found.weights[tensor], array, err_msg=tensor)
-    assert "because you said so" in found.notes[-1]
+    assert "as you stated" in found.notes[-1]
     legacy(path, checkpoint, {layer: f"my_{layer}" for layer in names})
     for told in (Told(), Told(file_format=True, variant="densenet121")):
         with pytest.raises(dm.WeightsError, match=r"found my_.*Save the complete model"):

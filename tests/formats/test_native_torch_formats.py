@@ -715,7 +715,7 @@ ANOTHER = {
     "learned": (put(act=nn.PReLU()), r"act: expected ReLU, found PReLU"),
     "two by two": (put(pool=nn.AdaptiveAvgPool2d(2)), r"pool \(AdaptiveAvgPool2d\): expected outp"),
     "two poolings": (put(pool=nn.AdaptiveAvgPool2d(1), pool2=nn.AdaptiveMaxPool2d(1)),
-                     r"expected one global pooling, found pool, pool2"),
+                     r"expected one global pooling layer, found pool, pool2"),
     "two activations": (put(one=nn.Softmax(1), two=nn.Sigmoid()),
                         r"expected one activation after the classifier, found one, two"),
     "loose Upsample": (put(up=nn.Upsample(scale_factor=2)), r"up: expected no other module"),

@@ -131,8 +131,8 @@ FILES = {  # what a file is called: (its name, its content)
     "the graph of a SavedModel": ("saved_model.pb", message(1, 1) + message(2, b"\x0a\x02graph")),
     "a TensorFlow Lite network": ("x.tflite", b"\x1c\0\0\0TFL3"),
     "TensorFlow's list of checkpoints": ("checkpoint", b'model_checkpoint_path: "cp-1"\n'),
-    "a part of a TensorFlow checkpoint": ("cp.data-00000-of-00001", bytes(99)),
-    "part of a TensorFlow checkpoint": (
+    "a shard of a TensorFlow checkpoint": ("cp.data-00000-of-00001", bytes(99)),
+    "shard of a TensorFlow checkpoint": (
         "cp.index",
         bytes(8) + b"table" * 9 + bytes.fromhex("57fb808b247547db"),
     ),
@@ -148,11 +148,11 @@ FILES = {  # what a file is called: (its name, its content)
         "x.npy",
         b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order': False, 'shape': (), }\n",
     ),
-    "Keras' list of files of weights": (
+    "Keras' list of weights files": (
         "x.weights.json",
         b'{"metadata": {}, "weight_map": {"/layers/dense/vars": "x_00000.weights.h5"}}',
     ),
-    "an index of several files of weights": (
+    "the index of a sharded network": (
         "x.json",
         b'{"metadata": {}, "weight_map": {"a": "model-00001.safetensors"}}',
     ),
@@ -414,7 +414,7 @@ FOLDERS = {  # what a folder is called: the files in it
     "a folder with a.pth, b.msgpack": ("a.pth", "b.msgpack", "log.txt"),
     "a folder of images": ("cat/a.png", "dog/b.png"),
     "a folder of folders with weights; use one of them: ": ("step-5/model.safetensors", "log.txt"),
-    "a network in several files (model.safetensors.index.json); join them; type in Python: ": (
+    "a sharded network (model.safetensors.index.json); join them; type in Python: ": (
         "model-00001-of-00002.safetensors",
         "model.safetensors.index.json",
     ),

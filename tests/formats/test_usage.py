@@ -127,7 +127,7 @@ def test_a_value_that_is_gone_is_not_assumed():
             dm.Usage(value_range=(0, 1)),
             1,
             {
-                "what its outputs mean": "a sigmoid, so that its one output becomes the "
+                "what its outputs mean": "a sigmoid, so that its single output becomes the "
                 "probability of one class"
             },
         ),

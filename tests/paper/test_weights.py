@@ -427,7 +427,7 @@ def test_a_missing_file_is_an_os_error_that_names_the_path(tmp_path):
     [
         ([], "an empty folder"),
         (["history.jsonl", "config.json", "last.safetensors"], "the folder of a training run; use"),
-        (["_METADATA"], "a folder, such as Orbax or KerasHub write; for another project's"),
+        (["_METADATA"], "a folder, as written by Orbax or KerasHub; for another project's"),
     ],
 )
 def test_a_folder_is_refused_for_what_it_is(tmp_path, files, found):

@@ -2515,7 +2515,7 @@ MUTANTS = [
         "formats/test_other_files.py called_what_it_is",
     ),
     Mutant(
-        "a network in several files is reported as such",
+        "a sharded network is reported as such",
         "formats/_folders.py",
         "or _parts(names) or",
         "or",

@@ -397,7 +397,7 @@ def test_one_output_with_a_sigmoid_tells_two_classes_apart_at_one_half(
     assert result["accuracy"] == 0.8
     probability = 1 / (1 + np.exp([2.0, -1, -1, -1, -1]))  # of the right class
     assert result["loss"] == pytest.approx(-np.log(probability).mean(), rel=1e-12)
-    assumed = "does not state which class the network's one output stands for; assuming 'red'"
+    assumed = "does not state which class the network's single output represents; assuming 'red'"
     assert any(assumed in sentence for sentence in said) == (own is None)
 
 

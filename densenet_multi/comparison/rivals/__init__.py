@@ -61,7 +61,8 @@ class Rival(Protocol):
 def load_rival(backend_name: str) -> Rival | None:
     """Import the rival of a backend's framework; None for a third-party backend.
 
-    Raises as ``load_backend``, which is called first to prepare the framework's import.
+    Raises the same errors as ``load_backend``, which is called first to prepare the framework's
+    import.
     """
     load_backend(backend_name)
     name = f"{__name__}.{backend_name}"

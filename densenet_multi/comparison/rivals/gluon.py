@@ -69,7 +69,7 @@ def beginners_network(image_size: int) -> gluon.HybridBlock:
 
 def framework_network(variant: str, image_size: int) -> gluon.HybridBlock | None:
     make = getattr(vision, variant, None)
-    if make is None or image_size != 224:  # its last pooling is fixed at 7x7
+    if make is None or image_size != 224:  # its last pooling layer is fixed at 7x7
         return None
     network = make()
     network.initialize()
@@ -95,7 +95,7 @@ def train(
 
 
 def free_arrays_early(model: Any) -> None:
-    # fit allocates statically: every array then keeps its own memory, which needs the most of it
+    # fit allocates statically: every array then keeps its own memory, so memory use is highest
     model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
 
 

@@ -1,4 +1,4 @@
-"""An inference-only network: the layers of a block write their maps into one preallocated array.
+"""An inference-only network: the layers of a block write into one preallocated array.
 
 Under jit, XLA writes each layer's output in place; a concatenation would copy all earlier maps.
 """

@@ -1,4 +1,4 @@
-"""The network for training: the mean and variance of each map are computed once.
+"""The network for training: the mean and variance of each feature map are computed once.
 
 Every later layer of a block normalizes the map, and XLA would recompute them for each. The fused
 BatchNorms of the other frameworks do not accept precomputed ones in training.

@@ -258,8 +258,8 @@ class _Walk:
         if not joins or len(joins) != len(end.readers):
             others = [reader for reader in end.readers if reader.kind != "Concatenate"]
             raise WeightsError(
-                f"{(others or [end])[0]}: expected a Concatenate of all maps of the block so far "
-                f"after {end}; no DenseNet of this package has another layer here"
+                f"{(others or [end])[0]}: expected a Concatenate of all feature maps of the "
+                f"block so far after {end}; no DenseNet of this package has another layer here"
             )
         return min(joins, key=lambda join: len(join.reads))
 
@@ -272,7 +272,7 @@ class _Walk:
                     f"{x}: expected a block's maps in the order of their computation (old ones "
                     f"first, new ones last), found another order: {OTHER}"
                 )
-            raise WeightsError(f"{x}: expected all maps of the block so far, found others")
+            raise WeightsError(f"{x}: expected all feature maps of the block so far, found others")
         self.joined[x] = len(maps)
 
     def _maps_in(self, x: Layer, maps: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -318,7 +318,7 @@ class _Walk:
             conv = following.readers[0]
             if conv.kind == "Conv2D" and len(following.readers) == 1:
                 if kernel_of(conv) != [1, 1]:
-                    raise WeightsError(f"{following}: expected a pooling only in a transition")
+                    raise WeightsError(f"{following}: expected pooling only in a transition")
                 return following, 0, conv
         zeros, following = zeros_before(following)
         if following.kind != "Conv2D" or is_head(following):

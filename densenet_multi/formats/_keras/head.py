@@ -1,7 +1,7 @@
 """Read the head of a declared Keras model, after its last ReLU: pooling and classifier.
 
 A head that no DenseNet of this package has is ignored with a note. If a single layer other than a
-convolution reads the last feature maps, it must be a global pooling: features are pooled.
+convolution reads the last feature maps, it must be a global pooling layer: features are pooled.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ LISTED = 4
 
 
 def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: int | None) -> None:
-    """Find the pooling, the classifier and the activation.
+    """Find the pooling layer, the classifier and the activation.
 
-    Raises ``WeightsError`` if the maps' only reader is neither a global pooling nor a convolution.
+    Raises ``WeightsError`` if the only reader of the maps is neither a global pooling layer nor a
+    convolution.
 
     Arguments:
         declared: receives them.
@@ -94,12 +95,12 @@ def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
                 f"{window}{how}: {OTHER}"
             )
         declared.notes.append(
-            f"its pooling {pool} has a fixed size, but this package's covers the complete map: the "
-            f"outputs agree for {side}"
+            f"its pooling layer {pool} has a fixed size, but this package's covers the complete "
+            f"map: the outputs agree for {side}"
         )
         return POOLS[pool.kind]
     raise WeightsError(
-        f"{pool}: expected a global pooling after the last BatchNormalization, found another "
+        f"{pool}: expected a global pooling layer after the last BatchNormalization, found another "
         f"layer: {OTHER}"
     )
 
@@ -125,7 +126,7 @@ def activation_after(
     A softmax counts only if its axis holds all outputs, not a group of them.
 
     Arguments:
-        read: the layer before the following ones: a pooling, or a network.
+        read: the layer before the following ones: a pooling layer, or a network.
         following: the layers after it.
         dense: the Dense layers among them.
         logits: whether ``read`` already outputs logits.

@@ -200,7 +200,7 @@ def _named_by_attributes(path: Path, within: str) -> Weights:
 
 
 def _numbered(path: Path, config: DenseNetConfig, within: str | None = None) -> Weights:
-    """Return the weights of a legacy .h5, or of the layer with this name in it."""
+    """Return the weights of a legacy .h5, or only those of its layer ``within``."""
     found: dict[str, dict[str, Any]] = {}
     for variable, array in read_variables(path):
         if within is not None and within not in variable.parts[:2]:

@@ -15,8 +15,8 @@ class MapSize:
 
     Attributes:
         size: pixels per side; None: not declared.
-        is_same_here: whether a padding="same" was found that pads as the paper does only at this
-            size.
+        is_same_here: whether some padding="same" was found to match the paper's padding at this
+            size only.
     """
 
     size: int | None = None
@@ -39,7 +39,7 @@ class MapSize:
                 self.is_same_here |= stride > 1
             else:
                 known = f": {pads[0]} before and {pads[1]} after" if pads else ""
-                found = f"SAME, which pads the sides of even maps unequally{known}"
+                found = f"SAME, which pads feature maps of even size unequally{known}"
         if found != padding:
             raise WeightsError(
                 f"{layer}: expected zero padding of {padding}, found {found}: {OTHER}"

@@ -75,7 +75,7 @@ def _texts_in(texts: mmap.mmap) -> Iterator[tuple[bytes, dict[str, Any]]]:
         if not len(start) < length <= min(len(texts) - at, LARGEST_TEXT):
             continue
         if (tried := tried + length) > MOST_TRIED:
-            raise WeightsError("expected one model declaration, found too many texts")
+            raise WeightsError("expected one model declaration, found too many candidates")
         with suppress(ValueError):
             text = json.loads(texts[at : at + length].rstrip(b"\0"))
             looked = at + length  # skip the objects inside it

@@ -114,5 +114,6 @@ def expect(name: str, module: StandIn, **expected: Any) -> None:
         if any(one != value for one in each):
             raise WeightsError(
                 f"{name} ({kind_of(module)}): expected {attribute} {value}, found "
-                f"{' x '.join(map(shown, each))}: the same weights would compute another function"
+                f"{' x '.join(map(shown, each))}: the same weights would compute a "
+                "different function"
             )

@@ -84,7 +84,7 @@ class _Model:
         self.body = {i for i, name in enumerate(self.order) if name != "classifier"}
         self.fields: dict[str, Any] = {}
         self.pooled: dict[str, str] = {}  # {transition: name of its pooling}
-        self.pools: dict[str, str] = {}  # {name: kind} of poolings before the classifier
+        self.pools: dict[str, str] = {}  # {name: kind} of pooling layers before the classifier
         self.outputs: dict[str, str] = {}  # {name: kind} of activations that run after it
         self.loose: dict[str, str] = {}  # {name: kind} of activations that may run after it
         self.root = self._root()
@@ -100,7 +100,7 @@ class _Model:
         self._same_activations()
         if len(set(self.pools.values())) > 1 and self.spec.classifier:
             raise WeightsError(
-                f"expected one global pooling, found {', '.join(self.pools)}: the file does "
+                f"expected one global pooling layer, found {', '.join(self.pools)}: the file does "
                 "not show which of them precedes the classifier; delete the other and save the "
                 "model again"
             )
@@ -241,7 +241,7 @@ class _Model:
     def _after(
         self, layer: str, before: Item | None, items: Sequence[Item], *, is_complete: bool
     ) -> tuple[bool, bool]:
-        """Whether a ReLU and a pooling run after a layer; raise ``WeightsError`` for others."""
+        """Whether ReLU and pooling run after a layer; raise ``WeightsError`` for anything else."""
         relu, pool = self._expected(layer)
         has_relu = before is not None and before.kind == "BatchNormAct2d"
         has_pool = False
@@ -279,7 +279,7 @@ class _Model:
         return ("ReLU" if ".norm" in layer and layer != "features.norm0" else ""), ""
 
     def _pooling(self, item: Item, layer: str) -> bool:
-        """Whether it is a pooling that the network may have after a layer; if so, record it."""
+        """Whether it is pooling that the network may have after a layer; if so, record it."""
         if layer == "features.norm5":
             return self._global_pooling(item)
         if not item.is_stock or item.kind not in POOLS:
@@ -388,7 +388,7 @@ class _Model:
             raise unlike(item, "", "MaxPool2d")
 
     def _pools_there(self, item: Item, parent: Item) -> bool:
-        """Whether it is one of the network's poolings, in the stem or before the classifier."""
+        """Whether it is the network's pooling in the stem or before the classifier."""
         if self._has_stem(parent):
             if self._stem_pooling(item):
                 return True

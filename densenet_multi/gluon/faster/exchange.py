@@ -1,4 +1,4 @@
-"""Replace the classes of blocks by ones that compute the same function: see __init__.py."""
+"""Replace the classes of blocks with equivalent ones: see __init__.py."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ Model = TypeVar("Model", bound=Block)  # a network or one of its dense blocks
 
 
 def exchange(model: Model, kinds: Kinds) -> Model:
-    """Give each block whose class is a key of ``kinds`` the class that it maps to."""
+    """Replace each block's class with the one that ``kinds`` maps it to, if any."""
 
     def change(block: Any) -> None:
         block.__class__ = kinds.get(type(block), type(block))

@@ -1,4 +1,4 @@
-"""An inference-only network, whose concatenations need no slice, since there is no gradient."""
+"""An inference-only network: without gradients, concatenations can omit the slice of layers.py."""
 
 from mxnet.gluon import contrib
 

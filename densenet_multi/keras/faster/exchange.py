@@ -1,4 +1,4 @@
-"""Replace the classes of layers by ones that compute the same function: see __init__.py."""
+"""Replace the classes of layers with equivalent ones: see __init__.py."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ Kinds = Mapping[type, type]
 
 
 def exchange(model: DenseNet, kinds: Kinds) -> DenseNet:
-    """Give each layer whose class is a key of ``kinds`` the class that it maps to."""
+    """Replace each layer's class with the one that ``kinds`` maps it to, if any."""
     for layer in model._flatten_layers():  # noqa: SLF001  # no public equivalent
         # bypasses Keras' __setattr__, which tracks a layer's attributes
         object.__setattr__(layer, "__class__", kinds.get(type(layer), type(layer)))

@@ -1,4 +1,4 @@
-"""Replace the classes of modules by ones that compute the same function: see __init__.py."""
+"""Replace the classes of modules with equivalent ones: see __init__.py."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ Kinds = Mapping[type, type]
 
 
 def exchange(model: DenseNet, kinds: Kinds) -> DenseNet:
-    """Give each module whose class is a key of ``kinds`` the class that it maps to."""
+    """Replace each module's class with the one that ``kinds`` maps it to, if any."""
     for module in model.modules():
         module.__class__ = kinds.get(type(module), type(module))
     return model

@@ -1,4 +1,4 @@
-"""An inference-only network: the layers of a block write their maps into one preallocated array.
+"""An inference-only network: the layers of a block write into one preallocated array.
 
 In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution become a clamp and a
 convolution: one pass over the maps instead of two. relu(a x + b) equals a clamp(x) + b, with the

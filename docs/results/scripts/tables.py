@@ -128,7 +128,7 @@ def memory(result: dict[str, Any]) -> str:
 
 
 def profile(name: str) -> str:
-    """The output of ``profiles.py``: milliseconds of each operation that takes over 1 %."""
+    """The output of ``profiles.py``: milliseconds of each operation that takes over 1%."""
     found = read(name)
     total = {case: sum(times.values()) for case, times in found.items()}
     most = {n: max(times.get(n, 0) for times in found.values()) for t in found.values() for n in t}
