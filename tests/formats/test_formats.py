@@ -302,8 +302,9 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, checkpoint, name
         refusal(path, file_format=name)
 
 
+@pytest.mark.parametrize("count", [250, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", ["portable", *FREE])
-def test_a_thousand_damaged_files_are_refused_or_differ_in_values_only(tmp_path, checkpoint, name):
+def test_damaged_files_are_refused_or_differ_in_values_only(tmp_path, checkpoint, name, count):
     """Flipped bits in names, shapes and headers are found; in a number nothing can find them."""
     path = tmp_path / f"file{FREE.get(name, '.safetensors')}"
     formats.write(path, checkpoint, name)
@@ -311,7 +312,7 @@ def test_a_thousand_damaged_files_are_refused_or_differ_in_values_only(tmp_path,
     structure = content_without_values(content, checkpoint)
     rng = np.random.default_rng(0)
     refused = 0
-    for number in range(1000):
+    for number in range(count):
         damaged = bytearray(content)
         where = structure if number % 2 else range(len(content))
         for at in rng.choice(len(where), rng.integers(1, 4)):
@@ -326,7 +327,7 @@ def test_a_thousand_damaged_files_are_refused_or_differ_in_values_only(tmp_path,
             assert {name: a.shape for name, a in back.weights.items()} == shapes(back.spec)
             assert all(np.isfinite(array).all() for array in back.weights.values())
         assert time.perf_counter() - start < 2
-    assert refused > 300
+    assert refused > 0.3 * count
 
 
 def content_without_values(content, checkpoint):
