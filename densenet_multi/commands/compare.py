@@ -23,7 +23,7 @@ from .options import (
 from .output import errors_as_exit_codes, exit_code, print_failures, print_result, progress_bar
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
 @click.command(epilog=example("densenet-multi compare --backends torch,flax"))
@@ -97,20 +97,19 @@ def compare(  # noqa: PLR0917  # click passes options by name
     return exit_code(result, requested)
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(result: dict[str, Any]) -> Group:
     """Return a column per backend and a row per property."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
 
     size, count, reports = result["image_size"], result["batch_size"], result["backends"]
     gray = ", gray repeated over the channels" if result["gray_repeated_over_channels"] else ""
-    drawn = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-        title=f"{count} {result['images']}, {size}x{size}{gray}, {result['dtype']};\n"
-        "reference: NumPy, float64",
-        title_justify="left",
+    title = (
+        f"{count} {result['images']}, {size}x{size}{gray}, {result['dtype']};\n"
+        "reference: NumPy, float64"
     )
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     drawn.add_column("", no_wrap=True)
     for name in reports:
         drawn.add_column(name, justify="right", no_wrap=True)
@@ -119,7 +118,7 @@ def table(result: dict[str, Any]) -> Table:
         for label, texts in zip(group, values, strict=False):
             drawn.add_row(label, *texts)
         drawn.add_section()
-    return drawn
+    return Group(title, drawn)
 
 
 def _labels(tolerance: float) -> list[tuple[str, ...]]:

@@ -19,7 +19,7 @@ def cpus(threads: int | None) -> list[int]:
     """The first ``threads`` CPUs that this process may use; None is all of them."""
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     usable = usable or list(range(os.cpu_count() or 1))
-    count = len(usable) if threads is None else integer("threads", threads, 1)
+    count = len(usable) if threads is None else integer("threads", threads, 1, len(usable))
     return usable[:count]
 
 

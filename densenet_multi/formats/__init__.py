@@ -23,7 +23,7 @@ from ._channels import with_channels
 from ._folders import as_configured, file_in
 from ._notes import ASSUMED
 from ._other_files import description, refuse_others
-from ._told import NOTHING, Told
+from ._told import NOTHING, Told, unknown_prefix
 from .recognize import variant_name
 
 __all__ = [
@@ -48,6 +48,8 @@ FORMATS = {  # name -> (module, description); detection tries them in this order
     "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
     "gluon": ("gluon_zoo", "MXNet Gluon's .params, the zoo's and others"),
 }
+
+ONE_NETWORK = ("portable", "keras", "kerashub")  # formats whose tensor names have no prefix
 
 UNSHOWN = (  # fields that do not depend on the variant, or that a file may declare
     *("num_classes", "in_channels", "bn_eps", "bn_decay"),
@@ -123,6 +125,8 @@ def read(
         check_names("format", [file_format], FORMATS)
         refuse_others(path)
     name = guess(path) if file_format is None else file_format
+    if prefix is not None and name in ONE_NETWORK:
+        raise _naming(path, unknown_prefix(prefix, []))
     told = Told(file_format=file_format is not None, variant=variant, prefix=prefix)
     try:
         checkpoint = module(name).read(path, told)

@@ -263,8 +263,11 @@ def test_threads_are_cpus_that_this_process_may_use():
     usable = sorted(os.sched_getaffinity(0))
     assert machine.cpus(None) == usable
     assert machine.cpus(1) == usable[:1]
-    with pytest.raises(dm.ConfigError, match="threads: expected an integer of at least 1"):
-        machine.cpus(0)
+    for threads in (0, len(usable) + 1):
+        with pytest.raises(
+            dm.ConfigError, match=f"threads: expected an integer from 1 to {len(usable)}"
+        ):
+            machine.cpus(threads)
 
 
 def test_the_threads_of_a_case_are_those_that_are_reported(monkeypatch, tmp_path):

@@ -302,6 +302,13 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, checkpoint, name
         refusal(path, file_format=name)
 
 
+def test_a_prefix_is_refused_where_no_name_has_one(tmp_path, checkpoint):
+    path = tmp_path / "net.safetensors"
+    formats.write(path, checkpoint)
+    with pytest.raises(dm.WeightsError, match="expected no prefix, because no name has one"):
+        formats.read(path, prefix="backbone.")
+
+
 @pytest.mark.parametrize("count", [250, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", ["portable", *FREE])
 def test_damaged_files_are_refused_or_differ_in_values_only(tmp_path, checkpoint, name, count):

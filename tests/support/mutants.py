@@ -4264,6 +4264,13 @@ MUTANTS = [
         "training/test_run_folder.py outside_the_main_thread",
     ),
     Mutant(
+        "a prefix is not ignored where no name has one",
+        "formats/__init__.py",
+        "if prefix is not None and name in ONE_NETWORK:",
+        "if False:",
+        "formats/test_formats.py no_name_has_one",
+    ),
+    Mutant(
         "help: commands are listed by what a user wants",
         "commands/__init__.py",
         "for heading, commands in GROUPS.items():",
