@@ -110,8 +110,9 @@ class Usage:
                 each = "output" if name == "class_names" else "channel"
                 only = name == "class_names" and length == 1
                 hint = "; name the class whose probability the single output is" if only else ""
+                values = "1 value" if length == 1 else f"{length} values"
                 raise ConfigError(
-                    f"{name}: expected {length} values for this network, one for each {each}; "
+                    f"{name}: expected {values} for this network, one for each {each}; "
                     f"found {len(value)}: {listed(value)}{hint}"
                 )
         return self

@@ -96,9 +96,10 @@ def bench(
 ) -> int:
     """Measure the speed or memory of each backend, next to other implementations.
 
-    For training and inference, these include a beginner's code and the framework's own DenseNet.
-    For memory, they are memory-efficient and plain training. Each case runs in its own process.
-    The cases take turns, so that background load affects all of them alike: trust the ratios.
+    With --work training or inference, the others include a beginner's code and the framework's own
+    DenseNet. With --work memory, memory-efficient training is compared with plain training. Each
+    case runs in its own process. The cases take turns, so that background load affects all of them
+    alike: trust the ratios.
     """
     from .._files import replace_file
     from ..comparison import bench as benchmark
@@ -122,11 +123,12 @@ def table(result: dict[str, Any]) -> Table:
     memory, labels = result["work"] == "memory", LABELS[result["work"]]
     first = next(iter(labels.values()))
     size = f"{result['image_size']}x{result['image_size']}"
+    rounds = "1 round" if result["rounds"] == 1 else f"{result['rounds']} rounds"
     drawn = Table(
         box=box.SIMPLE_HEAD,
         title=f"{result['work']}, {_network(result)}, {result['batch_size']} images of {size}, "
         f"float32, {result.get('gpu', str(len(result['cpus'])) + ' CPUs')},\n"
-        f"median (slowest-fastest) of {result['rounds']} rounds, all cases in turn",
+        f"median (slowest-fastest) of {rounds}, all cases in turn",
         title_justify="left",
     )
     drawn.add_column("backend")

@@ -91,7 +91,7 @@ def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
     from ..tasks import convert as conversion
 
     if dest.exists() and source.resolve() == dest.resolve():
-        raise click.UsageError("SOURCE and DEST are the same file")
+        raise click.UsageError("SOURCE and DEST are the same file; choose another DEST")
     done = conversion.convert(source, dest, **given)
     print_result({"source": str(source), "dest": str(dest), **done}, output_format, table)
 

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .. import VARIANTS
-from .._checks import check_names
+from .._checks import ConfigError, check_names
 from .._files import resolved
 from ..backends import backend_names
 from ..training.recipe import RECIPES
@@ -228,5 +228,7 @@ backends_option = click.option(
 def requested_backends(text: str | None) -> list[str]:
     """The distinct names in ``--backends``; empty without it. Raises ``ConfigError``."""
     requested = [] if text is None else [name.strip() for name in text.split(",")]
+    if "" in requested:
+        raise ConfigError("backends: expected names such as torch,flax, found an empty one")
     check_names("backend", requested, backend_names())
     return list(dict.fromkeys(requested))

@@ -36,8 +36,9 @@ def summary(
     """Print a network stage by stage: shapes, parameters, multiply-adds, memory.
 
     VARIANT is the network (default: d2l). Counts assume the paper's transition, which convolves
-    before it pools; the backends average first. Multiply-adds with zero padding count. Activations
-    are what training keeps for the backward pass, without recomputation, in float32 per image.
+    before it pools; the backends average first. Multiply-adds on zero padding are counted.
+    Activations are what training keeps for the backward pass, without recomputation, in float32 per
+    image.
     """
     given = {"num_classes": num_classes, "in_channels": in_channels}
     spec = get_spec(variant, **{name: value for name, value in given.items() if value is not None})

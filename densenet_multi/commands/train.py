@@ -77,8 +77,8 @@ WIDTH_OF_LOSS = 9  # columns of text, that of "test loss"
 @click.option(
     "--average",
     type=click.FloatRange(min=0, max=1),
-    help="Finally, average the weights of the last epochs, this FRACTION of them all: 0.5 of ten "
-    "epochs is the last five.  [default: the recipe's]",
+    help="At the end, average the weights of the last FRACTION of the epochs: 0.5 averages the "
+    "last 5 of 10.  [default: the recipe's]",
     metavar="FRACTION",
 )
 @click.option(

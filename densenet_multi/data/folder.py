@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import COUNTED, check_seed, items, listed
-from .._files import as_path, open_file
+from .._files import as_path, open_file, what_is
 from .._inputs import check_indices, check_listed
 from .cifar10 import is_cifar100
 from .images import (
@@ -326,7 +326,7 @@ def _wrong(path: Path) -> ImageFileError | None:
     if not path.is_file():
         if broken := broken_link(path):
             return ImageFileError(path, broken, advice=MEND)
-        return ImageFileError(path, "a folder" if path.is_dir() else "a special file")
+        return ImageFileError(path, what_is(path) or "nothing", advice="remove it")
     if path.suffix.lower() not in SUFFIXES:
         ending = f"that ends in {path.suffix}" if path.suffix else "without an ending"
         return ImageFileError(path, f"a file {ending}")

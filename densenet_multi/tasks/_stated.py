@@ -116,7 +116,8 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
         if not isinstance(name, str) or not name:
             raise ConfigError(f"class_names: expected names, found {name!r} as number {number}")
     if twice := [name for at, name in enumerate(names) if name in set(names[:at])]:
-        raise ConfigError(f"class_names: expected different names, found {listed(twice)} again")
+        found = listed(map(repr, twice))
+        raise ConfigError(f"class_names: expected different names, found {found} more than once")
     return tuple(names)
 
 

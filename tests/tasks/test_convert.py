@@ -229,7 +229,7 @@ def test_class_names_are_a_list_or_a_text_with_commas():
             "--class-names: expected 4 values for this network, one for each output; found 3",
         ),
         ("a,b,,d", "--class-names: expected names, found '' as number 3"),
-        ("a,b,c,a", "--class-names: expected different names, found a again"),
+        ("a,b,c,a", "--class-names: expected different names, found 'a' more than once"),
         ("nowhere.txt", "--class-names: expected names separated by commas, or a file"),
         ("nowhere", "found no file 'nowhere'"),
         ("blank.txt", "expected a name in each line, found none in line 3 of blank.txt"),
