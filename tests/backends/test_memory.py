@@ -149,15 +149,19 @@ def test_an_unknown_level_is_refused_with_the_known_ones(backend):
 )
 @pytest.mark.long("keras", "flax")
 def test_a_step_takes_less_memory(backend, depth, batch_size, ratio):
-    report = bench.bench(
-        backends=[backend.NAME],
-        work="memory",
-        depth=depth,
-        batch_size=batch_size,
-        rounds=1,
-        steps=1,
-        threads=1,  # other tests run at the same time
-    )
-    cases = report["backends"][backend.NAME]["cases"]
-    assert cases["plain"]["memory_ratio"] < ratio, cases
-    assert cases["max"]["memory_ratio"] > 1, cases
+    grown: dict[str, int] = {}
+    for _ in range(3):  # a process needs at least this memory; what it keeps by chance comes on top
+        report = bench.bench(
+            backends=[backend.NAME],
+            work="memory",
+            depth=depth,
+            batch_size=batch_size,
+            rounds=1,
+            steps=1,
+            threads=1,  # other tests run at the same time
+        )
+        for case, found in report["backends"][backend.NAME]["cases"].items():
+            grown[case] = min(found["grown_bytes"], grown.get(case, found["grown_bytes"]))
+        if grown["max"] < grown["efficient"] < ratio * grown["plain"]:
+            return
+    pytest.fail(f"bytes: {grown}")
