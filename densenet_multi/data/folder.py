@@ -326,7 +326,8 @@ def _wrong(path: Path) -> ImageFileError | None:
     if not path.is_file():
         if broken := broken_link(path):
             return ImageFileError(path, broken, advice=MEND)
-        return ImageFileError(path, what_is(path) or "nothing", advice="remove it")
+        advice = CONVERT if path.is_dir() else "remove it"
+        return ImageFileError(path, what_is(path) or "nothing", advice=advice)
     if path.suffix.lower() not in SUFFIXES:
         ending = f"that ends in {path.suffix}" if path.suffix else "without an ending"
         return ImageFileError(path, f"a file {ending}")
