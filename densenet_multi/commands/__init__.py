@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 import click
 
@@ -24,7 +27,7 @@ from . import (
     summary,
     train,
 )
-from .flags import PROGRAM
+from .flags import PROGRAM, flag
 from .output import plain_lines
 
 GROUPS = {  # purpose -> its commands
@@ -36,15 +39,41 @@ GROUPS = {  # purpose -> its commands
 }
 
 
+class UsageError(click.UsageError):
+    """Invalid options or arguments, reported on one line as any other error of a command."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message, control characters escaped, and how to get help."""
+        path = self.ctx.command_path if self.ctx else PROGRAM
+        text = f"{PROGRAM}: {plain_lines(self.message)}; for the options: {path} --help"
+        click.echo(text, file=file, err=file is None)
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # of click 8.2: prints the help
+            raise
+        text = error.format_message()
+        if type(error) is click.BadParameter and error.param:
+            text = f"{flag(error.param)}: {error.message}"
+        raise UsageError(text.rstrip("."), error.ctx) from None
+
+
 class Program(click.Group):
     """The command group; its help groups the commands by purpose."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the options before the command's name."""
+        with _in_one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; escape control characters in usage errors."""
-        try:
+        """Parse the command's options and run it."""
+        with _in_one_line():
             return super().invoke(ctx)
-        except click.UsageError as error:
-            raise click.UsageError(plain_lines(error.format_message()), error.ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands of each group under its heading."""
@@ -76,8 +105,8 @@ def main(context: click.Context) -> None:
     Each implementation is a backend: torch (PyTorch), keras (tf.keras), gluon (MXNet Gluon) or
     flax (Flax NNX).
 
-    Exit codes: 0 success, 1 failure or a failed check, 2 invalid input, 3 backend not installed,
-    4 data not available, 130 interrupted.
+    Exit codes: 0 success, 1 a failed check or a file that cannot be used, 2 invalid arguments,
+    3 backend not installed, 4 images not available or not readable, 130 interrupted.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or TensorFlow logs missing libraries
     before = logging.root.manager.disable

@@ -10,6 +10,7 @@ import click
 from .. import backend_names
 from .options import (
     AT_LEAST_1,
+    IMAGE_SIZE,
     VARIANT,
     NewFile,
     backends_option,
@@ -68,7 +69,7 @@ LABELS = {  # kind of work -> case -> its name; the first is compared with each 
     help="With --work memory, instead of --variant: depth L of a DenseNet-BC with k = 12.",
 )
 @click.option(
-    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default, by --work: 96; 224; 32]"
+    "--image-size", type=IMAGE_SIZE, help="Pixels per side.  [default, by --work: 96; 224; 32]"
 )
 @click.option(
     "--batch-size", type=AT_LEAST_1, help="Images per step.  [default, by --work: 64; 8; 64]"

@@ -10,6 +10,7 @@ import click
 from .. import VARIANTS, backend_names, get_spec
 from ..variants import default_image_size
 from .options import (
+    AT_LEAST_0,
     AT_LEAST_1,
     EXISTING_FILE,
     VARIANT,
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
     "--batch-size", type=AT_LEAST_1, default=64, show_default=True, help="Number of images."
 )
 @image_size_option
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of initial weights.  [default: 0]")
+@click.option("--seed", type=AT_LEAST_0, help="Seed of initial weights.  [default: 0]")
 @click.option(
     "--weights",
     type=EXISTING_FILE,
-    help="Portable file (.safetensors), instead of a variant with initial weights.",
+    help="Portable file (.safetensors) with the network and its weights, instead of --variant.",
 )
 @click.option(
     "--dtype",
@@ -63,8 +64,8 @@ def compare(  # noqa: PLR0917  # click passes options by name
     """Run one network in each backend; compare outputs, speed and memory.
 
     Each backend runs in its own process, on the same weights and the same Fashion-MNIST images. Its
-    outputs are compared with the reference, in NumPy float64. A variant is built with 1 input
-    channel and 10 classes.
+    outputs are compared with those of the reference, which computes with NumPy in float64. A
+    variant is built with 1 input channel and 10 classes.
     """
     from ..comparison.compare import compare as compare_backends
     from ..comparison.compare import progress_steps

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import (
+    AT_LEAST_0,
     AT_LEAST_1,
+    IMAGE_SIZE,
     VARIANT,
     ExistingPath,
     NewEntry,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command(epilog=example("densenet-multi convert densenet121.pth net.safetensors --verify"))
+@click.command(epilog=example("densenet-multi convert run/final.safetensors final.pth --verify"))
 @click.argument("source", type=ExistingPath())
 @click.argument("dest", type=NewEntry())
 @click.option(
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 @prefix_option
 @click.option(
     "--num-classes",
-    type=click.IntRange(min=0),
+    type=AT_LEAST_0,
     help="Replace the classifier with a new one with this many classes; 0 removes it.",
 )
 @click.option(
@@ -72,12 +74,16 @@ if TYPE_CHECKING:
     "--value-range",
     type=float,
     nargs=2,
-    help="Pixel range before --mean and --std: 0 1 or 0 255.  [default: from SOURCE, else 0 1]",
+    help="Range of pixel values before --mean and --std are applied, such as 0 1, 0 255 or -1 1.  "
+    "[default: from SOURCE, else 0 1]",
     metavar="LOW HIGH",
 )
-@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side that the network expects.")
+@click.option("--image-size", type=IMAGE_SIZE, help="Pixels per side that the network expects.")
 @click.option(
-    "--verify", is_flag=True, help="Write DEST only if both models agree on a few real images."
+    "--verify",
+    is_flag=True,
+    help="Compute the logits of a few real images before and after; write DEST only if they agree "
+    "to 1e-5. The model before is the original library's, if that is installed.",
 )
 @format_option
 @errors_as_exit_codes
@@ -99,4 +105,6 @@ def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
 def table(result: dict[str, Any]) -> Table:
     """Return one line per value, without the paths that were typed."""
     told = {name: value for name, value in result.items() if name not in ("source", "dest")}
+    if told.get("verified") is False:
+        told["verified"] = "no: only models of this package were compared"
     return facts(told | {"notes": spoken(told["notes"])})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import (
+    AT_LEAST_0,
     NewFile,
     backend_option,
     batch_size_option,
@@ -45,12 +46,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=AT_LEAST_0,
     help="Seed that selects a folder's test images.  [default: as in training]",
 )
 @click.option(
     "--recalibrate",
-    type=click.IntRange(min=0),
+    type=AT_LEAST_0,
     default=0,
     help="First recompute the running statistics on N batches of 256 training images.",
     metavar="N",

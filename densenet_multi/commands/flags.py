@@ -46,7 +46,7 @@ def in_flags(text: str, context: click.Context) -> str:
         if match["call"]:
             return _typed_call(match["call"], commands[match["command"]])
         if match["subject"]:
-            return _flag(parameters[match["subject"]])
+            return flag(parameters[match["subject"]])
         if match["name"]:
             return _typed_argument(parameters[match["name"]], match["value"] or "")
         return match[0]
@@ -56,7 +56,7 @@ def in_flags(text: str, context: click.Context) -> str:
 
 def flag_of(command: click.Command, name: str) -> str:
     """The flag of a command's parameter, or the placeholder of a positional argument."""
-    return _flag(_by_name(command)[name])
+    return flag(_by_name(command)[name])
 
 
 def _by_name(command: click.Command) -> dict[str, click.Parameter]:
@@ -76,7 +76,8 @@ def _words_and_paths(values: Iterable[object]) -> list[str]:
     return [str(entry) for entry in entries if isinstance(entry, (str, Path)) and str(entry)]
 
 
-def _flag(parameter: click.Parameter) -> str:
+def flag(parameter: click.Parameter) -> str:
+    """The flag of a parameter, or the placeholder of a positional argument."""
     if isinstance(parameter, click.Argument):
         return parameter.human_readable_name
     return max(parameter.opts, key=len)
@@ -84,16 +85,16 @@ def _flag(parameter: click.Parameter) -> str:
 
 def _typed_argument(parameter: click.Parameter, literal: str) -> str:
     """``name=literal`` as a flag; the literal is Python code, a placeholder or empty."""
-    flag, value = _flag(parameter), _value(literal)
+    name, value = flag(parameter), _value(literal)
     if not literal:
-        return flag
+        return name
     if isinstance(parameter, click.Argument):
         return quoted(value)
     if value is True or (value is False and getattr(parameter, "flag_value", None) is False):
-        return flag
+        return name
     if value is None or value is False:
-        return f"no {flag}"
-    return f"{flag} {shlex.quote(str(value))}"
+        return f"no {name}"
+    return f"{name} {shlex.quote(str(value))}"
 
 
 def _value(literal: str) -> object:

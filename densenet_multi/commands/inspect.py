@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command(epilog=example("densenet-multi inspect densenet121.pth"))
+@click.command(epilog=example("densenet-multi inspect run/final.safetensors"))
 @click.argument("file", type=ExistingPath())
 @click.option("--from", "file_format", help="Format of FILE.  [default: detected from its content]")
 @prefix_option

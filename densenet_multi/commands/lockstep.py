@@ -11,7 +11,9 @@ from .. import VARIANTS, backend_names, get_spec
 from .._checks import check_names
 from ..variants import default_image_size
 from .options import (
+    AT_LEAST_0,
     AT_LEAST_1,
+    AT_LEAST_2,
     EXISTING_FILE,
     RECIPE,
     VARIANT,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=2),
+    type=AT_LEAST_2,
     default=32,
     show_default=True,
     help="Images per step.",
@@ -61,7 +63,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=AT_LEAST_0,
     default=0,
     show_default=True,
     help="Seed of the initial weights and the data order.",

@@ -11,8 +11,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from .. import VARIANTS
-from .._checks import ConfigError, check_names
-from .._files import resolved
+from .._checks import LARGEST_SIDE, ConfigError, check_names
+from .._files import quoted, resolved
 from ..backends import backend_names
 from ..training.recipe import RECIPES
 
@@ -24,7 +24,31 @@ def example(command: str) -> str:
 
 # --- Types --------------------------------------------------------------------------------------
 
-AT_LEAST_1 = click.IntRange(min=1)
+
+class Integer(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
+    """An integer of at least ``least``, and at most ``most`` unless that is None."""
+
+    name = "integer"
+
+    def __init__(self, least: int, most: int | None = None) -> None:
+        self.least, self.most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An int."""
+        try:
+            number = int(value)
+        except ValueError:  # also for thousands of digits
+            number = self.least - 1
+        if number < self.least or (self.most is not None and number > self.most):
+            most = "" if self.most is None else f" and at most {self.most:,}"
+            self.fail(
+                f"expected an integer of at least {self.least}{most}, found {value}", param, ctx
+            )
+        return number
+
+
+AT_LEAST_0, AT_LEAST_1, AT_LEAST_2 = Integer(0), Integer(1), Integer(2)
+IMAGE_SIZE = Integer(1, LARGEST_SIDE)  # pixels per side
 
 
 class ExistingPath(click.Path):
@@ -43,6 +67,9 @@ class ExistingPath(click.Path):
         if os.path.islink(value) and not os.path.exists(value):  # noqa: PTH110, PTH114  # no errors
             target = Path(value).readlink()
             self.fail(f"{value}: expected a path, found a broken link to {target}", param, ctx)
+        if not os.path.lexists(value):
+            kind = "file or folder" if self.dir_okay else "file"
+            self.fail(f"expected an existing {kind}, found none: {value}", param, ctx)
         if not self.dir_okay and Path(value).is_dir():
             self.fail(f"{value}: expected a file, found a folder; name a file in it", param, ctx)
         return super().convert(value, param, ctx)
@@ -78,7 +105,9 @@ class NewEntry(NewPath):
                 self.fail(f"{path}: expected a path, found a link to itself; remove it", param, ctx)
         if not folder.is_dir():
             found = "a file" if folder.exists() else "none"
-            self.fail(f"{path}: expected an existing folder, found {found}: {folder}", param, ctx)
+            hint = "" if folder.exists() else f"; type: mkdir -p {quoted(folder)}"
+            text = f"{path}: expected an existing folder, found {found}: {folder}{hint}"
+            self.fail(text, param, ctx)
         if not path.name:
             self.fail(f"{value}: expected the name of a new file, found a folder", param, ctx)
         if not os.access(folder, os.W_OK):
@@ -184,7 +213,7 @@ output_option = click.option(
     "--output", type=NewFile(), help="Write the result to FILE instead of stdout."
 )
 image_size_option = click.option(
-    "--image-size", type=AT_LEAST_1, help="Pixels per side.  [default: 96; CIFAR variants: 32]"
+    "--image-size", type=IMAGE_SIZE, help="Pixels per side.  [default: 96; CIFAR variants: 32]"
 )
 data_dir_option = click.option(
     "--data-dir",
@@ -212,7 +241,7 @@ backend_option = click.option(
 )
 weights_image_size_option = click.option(
     "--image-size",
-    type=AT_LEAST_1,
+    type=IMAGE_SIZE,
     help="Pixels per side.  [default: from WEIGHTS, else the variant's]",
 )
 batch_size_option = click.option(

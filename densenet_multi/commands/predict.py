@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 
-@click.command(epilog=example("densenet-multi predict net.safetensors photo.jpg"))
+@click.command(epilog=example("densenet-multi predict run/final.safetensors photo.jpg"))
 @weights_argument
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=EXISTING_FILE)
 @backend_option

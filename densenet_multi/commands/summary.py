@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import VARIANTS, count_parameters, get_spec, profile
+from .._checks import LARGEST_COUNT
 from ..variants import default_image_size
-from .options import example, format_option, image_size_option
+from .options import AT_LEAST_0, AT_LEAST_1, Integer, example, format_option
 from .output import errors_as_exit_codes, print_result
 
 if TYPE_CHECKING:
@@ -21,9 +22,19 @@ EXAMPLE = "densenet-multi summary densenet121 --image-size 224"
 
 @click.command(epilog=f"Variants: {', '.join(VARIANTS)}.\n\n{example(EXAMPLE)}")
 @click.argument("variant", default="d2l")
-@image_size_option
-@click.option("--num-classes", type=int, help="Number of classes; 0 for no classifier.")
-@click.option("--in-channels", type=int, help="Number of image channels.")
+@click.option(
+    "--image-size",
+    type=Integer(1, LARGEST_COUNT),
+    help="Pixels per side.  [default: 96; CIFAR variants: 32]",
+)
+@click.option(
+    "--num-classes",
+    type=AT_LEAST_0,
+    help="Number of classes; 0 for no classifier.  [default: the variant's]",
+)
+@click.option(
+    "--in-channels", type=AT_LEAST_1, help="Number of image channels.  [default: the variant's]"
+)
 @format_option
 @errors_as_exit_codes
 def summary(
@@ -78,7 +89,7 @@ def table(result: dict[str, Any]) -> Table:
     title = f"{result['variant']}, {result['image_size']}x{result['image_size']}"
     drawn = Table(box=box.SIMPLE_HEAD, padding=0, title=title, show_footer=True)
     columns = ("trainable", "statistics", "multiply_adds", "activation_bytes")
-    headings = ("trainable", "statistics", "multiply-adds", "activations")
+    headings = ("trainable\nparameters", "running\nstatistics", "multiply-adds", "activations")
     drawn.add_column("stage", "total", no_wrap=True)
     drawn.add_column("output (C, H, W)", no_wrap=True)
     for heading, column in zip(headings, columns, strict=True):

@@ -13,8 +13,11 @@ from ..backends import first_installed
 from ..variants import default_image_size
 from .flags import flag_of
 from .options import (
+    AT_LEAST_0,
     AT_LEAST_1,
+    AT_LEAST_2,
     BACKEND,
+    IMAGE_SIZE,
     RECIPE,
     VARIANT,
     NewPath,
@@ -45,19 +48,23 @@ WIDTH_OF_LOSS = 9  # columns of text, that of "test loss"
     help="Backend that trains.  [default: the first installed]",
 )
 @click.option("--recipe", type=RECIPE, help="chapter, paper or modern.  [default: chapter]")
-@click.option("--variant", type=VARIANT, help="Network, instead of the recipe's.")
+@click.option("--variant", type=VARIANT, help="Network.  [default: the recipe's]")
 @click.option(
     "--data",
     help="fashion-mnist, sample, cifar10:PATH, folder:PATH, or just the PATH of your images.  "
     "[default: fashion-mnist]",
 )
 @click.option("--data-dir", help="Folder with the Fashion-MNIST files.", type=click.Path())
-@click.option("--image-size", type=AT_LEAST_1, help="Pixels per side.")
-@click.option("--epochs", type=AT_LEAST_1, help="Passes over the training images.")
-@click.option("--batch-size", type=click.IntRange(min=2), help="Images per step.")
+@click.option("--image-size", type=IMAGE_SIZE, help="Pixels per side.  [default: the recipe's]")
+@click.option(
+    "--epochs", type=AT_LEAST_1, help="Passes over the training images.  [default: the recipe's]"
+)
+@click.option("--batch-size", type=AT_LEAST_2, help="Images per step.  [default: the recipe's]")
 @click.option("--learning-rate", type=float, help="Peak rate.  [default: the recipe's]")
 @click.option("--initialization", help="he_fan_out, he_fan_in or xavier.  [default: the recipe's]")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, order, flips and split.")
+@click.option(
+    "--seed", type=AT_LEAST_0, help="Seed of weights, order, flips and split.  [default: 0]"
+)
 @device_option
 @click.option("--bfloat16", is_flag=True, default=None, help="Multiply in bfloat16.")
 @click.option(
@@ -70,7 +77,7 @@ WIDTH_OF_LOSS = 9  # columns of text, that of "test loss"
 )
 @click.option(
     "--recalibrate",
-    type=click.IntRange(min=0),
+    type=AT_LEAST_0,
     help="Finally, recompute the running statistics on N batches.  [default: the recipe's]",
     metavar="N",
 )
@@ -124,7 +131,9 @@ def train(  # noqa: PLR0917  # click passes options by name
     from ..training.run_folder import read_config
 
     if resume and output is None:
-        raise click.UsageError("--resume: expected the run folder as --output, found none")
+        raise click.UsageError(
+            "--resume: expected a run folder as --output, found none; add --output DIR"
+        )
     check_names("backend", filter(None, [given["backend_name"]]), backend_names())
     check_names("recipe", filter(None, [given["recipe"]]), RECIPES)
     config = read_config(output) if output is not None and resume else None
@@ -192,14 +201,14 @@ def _new_options(typed: dict[str, Any]) -> Options:
     if "initialization" in typed and "weights" in typed:
         raise ConfigError("--weights replaces the initial weights: omit --initialization")
     if "train_features" in typed and "weights" not in typed:
-        raise ConfigError("--freeze: expected trained features to keep, found none; add --weights")
+        raise ConfigError("--freeze needs trained features, found none; add --weights")
     name = typed.get("recipe", "chapter")
     changes = {f.name: typed[f.name] for f in fields(Recipe) if f.name in typed}
     if "train_features" in changes:
-        changes.setdefault("recalibrate", 0)  # keep the features' statistics
+        changes.setdefault("recalibrate", 0)  # keep the features' running statistics
     elif changes.get("recalibrate") == 0:
-        if changes.setdefault("average", 0):  # averaged weights need new statistics
-            raise ConfigError("--average: expected --recalibrate of at least 1 with it, found 0")
+        if changes.setdefault("average", 0):  # averaged weights need recomputed statistics
+            raise ConfigError("--average needs --recalibrate of at least 1, found 0")
     elif changes.get("average") and RECIPES[name].recalibrate == 0:
         changes.setdefault("recalibrate", RECIPES["chapter"].recalibrate)
     if "image_size" not in changes and ("variant" in changes or "weights" in typed):
@@ -258,6 +267,9 @@ def table(report: dict[str, Any]) -> Table:
         drawn.add_section()
         loss = fitting(final["test_loss"], WIDTH_OF_LOSS)
         drawn.add_row("final", "", "", loss, f"{final['test_accuracy']:.4f}", "")
-        drawn.caption = f"final: {origin_of(final)}"
+        drawn.caption = (
+            f"final: {origin_of(final)}\n"
+            "test accuracy of an epoch: with running statistics, which lag behind the weights"
+        )
         drawn.caption_justify = "left"
     return drawn

@@ -167,7 +167,7 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
             children[case] = stack.enter_context(_started({**settings, "case": case}))
             message = children[case].hear()
             status = message.get("status")
-            if status == "not installed":
+            if status == "not installed" or message.pop("for_all", False):
                 return message
             if status == "failed":
                 failed[case] = message["error"]

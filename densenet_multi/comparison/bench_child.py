@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .._checks import ConfigError
-from ..backends import Backend, hide_gpus, load_backend, place
+from ..backends import Backend, BackendError, hide_gpus, load_backend, place
 from ..data import Pixels, Preparation, load_sample
 from ..spec import DenseNetSpec
 from ..training.recipe import RECIPES, Recipe
@@ -46,12 +46,21 @@ class AbsentError(Exception):
 
 
 def measure(settings: dict[str, Any]) -> Message:
-    """Work until the parent wants no further round; ``absent`` is why the case does not exist."""
+    """Work until the parent wants no further round.
+
+    Returns otherwise why not: ``absent``, if the case does not exist here, or a failed report
+    with ``for_all``, if no case of this backend can run.
+    """
+    case = settings["case"]
     if settings["device"] == "cpu":
         hide_gpus()
+    elif case not in PRODUCTS:
+        try:
+            _require_gpu(settings["backend"])
+        except BackendError as error:
+            return {"status": "failed", "error": str(error), "for_all": True}
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, settings["cpus"])
-    case = settings["case"]
     work: Callable[[dict[str, Any]], None] = _fit
     if case in PRODUCTS:
         work = _multiply
@@ -76,6 +85,12 @@ def network(variant: str, depth: int | None) -> DenseNetSpec:
     if depth is not None:
         return cifar_config(depth, 12, bottleneck=True).resolve()
     return get_spec(variant)
+
+
+def _require_gpu(backend_name: str) -> None:
+    """Raise ``BackendError`` if the framework sees no GPU."""
+    backend = load_backend(backend_name)
+    place(backend, backend.build(cifar_config(10, 12, bottleneck=True).resolve()), "gpu")
 
 
 # --- The cases ----------------------------------------------------------------------------------
@@ -104,13 +119,15 @@ def _train_in_a_plain_loop(settings: dict[str, Any]) -> None:
     spec, data, recipe = _to_train(settings)
     if settings["case"] == "model":
         net = backend.build(spec)
+        place(backend, net, settings["device"])
     elif settings["case"] == "framework":
         net = _framework_network(backend, rival, settings)
     elif settings["variant"] == "d2l":
         net = rival.beginners_network(settings["image_size"])
     else:
         raise AbsentError(f"there is no beginner's {settings['variant']}")
-    place(backend, net, settings["device"])
+    if settings["case"] != "model" and settings["device"] == "gpu":
+        rival.use_gpu(net)
     # prepared beforehand: reading images is not measured
     size = recipe.batch_size
     batches = [
@@ -140,7 +157,8 @@ def _predict(settings: dict[str, Any]) -> None:
     if settings["case"] == "framework":
         rival = _rival(settings)
         net = _framework_network(backend, rival, settings)
-        place(backend, net, settings["device"])
+        if settings["device"] == "gpu":
+            rival.use_gpu(net)
         logits = partial(rival.logits, net)
     else:
         model = backend.build(spec)

@@ -388,13 +388,21 @@ def test_what_is_measured_is_put_on_the_device(monkeypatch, work, case):
 
     def use_gpu(net):
         placed.append(net)
-        raise dm.backends.BackendError("far enough")
+        if len(placed) == 2:  # the first is a small network, for which a GPU must be found
+            raise dm.backends.BackendError("far enough")
+        return True
 
     backend = SimpleNamespace(
-        build=lambda *_, **__: "ours", use_gpu=use_gpu, FRAMEWORK="any", __name__="any"
+        build=lambda *_, **__: "ours",
+        use_gpu=lambda net: use_gpu(net) if net == "ours" else pytest.fail("no model of ours"),
+        FRAMEWORK="any",
+        __name__="any",
     )
     rival = SimpleNamespace(
-        framework_network=lambda *_: "other's", beginners_network=lambda _: "other's", logits=None
+        framework_network=lambda *_: "other's",
+        beginners_network=lambda _: "other's",
+        logits=None,
+        use_gpu=use_gpu,
     )
     monkeypatch.setattr(bench_child, "load_backend", lambda _: backend)
     monkeypatch.setattr(bench_child, "load_rival", lambda _: rival)
@@ -403,7 +411,7 @@ def test_what_is_measured_is_put_on_the_device(monkeypatch, work, case):
     settings |= {"depth": None, "cpus": sorted(os.sched_getaffinity(0)), "device": "gpu"}
     with pytest.raises(dm.backends.BackendError, match="far enough"):
         bench_child.measure(settings)
-    assert placed == ["other's" if case in ("beginner", "framework") else "ours"]
+    assert placed == ["ours", "other's" if case in ("beginner", "framework") else "ours"]
     assert not hidden.called
 
 
@@ -412,7 +420,8 @@ def test_a_backend_from_elsewhere_has_no_rival(monkeypatch, case):
     monkeypatch.setattr(rivals, "load_backend", lambda _: None)
     assert rivals.load_rival("elsewhere") is None
     monkeypatch.setattr(bench_child, "load_backend", lambda _: None)
-    settings = {**FEW, "work": "training", "case": case, "backend": "elsewhere", "device": "gpu"}
+    monkeypatch.setattr(bench_child, "hide_gpus", lambda: None)  # it would, in this process
+    settings = {**FEW, "work": "training", "case": case, "backend": "elsewhere"}
     answer = bench_child.measure({**settings, "cpus": sorted(os.sched_getaffinity(0))})
     assert answer == {"absent": "elsewhere has no rival implementation"}
 
@@ -585,4 +594,6 @@ def test_a_gpu_that_is_not_there_is_named(backend):
     arguments = ["bench", "--backends", backend.NAME, "--work", "memory", "--depth", "10"]
     done = CliRunner().invoke(main, [*arguments, "--device", "gpu", "--rounds", "1"])
     assert done.exit_code == 1
-    assert f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none" in done.stderr
+    expected = f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none"
+    assert done.stderr.count(expected) == 1
+    assert f"{backend.NAME}: {expected}; use --device cpu\n" in done.stderr  # no case is named

@@ -345,8 +345,8 @@ def test_the_bar_is_told_of_every_step(pretend):
     ("given", "exit_code", "message"),
     [
         (["--backends", "jax"], 2, "backend 'jax' does not exist"),
-        (["--steps", "0"], 2, "0 is not in the range x>=1"),
-        (["--batch-size", "1"], 2, "1 is not in the range x>=2"),
+        (["--steps", "0"], 2, "of at least 1, found 0"),
+        (["--batch-size", "1"], 2, "of at least 2, found 1"),
         (["--image-size", "28"], 2, "the smallest is 29"),
         (["--recipe", "paprika"], 2, "did you mean 'paper'"),
         (["--data", "samples"], 2, "did you mean 'sample'"),

@@ -4294,8 +4294,8 @@ MUTANTS = [
     Mutant(
         "text of others: usage errors are escaped",
         "commands/__init__.py",
-        "plain_lines(error.format_message())",
-        "error.format_message()",
+        "{plain_lines(self.message)}",
+        "{self.message}",
         "commands/test_tables.py what_was_typed_is_escaped",
     ),
     Mutant(

@@ -483,7 +483,7 @@ def test_classes_that_do_not_fit_are_refused_with_the_command_that_helps(
         (["--data", "sampel"], 2, "did you mean 'sample'"),
         (["--data", "folder:nowhere"], 4, "nowhere: expected a folder"),
         (["--data", "sample", "--image-size", "1"], 2, "the smallest is"),
-        (["--data", "sample", "--batch-size", "0"], 2, "0 is not in the range"),
+        (["--data", "sample", "--batch-size", "0"], 2, "of at least 1, found 0"),
         (
             ["--output", "no-such-folder/c.svg"],
             2,
@@ -700,7 +700,7 @@ def test_what_is_assumed_about_pixels_is_said_on_stderr(tmp_path, picture, weigh
     [
         ([], 2, "Missing argument 'IMAGE...'"),
         (["nowhere.png"], 2, "nowhere.png"),
-        (["PICTURE", "--top", "0"], 2, "0 is not in the range"),
+        (["PICTURE", "--top", "0"], 2, "of at least 1, found 0"),
         (["PICTURE", "--backend", "jax"], 2, "backend 'jax' does not exist"),
     ],
 )

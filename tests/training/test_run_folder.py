@@ -400,7 +400,7 @@ def test_weights_decide_the_network():
         options_from({"weights": "file", "variant": "d2l"}, None)
     with pytest.raises(dm.ConfigError, match="omit --initialization"):
         options_from({"weights": "file", "initialization": "xavier"}, None)
-    with pytest.raises(dm.ConfigError, match="--freeze: expected trained features"):
+    with pytest.raises(dm.ConfigError, match="--freeze needs trained features"):
         options_from({"train_features": False}, None)
     typed = {"train_features": False, "weights": "file", "image_size": 32, "backend_name": "b"}
     frozen = options_from(typed, None).recipe
@@ -408,7 +408,7 @@ def test_weights_decide_the_network():
     assert options_from({"backend_name": "b", "recalibrate": 0}, None).recipe.average == 0
     averaged = options_from({"backend_name": "b", "recipe": "modern", "average": 0.5}, None).recipe
     assert averaged.recalibrate == dm.RECIPES["chapter"].recalibrate > 0  # the mean has none
-    with pytest.raises(dm.ConfigError, match="--average: expected --recalibrate of at least 1"):
+    with pytest.raises(dm.ConfigError, match="--average needs --recalibrate of at least 1"):
         options_from({"backend_name": "b", "average": 0.5, "recalibrate": 0}, None)
     with pytest.raises(dm.ConfigError, match="recalibrate: expected 0 with train_features=F"):
         options_from({**typed, "recalibrate": 5}, None)

@@ -33,6 +33,9 @@ class Rival(Protocol):
     def framework_network(self, variant: str, image_size: int) -> Any | None:
         """The framework's own DenseNet; None if it has none of this name and image size."""
 
+    def use_gpu(self, network: Any) -> None:
+        """Move any network of this framework to the GPU, where the framework does not do so."""
+
     def train(
         self,
         network: Any,

@@ -46,6 +46,10 @@ def framework_network(variant: str, image_size: int) -> keras.Model | None:
     return make and make(weights=None, input_shape=shape, classifier_activation=None)
 
 
+def use_gpu(network: Any) -> None:
+    pass  # TensorFlow has placed it already
+
+
 def train(
     network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
 ) -> None:

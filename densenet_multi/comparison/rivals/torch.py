@@ -72,6 +72,10 @@ def framework_network(variant: str, image_size: int) -> nn.Module | None:
     return make and make(weights=None)
 
 
+def use_gpu(network: Any) -> None:
+    network.to("cuda")
+
+
 def train(
     network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
 ) -> None:
