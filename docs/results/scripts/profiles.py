@@ -7,9 +7,9 @@ In docs/results/data:
     python ../scripts/profiles.py gluon inference 1 > profile-gluon-1.json
     python ../scripts/profiles.py gluon training > profile-gluon-training.json
 
-The network is densenet121, with 8 images of 224x224 (or the number in the last argument). The cases
-take turns and use the framework's own profiler. PyTorch compares ``optimize`` in float32 and in
-bfloat16; Gluon compares this package's network and the zoo's.
+The network is densenet121, with 8 images of 224x224; the last argument sets another number of
+images. The cases take turns, each under the framework's own profiler. For PyTorch, the cases are
+``optimize`` in float32 and in bfloat16; for Gluon, this package's network and the zoo's.
 """
 
 import json
@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# Run one operation at a time; otherwise MXNet counts a complete segment as one operation.
+# Run one operation at a time; otherwise MXNet counts a segment of many operations as one.
 os.environ |= {"MXNET_EXEC_BULK_EXEC_TRAIN": "0", "MXNET_EXEC_BULK_EXEC_INFERENCE": "0"}
 os.environ |= {"MXNET_CPU_WORKER_NTHREADS": "1"}
 
@@ -35,7 +35,7 @@ ROUNDS = 7
 
 
 def with_torch(step: Callable[[], Any]) -> dict[str, float]:
-    """Milliseconds of each operation of one step, in PyTorch."""
+    """Run one step in PyTorch; return the milliseconds of each kind of operation."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]) as found:
@@ -44,7 +44,7 @@ def with_torch(step: Callable[[], Any]) -> dict[str, float]:
 
 
 def with_gluon(step: Callable[[], Any]) -> dict[str, float]:
-    """Milliseconds of each operation of one step, in MXNet."""
+    """Run one step in MXNet; return the milliseconds of each kind of operation."""
     import mxnet as mx
 
     mx.profiler.dumps(reset=True)
@@ -58,7 +58,7 @@ def with_gluon(step: Callable[[], Any]) -> dict[str, float]:
 
 
 def cases(name: str, work: str, count: int) -> dict[str, Callable[[], dict[str, float]]]:
-    """The compared cases; each returns milliseconds by operation."""
+    """Return the compared cases as functions that return the milliseconds of each operation."""
     b: Any = dm.load_backend(name)
     model = b.build(dm.get_spec("densenet121"))
     x = np.random.default_rng(0).random((count, 3, 224, 224), np.float32)
@@ -73,7 +73,7 @@ def cases(name: str, work: str, count: int) -> dict[str, Callable[[], dict[str, 
 
     from densenet_multi.comparison.rivals import gluon as rival
 
-    # MXNet overwrites this file at exit
+    # MXNet writes its profile to this file at exit; nothing reads it
     unread = str(Path(tempfile.mkdtemp()) / "profile.json")
     mx.profiler.set_config(profile_all=True, aggregate_stats=True, filename=unread)
     net = rival.framework_network("densenet121", 224)
@@ -105,7 +105,7 @@ def main(name: str, work: str = "inference", count: str = "8") -> None:
     for number in range(ROUNDS + 1):
         for case, profiled in compared.items():
             times = profiled()
-            if number:  # the first one compiles
+            if number:  # the first round compiles
                 found[case].append(times)
     result = {
         case: {

@@ -1,4 +1,4 @@
-"""Measure the gain of each optimization: images per second, with one more of them in each row.
+"""Measure the gain of each optimization: images per second, with one more optimization per row.
 
 In docs/results/data:
 
@@ -6,9 +6,10 @@ In docs/results/data:
     python ../scripts/steps.py torch training > steps-training-torch.json
     python ../scripts/steps.py torch many > steps-many-torch.json
 
-By default the steps are those of ``optimize``: densenet121, 8 images of 224x224, float32.
-``training``: those of ``fit``, with the chapter's network and 64 images of 96x96. ``many``: predict
-64 images of 224x224, all at once and a few at a time (PyTorch only). The cases take turns.
+By default, the optimizations are those of ``optimize``, with densenet121 and 8 images of 224x224 in
+float32. With ``training`` they are those of ``fit``, with the chapter's network and 64 images of
+96x96. ``many`` compares predicting 64 images of 224x224 at once and a few at a time (PyTorch only).
+The cases take turns.
 """
 
 import json
@@ -36,12 +37,12 @@ FITS, BATCHES = 3, 5
 
 
 def models(b: Any) -> dict[str, Any]:
-    """Models that compute the same function, each with one more step than the one before."""
+    """Return models of the same function, each with one more optimization than the previous one."""
     plain = b.build(dm.get_spec("densenet121"))
     faster = import_module(f"{b.__name__}.faster.inference")
 
     def as_written() -> Any:
-        """What ``optimize`` returns, with the classes of model.py."""
+        """Return what ``optimize`` returns, but with the classes of model.py."""
         with patch.object(faster, "exchange", lambda model, _: model):
             return b.optimize(plain)
 
@@ -66,7 +67,7 @@ def models(b: Any) -> dict[str, Any]:
 
 
 def inference(b: Any) -> dict[str, list[float]]:
-    """Seconds of each call of each model."""
+    """Return the seconds of each call of each model."""
     x = np.random.default_rng(0).random((8, 3, 224, 224), np.float32)
     run: dict[str, Callable[[], Any]] = {
         step: partial(b.predict, model, x) for step, model in models(b).items()
@@ -79,7 +80,7 @@ def inference(b: Any) -> dict[str, list[float]]:
 
 
 def in_turn(run: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Seconds of each call of each step; the steps take turns."""
+    """Return the seconds of each call of each case; the cases take turns."""
     seconds: dict[str, list[float]] = {step: [] for step in run}
     for _ in range(ROUNDS):
         for step, call in run.items():
@@ -90,7 +91,7 @@ def in_turn(run: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
 
 
 def many(b: Any) -> dict[str, list[float]]:
-    """Seconds of each prediction of 64 images, with PyTorch."""
+    """Return the seconds of each prediction of 64 images, in PyTorch."""
     x = np.random.default_rng(0).random((64, 3, 224, 224), np.float32)
     plain = b.build(dm.get_spec("densenet121"))
     module = import_module(f"{b.__name__}.predict")
@@ -105,7 +106,7 @@ def many(b: Any) -> dict[str, list[float]]:
 
 
 def undone(b: Any) -> dict[str, Any]:
-    """Each step of ``fit``, and the patch that undoes it."""
+    """Return each optimization of ``fit`` with the patch that undoes it."""
     model, layers, train, faster = (
         import_module(f"{b.__name__}.{module}")
         for module in ("model", "layers", "train", "faster.training")
@@ -145,7 +146,7 @@ def undone(b: Any) -> dict[str, Any]:
     from flax import nnx
 
     def kept(*kinds: type) -> Any:
-        """Do not exchange modules of these classes."""
+        """Return a patch that keeps the classes of these modules."""
         return patch.dict(faster.TRAINING[False], {kind: kind for kind in kinds})
 
     def max_pool(self: Any, x: Any) -> Any:
@@ -161,7 +162,7 @@ def undone(b: Any) -> dict[str, Any]:
 
 
 def training(b: Any) -> dict[str, list[float]]:
-    """Seconds of each step of ``fit``; the first two of each call compile."""
+    """Return the seconds of each training step of ``fit``, without the two that compile."""
     spec = dm.get_spec("d2l")
     pixels, labels = load_sample("train")
     count = 64 * BATCHES
@@ -188,7 +189,7 @@ def training(b: Any) -> dict[str, list[float]]:
                 if b.NAME == "flax":
                     import jax
 
-                    jax.clear_caches()  # compiled code would ignore a patch
+                    jax.clear_caches()  # code compiled earlier would ignore a patch
                 model = b.build(spec)
                 chosen = replace(recipe, bfloat16=name == "bfloat16")
                 b.fit(model, data, chosen, callbacks=[hear])

@@ -2,7 +2,7 @@
 
     python docs/results/scripts/tables.py
 
-A test compares the printed tables with the pages.
+A test compares these tables with the pages.
 """
 
 import json
@@ -29,13 +29,13 @@ def read(name: str) -> Any:
 
 
 def rows(heading: str, *lines: str, texts: int = 1) -> str:
-    """A Markdown table; all columns but the first ``texts`` are numbers, aligned to the right."""
+    """Return a Markdown table whose columns after the first ``texts`` are right-aligned numbers."""
     numbers = heading.count("|") + 1 - texts
     return "\n".join([f"| {heading} |", "|---" * texts + "|--:" * numbers + "|", *lines, ""])
 
 
 def run(report: dict[str, Any]) -> str:
-    """Each epoch of a run's ``report.json``, then the final weights."""
+    """Return the table of a run's ``report.json``: each epoch, then the final weights."""
     lines, epochs = [], report["epochs"]
     unit, name = (60, "min") if sum(e["seconds"] for e in epochs) > 600 else (1, "s")
     for epoch in epochs:
@@ -53,7 +53,7 @@ def run(report: dict[str, Any]) -> str:
 
 
 def first_epochs(reports: list[dict[str, Any]]) -> str:
-    """The first epoch of several runs."""
+    """Return the table of the first epoch of several runs."""
     lines = []
     for report in reports:
         epoch = report["epochs"][0]
@@ -69,7 +69,7 @@ def first_epochs(reports: list[dict[str, Any]]) -> str:
 
 
 def recalibrated() -> str:
-    """Test accuracies of two runs, as trained and after ``evaluate --recalibrate``."""
+    """Return the table of test accuracies, as trained and after ``evaluate --recalibrate``."""
     lines = []
     for seed, suffix in enumerate(("", "-1")):
         epochs = read(f"chapter-torch{suffix}")["epochs"]
@@ -83,7 +83,7 @@ def recalibrated() -> str:
 
 
 def speed(result: dict[str, Any]) -> str:
-    """The output of ``densenet-multi bench --format json``, a row for each case."""
+    """Return the table of ``densenet-multi bench --format json``, a row for each case."""
     lines, labels = [], LABELS[result["work"]]
     for name, found in result["backends"].items():
         for case, measured in found["cases"].items():
@@ -100,7 +100,7 @@ def speed(result: dict[str, Any]) -> str:
 def steps(
     prefix: str = "steps", backends: Sequence[str] = BACKENDS, case: str = "up to this step"
 ) -> str:
-    """The output of ``steps.py``: images per second, and the gain over each backend's first row."""
+    """Return the table of ``steps.py``: images per second, also relative to the first row."""
     lines = []
     for name in backends:
         found = read(f"{prefix}-{name}")
@@ -111,7 +111,7 @@ def steps(
 
 
 def memory(result: dict[str, Any]) -> str:
-    """The output of ``densenet-multi bench --work memory --format json``."""
+    """Return the table of ``densenet-multi bench --work memory --format json``."""
     lines = []
     for name, found in result["backends"].items():
         plain = found["cases"]["plain"]
@@ -128,7 +128,7 @@ def memory(result: dict[str, Any]) -> str:
 
 
 def profile(name: str) -> str:
-    """The output of ``profiles.py``: milliseconds of each operation that takes over 1%."""
+    """Return the table of ``profiles.py``: milliseconds of each operation that takes over 1%."""
     found = read(name)
     total = {case: sum(times.values()) for case, times in found.items()}
     most = {n: max(times.get(n, 0) for times in found.values()) for t in found.values() for n in t}
@@ -145,14 +145,14 @@ def profile(name: str) -> str:
 
 
 def at_depths(name: str, case: str, what: str) -> dict[int, float]:
-    """One number of a case at every depth that was measured."""
+    """Return one measurement of a case, ``what``, for every depth that was measured."""
     found = {depth: read(f"growth-{depth}")["backends"].get(name, {}) for depth in DEPTHS}
     ended = {depth: got.get("cases", {}).get(case) for depth, got in found.items()}
     return {depth: got[what] for depth, got in ended.items() if got}
 
 
 def growth(what: str, unit: str, scale: float) -> str:
-    """A number of each case at every depth, and the exponent of a power law fitted to them."""
+    """Return the table of one measurement at every depth, with the exponent of a power law."""
     lines = []
     for name in BACKENDS:
         for case in ("plain", "efficient"):
@@ -179,13 +179,13 @@ def picture() -> bytes:
 
 
 def training_curve_of(report: dict[str, Any]) -> bytes:
-    """Draw loss and accuracy over the epochs of a ``report.json``, which has no single steps."""
+    """Draw loss and accuracy over the epochs of a ``report.json``, which does not store steps."""
     epochs = [{"kind": "epoch", **epoch} for epoch in report["epochs"]]
     return training_curve(epochs, report.get("final", {}).get("test_accuracy"))
 
 
 def tables() -> dict[str, list[str]]:
-    """The tables of each page, in the page's order."""
+    """Return the tables of each page, in the order of the page."""
     epochs = [read("chapter-torch"), *(read(f"epoch-{name}") for name in BACKENDS[1:])]
     return {
         "training": [
