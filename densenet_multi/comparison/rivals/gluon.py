@@ -95,7 +95,7 @@ def train(
 
 
 def free_arrays_early(model: Any) -> None:
-    # fit allocates statically: every array then keeps its own memory, so memory use is highest
+    # with the static allocation of `fit`, every array keeps its own memory; this needs the most
     model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
 
 
@@ -104,7 +104,7 @@ def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.flo
 
 
 def finish() -> None:
-    mx.nd.waitall()  # the loss is ready before the backward pass and the update
+    mx.nd.waitall()  # the loss is ready before the backward pass and the update are done
 
 
 def peak_gpu_memory() -> int:
