@@ -65,8 +65,7 @@ def bench(
             and similar ones. None, here and below, selects the default for ``work`` (``USUAL``).
         image_size: pixels per side.
         batch_size: images per step; at least 2 for training.
-        depth: with work="memory", instead of a variant: the depth (L) of the paper's DenseNet-BC
-            with k = 12.
+        depth: for "memory", instead of a variant: the depth (L) of a DenseNet-BC with k = 12.
         rounds: how many rounds each case runs.
         steps: steps per round.
         threads: how many CPUs each process may use; None is all that this process may use.

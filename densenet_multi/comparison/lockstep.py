@@ -66,11 +66,11 @@ def lockstep(
     """Train each backend for ``steps`` steps in each dtype, and measure how far the runs deviate.
 
     All runs start from ``weights``, rounded to float32. They train for one epoch on the first
-    ``steps * recipe.batch_size`` examples of ``data``, repeated if ``data`` has fewer. ``steps`` is
-    at most 100,000. ``step`` is called with a line of text before each backend and after each
-    training step. Returns JSON-serializable data: ``backends`` maps names to reports (see
-    lockstep_child.py), and ``merge`` defines ``float64`` and ``float32``. Raises ``ConfigError``,
-    ``ImageError``, ``ImageSizeError``.
+    ``steps * recipe.batch_size`` examples of ``data`` (repeated if there are fewer), for at most
+    100,000 steps. ``step`` is called with a line of text before each backend and after each step.
+    Returns JSON-serializable data: ``backends`` maps names to reports (see lockstep_child.py), and
+    ``float64`` and ``float32`` are those of ``merge``. Raises ``ConfigError``, ``ImageError``,
+    ``ImageSizeError``.
     """
     check_examples("data", data)
     instance("recipe", recipe, Recipe, "a Recipe, such as Recipe(batch_size=32)")
@@ -123,12 +123,12 @@ def progress_steps(backends: list[str], steps: int) -> int:
 def merge(spec: DenseNetSpec, runs: Mapping[str, Mapping[str, Trajectory]]) -> dict[str, Any]:
     """Compute how far the runs {backend: {dtype: run}} deviate; all their values must be finite.
 
-    ``float64`` has the largest deviations between any two backends (0 for a single backend, None
-    for none); ``between`` names the two. ``float32`` maps each backend to the deviations of its
-    float32 run from its float64 run. Both have ``losses``, the relative deviation of the loss at
-    every step; ``loss``, the largest of ``losses``; ``weights`` and ``running_means``, the relative
-    L2 deviation of all these tensors after the last step; ``max_relative_deviation``, the larger of
-    ``loss`` and ``weights``; and ``same``, whether the deviations are within ``TOLERANCES``.
+    ``float64`` has the largest deviations between any two backends (0 for one, None for none);
+    ``between`` names the two. ``float32`` maps each backend to the deviations of its float32 run
+    from its float64 run. The keys of both: ``losses``, the relative deviation of every step's loss;
+    ``loss``, the largest of ``losses``; ``weights`` and ``running_means``, these tensors' relative
+    L2 deviation after the last step; ``max_relative_deviation``, the larger of ``loss`` and
+    ``weights``; and ``same``, the verdict by ``TOLERANCES``.
     """
     return {
         "float64": _between({name: run["float64"] for name, run in runs.items()}, spec),
