@@ -53,9 +53,9 @@ def bench(
         backends: names of backends, measured one after the other.
         work: "training": ``fit`` in float32 and, if the processor supports it, in bfloat16. A plain
             loop, as a beginner would write it, trains a beginner's network, the backend's model and
-            the framework's own DenseNet (Flax has none: a beginner's). Case "feeding" only
-            prepares the batches for ``fit``. Case "products" computes only the network's matrix
-            products, in NumPy (in PyTorch for bfloat16 or a GPU).
+            the framework's own DenseNet (for Flax, which has none, a beginner's). Case "feeding"
+            only prepares the batches for ``fit``. Case "products" computes only the network's
+            matrix products, in NumPy (in PyTorch for bfloat16 or a GPU).
             "inference": ``predict`` with ``optimize(model)``, with the model as built, with
             ``optimize(model, bfloat16=True)`` and with the framework's own DenseNet; "products".
             "memory": ``fit`` with ``build(spec, memory_efficient="some")``, with ``"max"``, and
@@ -77,10 +77,10 @@ def bench(
     Returns JSON-serializable data. Its ``backends`` maps names to {``versions``, ``status``, and,
     if the framework is installed, ``cases``: {name: see ``summary_of``}}. Every case but the first
     has ``ratio``: the first case's images per second divided by this case's (the median over the
-    rounds). With work="memory", it also has ``memory_ratio``, the same for ``grown_bytes``.
-    ``share`` is a case's images per second divided by those of the products in its precision, if
-    measured. If a case ended early, ``status`` is "failed", and ``failed`` maps each such case to
-    the reason. If ``status`` is "failed" or "not installed", ``error`` is a summary.
+    rounds). With work="memory", it also has ``memory_ratio``: the first case's ``grown_bytes``
+    divided by this case's. ``share`` is a case's images per second divided by those of the products
+    in its precision, if measured. If a case ended early, ``status`` is "failed"; ``failed`` maps
+    such cases to the reasons. With "failed" and "not installed", ``error`` is a summary.
     Raises ``ConfigError``.
     """
     backends, step = texts("backends", backends), function("step", step)
@@ -171,7 +171,7 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
                 return message
             if status == "failed":
                 failed[case] = message["error"]
-            elif status is None:  # after "ok", the case does not exist here
+            elif status is None:  # "ok" would mean that the case does not exist here
                 heard[case] = [message]
         for number in range(settings["rounds"]):
             for case in list(heard)[:: 1 if number % 2 else -1]:

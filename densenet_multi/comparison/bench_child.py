@@ -42,7 +42,7 @@ DIFFERENT = 4  # distinct batches, which a plain loop repeats
 
 
 class AbsentError(Exception):
-    """The error of a case that does not exist here; its message states why."""
+    """Raised if a case does not exist here; the message states why."""
 
 
 def measure(settings: dict[str, Any]) -> Message:
@@ -158,7 +158,7 @@ def _predict(settings: dict[str, Any]) -> None:
 
 
 def _multiply(settings: dict[str, Any]) -> None:
-    """Compute only the network's matrix products; in training, three times: forward, backward x 2.
+    """Compute only the network's matrix products: once for inference, three times for training.
 
     NumPy supports neither bfloat16 nor GPUs, so PyTorch is used for these, if it is installed.
     """

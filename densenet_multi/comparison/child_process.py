@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 from ..backends import BackendNotInstalledError, framework_versions
 
 MARK = "densenet_multi message: "
-LAST_LINES = 5  # of stderr, which an error shows if a child dies
+LAST_LINES = 5  # of stderr; the error shows them if a child dies
 
 Message = dict[str, Any]
 
@@ -53,7 +53,7 @@ class Child:
 
     def _ending(self) -> str:
         code = self._process.wait()
-        if code == -signal.SIGKILL:  # never caught, so the last lines do not explain it
+        if code == -signal.SIGKILL:  # cannot be caught: the last lines do not explain it
             return "signal SIGKILL"
         self._errors.seek(0)
         last = "\n".join(self._errors.read().strip().splitlines()[-LAST_LINES:])
@@ -98,7 +98,7 @@ def report_of(
 ) -> Message:
     """Run ``module`` in a child, and return its report with the framework's ``versions``.
 
-    ``settings["backend"]`` names the backend. ``hear`` is called with every earlier message.
+    ``settings["backend"]`` is the backend. ``hear`` is called with each message before the report.
     """
     with started(module, settings) as child:
         while "status" not in (message := child.hear()):

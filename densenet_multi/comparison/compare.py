@@ -37,7 +37,7 @@ def compare(
 ) -> dict[str, Any]:
     """Run each backend on ``batch_size`` real test images of ``image_size`` pixels per side.
 
-    The gray images are copied to all ``in_channels``. ``step`` is called with a line of text
+    The gray images are repeated to fill ``in_channels``. ``step`` is called with a line of text
     ``progress_steps`` times. Returns JSON-serializable data; its ``backends`` maps names to
     reports (see compare_child.py). Raises ``ImageSizeError``, ``ConfigError``, ``WeightsError``.
     """

@@ -37,7 +37,7 @@ TOLERANCES = {
     # Rounding error, which every step amplifies. Measured between all four backends: loss 3.3e-11,
     # weights 7.0e-12 (d2l, 20 batches of 32 real 96x96 images, the chapter's recipe).
     "float64": 1e-9,
-    # MXNet stores BatchNorm's decay in float32: 0.89999998, not 0.9. No other tensor is affected.
+    # MXNet rounds BatchNorm's decay to float32, 0.89999998. Only running statistics are affected.
     "float64 running means": 1e-6,
     # float32 rounding in one forward pass, amplified by small batch variances: the row "loss
     # float32" of tests/support/tolerances.py. No later step is checked: rounding flips ReLUs.
@@ -68,9 +68,8 @@ def lockstep(
     All runs start from ``weights``, rounded to float32. They train for one epoch on the first
     ``steps * recipe.batch_size`` examples of ``data`` (repeated if there are fewer), for at most
     100,000 steps. ``step`` is called with a line of text before each backend and after each step.
-    Returns JSON-serializable data: ``backends`` maps names to reports (see lockstep_child.py), and
-    ``float64`` and ``float32`` are those of ``merge``. Raises ``ConfigError``, ``ImageError``,
-    ``ImageSizeError``.
+    Returns JSON-serializable data: ``backends``, {name: report of lockstep_child.py}, the settings,
+    and the result of ``merge``. Raises ``ConfigError``, ``ImageError``, ``ImageSizeError``.
     """
     check_examples("data", data)
     instance("recipe", recipe, Recipe, "a Recipe, such as Recipe(batch_size=32)")
@@ -182,7 +181,7 @@ def _deviations(actual: Trajectory, expected: Trajectory, spec: DenseNetSpec) ->
 
 
 def _l2(names: Iterable[str], actual: Weights, expected: Weights) -> float:
-    """Return the L2 norm of the difference of all these tensors, relative to the expected norm."""
+    """Return the L2 norm of all differences, relative to that of all expected values."""
     difference = total = 0.0
     for name in names:
         wanted = expected[name].astype(np.float64)

@@ -9,7 +9,7 @@ from ..spec import DenseNetSpec
 def matrix_products(
     spec: DenseNetSpec, image_size: int, batch_size: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield (m, k, n) for each convolution, as the matrix product (m, k) x (k, n).
+    """Yield (m, k, n) for each convolution: it costs as much as a product (m, k) x (k, n).
 
     A transition with average pooling pools before its convolution, as in the backends.
     """

@@ -34,7 +34,7 @@ class MaxPool(AvgPool):
         return x
 
     def taps(self, x: Array, axis: int) -> Iterator[Array]:
-        """Yield, for each position in a window, the values of all windows there, along the axis."""
+        """Yield, for each position in a window along the axis, the values there in all windows."""
         spec, length = self.spec, x.shape[axis]
         outputs = (length + 2 * spec.padding - spec.kernel_size) // spec.stride + 1
         blocks = -(-length // spec.stride)

@@ -97,5 +97,5 @@ def to_canonical(spec: DenseNetSpec, tree: Any) -> Weights:
         except AttributeError:  # a state may lack some variables
             continue
         array = np.asarray(value[...]).transpose(np.argsort(axes))
-        found[name] = np.array(array, order="C")  # a copy: training goes on
+        found[name] = np.array(array, order="C")  # a copy: training reuses the buffer
     return found

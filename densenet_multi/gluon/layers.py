@@ -51,9 +51,9 @@ def relu(x: Any) -> Any:
 
 
 def concat(*maps: Any) -> Any:
-    # this slice of everything avoids a oneDNN error: on some processors, the gradient of a float32
-    # concatenation fails with "could not construct a sub-memory" for some numbers of channels,
-    # including those of the paper's CIFAR networks
+    # the slice drops nothing, but avoids a oneDNN error: on some processors, the gradient of a
+    # float32 concatenation fails with "could not construct a sub-memory" for some numbers of
+    # channels, including those of the paper's CIFAR networks
     return operators(maps[0]).concat(*maps, dim=1).slice_axis(axis=0, begin=0, end=None)
 
 

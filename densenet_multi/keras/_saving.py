@@ -14,7 +14,7 @@ from .._spec_dict import from_dict, to_dict
 
 
 class Block(keras.layers.Layer):
-    """A layer built from a part of the spec, and saved with that part as its config.
+    """A layer built from a part of the spec, and saved with that part in its config.
 
     Its dtype policy also applies to the layers inside, which would otherwise use the global one.
     """

@@ -57,4 +57,4 @@ def native_variables(model: DenseNet) -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 
 def to_canonical(array: npt.NDArray[np.generic], axes: tuple[int, ...]) -> npt.NDArray[np.floating]:
-    return np.array(array.transpose(np.argsort(axes)), order="C")  # a copy: training goes on
+    return np.array(array.transpose(np.argsort(axes)), order="C")  # a copy: training changes array

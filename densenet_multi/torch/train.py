@@ -95,7 +95,7 @@ def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def channels_last(model: DenseNet) -> Iterator[None]:
-    """Inside the block, store kernels in the memory format that is fastest in oneDNN and cuDNN."""
+    """Store kernels inside the block in the memory format that is fastest in oneDNN and cuDNN."""
     contiguous = all(parameter.is_contiguous() for parameter in model.parameters())
     model.to(memory_format=torch.channels_last)
     try:

@@ -43,7 +43,7 @@ class Rival(Protocol):
         """Train a network with SGD, and compute the loss and accuracy of every step."""
 
     def free_arrays_early(self, model: Any) -> None:
-        """Make ``fit`` free the arrays of ``model``, a backend's, as early as plain code does."""
+        """Make ``fit`` free the arrays of a backend's model as early as plain code does."""
 
     def logits(self, network: Any, images: Images) -> Images:
         """Return the logits of images, in evaluation mode."""

@@ -95,7 +95,7 @@ def train(
 
 
 def free_arrays_early(model: Any) -> None:
-    # with the static allocation of `fit`, every array keeps its own memory; this needs the most
+    # `fit` uses static allocation: every array keeps its own memory, so memory use is highest
     model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
 
 

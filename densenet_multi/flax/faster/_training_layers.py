@@ -1,6 +1,6 @@
 """NNX's layers rewritten for training on a CPU: the same functions, with faster gradients.
 
-- To be precise, XLA splits a sum over several axes, if one has 32 or more values, into sums over
+- For precision, XLA splits a sum over several axes, if one has 32 or more values, into sums over
   windows. Summing one axis after the other is as precise and several times faster.
 - XLA does not know that the derivative of the variance with respect to the mean is 0, nor that two
   gradients of a BatchNorm are the same sum.

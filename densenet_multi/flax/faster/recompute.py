@@ -151,8 +151,8 @@ def recomputed_gradients(
 ) -> tuple[Any, Array]:
     """Return the gradients of one or two pairs, given the gradient of their output."""
     mean, variance = found
-    # XLA merges equal computations and would keep the forward pass's results. Make these depend on
-    # the gradient: on all of it, since XLA would compute a single value of it separately
+    # XLA merges equal computations, so it would keep the forward pass's results. Make these differ
+    # by using all of the gradient; XLA would compute a single value of the gradient separately
     nothing = jnp.minimum(jnp.abs(gradient).max(), 0).astype(mean.dtype)
     _, back, _ = jax.vjp(partial(run, pairs), weights, x, (mean + nothing, variance), has_aux=True)
     of_weights, of_x, of_moments = back(gradient)

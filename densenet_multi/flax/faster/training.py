@@ -1,7 +1,7 @@
 """The network for training: the mean and variance of each feature map are computed once.
 
 Every later layer of a block normalizes the map, and XLA would recompute its mean and variance for
-each layer. The other frameworks' fused BatchNorms do not accept a precomputed mean in training.
+each layer. The other frameworks' fused BatchNorms accept no precomputed statistics in training.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The network for training: concatenations omit the slice of layers.py where they can.
+"""The network for training: concatenations omit the slice of layers.py if oneDNN works without it.
 
 oneDNN stores channels in blocks of up to 16. The backward pass of a concatenation splits the
 gradient by channels, which oneDNN can do only at block boundaries.

@@ -30,7 +30,7 @@ class InferenceFeatures(Features):
 
 
 class InferenceDenseNet(DenseNet):
-    """A DenseNet that swaps its layers' classes in ``__init__``, so that a loaded one does, too."""
+    """A DenseNet that swaps its layers' classes in ``__init__``, which also runs on loading."""
 
     def __init__(self, spec: DenseNetSpec, *, bfloat16: bool = False, **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)

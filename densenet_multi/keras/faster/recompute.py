@@ -45,7 +45,7 @@ class FullyRecomputingBlock(RecomputingBlock):
 
 
 class RecomputingDenseNet(DenseNet):
-    """A DenseNet that swaps its layers' classes in ``__init__``, so that a loaded one does, too."""
+    """A DenseNet that swaps its layers' classes in ``__init__``, which also runs on loading."""
 
     level: Level = "some"
 
@@ -68,8 +68,8 @@ keras.utils.get_custom_objects()["densenet_multi>WholeDenseNet"] = FullyRecomput
 
 
 class TrainingSwitch(keras.layers.Layer):
-    """A recorder of whether a call is for training. Keras passes ``training`` to a layer only if
-    its ``call`` had that parameter when the layer was created; blocks change class after that."""
+    """A layer that records whether a call is for training. Blocks cannot: Keras passes ``training``
+    only to a layer whose ``call`` had that parameter before classes were exchanged."""
 
     def call(self, x: Any, training: Any = None) -> Any:
         self.on = bool(training)
@@ -127,7 +127,7 @@ def recomputed(
 
     @tf.custom_gradient
     def block(variables: Any, x: Any) -> Any:
-        variables = tf.nest.map_structure(tf.stop_gradient, variables)  # else tapes keep them
+        variables = tf.nest.map_structure(tf.stop_gradient, variables)  # else a tape keeps them
         maps, moved, kept = tf.stop_gradient(x), [], []
         for pairs, its, mask in zip(plan, variables, masks, strict=True):
             reads, found = [maps], []

@@ -56,7 +56,7 @@ def recomputed(pairs: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
         return x
     for norm, _ in pairs:
         if (
-            type(norm) is not nn.BatchNorm2d  # F.batch_norm would ignore what others add
+            type(norm) is not nn.BatchNorm2d  # F.batch_norm would bypass another class
             or norm.momentum is None
             or not norm.track_running_stats
         ):
