@@ -57,7 +57,7 @@ def bench(
             only prepares the batches for ``fit``. Case "products" computes only the network's
             matrix products, in NumPy (in PyTorch for bfloat16 or a GPU).
             "inference": ``predict`` with ``optimize(model)``, with the model as built, with
-            ``optimize(model, bfloat16=True)`` and with the framework's own DenseNet; "products".
+            ``optimize(model, bfloat16=True)``, with the framework's own DenseNet; and the products.
             "memory": ``fit`` with ``build(spec, memory_efficient="some")``, with ``"max"``, and
             with the model as built (in Gluon, static allocation is turned off to save memory). On a
             CPU, environment variables (``EXACT``) make memory measurable.
@@ -65,7 +65,7 @@ def bench(
             and similar ones. None, here and below, selects the default for ``work`` (``USUAL``).
         image_size: pixels per side.
         batch_size: images per step; at least 2 for training.
-        depth: for "memory", instead of a variant: the depth (L) of a DenseNet-BC with k = 12.
+        depth: for "memory", not with a variant: depth (L) of the paper's DenseNet-BC with k = 12.
         rounds: how many rounds each case runs.
         steps: steps per round.
         threads: how many CPUs each process may use; None is all that this process may use.
