@@ -5,5 +5,5 @@
 (``…_child.py``); child_process.py handles the communication between them. rounds.py counts a
 child's steps, machine.py describes the machine and measures memory, deviation.py measures how far
 two results differ, and matrix_products.py lists the matrix products in a network. rivals/ holds
-other implementations for ``bench`` to compare with.
+other implementations of DenseNet, with which ``bench`` compares the backends.
 """

@@ -1,9 +1,9 @@
-"""``densenet-multi bench``: measure the speed of backends next to other implementations, and what
-memory-efficient training costs and saves.
+"""``densenet-multi bench``: compare the backends' speed with that of other implementations, and
+measure how much memory memory-efficient training saves, and at what cost in speed.
 
 Every case runs in its own child process (see bench_child.py). The cases of one backend take turns,
-one round of steps each, so that background load affects all of them alike. Comparisons use the
-ratio within a round.
+one round of steps each, so that background load affects all of them alike. Two cases are compared
+within each round.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .bench_child import CASES, PRODUCTS, network
 from .child_process import Child, Message, started
 from .machine import cpus, gpu, processor
 
-WARMUP = 2  # steps; the first one compiles
+WARMUP = 2  # steps; the first one includes compilation
 USUAL = {  # work -> its network, pixels per side, images per step
     "training": ("d2l", 96, 64),
     "inference": ("densenet121", 224, 8),
     "memory": ("densenet_bc100_k12", 32, 64),
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-# With these, glibc returns every freed array to the OS, so a process holds only what is in use.
-# Huge pages make up for the time this costs.
+# With these, glibc returns every freed array to the OS, so a process holds only memory in use.
+# Huge pages make up for the time that this takes.
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
@@ -47,40 +47,40 @@ def bench(
     device: str = "cpu",
     step: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure images per second of each case (``CASES`` in bench_child.py) in each backend.
+    """Measure the images per second of each case (``CASES`` in bench_child.py) in each backend.
 
     Arguments:
         backends: names of backends, measured one after the other.
-        work: "training": ``fit`` in float32 and, if the processor supports it, in bfloat16. In a
-            plain loop, as a beginner would write it: a beginner's network, the backend's model, and
-            the framework's own DenseNet (a beginner's for Flax, which has none). "feeding" only
-            prepares the batches for ``fit``. "products" computes only the network's matrix
-            products, in NumPy (in PyTorch for bfloat16 or a GPU).
-            "inference": ``predict`` with ``optimize(model)``, with the model as built, in bfloat16,
-            and with the framework's own DenseNet; and the products.
+        work: "training": ``fit`` in float32 and, if the processor supports it, in bfloat16. A plain
+            loop, as a beginner would write it, trains a beginner's network, the backend's model and
+            the framework's own DenseNet (for Flax, which has none, a beginner's). Case "feeding"
+            only prepares the batches for ``fit``. Case "products" computes only the network's
+            matrix products, in NumPy (in PyTorch for bfloat16 or a GPU).
+            "inference": ``predict`` with ``optimize(model)``, with the model as built, with
+            ``optimize(model, bfloat16=True)``, with the framework's own DenseNet; and the products.
             "memory": ``fit`` with ``build(spec, memory_efficient="some")``, with ``"max"``, and
-            with the model as built (in Gluon without static allocation, which saves memory), in an
-            environment (``EXACT``) that makes memory measurable.
-        variant: the network; a beginner's is "d2l", and the frameworks have "densenet121" and
-            similar ones. None here and below selects the usual value for the work (``USUAL``).
+            with the model as built (in Gluon, static allocation is turned off to save memory). On a
+            CPU, environment variables (``EXACT``) make memory measurable.
+        variant: the network. A beginner's exists for "d2l", the frameworks' own for "densenet121"
+            and similar ones. None, here and below, selects the default for ``work`` (``USUAL``).
         image_size: pixels per side.
         batch_size: images per step; at least 2 for training.
-        depth: for memory, instead of a variant: the depth (L) of the paper's DenseNet-BC, k = 12.
-        rounds: how many times the cases of a backend take turns.
+        depth: for "memory", not with a variant: depth (L) of the paper's DenseNet-BC with k = 12.
+        rounds: how many rounds each case runs.
         steps: steps per round.
-        threads: CPUs that each process may use; None is all that this process may use.
-        device: "cpu", or "gpu" (an error if none is found). On a GPU, memory is the GPU's (in Flax,
-            its peak since the start, including compilation), and products are computed in TF32,
-            as the frameworks' convolutions are.
-        step: called with a line of text before each of at most ``progress_steps`` steps.
+        threads: how many CPUs each process may use; None is all that this process may use.
+        device: "cpu", or "gpu" (an error if none is found). On a GPU, the GPU's memory is measured
+            (in Flax, its peak since the start, including compilation), and products are computed
+            in TF32, like the frameworks' convolutions.
+        step: called with a line of text before each round, at most ``progress_steps`` times.
 
-    Returns plain data for JSON. Its ``backends`` maps names to {``versions``, ``status``, and, if
-    the framework is installed, ``cases``: {name: see ``summary_of``}}. Every case but the first has
-    ``ratio``: the first case's images per second over its own, as the median over the rounds. For
-    memory, it also has ``memory_ratio``: the first case's ``grown_bytes`` over its own. If the
-    products were measured in a case's precision, ``share`` is its images per second over theirs. If
-    a case ended early, ``status`` is "failed" and ``failed`` maps such cases to the reasons. With
-    "failed" and "not installed", ``error`` is a summary.
+    Returns JSON-serializable data. Its ``backends`` maps names to {``versions``, ``status``, and,
+    if the framework is installed, ``cases``: {name: see ``summary_of``}}. Every case but the first
+    has ``ratio``: the first case's images per second divided by this case's (the median over the
+    rounds). With work="memory", it also has ``memory_ratio``: the first case's ``grown_bytes``
+    divided by this case's. ``share`` is a case's images per second divided by those of the products
+    in its precision, if measured. If a case ended early, ``status`` is "failed"; ``failed`` maps
+    such cases to the reasons. With "failed" and "not installed", ``error`` is a summary.
     Raises ``ConfigError``.
     """
     backends, step = texts("backends", backends), function("step", step)
@@ -90,9 +90,9 @@ def bench(
     usual = USUAL[work]
     given, variant = variant, usual[0] if variant is None else variant
     if depth is not None and work != "memory":
-        raise bad("depth", depth, f"none for {work}, since it is for work='memory'")
+        raise bad("depth", depth, f"none with {work=}, since it is for work='memory'")
     if depth is not None and given is not None:
-        raise bad("depth", depth, f"none with variant {given!r}")
+        raise bad("depth", depth, f"none with variant={given!r}")
     spec = network(variant, depth)
     size = usual[1] if image_size is None else image_size
     size = integer("image_size", size, min_image_size(spec))
@@ -126,7 +126,7 @@ def bench(
 
 
 def progress_steps(backends: list[str], work: str, rounds: int) -> int:
-    """The maximum number of ``step`` calls, reached if every backend has every case."""
+    """Return the maximum number of ``step`` calls, reached if every backend has every case."""
     return len(backends) * len(CASES[work]) * (1 + rounds)
 
 
@@ -134,14 +134,14 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
     """Summarize the measurements of one case.
 
     Arguments:
-        warmup: its process's first message: ``seconds`` of each step, ``peak_memory_bytes``.
-        rounds: such a message for each round, with ``grown_bytes``: the peak minus what the process
-            held before the first step.
+        warmup: the case's first message: the ``seconds`` of each step and ``peak_memory_bytes``.
+        rounds: such a message for each round, with ``grown_bytes``: the peak minus the memory that
+            was in use before the first step.
         size: images per step.
 
-    Returns ``images_per_second`` (median over the rounds), ``lowest``, ``highest``, ``rounds``
-    (images per second of each), ``first_step_seconds`` (including tracing and compilation),
-    ``peak_memory_bytes``, ``grown_bytes``.
+    Returns ``images_per_second`` (the median over the rounds), ``lowest``, ``highest``, ``rounds``
+    (the images per second of every round), ``first_step_seconds`` (including tracing and
+    compilation), ``peak_memory_bytes`` and ``grown_bytes`` (the largest of any round).
     """
     speeds = [size * len(r["seconds"]) / sum(r["seconds"]) for r in rounds]
     return {
@@ -158,7 +158,7 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
 def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str, Any]:
     """Run one backend's cases round by round, in reverse order in every other round.
 
-    A case that ends early, perhaps for lack of memory, does not affect the others.
+    A case that ends early, perhaps for lack of memory, does not affect the other cases.
     """
     children, heard, failed = dict[str, Child](), dict[str, list[Message]](), dict[str, str]()
     with ExitStack() as stack:
@@ -171,7 +171,7 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
                 return message
             if status == "failed":
                 failed[case] = message["error"]
-            elif status is None:  # "ok": the case is absent here
+            elif status is None:  # "ok" would mean that the case does not exist here
                 heard[case] = [message]
         for number in range(settings["rounds"]):
             for case in list(heard)[:: 1 if number % 2 else -1]:
@@ -192,7 +192,7 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
 
 
 def _compared(settings: dict[str, Any], heard: dict[str, list[Any]]) -> dict[str, Any]:
-    """The summaries of the completed cases, each compared with the first."""
+    """Summarize the completed cases, and compare each of them with the first case."""
     size = settings["batch_size"]
     cases = {case: summary_of(first, rest, size) for case, (first, *rest) in heard.items()}
     ours = CASES[settings["work"]][0]

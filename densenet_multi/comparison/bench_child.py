@@ -1,8 +1,8 @@
 """A child process of ``bench``: run one case, round by round.
 
 ``python -m densenet_multi.comparison.bench_child SETTINGS`` trains a network or predicts with it,
-using a backend or a rival implementation (see rivals/). It reports the times of every round, and
-waits for the parent before the next round.
+using a backend or a rival implementation (see rivals/). After every round, the process reports the
+times and waits until the parent lets it continue.
 """
 
 from __future__ import annotations
@@ -38,18 +38,17 @@ CASES = {  # work -> its cases; the first is compared with each of the others
     "memory": ("efficient", "max", "plain"),
 }
 MEMORY_EFFICIENT: dict[str, Literal["some", "max"]] = {"efficient": "some", "max": "max"}
-DIFFERENT = 4  # distinct batches for a plain loop
+DIFFERENT = 4  # distinct batches, which a plain loop repeats
 
 
 class AbsentError(Exception):
-    """The case does not exist here; the message gives the reason."""
+    """Raised if a case does not exist here; the message states why."""
 
 
 def measure(settings: dict[str, Any]) -> Message:
-    """Work until the parent wants no further round.
+    """Run rounds until the parent wants no more; otherwise return why none could run.
 
-    Returns otherwise why not: ``absent``, if the case does not exist here, or a failed report
-    with ``for_all``, if no case of this backend can run.
+    That is {"absent": why} for this case, or a failed report with ``for_all``, for all cases.
     """
     case = settings["case"]
     if settings["device"] == "cpu":
@@ -81,7 +80,7 @@ def measure(settings: dict[str, Any]) -> Message:
 
 
 def network(variant: str, depth: int | None) -> DenseNetSpec:
-    """The network to measure: a variant, or the paper's DenseNet-BC (k = 12) of this depth."""
+    """Return the network: a variant, or the paper's DenseNet-BC (k = 12) of this depth."""
     if depth is not None:
         return cifar_config(depth, 12, bottleneck=True).resolve()
     return get_spec(variant)
@@ -125,10 +124,10 @@ def _train_in_a_plain_loop(settings: dict[str, Any]) -> None:
     elif settings["variant"] == "d2l":
         net = rival.beginners_network(settings["image_size"])
     else:
-        raise AbsentError(f"there is no beginner's {settings['variant']}")
+        raise AbsentError(f"there is no beginner's network for {settings['variant']}")
     if settings["case"] != "model" and settings["device"] == "gpu":
         rival.use_gpu(net)
-    # prepared beforehand: reading images is not measured
+    # prepared in advance, so that reading images is not measured
     size = recipe.batch_size
     batches = [
         (data.take(indices), data.labels[indices].astype(np.int64))
@@ -176,9 +175,9 @@ def _predict(settings: dict[str, Any]) -> None:
 
 
 def _multiply(settings: dict[str, Any]) -> None:
-    """Compute only the network's matrix products; training multiplies three times as much.
+    """Compute only the network's matrix products: once for inference, three times for training.
 
-    NumPy supports neither bfloat16 nor GPUs; PyTorch is used for these, if installed.
+    NumPy supports neither bfloat16 nor GPUs, so PyTorch is used for these, if it is installed.
     """
     dtype = "bfloat16" if settings["case"] == "bfloat16 products" else "float32"
     ones: Callable[[int], Any] = partial(np.ones, dtype=np.float32)
@@ -212,7 +211,7 @@ def _multiply(settings: dict[str, Any]) -> None:
 
 
 def _to_train(settings: dict[str, Any]) -> tuple[DenseNetSpec, Pixels, Recipe]:
-    """The network, enough examples for all rounds, and the recipe."""
+    """Return the network, enough examples for all rounds, and the recipe."""
     spec = network(settings["variant"], settings["depth"])
     pixels, labels = load_sample("train")
     steps = settings["warmup"] + settings["steps"] * settings["rounds"]
@@ -223,7 +222,7 @@ def _to_train(settings: dict[str, Any]) -> tuple[DenseNetSpec, Pixels, Recipe]:
 
 
 def _rounds(rival: Rival | None, settings: dict[str, Any]) -> Rounds:
-    """A counter of training steps; on a GPU, it also measures the framework's GPU memory."""
+    """Return a counter of training steps; on a GPU, it measures the framework's GPU memory."""
     if rival is None:
         return Rounds(settings["steps"], settings["warmup"])
     memory: dict[str, Any] = {}

@@ -1,10 +1,10 @@
 """Run a child process for one backend, and exchange messages with it.
 
-The parent starts ``python -m MODULE SETTINGS`` and reads the child's messages. A message is an
-object, which the child prints as one marked line of JSON; all other output is ignored. A waiting
-child continues when the parent sends it a line. The last message is the child's report, the only
-one with a ``status``: "ok", "not installed" or "failed"; the latter two have an ``error``. If a
-child dies, the parent receives a report, too: "failed", with how it ended.
+The parent starts ``python -m MODULE SETTINGS`` and reads the child's messages. The child prints
+each message as a JSON object on one line, after ``MARK``; the parent ignores all other output. A
+waiting child continues when the parent sends it a line. The last message is the child's report.
+Only the report has a ``status``: "ok", or "not installed" or "failed" with an ``error``. If the
+child dies, ``hear`` returns a "failed" report instead, which states how the process ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 from ..backends import BackendNotInstalledError, framework_versions
 
 MARK = "densenet_multi message: "
-LAST_LINES = 5  # of stderr, which show why a child ended
+LAST_LINES = 5  # of stderr; the error shows them if a child dies
 
 Message = dict[str, Any]
 
@@ -38,7 +38,7 @@ class Child:
         self._process, self._errors = process, errors
 
     def hear(self) -> Message:
-        """The child's next message, or a report of how it ended."""
+        """Return the child's next message, or a report of how it ended."""
         for line in cast("IO[str]", self._process.stdout):
             _, mark, content = line.partition(MARK)
             if mark and content.endswith("\n"):  # the line is complete
@@ -48,12 +48,12 @@ class Child:
 
     def go_on(self) -> None:
         """Let a waiting child continue."""
-        with suppress(BrokenPipeError):  # it is dead, and `hear` will report why
+        with suppress(BrokenPipeError):  # the child is dead, and `hear` will report why
             print(file=cast("IO[str]", self._process.stdin), flush=True)
 
     def _ending(self) -> str:
         code = self._process.wait()
-        if code == -signal.SIGKILL:  # it cannot be caught, so the last lines do not explain it
+        if code == -signal.SIGKILL:  # cannot be caught: the last lines do not explain it
             return "signal SIGKILL"
         self._errors.seek(0)
         last = "\n".join(self._errors.read().strip().splitlines()[-LAST_LINES:])
@@ -69,7 +69,7 @@ def started(
 ) -> Iterator[Child]:
     """Start a child that runs ``module`` with these settings; kill it at the end of the block.
 
-    ``environment`` is added to that of this process.
+    The child's environment is that of this process, with ``environment`` added.
     """
     # -P: do not import a folder called torch in the working folder
     command = [sys.executable, "-P", "-m", module, json.dumps(settings)]
@@ -96,9 +96,9 @@ def started(
 def report_of(
     module: str, settings: Mapping[str, Any], hear: Callable[[Message], object] = lambda _: None
 ) -> Message:
-    """Run ``module`` in a child, and return its report with the ``versions`` of its framework.
+    """Run ``module`` in a child, and return its report with the framework's ``versions``.
 
-    ``settings`` name the ``backend``; ``hear`` is called with each message before the report.
+    ``settings["backend"]`` is the backend. ``hear`` is called with each message before the report.
     """
     with started(module, settings) as child:
         while "status" not in (message := child.hear()):
@@ -114,9 +114,9 @@ class FinishedError(Exception):
 
 
 def run_child(measure: Callable[[Any], Message]) -> None:
-    """Call ``measure`` with the settings, and send what it returns as the report.
+    """Call ``measure`` with the settings, and send its result as the report.
 
-    An exception in ``measure`` becomes a report; ``FinishedError`` ends the process without one.
+    An exception in ``measure`` is reported, except ``FinishedError``, which ends the process.
     """
     report: Message = {"status": "ok"}
     try:
@@ -136,6 +136,6 @@ def say(message: Message) -> None:
 
 
 def wait() -> None:
-    """Wait until the parent lets this process continue; ``FinishedError`` if it does not."""
+    """Wait for the parent's line; raise ``FinishedError`` if the parent has closed the pipe."""
     if not sys.stdin.readline():
         raise FinishedError

@@ -1,6 +1,6 @@
-"""``densenet-multi compare``: run backends on the same weights and images.
+"""``densenet-multi compare``: compare backends with the reference, on the same weights and images.
 
-Each runs in its own child process (see compare_child.py), which reads a temporary folder.
+Each backend runs in its own child process (see compare_child.py) on files in a temporary folder.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def compare(
 ) -> dict[str, Any]:
     """Run each backend on ``batch_size`` real test images of ``image_size`` pixels per side.
 
-    Gray images are repeated over ``in_channels``. ``step`` is called with a line of text before
-    each of ``progress_steps`` steps. Returns plain data for JSON; its ``backends`` maps names to
+    The gray images are repeated to fill ``in_channels``. ``step`` is called with a line of text
+    ``progress_steps`` times. Returns JSON-serializable data; its ``backends`` maps names to
     reports (see compare_child.py). Raises ``ImageSizeError``, ``ConfigError``, ``WeightsError``.
     """
     check_spec(spec)
@@ -74,7 +74,7 @@ def compare(
 
 
 def progress_steps(backends: list[str], batch_size: int) -> int:
-    """The number of times that ``compare`` calls ``step``."""
+    """Return the number of times that ``compare`` calls ``step``."""
     return len(range(0, batch_size, CHUNK)) + len(backends)
 
 

@@ -25,14 +25,14 @@ ENOUGH_SECONDS = 10.0
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
-    """The report on ``settings["backend"]``, with the files in ``settings["folder"]``."""
+    """Return the report on ``settings["backend"]``, using the files in ``settings["folder"]``."""
     return measure_backend(load_backend(settings["backend"]), Path(settings["folder"]))
 
 
 def measure_backend(backend: Backend, folder: Path) -> dict[str, Any]:
-    """The report on a loaded backend.
+    """Return the report on a loaded backend.
 
-    Times are in seconds per batch; ``peak_memory_bytes`` is the peak of the entire process.
+    Times are in seconds per batch; ``peak_memory_bytes`` is the entire process's peak.
     """
     spec, weights = load_weights(folder / "weights.safetensors")
     images, expected = np.load(folder / "images.npy"), np.load(folder / "expected.npy")
@@ -67,7 +67,7 @@ def measure_backend(backend: Backend, folder: Path) -> dict[str, Any]:
 
 
 def code_lines(module: ModuleType) -> int:
-    """The number of lines in a module's file that are neither empty nor comments."""
+    """Count the lines in a module's file that are neither blank nor comments."""
     lines = Path(str(module.__file__)).read_text(encoding="utf-8").splitlines()
     return sum(1 for line in lines if line.strip() and not line.lstrip().startswith("#"))
 

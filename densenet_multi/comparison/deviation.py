@@ -1,15 +1,15 @@
-"""Measure how far two results differ; tolerances for results of the same function."""
+"""Measure how far two results differ, and define how far rounding may make them differ."""
 
 import numpy as np
 import numpy.typing as npt
 
-# The largest deviation from the reference that counts as the same function: rounding error, with
-# room for the deepest variants. tests/support/tolerances.py is stricter, for its small networks.
+# The largest deviation from the reference that counts as rounding error, even in the deepest
+# variants. tests/support/tolerances.py is stricter, since its networks are small.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-13}
 
 
 def deviation(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:
-    """The largest absolute difference over the largest absolute expected value; inf for NaN."""
+    """Return max |actual - expected| / max |expected|; inf if the result is not finite."""
     wanted = np.asarray(expected, np.float64)
     scale = max(float(np.abs(wanted).max()), float(np.finfo(np.float64).tiny))
     value = float(np.abs(np.asarray(actual, np.float64) - wanted).max()) / scale

@@ -1,6 +1,6 @@
 """``densenet-multi lockstep``: train backends from the same weights on the same batches.
 
-Each trains in its own child process (see lockstep_child.py), once in float64 and once in float32.
+Each backend trains in its own child process (see lockstep_child.py), in float64 and in float32.
 Step by step, the float64 runs are compared with each other, and each float32 run with the same
 backend's float64 run.
 """
@@ -34,20 +34,20 @@ from .lockstep_child import DTYPES
 MOST_STEPS = 100_000
 CHUNK = 64  # images prepared at a time
 TOLERANCES = {
-    # Rounding, which every step amplifies. Measured between all four backends, with d2l, 20 batches
-    # of 32 real 96x96 images and the chapter's recipe: loss 3.3e-11, weights 7.0e-12.
+    # Rounding error, which every step amplifies. Measured between all four backends: loss 3.3e-11,
+    # weights 7.0e-12 (d2l, 20 batches of 32 real 96x96 images, the chapter's recipe).
     "float64": 1e-9,
-    # MXNet stores BatchNorm's decay in float32: 0.89999998, not 0.9. It affects only statistics.
+    # MXNet rounds BatchNorm's decay to float32, 0.89999998. Only running statistics are affected.
     "float64 running means": 1e-6,
     # float32 rounding in one forward pass, amplified by small batch variances: the row "loss
-    # float32" of tests/support/tolerances.py. Later steps are not checked: ReLUs flip.
+    # float32" of tests/support/tolerances.py. No later step is checked: rounding flips ReLUs.
     "float32 first step": 1e-5,
 }
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One run: the loss of each step in nats, and all tensors after the last step."""
+    """The result of one run: the loss of each step in nats, and all tensors after the last step."""
 
     losses: list[float]
     weights: Weights
@@ -65,21 +65,20 @@ def lockstep(
 ) -> dict[str, Any]:
     """Train each backend for ``steps`` steps in each dtype, and measure how far the runs deviate.
 
-    All start from ``weights``, rounded to float32, and train for one epoch on the first
-    ``steps * recipe.batch_size`` examples of ``data``, repeated from the first if there are fewer;
-    at most 100,000 steps. ``step`` is called with a line of text before each backend and after each
-    training step, ``progress_steps`` times. Returns plain data for JSON: ``backends`` maps names to
-    reports (see lockstep_child.py); ``float64`` and ``float32`` are those of ``merge``. Raises
-    ``ConfigError``, ``ImageError``, ``ImageSizeError``.
+    All runs start from ``weights``, rounded to float32. They train for one epoch on the first
+    ``steps * recipe.batch_size`` examples of ``data`` (repeated if there are fewer), for at most
+    100,000 steps. ``step`` is called with a line of text before each backend and after each step.
+    Returns JSON-serializable data: ``backends``, {name: report of lockstep_child.py}, the settings,
+    and the result of ``merge``. Raises ``ConfigError``, ``ImageError``, ``ImageSizeError``.
     """
     check_examples("data", data)
     instance("recipe", recipe, Recipe, "a Recipe, such as Recipe(batch_size=32)")
     steps = integer("steps", steps, 1, MOST_STEPS)
     backends, step = texts("backends", backends), function("step", step)
     if check_spec(spec).config.drop_rate:
-        allowed = "0 in lockstep, since each framework draws its own dropout"
+        allowed = "0 in lockstep, since each framework draws its own dropout masks"
         raise bad("drop_rate", spec.config.drop_rate, allowed)
-    # float64 rules out bfloat16; nothing follows the last step
+    # float64 excludes bfloat16; the weights are compared as they are after the last step
     recipe = replace(recipe, epochs=1, bfloat16=False, average=0, recalibrate=0)
     reports: dict[str, dict[str, Any]] = {}
     runs: dict[str, dict[str, Trajectory]] = {}
@@ -116,18 +115,19 @@ def lockstep(
 
 
 def progress_steps(backends: list[str], steps: int) -> int:
-    """The number of times that ``lockstep`` calls ``step`` if every backend runs."""
+    """Return the number of times that ``lockstep`` calls ``step`` if every backend runs."""
     return len(backends) * (1 + len(DTYPES) * steps)
 
 
 def merge(spec: DenseNetSpec, runs: Mapping[str, Mapping[str, Trajectory]]) -> dict[str, Any]:
-    """Compute the deviations of finite runs {backend: {dtype: run}}.
+    """Compute how far the runs {backend: {dtype: run}} deviate; all their values must be finite.
 
-    ``float64``: the largest between any two backends (0 for a single one, None for none), and
-    ``between`` which. ``float32``: {backend: those of its float32 run from its float64 run}. Each
-    has ``losses``, the relative deviation of the loss at every step; ``loss``, the largest of them;
-    ``weights`` and ``running_means``, the relative L2 deviations of all such tensors after the last
-    step; ``max_relative_deviation``, the larger of loss and weights; and ``same``, the verdict.
+    ``float64`` has the largest deviations between any two backends (0 for one, None for none);
+    ``between`` names the two. ``float32`` maps each backend to the deviations of its float32 run
+    from its float64 run. The keys of both: ``losses``, the relative deviation of every step's loss;
+    ``loss``, the largest of ``losses``; ``weights`` and ``running_means``, these tensors' relative
+    L2 deviation after the last step; ``max_relative_deviation``, the larger of ``loss`` and
+    ``weights``; and ``same``, the verdict by ``TOLERANCES``.
     """
     return {
         "float64": _between({name: run["float64"] for name, run in runs.items()}, spec),
@@ -181,7 +181,7 @@ def _deviations(actual: Trajectory, expected: Trajectory, spec: DenseNetSpec) ->
 
 
 def _l2(names: Iterable[str], actual: Weights, expected: Weights) -> float:
-    """The L2 norm of the difference over all these tensors, relative to the expected norm."""
+    """Return the L2 norm of all differences, relative to that of all expected values."""
     difference = total = 0.0
     for name in names:
         wanted = expected[name].astype(np.float64)

@@ -2,7 +2,7 @@
 
 ``python -m densenet_multi.comparison.lockstep_child SETTINGS`` reads ``weights.safetensors``,
 ``images.npy``, ``labels.npy`` and ``recipe.json``. The settings name the folder of these files and
-the backend. It trains once in each dtype, reports every step, and writes
+the backend. The process trains once in each dtype, reports every step, and writes
 ``BACKEND-DTYPE.safetensors`` into the folder.
 """
 
@@ -27,7 +27,7 @@ DTYPES = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Repeated:
-    """One example per label; the images repeat from the first if there are fewer."""
+    """One example per label; if there are fewer images than labels, the images repeat."""
 
     images: npt.NDArray[np.floating[Any]]
     labels: npt.NDArray[np.int64]
@@ -36,16 +36,16 @@ class Repeated:
         return len(self.labels)
 
     def take(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:
-        """The images of these examples."""
+        """Return the images of these examples."""
         taken: npt.NDArray[np.floating[Any]] = self.images[indices % len(self.images)]
         return taken
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
-    """The losses and seconds of ``settings["backend"]`` in each dtype.
+    """Return the losses and seconds of ``settings["backend"]`` in each dtype.
 
     The seconds are those of ``fit``, including any compilation. Every backend trains on the CPU: a
-    GPU may compute float32 with reduced precision, and not every framework would find it.
+    GPU may compute float32 with reduced precision, and not every framework can use it.
     """
     hide_gpus()
     backend, folder = load_backend(settings["backend"]), Path(settings["folder"])

@@ -16,7 +16,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def cpus(threads: int | None) -> list[int]:
-    """The first ``threads`` CPUs that this process may use; None is all of them."""
+    """Return the first ``threads`` CPUs that this process may use; None is all of them."""
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     usable = usable or list(range(os.cpu_count() or 1))
     count = len(usable) if threads is None else integer("threads", threads, 1, len(usable))
@@ -24,7 +24,7 @@ def cpus(threads: int | None) -> list[int]:
 
 
 def processor() -> str:
-    """The name of the processor."""
+    """Return the name of the processor."""
     lines = []
     with suppress(OSError):
         lines = CPUINFO.read_text(encoding="utf-8").splitlines()
@@ -33,7 +33,7 @@ def processor() -> str:
 
 
 def multiplies_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether Linux lists bfloat16 instructions for this processor."""
+    """Return whether Linux lists bfloat16 instructions for this processor."""
     flags: set[str] = set()
     with suppress(OSError):
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
@@ -43,7 +43,7 @@ def multiplies_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
 
 
 def gpu() -> str:
-    """The names of the NVIDIA GPUs, as nvidia-smi lists them."""
+    """Return the names of the NVIDIA GPUs, as nvidia-smi lists them."""
     with suppress(OSError):
         asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         found = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
@@ -53,9 +53,9 @@ def gpu() -> str:
 
 
 def peak_memory() -> int:
-    """The peak memory of this process, in bytes.
+    """Return the peak memory of this process, in bytes.
 
-    On Linux, ru_maxrss would include the parent's memory at the time it started this process.
+    On Linux, ru_maxrss would include the memory that the parent held when it started this process.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,4 +1,4 @@
-"""The matrix products in a network: a lower bound of its work, as if all else were free."""
+"""The matrix products in a network: a lower bound on its work, as if all other work were free."""
 
 from collections.abc import Iterator
 
@@ -9,9 +9,9 @@ from ..spec import DenseNetSpec
 def matrix_products(
     spec: DenseNetSpec, image_size: int, batch_size: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield (m, k, n) of the matrix product (m, k) x (k, n) that each convolution amounts to.
+    """Yield (m, k, n) for each convolution: it costs as much as a product (m, k) x (k, n).
 
-    A transition's convolution follows its average pooling, as in the backends.
+    A transition with average pooling pools before its convolution, as in the backends.
     """
     sizes = {name: h * w for name, (_, h, w) in shape_trace(spec, image_size, image_size)}
     conv0 = spec.stem.conv0

@@ -1,4 +1,4 @@
-"""Count the steps of a ``bench`` child in rounds, and wait for the parent between them."""
+"""Count the steps of a ``bench`` child in rounds, and wait for the parent between rounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .machine import forget_peak_memory, peak_memory
 class Rounds:
     """A counter to call after every step. After each round, it reports the times and waits.
 
-    The warm-up is the first round. Its first step is timed separately, because it compiles.
+    The warm-up is the first round. Its first step includes compilation and is timed separately.
 
     Arguments:
         steps: steps in each round but the first.
@@ -40,9 +40,9 @@ class Rounds:
         self._last = time.perf_counter()
 
     def __call__(self, event: object = None) -> None:
-        """Count a step: ``event`` is a ``Step`` of ``fit`` or None; other events are ignored.
+        """Count a step if ``event`` is a ``Step`` of ``fit`` or None; ignore other events.
 
-        Raises ``FinishedError`` if no further round is wanted.
+        Raises ``FinishedError`` if the parent wants no further round.
         """
         if event is not None and not isinstance(event, Step):
             return

@@ -1,9 +1,8 @@
 """DenseNet in Flax NNX: ``import densenet_multi.flax as df``.
 
 Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own idiom. Then
-read weights.py, predict.py and train.py. torch/, keras/, gluon/ and flax/ have the same files, with
-the same network in each framework. You may ignore faster/ and files whose names start with an
-underscore.
+read weights.py, predict.py and train.py. torch/, keras/, gluon/ and flax/ contain the same files,
+one set for each framework. You may ignore faster/ and files whose names start with an underscore.
 """
 
 from ..backends import framework, publish

@@ -1,4 +1,4 @@
-"""Pooling modules for the glossary; Flax offers pooling as functions only."""
+"""Pooling modules for layers.py; Flax itself offers pooling only as functions."""
 
 from collections.abc import Iterator
 from functools import reduce
@@ -25,16 +25,16 @@ class AvgPool(nnx.Module):
 class MaxPool(AvgPool):
     """Max pooling by comparisons: on a CPU, several times as fast as ``nnx.max_pool``.
 
-    The gradient is the same: among equal values, the first one gets it.
+    The gradient is also the same: if several values are the maximum, the first one gets it.
     """
 
     def __call__(self, x: Array) -> Array:
-        for axis in (2, 1):  # the maximum of each row of a window, then of those maxima
+        for axis in (2, 1):  # the maximum of each row of a window, then of these maxima
             x = reduce(lambda a, b: jnp.where(a >= b, a, b), self.taps(x, axis))
         return x
 
     def taps(self, x: Array, axis: int) -> Iterator[Array]:
-        """For each position in a window, the values at it of all windows along the axis."""
+        """Yield, for each position in a window along the axis, the values there in all windows."""
         spec, length = self.spec, x.shape[axis]
         outputs = (length + 2 * spec.padding - spec.kernel_size) // spec.stride + 1
         blocks = -(-length // spec.stride)

@@ -14,7 +14,7 @@ def conv(spec: ConvSpec, rngs: nnx.Rngs) -> nnx.Conv:
         spec.out_channels,
         kernel_size=(spec.kernel_size, spec.kernel_size),
         strides=spec.stride,
-        padding=spec.padding,  # "SAME" would pad an even image by 2 and 3; the spec, by 3 and 3
+        padding=spec.padding,  # "SAME" would pad an even-sized image by 2 and 3, not 3 and 3
         use_bias=spec.bias,
         rngs=rngs,
     )

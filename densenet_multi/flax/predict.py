@@ -38,7 +38,7 @@ def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
     return for_inference(model, bfloat16=bfloat16)
 
 
-def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # JAX has placed it already
+def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # JAX has already placed it
     return jax.default_backend() == "gpu"
 
 
@@ -48,7 +48,7 @@ def predict(model: DenseNet, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
 
 def features(model: DenseNet, images: npt.ArrayLike) -> dict[str, npt.NDArray[np.floating]]:
     maps = _evaluate(_stages, model, images)
-    stages = shape_trace(model.spec, *np.shape(images)[2:])  # jit sorts keys
+    stages = shape_trace(model.spec, *np.shape(images)[2:])  # jit sorts the keys of ``maps``
     return {stage: maps[stage].transpose(0, 3, 1, 2) for stage, _ in stages}
 
 

@@ -43,7 +43,7 @@ def _step(
     if recipe.train_features:
         model.train()
         if fast:
-            for_training(model)  # replaces classes with faster ones, if faster/ has any
+            for_training(model)  # swaps classes for faster ones, if faster/ has any
     else:
         model.eval()
     scores = in_bfloat16(model, x) if recipe.bfloat16 else model(x)
@@ -57,7 +57,7 @@ def in_bfloat16(model: DenseNet, x: jax.Array) -> jax.Array:
 
 
 def trained(recipe: Recipe) -> Any:
-    """An NNX filter for the variables that the recipe trains."""
+    """Return an NNX filter for the variables that the recipe trains."""
     if recipe.train_features:
         return nnx.Param
     return nnx.All(nnx.Param, nnx.PathContains("classifier"))
@@ -81,7 +81,7 @@ def fit(model: DenseNet, run: Run) -> None:
             return np.asarray(evaluate(forward, nnx.merge(graphdef, *state[:2]), x))
 
         def snapshot() -> tuple[Weights, Weights]:
-            weights = nnx.merge_state(*state[:2])  # to be copied: the next step reuses the buffers
+            weights = nnx.merge_state(*state[:2])  # copied below: the next step reuses the buffers
             velocity = optax.tree.get(state[2], "trace")
             return to_canonical(model.spec, weights), to_canonical(model.spec, velocity)
 
@@ -113,7 +113,7 @@ def _update(graphdef: Any, recipe: Recipe, state: Any, batch: Any, rate: Any) ->
 
 
 def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """``optax.sgd`` with weight decay, but without the learning rate."""
+    """Return ``optax.sgd`` with weight decay, but without the learning rate."""
     return optax.chain(
         optax.add_decayed_weights(recipe.weight_decay),
         optax.trace(recipe.momentum, recipe.nesterov),

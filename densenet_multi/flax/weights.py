@@ -1,4 +1,4 @@
-"""Import and export canonical weights: Flax NNX has its own leaf names and its own axes."""
+"""Import and export canonical weights: Flax NNX has its own tensor names and axis order."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from ..spec import DenseNetSpec
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
-# kind of tensor -> Flax's name for it, and the canonical axis behind each of Flax's axes
+# kind of tensor -> Flax's name for the tensor, and the canonical axis at each of Flax's axes
 NATIVE = {
     "conv.weight": ("kernel", (2, 3, 1, 0)),  # OIHW -> HWIO
     "conv.bias": ("bias", (0,)),
@@ -57,7 +57,7 @@ def new_model(spec: DenseNetSpec, weights: Weights, dtype: str, seed: int = 0) -
         return DenseNet(spec, rngs=nnx.Rngs(int(seed) % 2**32))  # for dropout; JAX uses 32 bits
 
     with precision(dtype):
-        model = nnx.eval_shape(native)  # a call would compile one initializer for every shape
+        model = nnx.eval_shape(native)  # native() would compile an initializer for each shape
         values = {name: array.astype(dtype) for name, array in weights.items()}
         nnx.update(model, to_native(spec, values))
         if spec.config.drop_rate:  # the weights do not include dropout's random state
@@ -66,7 +66,7 @@ def new_model(spec: DenseNetSpec, weights: Weights, dtype: str, seed: int = 0) -
 
 
 def precision(dtype: str) -> Any:
-    """A context that allows this dtype; outside it, JAX silently turns float64 into float32."""
+    """Return a context manager that enables a dtype; JAX otherwise turns float64 into float32."""
     if dtype != "float64":
         return nullcontext()
     if hasattr(jax, "enable_x64"):  # JAX 0.8 and later
@@ -88,7 +88,7 @@ def to_native(spec: DenseNetSpec, values: Weights) -> dict[str, Any]:
 
 
 def to_canonical(spec: DenseNetSpec, tree: Any) -> Weights:
-    """The arrays of a model, or of a state with some of its variables, by canonical name."""
+    """Return the arrays of a model, or of a state with some of its variables, by canonical name."""
     found = {}
     for name, info in tensors(spec).items():
         leaf, axes = NATIVE[info.kind]
@@ -97,5 +97,5 @@ def to_canonical(spec: DenseNetSpec, tree: Any) -> Weights:
         except AttributeError:  # a state may lack some variables
             continue
         array = np.asarray(value[...]).transpose(np.argsort(axes))
-        found[name] = np.array(array, order="C")  # a copy: training continues
+        found[name] = np.array(array, order="C")  # a copy: training reuses the buffer
     return found

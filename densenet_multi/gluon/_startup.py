@@ -11,12 +11,12 @@ import numpy as np
 if "bool" not in np.__dict__:
     np.__dict__["bool"] = np.bool_
 
-# MXNet uses half of the CPUs, assuming that two of them share a core
+# MXNet uses half of the CPUs, assuming that every two share a core; use all where they do not
 smt = Path("/sys/devices/system/cpu/smt/active")
 if smt.exists() and smt.read_text(encoding="ascii").strip() == "0":
     os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(os.cpu_count()))
-# MXNet copies large arrays with extra OpenMP threads. With more threads than CPUs, every wait is a
-# sleep, which takes as long as an operation on one image
+# Do not let MXNet copy large arrays with extra OpenMP threads: with more threads than CPUs, threads
+# sleep whenever they wait, and each sleep takes as long as an operation on one image
 os.environ.setdefault("MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1))
 
 with warnings.catch_warnings():

@@ -24,8 +24,8 @@ def conv(spec: ConvSpec) -> nn.HybridBlock:
 
 
 def batch_norm(spec: BatchNormSpec) -> nn.HybridBlock:
-    # Gluon's momentum is the weight of the old value, as the spec's decay is; running statistics
-    # change in the backward pass, not in the forward pass
+    # Gluon's momentum is the weight of the old value, as the spec's decay is. MXNet updates
+    # the running statistics in the backward pass, not in the forward pass
     return nn.BatchNorm(epsilon=spec.eps, momentum=spec.decay, in_channels=spec.num_features)
 
 
@@ -46,14 +46,14 @@ def dropout(rate: float) -> nn.HybridBlock:
 
 
 def relu(x: Any) -> Any:
-    # oneDNN computes Activation, but not x.relu(); it turns NaN into 0
+    # oneDNN computes Activation, but not x.relu(); Activation turns NaN into 0
     return operators(x).Activation(x, act_type="relu")
 
 
 def concat(*maps: Any) -> Any:
-    # the slice keeps everything, but avoids a oneDNN error: on some processors, the gradient of a
-    # float32 concatenation fails with "could not construct a sub-memory" for some widths, including
-    # those of the paper's CIFAR networks
+    # the slice drops nothing, but avoids a oneDNN error: on some processors, the gradient of a
+    # float32 concatenation fails with "could not construct a sub-memory" for some numbers of
+    # channels, including those of the paper's CIFAR networks
     return operators(maps[0]).concat(*maps, dim=1).slice_axis(axis=0, begin=0, end=None)
 
 

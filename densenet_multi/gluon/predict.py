@@ -16,8 +16,8 @@ from .faster import for_inference, for_training
 from .model import DenseNet
 from .weights import dtype_of, new_model, to_native
 
-# A hybridized block builds its graph on its first call, which fails in two threads at once. MXNet
-# computes asynchronously, so threads wait for each other's calls, but not for the results.
+# A hybridized block builds its graph on its first call, which fails if two threads do it at once.
+# MXNet computes asynchronously: threads wait for each other's calls, but not for the results.
 ONE_AT_A_TIME = RLock()
 
 

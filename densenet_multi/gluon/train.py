@@ -40,7 +40,7 @@ def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
     if recipe.bfloat16:
         raise bad("bfloat16", True, "False: MXNet 1.9.1 does not train in bfloat16")
-    for_training(model)  # replaces classes with faster ones, if faster/ has any
+    for_training(model)  # swaps classes for faster ones, if faster/ has any
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss(from_logits=True, sparse_label=False)
     velocity = {name: to_native(array) for name, array in run.velocity.items()}
     native = native_parameters(model)
@@ -63,7 +63,7 @@ def fit(model: DenseNet, run: Run) -> None:
                     loss = cross_entropy(log_softmax(scores), to_native(y)).mean()
                 loss.backward()
                 if not model._active:  # noqa: SLF001  # if faster/recompute.py is used
-                    mx.nd.waitall()  # backward() recomputes, from weights that step() changes
+                    mx.nd.waitall()  # backward() recomputes from the weights, which step() changes
                 trainer.step(batch_size=1)  # the loss is already a mean
                 right = scores.asnumpy().argmax(axis=1) == y.argmax(axis=1)
                 run.record(loss.asscalar().item(), right.mean().item())
@@ -71,14 +71,14 @@ def fit(model: DenseNet, run: Run) -> None:
 
 
 def log_softmax(scores: Any) -> Any:
-    # oneDNN's is off by up to 5e-6 in float32; a certain answer would have a negative loss
+    # oneDNN's log_softmax errs by up to 5e-6 in float32: a confident answer's loss can be negative
     shifted = scores - scores.max(axis=1, keepdims=True).detach()
     return shifted - shifted.exp().sum(axis=1, keepdims=True).log()
 
 
 @contextmanager
 def frozen(native: Mapping[str, Any], trained: Iterable[str]) -> Iterator[None]:
-    """Inside, only the parameters named in ``trained`` get gradients."""
+    """Compute gradients inside the block only for the parameters named in ``trained``."""
     before = {name: parameter.grad_req for name, parameter in native.items()}
     for name in before.keys() - set(trained):
         native[name].grad_req = "null"
@@ -90,7 +90,7 @@ def frozen(native: Mapping[str, Any], trained: Iterable[str]) -> Iterator[None]:
 
 
 class SGD(mx.optimizer.Optimizer):
-    """SGD as in training/recipe.py: MXNet's own folds the learning rate into the velocity."""
+    """SGD as in training/recipe.py; MXNet's own SGD folds the learning rate into the velocity."""
 
     def __init__(self, recipe: Recipe, velocity: dict[str, Any]) -> None:
         super().__init__(learning_rate=recipe.learning_rate)

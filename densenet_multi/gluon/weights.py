@@ -1,4 +1,4 @@
-"""Import and export canonical weights: Gluon has its own leaf names and the canonical axes."""
+"""Import and export canonical weights: Gluon has its own tensor names, and the canonical axes."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from ..spec import DenseNetSpec
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
-# kind of tensor -> Gluon's name for it
+# kind of tensor -> Gluon's name for the tensor
 NATIVE = {
     "conv.weight": "weight",
     "conv.bias": "bias",
@@ -50,7 +50,7 @@ def dtype_of(model: DenseNet) -> str:
         weight.list_ctx()
     except RuntimeError:
         raise BackendError(
-            "model: expected initialized parameters, found none; type model.initialize() first"
+            "model: expected initialized parameters, found none; call model.initialize() first"
         ) from None
     return check_dtype(np.dtype(weight.dtype).name)
 
@@ -64,7 +64,7 @@ def native_parameters(model: DenseNet) -> dict[str, gluon.Parameter]:
 
 
 def new_model(spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
-    with mx.name.NameManager():  # names, and so exported files, do not depend on earlier models
+    with mx.name.NameManager():  # names (also in exported files) do not depend on earlier models
         model = DenseNet(spec)
     model.cast(dtype)
     model.initialize(mx.init.Zero())  # every tensor is about to be overwritten

@@ -1,15 +1,14 @@
 """DenseNet in tf.keras (Keras 3 on TensorFlow): ``import densenet_multi.keras as dk``.
 
 Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own idiom. Then
-read weights.py, predict.py and train.py. torch/, keras/, gluon/ and flax/ have the same files, with
-the same network in each framework. You may ignore faster/ and files whose names start with an
-underscore.
+read weights.py, predict.py and train.py. torch/, keras/, gluon/ and flax/ contain the same files,
+one set for each framework. You may ignore faster/ and files whose names start with an underscore.
 """
 
 from ..backends import framework, publish
 
 with framework("keras", "tensorflow"):
-    from . import _startup  # noqa: F401  # first: it selects Keras' engine
+    from . import _startup  # noqa: F401  # first: it checks Keras' engine
     from .model import DenseBlock as DenseBlock
     from .model import DenseLayer as DenseLayer
     from .model import DenseNet as DenseNet

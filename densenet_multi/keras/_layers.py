@@ -1,4 +1,4 @@
-"""Two layers for the glossary: a faster BatchNorm, and a convolution with explicit padding."""
+"""Two layers for layers.py: a faster BatchNorm, and a convolution with explicit padding."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tensorflow import keras
 
 @keras.utils.register_keras_serializable("densenet_multi")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' own layer, computed by TensorFlow's fused operation, which does not support float64.
+    """Keras' own layer, computed by TensorFlow's fused operation, except in float64 (unsupported).
 
     Keras' own ``call`` passes over the map once per operation and converts bfloat16 to float32.
     """
@@ -25,15 +25,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return y
 
     def moved(self, running: Any, found: Any, x: Any) -> list[Any]:
-        """The running mean and variance after a batch with the statistics ``found``."""
+        """Return the running mean and variance after a batch with the statistics ``found``."""
         new = found[0], biased(found[1], x)
         keep = self.momentum
         return [keep * old + (1 - keep) * value for old, value in zip(running, new, strict=True)]
 
 
 def fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float, known: Any = None) -> Any:
-    """Normalize with a ``known`` mean and variance, or else with the batch's, returned along with
-    what the gradient needs. (``tf.compat.v1.nn.fused_batch_norm`` raises epsilon to 1.001e-5.)"""
+    """Normalize with a ``known`` mean and variance, or else with the batch's. Return the output,
+    the statistics, what the gradient needs. (``tf.compat.v1.nn``'s raises epsilon to 1.001e-5.)"""
     mean, variance = known or ([], [])
     return tf.raw_ops.FusedBatchNormV3(
         x=x,
@@ -47,7 +47,7 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float, known: Any =
 
 
 def biased(variance: Any, x: Any) -> Any:
-    """Convert the fused BatchNorm's variance, divided by count - 1, to one divided by count."""
+    """Convert the fused operation's unbiased variance (over count - 1) to biased (over count)."""
     count = tf.cast(tf.size(x) / x.shape[-1], variance.dtype)
     return variance * ((count - 1) / count)
 
@@ -56,8 +56,8 @@ def biased(variance: Any, x: Any) -> Any:
 class Conv2D(keras.layers.Conv2D):
     """A convolution with an explicit amount of padding, which Keras' own does not support.
 
-    With a stride, padding="same" pads an even image by 2 and 3 pixels. The spec pads by 3 and 3,
-    which is a different function.
+    In a 7x7 convolution with stride 2, padding="same" pads an image of even size by 2 pixels on one
+    side and 3 on the other. The spec pads both by 3, which is a different function.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Conv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         if self.strides == (1, 1) and self.kernel_size == (2 * self.explicit_padding + 1,) * 2:
-            return tf.nn.conv2d(inputs, kernel, self.strides, "SAME")  # pads equally here
+            return tf.nn.conv2d(inputs, kernel, self.strides, "SAME")  # pads both sides alike
         # oneDNN does not compute the gradient of a conv2d that is given explicit padding
         edges = [self.explicit_padding] * 2
         padded = tf.pad(inputs, [[0, 0], edges, edges, [0, 0]])

@@ -1,4 +1,4 @@
-"""The base classes of model.py, which save layers built from a spec in Keras' formats."""
+"""Base classes for model.py, so that Keras can save and load layers built from a spec."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from .._spec_dict import from_dict, to_dict
 
 
 class Block(keras.layers.Layer):
-    """A layer that is built from a part of the spec, and saved as that part.
+    """A layer built from a part of the spec, and saved with that part in its config.
 
     Its dtype policy also applies to the layers inside, which would otherwise use the global one.
     """
@@ -54,15 +54,15 @@ class Network(Block, keras.Model):
         self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Save as Keras does. In a legacy .h5, Keras stores only a class's own name; replace it
-        with its registered name, so that load_model finds the class."""
+        """Save as Keras does. In a legacy .h5 file, Keras stores only the class's plain name, with
+        which load_model would not find the class: replace it with the registered name."""
         super().save(filepath, *args, **kwargs)
         if str(filepath).endswith((".h5", ".hdf5")):
             _rename_in_legacy(Path(filepath), keras.utils.get_registered_name(type(self)))
 
 
 def _rename_in_legacy(path: Path, name: str) -> None:
-    """Copy the file with the new class name; HDF5 would keep a replaced text in the old one."""
+    """Replace the file with a copy that has the new name; edited in place, it would keep both."""
     import h5py
 
     with replacing(path) as new, h5py.File(path) as old, h5py.File(new, "w") as file:
@@ -76,7 +76,7 @@ def _rename_in_legacy(path: Path, name: str) -> None:
 
 @contextmanager
 def dtype_policy(policy: Any) -> Iterator[None]:
-    """Layers created inside have this dtype policy."""
+    """Give the layers created inside the block this dtype policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

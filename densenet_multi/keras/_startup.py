@@ -31,16 +31,16 @@ def quiet() -> Iterator[None]:
 engine = os.environ.get("KERAS_BACKEND", "tensorflow")
 if engine == "tensorflow":
     if "tensorflow" not in sys.modules:
-        # by default, TensorFlow uses oneDNN on some processors only; on one with AVX2 but no newer
-        # extension, training is much slower without oneDNN
+        # by default, TensorFlow uses oneDNN only on some processors; but where AVX2 is the newest
+        # vector extension, training without oneDNN is much slower
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-        # PyTorch for CUDA loads triton when it first trains, which crashes after TensorFlow
+        # PyTorch for CUDA imports triton when it first trains; after TensorFlow, that crashes
         with suppress(ImportError):
             import triton  # noqa: F401
     with quiet():
         from tensorflow import keras
 
-    engine = keras.config.backend()  # ~/.keras/keras.json can also set it
+    engine = keras.config.backend()  # ~/.keras/keras.json can also set the engine
 if engine != "tensorflow":
     raise BackendError(
         f"backend 'keras': expected Keras on 'tensorflow', found {engine!r}; unset "

@@ -13,7 +13,7 @@ from ._layers import BatchNormalization, Conv2D
 
 
 def conv(spec: ConvSpec) -> keras.layers.Layer:
-    # padding="same" would pad an even image by 2 and 3 pixels; the spec pads by 3 and 3
+    # padding="same" would pad the stem's even-sized image by 2 and 3 pixels, not by 3 and 3
     layer = Conv2D(
         spec.out_channels,
         spec.kernel_size,
@@ -34,7 +34,7 @@ def batch_norm(spec: BatchNormSpec) -> keras.layers.Layer:
 
 
 def max_pool(spec: PoolSpec) -> keras.layers.Layer:
-    # padding with zeros is safe: a ReLU precedes the stem's pool, and a transition's has no padding
+    # zero padding is safe: a ReLU precedes the stem's pool, and a transition's pool pads nothing
     last = {"data_format": "channels_last"}
     padding = keras.layers.ZeroPadding2D(spec.padding, **last)
     pool = keras.layers.MaxPooling2D(spec.kernel_size, spec.stride, **last)

@@ -1,7 +1,7 @@
 """DenseNet in Keras: layers that contain layers, called on NHWC images.
 
-spec.py explains each class, and all four model.py contain the same code. An instance's class may be
-replaced with one that computes the same function faster or in less memory: see faster/.
+../spec.py explains each class, and all four model.py files contain the same code. faster/ may swap
+a layer instance's class for one that computes the same function faster or in less memory.
 """
 
 from typing import Any
@@ -85,7 +85,7 @@ class Transition(Block):
 
     def call(self, x: Any) -> Any:
         x = relu(self.norm(x))
-        if self.averages:  # commutes with a 1x1 convolution: pooling first saves 3/4 of its work
+        if self.averages:  # commutes with the 1x1 convolution, which costs 1/4 after pooling
             return self.conv(self.pool(x))
         return self.pool(self.conv(x))
 

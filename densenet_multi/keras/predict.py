@@ -38,7 +38,7 @@ def optimize(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
     return for_inference(model, bfloat16=bfloat16)
 
 
-def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # TensorFlow has placed it already
+def use_gpu(model: DenseNet) -> bool:  # noqa: ARG001  # TensorFlow has already placed it
     return bool(tf.config.list_physical_devices("GPU"))
 
 

@@ -41,7 +41,7 @@ def loss_and_gradients(
 @fit_with(Run, dtype_of, import_weights)
 def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
-    for_training(model)  # replaces classes with faster ones, if faster/ has any
+    for_training(model)  # swaps classes for faster ones, if faster/ has any
 
     def logits(x: Any) -> npt.NDArray[np.floating]:
         return model.predict_on_batch(x.transpose(0, 2, 3, 1))
@@ -80,7 +80,7 @@ def fit(model: DenseNet, run: Run) -> None:
                         batches,
                         initial_epoch=epoch,
                         epochs=epoch + 1,
-                        shuffle=False,  # the run shuffles
+                        shuffle=False,  # ``run`` shuffles
                         callbacks=[Report(run)],
                         verbose=0,
                     )
@@ -90,8 +90,8 @@ def fit(model: DenseNet, run: Run) -> None:
 
 @contextmanager
 def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
-    """Inside, the trainable layers and the dtype policies follow the recipe. BatchNorm in frozen
-    layers uses its running statistics and does not update them."""
+    """Freeze layers and set dtype policies inside the block as the recipe requires. A frozen
+    BatchNorm uses its running statistics and does not update them."""
     layers = model._flatten_layers()  # noqa: SLF001  # no public equivalent
     layers = [layer for layer in layers if layer.dtype_policy]
     before = [(layer, layer.trainable, layer.dtype_policy) for layer in layers]
@@ -103,7 +103,7 @@ def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
                 layer.dtype_policy = "mixed_bfloat16"
         yield
     finally:
-        for layer, trainable, policy in before:  # outer before inner
+        for layer, trainable, policy in before:  # outer first: ``trainable`` also sets inner layers
             layer.trainable, layer.dtype_policy = trainable, policy
         if recipe.bfloat16:
             model.make_predict_function(force=True)
@@ -111,7 +111,7 @@ def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
 
 @contextmanager
 def floatx(dtype: str) -> Iterator[None]:
-    """Inside, metrics have this dtype, including the loss that ``fit`` reports."""
+    """Compute metrics inside the block in this dtype, including the loss that ``fit`` reports."""
     before = keras.config.floatx()
     keras.config.set_floatx(dtype)
     try:
@@ -157,7 +157,7 @@ class Report(keras.callbacks.Callback):
 
 @keras.utils.register_keras_serializable("densenet_multi")
 class SGD(keras.optimizers.Optimizer):
-    """SGD as in training/recipe.py: Keras' own folds the learning rate into the velocity."""
+    """SGD as in training/recipe.py; Keras' own SGD folds the learning rate into the velocity."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Import and export canonical weights: Keras has its own leaf names and its own axes."""
+"""Import and export canonical weights: Keras has its own tensor names and axis order."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ..manifest import ParameterCount, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
-# kind of tensor -> Keras' name for it, and the canonical axis behind each of Keras' axes
+# kind of tensor -> Keras' name for the tensor, and the canonical axis at each of Keras' axes
 NATIVE = {
     "conv.weight": ("kernel", (2, 3, 1, 0)),  # OIHW -> HWIO
     "conv.bias": ("bias", (0,)),
@@ -57,4 +57,4 @@ def native_variables(model: DenseNet) -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 
 def to_canonical(array: npt.NDArray[np.generic], axes: tuple[int, ...]) -> npt.NDArray[np.floating]:
-    return np.array(array.transpose(np.argsort(axes)), order="C")  # a copy: training continues
+    return np.array(array.transpose(np.argsort(axes)), order="C")  # a copy: training changes array

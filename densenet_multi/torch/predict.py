@@ -19,7 +19,7 @@ from .faster import for_inference, for_training
 from .model import DenseNet
 from .weights import dtype_of, import_weights, to_numpy
 
-KEPT = 33_554_432  # bytes, 32 MiB
+KEPT = 33_554_432  # bytes (32 MiB): the largest block that glibc reuses after it is freed
 
 
 def build(
@@ -61,8 +61,8 @@ def _stages(model: DenseNet, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _few_at_a_time(model: DenseNet, x: torch.Tensor) -> torch.Tensor:
-    """Predict in parts whose largest map fits into ``KEPT``: glibc requests every larger block from
-    the OS again, page by page."""
+    """Predict in parts whose largest feature map fits into ``KEPT``: glibc requests every larger
+    block from the OS again, page by page."""
     if x.device.type != "cpu":
         return model(x)
     largest = max(math.prod(shape) for _, shape in shape_trace(model.spec, *x.shape[2:]))
@@ -83,7 +83,7 @@ def in_evaluation(module: Any) -> Any:
 
     The copy shares the module's tensors. PyTorch stores the mode in every module, so switching it
     would change what other threads compute. (Keras and Gluon get the mode with each call; Flax's
-    jit passes a copy.) A compiled module was compiled for its mode; the copy uses the original one.
+    jit passes a copy.) A compiled module is tied to its mode: the module inside it is copied.
     """
     if not any(each.training for each in module.modules()):
         return module

@@ -35,7 +35,7 @@ def loss_and_gradients(
 @fit_with(Run, dtype_of, import_weights)
 def fit(model: DenseNet, run: Run) -> None:
     recipe = run.recipe
-    for_training(model)  # replaces classes with faster ones, if faster/ has any
+    for_training(model)  # swaps classes for faster ones, if faster/ has any
     device = model.features.conv0.weight.device
     native = native_tensors(model)
     parameters = {name: native[name] for name in run.velocity}
@@ -83,7 +83,7 @@ def fit(model: DenseNet, run: Run) -> None:
 
 @contextmanager
 def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
-    """Put every module into one mode, then restore the mode that each had, frozen ones included."""
+    """Put every module into one mode inside the block, then restore each module's own mode."""
     modes = {module: module.training for module in model.modules()}
     model.train(training)
     try:
@@ -95,7 +95,7 @@ def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def channels_last(model: DenseNet) -> Iterator[None]:
-    """Inside, kernels have the memory format that oneDNN and cuDNN compute fastest with."""
+    """Store kernels inside the block in the memory format that is fastest in oneDNN and cuDNN."""
     contiguous = all(parameter.is_contiguous() for parameter in model.parameters())
     model.to(memory_format=torch.channels_last)
     try:

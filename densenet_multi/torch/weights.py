@@ -1,4 +1,4 @@
-"""Import and export canonical weights: PyTorch has the canonical names and the canonical axes."""
+"""Import and export canonical weights: the canonical names and axes are those of PyTorch."""
 
 from collections.abc import Mapping
 from operator import attrgetter
@@ -21,7 +21,7 @@ def import_weights(model: DenseNet, weights: Mapping[str, npt.NDArray[np.floatin
         keys[id(native[name])]: torch.tensor(np.ascontiguousarray(array))
         for name, array in checked.items()
     }
-    model.load_state_dict(state, strict=False)  # weights do not include BatchNorm's counters
+    model.load_state_dict(state, strict=False)  # weights omit each BatchNorm's batch counter
 
 
 def export_weights(model: DenseNet) -> Weights:
@@ -30,7 +30,7 @@ def export_weights(model: DenseNet) -> Weights:
 
 def count_parameters(model: DenseNet) -> ParameterCount:
     trainable = sum(parameter.numel() for parameter in model.parameters())
-    # excludes each BatchNorm's counter (an integer) and buffers that are not saved
+    # excludes each BatchNorm's batch counter (an integer) and buffers that are not saved
     kept = model.state_dict().keys()
     buffers = [b for name, b in model.named_buffers() if name in kept and b.is_floating_point()]
     return ParameterCount(trainable, sum(buffer.numel() for buffer in buffers))
@@ -43,7 +43,7 @@ def dtype_of(model: DenseNet) -> str:
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.floating]:
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()  # NumPy has no bfloat16
-    return np.array(tensor.detach().cpu().numpy())  # a copy: training continues
+    return np.array(tensor.detach().cpu().numpy())  # a copy: training changes the tensor
 
 
 def native_tensors(model: DenseNet) -> dict[str, torch.Tensor]:

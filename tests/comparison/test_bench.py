@@ -477,7 +477,7 @@ def test_the_products_multiply_as_often_as_the_network():
     [
         ({"work": "play"}, "work 'play' does not exist"),
         ({"device": "tpu"}, "device 'tpu' does not exist"),
-        ({"depth": 40}, "depth: expected none for training, since it is for work='memory'"),
+        ({"depth": 40}, "depth: expected none with work='training', since it is for work='memory'"),
         ({"work": "memory", "depth": 0}, "depth: expected an integer of at least 10"),
         ({"work": "memory", "depth": 40, "variant": "d2l"}, "depth: expected none with variant"),
         (

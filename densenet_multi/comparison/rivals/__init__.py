@@ -1,8 +1,8 @@
 """Other implementations of DenseNet for ``bench`` to compare with, one module per framework.
 
-A *beginner's network* is this package's "d2l", as someone might write it who has read the paper
-and knows the framework, but has neither a specification nor a library to build on. The tests check
-that it computes the same function. A *framework's network* is the DenseNet that the framework's own
+A *beginner's network* is "d2l" as a beginner might write it: someone who has read the paper and
+knows the framework, but does not use this package. The tests check that it computes the same
+function as this package's "d2l". A *framework's network* is the DenseNet that the framework's own
 project ships. Flax ships none, so a beginner's network takes its place. Both are trained in a plain
 loop.
 """
@@ -28,10 +28,10 @@ class Rival(Protocol):
     """The functions of each module here. Images are NumPy arrays (N, C, H, W), labels (N,)."""
 
     def beginners_network(self, image_size: int) -> Any:
-        """The "d2l" network, with the framework's default initial weights."""
+        """Return the "d2l" network, initialized by the framework's defaults."""
 
     def framework_network(self, variant: str, image_size: int) -> Any | None:
-        """The framework's own DenseNet; None if it has none of this name and image size."""
+        """Return the framework's own DenseNet; None if it has none for this name and image size."""
 
     def use_gpu(self, network: Any) -> None:
         """Move any network of this framework to the GPU, where the framework does not do so."""
@@ -43,29 +43,29 @@ class Rival(Protocol):
         learning_rate: float,
         after_step: Callable[[], object],
     ) -> None:
-        """Train any network of this framework by SGD; every step reports loss and accuracy."""
+        """Train a network with SGD, and compute the loss and accuracy of every step."""
 
     def free_arrays_early(self, model: Any) -> None:
-        """Make ``fit`` free the arrays of this package's model early, as plain code does."""
+        """Make ``fit`` free the arrays of a backend's model as early as plain code does."""
 
     def logits(self, network: Any, images: Images) -> Images:
-        """The logits of images, in inference mode."""
+        """Return the logits of images, in evaluation mode."""
 
     def finish(self) -> None:
         """Wait until all pending computation has finished."""
 
     def peak_gpu_memory(self) -> int:
-        """The framework's peak memory on the GPU, in bytes."""
+        """Return the framework's peak memory on the GPU, in bytes."""
 
     def forget_peak_gpu_memory(self) -> None:
         """Reset the peak that ``peak_gpu_memory`` returns."""
 
 
 def load_rival(backend_name: str) -> Rival | None:
-    """Import the rival of a backend's framework; None for a third-party backend.
+    """Return the rival of a backend's framework; None for a third-party backend.
 
-    Raises the same errors as ``load_backend``, which is called first to prepare the framework's
-    import.
+    ``load_backend`` is called first, since it prepares the framework's import. Raises the same
+    errors as ``load_backend``.
     """
     load_backend(backend_name)
     name = f"{__name__}.{backend_name}"

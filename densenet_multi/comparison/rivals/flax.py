@@ -1,5 +1,5 @@
-"""Flax: a beginner's ``nnx.Module`` and jitted step. Flax ships no DenseNet, so this module's
-framework network is a beginner's, too."""
+"""Flax: a beginner's ``nnx.Module`` and jitted step. Flax ships no DenseNet, so
+``framework_network`` returns a beginner's, too."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ BLOCKS = {
 
 
 def batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    # Flax's default momentum, 0.99, would differ
+    # Flax's default momentum is 0.99
     return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
 
@@ -139,7 +139,7 @@ def free_arrays_early(model: Any) -> None:
 
 
 def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    if not network.norm0.use_running_average:  # skip eval() if done: it visits every module
+    if not network.norm0.use_running_average:  # eval() visits every module: call it once
         network.eval()
     return np.asarray(predicted(network, images.transpose(0, 2, 3, 1)))
 
@@ -153,4 +153,4 @@ def peak_gpu_memory() -> int:
 
 
 def forget_peak_gpu_memory() -> None:
-    pass  # JAX cannot: its peak includes the start, and trials of kernels
+    pass  # JAX cannot reset its peak, which includes startup and trials of kernels

@@ -99,7 +99,7 @@ def train(
 
 
 def free_arrays_early(model: Any) -> None:
-    # fit allocates statically: every array then keeps its own memory, so memory use is highest
+    # `fit` uses static allocation: every array keeps its own memory, so memory use is highest
     model.hybridize = lambda active=True, **_: type(model).hybridize(model, active)
 
 
@@ -108,7 +108,7 @@ def logits(network: Any, images: npt.NDArray[np.floating]) -> npt.NDArray[np.flo
 
 
 def finish() -> None:
-    mx.nd.waitall()  # the loss is ready before the backward pass and the update
+    mx.nd.waitall()  # the loss is ready before the backward pass and the update are done
 
 
 def peak_gpu_memory() -> int:

@@ -11,7 +11,7 @@ from tensorflow.keras import layers
 
 
 def norm_relu(x: Any) -> Any:
-    # Keras' defaults, 0.99 and 1e-3, would differ
+    # Keras' defaults are 0.99 and 1e-3
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return layers.ReLU()(x)
 

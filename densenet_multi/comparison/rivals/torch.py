@@ -119,12 +119,12 @@ def forget_peak_gpu_memory() -> None:
 def multiplication(
     dtype: str, device: str
 ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[], object]] | None:
-    """``ones``, ``matmul`` and a function that waits for both; None without the requested GPU.
-    Only this module has it, because NumPy supports neither bfloat16 nor GPUs."""
+    """Return ``ones``, ``matmul`` and a function that waits for both; None if no GPU is found.
+    Only PyTorch's rival defines it, to replace NumPy, which supports neither bfloat16 nor GPUs."""
     ones = partial(torch.ones, dtype=getattr(torch, dtype))
     if device == "cpu":
         return ones, torch.matmul, lambda: None
     if not torch.cuda.is_available():
         return None
-    torch.backends.cuda.matmul.allow_tf32 = True  # as convolutions are
+    torch.backends.cuda.matmul.allow_tf32 = True  # as for convolutions, by default
     return partial(ones, device="cuda"), torch.matmul, torch.cuda.synchronize

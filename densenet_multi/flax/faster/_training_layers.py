@@ -1,11 +1,11 @@
 """NNX's layers rewritten for training on a CPU: the same functions, with faster gradients.
 
-- For precision, XLA turns a sum over several axes, at least one of 32 or more, into sums over
+- For precision, XLA splits a sum over several axes, if one has 32 or more values, into sums over
   windows. Summing one axis after the other is as precise and several times faster.
-- XLA does not know that a variance's derivative along the mean is 0, nor that two gradients of a
-  BatchNorm are the same sum.
-- The gradient of a 1x1 convolution's kernel transposes batch and channels, value by value. A matrix
-  product does not have to.
+- XLA does not know that the derivative of the variance with respect to the mean is 0, nor that two
+  gradients of a BatchNorm are the same sum.
+- For the gradient of a 1x1 convolution's kernel, XLA transposes batch and channels, value by value.
+  A matrix product does not have to.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from jax import Array
 
 
 class PointwiseConv(nnx.Conv):
-    """A 1x1 convolution without bias as a matrix product; any other is computed by NNX."""
+    """A 1x1 convolution without bias as a matrix product; NNX computes any other convolution."""
 
     def __call__(self, x: Array) -> Array:
         if self.kernel_size != (1, 1) or self.use_bias:
@@ -47,14 +47,14 @@ def move(norm: nnx.BatchNorm, mean: Array, variance: Array) -> None:
 
 @jax.custom_vjp
 def moments(x: Array) -> tuple[Array, Array]:
-    """The mean and variance of each channel, in at least float32."""
+    """Return the mean and variance of each channel, in at least float32."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = _mean(x)
     return mean, _mean(jnp.square(x - mean))
 
 
 def moments_gradient(x: Array, mean: Array, of_mean: Array, of_variance: Array) -> Array:
-    """The gradient of ``x`` from the gradients of its ``moments``."""
+    """Return the gradient of ``x``, given the gradients of its ``moments``."""
     count = x.size // x.shape[-1]
     gradient = of_mean / count + (x - mean) * (2 / count * of_variance)
     return gradient.astype(x.dtype)

@@ -84,7 +84,7 @@ class Pair(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A dense layer, which reads the channels before ``start`` and computes those up to ``end``."""
+    """A dense layer that reads the channels [0, ``start``) and computes [``start``, ``end``)."""
 
     start: int
     end: int
@@ -92,7 +92,7 @@ class Layer(NamedTuple):
 
 
 def run(pairs: Sequence[Pair], weights: Any, x: Array, found: Any) -> tuple[Array, list[Any]]:
-    """Return the last pair's output, and the input of each pair: maps and their moments."""
+    """Return the last pair's output, and each pair's input: (maps, their moments)."""
     inputs = []
     for pair, its in zip(pairs, weights, strict=True):
         inputs.append((x, found or moments(x)))
@@ -101,13 +101,13 @@ def run(pairs: Sequence[Pair], weights: Any, x: Array, found: Any) -> tuple[Arra
 
 
 def write(maps: Array, new: Array, start: int) -> Array:
-    """Write in place; XLA would let each reader recompute a sum or a concatenation."""
+    """Write in place; XLA would recompute a sum or a concatenation wherever it is read."""
     return jax.lax.dynamic_update_slice_in_dim(maps, new, start, axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _block(keeps: Any, plan: Any, weights: Any, masks: Any, x: Any) -> Any:
-    """Return a block's maps, and the moments of each pair's input, which have no gradient."""
+    """Return a block's maps and the moments of each pair's input. The moments have no gradient."""
     return _forward(keeps, plan, weights, masks, x)[0]
 
 
@@ -149,10 +149,10 @@ def _backward(keeps: bool, plan: Sequence[Layer], inputs: Any, gradients: Any) -
 def recomputed_gradients(
     pairs: Sequence[Pair], weights: Any, x: Array, found: Any, gradient: Array
 ) -> tuple[Any, Array]:
-    """The gradients of one or two pairs, from the gradient of their output."""
+    """Return the gradients of one or two pairs, given the gradient of their output."""
     mean, variance = found
-    # XLA merges equal computations and would keep the first one's result. This one depends on the
-    # gradient; on all of it, since XLA would compute a single value of it separately
+    # XLA merges equal computations, so it would keep the forward pass's results. Make these differ
+    # by using all of the gradient; XLA would compute a single value of the gradient separately
     nothing = jnp.minimum(jnp.abs(gradient).max(), 0).astype(mean.dtype)
     _, back, _ = jax.vjp(partial(run, pairs), weights, x, (mean + nothing, variance), has_aux=True)
     of_weights, of_x, of_moments = back(gradient)

@@ -1,7 +1,7 @@
 """The network for training: the mean and variance of each feature map are computed once.
 
-Every later layer of a block normalizes the map, and XLA would recompute them for each. The fused
-BatchNorms of the other frameworks do not accept precomputed ones in training.
+Every later layer of a block normalizes the map, and XLA would recompute its mean and variance for
+each layer. The other frameworks' fused BatchNorms accept no precomputed statistics in training.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class SharingLayer(DenseLayer):
 
 
 class SharingBlock(DenseBlock):
-    group = 4  # join this many maps: with single ones, XLA takes 1.5 times as long to compile
+    group = 4  # join this many maps: with single maps, XLA takes 1.5 times as long to compile
 
     def __call__(self, x: Array) -> Array:
         maps, new = [Map(x)], list[Map]()
@@ -63,9 +63,9 @@ class SharingBlock(DenseBlock):
 
 
 def rectified(norm: nnx.BatchNorm, maps: Sequence[Map]) -> Array:
-    """``relu(norm(concat(*maps)))``, which also updates the running statistics.
+    """Return ``relu(norm(concat(*maps)))``, and update the running statistics.
 
-    Each map is normalized before the concatenation, so the maps themselves are not concatenated.
+    Each map is normalized before the concatenation, so the original maps are not concatenated.
     """
     move(norm, *map(concat, *(each.moments for each in maps)))
     ends = np.cumsum([each.x.shape[-1] for each in maps])[:-1]

@@ -46,7 +46,7 @@ class RecomputingBlock(Imperative, DenseBlock):
         layers = [getattr(self, layer.name) for layer in self.spec.layers]
         if autograd.is_recording() and autograd.is_training():
             weights = [w for layer in layers for pair in layer.pairs() for w in trained(*pair)]
-            # x comes last: MXNet stops at the first unneeded gradient, as x's after a frozen stem
+            # x comes last: MXNet stops at the first unneeded gradient (x's after a frozen stem)
             return Recomputed(layers, self.keeps_convolutions)(*weights, x)
         for layer in layers:
             x = concat(x, layer.dropout(layer(x)))
@@ -77,7 +77,7 @@ RECOMPUTING: dict[Level, Kinds] = {
 
 
 def join(*maps: Any) -> Any:
-    """Concatenate without layers.py's slice, where no gradient is needed or oneDNN supports it."""
+    """Concatenate without layers.py's slice, if oneDNN supports the gradient or none is needed."""
     return operators(maps[0]).concat(*maps, dim=1)
 
 
@@ -121,7 +121,7 @@ class Recomputed(autograd.Function):
                 "(retain_graph=True); build the model without memory_efficient"
             )
         maps, masks, kept = self.maps, self.masks, self.kept
-        self.maps = self.masks = self.kept = None  # else they live as long as this object does
+        self.maps = self.masks = self.kept = None  # else the arrays live as long as this object
         gradients: list[Any] = []
         for layer, mask, inner in reversed([*zip(self.layers, masks, kept, strict=True)]):
             width = layer.spec.norm1.num_features
@@ -137,19 +137,19 @@ class Recomputed(autograd.Function):
 
 
 def recomputed_gradients(pairs: Any, inputs: list[Any], gradient: Any) -> tuple[Any, list[Any]]:
-    """The gradients of a layer's input and weights, from the gradient of its output."""
+    """Return the gradients of a layer's input and weights, given the gradient of its output."""
     read: list[Any] = []
     for number, (norm, _) in enumerate(pairs):
         if number == len(inputs):
             inputs.append(pairs[number - 1][1](read[-1]))
-        # attach_grad would also fill an array with zeros; autograd.grad does not need them
+        # attach_grad would also fill the array with zeros, which autograd.grad does not need
         autograd.mark_variables([inputs[number]], [empty_like(inputs[number])])
         with autograd.record():
             read.append(relu(norm(inputs[number])))
     weights: list[Any] = []
     for (norm, conv), x, y in zip(reversed(pairs), reversed(inputs), reversed(read), strict=True):
         of_y, *of_conv = convolution_gradients(conv, gradient, y)
-        gradient, *of_norm = autograd.grad(y, [x, *trained(norm)], of_y)  # updates the statistics
+        gradient, *of_norm = autograd.grad(y, [x, *trained(norm)], of_y)  # also updates statistics
         weights = [*of_norm, *of_conv, *weights]
     return gradient, weights
 
@@ -159,8 +159,8 @@ def empty_like(x: Any) -> Any:
 
 
 def convolution_gradients(conv: Any, gradient: Any, x: Any) -> list[Any]:
-    """The gradients of x and of the trained weights, by MXNet's own backward operation, which does
-    not need the convolution's output."""
+    """Return the gradients of x and of the trained weights. MXNet's own backward operation, called
+    directly, does not need the convolution's output."""
     parameters = [p for p in (conv.weight, conv.bias) if p is not None]
     arrays = [gradient, x, *(p.data() for p in parameters)]
     settings = [*map(str, conv._kwargs)], [*map(str, conv._kwargs.values())]  # noqa: SLF001
@@ -171,7 +171,7 @@ def convolution_gradients(conv: Any, gradient: Any, x: Any) -> list[Any]:
 
 @cache
 def _operation() -> Any:
-    """The convolution's backward operation, which has no Python name, as its inputs have none."""
+    """Return the convolution's backward operation. MXNet offers no Python function for it."""
     handle = OpHandle()
     check_call(_LIB.NNGetOpHandle(c_str("_backward_Convolution"), byref(handle)))
     return handle.value

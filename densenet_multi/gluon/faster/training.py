@@ -1,7 +1,7 @@
-"""The network for training: concatenations omit the slice of layers.py if oneDNN allows it.
+"""The network for training: concatenations omit the slice of layers.py if oneDNN works without it.
 
-oneDNN stores channels in blocks of up to 16. The gradient of a concatenation has to split it, which
-oneDNN can do only at block boundaries.
+oneDNN stores channels in blocks of up to 16. The backward pass of a concatenation splits the
+gradient by channels, which oneDNN can do only at block boundaries.
 """
 
 from typing import Any

@@ -30,7 +30,7 @@ class InferenceFeatures(Features):
 
 
 class InferenceDenseNet(DenseNet):
-    """Exchanges its layers' classes in ``__init__``, which Keras calls to restore a saved model."""
+    """A DenseNet that swaps its layers' classes in ``__init__``, which also runs on loading."""
 
     def __init__(self, spec: DenseNetSpec, *, bfloat16: bool = False, **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)
@@ -57,5 +57,5 @@ class InferenceDenseNet(DenseNet):
 
 INFERENCE: Kinds = {Features: InferenceFeatures}
 
-# files saved before the class was renamed have this name
+# files saved before the class was renamed contain this name
 keras.utils.get_custom_objects()["densenet_multi>OptimizedDenseNet"] = InferenceDenseNet

@@ -45,7 +45,7 @@ class FullyRecomputingBlock(RecomputingBlock):
 
 
 class RecomputingDenseNet(DenseNet):
-    """Exchanges its layers' classes in ``__init__``, which Keras calls to restore a saved model."""
+    """A DenseNet that swaps its layers' classes in ``__init__``, which also runs on loading."""
 
     level: Level = "some"
 
@@ -63,13 +63,13 @@ RECOMPUTING: dict[Level, Kinds] = {
     "max": {DenseNet: FullyRecomputingDenseNet, DenseBlock: FullyRecomputingBlock},
 }
 
-# files saved before the class was renamed have this name
+# files saved before the class was renamed contain this name
 keras.utils.get_custom_objects()["densenet_multi>WholeDenseNet"] = FullyRecomputingDenseNet
 
 
 class TrainingSwitch(keras.layers.Layer):
-    """Records whether a call is for training. Keras passes ``training`` to a layer only if its
-    ``call`` had that parameter when the layer was created, before classes were exchanged."""
+    """A layer that records whether a call is for training. Blocks cannot: Keras passes ``training``
+    only to a layer whose ``call`` had that parameter before classes were exchanged."""
 
     def call(self, x: Any, training: Any = None) -> Any:
         self.on = bool(training)
@@ -149,7 +149,7 @@ def recomputed(
                 of_new = gradient[..., start:]
                 if mask is not None:
                     of_new *= mask
-                with tf.control_dependencies([gradient]):  # else TensorFlow makes all at once
+                with tf.control_dependencies([gradient]):  # else TensorFlow slices all at once
                     first = maps[..., :start]
                 of_its = list[Any]()
                 for number, read in reversed([*enumerate([first, *inner])]):
@@ -170,7 +170,7 @@ def recomputed(
 def recomputed_gradients(
     pairs: Sequence[Pair], variables: Any, known: Any, x: Any, gradient: Any
 ) -> tuple[Any, Any]:
-    """The gradients of one or two pairs, from the gradient of their output."""
+    """Return the gradients of one or two pairs, given the gradient of their output."""
     with tf.GradientTape() as tape:
         tape.watch([variables, x])
         y = x

@@ -1,9 +1,9 @@
 """An inference-only network: the layers of a block write into one preallocated array.
 
 In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution become a clamp and a
-convolution: one pass over the maps instead of two. relu(a x + b) equals a clamp(x) + b, with the
-bound -b / a: a lower bound if a > 0, an upper bound if a < 0. a is folded into the kernel, and b
-into the bias.
+convolution: one pass over the maps instead of two. BatchNorm and ReLU are relu(a * x + b), which
+equals a * clamp(x) + b. The clamp's bound is -b / a: a lower bound if a > 0, an upper bound if
+a < 0. The factor a is folded into the kernel, and b into the bias.
 """
 
 from collections.abc import Callable
@@ -31,13 +31,13 @@ def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
             module.bfloat16 = bfloat16
     import_weights(faster, weights)
     device = model.features.conv0.weight.device
-    # oneDNN and cuDNN compute fastest with this memory format; maps follow the kernels
+    # this memory format is the fastest in oneDNN and cuDNN; maps adopt the kernels' format
     return faster.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
 class InferenceLayer(DenseLayer):
     def set_up(self, bfloat16: bool) -> None:
-        """Do what ``__init__`` would do, which an exchange of classes does not call."""
+        """Do what ``__init__`` would do; ``exchange`` does not call it."""
         # a wider kernel also reads zero padding, which must not be clamped
         self.clamps = not self.spec.conv1.padding
         self.bfloat16 = bfloat16
@@ -70,7 +70,7 @@ class InferenceLayer(DenseLayer):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        # a GPU's convolutions round their input (to TF32): more precise if it is normalized first
+        # a GPU's convolutions round their input to TF32: normalizing it first is more precise
         if self.clamps and x.device.type == "cpu":
             x = F.conv2d(torch.clamp(x, self.lower, self.upper), self.kernel, self.bias)
         else:
@@ -115,7 +115,7 @@ INFERENCE: Kinds = {
 
 
 def prepare(module: nn.Module, _: Any = None) -> None:
-    """Prepare every layer inside a module again, after its weights have changed."""
+    """Prepare every ``InferenceLayer`` in a module again, after the weights have changed."""
     for layer in module.modules():
         if isinstance(layer, InferenceLayer) and layer.clamps and layer.conv1.weight.is_cpu:
             layer.prepare()

@@ -56,7 +56,7 @@ def recomputed(pairs: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
         return x
     for norm, _ in pairs:
         if (
-            type(norm) is not nn.BatchNorm2d  # F.batch_norm would ignore what others do
+            type(norm) is not nn.BatchNorm2d  # F.batch_norm would bypass another class
             or norm.momentum is None
             or not norm.track_running_stats
         ):
@@ -78,12 +78,12 @@ def recomputed(pairs: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
                 norm.weight,
                 norm.bias,
                 training=True,
-                momentum=0.0 if recomputing else norm.momentum,  # update only once
+                momentum=0.0 if recomputing else norm.momentum,  # update statistics once
                 eps=norm.eps,
             )
             x = conv(x.relu_())
         if not is_compiling():  # a compiled graph updates the running statistics once by itself
             recomputing = True
-        return x  # not reached again: checkpoint stops once it has all that is missing
+        return x  # not reached in recomputation: checkpoint stops at the last tensor it needs
 
     return checkpoint(forward, *maps, use_reentrant=False, preserve_rng_state=False)

@@ -1,4 +1,4 @@
-"""The network for training: model.py's own classes, unless memory has to be saved."""
+"""The network for training: model.py's own classes, unless it has to save memory."""
 
 from ...backends import Level
 from ..model import DenseNet
