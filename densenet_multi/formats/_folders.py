@@ -152,7 +152,7 @@ def what_folder(path: Path) -> Found | None:
     if "saved_model.pb" in names:
         return "a TensorFlow SavedModel", _from_saved_model(path, names)
     if ".orbax-checkpoint-tmp" in path.name:
-        return "an incomplete Orbax checkpoint, whose writing was interrupted", "use an earlier one"
+        return "an Orbax checkpoint that was not written completely", "use an earlier one"
     if any(SHARD.search(name) for name in names):
         return "a TensorFlow checkpoint", FROM_TENSORFLOW
     if "model.weights.h5" in names and _is_unpacked_keras(path):

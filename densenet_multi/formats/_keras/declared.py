@@ -407,7 +407,7 @@ class _Walk:
             (fields["drop_rate"],) = self.drops
         else:
             rates = ", ".join(map(str, sorted(self.drops)))
-            notes.append(f"its dense layers have different dropout rates ({rates}); here it is 0")
+            notes.append(f"its dense layers have different dropout rates ({rates}); here all are 0")
         if self.left_out:
             notes.append(
                 "layers that matter only in training were ignored: "

@@ -22,7 +22,7 @@ Numbers = list[float]
 def affine(
     layers: list[Layer], stored: Mapping[str, tuple[Any, Any]]
 ) -> tuple[Numbers, Numbers] | None:
-    """Return (a, b), per channel or for all, if the network reads a x + b; None without layers.
+    """Return (a, b), per channel or for all: the network reads a x + b. None without layers.
 
     Raises ``WeightsError`` for a layer that computes something else.
 
