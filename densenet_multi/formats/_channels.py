@@ -20,23 +20,23 @@ STEM = "features.conv0"
 
 
 def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
-    """Adapt the stem so that the network reads images with a different number of channels.
+    """Adapt the stem so that the network accepts images with a different number of channels.
 
-    The logits of a gray image, whose channels are equal, do not change. For fewer channels, kernels
-    are summed: all of them for one channel. For more, they are repeated cyclically, and each copy
-    is divided by the number of copies. From 1 channel to 3, the kernel is split with the weights of
-    luminance, so that a color image gets the logits of its gray version.
+    A gray image, whose channels are equal, keeps its logits. For fewer channels, kernels are
+    summed; for a single channel, all of them. For more, they are repeated cyclically, and each copy
+    is divided by the number of copies. From 1 channel to 3, each copy is instead multiplied by its
+    color's luminance weight, so that a color image gets the logits of its gray version.
 
-    The normalization of pixels is adapted too. Channels that are merged get the average of their
-    means and of their standard deviations. The difference moves into the kernels and into the bias
-    or the running means that follow. If the means differed, this is exact except at the border:
-    there, zero padding represents the mean, which has changed.
+    The pixel normalization is adapted too. Merged channels get the average of their means and the
+    average of their standard deviations. The kernels, and the bias or the running means after them,
+    compensate for this change. If the means differed, the result is exact except at the border.
+    There, zero padding represents the mean, which has changed.
 
     Raises ``ConfigError`` unless ``in_channels`` is a valid number of channels.
 
     Arguments:
         checkpoint: the network.
-        in_channels: channels of the images that the network will read.
+        in_channels: the number of channels of the images to be read.
 
     >>> from densenet_multi import formats
     >>> spec = dm.get_spec("d2l")
@@ -54,14 +54,14 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
     shift = np.zeros(len(kernels))
     if in_channels < before:
         kernels, usage, shift = _summed(kernels, checkpoint.usage, in_channels)
-        notes = [f"the stem's kernels for {before} channels were summed for {in_channels}"]
+        notes = [f"the stem's kernels were summed, from {before} channels to {in_channels}"]
     else:
         kernels, usage = _repeated(kernels, checkpoint.usage, in_channels)
-        notes = [f"the stem's kernels for {before} channels were repeated for {in_channels}"]
+        notes = [f"the stem's kernels were repeated, from {before} channels to {in_channels}"]
     notes[0] += ": a gray image keeps its logits"
     if shift.any():
         notes[0] += (
-            ", up to small differences from its border, because the channels' means differed"
+            ", except for small differences near the border, because the channels' means differed"
         )
     weights = _moved({**checkpoint.weights, f"{STEM}.weight": kernels}, spec, shift)
     dtype = checkpoint.weights[f"{STEM}.weight"].dtype
@@ -72,10 +72,10 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
 
 
 def _summed(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Usage, Floats]:
-    """Kernels (O, C, k, k) for fewer channels, their usage, and the excess (O,) of their outputs.
+    """Return kernels (O, C, k, k) for fewer channels, their usage, and their outputs' excess (O,).
 
-    With w, m and s for each channel, the sum of w (x - m) / s equals that of w' (x - m') / s' plus
-    the sum of w (m' - m) / s, where m' and s' are averages and w' / s' is the sum of w / s.
+    With w, m and s of each channel, the sum of w (x - m) / s equals w' (x - m') / s' plus the sum
+    of w (m' - m) / s, if m' and s' are averages and w' / s' is the sum of w / s.
     """
     count = kernels.shape[1]
     groups = [range(channel, count, in_channels) for channel in range(in_channels)]
@@ -94,12 +94,12 @@ def _summed(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Us
 
 
 def _average(values: list[float]) -> float:
-    """The mean; of equal values, exactly that value."""
+    """Return the mean; if all values are equal, exactly that value."""
     return values[0] if len(set(values)) == 1 else sum(values) / len(values)
 
 
 def _repeated(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Usage]:
-    """Kernels (O, C, k, k) for more channels, and their usage."""
+    """Return kernels (O, C, k, k) for more channels, and their usage."""
     count = kernels.shape[1]
     sources = [channel % count for channel in range(in_channels)]
     shares = [1 / sources.count(source) for source in sources]
@@ -114,7 +114,7 @@ def _repeated(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, 
 
 
 def _moved(weights: Weights, spec: DenseNetSpec, shift: Floats) -> Weights:
-    """Subtract ``shift`` (O,) from the output of the stem's convolution, in a bias or in norms."""
+    """Subtract ``shift`` (O,) from the stem convolution's output: adapt its bias or later norms."""
     if not shift.any():
         return weights
     if spec.config.conv_bias:
@@ -122,7 +122,7 @@ def _moved(weights: Weights, spec: DenseNetSpec, shift: Floats) -> Weights:
         return {**weights, name: weights[name].astype(np.float64) - shift}
     if spec.stem.norm0 is not None:
         readers = ["features.norm0"]
-    else:  # every norm that reads the stem's output, the first channels of a dense block
+    else:  # every norm that reads the stem's output, as its first channels
         block, transition = spec.stages[0]
         readers = [f"features.{block.name}.{layer.name}.norm1" for layer in block.layers]
         readers.append(f"features.{transition.name}.norm" if transition else "features.norm5")

@@ -1,10 +1,10 @@
-"""Find the network of the DenseNet chapter in Dive into Deep Learning, as readers save it.
+"""Find the DenseNet of the chapter in Dive into Deep Learning in files that its readers saved.
 
-The chapter numbers its layers instead of naming them: a dense block has ``net.0.0`` and
-``net.0.2``, a transition ``0`` and ``2``. The prefix depends on edition and framework:
+The chapter's code numbers layers instead of naming them. A dense block's names contain ``net.0.0``
+and ``net.0.2``, a transition's ``0`` and ``2``. The prefix depends on edition and framework:
 ``0.0.weight``, ``1.net.0.0.weight`` (PyTorch, first edition); ``net.dense_blk1.net.0.0.weight``
-(second); ``0.weight``, ``4.net.0.0.gamma`` (MXNet). So dense blocks are recognized by their inner
-names, and all other layers by kind and position.
+(second); ``0.weight``, ``4.net.0.0.gamma`` (MXNet). So dense blocks are recognized by the numbers
+in their names, and all other layers by kind and position.
 Source: https://d2l.ai/chapter_convolutional-modern
 """
 
@@ -42,7 +42,7 @@ NOTE = (
 
 @dataclass
 class _Layer:
-    """A layer of a file: {canonical leaf: name in the file}, {canonical leaf: shape}."""
+    """A layer in a file: its tensors' names in the file and shapes, by canonical leaf."""
 
     names: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -55,14 +55,14 @@ class _Layer:
 
 
 def chapter_names(shapes: Shapes, prefix: str | None = None) -> dict[str, str] | None:
-    """{name in the file: canonical name} of the chapter's network; None if there is none.
+    """Return {name in the file: canonical name} of the chapter's network; None if not found.
 
-    Names that the result omits do not belong to the network. A head other than a single linear
-    layer that reads the last BatchNorm's channels is ignored; then there is no classifier.
+    Names missing from the result do not belong to the network. The classifier must be the only
+    linear layer, and read the last BatchNorm's channels. Any other head is ignored.
 
     Raises ``WeightsError`` if there are several such networks, if the layers outside the dense
-    blocks are not the chapter's, or if no compression explains the transitions' channel counts;
-    ``ConfigError`` if no network has the prefix.
+    blocks are not the chapter's, or if the transitions' channel counts fit no single compression
+    factor; ``ConfigError`` if no network has the prefix.
 
     Arguments:
         shapes: {name in the file: shape in PyTorch's layout} of the float tensors.
@@ -112,17 +112,17 @@ def is_chapter_in_keras(paths: Collection[str]) -> bool:
 
 
 def pads_same(framework: str) -> str:
-    """The error for the chapter's network in a framework that uses SAME padding by default."""
+    """Return the error for the chapter's network in a framework whose default padding is SAME."""
     return (
-        "expected a DenseNet of this package, found the network of the chapter in Dive into Deep "
-        f"Learning in {framework}: SAME padding in its stem makes it a different function at most "
-        "image sizes; train the variant d2l, which pads like the chapter's PyTorch and MXNet code"
+        f"expected a DenseNet of this package, found the {framework} network of the chapter in "
+        "Dive into Deep Learning: SAME padding in its stem changes its outputs at most image "
+        "sizes; train the variant d2l, which pads like the chapter's PyTorch and MXNet code"
     )
 
 
 def check_fraction(shapes: Shapes) -> None:
-    """Raise ``WeightsError`` if no single compression fits the channels that transitions keep."""
-    widths: list[tuple[int, int]] = []  # (before, after) each transition
+    """Raise ``WeightsError`` if no single compression factor fits all transitions."""
+    widths: list[tuple[int, int]] = []  # channels (before, after) a transition
     while (name := f"features.transition{len(widths) + 1}.conv.weight") in shapes:
         widths.append((shapes[name][1], shapes[name][0]))
     least = max((after / before for before, after in widths), default=0.0)
@@ -132,19 +132,19 @@ def check_fraction(shapes: Shapes) -> None:
     kept = ", ".join(f"{after} of {before}" for before, after in widths)
     restarts = _restarted(shapes) == [after for _, after in widths]
     why = (
-        "; the chapter's newest JAX edition has these widths, because it restarts the count of "
+        "; the chapter's newest JAX edition has these widths, because it restarts counting "
         "channels at each block"
         if restarts
         else ""
     )
     raise WeightsError(
-        f"expected transitions that keep the same fraction of their channels, found {kept}{why}; "
-        "no DenseNet of this package can have them"
+        "expected all transitions to keep the same fraction of their channels, found "
+        f"{kept}{why}; no DenseNet of this package can have these widths"
     )
 
 
 def _restarted(shapes: Shapes) -> list[int]:
-    """The channels after each transition if every block counts from the stem's channels."""
+    """Return the channels after each transition, if each block counts from the stem's channels."""
     layers: dict[int, int] = {}
     for name in shapes:
         if match := LAYER.match(name):
@@ -162,8 +162,8 @@ def _find_outside(found: dict[str, str], outside: dict[str, _Layer], blocks: int
     stems = [place for place, kernel in kernels.items() if kernel[2] != 1]
     if len(stems) != 1:
         raise WeightsError(
-            "expected the chapter's stem, one convolution larger than 1x1 outside the dense "
-            f"blocks, found {len(stems)}{': ' if stems else ''}{', '.join(stems)}"
+            "expected the chapter's stem (the only convolution larger than 1x1 outside the dense "
+            f"blocks), found {len(stems)}{': ' if stems else ''}{', '.join(stems)}"
         )
     _put(found, left.pop(stems[0]), "features.conv0")
     parent, _, place = stems[0].rpartition(".")
@@ -182,8 +182,8 @@ def _find_outside(found: dict[str, str], outside: dict[str, _Layer], blocks: int
     others = [place for place, layer in left.items() if layer.kind == "conv"]
     if len(norms) != 1 or others or len(transitions) != blocks - 1:
         raise WeightsError(
-            f"expected the chapter's network, {blocks} dense blocks with transitions between them "
-            f"and one BatchNorm after the last, found {len(transitions)} transitions and "
+            f"expected the chapter's network ({blocks} dense blocks, transitions between them, and "
+            f"one BatchNorm after the last block), found {len(transitions)} transitions and "
             f"{', '.join([*norms, *others][:6]) or 'no BatchNorm'}"
         )
     width = left[norms[0]].shapes["weight"][0]
@@ -194,7 +194,7 @@ def _find_outside(found: dict[str, str], outside: dict[str, _Layer], blocks: int
 
 
 def _refuse_others_inside(shapes: Shapes, found: Mapping[str, str], around: str) -> None:
-    """Raise ``WeightsError`` for other layers in the network, such as a PReLU, unless in a head."""
+    """Raise ``WeightsError`` for other kinds of layers, such as a PReLU, in the body."""
     used = {name.removeprefix(around).partition(".")[0] for name in found}
     for name, shape in shapes.items():
         first, _, rest = name.removeprefix(around).partition(".")
@@ -202,7 +202,7 @@ def _refuse_others_inside(shapes: Shapes, found: Mapping[str, str], around: str)
         heads = len(shape) == 2 or len(shapes.get(f"{name.rpartition('.')[0]}.weight", ())) == 2
         if is_inside and name not in found and not heads and not name.endswith(COUNTER):
             raise WeightsError(
-                f"{name}: expected only the chapter's layers, found another layer among them"
+                f"{name}: expected only the chapter's layers, found another kind of layer"
             )
 
 
@@ -221,12 +221,12 @@ def _number(name: str) -> tuple[int, ...]:
 def names_in_order(
     convs: Sequence[tuple[Layer, tuple[int, ...]]], norms: Sequence[Layer], linear: Sequence[Layer]
 ) -> dict[Layer, str] | None:
-    """{layer in the file: canonical layer} for numbered layers; None if it is not a DenseNet.
+    """Return {layer in the file: canonical layer} for numbered layers; None if not a DenseNet's.
 
-    A convolution's kernel shows its role: a 1x1 before a 3x3 is a bottleneck, any other 1x1 is a
-    transition. A BatchNorm precedes each convolution except the stem's; one follows the last
-    convolution, and one follows an ImageNet stem. The check of all tensors reports channel counts
-    that do not fit.
+    A 1x1 convolution followed by a 3x3 one is a bottleneck; any other 1x1 belongs to a transition.
+    A BatchNorm precedes each convolution except the stem's. Another BatchNorm follows the last
+    convolution, and an ImageNet stem has one too. Channel counts are checked
+    later, with all tensors.
 
     Arguments:
         convs: (layer, kernel's shape as OIHW), in call order.

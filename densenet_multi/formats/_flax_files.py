@@ -1,7 +1,8 @@
-"""Read the kinds of files that Flax users write, NNX's and Linen's, as {name: array}.
+"""Read {name: array} from the files that users of Flax (NNX or Linen) write.
 
-A tree of arrays, its keys joined by dots, is stored as an Orbax folder, MessagePack, safetensors or
-a pickle of dictionaries. Only the folder needs a library, Orbax; nothing in a file is ever run.
+A tree of arrays is stored as an Orbax folder, MessagePack, safetensors or a pickle of dictionaries;
+a name is its path of keys, joined by dots. Only Orbax folders need a library (Orbax). No code in a
+file is ever run.
 Source: https://flax.readthedocs.io/en/latest/guides/checkpointing.html
 """
 
@@ -29,21 +30,21 @@ from ._msgpack import is_msgpack, read_msgpack
 from ._safetensors import from_bfloat16, is_safetensors, names_in_safetensors, read_safetensors
 
 METADATA = "_METADATA"  # of an Orbax folder: JSON with the names of its arrays
-TEXTS = (METADATA, STEP, "_sharding", *OF_ZARR)  # JSON, which Orbax reads in full
+TEXTS = (METADATA, STEP, "_sharding", *OF_ZARR)  # JSON files that Orbax reads in full
 OF_METADATA = "array_metadatas"  # a folder with more metadata
-AGGREGATE = "checkpoint"  # MessagePack, in folders of older versions
+AGGREGATE = "checkpoint"  # a MessagePack file in folders of older versions
 AGAIN = "copy the folder again"
-MOST_IN_ORBAX = 100_000  # files and folders; densenet264 and optimizer, array by array: 20,000
+MOST_IN_ORBAX = 100_000  # files and folders; densenet264 + optimizer, a folder per array: 20,000
 OPTIMIZERS = ("opt_state", "opt", "optimizer", "optimizer_state", "tx")
-# attributes of NNX's State and Variables (_raw_value since Flax 0.12.1), and of JAX's keys
+# attributes of NNX's State and Variables (_raw_value since Flax 0.12.1), and of JAX's random keys
 OF_OBJECTS = ("_mapping", "raw_value", "_raw_value", "_base_array")
 KERNEL = "kernel"  # Flax's name for the weight of a convolution or linear layer
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """Return {name: array} of a file or folder; names are its keys, joined by dots or slashes.
+    """Return {name: array} of a file or folder; a name is keys joined by dots or slashes.
 
-    Raises ``WeightsError`` if it is another kind of file, or damaged; ``OSError``;
+    Raises ``WeightsError`` if the file is damaged or of another kind; ``OSError``;
     ``BackendNotInstalledError`` if a folder needs Orbax.
     """
     if path.is_dir():
@@ -58,13 +59,13 @@ def read_arrays(path: Path) -> dict[str, Any]:
     if _is_pickle(head):
         return _read_pickle(path)
     raise WeightsError(
-        "expected a Flax file (safetensors, MessagePack, a pickle, an Orbax folder), found another "
-        "kind"
+        "expected a Flax file (safetensors, MessagePack, a pickle or an Orbax folder), found "
+        "another kind of file"
     )
 
 
 def names_of_flax(path: Path, head: bytes) -> list[str]:
-    """Return the dotted names in a file or folder that may be Flax's; none for others."""
+    """Return the dotted names in a file or folder if it may be Flax's; otherwise none."""
     names: list[str] = []
     if path.is_dir():
         names = _names_in_orbax(orbax_item(path))
@@ -87,7 +88,7 @@ def is_of_optimizer(name: str) -> bool:
 
 
 def dotted(name: str) -> str:
-    """Return a name with dots between its keys, without NNX's last key, ``value``."""
+    """Return a name with dots instead of slashes, and without NNX's last key, ``value``."""
     return name.replace("/", ".").removesuffix(".value")
 
 
@@ -111,7 +112,7 @@ def leaves(tree: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def _is_pickle(head: bytes) -> bool:
-    """Whether it starts as pickles do. PyTorch's bare ones do too, but have no kernels."""
+    """Whether a file starts like a pickle. Bare PyTorch pickles do too, but name no ``kernel``."""
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
@@ -125,7 +126,7 @@ def _mentions(path: Path, word: bytes) -> bool:
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    """Return {name: array} of dictionaries, and of NNX's objects by their attributes' names."""
+    """Return {name: array} of a pickle's dictionaries and NNX objects (keys: their attributes)."""
     found: dict[str, Any] = {}
     given: dict[str, str] = {}  # name -> full name in the file
     needed = 0
@@ -145,7 +146,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         raise WeightsError(str(error)) from None
     if needed > path.stat().st_size:  # views may repeat a few numbers many times
         raise WeightsError(
-            f"expected arrays that fit in the file together, found {needed:,} bytes of them"
+            f"expected arrays no larger in total than the file, found {needed:,} bytes of arrays"
         )
     return {
         name: from_bfloat16(array["bfloat16"]) if array.dtype == BFLOAT16 else array
@@ -170,10 +171,10 @@ def _names_in_orbax(path: Path) -> list[str]:
 
 
 def _size_of_folder(path: Path) -> int:
-    """Return the bytes of all files in a folder, after checking that it is safe to read.
+    """Return the total bytes of a folder's files, after checking that they are safe to read.
 
     Raises ``WeightsError`` if an entry is too large or not a file, or if the metadata is far larger
-    than a network's: Orbax reads everything that it finds.
+    than a network's. Orbax reads everything that it finds.
     """
     size = entries = 0
     for folder, folders, files in os.walk(path, followlinks=True):  # links may form a cycle
@@ -206,11 +207,11 @@ def _read_orbax(path: Path) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  # Orbax may raise anything on another folder
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"expected an Orbax checkpoint, found another folder ({first})"
+            f"expected an Orbax checkpoint, found a folder that Orbax cannot read ({first})"
         ) from None
     if too_much:
         raise WeightsError(
-            f"expected arrays that fit in the folder, found {needed:,} bytes of them in {packed:,}"
+            f"expected arrays that fit in {packed:,} bytes of files, found {needed:,} bytes"
         )
     return _joined(tree)
 

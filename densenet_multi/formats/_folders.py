@@ -1,4 +1,4 @@
-"""Read folders from the Hugging Face Hub, and describe folders that hold no readable weights.
+"""Read folders from the Hugging Face Hub, and describe folders without readable weights.
 
 A folder from the Hub has the weights in ``model.safetensors`` or ``pytorch_model.bin``, and a
 ``config.json`` that states how to use them, in the format of timm or of transformers.
@@ -29,18 +29,18 @@ SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")  # of a TensorFlow checkpoint
 WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".keras", ".params")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 OF_ORBAX = {"_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "_sharding", "checkpoint"}
-STEP = "_CHECKPOINT_METADATA"  # also in a step's folder, which has a folder for each item
+STEP = "_CHECKPOINT_METADATA"  # also in a training step's folder, with a subfolder per item
 OF_ZARR = (".zarray", "zarr.json")  # in the folder of an array
 
-IGNORED = (  # arguments of timm's models that tensors show, or that only affect training
+IGNORED = (  # arguments of timm's models that tensors reveal, or that only affect training
     *("num_classes", "in_chans", "growth_rate", "block_config", "bn_size", "memory_efficient"),
     *("drop_rate", "proj_drop_rate", "pretrained", "checkpoint_path"),
 )
-WITHOUT = "to ignore it, read the weights file in the same folder"
+WITHOUT = "to ignore this file, pass the weights file instead of the folder"
 USUAL = {"act_layer": ("relu",), "norm_layer": ("batchnorm2d",), "global_pool": ("avg", "max", "")}
 
 JOIN = (
-    "join them; type in Python: from safetensors.numpy import load_file, save_file; "
+    "merge the shards; type in Python: from safetensors.numpy import load_file, save_file; "
     "save_file({**load_file('FIRST.safetensors'), **load_file('SECOND.safetensors')}, "
     "'NEW.safetensors')"
 )
@@ -54,15 +54,15 @@ FROM_TENSORFLOW = (
 
 
 def file_in(path: Path) -> Path:
-    """The weights file in a folder from the Hub; any other path unchanged."""
+    """Return the weights file in a folder from the Hub; return any other path unchanged."""
     inside = [path / name for name in OF_THE_HUB] if path.is_dir() else []
     return next((file for file in inside if file.is_file()), path)
 
 
 def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoint:
-    """Add what ``config.json`` states to the checkpoint of a file in a folder from the Hub.
+    """Add the settings in a Hub folder's ``config.json`` to the checkpoint read from its file.
 
-    Raises ``WeightsError`` if the configuration declares a different function than the tensors.
+    Raises ``WeightsError`` if ``config.json`` is invalid, or describes a different network.
     """
     path = folder / "config.json"
     notes = [*checkpoint.notes, f"read from {file.name} in this folder"]
@@ -110,26 +110,26 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _other_function(config: Mapping[str, Any]) -> str | None:
-    """The error if timm's configuration declares a function that this package lacks, or None."""
+    """Return the error if timm's configuration describes an unsupported network; else None."""
     named = str(config.get("architecture")).lower()
-    if re.match(r"densenet(blur|\d+d)", named):  # timm's with other stems, pools or activations
+    if re.match(r"densenet(blur|\d+d)", named):  # timm's, with another stem, pool or activation
         return f"expected torchvision's network, found {named!r}, which is a different function"
     arguments = config.get("model_args")
     for name, value in (arguments if isinstance(arguments, dict) else {}).items():
         if name not in IGNORED and value is not None and value not in USUAL.get(name, ()):
             return f"expected torchvision's network, found one with {name} {value!r}"
     pool = config.get("global_pool") or "avg"
-    return None if pool in POOLS else f"expected a global pooling of avg or max, found {pool!r}"
+    return None if pool in POOLS else f"expected global pooling by avg or max, found {pool!r}"
 
 
 def _class_names(config: Mapping[str, Any]) -> list[str]:
-    """The class names in the order of the outputs; empty if they are only LABEL_0, LABEL_1, ..."""
+    """Return the class names in output order; none if they are only LABEL_0, LABEL_1, ..."""
     names = names_in_order(config.get("label_names") or config.get("id2label")) or []
     return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 
 def _preparation(config: Mapping[str, Any], channels: int) -> dict[str, Any]:
-    """Image size, mean and std as timm states them; mean and std only if the channels match."""
+    """Return timm's image size, mean and std; mean and std only if the channels match."""
     stated = config.get("pretrained_cfg")
     stated = {**config, **stated} if isinstance(stated, dict) else config
     found: dict[str, Any] = {}
@@ -146,13 +146,13 @@ def _preparation(config: Mapping[str, Any], channels: int) -> dict[str, Any]:
 
 
 def what_folder(path: Path) -> Found | None:
-    """What a folder without readable weights is, and what to do; None if Orbax or Keras may read
-    it. Raises ``OSError``."""
+    """Return what a folder without readable weights is, and what to do. None if Orbax or Keras
+    may read the folder. Raises ``OSError``."""
     names = _names(path)
     if "saved_model.pb" in names:
         return "a TensorFlow SavedModel", _from_saved_model(path, names)
     if ".orbax-checkpoint-tmp" in path.name:
-        return "an incomplete Orbax checkpoint, whose writing was interrupted", "use an earlier one"
+        return "an Orbax checkpoint that was not written completely", "use an earlier one"
     if any(SHARD.search(name) for name in names):
         return "a TensorFlow checkpoint", FROM_TENSORFLOW
     if "model.weights.h5" in names and _is_unpacked_keras(path):
@@ -161,7 +161,7 @@ def what_folder(path: Path) -> Found | None:
     items = len(_items_in(path, names))
     if "model.weights.h5" in names or items == 1 or (_is_orbax(path, names) and not items):
         return None
-    return _known(path, names) or _parts(names) or _by_content(path, names)
+    return _known(path, names) or _sharded(names) or _by_content(path, names)
 
 
 def _from_saved_model(path: Path, names: Collection[str]) -> str:
@@ -197,18 +197,18 @@ def _known(path: Path, names: Collection[str]) -> Found | None:
         return "a Core ML network", "convert the file that it was made from"
     if {"snapshots", "blobs"} <= set(names):
         within = listed((str(child) for child in _children(path / "snapshots")), more=COUNTED)
-        return "a folder of Hugging Face's cache", f"use the folder inside: {within}"
+        return "a Hugging Face cache folder", f"use the snapshot in it: {within}"
     return None
 
 
-def _parts(names: Collection[str]) -> Found | None:
-    """Recognize a sharded network by the Hub's index of them."""
+def _sharded(names: Collection[str]) -> Found | None:
+    """Recognize a sharded network by the Hub's index of its shards."""
     indices = [name for name in names if name.endswith(".index.json")]
     return (f"a sharded network ({listed(indices)})", JOIN) if indices else None
 
 
 def _weights_in_folders(path: Path) -> list[str]:
-    """The weights files in the subfolders of a folder."""
+    """Return the weights files in a folder's subfolders."""
     folders = [child for child in sorted(_children(path))[:100] if child.is_dir()]
     within = [each for folder in folders for each in islice(folder.iterdir(), 100)]
     return [str(each) for each in within if each.name.lower().endswith((*WEIGHTS, ".msgpack"))]
@@ -220,12 +220,12 @@ def _by_content(path: Path, names: Collection[str]) -> Found:
     if within:
         return "a folder of checkpoints", f"use one of them: {listed(within, more=COUNTED)}"
     if files:
-        return f"a folder with {listed(files, more=COUNTED)}", "use a file in it"
+        return f"a folder with {listed(files, more=COUNTED)}", "use one of these files"
     if _has_images(path):
         return "a folder of images", "images are data, not weights"
     if inside := _weights_in_folders(path):
         return (
-            "a folder of folders with weights",
+            "a folder whose subfolders hold weights",
             f"use one of them: {listed(inside, more=COUNTED)}",
         )
     if names:
@@ -245,20 +245,20 @@ def _names(path: Path) -> set[str]:
 
 
 def _is_orbax(path: Path, names: Collection[str]) -> bool:
-    """Whether Orbax may have written the folder: its metadata, or a folder for each array."""
+    """Whether a folder looks like Orbax's: it has Orbax metadata, or a subfolder per array."""
     if OF_ORBAX & set(names):
         return True
     return any((path / name / mark).exists() for name in islice(names, 20) for mark in OF_ZARR)
 
 
 def orbax_item(path: Path) -> Path:
-    """The only checkpoint in the folder of a step; any other folder unchanged."""
+    """Return the only checkpoint in a training step's folder; return any other path unchanged."""
     items = _items_in(path, _names(path))
     return items[0] if len(items) == 1 else path
 
 
 def _items_in(path: Path, names: Collection[str]) -> list[Path]:
-    """The Orbax checkpoints in the folder of one step; empty if it is a checkpoint itself."""
+    """Return the Orbax checkpoints in a step's folder; none if it is a checkpoint itself."""
     if not (STEP in names or path.name.isdigit()) or _is_orbax(path, {*names} - {STEP}):
         return []
     children = (child for child in sorted(_children(path)) if child.is_dir())
@@ -266,14 +266,14 @@ def _items_in(path: Path, names: Collection[str]) -> list[Path]:
 
 
 def _steps_in(path: Path) -> Iterator[Path]:
-    """The Orbax checkpoints in a folder with one for each step."""
+    """Yield the Orbax checkpoints in a folder that has a subfolder for each step."""
     for step in sorted(c for c in _children(path) if c.name.isdigit() and c.is_dir())[:100]:
         inside = [c for c in _children(step) if c.is_dir() and _is_orbax(c, _names(c))]
         yield from inside or ([step] if _is_orbax(step, _names(step)) else [])
 
 
 def _has_images(path: Path) -> bool:
-    """Whether there is an image in the folder or in one of its subfolders."""
+    """Whether a folder, or one of its subfolders, contains an image."""
     for child in _children(path)[:100]:
         inside = islice(child.iterdir(), 20) if child.is_dir() else (child,)
         if any(each.name.lower().endswith(IMAGES) for each in inside):

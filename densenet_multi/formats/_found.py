@@ -1,4 +1,4 @@
-"""Sort a file's tensors into a network, other layers and counters; report them in notes."""
+"""Tell a network's tensors from those of other layers and counters; write notes on the rest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._checks import COUNTED, listed
 Shapes = Mapping[str, tuple[int, ...]]
 Layers = dict[str, dict[str, str]]  # {place: {leaf: name in the file}}
 LEAVES = ("weight", "bias", "running_mean", "running_var")
-COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # the last two are from thop
+COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # last two: thop, a profiler
 COMPUTED = ("weight_g", "weight_v", "weight_orig", "original", "original0", "original1")
 # parameters of layers other than convolutions, norms and linear layers: recurrent and attention
 # layers, generalized-mean pooling, cosine classifiers, transformers
@@ -23,12 +23,12 @@ LISTED = 6
 
 @dataclass
 class Found:
-    """Where a network's tensors are.
+    """The location of a network's tensors in a file.
 
     Attributes:
         names: {name in the file: canonical name}.
-        prefix: precedes the body's canonical names, without "features.".
-        new_first: whether its dense layers put new channels before old ones: see _new_first.py.
+        prefix: precedes the body's canonical names in the file, without "features.".
+        new_first: whether dense layers put new channels before old ones: see _new_first.py.
         notes: sentences for the user.
     """
 
@@ -41,8 +41,8 @@ class Found:
 def layers_of(shapes: Shapes, names: Iterable[str]) -> Layers:
     """Group names by layer, and keep the layers that compute something.
 
-    These have a weight of at least two dimensions, a weight and a bias, a reparametrized weight,
-    running statistics, or one of ``OTHER_LEAVES``.
+    A layer computes something if it has a weight of at least two dimensions, a weight and a bias,
+    a reparametrized weight, running statistics, or one of ``OTHER_LEAVES``.
     """
     places: Layers = {}
     for name in names:
@@ -71,7 +71,7 @@ def is_counter(name: str) -> bool:
 
 
 def width_of(shapes: Shapes, names: Mapping[str, str]) -> int:
-    """The number of channels after the last dense block."""
+    """Return the number of channels after the last dense block."""
     places = {canonical: name for name, canonical in names.items()}
     if last := places.get("features.norm5.bias"):
         return (shapes[last] or (0,))[0]
@@ -94,13 +94,13 @@ def width_of(shapes: Shapes, names: Mapping[str, str]) -> int:
 
 
 def left_out(shapes: Shapes, names: Iterable[str]) -> list[str]:
-    """The notes on tensors that are not read: one on layers, one on other tensors."""
+    """Return notes on the ignored tensors: one on layers, and one on other tensors."""
     notes, left = [], list(names)
     computing = [name for leaves in layers_of(shapes, left).values() for name in leaves.values()]
     if computing:
         notes.append(
-            "ignored, because no DenseNet has such layers (outputs that depend on them differ "
-            f"here): {listed_names(computing)}"
+            "ignored, because a DenseNet has no such layers (outputs that depend on them will "
+            f"differ): {listed_names(computing)}"
         )
     if left := [name for name in left if name not in computing]:
         notes.append(no_part(left))
@@ -108,10 +108,10 @@ def left_out(shapes: Shapes, names: Iterable[str]) -> list[str]:
 
 
 def no_part(names: Iterable[str]) -> str:
-    """The note on ignored tensors that compute nothing in the network."""
+    """Return the note on ignored tensors that compute nothing in the network."""
     return f"ignored, because they are not part of the network: {listed_names(list(names))}"
 
 
 def listed_names(names: list[str]) -> str:
-    """The first names, and the number of others."""
+    """List the first names, and count the others."""
     return listed(names, LISTED, COUNTED)

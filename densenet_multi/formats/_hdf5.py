@@ -1,8 +1,8 @@
-"""Read HDF5 files with h5py, alone or inside a ``.keras`` archive, as untrusted input.
+"""Read untrusted HDF5 files with h5py, on their own or inside a ``.keras`` archive.
 
 Links, compressed or virtual arrays, and arrays that do not fit in the file are refused before
-anything is allocated. No text attribute is read through HDF5, whose library can hang or crash on
-a damaged one: text is searched for in the file's bytes.
+anything is allocated. Text attributes are searched for in the file's bytes, because the HDF5
+library can hang or crash on a damaged one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # inside a .keras file
 MOST_OBJECTS = 20_000  # densenet264's full model has 5,000 groups and datasets
 DEEPEST = 12
 MAGIC = b"\x89HDF\r\n\x1a\n"
-BFLOAT16 = "|V2"  # how h5py shows it
+BFLOAT16 = "|V2"  # the dtype as h5py reports it
 
 
 def is_keras(path: Path, head: bytes) -> bool:
-    """Whether it is an HDF5 file or a ``.keras`` archive."""
+    """Whether a file is an HDF5 file or a ``.keras`` archive."""
     if head.startswith(MAGIC):
         return True
     if head[:4] != b"PK\x03\x04":
@@ -49,7 +49,7 @@ def is_keras(path: Path, head: bytes) -> bool:
 def opened(path: Path) -> Iterator[tuple[Any, int]]:
     """Open an HDF5 file, or the one inside a ``.keras`` file; yield it and its size in bytes.
 
-    Any error of HDF5, while opening or inside the block, becomes ``WeightsError``.
+    Any HDF5 error, while opening or inside the ``with`` block, becomes ``WeightsError``.
     """
     check_size(path)
     with framework("keras", "h5py"):
@@ -73,7 +73,7 @@ def opened(path: Path) -> Iterator[tuple[Any, int]]:
 def member(path: Path, name: str, largest: int = LARGEST_FILE) -> bytes:
     """Read a file inside a zip, check its CRC, and refuse a decompression bomb.
 
-    Raises ``WeightsError`` if it is missing, damaged, or larger than ``largest`` bytes.
+    Raises ``WeightsError`` if the file is missing, damaged, or larger than ``largest`` bytes.
     """
     with path.open("rb") as file:
         try:
@@ -91,19 +91,19 @@ def member(path: Path, name: str, largest: int = LARGEST_FILE) -> bytes:
 
 def _check_packing(info: zipfile.ZipInfo, largest: int) -> None:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise WeightsError(f"{info.filename}: expected a stored or deflated entry, found another")
+        raise WeightsError(f"{info.filename}: expected a stored or deflated entry, found neither")
     packed = info.compress_size
     if info.file_size > largest or is_bomb(info.file_size, packed):
         raise WeightsError(
-            f"{info.filename}: expected at most {largest:,} bytes and 20 times the compressed "
-            f"size, found {info.file_size:,} bytes compressed to {packed:,}"
+            f"{info.filename}: expected at most {largest:,} bytes, and at most 20 times the "
+            f"compressed size, found {info.file_size:,} bytes compressed to {packed:,}"
         )
 
 
 def walk(group: Any, place: str = "", seen: Iterator[int] | None = None) -> Iterator[Any]:
     """Yield (path, group or dataset) of everything below a group.
 
-    Raises ``WeightsError`` for links to other places and files, and for too many objects.
+    Raises ``WeightsError`` for soft and external links, and too many or too deeply nested objects.
     """
     import h5py
 
@@ -115,7 +115,7 @@ def walk(group: Any, place: str = "", seen: Iterator[int] | None = None) -> Iter
             raise WeightsError(f"{inside}: expected a group or a dataset, found a {kind.__name__}")
         if next(seen) > MOST_OBJECTS or inside.count("/") > DEEPEST:
             raise WeightsError(
-                f"expected at most {MOST_OBJECTS:,} groups and datasets, {DEEPEST} deep; found more"
+                f"expected at most {MOST_OBJECTS:,} groups and datasets, {DEEPEST} deep, found more"
             )
         item = group[key]
         if not isinstance(item, h5py.Group | h5py.Dataset):
@@ -127,12 +127,12 @@ def walk(group: Any, place: str = "", seen: Iterator[int] | None = None) -> Iter
 
 
 def bytes_in(place: str, dataset: Any, size: int, *, scalar: bool = False) -> int:
-    """Return the bytes of a dataset in the file; raise for anything but plain floats.
+    """Return a dataset's size in bytes; raise ``WeightsError`` unless it is a plain float array.
 
-    ``size`` is the file's; a ``scalar`` may have no dimensions.
+    ``size`` is the file's size in bytes. ``scalar`` also allows an array without dimensions.
     """
     if dataset.is_virtual or dataset.external or dataset.chunks:
-        raise WeightsError(f"{place}: expected a contiguous array, found another kind")
+        raise WeightsError(f"{place}: expected a contiguous array, found another layout")
     dtype = dataset.dtype
     if dtype.newbyteorder("<").str not in ("<f2", "<f4", "<f8", BFLOAT16):
         raise WeightsError(
@@ -152,7 +152,7 @@ def bytes_in(place: str, dataset: Any, size: int, *, scalar: bool = False) -> in
 
 
 def read_array(dataset: Any) -> npt.NDArray[np.floating]:
-    """Read an array in canonical layout and byte order, float16 and bfloat16 as float32."""
+    """Read an array in canonical layout and native byte order; float16 and bfloat16 as float32."""
     array = np.asarray(dataset[()])
     if array.dtype == BFLOAT16:
         array = from_bfloat16(array.view("<u2"))

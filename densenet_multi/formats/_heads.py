@@ -1,4 +1,4 @@
-"""Find the head of a PyTorch network: a classifier, or another head, which a note reports."""
+"""Find the head of a PyTorch network: a classifier, or another head, reported in a note."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MARGIN = re.compile(r"(?:^|[._])(?:arc|cos|metric|sphere)|margin", re.IGNORECASE
 def find_classifier(
     shapes: Shapes, found: Found, around: str, others: list[str]
 ) -> Collection[str]:
-    """Find the only linear layer that fits, in the innermost module around the body with layers.
+    """Find the classifier, the only linear layer that fits, and add it to ``found``.
 
-    It is added to ``found``. If the head is another one, a note reports it. Returns the names of
-    that head's tensors, or of the classifier's copies.
+    The innermost module around the body that has layers is searched. If its head is not such a
+    classifier, add a note. Returns the names of that head's tensors, or of the classifier's copies.
     """
     layers: Layers = {}
     parts = around.split(".")[:-1]
@@ -34,7 +34,7 @@ def find_classifier(
     }
     fitting = [place for place, shape in linear.items() if shape[1] == width]
     further = layers_of(shapes, others)
-    if len(fitting) == 1:  # a layer that also fits, or reads this one's outputs, may be the last
+    if len(fitting) == 1:  # another layer that fits, or that reads its outputs, may be last
         outputs = linear[fitting[0]][0]
         layers |= {
             place: leaves
@@ -54,8 +54,8 @@ def find_classifier(
 
 
 def another_head(shapes: Shapes, layers: Layers) -> str:
-    """The note on a head that is not a classifier."""
-    what = "several heads or one of several layers" if len(layers) > 1 else "a head"
+    """Return the note on a head that is not a classifier."""
+    what = "several heads or a head of several layers" if len(layers) > 1 else "a head"
     sizes = ", ".join(
         f"{place or name} {shapes[name]}"
         for place, leaves in list(layers.items())[:LISTED]
@@ -65,12 +65,12 @@ def another_head(shapes: Shapes, layers: Layers) -> str:
 
 
 def _copies(place: str, layers: Iterable[str]) -> list[str]:
-    """Names under which the same layer was saved a second time: b.fc and fc for a.b.fc."""
+    """Return the names under which a layer was saved again, such as b.fc and fc for a.b.fc."""
     return [other for other in layers if other and place.endswith(f".{other}")]
 
 
 def _has_more(shapes: Shapes, place: str, leaves: Mapping[str, str]) -> bool:
-    """Whether it is more than a linear layer: learned activations, scales, or a margin loss."""
+    """Whether a head is more than a linear layer: learned activations, scales, a margin loss."""
     parent, _, number = place.rpartition(".")
     if not leaves.keys() <= {"weight", "bias"}:
         return True
@@ -96,5 +96,5 @@ def _refuse_another_bias(shapes: Shapes, leaves: Mapping[str, str]) -> None:
     if len(weight) == 2 and len(bias) == 1 and weight[:1] != bias:
         raise WeightsError(
             f"{leaves['bias']}: expected shape {weight[:1]}, because {leaves['weight']} has "
-            f"{weight}, found {bias}"
+            f"shape {weight}, found {bias}"
         )

@@ -1,8 +1,8 @@
 """MessagePack as Flax writes it, read and written without Flax.
 
-A file of ``flax.serialization.to_bytes`` is a map of maps, whose leaves are numbers, strings and
-arrays. An array is an extension of type 1 (a NumPy scalar: type 3), which holds its shape, the name
-of its dtype and its bytes. All of it is data: nothing in such a file can be run.
+``flax.serialization.to_bytes`` writes a map of maps, whose leaves are numbers, strings and arrays.
+An array is an extension of type 1 (a NumPy scalar: type 3) that holds the array's shape, the name
+of its dtype and its bytes. Such a file is only data: nothing in it can be run.
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md and
 https://github.com/google/flax/blob/main/flax/serialization.py
 """
@@ -28,7 +28,7 @@ ARRAY, SCALAR = 1, 3  # Flax's extension types
 NUMBERS = {0xCA: "f", 0xCB: "d", 0xCC: "B", 0xCD: "H", 0xCE: "I", 0xCF: "Q"}
 NUMBERS |= {0xD0: "b", 0xD1: "h", 0xD2: "i", 0xD3: "q"}
 CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
-SIZED = {  # first byte -> kind, and the format of the length after it
+SIZED = {  # first byte -> kind, and the struct format of the length that follows
     0xC4: ("bytes", "B"),
     0xC5: ("bytes", "H"),
     0xC6: ("bytes", "I"),
@@ -59,18 +59,18 @@ def read_msgpack(content: bytes | memoryview) -> Any:
     """Parse a file into dictionaries, lists, strings, numbers and NumPy arrays.
 
     Bytes and arrays are views of the content. A bfloat16 array becomes float32; an array whose
-    dtype is not in ``DTYPES`` becomes None. Raises ``WeightsError`` if the file is of another kind,
-    or damaged.
+    dtype is not in ``DTYPES`` becomes None. Raises ``WeightsError`` if the file is damaged
+    or of another kind.
     """
     reader = _Reader(memoryview(content))
     found = reader.next()
     if reader.at != len(content):
-        raise WeightsError("expected the end of the file after its MessagePack map, found more")
+        raise WeightsError("expected the end of the file after the MessagePack map, found more")
     return found
 
 
 class _Reader:
-    """A position in a file; ``next`` parses the object there."""
+    """A reader with a position in a file; ``next`` parses the object at that position."""
 
     def __init__(self, content: memoryview) -> None:
         self.content, self.at, self.objects = content, 0, 0
@@ -79,8 +79,8 @@ class _Reader:
         taken = self.content[self.at : self.at + count]
         if len(taken) != count:
             raise WeightsError(
-                f"expected MessagePack, found a damaged or another file ({count:,} bytes are "
-                "missing)"
+                "expected MessagePack, found a damaged file or another kind (it ends within the "
+                f"next {count:,} bytes)"
             )
         self.at += count
         return taken
@@ -92,7 +92,7 @@ class _Reader:
         self.objects += 1
         if self.objects > MOST_OBJECTS or depth > DEEPEST:
             raise WeightsError(
-                f"expected at most {MOST_OBJECTS:,} objects in {DEEPEST} levels, found more"
+                f"expected at most {MOST_OBJECTS:,} objects, {DEEPEST} levels deep, found more"
             )
         first = self.number("B")
         if first < 0x80 or first >= 0xE0:
@@ -109,7 +109,7 @@ class _Reader:
         if first in SIZED:
             kind, layout = SIZED[first]
             return self.sized(kind, self.number(layout), depth)
-        raise WeightsError(f"expected MessagePack, found a damaged or another file ({first:#x})")
+        raise WeightsError(f"expected MessagePack, found an object that starts with {first:#x}")
 
     def sized(self, kind: str, count: int, depth: int) -> Any:
         if kind == "map":
@@ -117,7 +117,7 @@ class _Reader:
             for _ in range(count):
                 key = str(self.next(depth + 1))
                 if key in found:
-                    raise WeightsError(f"{key:.60}: found twice")
+                    raise WeightsError(f"{key:.60}: found twice in one map")
                 found[key] = self.next(depth + 1)
             return found
         if kind == "list":
@@ -133,7 +133,7 @@ class _Reader:
 def _array(content: memoryview) -> npt.NDArray[Any] | None:
     described = read_msgpack(content)
     shape, name, raw = described if isinstance(described, list) and len(described) == 3 else [0] * 3
-    if isinstance(name, memoryview):  # Flax before 2020
+    if isinstance(name, memoryview):  # as Flax wrote it before 2020
         name = str(name, "ascii", "replace")
     if not isinstance(shape, list) or not isinstance(raw, memoryview) or not isinstance(name, str):
         raise WeightsError("expected an array's shape, dtype and bytes, found something else")
@@ -156,7 +156,7 @@ IN_ONE_BYTE = {"map": (0x80, 16), "list": (0x90, 16), "text": (0xA0, 32)}  # inc
 
 
 def to_msgpack(tree: Mapping[str, Any]) -> bytes:
-    """Serialize nested dictionaries of arrays, byte for byte as ``flax.serialization.to_bytes``."""
+    """Serialize nested dictionaries of arrays, exactly as Flax's ``to_bytes`` does."""
     packed = [_start("map", len(tree))]
     for key, value in tree.items():
         packed += [_text(key), to_msgpack(value) if isinstance(value, Mapping) else _packed(value)]

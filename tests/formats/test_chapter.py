@@ -203,7 +203,7 @@ def test_the_chapters_classes_in_keras_are_known_by_their_groups(inside):
     assert is_chapter_in_keras([block, between, "layers/dense/vars/0"])
     assert not is_chapter_in_keras([block])
     assert not is_chapter_in_keras([between, "conv2_block1_1_conv/vars/0", "dense_block/x"])
-    assert "in Keras: SAME padding in its stem" in pads_same("Keras")
+    assert "found the Keras network of the chapter" in pads_same("Keras")
 
 
 # --- Layers in the order of their calls ---------------------------------------------------------

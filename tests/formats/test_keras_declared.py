@@ -214,7 +214,7 @@ def test_a_convolution_with_another_option_is_refused(change, message):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"epsilon": 1e-5}, "of the other"), ({"axis": 1}, "on axis 3"), ({"scale": False}, "scale")],
+    [({"epsilon": 1e-5}, "one epsilon"), ({"axis": 1}, "on axis 3"), ({"scale": False}, "scale")],
 )
 def test_a_batchnorm_with_another_option_is_refused(change, message):
     m = Model()
@@ -252,7 +252,7 @@ def test_the_chapters_classes_are_refused_because_they_pad_same():
            "config": {"name": kind}} for kind in ("DenseBlock", "TransitionBlock")),
     ]  # fmt: skip
     sequential = {"class_name": "Sequential", "config": {"layers": entries}}
-    with pytest.raises(dm.WeightsError, match="Dive into Deep Learning in Keras: SAME padding"):
+    with pytest.raises(dm.WeightsError, match="found the Keras network of the chapter"):
         declared_network(graph_of(sequential))
 
 
@@ -405,7 +405,7 @@ def test_a_head_that_reads_maps_is_refused_with_how_to_save_what_is_before_it():
     with pytest.raises(dm.WeightsError) as caught:
         read(m, m("Dense", m("Flatten", x)))
     part = f"keras.Model(model.input, model.get_layer({x!r}).output).save('NAME.keras')"
-    assert str(caught.value).endswith(f"can be saved on its own, for features: {part}")
+    assert str(caught.value).endswith(f"save the part before the head: {part}")
 
 
 # --- Heads --------------------------------------------------------------------------------------
@@ -546,7 +546,7 @@ def test_a_pooling_that_leaves_several_pixels_is_not_global(kind, strides, paddi
     x = network(m, head=None, **{"global": None})
     x = m(kind, x, pool_size=[4, 4], strides=strides, padding=padding)
     if expected:
-        assert f"its pooling layer {x} ({kind}) has a fixed size" in read(m, x).notes[0]
+        assert f"its pooling layer {x} ({kind}) has a fixed window" in read(m, x).notes[0]
         return
     with pytest.raises(
         dm.WeightsError, match=rf"{x} \({kind}\): .* strides \[1, 1\], padding 'same'"
@@ -787,7 +787,7 @@ def test_a_circle_is_refused():
     m = Model()
     x = network(m)
     m.layers[3]["inbound_nodes"][0]["args"].append(m.tensor(x))
-    assert "expected inputs from earlier layers" in quickly(m.declared(x))
+    assert "found a missing or circular one" in quickly(m.declared(x))
 
 
 def test_a_layer_that_leads_nowhere_is_refused():
@@ -820,7 +820,7 @@ def test_concatenations_of_concatenations_do_not_explode():
     for _ in range(60):
         x = m("Concatenate", x, x, axis=-1)
     last = norm_relu(m, m("Concatenate", x, new, axis=-1), USUAL)
-    expected = "expected all feature maps of the block so far, found others"
+    expected = "expected all maps of the block so far, found different ones"
     assert expected in quickly(m.declared(last))
 
 

@@ -156,9 +156,7 @@ def test_a_state_as_a_dictionary_is_read_from_other_files(tmp_path, weights, kin
 def test_arrays_that_are_packed_too_well_are_not_unpacked(tmp_path):
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "bomb", {"kernel": np.zeros(2**25, np.float32)})
-    with pytest.raises(
-        dm.WeightsError, match="expected arrays that fit in the folder, found 134,21"
-    ):
+    with pytest.raises(dm.WeightsError, match="bytes of files, found 134,21"):
         formats.read(tmp_path / "bomb")
 
 
@@ -190,5 +188,5 @@ def test_a_verified_folder_replaces_nothing(tmp_path, weights):
 
 def test_a_damaged_folder_is_refused(tmp_path):
     (tmp_path / "_METADATA").write_text('{"tree_metadata": {"x": 7}}')
-    with pytest.raises(dm.WeightsError, match="expected an Orbax checkpoint, found another folder"):
+    with pytest.raises(dm.WeightsError, match="expected an Orbax checkpoint, found a folder"):
         formats.read(tmp_path)

@@ -503,7 +503,7 @@ DAMAGES = {
     "huge chunk": (huge_chunk, "a contiguous array"),
     "the same bytes often": (
         lambda f: [f.__setitem__(f"layers/dense_{i}/vars/0", f[STEM]) for i in range(40)],
-        "fit in the file together",
+        "no larger in total than the file",
     ),
     "cycle": (cycle, "expected at most 20,000 groups and datasets, 12 deep"),
     "fork": (fork, "expected at most 20,000 groups and datasets, 12 deep"),

@@ -221,7 +221,7 @@ def test_another_head_gives_the_body_and_is_told(head, prefix):
 )
 def test_a_classifier_that_another_follows_or_replaces_is_not_the_networks(own):
     file = {**behind("densenet."), **own}
-    found = check(file, BODY, "the prefix 'densenet.'", "several heads or one of several layers")
+    found = check(file, BODY, "the prefix 'densenet.'", "several heads or a head of several layers")
     assert "densenet.classifier (4, 13), fc" in " ".join(found.notes)
 
 
@@ -246,7 +246,7 @@ def test_tensors_beside_the_network_are_listed_and_left_out():
 
 
 def test_layers_beside_the_network_are_told_with_what_their_loss_may_mean():
-    note = "ignored, because no DenseNet has such layers (outputs that depend on them differ"
+    note = "ignored, because a DenseNet has no such layers (outputs that depend on them will"
     check({**behind("cnn.")} | linear("aux", 9, 77), SHAPES, "the prefix 'cnn.'", note)
 
 
@@ -256,12 +256,12 @@ def test_a_layer_that_may_come_before_the_network_is_refused(layer):
     place = next(iter(layer)).rpartition(".")[0]
     with pytest.raises(dm.WeightsError, match=rf"^{place}: expected .* pass prefix='net\.'$"):
         find_network(file)
-    check(file, SHAPES, "ignored, because no DenseNet has such", prefix="net.")
+    check(file, SHAPES, "ignored, because a DenseNet has no such", prefix="net.")
 
 
 def test_a_layer_inside_something_else_is_none_before_the_network():
     file = {**behind("net."), "decoder.0.weight": (3, 12, 3, 3)}
-    check(file, SHAPES, "the prefix 'net.'", "ignored, because no DenseNet has such")
+    check(file, SHAPES, "the prefix 'net.'", "ignored, because a DenseNet has no such")
 
 
 def test_a_classifier_that_was_also_saved_alone_is_the_same():

@@ -409,12 +409,15 @@ FOLDERS = {  # what a folder is called: the files in it
     "the folder of a training run; use best.safetensors": RUN,
     "a PyTorch file that was unpacked": ("data.pkl", "version", "data/0"),
     "a .keras file that was unpacked": ("config.json", "metadata.json", "model.weights.h5"),
-    "a folder of Hugging Face's cache": ("blobs/0", "refs/main", "snapshots/0a/config.json"),
+    "a Hugging Face cache folder": ("blobs/0", "refs/main", "snapshots/0a/config.json"),
     "a folder of checkpoints": ("100/default/_METADATA", "100/_CHECKPOINT_METADATA"),
     "a folder with a.pth, b.msgpack": ("a.pth", "b.msgpack", "log.txt"),
     "a folder of images": ("cat/a.png", "dog/b.png"),
-    "a folder of folders with weights; use one of them: ": ("step-5/model.safetensors", "log.txt"),
-    "a sharded network (model.safetensors.index.json); join them; type in Python: ": (
+    "a folder whose subfolders hold weights; use one of them: ": (
+        "step-5/model.safetensors",
+        "log.txt",
+    ),
+    "a sharded network (model.safetensors.index.json); merge the shards; type in Python: ": (
         "model-00001-of-00002.safetensors",
         "model.safetensors.index.json",
     ),
@@ -525,7 +528,7 @@ def test_names_for_another_number_of_classes_are_left_out_and_said(hub):
     ("changes", "found"),
     [
         ({"architecture": "densenetblur121d"}, "densenetblur121d"),
-        ({"global_pool": "avgmax"}, "expected a global pooling of avg or max, found 'avgmax'"),
+        ({"global_pool": "avgmax"}, "expected global pooling by avg or max, found 'avgmax'"),
         ({"model_args": {"global_pool": "catavgmax"}}, "global_pool 'catavgmax'"),
         ({"model_args": {"aa_layer": "blur"}}, "aa_layer 'blur'"),
         ({"model_args": {"act_layer": "silu"}}, "act_layer 'silu'"),

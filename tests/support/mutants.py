@@ -2517,7 +2517,7 @@ MUTANTS = [
     Mutant(
         "a sharded network is reported as such",
         "formats/_folders.py",
-        "or _parts(names) or",
+        "or _sharded(names) or",
         "or",
         "formats/test_other_files.py called_what_it_is",
     ),

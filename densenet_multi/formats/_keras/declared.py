@@ -2,8 +2,8 @@
 
 The graph is followed from the images to the outputs. Every layer that affects the result is
 compared with what this package builds: padding, strides, the order of a concatenation, epsilon,
-pooling, activations. Settings that this package has are adopted; any other layer is refused by
-name.
+pooling, activations. Settings that this package supports are adopted; any other layer raises an
+error that names it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CHAPTER = {"DenseBlock", "TransitionBlock"}  # classes of Dive into Deep Learnin
 
 
 def declared_network(graph: Graph) -> Declared:
-    """Return the network in a graph. A ``WeightsError`` names the layer that differs."""
+    """Return the DenseNet that a graph declares. A ``WeightsError`` names a layer that differs."""
     if {layer.kind.rpartition(".")[2].rpartition(">")[2] for layer in graph.layers} >= CHAPTER:
         raise WeightsError(pads_same("Keras"))
     kinds = {layer.kind: layer for layer in graph.layers}
@@ -49,7 +49,7 @@ def declared_network(graph: Graph) -> Declared:
             inside = f"{typed(wrapper.path)}.layer"
             raise WeightsError(
                 f"{wrapper}: expected a network that reads one image, found one that reads "
-                f"several. Save the model inside this layer: {SAVE.format(inside)}"
+                f"several images. Save the model inside this layer: {SAVE.format(inside)}"
             )
         raise WeightsError(
             "expected a DenseNet, which concatenates feature maps; found a model without a "
@@ -88,8 +88,8 @@ def before_network(declared: Declared, images: Layer) -> Layer:
         joins = {la for la in layer.readers if la.kind == "Concatenate"}
         if [set(join.reads) for join in joins] == [{layer}]:
             raise WeightsError(
-                f"{layer.readers[0]}: expected the images themselves, found their channels "
-                "repeated; convert the part after it with in_channels=1: it computes the same"
+                f"{layer.readers[0]}: expected a layer that reads the images, found repeated "
+                "channels; convert the layers after it with in_channels=1: they compute the same"
             )
         following = only_reader(layer)
         if following.kind in SCALING:
@@ -121,24 +121,24 @@ def _read_size(declared: Declared, layer: Layer, shape: Any) -> None:
 
 
 def notes_of_classes(graph: Graph) -> list[str]:
-    """Return a note if the model has custom classes of models; otherwise none."""
+    """Return a note if any model in the graph is of a custom class; otherwise none."""
     if not graph.own:
         return []
     note = (
         f"its model is of a custom class ({listed(graph.own)}), which may compute something else "
-        "than its layers declare; it was read as they declare"
+        "than its declared layers; the network was read from those layers"
     )
     return [note]
 
 
 def _part_alone(graph: Graph, last: Layer | None) -> str:
-    """Return what to type to save the network without the layers before or after it.
+    """Return advice: what to type to save the network without the layers before or after it.
 
-    ``last`` is the network's last ReLU, if it was found.
+    ``last`` is the network's last ReLU, if found.
     """
     if last is not None:
         part = f"keras.Model({typed(last.path[:-1])}.input, {typed(last.path)}.output)"
-        return f"The part before it can be saved on its own, for features: {SAVE.format(part)}"
+        return f"To compute features, save the part before the head: {SAVE.format(part)}"
     stems = [la for la in graph.layers if la.kind == "Conv2D" and kernel_of(la) != [1, 1]]
     stem = next((la for la in stems if kernel_of(la) == [7, 7]), stems[0] if stems else None)
     if stem is None or not stem.reads:
@@ -148,7 +148,7 @@ def _part_alone(graph: Graph, last: Layer | None) -> str:
         return NEXT
     part = f"keras.Model({typed(first.path)}.input, {typed(first.path[:-1])}.output)"
     return (
-        "If a DenseNet follows, save it on its own, and preprocess images as this model does: "
+        "If a DenseNet follows, preprocess images as this model does, and save only the DenseNet: "
         f"{SAVE.format(part)}"
     )
 
@@ -156,11 +156,11 @@ def _part_alone(graph: Graph, last: Layer | None) -> str:
 class _Walk:
     def __init__(self) -> None:
         self.declared = Declared()
-        self.at = "before"  # or in the "body", in the "head", or "" when done
+        self.at = "before"  # or "body", or "head"; "" when done
         self.last: Layer | None = None  # the ReLU before the head
         self.drops: set[float] = set()
         self.left_out: list[Layer] = []
-        self.joined: dict[Layer, int] = {}  # concatenation -> how many of the block's maps
+        self.joined: dict[Layer, int] = {}  # concatenation -> how many of the block's maps it holds
         self.map = MapSize()
 
     def follow(self, graph: Graph) -> None:
@@ -192,7 +192,7 @@ class _Walk:
         expect_kind(pool, "MaxPooling2D")
         expect(pool, "pool_size", [3, 3])
         expect(pool, "data_format", "channels_last")
-        self.map.step(pool, zeros, 3, 2, 1)  # zeros do not matter after a ReLU
+        self.map.step(pool, zeros, 3, 2, 1)  # after a ReLU, zeros do not change a maximum
         return pool
 
     def _blocks(self, x: Layer) -> Layer:
@@ -209,7 +209,7 @@ class _Walk:
             if following is None:
                 self._norm(norm, "features.norm5")
                 if not layer:
-                    raise WeightsError(f"{norm}: expected a dense layer, found the end")
+                    raise WeightsError(f"{norm}: expected a dense layer, found the network's end")
                 self.declared.fields.update(("transition_pool", kind) for kind in pools)
                 return relu
             pool = averaged or self._pool_after(following)
@@ -222,7 +222,7 @@ class _Walk:
                 pools["avg" if pool.kind.startswith("Average") else "max"] = pool
                 if len(pools) > 1:
                     raise WeightsError(
-                        f"{pool}: expected the same pooling in all transitions, found one unlike "
+                        f"{pool}: expected the same pooling in all transitions, found another in "
                         f"{next(iter(pools.values()))}: {OTHER}"
                     )
                 x = self._past_drops(following if averaged else pool)
@@ -236,7 +236,7 @@ class _Walk:
             x, maps = self._join_of(end), (*maps, end)
 
     def _dense_layer(self, norm: Layer, conv: Layer, zeros: int, place: str) -> Layer:
-        """Follow a dense layer; return the layer whose output joins its block's maps."""
+        """Follow a dense layer; return the layer whose output its block concatenates."""
         self._norm(norm, f"{place}.norm1")
         kernel = self._convolution(conv, f"{place}.conv1", (1, 3))
         if kernel == 1:
@@ -253,18 +253,18 @@ class _Walk:
         return end
 
     def _join_of(self, end: Layer) -> Layer:
-        """Return the first concatenation that reads a dense layer's output; others may follow."""
+        """Return the first of the concatenations that read a dense layer's output."""
         joins = [reader for reader in end.readers if reader.kind == "Concatenate"]
         if not joins or len(joins) != len(end.readers):
             others = [reader for reader in end.readers if reader.kind != "Concatenate"]
             raise WeightsError(
-                f"{(others or [end])[0]}: expected a Concatenate of all feature maps of the "
-                f"block so far after {end}; no DenseNet of this package has another layer here"
+                f"{(others or [end])[0]}: expected a Concatenate after {end}, of all feature "
+                f"maps of the block so far; no DenseNet of this package has another layer here"
             )
         return min(joins, key=lambda join: len(join.reads))
 
     def _check_joined(self, x: Layer, maps: tuple[Layer, ...]) -> None:
-        """Raise unless a layer's output is these maps in this order."""
+        """Raise unless a layer's output consists of these maps, in this order."""
         found = self._maps_in(x, maps)
         if found != maps:
             if set(found) == set(maps):
@@ -272,7 +272,7 @@ class _Walk:
                     f"{x}: expected a block's maps in the order of their computation (old ones "
                     f"first, new ones last), found another order: {OTHER}"
                 )
-            raise WeightsError(f"{x}: expected all feature maps of the block so far, found others")
+            raise WeightsError(f"{x}: expected all maps of the block so far, found different ones")
         self.joined[x] = len(maps)
 
     def _maps_in(self, x: Layer, maps: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -307,7 +307,7 @@ class _Walk:
     def _before_convolution(self, relu: Layer) -> tuple[Layer | None, int, Layer | None]:
         """Return (average pooling, zero padding, convolution) after a ReLU.
 
-        The pooling is None if there is none, the convolution is None at the end of the network.
+        The pooling is None if there is none; the convolution is None at the end of the network.
         """
         after = self._past_drops(relu)
         inside = ("Conv2D", "ZeroPadding2D", "Concatenate", "BatchNormalization")
@@ -369,7 +369,7 @@ class _Walk:
                 )
 
     def _same_width(self) -> None:
-        """Check use_bias and growth rate, of which a configuration has one each for all layers."""
+        """Check that layers agree on use_bias and filters: a configuration has one of each."""
         first: dict[str, Layer] = {}
         for place, layer in self.declared.layers.items():
             if layer.kind != "Conv2D":
@@ -386,7 +386,7 @@ class _Walk:
                     )
 
     def _same_everywhere(self) -> None:
-        """Record epsilon, decay and dropout, of which a configuration has one each."""
+        """Record epsilon, decay and dropout rate; a configuration has one value of each."""
         fields, notes = self.declared.fields, self.declared.notes
         norms = [layer for place, layer in self.declared.layers.items() if "norm" in place]
         for option, name, usual in (("epsilon", "bn_eps", 1e-3), ("momentum", "bn_decay", 0.99)):
@@ -396,7 +396,7 @@ class _Walk:
                 all_values = ", ".join(map(str, values))
                 if name == "bn_eps":
                     raise WeightsError(
-                        f"{list(values.values())[-1]}: expected the {option} of the other "
+                        f"{list(values.values())[-1]}: expected one {option} in all "
                         f"BatchNormalizations, found {all_values}: {OTHER}"
                     )
                 notes.append(
@@ -407,7 +407,7 @@ class _Walk:
             (fields["drop_rate"],) = self.drops
         else:
             rates = ", ".join(map(str, sorted(self.drops)))
-            notes.append(f"its dense layers have different dropout rates, {rates}; here: none")
+            notes.append(f"its dense layers have different dropout rates ({rates}); here all are 0")
         if self.left_out:
             notes.append(
                 "layers that matter only in training were ignored: "
@@ -416,6 +416,6 @@ class _Walk:
         if self.map.is_same_here:
             side = self.declared.image_size
             notes.append(
-                f"it pads SAME: the outputs agree for {side}x{side} images, the declared size, but "
-                "not for other sizes"
+                f"it uses SAME padding: the outputs agree for {side}x{side} images, the declared "
+                "size, but not for other sizes"
             )

@@ -1,4 +1,4 @@
-"""Parse a layer's entry in a Keras model's declaration: its class, its group, what it reads.
+"""Parse a layer's entry in a Keras model's declaration: its class, its group and its inputs.
 
 Keras 3 writes calls as dictionaries, Keras 2 as lists. Source:
 https://github.com/keras-team/keras/blob/master/keras/src/models/functional.py
@@ -16,7 +16,7 @@ from ...weights import WeightsError
 MODELS = ("Functional", "Model", "Sequential")
 KERAS = ("keras", "tensorflow", "tf_keras")  # modules of stock classes start with one of these
 READ = "a map"  # marks an input among a layer's arguments
-RENAMED = {  # older classes, and TensorFlow functions in Keras 2
+RENAMED = {  # older names of classes, and TensorFlow functions in Keras 2
     "BatchNormalizationV1": "BatchNormalization",
     "BatchNormalizationV2": "BatchNormalization",
     "SyncBatchNormalization": "BatchNormalization",
@@ -53,7 +53,7 @@ def is_model(declared: dict[str, Any]) -> bool:
 
 
 def has_layers(kind: str, config: Any) -> bool:
-    """Whether a model's layers are declared; a custom class may call anything "layers"."""
+    """Whether a model's layers are declared; a custom class may use the key "layers" freely."""
     if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
         return False
     return kind in MODELS or not {"input_layers", "build_input_shape"}.isdisjoint(config)
@@ -67,7 +67,7 @@ def dictionary(config: Any) -> dict[str, Any]:
 
 
 def placed(entries: list[dict[str, Any]], place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (group in the file, layer): Keras 3 numbers each class's layers, not operations."""
+    """Yield (group in the file, entry). Keras 3 numbers the layers of a class, not operations."""
     counts: Counter[str] = Counter()
     for entry in entries:
         if ".ops." in str(entry.get("module")):
@@ -79,14 +79,14 @@ def placed(entries: list[dict[str, Any]], place: str) -> Iterator[tuple[str, dic
 
 
 def _snake_case(name: str) -> str:
-    """Convert a class name: ``conv2d``, ``batch_normalization``, ``zero_padding2d``."""
+    """Convert a class name to Keras' snake case, such as ``zero_padding2d``."""
     name = re.sub(r"\W+", "", name)
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def references(listed: Any) -> list[tuple[str, int]]:
-    """Return (layer, output index) of each reference; a single one may not be in a list."""
+    """Return (layer, output index) of each reference; a single one need not be in a list."""
     if isinstance(listed, dict):
         return [key for each in listed.values() for key in references(each)]
     if listed and isinstance(listed[0], str):
@@ -99,7 +99,7 @@ def _key(reference: Any) -> tuple[str, int]:
 
 
 def read_by(name: str, entry: Any, node: Any) -> tuple[list[tuple[str, int]], list[Any]]:
-    """Return what a call reads, in order, and all its arguments."""
+    """Return the inputs of a call, in order, and all of its arguments."""
     keys: list[tuple[str, int]] = []
     given: list[Any] = []
     if isinstance(node, dict):  # Keras 3, whose predict() overrides training=True
@@ -116,7 +116,7 @@ def read_by(name: str, entry: Any, node: Any) -> tuple[list[tuple[str, int]], li
         given += [READ, *named.values()]
         if named.get("training") is True and not kind_of(entry).startswith("Random"):
             raise WeightsError(
-                f"{name} ({kind_of(entry)}): expected a layer that is called for inference, found "
+                f"{name} ({kind_of(entry)}): expected a layer called in inference mode, found "
                 "training=True: the same weights would compute a different function"
             )
     return keys, given

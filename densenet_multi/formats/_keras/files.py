@@ -1,9 +1,9 @@
-"""Read Keras' weights files, HDF5 or a zip with HDF5 inside: which variable is which tensor.
+"""Read Keras' weights files (HDF5, or a zip with HDF5 inside), and map their variables to tensors.
 
-Keras 3 numbers the layers of each class, ``layers/conv2d_10/vars/0``; the numbers identify them, as
-in Keras itself. TensorFlow 2.12 had another word for ``layers``. Older files have names,
-``conv2_block1_1_conv/.../kernel:0``. Kernels are HWIO, the classifier's (in, out). _hdf5.py opens
-the files.
+Keras 3 numbers the layers of each class, as in ``layers/conv2d_10/vars/0``. These numbers identify
+the layers, as in Keras itself. TensorFlow 2.12 wrote another word for ``layers``. Older files have
+layer names, as in ``conv2_block1_1_conv/.../kernel:0``. Kernels are HWIO, but the classifier's is
+(in, out). _hdf5.py opens the files.
 Source: https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py
 """
 
@@ -39,15 +39,15 @@ OLD_LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-MOMENTS = {"0": "mean", "1": "variance", "2": "count"}  # of a Normalization
+MOMENTS = {"0": "mean", "1": "variance", "2": "count"}  # variables of a Normalization
 LAYERS_OF_2_12 = "_layer_checkpoint_dependencies"  # what TensorFlow 2.12 wrote for "layers"
 LEFT_OUT = ("optimizer/", "optimizer_weights/", "metrics/", "compile_metrics/", "_metrics/")
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable: the groups around it (``parts``), its layer's ``place`` in a Keras 3 file (None
-    in an older one), its canonical ``leaf``, and its dataset."""
+    """A variable. ``parts`` are the groups around it, ``place`` is its layer's group in a Keras 3
+    file (None in an older file), and ``leaf`` is its canonical name in that layer."""
 
     parts: tuple[str, ...]
     place: str | None
@@ -60,10 +60,10 @@ def read_weights(
 ) -> tuple[Weights, list[str]]:
     """Return {canonical name: array in canonical layout}, and notes on what was ignored.
 
-    A tensor that no DenseNet has keeps its own name. The only linear layer that fits is the
-    classifier; other heads are ignored. ``canonical`` returns the canonical name of a layer that
-    has a name in the file, or None if unknown. If it knows none of them, the numbers in Keras'
-    default names identify the layers (``conv2d_12``).
+    A tensor that no DenseNet has keeps its own name. The only linear layer that fits becomes the
+    classifier; other heads are ignored. ``canonical`` maps a layer's name in the file to its
+    canonical name (None: unknown). If all names are unknown, the numbers in Keras' default names
+    (``conv2d_12``) identify the layers.
     """
     numbered: dict[str, dict[str, npt.NDArray[np.floating]]] = {}
     weights: Weights = {}
@@ -151,7 +151,7 @@ def read_declared(path: Path, declared: Declared) -> tuple[Weights, dict[str, tu
 
 
 def _layer_of(variable: Variable, places: dict[str, Any], tops: dict[str, list[Any]]) -> Any:
-    """Return the layer that a variable belongs to; None if that is not wanted."""
+    """Return the wanted layer that a variable belongs to; None if there is none."""
     if variable.place is not None:
         return places.get(variable.place)
     parts = variable.parts[1:] if variable.parts[:1] == ("model_weights",) else variable.parts
@@ -159,14 +159,14 @@ def _layer_of(variable: Variable, places: dict[str, Any], tops: dict[str, list[A
         layers = tops.get("/".join(parts[:length]), [])
         inside = f"/{'/'.join(parts)}"
         fitting = [la for la in layers if len(la.path) == 1 or inside.endswith(f"/{la.name}")]
-        if len(fitting) > 1:  # in nested models: the longest name
+        if len(fitting) > 1:  # in nested models, the longest path wins
             fitting = [la for la in fitting if inside.endswith("/" + "/".join(la.path[1:]))]
             longest = max((len(la.path) for la in fitting), default=0)
             fitting = [la for la in fitting if len(la.path) == longest]
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
-            raise WeightsError(f"{inside[1:]}: expected one layer of this name, found several")
+            raise WeightsError(f"{inside[1:]}: expected one layer with this name, found several")
     return None
 
 
@@ -184,7 +184,7 @@ def _variables(file: Any) -> Iterator[Variable]:
         if "seed_generator" in parts:  # a Dropout's random state
             continue
         if parts[-1:] == ["vars"] and any(f"{part}/" in LEFT_OUT for part in parts):
-            continue  # of a nested model's optimizer
+            continue  # a nested model's optimizer
         if parts[-1:] == ["vars"]:
             leaves = LEAVES.get(_class_in(parts[-2]), ()) if len(parts) > 1 else ()
             if re.fullmatch(r"\d", leaf) and int(leaf) < len(leaves):
@@ -199,7 +199,7 @@ def _variables(file: Any) -> Iterator[Variable]:
 def _arrays(
     variables: list[Variable], size: int
 ) -> Iterator[tuple[Variable, npt.NDArray[np.floating]]]:
-    """Yield each variable with its array; raise if they do not fit in the file together."""
+    """Yield each variable with its array; raise if the arrays together exceed the file's size."""
     total = 0
     for variable in variables:
         if _is_count(variable):
@@ -207,12 +207,12 @@ def _arrays(
         name = variable.dataset.name[1:]
         total += bytes_in(name, variable.dataset, size, scalar=_is_moment(variable))
         if total > size:
-            raise WeightsError(f"{name}: expected tensors that fit in the file together")
+            raise WeightsError(f"{name}: expected tensors no larger in total than the file")
         yield variable, read_array(variable.dataset)
 
 
 def _is_moment(variable: Variable) -> bool:
-    """Whether it belongs to a Normalization, whose mean may be a scalar."""
+    """Whether a variable belongs to a Normalization, whose mean may be a scalar."""
     return any(
         part.startswith("normalization") and _class_in(part) == "normalization"
         for part in variable.parts
@@ -220,7 +220,7 @@ def _is_moment(variable: Variable) -> bool:
 
 
 def _is_count(variable: Variable) -> bool:
-    """Whether it is a Normalization's count of the values it has seen, an integer."""
+    """Whether a variable is a Normalization's integer count of the values that it has seen."""
     return _is_moment(variable) and MOMENTS.get(variable.leaf, variable.leaf) == "count"
 
 
@@ -235,8 +235,8 @@ def _class_in(group: str) -> str:
 def _names_by_number(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     """Return {place: canonical layer} of numbered layers; the numbers follow execution order.
 
-    A 1x1 convolution before a 3x3 one is a dense layer's first, any other 1x1 is a transition's.
-    ``shapes`` maps places to the shapes of weights.
+    A 1x1 convolution followed by a 3x3 one is the first of a dense layer; any other 1x1 belongs to
+    a transition. ``shapes`` maps places to the shapes of weights.
     """
     places: dict[str, list[str]] = {kind: [] for kind in LEAVES}
     for place in sorted(shapes, key=_number_in):
@@ -263,8 +263,8 @@ def _names_by_number(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
         every = len(places["batch_normalization"])
         raise WeightsError(
             f"expected a DenseNet's layers, found {len(kernels)} convolutions and {every} batch "
-            f"normalizations in {len(models)} model(s); if other layers are around it, save the "
-            "complete model (model.save('NAME.keras')), which declares them"
+            f"normalizations in {len(models)} model(s); if the model has other layers too, save "
+            "it completely (model.save('NAME.keras')), so that the file declares them"
         )
     pairs = [*zip(places["conv2d"], convs, strict=True), *zip(own, norms, strict=True)]
     return dict(pairs)

@@ -1,4 +1,4 @@
-"""What a Keras model's declaration states about a network, collected along its graph."""
+"""What a Keras model's declaration states about a network, collected by following its graph."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Declared:
     """What a declaration states about a network.
 
     Attributes:
-        layers: {canonical layer: layer}.
-        fields: values of ``DenseNetConfig`` that no tensor shows.
+        layers: {canonical layer name: declared layer}.
+        fields: fields of ``DenseNetConfig`` that tensors do not reveal.
         before: the layers between the images and the stem, which preprocess pixels.
         image_size: pixels per side; None: any.
         activation: see ``Usage``; None if the head was ignored.
         end: the layer at which this package's network ends.
-        stored: {place: (mean, variance)} of each Normalization that the file stores as weights.
+        stored: {place: (mean, variance)} of each Normalization whose values are stored as weights.
         notes: sentences for the user.
-        alone: what to type if no usage can express the layers in ``before``.
+        alone: what to type if no ``Usage`` can express the layers in ``before``.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)

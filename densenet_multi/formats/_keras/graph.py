@@ -1,7 +1,7 @@
-"""Build the graph of layers that a Keras model's file declares. It is data, never code.
+"""Build the graph of layers that a Keras model's file declares, without running any code.
 
-A ``.keras`` archive stores the declaration as ``config.json``, a complete model in ``.h5`` as an
-attribute. Models inside models are declared in place; here they become one graph.
+A ``.keras`` archive stores the declaration as ``config.json``, a complete model's ``.h5`` file as
+an attribute. Nested models are declared in place; here, all models' layers become one graph.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ class Layer:
 
 @dataclass
 class Graph:
-    """All layers, each after those that it reads; the input is the first.
+    """All layers of a model.
 
     Attributes:
-        layers: the layers.
-        outputs: those whose outputs the model returns.
-        own: the custom classes of models whose layers are declared all the same.
+        layers: the layers, each after the layers that it reads; the first is the input.
+        outputs: the layers whose outputs the model returns.
+        own: the custom classes of models whose layers are declared nonetheless.
     """
 
     layers: list[Layer]
@@ -88,7 +88,7 @@ class Graph:
 
     @property
     def input(self) -> Layer:
-        """The images."""
+        """The layer that outputs the images."""
         return self.layers[0]
 
 
@@ -145,7 +145,7 @@ class _Reader:
     def model(
         self, declared: dict[str, Any], place: str, path: tuple[str, ...], source: Layer | None
     ) -> list[Layer]:
-        """Return the output layers of a model that reads ``source`` (None: images)."""
+        """Return the output layers of a model that reads ``source`` (None: the images)."""
         config = declared["config"]
         if isinstance(config, list):  # a Sequential of Keras before 2.2
             config = {"layers": config}
@@ -172,7 +172,7 @@ class _Reader:
                 times = max(len(nodes), 2)
                 raise WeightsError(
                     f"{name}: expected a layer that is used once, found one that is used {times} "
-                    f"times: no DenseNet shares its layers{_alone(path, entry)}"
+                    f"times: a DenseNet never reuses a layer{_alone(path, entry)}"
                 )
             keys, given = read_by(name, entry, nodes[0]) if nodes else ([], [])
             entries[name] = _Entry(inside, entry, keys, given, len(keys))
@@ -199,13 +199,13 @@ class _Reader:
                     ready.append(reader)
         if len(made) != len(entries):
             left = next(name for name in entries if name not in made)
-            raise WeightsError(f"{left}: expected inputs from earlier layers, found others")
+            raise WeightsError(f"{left}: expected valid inputs, found a missing or circular one")
         return [_output(made, key) for key in references(config["output_layers"])]
 
     def _one(self, entry: _Entry, path: tuple[str, ...], reads: list[Layer]) -> list[Layer]:
         if is_model(entry.declared):
             if len(reads) != 1:
-                raise WeightsError(f"{path[-1]}: expected a model that reads one map")
+                raise WeightsError(f"{path[-1]}: expected a model with one input (a feature map)")
             return self.model(entry.declared, f"{entry.place}/", path, reads[0])
         config = dictionary(entry.declared["config"])
         layer = Layer(kind_of(entry.declared), path, entry.place, config, reads, entry.given)
@@ -240,7 +240,7 @@ class _Reader:
 
 
 def _ordered(start: Layer, layers: list[Layer]) -> list[Layer]:
-    """Sort the layers so that each follows all that it reads."""
+    """Sort the layers so that each follows all layers that it reads."""
     missing = {id(layer): len(layer.reads) for layer in layers}
     ready, found = [start], []
     while ready:
@@ -261,7 +261,7 @@ def typed(path: Iterable[str]) -> str:
 
 
 def _alone(path: tuple[str, ...], entry: dict[str, Any]) -> str:
-    """Return the end of an error about a model that is used several times."""
+    """Return the advice at the end of an error about a layer that is used several times."""
     if not is_model(entry):
         return ""
     inside = typed((*path, str(entry.get("name"))))

@@ -1,7 +1,7 @@
-"""Read the head of a declared Keras model, after its last ReLU: pooling and classifier.
+"""Read the head of a declared Keras model: the pooling and classifier after the last ReLU.
 
 A head that no DenseNet of this package has is ignored with a note. If a single layer other than a
-convolution reads the last feature maps, it must be a global pooling layer: features are pooled.
+convolution reads the last feature maps, it must be global pooling, because features are pooled.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: i
     convolution.
 
     Arguments:
-        declared: receives them.
+        declared: receives what is found.
         relu: the last ReLU, whose output is the feature maps.
         outputs: the model's output layers.
-        size: pixels per side of these maps, if declared.
+        size: pixels per side of the feature maps, if declared.
     """
     maps = past_idle(relu)[0]
     declared.end = maps
@@ -95,7 +95,7 @@ def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
                 f"{window}{how}: {OTHER}"
             )
         declared.notes.append(
-            f"its pooling layer {pool} has a fixed size, but this package's covers the complete "
+            f"its pooling layer {pool} has a fixed window, but this package's covers the complete "
             f"map: the outputs agree for {side}"
         )
         return POOLS[pool.kind]
@@ -110,7 +110,7 @@ def _pair(value: Any) -> Any:
 
 
 def chain(layer: Layer) -> list[Layer]:
-    """Return the layers after this one, while each is its predecessor's only reader."""
+    """Return the layers after this one, up to the first without exactly one reader."""
     found = []
     while len(layer.readers) == 1:
         layer = layer.readers[0]
@@ -121,13 +121,13 @@ def chain(layer: Layer) -> list[Layer]:
 def activation_after(
     read: Layer, following: Sequence[Layer], dense: Sequence[Layer], *, logits: bool = False
 ) -> str | None:
-    """Return the activation after the only Dense; None for another head or unknown activation.
+    """Return the activation after the only Dense; None for any other head or activation.
 
-    A softmax counts only if its axis holds all outputs, not a group of them.
+    A softmax is accepted only if its axis holds all outputs, not a group of them.
 
     Arguments:
-        read: the layer before the following ones: a pooling layer, or a network.
-        following: the layers after it.
+        read: the layer before the head's other layers: a pooling layer, or a network.
+        following: the layers after ``read``.
         dense: the Dense layers among them.
         logits: whether ``read`` already outputs logits.
     """
@@ -135,7 +135,7 @@ def activation_after(
         return None
     activation = "linear"
     axis: int | None = 3 if read.config.get("keepdims") or read.kind in POOLS else 1  # channels
-    last = axis or 1  # the last axis; 0 is the batch's
+    last = axis or 1  # the last axis; axis 0 is the batch's
     for layer in following:
         if layer.kind in IDLE:
             continue
@@ -167,7 +167,7 @@ def _axis_of_all(sides: Sequence[int]) -> int | None:
 
 
 def _one_axis(given: Any, last: int) -> int:
-    """Return a softmax's axis, counted from the first; -1 if it has several axes."""
+    """Return a softmax's axis as a non-negative number; -1 if it has several axes."""
     (axis, *more) = given if isinstance(given, list) else [given]
     return -1 if more else int(axis) + (last + 1 if axis < 0 else 0)
 
@@ -182,10 +182,10 @@ def _leave_out(declared: Declared, end: Layer, following: Sequence[Layer]) -> No
 
 
 def with_head(weights: Weights) -> tuple[Weights, list[str]]:
-    """Name the classifier in a weights-only file, or drop another head with a note.
+    """Name the classifier in a weights-only file, or drop any other head with a note.
 
     The only linear layer that fits the last feature maps is the classifier, whatever its name.
-    Nothing is dropped if an unknown tensor may belong to the body: one that is not 1D or 2D.
+    Nothing is dropped if an unknown tensor is neither 1D nor 2D, because it may be in the body.
     """
     known = ("features.", "classifier.")
     groups: dict[str, dict[str, str]] = {}

@@ -1,4 +1,4 @@
-"""Check single layers of a declared Keras model against what this package builds.
+"""Check individual layers of a declared Keras model against what this package builds.
 
 Each ``WeightsError`` names the offending layer.
 """
@@ -90,7 +90,7 @@ def expect(layer: Layer, option: str, expected: Any) -> None:
 
 
 def zeros_before(layer: Layer) -> tuple[int, Layer]:
-    """Return the zero padding before a layer that is not a ZeroPadding2D, and that layer."""
+    """Return (its padding, the next layer) for a ZeroPadding2D; (0, layer) for any other."""
     if layer.kind != "ZeroPadding2D":
         return 0, layer
     expect(layer, "data_format", "channels_last")
@@ -103,7 +103,7 @@ def zeros_before(layer: Layer) -> tuple[int, Layer]:
 
 
 def check_convolution(layer: Layer, kernels: tuple[int, ...]) -> int:
-    """Check a convolution, and return its kernel size, which must be one of these."""
+    """Check a convolution, and return its kernel size, which must be in ``kernels``."""
     expect_kind(layer, "Conv2D")
     expect(layer, "dilation_rate", [1, 1])
     expect(layer, "groups", 1)
@@ -169,7 +169,7 @@ def _number(value: Any) -> float:
 def past_idle(layer: Layer) -> tuple[Layer, float]:
     """Skip the layers after this one that do nothing in inference.
 
-    Returns the last of them, or the layer itself if there are none, and a Dropout's rate.
+    Returns the last skipped layer (or ``layer`` if none is skipped), and a skipped Dropout's rate.
     """
     rate = 0.0
     while len(layer.readers) == 1 and layer.readers[0].kind in IDLE:
@@ -179,7 +179,7 @@ def past_idle(layer: Layer) -> tuple[Layer, float]:
 
 
 def activation_of(given: Any) -> str:
-    """Return the name of a Keras activation ("linear" for none), or describe another one."""
+    """Return the name of a Keras activation ("linear" for none), or describe a custom one."""
     if isinstance(given, dict):
         name = given.get("registered_name") or given.get("class_name")
         inside = given.get("config")
@@ -201,9 +201,9 @@ def quantized(given: Any) -> str:
 
 
 def same_padding(size: int | None, kernel: int, stride: int) -> tuple[int, int] | None:
-    """Return the zeros that padding="same" adds before and after each side.
+    """Return how many zeros padding="same" adds at the start and end of each axis.
 
-    None if they depend on a size that is not declared.
+    None if these numbers depend on a size that is not declared.
     """
     if stride == 1:
         return (kernel - 1) // 2, kernel // 2

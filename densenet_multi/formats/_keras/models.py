@@ -47,7 +47,7 @@ def declared_models_logits(
     images: npt.NDArray[np.float32],
     dtype: str,
 ) -> npt.NDArray[np.floating]:
-    """Return the output of the user's own model where this package's network ends, (N, classes).
+    """Return the user's model's output (N, classes) where this package's network ends.
 
     Raises ``LookupError`` if the declaration names anything but stock layers, or if Keras cannot
     rebuild the model.
@@ -55,7 +55,7 @@ def declared_models_logits(
     Arguments:
         path: the file.
         declaration: its declaration.
-        declared: what was found in it.
+        declared: what was read from the declaration.
         images: (N, C, H, W), as the stem reads them.
         dtype: the dtype of all layers.
     """
@@ -110,7 +110,7 @@ def _pixels(declared: Declared, images: npt.NDArray[np.float32]) -> npt.NDArray[
 
 
 def classes_in(declared: dict[str, Any]) -> set[str]:
-    """Return every class that a declaration names, at any depth; custom ones with package."""
+    """Return every class that a declaration names, at any depth; custom ones with their package."""
     found, ahead = set(), [declared["class_name"], declared["config"]]
     found.add(kind_of(declared))
     while ahead:
@@ -144,7 +144,7 @@ def _largest_width(declared: Any) -> int:
 
 
 def _computing_in(config: Any, dtype: str) -> Any:
-    """Return a copy of the declaration with all layers in this dtype, even float16 ones."""
+    """Return a copy of the declaration with all layers in this dtype, even those in float16."""
     if isinstance(config, dict):
         return {
             name: dtype if name == "dtype" else _computing_in(value, dtype)
@@ -185,10 +185,10 @@ def in_dtype_of(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def loaded(model: Any, path: Path) -> Any:
-    """Let Keras itself load a file into a model. Raises ``LookupError`` if it cannot."""
+    """Load a file into a model with Keras itself. Raises ``LookupError`` if Keras cannot."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras prints pages of them before it fails
-        link = Path(folder, f"weights{_ending(path)}")  # Keras recognizes formats by name
+        link = Path(folder, f"weights{_suffix(path)}")  # Keras recognizes formats by name
         link.symlink_to(path.resolve())
         try:
             model.load_weights(link)
@@ -197,8 +197,8 @@ def loaded(model: Any, path: Path) -> Any:
     return model
 
 
-def _ending(path: Path) -> str:
-    """Return the ending by which Keras recognizes a file with this content."""
+def _suffix(path: Path) -> str:
+    """Return the suffix by which Keras recognizes a file with this content."""
     with path.open("rb") as file:
         if file.read(4) == b"PK\x03\x04":
             return ".keras"

@@ -1,4 +1,4 @@
-"""The layer names of keras.applications' DenseNets.
+"""Convert layer names to and from those of keras.applications' DenseNets.
 
 An example is ``conv2_block1_1_conv``. In the oldest files, the stem is ``conv1/conv`` and
 ``conv1/bn``, and the head is ``fc1000``.

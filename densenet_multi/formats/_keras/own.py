@@ -1,9 +1,9 @@
-"""Read this package's own models from Keras' ``save`` and ``save_weights``.
+"""Read this package's own models from files that Keras' ``save`` and ``save_weights`` wrote.
 
-Their groups are named after attributes, ``features/conv0/vars/0``, and a complete model's
+Groups are named after attributes, as in ``features/conv0/vars/0``, and a complete model's
 declaration contains its specification. A legacy ``.h5`` only numbers the layers in the order of
-their creation, which is the manifest's. The model may itself be a layer of another model, after
-layers that preprocess pixels, and before an activation or a classifier.
+their creation, which is the order of ``manifest.layers``. Our model may be nested in another model,
+after layers that preprocess pixels, and before an activation or a classifier.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .texts import names_in
 
 PACKAGE = "densenet_multi"
 EPSILON, DECAY = 1e-5, 0.9  # defaults of this package's models
-SAVE_ALL = "to keep all of it, save the complete model: model.save('NEW.keras')"
+SAVE_ALL = "to keep all layers, save the complete model: model.save('NEW.keras')"
 INFERENCE = (
     "expected a model of this package as it was built, found one rewritten for inference (its "
     "BatchNorms are folded into its convolutions); save the model that it was made from"
@@ -55,7 +55,7 @@ def own_config(declared: Any) -> DenseNetConfig | None:
         return None
     if "DenseNet" not in class_name or not (is_ours or module == "None"):
         return None
-    if "Inference" in class_name or "Optimized" in class_name:  # the former name
+    if "Inference" in class_name or "Optimized" in class_name:  # "Optimized" is the former name
         raise WeightsError(INFERENCE)
     known = {f.name for f in fields(DenseNetConfig)}
     given = spec.get("config")
@@ -65,11 +65,11 @@ def own_config(declared: Any) -> DenseNetConfig | None:
 
 
 def own_groups(path: Path) -> list[str]:
-    """Return the groups that have this package's attribute names; "": the file itself."""
+    """Return the groups with this package's attribute names inside; "" is the file itself."""
     first = "features/conv0/vars"
     with path.open("rb") as file:
         head = file.read(len(MAGIC))
-    if head == MAGIC and not names_in(path, head, (b"conv0",)):  # faster than to walk all groups
+    if head == MAGIC and not names_in(path, head, (b"conv0",)):  # faster than walking all groups
         return []
     with opened(path) as (file, _):
         if first in file:
@@ -160,7 +160,7 @@ def _around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declared:
 
 
 def read_inside(path: Path, own: Layer, config: DenseNetConfig, declared: Declared) -> Checkpoint:
-    """Read this package's model inside another one, and a classifier after it."""
+    """Read this package's model inside another model, and the classifier after it, if any."""
     more, declared.stored = read_declared(path, declared)
     weights = _named_by_attributes(path, f"{own.place}/")
     weights = (weights or _numbered(path, config, own.path[0])) | more
@@ -218,5 +218,5 @@ def _numbered(path: Path, config: DenseNetConfig, within: str | None = None) -> 
         for leaf, array in found.get(place, {}).items():
             weights[f"{layer}.{leaf}"] = array
     if left := [name for names in numbers.values() for name in names]:
-        raise WeightsError(f"{left[0]}: expected only the layers of the declared network")
+        raise WeightsError(f"{left[0]}: expected only layers of the declared network, found more")
     return weights

@@ -12,15 +12,9 @@ from .entries import READ
 from .graph import Layer
 
 SCALING = ("Rescaling", "Normalization", "TrueDivide", "Multiply", "Add", "Subtract")
-SIZING = ("Resizing", "CenterCrop", "RandomCrop")  # in inference, the last one crops the center
-AXES: tuple[object, ...] = (
-    -1,
-    3,
-    None,
-    [-1],
-    [3],
-    [],
-)  # of a Normalization: the channels', or none: a single number
+SIZING = ("Resizing", "CenterCrop", "RandomCrop")  # in inference, RandomCrop crops the center
+# axes of a Normalization: the channels, or none if a single mean applies to all
+AXES: tuple[object, ...] = (-1, 3, None, [-1], [3], [])
 BYTES = 255.0
 Numbers = list[float]
 
@@ -28,13 +22,13 @@ Numbers = list[float]
 def affine(
     layers: list[Layer], stored: Mapping[str, tuple[Any, Any]]
 ) -> tuple[Numbers, Numbers] | None:
-    """Return (a, b): the network reads a x + b, per channel or one for all; None without layers.
+    """Return (a, b), per channel or for all: the network reads a x + b. None without layers.
 
     Raises ``WeightsError`` for a layer that computes something else.
 
     Arguments:
         layers: layers of the classes in ``SCALING``, in order.
-        stored: {place: (mean, variance)} of each Normalization that the file stores as weights.
+        stored: {place: (mean, variance)} of each Normalization whose values are stored as weights.
     """
     if not layers:
         return None
@@ -88,12 +82,12 @@ def _normalization(layer: Layer, stored: Mapping[str, tuple[Any, Any]]) -> tuple
 
 
 def check_axis(layer: Layer) -> None:
-    """Raise if a Normalization has anything but one mean per channel, or one for all."""
+    """Raise unless a Normalization has one mean per channel, or one for all channels."""
     axis = layer.config.get("axis", -1)
     if layer.kind == "Normalization" and axis not in AXES:
         raise WeightsError(
             f"{layer}: expected a mean for each channel (axis -1) or for all (axis None), found "
-            f"those of axis {axis}: no usage of this package can express this layer"
+            f"axis {axis}: no usage of this package can express this layer"
         )
 
 
@@ -125,7 +119,7 @@ def pixels_of(
 ) -> tuple[dict[str, Any], str]:
     """Return the range, mean and std of a ``Usage`` equivalent to these layers, and a note.
 
-    Their input is from 0 to 255 or from 0 to 1: no layer states which, so it is assumed.
+    No layer states whether the pixels are from 0 to 255 or from 0 to 1, so this is assumed.
 
     Raises ``WeightsError`` if no usage is equivalent.
     """
@@ -146,7 +140,7 @@ def pixels_of(
     high = BYTES if _is_for_bytes(scale, shift) else 1.0
     note = (
         f"its layers {names} preprocess pixels, and became the range, mean and std of its usage; "
-        f"that their input is from 0 to {high:.0f} is assumed"
+        f"input from 0 to {high:.0f} is assumed"
     )
     if len(scale) == 1:
         low, top = shift[0], shift[0] + high * scale[0]
@@ -156,12 +150,12 @@ def pixels_of(
 
 
 def _is_for_bytes(scale: Numbers, shift: Numbers) -> bool:
-    """Whether it is pixels from 0 to 255, not 0 to 1, that become numbers of a usual size."""
+    """Whether pixels from 0 to 255, rather than 0 to 1, would get values of a usual size."""
     return max(scale) < 0.2 or max(-b / a for a, b in zip(scale, shift, strict=True)) > 2
 
 
 def with_declared_pixels(usage: Usage, given: Mapping[str, Any]) -> Usage:
-    """Return the usage with these preprocessing settings; the pixels' range is assumed."""
+    """Return the usage with these preprocessing settings; mark the range as assumed."""
     if not given:
         return usage
     stated = usage.stating(**given)

@@ -15,8 +15,8 @@ class MapSize:
 
     Attributes:
         size: pixels per side; None: not declared.
-        is_same_here: whether some padding="same" was found to match the paper's padding at this
-            size only.
+        is_same_here: whether some layer's padding="same" equals the paper's padding only at this
+            size.
     """
 
     size: int | None = None

@@ -33,9 +33,9 @@ def write_weights(
     Arguments:
         path: must end in ``.weights.h5``.
         checkpoint: the weights.
-        native: returns a layer's name in Keras.
+        native: converts a canonical layer name to Keras' name.
         within: the group of a nested model that holds all layers but the classifier; "": none.
-        more: {place: value} of further datasets.
+        more: {place: value} of additional datasets.
     """
     if not path.name.endswith(".weights.h5"):
         raise ConfigError(
