@@ -112,7 +112,7 @@ def test_other_files_are_no_state(tmp_path):
         with pytest.raises(dm.WeightsError, match="state: "):
             load_state(tmp_path / "state")
     (tmp_path / "state").write_bytes(whole.replace(b'\\"steps\\"', b'\\"stips\\"'))
-    with pytest.raises(dm.WeightsError, match="expected a complete state"):
+    with pytest.raises(dm.WeightsError, match="expected a complete training state"):
         load_state(tmp_path / "state")
 
 
