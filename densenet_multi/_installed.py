@@ -39,7 +39,7 @@ def framework(
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in packages:  # installed but broken: its own error says more
+        if error.name not in packages:  # installed but broken: its own error is clearer
             raise
         if last_python is not None and sys.version_info[:2] > last_python:
             text = _too_new(name, packages[0], last_python)

@@ -89,7 +89,7 @@ class Backend(Protocol):
             dtype: "float32" or "float64".
             memory_efficient: "some" recomputes the concatenations, BatchNorms and ReLUs of the
                 dense blocks in the backward pass instead of keeping them; "max" also recomputes
-                the first convolution of each bottleneck. Training gives the same results in less
+                the first convolution of each bottleneck. Training computes the same results in less
                 memory. False keeps everything; True means "some".
 
         Raises ``ConfigError``. The network is that of https://arxiv.org/abs/1608.06993.

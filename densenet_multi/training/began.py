@@ -1,4 +1,4 @@
-"""What a run began with and must keep when resumed: its recipe, initial weights and data.
+"""What a run began with, and must resume with: its recipe, initial weights and data.
 
 Everything else may change: the backend, the device, the run folder, the location of the data.
 """

@@ -13,7 +13,7 @@ decay outside v. The loss is the cross entropy of the predictions and ``targets`
 
     targets = (1 - label_smoothing) * one_hot(label) + label_smoothing / num_classes
 
-The schedule gives the learning rate of step i, counted from 0. Here n is the number of steps in the
+The schedule sets the learning rate of step i, counted from 0. Here n is the number of steps in the
 run, k = floor(warmup * n) of them are warmup steps, and p = max(0, i - k) / (n - k) is the
 completed fraction of the other steps::
 

@@ -110,7 +110,7 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
 def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
     """Read and validate the state of a training run, as written by ``save_state``.
 
-    Raises ``WeightsError`` for anything but the complete state of a training run; ``OSError`` if
+    Raises ``WeightsError`` unless it is the complete state of a training run; ``OSError`` if
     the file cannot be read.
     """
     metadata, arrays = read_safetensors(as_path(path))
