@@ -44,7 +44,7 @@ LARGEST_COUNT = 2**31 - 1  # of channels or pixels, which the frameworks count i
 COUNTED = "{:,} more"  # instead of "..." at the end of a list: see ``listed``
 
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
-# a few digits in a file could request any amount of memory; for these limits, see docs/formats.md
+# without these limits (docs/formats.md), a few digits in a file could request any amount of memory
 MOST_LAYERS = 10_000  # dense layers; the paper's deepest network has 246
 MOST_CHANNELS = 2**20  # channels in a map, or classes; densenet161's widest map has 2,208
 LARGEST_SIDE = 2**12  # pixels; an image with that height and width takes 0.2 GB

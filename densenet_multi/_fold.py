@@ -51,7 +51,7 @@ def fold(
 
 
 def fill_folded(model: Any, identity: Callable[[], Any]) -> None:
-    """Put an identity layer, from ``identity()``, in the place of each folded BatchNorm.
+    """Put an identity layer, made by ``identity()``, in place of each folded BatchNorm.
 
     Arguments:
         model: a backend's model, built from a folded spec; its attributes are set in place.

@@ -85,7 +85,7 @@ class Backend(Protocol):
 
         Arguments:
             spec: what ``get_spec`` or ``DenseNetConfig.resolve`` returns.
-            seed: of the initial weights (``init_weights``), which are the same in every backend.
+            seed: seeds the initial weights (``init_weights``), the same in every backend.
             dtype: "float32" or "float64".
             memory_efficient: "some" recomputes the concatenations, BatchNorms and ReLUs of the
                 dense blocks in the backward pass instead of keeping them; "max" also recomputes

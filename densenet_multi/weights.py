@@ -123,7 +123,7 @@ def check_depth(config: DenseNetConfig, weights: Mapping[str, object]) -> None:
 
 
 def check_mapping(weights: object, name: str = "weights") -> None:
-    """Raise ``WeightsError`` unless ``weights`` is a mapping, as from names to arrays."""
+    """Raise ``WeightsError`` unless ``weights`` is a mapping (of names to arrays)."""
     if not isinstance(weights, Mapping):
         raise WeightsError(f"{name}: expected {{name: array}}, found {type(weights).__name__}")
 

@@ -97,7 +97,7 @@ class Recipe:
             not support it.
         train_features: False trains only the classifier; all other weights stay unchanged, and so
             do the running statistics.
-        seed: of the order, flips and shifts; in ``train``, also of initial weights and data split.
+        seed: seeds the order, flips and shifts; in ``train``, also initial weights and data split.
     """
 
     variant: str = "d2l"

@@ -46,7 +46,7 @@ class TrainingState:
         epochs: the completed epochs.
         unfinished: the completed steps of the current epoch.
         seconds: the duration of those steps.
-        mean: the mean of the weights after each of the ``averaged`` epochs; None before them.
+        mean: the mean of the weights after each of the ``averaged`` epochs; None before the first.
         averaged: the number of epochs that ``mean`` includes.
         began: what the run began with, which must be the same when it resumes; None if unknown,
             and then not compared.
