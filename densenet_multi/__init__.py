@@ -3,18 +3,18 @@
 The paper: "Densely Connected Convolutional Networks", https://arxiv.org/abs/1608.06993.
 The files, in reading order:
 
-- spec.py: the paper as data. variants.py: its networks by name, and "d2l", the network of the
-  DenseNet chapter in the book "Dive into Deep Learning". manifest.py: the tensor names, shapes and
-  counts of a network. reference.py: what each operation computes, in NumPy. weights.py: initial
-  weights, and the validation of any weights.
-- torch/, keras/, gluon/, flax/: the same network in four frameworks, in the same files: layers.py,
-  model.py, weights.py, predict.py, train.py. backends.py: what each of them offers.
-- checkpoint.py: a trained network in memory. data/, formats/, training/, tasks/, comparison/,
-  commands/: images, weights files, training runs, evaluation and conversion, backends side by
-  side, the command line.
+- spec.py: the paper as data. variants.py: the paper's networks by name, and "d2l", the network of
+  the DenseNet chapter in the book "Dive into Deep Learning". manifest.py: the tensor names, shapes
+  and counts of a network. reference.py: what each operation computes, in NumPy. weights.py: random
+  initial weights, and the validation of weights.
+- torch/, keras/, gluon/, flax/: the same network in four frameworks. Each has the files layers.py,
+  model.py, weights.py, predict.py, train.py. backends.py: what every backend offers.
+- checkpoint.py: a trained network in memory. data/ (images), formats/ (weights files), training/
+  (training runs), tasks/ (such as evaluation and conversion), comparison/ (backends side by side),
+  commands/ (the command line).
 
-To learn DenseNet, you can ignore the last group, every faster/, and all files whose names begin
-with an underscore.
+To learn DenseNet, you can ignore the last group, every folder faster/, and all files whose names
+begin with an underscore.
 
 ``import densenet_multi as dm`` imports neither a framework nor NumPy; both are imported on first
 use. To get a backend: ``dm.load_backend("flax")``, or ``import densenet_multi.flax``.

@@ -1,6 +1,6 @@
-"""Validation of every hyper-parameter, with one kind of error: what was expected, what was found.
+"""Validate hyper-parameters; every error states what was expected and what was found.
 
-Also ``listed``, with which messages list the first few of many values.
+Also ``listed``, which shortens a long list of values for a message.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ConfigError(ValueError):
     """An argument is invalid; the message names it, what was expected and what was found."""
 
 
-OTHER_WORDS = {  # another project's word -> our names for it; (): none, even if one looks similar
+OTHER_WORDS = {  # another project's word -> our names for it; (): suggest none, even if similar
     **dict.fromkeys(("onnx", "torchscript", "tflite", "openvino", "coreml", "tensorrt"), ()),
     **dict.fromkeys(("tensorflow", "tf", "tf.keras", "tf_keras"), ("keras",)),
     **dict.fromkeys(("mxnet", "mx"), ("gluon",)),
@@ -33,20 +33,20 @@ OTHER_WORDS = {  # another project's word -> our names for it; (): none, even if
     "glorot": ("xavier",),
     "cuda": ("gpu",),
 }
-DTYPES = ("float32", "float64")  # that every backend offers
+DTYPES = ("float32", "float64")  # offered by every backend
 POOLS = ("avg", "max")
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
-SHOWN = 500  # at most that many characters of a value in an error
-LISTED = 3  # at most that many values in a message
+SHOWN = 500  # maximum characters of a value in an error
+LISTED = 3  # maximum values of a list in a message
 LARGEST_SEED = 2**64 - 1
-LARGEST_COUNT = 2**31 - 1  # of channels or pixels, as the frameworks count them
-COUNTED = "{:,} more"  # ends a list, instead of "..."
+LARGEST_COUNT = 2**31 - 1  # of channels or pixels, which the frameworks count in int32
+COUNTED = "{:,} more"  # instead of "..." at the end of a list: see ``listed``
 
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
-# limits on the memory that a few digits in a file can request; docs/formats.md has a table
+# without these limits (docs/formats.md), a few digits in a file could request any amount of memory
 MOST_LAYERS = 10_000  # dense layers; the paper's deepest network has 246
-MOST_CHANNELS = 2**20  # in a map, or classes; densenet161's widest map has 2,208
+MOST_CHANNELS = 2**20  # channels in a map, or classes; densenet161's widest map has 2,208
 LARGEST_SIDE = 2**12  # pixels; an image with that height and width takes 0.2 GB
 
 RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -65,24 +65,24 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 RANGES |= {"eps": RANGES["bn_eps"], "decay": RANGES["bn_decay"]}
 FINITE = ("a finite number", math.isfinite)
-CHOICES = {"pool_kind": POOLS, "global_pool": POOLS}  # strings in ``Checked``
-MAY_BE_0 = ("padding",)  # other integers in ``Checked`` are at least 1
+CHOICES = {"pool_kind": POOLS, "global_pool": POOLS}  # field of ``Checked`` -> its values
+MAY_BE_0 = ("padding",)  # fields of ``Checked``; its other integers are at least 1
 
 
 def listed(values: Iterable[object], most: int = LISTED, more: str = "...") -> str:
-    """Join the first values with commas, then add ``more``, whose {} becomes the number omitted."""
+    """Join the first values with commas. If some are omitted, append ``more``; {} is how many."""
     found = list(values)
     others = [more.format(len(found) - most)] if len(found) > most else []
     return ", ".join([*map(str, found[:most]), *others])
 
 
 def shown(value: object) -> str:
-    """Return the start of a value's ``repr``, or its type if ``repr`` fails (huge integers)."""
+    """Return the start of a value's ``repr``, or a description if that fails (huge integers)."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001  # a user's class, or an integer of more than 4,300 digits
         if isinstance(value, int):
-            return "a number of thousands of digits"  # Python prints at most 4,300
+            return "an integer with thousands of digits"  # Python prints at most 4,300
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
@@ -93,7 +93,7 @@ def bad(name: str, given: object, allowed: str) -> ConfigError:
 
 def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
     try:
-        refused = is_bool(given) or hasattr(given, "mask")  # NumPy ignores the mask
+        refused = is_bool(given) or hasattr(given, "mask")  # NumPy would ignore a mask
         value = least - 1 if refused else index(given)  # NumPy's integers too, but not 32.0
     except Exception:  # noqa: BLE001  # the object's own code may raise anything
         value = least - 1
@@ -104,7 +104,7 @@ def integer(name: str, given: Any, least: int, most: int | None = None) -> int:
 
 
 def check_seed(given: Any, name: str = "seed") -> int:
-    """Return a seed as a Python integer: every random function accepts the same range."""
+    """Return a seed as a Python integer; all random functions accept the same range."""
     return integer(name, given, 0, LARGEST_SEED)
 
 
@@ -117,13 +117,13 @@ def instance(name: str, given: Any, kind: type[T], expected: str) -> T:
 
 
 def check_backend(backend: Any) -> None:
-    """Raise ``ConfigError`` for anything but a backend's module, such as its name."""
+    """Raise ``ConfigError`` unless this is a backend's module; its name is not enough."""
     if not callable(getattr(backend, "build", None)):
         raise bad("backend", backend, "a backend's module, such as load_backend('torch')")
 
 
 def check_seconds(name: str, given: Any) -> None:
-    """Raise ``ConfigError`` for anything but a number of seconds; infinity is allowed."""
+    """Raise ``ConfigError`` unless this is a number of at least 0; infinity is allowed."""
     seconds: Any = given if is_real(given) else -1
     if not seconds >= 0:
         raise bad(name, given, "a number of seconds of at least 0")
@@ -193,7 +193,7 @@ def check_bfloat16(bfloat16: bool, dtype: str) -> None:
 
 
 def is_finite(given: float) -> bool:
-    """Whether a number is finite as a float; an integer may be larger than any float."""
+    """Return whether a number is finite as a float; an integer may be larger than any float."""
     try:
         return math.isfinite(given)
     except OverflowError:
@@ -201,25 +201,25 @@ def is_finite(given: float) -> bool:
 
 
 def is_bool(given: Any) -> bool:
-    """Whether it is a Python, NumPy or framework bool: those also pass as the integers 0 and 1."""
+    """Return whether this is a Python, NumPy or framework bool, which would pass as an integer."""
     return isinstance(given, bool) or "bool" in str(getattr(given, "dtype", ""))
 
 
 def is_real(given: Any) -> bool:
-    """Whether it is a real number of Python or NumPy; booleans and time differences are not."""
+    """Return whether this is a real number of Python or NumPy, not a bool or time difference."""
     is_time = "timedelta" in str(getattr(given, "dtype", ""))
     return isinstance(given, Real) and not is_bool(given) and not is_time
 
 
 def floor_of_decimal(factor: float, count: int) -> int:
-    """Return ``floor(factor * count)`` for the decimal as written: 0.29 * 100 is 29, not 28.99…"""
+    """Return ``floor(factor * count)``, exact in decimal: 29 for 0.29 and 100, not 28."""
     from fractions import Fraction  # a slow import (milliseconds), only needed here
 
     return math.floor(Fraction(repr(factor)) * count)
 
 
 def ceiling_of_decimal(factor: float, count: int) -> int:
-    """Return ``ceil(factor * count)`` for the decimal as written: 0.07 * 100 is 7, not 8."""
+    """Return ``ceil(factor * count)``, exact in decimal: 7 for 0.07 and 100, not 8."""
     return -floor_of_decimal(-factor, count)
 
 
@@ -228,7 +228,7 @@ class Checked:
 
     Raises ``ConfigError``, which names the class and the field. Integers are at least 1 (or 0 if
     their name is in ``MAY_BE_0``) and at most ``MOST_CHANNELS``. Floats are finite and within
-    ``RANGES``. A string whose name is in ``CHOICES`` is one of these.
+    ``RANGES``. A string whose name is in ``CHOICES`` has one of the values listed there.
     """
 
     __slots__ = ()
@@ -241,14 +241,14 @@ class Checked:
 
 @lru_cache
 def _checks_of(cls: type) -> list[tuple[str, str, Callable[[str, Any], Any]]]:
-    """Return (field, its name in errors, its check) of each field of a dataclass."""
+    """Return (field, its name in errors, its check) for each field of a dataclass."""
     hints = get_type_hints(cls)
     names = [(f.name, f"{cls.__name__}.{f.name}") for f in fields(cls)]
     return [(field, name, check_of(hints[field], name)) for field, name in names]
 
 
 def check_of(kind: Any, name: str) -> Callable[[str, Any], Any]:
-    """Return the check for an annotation, which returns the value in Python's own types."""
+    """Return the check for an annotation; the check converts a value to Python's own types."""
     kinds = get_args(kind)
     if NoneType in kinds:  # KIND | None
         check = check_of(kinds[0], name)

@@ -1,4 +1,4 @@
-"""Download files into the cache: verified, resumable, and complete or absent.
+"""Download files into the cache: verified, resumable and atomic.
 
 Libraries for this (pooch, torch.hub) do not resume an interrupted download.
 """
@@ -25,7 +25,7 @@ PIECE = 2**20  # bytes per read
 
 
 class DownloadError(OSError):
-    """A file could not be downloaded; the message has its address and what to do."""
+    """A file could not be downloaded; the message states its URL and what to do."""
 
 
 def cache_folder() -> Path:
@@ -39,10 +39,10 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
     """Download ``url`` to ``path``, unless the file is already there; return ``path``.
 
     Arguments:
-        url: http or https.
-        path: the file. An incomplete download is stored beside it as ``NAME.part``, and the next
-            call resumes it. While another process writes ``NAME.part``, this one downloads a
-            complete copy of its own.
+        url: an http or https address.
+        path: where to save the file. An incomplete download is stored beside it as
+            ``NAME.part``, and the next call resumes it. While another process writes ``NAME.part``,
+            this process downloads a complete copy of its own.
         checksum: such as ``sha256:3aede3…``; a prefix of the digest is enough.
         largest: the maximum number of bytes to download.
 
@@ -62,14 +62,14 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
         except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise DownloadError(
-                f"{url}: the download failed ({reason}); run the same again to resume it, or save "
+                f"{url}: the download failed ({reason}); try again to resume it, or save "
                 f"the file as {path}"
             ) from None
         if not matches(part, checksum):
             found = _digest(part, checksum)
             part.unlink()
             raise DownloadError(
-                f"{url}: expected {checksum}, found {found}; it was deleted, try again"
+                f"{url}: expected {checksum}, found {found}; the download was deleted; try again"
             )
         put_in_place(part, target)
     return path
@@ -77,7 +77,7 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
 
 @contextmanager
 def _part_of(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Yield ``NAME.part`` beside a file, open; if another process has it, a temporary one."""
+    """Yield (path, open file) of ``NAME.part``, or of a temporary file if that one is in use."""
     part = target.with_name(f"{target.name}.part")
     with ExitStack() as stack:
         try:
@@ -92,17 +92,17 @@ def _part_of(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 def _claim(file: BinaryIO, path: Path) -> None:
     """Lock a file until it is closed. Raises ``OSError`` if another process locked or moved it."""
-    import fcntl  # not on every system
+    import fcntl  # missing on some systems
 
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     status = os.fstat(file.fileno())
     if status.st_nlink > 1 or not os.path.samestat(status, path.lstat()):
-        raise OSError(f"{path}: expected a file with one name, found another")
+        raise OSError(f"{path}: expected this file, found it moved or hard-linked")
 
 
 def _fetch(url: str, file: BinaryIO, largest: int) -> None:
     there = file.seek(0, os.SEEK_END)
-    if there > largest:  # it cannot be a part of the file
+    if there > largest:  # larger than the complete file may be
         file.truncate(0)
         there = file.seek(0)
     headers = {"User-Agent": "densenet_multi", **({"Range": f"bytes={there}-"} if there else {})}
@@ -134,7 +134,7 @@ def _fetch(url: str, file: BinaryIO, largest: int) -> None:
 
 
 def _length(url: str, stated: str) -> int:
-    """Return the bytes that a response's Content-Length states."""
+    """Return a response's Content-Length as a number of bytes."""
     if not re.fullmatch("[0-9]{1,18}", stated):
         raise DownloadError(f"{url}: expected a Content-Length in digits, found {stated[:80]!r}")
     return int(stated)
@@ -159,5 +159,5 @@ def _digest(path: Path, checksum: str) -> str:
 
 
 def matches(path: Path, checksum: str) -> bool:
-    """Whether a file has this checksum, such as ``sha256:3aede3…`` (a prefix is enough)."""
+    """Return whether a file has this checksum, such as ``sha256:3aede3…`` (a prefix is enough)."""
     return _digest(path, checksum).startswith(checksum)

@@ -1,4 +1,4 @@
-"""Figures as SVG; the same data give the same bytes."""
+"""Draw figures as SVG; the same data always produce the same bytes."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def training_curve(lines: list[dict[str, Any]], final_accuracy: float | None = N
 
 
 def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[str, ...]) -> bytes:
-    """Plot a confusion matrix: how often images of each row's class got each column's class.
+    """Plot a confusion matrix: how often each row's class was predicted as each column's class.
 
     Arguments:
         counts: integers of shape (classes, classes); rows are the true classes.
-        class_names: one for each class; shown, as the counts are, for up to 40 classes.
+        class_names: one for each class. Names and counts are drawn only for up to 40 classes.
     """
     classes, longest = len(counts), max(map(len, class_names))
     readable = classes <= MOST_NAMED
@@ -77,12 +77,12 @@ def confusion_matrix(counts: npt.NDArray[np.integer[Any]], class_names: tuple[st
 def bars(
     values: dict[str, list[tuple[float, float, float]]], names: tuple[str, ...], label: str
 ) -> bytes:
-    """Plot groups of horizontal bars, each with its spread.
+    """Plot groups of horizontal bars; a line on each bar shows its lowest and highest value.
 
     Arguments:
-        values: {legend: (length, lowest, highest) in every group}, one entry per bar of a group.
-        names: of the groups, from top to bottom.
-        label: of the horizontal axis.
+        values: {legend: [(length, lowest, highest) for each group]}.
+        names: the groups' names, from top to bottom.
+        label: the label of the horizontal axis.
     """
     figure, axes = _figure(5, 0.6 + 0.25 * len(values) * len(names) + 0.5)
     height = 0.8 / len(values)
@@ -102,10 +102,10 @@ def powers(lines: dict[str, tuple[list[float], list[float]]], x_label: str, y_la
     """Plot lines on log-log axes, where a power law is straight and its slope is the exponent.
 
     Arguments:
-        lines: {name: (x, y)}, both positive. Each pair of consecutive names shares a color, and the
-            second of them is dashed.
-        x_label: of the horizontal axis, which has a tick at every x of the first line.
-        y_label: of the vertical axis.
+        lines: {name: (x, y)}, both positive. Lines 1 and 2 share a color, as do 3 and 4, and so on;
+            the second line of each pair is dashed.
+        x_label: the label of the horizontal axis, which has a tick at every x of the first line.
+        y_label: the label of the vertical axis.
     """
     figure, axes = _figure(5, 3.5)
     for index, (name, (x, y)) in enumerate(lines.items()):
@@ -136,7 +136,7 @@ def _svg(figure: Any) -> bytes:
     file = io.BytesIO()
     settings = {"svg.hashsalt": "densenet_multi", "svg.fonttype": "none"}
     with mpl.rc_context(settings), warnings.catch_warnings():
-        # text is stored as text, and the viewer's fonts draw it
+        # text is stored as text and drawn with the viewer's fonts, which may have these glyphs
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

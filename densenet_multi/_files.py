@@ -25,7 +25,7 @@ NO_FILES = {  # what a path can be other than a regular file
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-TO_READ = os.O_RDONLY | sum(  # do not wait for a pipe, nor acquire a controlling terminal
+TO_READ = os.O_RDONLY | sum(  # do not block on a pipe or acquire a controlling terminal
     getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY")
 )
 NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)  # errors of a folder that cannot be synced
@@ -36,7 +36,7 @@ NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)  # errors of a folder that
 def what_is(path: AnyPath | int) -> str | None:
     """Return what a path or descriptor is, such as "a pipe", or None for a regular file.
 
-    Links are followed. Raises ``OSError``, also for a broken link or a symlink loop.
+    Symbolic links are followed. Raises ``OSError``, also for a broken link or a symlink loop.
     """
     kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116  # it may be a string or a descriptor
     return None if kind == stat.S_IFREG else NO_FILES.get(kind, "something else")
@@ -47,9 +47,9 @@ def opened(
 ) -> BufferedReader:
     """Open a regular file, or the target of a link, for reading bytes.
 
-    This does not wait for a pipe, and checks the open file, so a path that changes later is safe.
+    Opening a pipe does not block. The open file is checked, because its path could change.
 
-    Raises ``refusal(expected, found)`` for anything else, and for more than ``largest`` bytes;
+    Raises ``refusal(expected, found)`` unless it is a regular file of at most ``largest`` bytes;
     ``OSError`` if the file does not exist or cannot be opened.
     """
     try:
@@ -71,7 +71,7 @@ def open_file(
     error: Callable[[str], Exception] = OSError,
     advice: str = "use another file",
 ) -> BufferedReader:
-    """Open a file as ``opened`` does; ``error`` gets a message that ends with ``advice``."""
+    """Open a file as ``opened`` does; raise ``error`` with a message that ends with ``advice``."""
 
     def refusal(expected: str, found: str) -> Exception:
         return error(f"{os.fspath(path)}: expected {expected}, found {found}; {advice}")
@@ -98,7 +98,7 @@ def read_file(
     with open_file(path, largest, error, advice) as file:
         size = size_of(file)
         content = file.read(size + 1)
-        if len(content) > size:  # it is growing, or states no size, as in /proc
+        if len(content) > size:  # the file is growing, or reports size 0, as in /proc
             content += file.read(largest + 1 - len(content))
     if len(content) > largest:
         found = f"expected at most {largest:,} bytes, found more"
@@ -115,7 +115,7 @@ def size_of(file: BufferedReader) -> int:
 
 
 def resolved(path: AnyPath) -> Path:
-    """Return the absolute path with all links resolved; it need not exist.
+    """Return the absolute path with all symbolic links resolved; it need not exist.
 
     Raises ``OSError`` for a symlink loop.
     """
@@ -126,15 +126,15 @@ def resolved(path: AnyPath) -> Path:
 
 
 def is_special(path: Path) -> bool:
-    """Whether it is a device, pipe or socket, which may be written to but never replaced."""
+    """Return whether this is a device, pipe or socket: write to it, but never replace it."""
     return path.exists() and what_is(path) not in (None, A_FOLDER)
 
 
 def open_own(path: Path, error: type[Exception] = OSError) -> BufferedRandom:
     """Open a file that only this package uses, to read and write; create it if missing.
 
-    Links are not followed, and the file is not truncated. Raises ``error`` if the path is a link or
-    no regular file; ``OSError`` if it cannot be opened.
+    The file is not truncated. Raises ``error`` for a symbolic link, or anything else that is not a
+    regular file; ``OSError`` if the file cannot be opened.
     """
     found = "a symbolic link" if path.is_symlink() else path.exists() and what_is(path)
     if found:
@@ -168,9 +168,9 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     """Replace a file atomically: yield a temporary path to write to, then rename it to ``path``.
 
     Readers see the old file or the complete new one, even after a power failure; if writing fails,
-    the old one is kept. Group and permissions of a replaced file are kept too. A symbolic link
+    the old one is kept. The new file gets the old one's group and permissions. A symbolic link
     remains (its target is replaced), and a device or pipe is written to directly.
-    Raises ``OSError`` that names ``path``.
+    Raises ``OSError``, which names ``path``.
     """
     path = Path(path)
     if path.is_dir():
@@ -181,7 +181,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     target = resolved(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb"):  # must not exist, so no link is followed
+        with temporary.open("xb"):  # "x": it must not exist, so no link is followed
             _keep_mode(temporary, target, stat.S_IRUSR | stat.S_IWUSR)
         yield temporary
         put_in_place(temporary, target)
@@ -213,7 +213,7 @@ def put_in_place(written: Path, target: Path) -> None:
 
 
 def _keep_mode(new: Path, old: Path, more: int = 0) -> None:
-    """Give a file the group and permissions of the one it will replace, plus ``more``."""
+    """Copy group and permissions from the old file to the new one, and add ``more`` permissions."""
     if old.exists():
         was, now = old.stat(), new.stat()
         mode = stat.S_IMODE(was.st_mode) & 0o777 | more
@@ -243,5 +243,5 @@ def _sync(path: Path) -> None:
 
 
 def quoted(path: object) -> str:
-    """Quote a path for a shell; one that starts with "-" must not look like an option."""
+    """Quote a path for a shell; "./" before a leading "-" keeps it from looking like an option."""
     return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))

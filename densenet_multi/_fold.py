@@ -2,8 +2,8 @@
 
 In inference, a BatchNorm multiplies each channel by one constant and adds another. The preceding
 convolution can do both, with a scaled kernel and a shifted bias. This applies to ``norm0`` and
-every ``norm2``. The other BatchNorms are kept: their input comes from several layers, or is also
-read by others.
+every ``norm2``. The other BatchNorms are kept: their input is a concatenation, or other layers read
+it too.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .weights import Weights, check_weights, widest
 def fold(
     spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.floating]]
 ) -> tuple[DenseNetSpec, Weights]:
-    """Fold BatchNorms, and return the spec and weights of the same function without them.
+    """Return the spec and weights of an equivalent network with these BatchNorms folded.
 
     In place of a folded BatchNorm, the spec has None, and the preceding convolution has a bias.
 
     Arguments:
         spec: a trainable network; one that is already folded is returned unchanged.
-        weights: {canonical name: array} of one dtype; computed in float64 and rounded once.
+        weights: {canonical name: array} of one dtype; folded in float64, then rounded once.
 
     Raises ``WeightsError`` if the weights do not fit the spec.
     Source: B. Jacob et al., https://arxiv.org/abs/1712.05877, section 3.2, equation 14.
@@ -51,7 +51,7 @@ def fold(
 
 
 def fill_folded(model: Any, identity: Callable[[], Any]) -> None:
-    """Fill the place of each folded BatchNorm with ``identity()``, which returns its input.
+    """Put an identity layer, made by ``identity()``, in place of each folded BatchNorm.
 
     Arguments:
         model: a backend's model, built from a folded spec; its attributes are set in place.
@@ -65,7 +65,7 @@ def fill_folded(model: Any, identity: Callable[[], Any]) -> None:
 
 
 def _pairs(spec: DenseNetSpec) -> list[tuple[str, str, float]]:
-    """Return (convolution, the BatchNorm that follows it, its epsilon) of each pair."""
+    """Return (convolution, the BatchNorm that follows it, its epsilon) for each pair to fold."""
     pairs = [("features", "conv0", "norm0", spec.stem.norm0)]
     for block, _ in spec.stages:
         for layer in block.layers:

@@ -1,4 +1,4 @@
-"""Validation of images, labels and other arrays, the same for every backend."""
+"""Validate images, labels and other arrays in the same way for every backend."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ImageError(ValueError):
-    """Images, labels or other arrays do not fit; the message states what was expected."""
+    """Images, labels or other arrays are invalid; the message states what was expected."""
 
 
 def as_array(name: str, given: Any, dtype: str | None = None) -> npt.NDArray[Any]:
-    """Convert an argument to an array. Raises ``ImageError`` if NumPy cannot, or is masked."""
+    """Convert an argument to an array. Raises ``ImageError`` if that fails or it is masked."""
     if isinstance(given, np.ma.MaskedArray):  # NumPy would ignore the mask
         raise ImageError(f"{name}: expected all values, found a masked array; fill it: .filled(0)")
     try:
@@ -45,9 +45,9 @@ def check_logits(given: Any) -> npt.NDArray[np.float64]:
 def check_floats(
     name: str, given: Any, shape: str = "(N, C, H, W)", kinds: str = "f"
 ) -> npt.NDArray[Any]:
-    """Return an array of floating point with as many dimensions as ``shape`` names.
+    """Return a floating-point array with as many dimensions as ``shape`` lists.
 
-    ``kinds`` are the accepted kinds of NumPy's dtypes. Raises ``ImageError``.
+    ``kinds`` lists the accepted values of NumPy's ``dtype.kind``. Raises ``ImageError``.
     """
     array = as_array(name, given)
     if array.dtype.kind not in kinds or array.ndim != shape.count(",") + 1:
@@ -57,11 +57,11 @@ def check_floats(
 
 
 def operation(function: F) -> F:
-    """Decorate an operation of reference.py: each argument is validated according to its name.
+    """Decorate an operation of reference.py: validate each argument according to its name.
 
     Maps ``x`` (N, C, H, W) and a ``kernel`` (O, C, k, k) are floating point, or complex for
-    complex-step derivatives. Raises ``ImageError``, ``ConfigError``, also if no window fits into
-    the maps.
+    complex-step derivatives. Raises ``ImageError`` or ``ConfigError``, also if a map is smaller
+    than one window.
     """
     signature = inspect.signature(function)
 
@@ -77,7 +77,7 @@ def operation(function: F) -> F:
 
 
 def _check_window(x: Any, kernel: Any = None, pool: Any = None, **of_kernel: int) -> None:
-    """Raise ``ImageError`` unless a kernel or a pool has a window in x (N, C, H, W)."""
+    """Raise ``ImageError`` unless a window of the kernel or pool fits into x (N, C, H, W)."""
     if kernel is not None:
         largest = min(x.shape[2:]) + 2 * of_kernel["padding"]
         _, channels, k, width = kernel.shape
@@ -142,16 +142,14 @@ def check_images(
         *_, (_, (_, height, width)) = shape_trace(spec, *array.shape[2:])
     if several_values and len(array) * height * width == 1:
         raise ImageError(
-            "images: expected more than one value per channel, found one image that becomes 1x1 "
+            "images: expected more than one value per channel, found one image with a 1x1 last map "
             "(one value has no unbiased variance); pass more or larger images"
         )
     with np.errstate(over="ignore"):  # overflow is reported below
         cast = np.ascontiguousarray(array, dtype)
     if not np.isfinite(cast).all():
         bad = int((~np.isfinite(cast)).sum())
-        raise ImageError(
-            f"images: expected finite pixels, found {bad} that are not in {cast.dtype}"
-        )
+        raise ImageError(f"images: expected finite pixels, found {bad} not finite in {cast.dtype}")
     return cast
 
 
@@ -166,10 +164,10 @@ def check_image_shape(spec: DenseNetSpec, shape: tuple[int, ...]) -> None:
 
 
 def check_complete(spec: DenseNetSpec) -> None:
-    """Raise ``ConfigError`` for a spec without the BatchNorms that ``optimize`` folds."""
+    """Raise ``ConfigError`` for a spec whose BatchNorms ``optimize`` has folded."""
     if _is_folded(spec):
         raise ConfigError(
-            "spec: expected one with all its BatchNorms, found that of an inference-only model "
+            "spec: expected all of its BatchNorms, found the spec of an inference-only model "
             "from optimize(); use spec.config.resolve()"
         )
 
@@ -184,7 +182,7 @@ def check_trainable(spec: DenseNetSpec) -> None:
 
 
 def check_without_dropout(spec: DenseNetSpec, training: bool) -> None:
-    """Raise as ``check_trainable``, and ``ValueError`` for training with dropout."""
+    """If training, refuse folded networks (``check_trainable``) and dropout (``ValueError``)."""
     if truth("training", training):
         check_trainable(spec)
     if training and spec.config.drop_rate:
@@ -215,7 +213,7 @@ def check_batch(
 def check_labels(labels: npt.ArrayLike, count: int, num_classes: int) -> npt.NDArray[np.int64]:
     """Return labels (N,) as int64.
 
-    Raises ``ImageError`` unless each of ``count`` images has one from 0 to ``num_classes - 1``.
+    Raises ``ImageError`` unless there are ``count`` labels from 0 to ``num_classes - 1``.
     """
     array = as_array("labels", labels)
     if num_classes == 0:

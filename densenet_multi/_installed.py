@@ -18,20 +18,20 @@ class BackendError(ValueError):
     """A backend's framework is configured in a way that this package cannot use."""
 
 
-BROUGHT_BY = {"distutils": "setuptools"}  # in the standard library up to Python 3.11
+BROUGHT_BY = {"distutils": "setuptools"}  # module -> its distribution since Python 3.12
 
 
 @contextmanager
 def framework(
     name: str, *packages: str, note: str = "", last_python: tuple[int, int] | None = None
 ) -> Iterator[None]:
-    """Wrap a backend's imports: if the framework is missing, the error says how to install it.
+    """Wrap a backend's imports: if the framework is missing, the error states how to install it.
 
     Raises ``BackendNotInstalledError`` if one of the packages is missing. Any other failed import
     raises its own error, because the framework is installed but broken.
 
     Arguments:
-        name: of the backend, and of the extra that installs the packages.
+        name: the name of the backend, and of the extra that installs its packages.
         packages: the modules whose absence means that the framework is not installed.
         note: appended to the message.
         last_python: the newest Python that the framework supports; None if there is no limit.
@@ -39,7 +39,7 @@ def framework(
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in packages:  # installed but broken: its own error says more
+        if error.name not in packages:  # installed but broken: its own error is clearer
             raise
         if last_python is not None and sys.version_info[:2] > last_python:
             text = _too_new(name, packages[0], last_python)
@@ -55,7 +55,7 @@ def framework(
 def _too_new(name: str, package: str, last_python: tuple[int, int]) -> str:
     last, this = ("{}.{}".format(*version) for version in (last_python, sys.version_info))
     return (
-        f"backend {name!r} needs Python {last} or earlier, because {package!r} does not exist "
-        f"for Python {this}; in a clone of densenet_multi, type: python{last} -m venv "
+        f"backend {name!r} needs Python {last} or earlier, because {package!r} does not support "
+        f"Python {this}; in a clone of densenet_multi, type: python{last} -m venv "
         f".venv-{name} && .venv-{name}/bin/pip install '.[{name}]'"
     )

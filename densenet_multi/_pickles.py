@@ -3,11 +3,11 @@
 A pickle is a program for a small virtual machine. It can name any function of any module,
 ``os.system`` as well as ``collections.OrderedDict``, and the machine calls it. This reader imports
 nothing: each name becomes a ``StandIn``, which records its arguments and does nothing. The result
-is data: dictionaries, lists, strings, numbers, and what the caller of this reader maps a name to.
+is data: dictionaries, lists, strings, numbers, and what this reader's caller maps names to.
 
 The virtual machine is the standard library's, written in Python (``pickle._Unpickler``). The faster
-one in C allocates as much memory as a number in the file requests. Every step is counted, because a
-few bytes can describe nested lists that take forever. Source: https://peps.python.org/pep-0307/
+one in C allocates as much memory as a number in the file requests. Steps are limited, because a few
+bytes can describe nested lists that take forever. Source: https://peps.python.org/pep-0307/
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-MOST_STEPS = 2_000_000  # of the virtual machine for one object; densenet264's takes 60,000
-PER_OBJECT = 4  # steps, because objects take more time and memory than numbers
-MOST_WORK = 2**25  # of ``contents``: characters in all paths, plus for each object:
+MOST_STEPS = 2_000_000  # for a pickle and those inside it; densenet264's takes 60,000
+PER_OBJECT = 4  # steps, because an object takes more time and memory than a number
+MOST_WORK = 2**25  # of ``contents``: characters in all paths, plus these per object:
 PER_NUMBER, PER_CONTAINER = 32, 96
 MOST_DIMENSIONS = 8
 MOST_NAMES = 5_000  # of classes and functions in one pickle
@@ -30,7 +30,7 @@ DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "collectio
 BYTES = ("__builtin__.bytes", "builtins.bytes")
 PLAIN = (str, bytes, int, float, bool, type(None))
 DTYPE = re.compile(r"[<>|=]?(?:f[248]|[iu][1248]|b1|\?)")  # of integers, floats and booleans
-BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has no bfloat16: its bits, under this name
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has no bfloat16; this holds its bits
 TOO_LARGE = (
     "expected a pickled network, found millions of objects; save only the weights, such as with "
     "torch.save(model.state_dict(), 'NEW.pth')"
@@ -38,7 +38,7 @@ TOO_LARGE = (
 
 
 class PickleError(ValueError):
-    """A pickle is damaged, or does not contain what it should."""
+    """A pickle is damaged, or its contents are not what was expected."""
 
 
 class StandIn:
@@ -59,7 +59,7 @@ class StandIn:
     items: dict[Any, Any] | None
     entries: list[Any] | None
 
-    def __new__(cls, *args: Any, **more: Any) -> StandIn:  # noqa: PYI034  # NEWOBJ calls just it
+    def __new__(cls, *args: Any, **more: Any) -> StandIn:  # noqa: PYI034  # NEWOBJ: no __init__
         made = object.__new__(cls)
         made.args = (*args, *more.values())
         made.state, made.items, made.entries = None, None, None
@@ -100,7 +100,7 @@ class StandIn:
 
 
 class Inert:
-    """Base of objects that the reader provides; state in a file cannot change them."""
+    """Base of objects that the reader provides; the state in a file cannot change them."""
 
     __slots__ = ()
 
@@ -109,13 +109,13 @@ class Inert:
 
 
 class Dictionary(Inert, dict[Any, Any]):
-    """Replaces the standard library's subclasses of dict."""
+    """A replacement for the standard library's subclasses of dict."""
 
     __slots__ = ()
 
 
 class Known(Inert):
-    """Wraps a function of this package that replaces one that a file names."""
+    """A function of this package that is called in place of one that a file names."""
 
     __slots__ = ("function",)
 
@@ -127,14 +127,14 @@ class Known(Inert):
 
 
 class Text(str):
-    """A string of Python 2, whose bytes may be those of an array."""
+    """A string from Python 2, whose bytes may be the data of an array."""
 
     __slots__ = ("raw",)
     raw: bytes
 
 
 class Tuple(tuple[Any, ...]):
-    """A tuple hashed by identity: Python's hash would visit shared contents again and again."""
+    """A tuple hashed by identity; Python's own hash would visit shared contents many times."""
 
     __slots__ = ()
     __hash__ = object.__hash__
@@ -187,7 +187,7 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
     Arguments:
         file: read from its current position.
         known: {name in the file: function of this package to call instead}.
-        persistent: resolves a reference to data outside the pickle.
+        persistent: a function that resolves a reference to data outside the pickle.
         budget: shared with the pickle that contains this one.
     """
 
@@ -220,7 +220,7 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
 
     def get_extension(self, code: int) -> Any:
         """Reject extension codes: the names that they represent are not in the file."""
-        raise PickleError(f"expected names, found the extension code {code} instead of one")
+        raise PickleError(f"expected a name, found the extension code {code}")
 
     def persistent_load(self, pid: Any) -> Any:
         """Resolve a reference to data outside the pickle."""
@@ -254,12 +254,12 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         self.read(8)
 
     def load_bytearray8(self) -> None:
-        """Read a bytearray; unlike the original, without allocating its stated size first."""
+        """Read a bytearray; unlike pickle's method, do not allocate its stated size first."""
         length = int.from_bytes(self.read(8), "little")
         self.append(bytearray(self.read(length)))
 
     def load_newobj_ex(self) -> None:
-        """Do what the original does, and count the arguments."""
+        """Do what pickle's method does, and count the arguments."""
         named, args, kind = (self.stack.pop() for _ in range(3))
         self.budget.spend(len(args) + len(named))
         self.append(kind.__new__(kind, *args, **named))
@@ -281,7 +281,7 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
         return Dictionary(pairs)
 
     def _encoded(self, text: Any, encoding: Any = "") -> bytes:
-        """Decode bytes, which protocols without a bytes type store as strings."""
+        """Restore bytes, which protocols without a bytes type store as a string."""
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
             raise PickleError(f"expected bytes as a string in latin-1, found {shown(encoding)}")
         if text not in self._bytes:  # repeated calls share one object
@@ -290,7 +290,7 @@ class Reader(pickle._Unpickler):  # noqa: SLF001  # type: ignore[name-defined,mi
 
 
 def _no_bytes(*_: Any) -> bytes:
-    """Return empty bytes, which protocols without a bytes type store as a call without text."""
+    """Return empty bytes: protocols without a bytes type store them as a call without arguments."""
     return b""
 
 
@@ -310,10 +310,10 @@ def shown(found: Any) -> str:
 
 
 def contents(root: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield (path, object) of an object and everything inside it except plain values.
+    """Yield (path, object) for an object and everything inside it except plain values.
 
     A path consists of keys of dictionaries, positions in lists and names of attributes. An object
-    with several paths is yielded with each of them, its contents only with the first. Raises
+    with several paths is yielded once per path, but its contents only for the first path. Raises
     ``PickleError`` if this takes too long.
     """
     seen = set()
@@ -362,13 +362,13 @@ def _word(key: Any) -> str:
 def as_array(found: Any) -> npt.NDArray[Any] | None:
     """Return the array of numbers (NumPy's or JAX's) that a ``StandIn`` describes, else None.
 
-    It is a view of the bytes in the pickle; bfloat16 has the dtype ``BFLOAT16``. Raises
+    The array is a view of the bytes in the pickle; bfloat16 has the dtype ``BFLOAT16``. Raises
     ``PickleError``.
     """
     try:
         if not isinstance(found, StandIn):
             return None
-        if found.name.endswith("._reconstruct_array"):  # JAX: a function, arguments, a state
+        if found.name.endswith("._reconstruct_array"):  # JAX: a function, its arguments, a state
             return _array(found.args[2])
         if found.name.startswith("numpy.") and found.name.endswith("._reconstruct"):
             return _array(found.state)
@@ -398,6 +398,6 @@ def _array(state: Any) -> npt.NDArray[Any] | None:
 
 
 def _is_bfloat16(code: Any) -> bool:
-    """Whether a dtype is the bfloat16 class of JAX and TensorFlow, from whatever module."""
+    """Return whether a dtype is the bfloat16 class of JAX or TensorFlow, from any module."""
     is_class = isinstance(code, type) and issubclass(code, StandIn)
     return is_class and code.name.rpartition(".")[2] == "bfloat16"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def progress(*columns: ProgressColumn) -> Progress:
-    """Return a bar with these columns (none: rich's own) that is cleared when it ends."""
+    """Return a progress bar with these columns (default: rich's), which is cleared at its end."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -1,4 +1,4 @@
-"""Convert specs to and from plain data, for frameworks that save a layer as its arguments.
+"""Convert specs to and from plain data, for frameworks that save a layer's arguments.
 
 This module uses only the standard library.
 """
@@ -25,7 +25,7 @@ def to_dict(part: object) -> Any:
 
 
 def from_dict(data: Any) -> Any:
-    """Restore what ``to_dict`` converted. Raises ``ConfigError`` for an unknown kind of spec."""
+    """Rebuild what ``to_dict`` converted. Raises ``ConfigError`` for an unknown spec or field."""
     if isinstance(data, dict):
         if data.get("spec") == "FoldedNormSpec":  # older files have it in place of None
             return None

@@ -56,8 +56,8 @@ class Backend(Protocol):
     Images are NumPy arrays (N, C, H, W), labels are (N,), tensor names are canonical.
 
     ``NAME`` is the backend's name (``"torch"``), ``FRAMEWORK`` that of its framework.
-    ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: the estimate of the batch variance with
-    which this framework's own BatchNorm updates the running one (see docs/conventions.md).
+    ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: the estimator of the batch variance
+    with which this framework's BatchNorm updates its running variance: see docs/conventions.md.
 
     ``predict`` and ``features`` do not change a model and are thread-safe. Every other function
     needs exclusive access to the model.
@@ -85,17 +85,17 @@ class Backend(Protocol):
 
         Arguments:
             spec: what ``get_spec`` or ``DenseNetConfig.resolve`` returns.
-            seed: of the initial weights (``init_weights``), which are the same in every backend.
+            seed: seeds the initial weights (``init_weights``), the same in every backend.
             dtype: "float32" or "float64".
             memory_efficient: "some" recomputes the concatenations, BatchNorms and ReLUs of the
                 dense blocks in the backward pass instead of keeping them; "max" also recomputes
-                the first convolution of each bottleneck. Training gives the same results in less
+                the first convolution of each bottleneck. Training computes the same results in less
                 memory. False keeps everything; True means "some".
 
-        Raises ``ConfigError``. The network is that of https://arxiv.org/abs/1608.06993. It is data
-        in densenet_multi/spec.py, and classes of this framework in model.py in this backend's
-        folder; model.py of the other three backends has the same classes. ``help(densenet_multi)``
-        lists what you can ignore.
+        Raises ``ConfigError``. The network is that of https://arxiv.org/abs/1608.06993.
+        densenet_multi/spec.py describes it as data. This backend's model.py implements it in this
+        framework's classes; the other three backends have classes of the same names.
+        ``help(densenet_multi)`` lists what you can ignore.
         Example::
 
             model = build(dm.get_spec("d2l"), seed=1)
@@ -167,7 +167,7 @@ class Backend(Protocol):
         checkpoint: Keep | None = None,
         resume: TrainingState | None = None,
     ) -> History:
-        """Train the model in place, in this framework's own loop; training/recipe.py has the rule.
+        """Train the model in place, in this framework's own loop (rule: training/recipe.py).
 
         Arguments:
             model: what ``build`` returned; its training or evaluation mode is restored afterwards.
@@ -178,8 +178,8 @@ class Backend(Protocol):
             callbacks: each is called with every ``Step`` and every ``Epoch``.
             checkpoint: called after the callbacks, with a function that returns the current
                 ``TrainingState``.
-            resume: a ``TrainingState`` to resume from. It may come from another backend, but must
-                be of the same recipe and the same data; only the recipes are compared. To
+            resume: a ``TrainingState`` to resume from. It may come from another backend, but its
+                run must have the same recipe and data; only the recipes are compared. To
                 continue with another recipe on purpose, start a new run from ``resume.weights``, or
                 pass ``dataclasses.replace(resume, began=None)``.
 
@@ -214,7 +214,7 @@ def load_backend(name: str) -> Backend:
 
 
 def framework_versions(name: str) -> dict[str, str | None]:
-    """Return {distribution: installed version or None} of what a backend's extra requires.
+    """Return {distribution: installed version or None} of the requirements of a backend's extra.
 
     The extra belongs to the package that registers the backend. Versions come from metadata, so
     nothing is imported, and a broken installation shows its version too.
@@ -261,8 +261,8 @@ def first_installed() -> str:
         if None not in framework_versions(name).values():
             return name
     raise BackendNotInstalledError(
-        f"backend: expected one of {', '.join(backend_names())}, found none; in a clone of "
-        "densenet_multi, install one with: pip install '.[torch]'"
+        f"backend: expected one of {', '.join(backend_names())}, found none installed; in a "
+        "clone of densenet_multi, install one with: pip install '.[torch]'"
     )
 
 
@@ -288,8 +288,8 @@ def publish(module: dict[str, Any]) -> None:
 
     ``module`` is the ``globals()`` of the backend's ``__init__``. Its functions get the contract's
     docstrings, its classes those of their specs; ``__all__`` and ``dir()`` list exactly these names
-    and the constants. Functions of a model then accept only this backend's models, and classes only
-    the kind of spec that they are built from, without a check in each of the four backends.
+    and the constants. The functions are wrapped to accept only this backend's models, and the
+    classes only their kind of spec, so no backend needs these checks itself.
     """
     from . import spec
 
@@ -330,9 +330,9 @@ def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
 
 
 def _from_spec(make: Any, kind: type) -> Any:
-    """Wrap a class's ``__init__`` so that it accepts only its part of a spec."""
-    expected = f"a {kind.__name__}, which get_spec('d2l') is or contains"
-    own = {  # Flax's rngs
+    """Wrap a class's ``__init__`` so that it accepts only its own kind of spec."""
+    expected = f"a {kind.__name__}: get_spec('d2l'), or a part of it"
+    own = {  # other arguments: Flax's rngs
         name: check_of(parameter.annotation, name)
         for name, parameter in inspect.signature(make).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY

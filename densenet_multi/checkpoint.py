@@ -30,7 +30,7 @@ from .weights import Weights, check_mapping
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ESTIMATORS = ("biased", "unbiased")  # of the variance
 ACTIVATIONS = ("none", "softmax", "sigmoid")
-PIXELS = ("value_range", "mean", "std")  # fields of a usage that belong together
+PIXELS = ("value_range", "mean", "std")  # fields of a ``Usage`` that belong together
 MAY_BE_ASSUMED = ("image_size", *PIXELS, "class_names")
 TEXTS = ("class_names", "trained_on", "assumed")
 
@@ -40,22 +40,22 @@ class Usage:
     """How to use a network: its input pixels, class names, and more; None means unknown.
 
     Attributes:
-        image_size: pixels per side that the network was trained with or is meant for, at most
-            4,096.
+        image_size: pixels per side of the images that the network was trained on or is meant for;
+            at most 4,096.
         value_range: the range of pixels before ``mean`` and ``std``: (0, 1) or (0, 255).
         mean, std: one value for each channel; the network reads ``(pixels - mean) / std``.
-        class_names: one for each output, in order. A network with one output has one name: that of
-            the class whose probability is the output's sigmoid.
-        activation: the function after the logits in training: ``"softmax"`` (each image has one
-            class), ``"sigmoid"`` (each output is the probability of its own class) or ``"none"``
-            (the logits are the output).
+        class_names: one for each output, in order. A network with one output has one name: the
+            class whose probability is the sigmoid of that output.
+        activation: the function that training applied to the logits: ``"softmax"`` (each
+            image has one class), ``"sigmoid"`` (each output is the probability of its own class) or
+            ``"none"`` (the logits are the output).
         running_variance: ``"biased"`` or ``"unbiased"``, the estimator of the running variances.
-        split_seed: the seed that split a folder into training and validation images.
+        split_seed: the seed with which a folder was split into training and validation images.
         trained_on: fingerprints of some training images, which identify their folder: see
             ``data.folder.fingerprints``.
         source: where the weights come from, in words.
-        assumed: names from ``MAY_BE_ASSUMED`` whose values no file states, but that are usual for
-            such a network; fields without a value are dropped.
+        assumed: names of fields (from ``MAY_BE_ASSUMED``) with values that no file states, but that
+            are usual for such a network. Names of fields without a value are dropped.
 
     Raises ``ConfigError``, which names the offending field.
 
@@ -109,7 +109,7 @@ class Usage:
             if value is not None and len(value) != length:
                 each = "output" if name == "class_names" else "channel"
                 only = name == "class_names" and length == 1
-                hint = "; name the class whose probability the single output is" if only else ""
+                hint = "; name the class whose probability the output is" if only else ""
                 values = "1 value" if length == 1 else f"{length} values"
                 raise ConfigError(
                     f"{name}: expected {values} for this network, one for each {each}; "
@@ -143,10 +143,10 @@ class Checkpoint:
 
     Attributes:
         spec: the network.
-        weights: {canonical name: array} in canonical layout, float32 or float64, in the manifest's
-            order.
+        weights: {canonical name: array} in canonical layout, float32 or float64, in the order of
+            ``tensors(spec)``.
         usage: how to use the network.
-        notes: sentences for the user about what is unusual, or was changed when it was read.
+        notes: sentences for the user about what is unusual in the file, or was changed on reading.
 
     Raises ``ConfigError`` or ``WeightsError`` for arguments of the wrong type.
 
@@ -171,7 +171,7 @@ class Checkpoint:
         object.__setattr__(self, "notes", notes)
 
     def unstated(self) -> dict[str, str]:
-        """Return {question: assumed answer} for each fact about the use that no file states."""
+        """Return {question: assumed answer} for each fact about its use that no file states."""
         usage, outputs = self.usage, self.spec.config.num_classes
         found = {}
         if usage.value_range is None or not set(PIXELS).isdisjoint(usage.assumed):
@@ -198,18 +198,18 @@ class Checkpoint:
 
 
 def check_usage(usage: Any) -> Usage:
-    """Return the usage. Raises ``ConfigError`` for anything else, such as a dictionary."""
+    """Return a ``Usage`` as it is. Raises ``ConfigError`` for other types, such as a dictionary."""
     return instance("usage", usage, Usage, "a Usage, such as Usage(class_names=('cat', 'dog'))")
 
 
 def check_checkpoint(checkpoint: Any) -> Checkpoint:
-    """Return the checkpoint. Raises ``ConfigError`` for anything else, such as a path."""
+    """Return a ``Checkpoint`` as it is. Raises ``ConfigError`` for other types, such as a path."""
     expected = "a Checkpoint, such as formats.read('FILE')"
     return instance("checkpoint", checkpoint, Checkpoint, expected)
 
 
 def names_in_order(found: object) -> list[str] | None:
-    """Return class names in the order of the outputs, from a file's entry; None if it has none.
+    """Return class names in the order of the outputs, from an entry of a file; None if it has none.
 
     Arguments:
         found: a list of names, ``{name: index}`` (PyTorch's ``class_to_idx``, Keras'

@@ -39,7 +39,7 @@ class TensorInfo:
     Attributes:
         shape: in canonical layout.
         role: ``"trainable"`` or ``"statistic"`` (of a BatchNorm).
-        kind: its layer and its purpose there, such as ``"conv.weight"``.
+        kind: the type of its layer and its role in that layer, such as ``"conv.weight"``.
     """
 
     shape: tuple[int, ...]
@@ -72,17 +72,17 @@ class ParameterCount:
 class StageProfile:
     """The size and cost of one stage for one image, in the paper's order of operations.
 
-    In a transition with average pooling, the backends pool first, which is a quarter of the work
-    counted here: see docs/decisions/0004-pooling-first.md.
+    In a transition with average pooling, the backends pool first. That takes a quarter of the
+    multiply-adds counted here: see docs/decisions/0004-pooling-first.md.
 
     Attributes:
         name: ``"stem"``, ``"denseblock1"``, ``"transition1"``, …, ``"norm5"``, ``"classifier"``.
         shape: (channels, height, width) of its output.
         parameters: the counts of its parameters and statistics.
-        multiply_adds: of its convolutions and linear layer. Taps on zero padding are counted, as by
-            PyTorch's counter and TensorFlow's profiler (XLA's cost analysis omits them).
+        multiply_adds: those of its convolutions and linear layer. Taps on zero padding are counted,
+            as by PyTorch's counter and TensorFlow's profiler (XLA's cost analysis omits them).
         activation_elements: number of values that its convolutions, ReLUs, concatenations and
-            pooling layers write: what training keeps for the backward pass without recomputation.
+            pooling layers write. Without recomputation, the backward pass needs all of them.
     """
 
     name: str
@@ -134,7 +134,7 @@ def profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
     """Compute the size, parameters and multiply-adds of every stage for one image.
 
     ``height`` and ``width`` are in pixels. Raises ``ImageSizeError`` where a stage would be left
-    without pixels; the message has the smallest square size that works.
+    without pixels; the message states the smallest square size that works.
 
     >>> stages = dm.profile(dm.get_spec("d2l"), 96, 96)
     >>> f"{sum(stage.multiply_adds for stage in stages):,} multiply-adds"
@@ -172,7 +172,7 @@ def min_image_size(spec: DenseNetSpec) -> int:
     shrinking += [transition.pool for _, transition in spec.stages if transition]
     size = 1
     for layer in reversed(shrinking):
-        if layer:  # the smallest input that gives at least `size` pixels
+        if layer:  # the smallest input that leaves `size` pixels
             size = (size - 1) * layer.stride + max(1, layer.kernel_size - 2 * layer.padding)
     return size
 

@@ -1,7 +1,7 @@
 """The reference: DenseNet in plain NumPy and float64, slow but obvious.
 
-Every backend is compared with it. Read it to learn what each operation computes. Images and feature
-maps are (N, C, H, W). Weights are ``{canonical name: array}``, named as in ``manifest.tensors``.
+Every backend is tested against it. Read it to learn what each operation computes. Images and
+feature maps are (N, C, H, W). Weights are {canonical name: array}: see ``manifest.tensors``.
 Source: see spec.py; batch normalization: https://arxiv.org/abs/1502.03167.
 """
 
@@ -41,8 +41,8 @@ def relu(x: Array) -> Array:
 def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
     """Convolve (cross-correlate) x (N, C, H, W) with a kernel (O, C, k, k), padding with zeros.
 
-    Each tap of the kernel is one matrix product: it multiplies the input pixels under that tap, one
-    for each output pixel.
+    For each tap (i, j) of the kernel, one matrix product multiplies the tap's weights with the
+    input pixels under it, one for each output pixel.
 
     >>> dm.reference.convolve(np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3)), padding=1)
     array([[[[4., 6., 4.],
@@ -86,7 +86,7 @@ def _all_windows(pool: PoolSpec, x: Array) -> list[Array]:
 
 
 def _windows(x: Array, k: int, stride: int, i: int, j: int) -> Array:
-    """Return element (i, j) of every k x k window of x, (N, C, H', W')."""
+    """Return element (i, j) of every k x k window of x, in the shape (N, C, H', W')."""
     height, width = x.shape[2] - k + 1, x.shape[3] - k + 1
     return x[:, :, i : i + height : stride, j : j + width : stride]
 
@@ -137,7 +137,7 @@ class _Network:
 
     def transition(self, name: str, transition: TransitionSpec, x: Array) -> Array:
         x = relu(self.batch_norm(f"{name}.norm", transition.norm, x))
-        # the backends pool averages first: both operations are linear and commute
+        # the backends do average pooling first: it and the convolution are linear and commute
         x = self.conv(f"{name}.conv", transition.conv, x)
         pool = average_pool if transition.pool_kind == "avg" else max_pool
         return pool(transition.pool, x)
@@ -186,7 +186,7 @@ def predict(
 ) -> Array:
     """Return the logits (N, num_classes) of images (N, C, H, W) in evaluation mode, float64.
 
-    Raises ``ImageError`` or ``WeightsError`` where images or weights do not fit the spec.
+    Raises ``ImageError`` or ``WeightsError`` if images or weights do not fit the spec.
 
     >>> spec = dm.get_spec("d2l", block_config=(1, 1))
     >>> dm.reference.predict(spec, dm.init_weights(spec), np.zeros((2, 1, 32, 32))).shape
@@ -203,16 +203,16 @@ def forward(
     training: bool = False,
     variance: str = "biased",
 ) -> Forward:
-    """Compute logits, the map after each stage and, in training, updated running statistics.
+    """Compute logits, the map after each stage and, if training, updated running statistics.
 
-    Evaluation normalizes with the running statistics. Training normalizes with those of the batch,
+    Evaluation normalizes with the running statistics. Training normalizes with the batch's own,
     and updates ``running = decay * running + (1 - decay) * batch``. ``variance`` selects the
     estimate of the batch variance in that update: ``"biased"`` (divided by n = N*H*W, as in Keras,
     Gluon and Flax) or ``"unbiased"`` (divided by n - 1, as in PyTorch).
 
-    Raises ``ImageError`` or ``WeightsError`` where images or weights do not fit the spec;
-    ``ValueError`` for another ``variance``, and for training with a ``drop_rate``, because dropout
-    is not modeled.
+    Raises ``ImageError`` or ``WeightsError`` if images or weights do not fit the spec;
+    ``ValueError`` for an unknown ``variance``, and for training with a ``drop_rate``, because
+    dropout is not modeled.
     """
     check_without_dropout(spec, training)
     unbiased = one_of("variance", variance, ESTIMATORS) == "unbiased"

@@ -4,8 +4,8 @@ Source: G. Huang, Z. Liu, L. van der Maaten, K. Weinberger, "Densely Connected C
 Networks", https://arxiv.org/abs/1608.06993 (sections 3 and 4.2, Table 1).
 
 ``DenseNetConfig`` holds the values that a person chooses. ``resolve()`` turns them into a
-``DenseNetSpec``, in which every channel count, stride and padding is written out: a backend only
-translates it and computes none of them. This module uses only the standard library.
+``DenseNetSpec``, in which every channel count, stride and padding is written out. A backend only
+translates them into layers, and computes none itself. Standard library only.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ConvSpec(Checked):
 
 @dataclass(frozen=True, slots=True)
 class BatchNormSpec(Checked):
-    """Batch normalization; each training step keeps the fraction ``decay`` of a running value."""
+    """Batch normalization; a training step keeps the fraction ``decay`` of a running statistic."""
 
     num_features: int
     eps: float = 1e-5
@@ -110,7 +110,7 @@ class DenseLayerSpec(Checked):
 
 @dataclass(frozen=True, slots=True)
 class DenseBlockSpec(Checked):
-    """Dense layers; each reads the block's input and all earlier outputs (section 3, eq. 2)."""
+    """Dense layers; each reads the block's input and all earlier layers' outputs (equation 2)."""
 
     name: str
     in_channels: int
@@ -146,22 +146,22 @@ class DenseNetSpec(Checked):
     global_pool: str = "avg"
 
     def to_json(self) -> str:
-        """Return the configuration as JSON; ``from_json`` turns it into a spec again."""
+        """Return the configuration as JSON, from which ``from_json`` rebuilds the spec."""
         return self.config.to_json()
 
     @classmethod
     def from_json(cls, text: str) -> DenseNetSpec:
-        """Return the spec that ``to_json`` wrote. Raises ``ConfigError`` otherwise."""
+        """Rebuild a spec from the result of ``to_json``. Raises ``ConfigError`` for other text."""
         return DenseNetConfig.from_json(text).resolve()
 
 
 def check_spec(spec: Any) -> DenseNetSpec:
-    """Return the spec. Raises ``ConfigError`` for anything else, such as a configuration."""
+    """Return a ``DenseNetSpec`` as it is. Raises ``ConfigError`` for anything else."""
     expected = "a DenseNetSpec, such as get_spec('d2l') or config.resolve()"
     return instance("spec", spec, DenseNetSpec, expected)
 
 
-# --- Building blocks, with explicit widths -----------------------------------------------------
+# --- Building blocks, with channel counts ------------------------------------------------------
 
 
 def dense_block(
@@ -267,15 +267,15 @@ class DenseNetConfig:
         growth_rate: channels that each dense layer adds (the paper's k).
         block_config: dense layers in each block.
         num_init_features: channels after the stem.
-        bn_size: width of the bottleneck in units of ``growth_rate`` (the 4 in 4k), or ``None`` for
-            no bottleneck.
+        bn_size: bottleneck width in units of ``growth_rate`` (the 4 in 4k); None: no bottleneck.
         compression: the paper's theta; a transition keeps ``floor(compression * channels)``,
             computed with the decimal as written (0.29 of 100 channels is 29).
         drop_rate: probability of dropout after a dense layer's last convolution, in training only.
         num_classes: outputs of the classifier; 0 omits it, and the network returns pooled features.
         in_channels: channels of the images.
-        stem: ``"imagenet"`` (7x7 stride 2, BN, ReLU, 3x3 max pooling stride 2), ``"cifar"`` (3x3).
-        conv_bias: whether every convolution has a bias (in the chapter it does, in the paper not).
+        stem: ``"imagenet"`` (7x7 convolution with stride 2, BN, ReLU, 3x3 max pooling with stride
+            2) or ``"cifar"`` (3x3 convolution).
+        conv_bias: whether every convolution has a bias: yes in the chapter, no in the paper.
         bn_eps: added to the variance before the square root.
         bn_decay: fraction of a running statistic that a training step keeps.
         transition_pool: how a transition pools: ``"avg"``, as in the paper, or ``"max"``.
@@ -306,7 +306,7 @@ class DenseNetConfig:
 
     def __post_init__(self) -> None:
         def check(name: str, checked: Any) -> None:
-            object.__setattr__(self, name, checked)  # such as a tuple for a list
+            object.__setattr__(self, name, checked)  # for example, a list as a tuple
 
         for name, least in LEAST.items():
             check(name, integer(name, getattr(self, name), least, MOST_CHANNELS))
@@ -380,7 +380,7 @@ class DenseNetConfig:
 
     @classmethod
     def from_json(cls, text: str) -> DenseNetConfig:
-        """Return the configuration that ``to_json`` wrote. Raises ``ConfigError`` otherwise."""
+        """Rebuild the configuration from the result of ``to_json``. Raises ``ConfigError``."""
         import json
 
         try:

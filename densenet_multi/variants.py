@@ -1,4 +1,4 @@
-"""Networks by name: the book chapter's, the paper's for ImageNet, and the paper's for CIFAR."""
+"""Networks by name: the book chapter's, the paper's for ImageNet and CIFAR, and one of ours."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ VARIANTS: Mapping[str, DenseNetConfig] = MappingProxyType(
         "densenet_bc100_k12": cifar_config(100, 12, bottleneck=True),
         "densenet_bc250_k24": cifar_config(250, 24, bottleneck=True),
         "densenet_bc190_k40": cifar_config(190, 40, bottleneck=True),
-        # Ours, for the recipe "modern": few layers where maps are large, for small machines.
+        # Ours, for the recipe "modern" and small machines: few layers at high resolution.
         "densenet_bc32_k32": DenseNetConfig(
             block_config=(2, 4, 8), num_classes=10, in_channels=1, stem="cifar"
         ),
@@ -85,5 +85,5 @@ def get_spec(variant: str, **overrides: Any) -> DenseNetSpec:
 
 
 def default_image_size(spec: DenseNetSpec) -> int:
-    """Return the usual image size in pixels per side: the chapter's 96, or CIFAR's 32."""
+    """Return the default image size in pixels per side: the chapter's 96, or CIFAR's 32."""
     return 96 if spec.config.stem == "imagenet" else 32

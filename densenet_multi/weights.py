@@ -1,4 +1,4 @@
-"""Seeded initial weights, and the strict validation of any weights.
+"""Seeded random initial weights, and strict validation of weights.
 
 Weights are ``{canonical name: array}``, with the names and shapes of ``manifest.tensors``.
 """
@@ -17,23 +17,23 @@ from .manifest import TensorInfo, count_parameters, tensors
 from .spec import DenseNetConfig, DenseNetSpec
 
 Weights = dict[str, npt.NDArray[np.floating]]
-LARGEST = 2**40  # elements in a network: no memory holds more
-COUNTER = "num_batches_tracked"  # in each BatchNorm of a PyTorch state_dict
+LARGEST = 2**40  # elements in a network; no memory holds more
+COUNTER = "num_batches_tracked"  # an entry of each BatchNorm in a PyTorch state_dict
 
 
 class WeightsError(ValueError):
-    """Weights, or a file of them, do not fit; the message lists each problem with its tensor."""
+    """Weights or a weights file are invalid; the message lists each problem with its tensor."""
 
 
 def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fan_out") -> Weights:
     """Return random initial weights, {canonical name: float32 array}, the same on every machine.
 
-    Kernels are normal with variance 2 / fan: ``"he_fan_out"`` (the paper's) uses fan = k * k *
-    out_channels, ``"he_fan_in"`` (torchvision's and timm's) uses k * k * in_channels. The
-    classifier's weight is uniform within +-1 / sqrt(in_features). With ``"xavier"`` (the chapter's,
-    and Keras' "glorot uniform"), both are uniform within +-sqrt(6 / (fan in + fan out)). BatchNorms
-    start as the identity; biases are 0. Each tensor has its own random stream, from the seed and
-    its name: a tensor of the same name and shape is the same in another network.
+    Kernels are normally distributed with variance 2 / fan: fan is k * k * out_channels for
+    ``"he_fan_out"`` (the paper's), k * k * in_channels for ``"he_fan_in"`` (torchvision's, timm's).
+    The classifier's weight is uniform within +-1 / sqrt(in_features). With ``"xavier"`` (as in the
+    chapter and Keras' "glorot uniform"), both are uniform within +-sqrt(6 / (fan in + fan out)).
+    BatchNorms start as the identity; biases are 0. Each tensor has its own random stream, seeded by
+    ``seed`` and its name: tensors of the same name and shape are the same in every network.
 
     Raises ``ConfigError``. Source: https://arxiv.org/abs/1502.01852; the paper, section 4.2;
     https://proceedings.mlr.press/v9/glorot10a.html, equation 16.
@@ -46,8 +46,8 @@ def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fa
     check_names("initialization", [initialization], INITIALIZATIONS)
     total = count_parameters(spec).total
     too_large = ConfigError(
-        f"spec: expected a network that fits into memory, found one of {total:,} elements; choose "
-        "fewer channels or classes"
+        f"spec: expected a network that fits into memory, found one with {total:,} elements; "
+        "choose fewer channels or classes"
     )
     if total > LARGEST:
         raise too_large
@@ -63,7 +63,7 @@ def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fa
 def check_weights(
     spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]], dtype: str = "float64"
 ) -> Weights:
-    """Validate weights, and return them as ``dtype`` arrays in the manifest's order.
+    """Validate weights, and return ``dtype`` arrays in the order of ``tensors(spec)``.
 
     Raises ``WeightsError``, which lists every problem: missing and unexpected tensors, wrong
     shapes, dtypes that do not convert to ``dtype`` without loss, NaN, infinity, and negative
@@ -111,7 +111,7 @@ def check_weights(
 
 
 def check_depth(config: DenseNetConfig, weights: Mapping[str, object]) -> None:
-    """Raise ``WeightsError`` if a file's configuration has more dense layers than tensors.
+    """Raise ``WeightsError`` if a configuration has more dense layers than its file has tensors.
 
     Such a configuration may come from a tiny file, and resolving it could exhaust memory.
     """
@@ -123,7 +123,7 @@ def check_depth(config: DenseNetConfig, weights: Mapping[str, object]) -> None:
 
 
 def check_mapping(weights: object, name: str = "weights") -> None:
-    """Raise ``WeightsError`` for anything but a mapping of names to arrays."""
+    """Raise ``WeightsError`` unless ``weights`` is a mapping (of names to arrays)."""
     if not isinstance(weights, Mapping):
         raise WeightsError(f"{name}: expected {{name: array}}, found {type(weights).__name__}")
 
@@ -156,13 +156,13 @@ def _initial(info: TensorInfo, entropy: list[int], initialization: str) -> npt.N
 
 
 def _uniform(entropy: list[int], count: int) -> npt.NDArray[np.float64]:
-    """Draw from (0, 1]. NumPy guarantees that PCG64's bits never change, but not distributions."""
+    """Draw from (0, 1] using PCG64's raw bits, which NumPy keeps stable, unlike distributions."""
     bits = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)
     return ((bits >> np.uint64(11)).astype(np.float64) + 1) * 2.0**-53
 
 
 def _normal(entropy: list[int], count: int) -> npt.NDArray[np.float64]:
-    """Draw normal numbers by Box-Muller: two uniform numbers give two independent normal ones."""
+    """Draw normal numbers by Box-Muller, which turns two uniform numbers into two normal ones."""
     half = (count + 1) // 2
     radius, angle = _uniform(entropy, 2 * half).reshape(2, half)
     radius, angle = np.sqrt(-2 * np.log(radius)), 2 * np.pi * angle

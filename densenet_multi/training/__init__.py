@@ -1,4 +1,4 @@
-"""Training runs without a framework: recipe, run, history, state, run folder, running statistics.
+"""What all backends' training shares: recipe, run, history, state, run folder, running statistics.
 
-The steps themselves belong to each backend: see its ``train.py``.
+Each backend has its own training loop: see its ``train.py``.
 """

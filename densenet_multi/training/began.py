@@ -1,4 +1,4 @@
-"""What a run began with and must keep when resumed: its recipe, initial weights and data.
+"""What a run began with, and must resume with: its recipe, initial weights and data.
 
 Everything else may change: the backend, the device, the run folder, the location of the data.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from .fields import COUNT, OBJECT, TEXT, or_null
 from .recipe import Recipe
 
-BEGAN = {  # its JSON in the state of a run: see fields.py
+BEGAN = {  # the shape of its JSON in a run's state: see fields.py
     "recipe": OBJECT,
     "recipe_name": or_null(TEXT),
     "weights": or_null(TEXT),
@@ -33,8 +33,8 @@ class Began:
             recipe is known.
         weights: the file name, without its folder, of the initial weights, or None.
         data: {what: digest or plain values}, from ``DataSet.digests``; empty if not compared.
-        recorded_after_step: 0, or the number of steps that an older version had trained without
-            recording this.
+        recorded_after_step: the number of steps completed before this was recorded; above 0 if an
+            older version, or ``fit`` called directly, saved the state.
     """
 
     recipe: Recipe
@@ -44,7 +44,7 @@ class Began:
     recorded_after_step: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values for JSON."""
+        """Return the fields as plain values for JSON."""
         return {
             "recipe": asdict(self.recipe),
             "recipe_name": self.recipe_name,
@@ -55,13 +55,13 @@ class Began:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Began:
-        """Rebuild it from what ``to_dict`` returned. Raises ``ConfigError`` for a bad recipe."""
+        """Rebuild a ``Began`` from its ``to_dict``. Raises ``ConfigError`` for a bad recipe."""
         return cls(Recipe(**given["recipe"]), *(given[name] for name in BEGAN if name != "recipe"))
 
     def changes(self, now: Began) -> list[str]:
-        """Each difference in words: the field, its value then and its value now; [] if none.
+        """Describe each difference: the field, its value then and its value now; [] if none.
 
-        The data are compared only if both record them.
+        The data are compared only if both objects record them.
         """
         compared: Began = self if now.data else replace(self, data={})
         was, found = compared._facts(), now._facts()
@@ -72,7 +72,7 @@ class Began:
         ]
 
     def _facts(self) -> dict[str, Any]:
-        """The compared values by the names that errors use, {name: plain value}."""
+        """Return the values to compare, {name in errors: plain value}."""
         digests = dict(self.data)
         pixels: dict[str, Any] = digests.pop("pixels", {})
         is_named = self.recipe_name is not None
@@ -89,5 +89,5 @@ class Digest(str):
 
 def _shown(value: Any) -> str:
     if isinstance(value, Digest):
-        return f"those of SHA256 {value[:DIGITS]}"
+        return f"SHA256 {value[:DIGITS]}"
     return "none" if value is None else json.dumps(value)

@@ -1,8 +1,8 @@
 """Validate JSON from a run folder; errors name the field, what was expected and what was found.
 
-The expected shape of a value is a ``Kind``; ``[shape]`` for a list, or ``[shape, ...]`` for a list
-that is not empty; or ``{"field": shape}`` for an object. A field whose name ends in "?" may be
-missing; fields that a shape does not name are not checked. Standard library only.
+The expected shape of a value is a ``Kind``; ``[shape]``, a list; ``[shape, ...]``, a list that is
+not empty; or ``{"field": shape}``, an object. A field whose name ends in "?" may be missing. Fields
+that a shape does not name are not checked. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHOWN_OF_VALUE = 40  # characters of a value, shown in an error
 
 
 class FieldError(ValueError):
-    """Text is not JSON or has the wrong shape; the message names the field, but not the file."""
+    """JSON is invalid or has the wrong shape; the message names the field, but not the file."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _is_number(value: Any, least: float = -math.inf) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is a string that could be a path."""
+    """Return whether this is a string that could be a path."""
     try:
         return isinstance(value, str) and b"\0" not in os.fsencode(value)
     except UnicodeEncodeError:
@@ -58,12 +58,12 @@ OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 
 def exactly(expected: int) -> Kind:
-    """The kind that accepts only this integer."""
+    """Return the kind that accepts only this integer."""
     return Kind(str(expected), lambda value: type(value) is int and value == expected)
 
 
 def or_null(kind: Kind) -> Kind:
-    """The kind that accepts the same values, and null."""
+    """Return the kind that accepts null, and the values that ``kind`` accepts."""
     return Kind(f"{kind.words} or null", lambda value: value is None or kind.fits(value))
 
 
@@ -81,13 +81,13 @@ def parsed(text: bytes | str, shape: Any = OBJECT) -> Any:
 
 
 def check(value: Any, shape: Any, name: str = "") -> None:
-    """Raise ``FieldError`` if a value does not have this shape; ``name`` is its field's name."""
+    """Raise ``FieldError`` if a value does not have this shape; ``name`` is that of its field."""
     fits = shape.fits(value) if isinstance(shape, Kind) else isinstance(value, type(shape))
     if not fits:
         raise _unlike(name, shape, _described(value))
     if isinstance(shape, list):
         if not value and ... in shape:
-            raise _unlike(name, shape, "an empty one")
+            raise _unlike(name, shape, "an empty list")
         for index, item in enumerate(value):
             check(item, shape[0], f"{name}[{index}]")
     elif isinstance(shape, dict):

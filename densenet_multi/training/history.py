@@ -8,7 +8,7 @@ from ..weights import Weights
 from .fields import AMOUNT, FRACTION, NUMBER, ORDINAL, or_null
 from .recipe import Recipe
 
-STEP = {  # its JSON: see fields.py
+STEP = {  # the shape of its JSON: see fields.py
     "number": ORDINAL,
     "epoch": ORDINAL,
     "loss": NUMBER,
@@ -29,8 +29,8 @@ EPOCH = {
 
 @dataclass(frozen=True)
 class Step:
-    """One training step. Its number and epoch are counted from 1; the loss is the batch's mean
-    cross entropy in nats. Loss and accuracy (a fraction) are those before the update."""
+    """One training step. ``number`` and ``epoch`` count from 1. Loss (mean cross entropy in nats)
+    and accuracy (a fraction) are those of the step's batch, before the update."""
 
     number: int
     epoch: int
@@ -45,9 +45,9 @@ class Epoch:
 
     Attributes:
         steps: the steps completed since the beginning of the run.
-        loss, accuracy: means over the examples as the steps saw them, in training mode.
-        validation_loss, validation_accuracy: after the epoch, in evaluation mode; None without
-            validation examples.
+        loss, accuracy: means over the examples, in training mode, each before its step's update.
+        validation_loss, validation_accuracy: measured after the epoch, in evaluation mode; None
+            without validation examples.
         seconds: duration of its training steps, without validation.
         images_per_second: speed of its training steps.
     """
@@ -68,9 +68,9 @@ class History:
 
     Attributes:
         recipe: the recipe of the run.
-        steps, epochs: all of them, in order.
-        mean: the mean of the weights at the end of each of ``recipe.averaged_epochs``, {canonical
-            name: array}; None if there are none. Its running statistics are means too, and do not
+        steps, epochs: in order. After a resume, the steps of epochs completed before are missing.
+        mean: the mean of the weights at the ends of ``recipe.averaged_epochs``, {canonical name:
+            array}; None without such epochs. It averages running statistics too, but these do not
             match the averaged weights: recompute them with ``statistics.measure_statistics``.
     """
 

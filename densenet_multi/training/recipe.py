@@ -7,15 +7,15 @@ of the batch's mean loss with respect to w, and v is the velocity of w, which st
     v = momentum * v + g
     w = w - learning_rate * (g + momentum * v  if nesterov else  v)
 
-PyTorch, Optax and Torch (which the paper used) follow this rule. In Keras and MXNet, v includes the
-learning rate, which makes a difference as soon as the rate changes. Keras also applies weight decay
-outside v. The loss is the cross entropy between the predictions and ``targets`` (see run.py)::
+PyTorch, Optax and Torch (which the paper used) follow this rule. Keras' and MXNet's own optimizers
+include the learning rate in v, which differs as soon as the rate changes. Keras also applies weight
+decay outside v. The loss is the cross entropy of the predictions and ``targets`` (see run.py)::
 
     targets = (1 - label_smoothing) * one_hot(label) + label_smoothing / num_classes
 
-The schedule gives the learning rate of step i, counted from 0. Here n is the number of steps in the
-run, k = floor(warmup * n) of them are warmup steps, and p = max(0, i - k) / (n - k) is the fraction
-of the other steps that are done::
+The schedule sets the learning rate of step i, counted from 0. Here n is the number of steps in the
+run, k = floor(warmup * n) of them are warmup steps, and p = max(0, i - k) / (n - k) is the
+completed fraction of the other steps::
 
     constant    learning_rate * learning_rate_factor ** (number of milestones m with m * n <= i)
     cosine      learning_rate * (1 + cos(pi * p)) / 2
@@ -71,13 +71,13 @@ class Recipe:
     Attributes:
         variant, image_size, initialization: the defaults of the ``train`` command; ``fit`` uses the
             model, its weights and the images as they are.
-        recalibrate: the number of batches on which ``train``, after the last epoch, recomputes the
-            running statistics (``training.statistics``). They then fit the averaged weights, or the
-            last ones if none are averaged; the last weights are saved unchanged too. This helps
-            where the learning rate stays high.
-        average: average the weights at the end of each of the last epochs, this fraction of all
+        recalibrate: the number of batches for recomputing the running statistics after the last
+            epoch (see ``training.statistics``). ``train`` recomputes those of the averaged weights,
+            or of the last weights if none are averaged; it also saves the last weights unchanged.
+            This helps where the learning rate stays high.
+        average: average the weights at the end of each epoch in this last fraction of the run
             (stochastic weight averaging: Izmailov et al., https://arxiv.org/abs/1803.05407). The
-            count is rounded up: 0.5 of 3 epochs is 2; 0 averages none. ``fit`` leaves the last
+            number of epochs is rounded up: 0.5 of 3 is 2; 0 averages none. ``fit`` leaves the last
             weights in the model and returns the mean as ``History.mean``.
         epochs: passes over the training examples, from 1 to 100,000.
         batch_size: examples per step, at least 2. The last batch of an epoch may be smaller, but a
@@ -86,7 +86,7 @@ class Recipe:
         schedule: "constant", "cosine" or "linear": see above.
         milestones: only with "constant": increasing fractions of the steps in the run, at which the
             learning rate is multiplied by ``learning_rate_factor``.
-        warmup: the fraction of the steps, at the start, in which the learning rate rises.
+        warmup: the fraction of steps, at the start of the run, in which the learning rate rises.
         momentum, nesterov, weight_decay: see the rule above. As in the paper, weight decay applies
             to every weight, including BatchNorm's parameters and biases.
         label_smoothing: the share of each target that is spread evenly over all classes.
@@ -97,7 +97,7 @@ class Recipe:
             not support it.
         train_features: False trains only the classifier; all other weights stay unchanged, and so
             do the running statistics.
-        seed: for the order, flips and shifts; in ``train`` also for initial weights and the split.
+        seed: seeds the order, flips and shifts; in ``train``, also initial weights and data split.
     """
 
     variant: str = "d2l"
@@ -147,13 +147,13 @@ class Recipe:
 
     @property
     def averaged_epochs(self) -> range:
-        """The epochs, counted from 1, whose weights are averaged."""
+        """The epochs, counted from 1, after which the weights are averaged."""
         return range(
             self.epochs - ceiling_of_decimal(self.average, self.epochs) + 1, self.epochs + 1
         )
 
     def rounded(self) -> Recipe:
-        """The same recipe with the numbers of the rule rounded to float32.
+        """Return the same recipe with the numbers of the update rule rounded to float32.
 
         Keras and MXNet store them in float32. Rounding them once, here, makes them equal in every
         framework and dtype.
@@ -162,7 +162,7 @@ class Recipe:
         return replace(self, **rounded)
 
     def learning_rates(self, steps: int) -> list[float]:
-        """The learning rate of every step of a run of this many steps, rounded to float32.
+        """Return the learning rate of each step of a run of ``steps`` steps, rounded to float32.
 
         Raises ``ConfigError`` for more than 10**7 steps.
         """
@@ -187,12 +187,12 @@ class Recipe:
         return rates
 
     def to_json(self) -> str:
-        """The recipe as JSON, for ``from_json``."""
+        """Return the recipe as JSON, for ``from_json``."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """The recipe that ``to_json`` wrote. Raises ``ConfigError``."""
+        """Rebuild a recipe from the result of ``to_json``. Raises ``ConfigError``."""
         try:
             given = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:

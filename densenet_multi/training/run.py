@@ -1,6 +1,6 @@
 """The parts of a training run that all backends share: checks, batches, history, progress.
 
-The steps themselves belong to each backend: see its ``train.py``.
+Each backend has its own training loop: see its ``train.py``.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ def check_finite(step: int, weights: Weights, velocity: Weights) -> None:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a ``Run`` has to know of the model that it trains: its spec and its dtype."""
+    """What a ``Run`` needs to know about its model: the spec and the dtype."""
 
     spec: DenseNetSpec
     dtype: str
 
 
 class Run:
-    """One training run by a recipe. A backend's loop gets batches from it and records each step::
+    """One training run. A backend's loop gets batches from the run and records each step in it::
 
         with run.started(logits, snapshot):
             for _ in run.epochs_left:
@@ -95,7 +95,7 @@ class Run:
         resume: the ``TrainingState`` to resume from, of a run with the same recipe and data. The
             recipes are compared; the data are not.
 
-    Raises ``ConfigError``, ``ImageError`` or ``ImageSizeError`` if these do not fit together.
+    Raises ``ConfigError``, ``ImageError`` or ``ImageSizeError`` if arguments do not fit together.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Run:
     def started(
         self, logits: Callable[[Any], Any], snapshot: Callable[[], tuple[Weights, Weights]]
     ) -> Iterator[None]:
-        """Show a progress bar for the run.
+        """Start the run's clock, and show a progress bar inside this context.
 
         ``logits`` computes NumPy logits (n, classes) of images (n, C, H, W) in evaluation mode.
         ``snapshot`` returns copies of the weights and of the velocity, by canonical name.
@@ -167,7 +167,7 @@ class Run:
             yield
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """The images (n, C, H, W) and targets (n, classes) of one step of an epoch.
+        """Return the images (n, C, H, W) and targets (n, classes) of one step of an epoch.
 
         Epoch and index are counted from 0. The same arguments always give the same batch.
         """
@@ -184,7 +184,7 @@ class Run:
         return x, targets.astype(self._dtype)
 
     def batches(self) -> Iterator[tuple[Array, Array, float]]:
-        """The remaining batches of the current epoch, with their learning rates.
+        """Yield (images, targets, learning rate) for each remaining step of the current epoch.
 
         A thread prepares the next batch while the current one is in use.
         """
@@ -216,8 +216,8 @@ class Run:
     def finish_epoch(self) -> None:
         """Validate and record an epoch. Raises ``TrainingError`` if weights or loss are not finite.
 
-        Elsewhere a NaN loss stops the run earlier; MXNet's ReLU turns NaN into 0, so the weights
-        are checked too.
+        In other frameworks, a NaN loss stops the run earlier. MXNet's ReLU turns NaN into 0, so the
+        weights are checked too.
         """
         seconds = time.perf_counter() - self._start
         weights, velocity = self._snapshot()
@@ -262,7 +262,7 @@ class Run:
         )
 
     def _averaged_after(self, epoch: int) -> int:
-        """The number of epochs in the mean of the weights after this epoch."""
+        """Return how many epochs the mean of the weights includes after this epoch."""
         return sum(number <= epoch for number in self.recipe.averaged_epochs)
 
     def _average(self, weights: Weights, count: int) -> None:
@@ -294,8 +294,8 @@ class Run:
         if resume.averaged != averaged or (resume.mean is None) != (averaged == 0):
             raise bad(
                 "resume",
-                f"a mean of the weights of {resume.averaged}",
-                f"the state of this run, which after epoch {epochs} has averaged {averaged} "
+                f"a mean over {resume.averaged} epochs",
+                f"the state of this run, which after epoch {epochs} has a mean over {averaged} "
                 f"(average={self.recipe.average:g}, epochs={self.recipe.epochs})",
             )
         self.velocity = {name: v.astype(self._dtype) for name, v in resume.velocity.items()}
@@ -357,7 +357,7 @@ class Run:
         return checked
 
     def _images(self, what: str, data: Examples, indices: npt.NDArray[np.int64]) -> Array:
-        """The images at these indices, validated; an error names the first bad one."""
+        """Return the validated images at these indices; an error names the first bad example."""
         try:
             return check_images(self._spec, data.take(indices), self._dtype)
         except ImageError:
@@ -376,7 +376,7 @@ class Run:
         self._ended = time.perf_counter()  # the next step begins
 
     def _show(self, step: Step) -> None:
-        # the median of the last steps omits compilation, validation and saving between steps
+        # durations exclude validation and saving; their median also ignores compilation
         speed = self.recipe.batch_size / median(self._durations)
         status = f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {speed:,.0f} images/s"
         text = f"epoch {step.epoch}/{self.recipe.epochs}"
@@ -394,9 +394,9 @@ def fit_with(
     the history.
 
     Arguments:
-        head: ``Run``, whose signature editors and ``inspect.signature`` show for ``fit``.
-        dtype_of: returns the dtype of a native model.
-        import_weights: imports weights into a native model.
+        head: ``Run``, whose signature ``fit`` gets; editors and ``inspect.signature`` show it.
+        dtype_of: a function that returns the dtype of a native model.
+        import_weights: a function that imports weights into a native model.
     """
 
     def decorate(loop: Callable[[Any, Run], None]) -> Callable[P, History]:

@@ -1,11 +1,11 @@
-"""The run folder: it keeps a training run that survives being killed and resumes in any backend.
+"""The run folder keeps a training run, so that a killed run can resume in any backend.
 
 While the run trains, the folder holds ``config.json`` (the run's options),
 ``checkpoint.safetensors`` (its state: see state.py), ``last.safetensors`` and ``best.safetensors``
 (portable weights), ``history.jsonl`` (a line for every epoch and every ``LOG_EVERY``-th step) and
 ``curve.svg``. ``report.json`` follows at the end, and ``final.safetensors`` if the recipe averages
 weights or recomputes running statistics. Each file is replaced atomically; only the history is
-appended to. Files derived from the state are written after it; resuming makes them agree with it.
+appended to. Files derived from the state are written after it. Resuming rewrites them to match it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCHEMA = 1  # of config.json and report.json
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
 CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
-STATE = "checkpoint.safetensors"  # a TrainingState; older than, and not, the class Checkpoint
+STATE = "checkpoint.safetensors"  # a TrainingState, not a Checkpoint: this name is older
 LOCK = ".lock"
 LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
 FILES = (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg")
@@ -75,8 +75,8 @@ class Stopped(KeyboardInterrupt):
 def claimed(path: Path) -> Iterator[None]:
     """Create the run folder if missing, and lock it for this process; a context manager.
 
-    The lock dies with its process; half-written files that it left are deleted here. If no run
-    begins inside the context, the lock and any folders created here are removed.
+    The lock ends with its process. Half-written files of a killed process are deleted here. If no
+    run begins inside the context, the lock and any folders created here are removed.
 
     Raises ``RunError`` if the folder cannot be used or is locked; ``OSError``.
     """
@@ -145,7 +145,7 @@ def read_json(
 
 @contextmanager
 def _naming(where: object, advice: str) -> Iterator[None]:
-    """Turn a ``FieldError`` raised inside into a ``RunError`` that adds the file and advice."""
+    """Turn a ``FieldError`` raised inside into a ``RunError``, adding the file and the advice."""
     try:
         yield
     except FieldError as error:
@@ -169,7 +169,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines that ``read_history`` returns, each with its number in the file, from 1."""
+    """Yield (line number from 1, line) for each line that ``read_history`` returns."""
     content = read_file(path, LARGEST_HISTORY, RunError, MEND_FILE) if path.exists() else b""
     for number, text in enumerate(io.BytesIO(content), 1):
         if not text.strip():
@@ -189,7 +189,7 @@ def _read_line(text: bytes) -> dict[str, Any]:
 
 
 def load_run(path: Path) -> tuple[DenseNetSpec, TrainingState] | None:
-    """Load the spec and the state of the run in a folder; None before it is first saved.
+    """Load the spec and the state of the run in a folder; None if no state was saved yet.
 
     Raises ``WeightsError`` if the state is damaged.
     """
@@ -209,11 +209,11 @@ class Recorder:
     Arguments:
         path: the run folder.
         spec, usage: those of the trained network.
-        began: what this call would begin with; ``resume`` compares it with what the run began with.
+        began: what a new run would begin with; ``resume`` compares the saved run with it.
         save_every: seconds between saves within an epoch.
 
     Attributes:
-        began: what the saved state records that the run began with.
+        began: what the run began with, as recorded in its state.
         stop: set it to True, for example in a signal handler, to save after this step and stop.
     """
 
@@ -231,12 +231,12 @@ class Recorder:
         self._lines: list[dict[str, Any]] = []  # of the history, as written so far
 
     def resume(self, run: tuple[DenseNetSpec, TrainingState] | None = None) -> TrainingState | None:
-        """Return the run's state, and make the other files agree; None before it is first saved.
+        """Return the run's state, and make the other files agree; None if no state was saved yet.
 
-        If the folder may hold a run, call this first.
+        If the folder may hold a run, call this before training.
 
-        Raises ``RunError`` if the state belongs to another network, or to a run that began with
-        something else; ``WeightsError`` if it is damaged.
+        Raises ``RunError`` if the state belongs to another network, or to a run that began
+        differently; ``WeightsError`` if the state is damaged.
 
         Arguments:
             run: what ``load_run`` returned for this folder, if already called.
@@ -311,7 +311,7 @@ class Recorder:
 
 
 def refuse_changes(path: Path, was: Began | None, now: Began) -> None:
-    """Raise ``RunError`` if the run in a folder began with something else; None: unknown."""
+    """Raise ``RunError`` if the run in a folder began differently; ``was`` is None if unknown."""
     if was is not None and (changes := was.changes(now)):
         raise RunError(
             f"{path}: expected the run as it began, found changes: {'; '.join(changes)}; undo them "
@@ -320,14 +320,14 @@ def refuse_changes(path: Path, was: Began | None, now: Began) -> None:
 
 
 def best_epoch(epochs: tuple[Epoch, ...] | list[Epoch]) -> Epoch:
-    """The first epoch with the highest validation accuracy; without validation, the last epoch."""
+    """Return the first epoch with the highest validation accuracy; without validation, the last."""
     if epochs[-1].validation_accuracy is None:
         return epochs[-1]
     return max(epochs, key=lambda epoch: epoch.validation_accuracy or 0.0)
 
 
 def _lines_before(state: TrainingState, path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of the history up to the step and epoch of the state.
+    """Yield the lines of the history up to the step and epoch of the state.
 
     Raises ``RunError`` if a line is out of order or contradicts the state.
     """
@@ -338,7 +338,7 @@ def _lines_before(state: TrainingState, path: Path) -> Iterator[dict[str, Any]]:
         kind, number = line["kind"], line["number"]
         with _naming(f"{path}: line {index}", MEND_LINE):
             if number <= before[kind]:
-                raise FieldError(f"number: expected one above {before[kind]}, found {number}")
+                raise FieldError(f"number: expected a number above {before[kind]}, found {number}")
             for name, value in saved.get((kind, number), {}).items():
                 if line[name] != value:
                     raise FieldError(f"{name}: expected {value}, as in {STATE}, found {line[name]}")

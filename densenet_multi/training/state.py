@@ -41,13 +41,13 @@ class TrainingState:
 
     Attributes:
         weights: every tensor, {canonical name: array}.
-        velocity: v of the rule in recipe.py, for the trainable tensors (all, or the classifier's).
+        velocity: v of the rule in recipe.py, for each trained tensor (all, or the classifier's).
         steps: the number of completed steps.
         epochs: the completed epochs.
         unfinished: the completed steps of the current epoch.
         seconds: the duration of those steps.
-        mean: the mean of the weights at the end of the last ``averaged`` epochs; None before them.
-        averaged: the number of epochs in ``mean``.
+        mean: the mean of the weights after each of the ``averaged`` epochs; None before the first.
+        averaged: the number of epochs that ``mean`` includes.
         began: what the run began with, which must be the same when it resumes; None if unknown,
             and then not compared.
     """
@@ -110,13 +110,13 @@ def save_state(path: str | os.PathLike[str], spec: DenseNetSpec, state: Training
 def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingState]:
     """Read and validate the state of a training run, as written by ``save_state``.
 
-    Raises ``WeightsError`` for anything but the complete state of a training run; ``OSError`` if
+    Raises ``WeightsError`` unless it is the complete state of a training run; ``OSError`` if
     the file cannot be read.
     """
     metadata, arrays = read_safetensors(as_path(path))
     if TRAINING_STATE_ENTRY not in metadata:
         raise WeightsError(
-            f"{path}: expected the state of a training run, found no position in its metadata; "
+            f"{path}: expected the state of a training run, found none in its metadata; "
             f"to start from weights alone, pass weights={str(path)!r}"
         )
     try:
@@ -145,12 +145,12 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     except ValueError as error:
-        raise WeightsError(f"{path}: expected a complete state; {error}") from None
+        raise WeightsError(f"{path}: expected a complete training state; {error}") from None
     return spec, state
 
 
 def _digest(position: Mapping[str, Any]) -> str:
-    """The SHA256 of a position without its own digest, which reveals edited numbers."""
+    """Return the SHA256 of a position without its own digest, to detect edited numbers."""
     rest = {name: value for name, value in position.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -160,7 +160,7 @@ def _check_digest(position: Mapping[str, Any]) -> None:
         return
     found, stated = _digest(position), position.get("sha256")
     if found != stated:
-        raise ConfigError(f"sha256: expected {stated}, as the state was saved, found {found}")
+        raise ConfigError(f"sha256: expected {stated}, as when it was saved, found {found}")
 
 
 def _fields(given: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..weights import Weights
 def measure_statistics(
     backend: Any, model: Any, examples: Examples, batches: int, batch_size: int
 ) -> Weights:
-    """Set a model's running statistics to their means over batches; return all of its weights.
+    """Set a model's running statistics to their means over batches; return all its weights.
 
     This is "PreciseBN": Y. Wu and J. Johnson, https://arxiv.org/abs/2105.07576, section 3.
 
@@ -27,7 +27,7 @@ def measure_statistics(
         backend: the module (a ``Backend``) that built the model.
         model: the native model, changed in place; only its running statistics change.
         examples: images and labels, used in the order of the first epoch with seed 0.
-        batches: the number of batches; fewer if the examples do not fill as many.
+        batches: the number of batches; fewer are used if the examples do not fill them.
         batch_size: images per batch.
     """
     check_backend(backend)

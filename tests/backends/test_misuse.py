@@ -49,7 +49,7 @@ def test_anything_but_a_model_of_the_backend_is_refused(backend, models, functio
 
 @pytest.mark.parametrize("part", ["Stem", "DenseLayer", "DenseBlock", "Transition", "Features"])
 def test_a_class_is_built_only_from_its_part_of_a_spec(backend, part):
-    with pytest.raises(dm.ConfigError, match=r"^spec: expected a \w+Spec, which .*; found dict"):
+    with pytest.raises(dm.ConfigError, match=r"^spec: expected a \w+Spec: .*; found dict"):
         getattr(backend, part)({})
 
 

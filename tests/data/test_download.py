@@ -98,7 +98,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
     server.manner = "stops"
     path = tmp_path / "file"
     for have in (1_000_000, 2_000_000):
-        with pytest.raises(dm.DownloadError, match="run the same again to resume it"):
+        with pytest.raises(dm.DownloadError, match="try again to resume it"):
             _download.download(server.url, path, SHA256)
         assert (tmp_path / "file.part").stat().st_size == have
         assert not path.exists()

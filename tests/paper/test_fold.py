@@ -124,7 +124,7 @@ def test_an_optimized_model_is_not_trained(backend):
 def test_the_spec_of_an_optimized_model_is_not_built(backend):
     """Its weights would fit the network, whose ReLUs after folded BatchNorms would be missing."""
     optimized = backend.optimize(backend.build(small("bottleneck")))
-    with pytest.raises(dm.ConfigError, match="spec: expected one with all its BatchNorms"):
+    with pytest.raises(dm.ConfigError, match="spec: expected all of its BatchNorms"):
         backend.build(optimized.spec)
     built = backend.build(optimized.spec.config.resolve())
     assert backend.count_parameters(built) == dm.count_parameters(small("bottleneck"))

@@ -56,7 +56,7 @@ def test_pixels_that_are_not_finite_are_refused(value):
     images = np.zeros((1, 3, 96, 96))
     images[0, 1, 2, :2] = value
     assert refusal(check_images, SPEC, images, "float32") == (
-        "images: expected finite pixels, found 2 that are not in float32"
+        "images: expected finite pixels, found 2 not finite in float32"
     )
 
 

@@ -524,7 +524,7 @@ def test_a_block_that_is_too_wide_says_how_wide_its_widest_map_would_be():
 
 def test_a_value_of_any_length_is_shown_in_a_short_message():
     assert len(refusal(growth_rate="x" * 10**6)) < 600
-    assert refusal(growth_rate=10**5_000).endswith("found a number of thousands of digits")
+    assert refusal(growth_rate=10**5_000).endswith("found an integer with thousands of digits")
 
 
 @pytest.mark.parametrize("argument", ["num_layers", "in_channels", "growth_rate"])

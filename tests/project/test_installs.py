@@ -154,7 +154,7 @@ def test_where_a_framework_ends_before_this_python_the_error_says_where_it_does_
         error = error_of(statement, tmp_path, without("gluon") + on_python(3, 13))
         assert error["kinds"][:2] == ["BackendNotInstalledError", "ImportError"]
         assert error["text"] == (
-            "backend 'gluon' needs Python 3.12 or earlier, because 'mxnet' does not exist for "
+            "backend 'gluon' needs Python 3.12 or earlier, because 'mxnet' does not support "
             "Python 3.13; in a clone of densenet_multi, type: python3.12 -m venv .venv-gluon && "
             ".venv-gluon/bin/pip install '.[gluon]'"
         )

@@ -3421,7 +3421,7 @@ MUTANTS = [
     Mutant(
         "pickles: an extension code is refused",
         "_pickles.py",
-        'raise PickleError(f"expected names, found the extension code {code} instead of one")',
+        'raise PickleError(f"expected a name, found the extension code {code}")',
         "return super().get_extension(code)",
         "formats/test_pickles.py extension",
     ),

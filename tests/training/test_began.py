@@ -77,9 +77,9 @@ def test_what_a_run_began_with_is_in_its_state(tmp_path):
         ({"weights": None}, 'weights: expected "a.safetensors", found none;'),
         (
             {"data": DATA | {"training images": "56" * 32}},
-            "training images: expected those of SHA256 121212121212, found those of SHA256 565656",
+            "training images: expected SHA256 121212121212, found SHA256 565656",
         ),
-        ({"data": DATA | {"test images": "56" * 32}}, "test images: expected those of SHA256 3434"),
+        ({"data": DATA | {"test images": "56" * 32}}, "test images: expected SHA256 3434"),
         ({"data": DATA | {"pixels": PIXELS | {"mean": [0.5]}}}, "mean: expected none, found [0.5]"),
     ],
 )

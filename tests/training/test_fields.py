@@ -144,7 +144,7 @@ def test_a_recipe_with_an_enormous_integer_is_refused(place):
     ("place", "value", "error"),
     [
         ("epochs", {}, "epochs: expected a list, found an object"),
-        ("epochs", [], "epochs: expected a list, found an empty one"),
+        ("epochs", [], "epochs: expected a list, found an empty list"),
         ("epochs.0", 1, "epochs[0]: expected an object, found 1"),
         ("epochs.0.loss", ..., "epochs[0].loss: expected a finite number, found none"),
         ("epochs.0.validation_loss", None, "epochs[0].validation_loss: expected a finite number"),
@@ -155,7 +155,7 @@ def test_a_recipe_with_an_enormous_integer_is_refused(place):
         ("train_examples", "4", 'train_examples: expected an integer from 0 to 2**53, found "4"'),
         ("test_accuracy", [[1]], "test_accuracy: expected a number from 0 to 1, found a list"),
         ("final", [], "final: expected an object, found a list"),
-        ("final.epochs", [], "final.epochs: expected a list, found an empty one"),
+        ("final.epochs", [], "final.epochs: expected a list, found an empty list"),
         ("final.test_loss", False, "final.test_loss: expected a finite number, found false"),
     ],
     ids=shortened,
@@ -206,7 +206,7 @@ def test_a_line_of_the_history_that_is_another_is_named(tmp_path, place, value, 
         ("1.loss", 0.9, "line 2: loss: expected 1.0, as in checkpoint.safetensors, found 0.9"),
         ("1.validation_accuracy", None, "line 2: validation_accuracy: expected 0.5, as in check"),
         ("2.epoch", 1, "line 3: epoch: expected 2, as in checkpoint.safetensors, found 1"),
-        ("2.number", 10, "line 3: number: expected one above 10, found 10"),
+        ("2.number", 10, "line 3: number: expected a number above 10, found 10"),
     ],
     ids=shortened,
 )
@@ -241,7 +241,7 @@ def test_numbers_of_a_state_that_were_changed_are_noticed(tmp_path, place, value
     ((entry, text),) = metadata.items()
     assert load_state(path)[1].epochs == (EPOCH_1,)
     write_safetensors(path, arrays, {entry: json.dumps(changed(json.loads(text), place, value))})
-    with pytest.raises(dm.WeightsError, match=r"a complete state; sha256: expected .*found"):
+    with pytest.raises(dm.WeightsError, match=r"training state; sha256: expected .*found"):
         load_state(path)
     position = {name: each for name, each in json.loads(text).items() if name != "sha256"}
     del position["began"]  # as an older version saved it
@@ -270,7 +270,7 @@ def test_empty_lines_of_the_history_are_skipped_and_counted(tmp_path):
     save_state(tmp_path / "checkpoint.safetensors", SPEC, state)
     path.write_text(f"\n{line}\n\n{line}\n")
     writer = Recorder(tmp_path, SPEC, dm.Usage(), Began(dm.Recipe()))
-    with pytest.raises(RunError, match="line 4: number: expected one above 1, found 1"):
+    with pytest.raises(RunError, match="line 4: number: expected a number above 1, found 1"):
         writer.resume()
     path.write_text(f"{line}\n\n")
     writer.resume()
@@ -339,7 +339,7 @@ def test_a_field_of_the_state_that_is_another_is_named(saved, tmp_path, place, v
     assert error in str(caught.value)
     for text in (DEEP, "[]", "{"):
         write_safetensors(path, {"classifier.bias": arrays["classifier.bias"]}, {entry: text})
-        with pytest.raises(dm.WeightsError, match="expected a complete state; expected"):
+        with pytest.raises(dm.WeightsError, match="expected a complete training state; expected"):
             load_state(path)
 
 
