@@ -40,7 +40,7 @@ INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weig
 SHOWN = 500  # maximum characters of a value in an error
 LISTED = 3  # maximum values of a list in a message
 LARGEST_SEED = 2**64 - 1
-LARGEST_COUNT = 2**31 - 1  # of channels or pixels, which the frameworks count in int32
+LARGEST_COUNT = 2**31 - 1  # of channels or pixels: the largest signed 32-bit integer
 COUNTED = "{:,} more"  # instead of "..." at the end of a list: see ``listed``
 
 LEAST = {"growth_rate": 1, "num_init_features": 1, "num_classes": 0, "in_channels": 1}
