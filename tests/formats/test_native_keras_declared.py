@@ -396,12 +396,12 @@ def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
     path = tmp_path / "x.weights.h5"
     formats._keras.writing.write_weights(path, checkpoint, lambda layer: f"my_{layer}")
-    with pytest.raises(dm.WeightsError, match="networks with the same number of layers may still"):
+    with pytest.raises(dm.WeightsError, match="even with the same number of layers, a network may"):
         formats.read(path)
     with h5py.File(path, "r+") as file:  # all names of keras.applications but one
         for layer, group in (("features.conv0", "layers/conv2d/vars"),):
             file[group].attrs["name"] = keras_applications.native_layer(layer)
-    with pytest.raises(dm.WeightsError, match="networks with the same number of layers may still"):
+    with pytest.raises(dm.WeightsError, match="even with the same number of layers, a network may"):
         formats.read(path)
 
 
@@ -493,8 +493,9 @@ def test_what_is_assumed_of_weights_without_names_is_told_completely(tmp_path):
     nameless = renamed_as_in_2_12(path, "nameless.weights.h5")
     note = formats.read(nameless).notes[-1]
     assert note.startswith("the file does not store its layers' names; assumed: ")
-    for word in ("pads with zeros on all sides", "old maps before new ones", "average pooling in",
-                 "over the last maps", "epsilon of 1.001e-05", "logits"):  # fmt: skip
+    for word in ("zero padding on all sides", "channels concatenated before new ones",
+                 "average pooling in", "before the classifier", "epsilon of 1.001e-05",
+                 "logits"):  # fmt: skip
         assert word in note, word
 
 
@@ -503,7 +504,7 @@ def test_one_of_several_files_of_weights_is_refused_with_how_to_join_them(tmp_pa
         tmp_path / "x.weights.json", max_shard_size=0.0005
     )
     (first, *_) = sorted(tmp_path.glob("x_*.weights.h5"))
-    with pytest.raises(dm.WeightsError, match=r"one of those that x\.weights\.json lists; join"):
+    with pytest.raises(dm.WeightsError, match=r"one of the shards in x\.weights\.json; join"):
         formats.read(first)
 
 
