@@ -57,7 +57,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # ``told`` is unused
     if path.is_dir():
         files = [path / name for name in PRESET if os.path.lexists(path / name)]
     if not files:
-        raise WeightsError(f"expected a preset folder, found a folder without {PRESET[0]}")
+        raise WeightsError(f"expected a preset folder, found one without {PRESET[0]}")
     weights: Weights = {}
     for file in files:
         found, more = read_weights(file)

@@ -378,7 +378,7 @@ def test_the_only_linear_layer_that_fits_is_the_classifier(tmp_path, name):
     assert ("Subclass), which declares no layers" in " ".join(checkpoint.notes)) == (
         name == "x.keras"
     )
-    assert "assumed: that its layers are connected as in keras.app" in checkpoint.notes[-1]
+    assert "assumed: layers connected as in keras.app" in checkpoint.notes[-1]
     x = np.random.default_rng(0).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
     logits = dm.reference.predict(checkpoint.spec, checkpoint.weights, x.transpose(0, 3, 1, 2))
     assert deviation(logits, np.asarray(model(x, training=False))) < 1e-5
@@ -474,7 +474,9 @@ def test_a_legacy_file_of_numbered_layers_is_read_as_weights_h5_is_if_you_say_wh
         names[layer] = f"{kinds[kind]}_{number}" if number else kinds[kind]
     path = tmp_path / "x.h5"
     legacy(path, checkpoint, names)
-    with pytest.raises(dm.WeightsError, match="or, if you know that it computes the same function"):
+    with pytest.raises(
+        dm.WeightsError, match="or, if you know that your network computes the same function"
+    ):
         formats.read(path)
     found = keras_applications.read(path, Told(file_format=True, variant="densenet121"))
     assert found.spec.config.block_config == (6, 12)
