@@ -118,7 +118,7 @@ def description(path: Path) -> str:
     head = _File.of(path).head
     for ending, what in ENDINGS.items():
         if path.name.lower().endswith(ending):
-            return f"{what}, to judge by its name"
+            return f"{what}, judging by its name"
     return f"a file that starts with {head[:8].hex(' ')}"
 
 
@@ -248,9 +248,7 @@ def _decoded(head: bytes) -> str | None:
     try:
         text = head.decode("utf-8-sig", "replace" if is_markup else "strict")
     except UnicodeDecodeError as error:
-        if (
-            error.end < len(head) or error.start < HEAD - 4
-        ):  # not just a character cut off at the end
+        if error.end < len(head) or error.start < HEAD - 4:  # more than a cut-off last character
             return None
         text = head[: error.start].decode("utf-8-sig")
     return text if all(c.isprintable() or c in "\t\n\r\f" for c in text) else None

@@ -34,7 +34,7 @@ PORTABLE_ENTRY = "densenet_multi"  # in the metadata of a portable file: its spe
 ENDS = re.compile(
     rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,15})\s*\]'
 )  # the end of each tensor's bytes, in a header
-TRAINING_STATE_ENTRY = "densenet_multi_run"  # in a training state: see training/state.py
+TRAINING_STATE_ENTRY = "densenet_multi_run"  # in training states' metadata (training/state.py)
 
 
 def write_safetensors(
@@ -128,7 +128,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], Weig
         others = [f"{n}: found {kind}" for n, kind in kinds.items() if not _is_readable(n, kind)]
         if others:
             listed = "\n  ".join(others)
-            raise WeightsError(f"{path}: expected tensors of {', '.join(FLOATS)}\n  {listed}")
+            raise WeightsError(f"{path}: expected tensors of type {', '.join(FLOATS)}\n  {listed}")
         kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS}
         arrays = {n: file.get_tensor(n) for n, kind in kinds.items() if kind != "BF16"}
     if "BF16" in kinds.values():

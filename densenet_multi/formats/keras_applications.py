@@ -125,15 +125,15 @@ def _refuse_shard(path: Path) -> None:
     index = path.with_name(f"{match[1]}.weights.json") if match else None
     if index is not None and index.exists():
         raise WeightsError(
-            f"expected all weights in one file, found one of the shards in {index.name}; join "
-            f"them in Keras: model.load_weights({str(index)!r}), then model.save('NAME.keras')"
+            f"expected all weights in one file, found one of the shards listed in {index.name}; "
+            f"join them in Keras: model.load_weights({str(index)!r}), then model.save('NAME.keras')"
         )
 
 
 def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
     """Return a note on why weights are treated as keras.applications', or raise ``WeightsError``.
 
-    ``own``: whether a complete model of a custom class, which declares no layers, holds them.
+    ``own``: whether they are from a complete model of a custom class, which declares no layers.
     """
     old = {"features.conv0": [b"conv1/conv"], "features.norm0": [b"conv1/bn"]}
     body = [layer for layer, _ in layers(found.spec) if layer != "classifier"]
@@ -176,7 +176,7 @@ def _declared(path: Path, graph: Graph, declaration: dict[str, Any]) -> Checkpoi
     activation = declared.activation
     if activation == "none" and (trained := trained_with(declaration)):
         activation = trained
-        notes.append(f"the model outputs logits; its usage has its loss's activation, {trained}")
+        notes.append(f"the model outputs logits; its activation is taken from its loss: {trained}")
     usage = with_declared_pixels(found.usage, given).stating(
         image_size=declared.image_size, activation=activation
     )

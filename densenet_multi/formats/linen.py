@@ -39,7 +39,7 @@ from .recognize import checkpoint_of, recognize, variant_name, with_biases
 BACKEND = "flax"
 COLLECTIONS = ("params", "batch_stats")
 EPSILON, DECAY = 1e-5, 0.99  # defaults of Linen's BatchNorm
-KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # in known code
+KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # whose code is known
 NUMBERED = re.compile(r"[A-Za-z]\w*_\d{1,4}")
 LAYER = re.compile(r"(?P<kind>BatchNorm|Conv|Dense)_(?P<number>\d{1,4})")
 OTHER_NORM = re.compile(r"(?:Group|Layer|Instance|RMS|Weight|Spectral)Norm(?:_\d+)?$")
@@ -265,7 +265,7 @@ def _unknown(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def _names_in_chapter(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[dict[str, str], list[str], str]:
-    """Return {name: canonical name} of the Dive into Deep Learning chapter, notes, and the doubt.
+    """Return {name: canonical name} of Dive into Deep Learning's chapter, notes, and the doubt.
 
     All layers are in one Sequential, so the numbers in a layer's path are the order of calls.
     """

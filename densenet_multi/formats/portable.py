@@ -104,7 +104,7 @@ def save_weights(
 
 
 def _other_name(path: Path) -> str:
-    """Return a file name that selects another project's format; Keras' is ``.weights.h5``."""
+    """Return a file name that selects another project's format; Keras' ends in ``.weights.h5``."""
     if path.suffix.lower() not in (".h5", ".hdf5", ".keras"):
         return str(path)
     return str(path.with_name(f"{path.name.partition('.')[0]}.weights.h5"))

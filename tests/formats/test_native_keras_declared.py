@@ -506,7 +506,9 @@ def test_one_of_several_files_of_weights_is_refused_with_how_to_join_them(tmp_pa
         tmp_path / "x.weights.json", max_shard_size=0.0005
     )
     (first, *_) = sorted(tmp_path.glob("x_*.weights.h5"))
-    with pytest.raises(dm.WeightsError, match=r"one of the shards in x\.weights\.json; join"):
+    with pytest.raises(
+        dm.WeightsError, match=r"one of the shards listed in x\.weights\.json; join"
+    ):
         formats.read(first)
 
 

@@ -124,7 +124,7 @@ FILES = {  # what a file is called: (its name, its content)
     "NumPy arrays (a, b)": ("x.npz", zipped("a.npy", "b.npy")),
     "one NumPy array": ("x.npy", b"\x93NUMPY\x01\0"),
     "an ONNX network; ": ("x.bin", ONNX),
-    "an ONNX network, to judge by its name": ("x.onnx", ONNX[:-1]),
+    "an ONNX network, judging by its name": ("x.onnx", ONNX[:-1]),
     "a Core ML network": ("x.mlmodel", message(1, 5) + message(2, b"d") + message(500, b"n")),
     "a Caffe network": ("x.caffemodel", message(1, b"DenseNet") + message(100, b"layer") * 3),
     "a TensorFlow graph": ("x.pb", message(1, b"\x0a\x01x\x12\x05Const") * 2000 + message(4, b"v")),

@@ -533,7 +533,7 @@ def test_what_is_no_float_is_refused_by_name(path, spec, weights, kind):
     parts["classifier.bias"] = (kind, shape, bytes(shape[0] * (4 if kind == "I32" else 1)))
     write(path, parts, {"densenet_multi": spec.to_json()})
     assert refusal(path).startswith(
-        "expected tensors of F64, F32, F16, BF16\n  classifier.bias: found"
+        "expected tensors of type F64, F32, F16, BF16\n  classifier.bias: found"
     )
 
 
