@@ -70,14 +70,14 @@ class Format(Protocol):
     BACKEND: str | None
 
     def looks_like(self, path: Path, head: bytes) -> bool:
-        """Whether a file that starts with ``head``, or a folder (``b""``), has this format.
+        """Return whether a file that starts with ``head`` has this format; a folder's is ``b""``.
 
         Formats are tried in the order of ``FORMATS``; the first match wins. Raises
         ``WeightsError`` if the file has this format but is damaged.
         """
 
     def read(self, path: Path, told: Told = NOTHING) -> Checkpoint:
-        """Read the weights in canonical names and layout, all validated, with their usage.
+        """Read and validate the weights, in canonical names and layout, and read their usage.
 
         ``told`` holds what the user states about the file.
 
@@ -101,8 +101,8 @@ def read(
 ) -> Checkpoint:
     """Read a DenseNet's weights from a file of any known format.
 
-    Returns them in canonical names and layout. In a folder from the Hugging Face Hub, it reads the
-    weights file and ``config.json``.
+    Returns them in canonical names and layout. From a Hugging Face Hub folder, both the weights
+    file and ``config.json`` are read.
 
     Raises ``WeightsError`` if the file is damaged, or does not hold the weights of a DenseNet or
     of ``variant`` (every problem is listed); ``ConfigError`` for an unknown format or field;
@@ -158,7 +158,7 @@ def read(
 def write(
     path: str | os.PathLike[str], checkpoint: Checkpoint, file_format: str | None = None
 ) -> tuple[str, ...]:
-    """Write weights in a format; by default, the file name's ending selects it.
+    """Write weights in a format; by default, the file name's suffix selects it.
 
     Returns notes for the user on what the format cannot store, or stores differently. The write is
     atomic: the file is complete or absent. Raises the same errors as ``read``.
@@ -201,7 +201,7 @@ def guess(path: Path, argument: str = "file_format") -> str:
 
 
 def guess_from_name(path: Path, argument: str = "file_format") -> str:
-    """The format that a new file's ending selects. Raises ``ConfigError``; see ``guess``.
+    """Return the format that a new file's suffix selects. Raises ``ConfigError``; see ``guess``.
 
     >>> from densenet_multi import formats
     >>> formats.guess_from_name("NEW.pth")
@@ -261,19 +261,19 @@ def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Che
 
 
 def module(name: str) -> Format:
-    """The module of a format, by its name in ``FORMATS``. Raises ``ConfigError``."""
+    """Return the module of a format, by its name in ``FORMATS``. Raises ``ConfigError``."""
     check_names("format", [name], FORMATS)
     return cast("Format", import_module(f".{FORMATS[name][0]}", __name__))
 
 
 def _naming(path: Path, error: ValueError, but: str = "") -> WeightsError:
-    """The error as a ``WeightsError`` that starts with the path and ends with ``but``."""
+    """Return the error as a ``WeightsError`` that starts with the path and ends with ``but``."""
     named = str(error).startswith((f"{path}: ", f"{path}{os.sep}"))
     return WeightsError(f"{error}{but}" if named else f"{path}: {error}{but}")
 
 
 def _another(path: Path, file_format: str | None) -> str:
-    """The end of an error message if the content has a format other than ``file_format``."""
+    """Return the end of an error message if the content has another format than given, else ""."""
     found = file_format
     with suppress(WeightsError, OSError):
         found = guess(path) if file_format else None

@@ -31,7 +31,7 @@ from ._heads import find_classifier
 from ._other_names import in_words
 from ._told import several, unknown_prefix
 
-OF_TIMM = re.compile(  # features_only=True joins the names of body and part
+OF_TIMM = re.compile(  # timm's features_only=True joins the names of the body and of its parts
     r"(?:^|(?<=\.))features_(?=(?:conv0|norm0|norm5|denseblock\d+|transition\d+)\.)"
 )
 NARROW = 16  # largest channel count of images; a layer that reads more cannot precede the network
@@ -49,7 +49,7 @@ IN_SEQUENCE = re.compile(  # the body's submodules, numbered by Sequential(*chil
     r"(?:\.(?P<inside>(?:denselayer\d{1,3}\.[\w.]+|norm|conv)))?\.(?P<leaf>\w+)"
 )
 FIRST = "features.denseblock1.denselayer1.conv1.weight"
-AVERAGE = re.compile(r"(?:.*_)?(?:ema|swa|averaged?)(?:_.*)?")  # a word of a path
+AVERAGE = re.compile(r"(?:.*_)?(?:ema|swa|averaged?)(?:_.*)?")  # an entry of averaged weights
 ATTENTION = re.compile(r"(?:^|[._])(?:se|cbam|eca|attn|attention)(?:[._\d]|$)", re.IGNORECASE)
 OTHERS = {  # a name that only another kind of network has -> that network
     re.compile(r"(?:^|\.)layer1\.0\.conv1\.weight$"): "a ResNet",
@@ -59,7 +59,7 @@ OTHERS = {  # a name that only another kind of network has -> that network
     ),
     re.compile(r"(?:^|\.)classifier\.6\.weight$"): "a VGG or an AlexNet",
 }
-DIMENSIONS = {3: "1D", 5: "3D"}  # dimensions of a kernel -> of its network
+DIMENSIONS = {3: "1D", 5: "3D"}  # dimensions of a weight -> of its convolution
 
 
 def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
@@ -88,14 +88,16 @@ def find_network(shapes: Shapes, prefix: str | None = None) -> Found:
         found.new_first = whose.new_first
         found.notes.insert(0, whose.note)
     if any(name in numbered for name in found.names):
-        found.notes.append("its layers have numbers instead of names, and were read in that order")
+        found.notes.append(
+            "its layers have numbers instead of names, and were read in numerical order"
+        )
     wrappers = sorted({word for name in found.names for word in WRAPPERS.findall(name)})
     found.notes += [f"PyTorch's wrapper {word!r} was removed from the names" for word in wrappers]
     return found
 
 
 def _find(shapes: Shapes, prefix: str | None) -> Found:
-    bodies: dict[str, dict[str, str]] = {}  # {before the names: {canonical name: name}}
+    bodies: dict[str, dict[str, str]] = {}  # {prefix: {canonical name: name}}
     for name in shapes:
         if match := IN_BODY.fullmatch(name):
             body = bodies.setdefault(match["around"], {})
@@ -135,7 +137,7 @@ _EXPECTED = (
 
 
 def _words_of_numbers(shapes: Shapes) -> dict[str, str]:
-    """{name: torchvision's equivalent} for bodies whose submodules are only numbered."""
+    """Return {name: torchvision's equivalent} for bodies whose submodules are only numbered."""
     if any("denseblock" in name for name in shapes):
         return {}
     blocks: dict[str, list[int]] = {}
@@ -172,7 +174,7 @@ def _tell_names(found: Found, around: str) -> None:
         found.notes.append(f"the prefix {found.prefix!r} was removed from every name")
     elif around != "features.":
         start = f"start with {around!r}" if around else "have no prefix"
-        found.notes.append(f"the names of its body {start}: they were read as 'features.'")
+        found.notes.append(f"the names of its body {start}: read as 'features.'")
     old = sum(bool(match["dot"]) for match in map(IN_BODY.fullmatch, found.names) if match)
     if old:
         found.notes.append(f"{old} names from before 2018 (norm.1) became today's (norm1)")
@@ -208,7 +210,7 @@ def chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list[
     if len(entries) == 1:
         return entries[0], [
             f"the entry {words[0]!r}, an average of these weights, was ignored; "
-            f"prefix={shown[around]!r} reads it"
+            f"to read it: prefix={shown[around]!r}"
             for around, words in averages.items()
             if words
         ]
@@ -218,7 +220,7 @@ def chosen(bodies: Mapping[str, object], prefix: str | None) -> tuple[str, list[
 def _beside(
     shapes: Shapes, names: Mapping[str, str], around: str, bodies: Iterable[str]
 ) -> list[str]:
-    """The names that belong neither to the body nor to another network in the file."""
+    """Return the names that belong neither to the body nor to another network in the file."""
     theirs = []
     for other in bodies:
         parts, own = other.split("."), around.split(".")
@@ -245,7 +247,7 @@ def _find_last_norm(shapes: Shapes, found: Found, around: str, others: list[str]
             for layer, leaves in places.items()
             if len(leaves) == len(LEAVES) and {shapes[n] for n in leaves.values()} == {(width,)}
         }
-        if "norm5" in places:  # with any width: the check of all tensors reports a wrong one
+        if "norm5" in places:  # with any width: the check of all tensors reports a wrong width
             norms = {"norm5": places["norm5"]}
         if len(norms) == 1:
             ((place, leaves),) = norms.items()
@@ -288,14 +290,14 @@ def _refuse_before(shapes: Shapes, found: Found, around: str, others: list[str])
         normalizes = weight == (channels,) and "running_mean" in leaves
         if around.startswith(scope) and (reads_images or normalizes):
             raise WeightsError(
-                f"{place}: expected a network that reads images, found a layer that may precede "
-                f"it, because its output has {channels} channels, as the network's input; if it "
-                f"does not, pass prefix={found.prefix!r}"
+                f"{place}: expected no layer before the network, found one that may precede it: "
+                f"this layer has {channels} output channels, as many as the network's input; if it "
+                f"does not precede the network, pass prefix={found.prefix!r}"
             )
 
 
 def _counted(shapes: Shapes) -> str:
-    """What a file holds instead of a DenseNet, and which kind of network, if its names tell."""
+    """Return what a file holds instead of a DenseNet, and the kind of network if names show it."""
     if list(shapes) == [""]:
         return "one tensor, without a name"
     if not shapes:

@@ -1,7 +1,7 @@
 """Convert DenseNets whose dense layers put new channels before old ones, as in pytorch-cifar.
 
-Such a network concatenates ``torch.cat([new, old])``; this package, ``torch.cat([old, new])``. They
-compute the same function once the channels that later layers read are reordered. No tensor shows
+Such a network computes ``torch.cat([new, old], 1)``; this package, ``torch.cat([old, new], 1)``.
+Both compute the same function once later layers' input channels are reordered. No tensor shows
 the order, but names do: see _other_names.py.
 """
 
@@ -13,7 +13,7 @@ from .recognize import recognize
 
 
 def old_first(weights: Weights) -> Weights:
-    """Reorder the channels of weights, so that dense layers that put old channels first fit them.
+    """Reorder the weights' input channels for dense layers that put old channels first.
 
     Raises ``WeightsError`` if these are not a DenseNet's tensors. Tensors of a wrong shape are
     returned unchanged: the check of all tensors reports them.
@@ -46,7 +46,7 @@ def old_first(weights: Weights) -> Weights:
 
 
 def _order(first: int, growth: int, before: int) -> list[int]:
-    """The indices of a block's channels, oldest first, in a feature map with the newest first.
+    """Return where a block's channels, oldest first, are in a feature map with the newest first.
 
     Arguments:
         first: channels of the block's input.

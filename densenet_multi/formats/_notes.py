@@ -1,19 +1,19 @@
-"""Notes for the user on what a file does not store, or stores differently once written."""
+"""Notes for the user: what a file does not store, and what a written file stores differently."""
 
 from __future__ import annotations
 
 from ..checkpoint import MAY_BE_ASSUMED, Checkpoint
 from .recognize import implied_usage
 
-ASSUMED = "no tensor shows its settings; assumed: "  # how the next note starts
-FEATURES = (  # the end of a note on a head that this package does not have
+ASSUMED = "no tensor shows its settings; assumed: "  # the start of the note by ``assumed``
+FEATURES = (  # the end of a note on a head that no network of this package has
     "only its body was read, which computes features; for a new classifier: "
     "convert('SOURCE', 'NEW.safetensors', num_classes=N)"
 )
 
 
 def assumed(epsilon: float, decay: float, more: str = "average pooling") -> str:
-    """The note on assumed settings, for a file that stores only weights.
+    """Return the note on assumed settings, for a file that stores only weights.
 
     Arguments:
         epsilon: of BatchNorm.
@@ -35,14 +35,14 @@ def differences(
     *,
     where: str = "",
 ) -> list[str]:
-    """A note for each convention in which a format's models differ from these weights.
+    """Return a note for each convention in which a format's models differ from these weights.
 
     Arguments:
         checkpoint: the weights.
         models: the format's models, in words.
         conventions: their epsilon and decay.
         framework: their framework, in the genitive.
-        variance: how it estimates running variances, ``"biased"`` or ``"unbiased"``.
+        variance: how the framework estimates running variances, ``"biased"`` or ``"unbiased"``.
         where: the end of the note on variances.
     """
     epsilon, decay = conventions
@@ -59,7 +59,7 @@ def differences(
 
 
 def unsaid(checkpoint: Checkpoint) -> list[str]:
-    """The note on usage and settings that only a portable file stores; empty if there are none."""
+    """Return the note on usage and settings that only a portable file stores; [] if none."""
     config = checkpoint.spec.config
     implied, activation = implied_usage(config), checkpoint.usage.activation
     lost = [
@@ -74,4 +74,4 @@ def unsaid(checkpoint: Checkpoint) -> list[str]:
     lost += [pool.replace("_", " ") for pool in pools if getattr(config, pool) != "avg"]
     if config.drop_rate:
         lost.append("drop rate")
-    return [f"only a portable file can store their {', '.join(lost)}"] if lost else []
+    return [f"only a portable file can store the weights' {', '.join(lost)}"] if lost else []

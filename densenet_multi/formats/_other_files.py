@@ -1,4 +1,4 @@
-"""Recognize files that hold no DenseNet's weights, and tell the user what to do about them.
+"""Recognize files without a DenseNet's weights, and tell the user what to do about them.
 
 Downloads are often something else: a pointer, a web page, an archive, a network in another format.
 Files are recognized by their first bytes, archives by the names inside. Nothing is unpacked or run.
@@ -90,7 +90,7 @@ POINTERS = (  # (the start of a pointer file, its owner, how to fetch the file)
     ("/annex/objects/", "git-annex", "in its repository, type: git annex get FILE"),
     ("outs:\n- ", "DVC", "in its repository, type: dvc pull"),
 )
-ENDINGS = {  # of names, if the content does not show the format
+ENDINGS = {  # suffix -> kind, if the content does not show the format
     ".onnx": "an ONNX network",
     ".pb": "a TensorFlow graph",
     ".mlmodel": "a Core ML network",
@@ -101,8 +101,8 @@ ENDINGS = {  # of names, if the content does not show the format
 def refuse_others(path: Path, expected: str = "a DenseNet checkpoint") -> None:
     """Raise ``WeightsError`` for a file or folder that certainly holds no readable weights.
 
-    The message states what it is and what to do. Raises ``OSError`` if it cannot be read, or is a
-    broken link.
+    The message states what was found and what to do. Raises ``OSError`` if the path cannot be read
+    or is a broken link.
     """
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(errno.ENOENT, f"A broken link, to {path.readlink()}", str(path))
@@ -118,19 +118,19 @@ def description(path: Path) -> str:
     head = _File.of(path).head
     for ending, what in ENDINGS.items():
         if path.name.lower().endswith(ending):
-            return f"{what}, by its name"
+            return f"{what}, judging by its name"
     return f"a file that starts with {head[:8].hex(' ')}"
 
 
 def other_weights(path: Path) -> str | None:
-    """The kind of a file or folder of weights, by its first bytes; None if it may be safetensors.
+    """Return the kind of a weights file or folder; None for a file that may be safetensors.
 
     Raises ``OSError``.
     """
     if path.is_dir():
         return "a folder, as written by Orbax or KerasHub"
     head = _File.of(path).head
-    if is_safetensors(head):  # the length before its header may be any bytes
+    if is_safetensors(head):  # the length that precedes its header may look like any kind
         return None
     return next((whose for start, whose in WHOSE.items() if head.startswith(start)), None)
 
@@ -165,7 +165,7 @@ def _nothing(file: _File) -> Found | None:
     if not file.head:
         return "an empty file", AGAIN
     if not file.head.strip(b"\0"):
-        return "a file that starts with only zeros, as after an interrupted download", AGAIN
+        return "a file that starts with zeros only, as after an interrupted download", AGAIN
     return None
 
 
@@ -191,8 +191,8 @@ def _packed(file: _File) -> Found | None:
         if what.endswith("archive"):
             return what, f"{unpack}{command} {file.quoted}"
         if PACKED_TAR.search(file.path.name) or _is_tar(_unpacked(file.head)):
-            return f"a tar archive packed by {what}", f"{unpack}tar -xf {file.quoted}"
-        return f"a file packed by {what}", f"{unpack}{command} {file.quoted} > NEW"
+            return f"a tar archive compressed with {what}", f"{unpack}tar -xf {file.quoted}"
+        return f"a file compressed with {what}", f"{unpack}{command} {file.quoted} > NEW"
     return ("a tar archive", f"{unpack}tar -xf {file.quoted}") if _is_tar(file.head) else None
 
 
@@ -243,12 +243,12 @@ def _text(file: _File) -> Found | None:
 
 
 def _decoded(head: bytes) -> str | None:
-    """The head decoded as text; None if it is not text."""
+    """Return the head decoded as text; None if it is not text."""
     is_markup = re.match(rb"\s*<(!doctype|html|head|\?xml)", head, re.IGNORECASE)
     try:
         text = head.decode("utf-8-sig", "replace" if is_markup else "strict")
     except UnicodeDecodeError as error:
-        if error.end < len(head) or error.start < HEAD - 4:  # not just a letter cut at the end
+        if error.end < len(head) or error.start < HEAD - 4:  # more than a cut-off last character
             return None
         text = head[: error.start].decode("utf-8-sig")
     return text if all(c.isprintable() or c in "\t\n\r\f" for c in text) else None
@@ -311,7 +311,7 @@ def _protobuf(file: _File) -> Found | None:
 
 
 def _fields(file: _File) -> Mapping[int, int]:
-    """{number: wire type} of a message's first 1,000 fields; empty if it is not a message.
+    """Return {number: wire type} of a message's first 1,000 fields; empty if it is not a message.
 
     Source: https://protobuf.dev/programming-guides/encoding/
     """
@@ -345,7 +345,7 @@ def _varint(content: bytes) -> tuple[int, int]:
 
 
 def _tensorflow(file: _File) -> Found | None:
-    """Recognize a checkpoint's shard by its name, or its table of names by the last bytes."""
+    """Recognize a checkpoint's shard by its name, or a checkpoint's index by its last bytes."""
     if not SHARD.search(file.path.name):
         with file.path.open("rb") as opened:
             opened.seek(max(0, file.size - 8))
@@ -363,7 +363,7 @@ def _zip(file: _File) -> Found | None:
     try:
         names = names_in_zip(file.path)
     except WeightsError:
-        what = "a zip archive (as .pth and .keras files are) that is damaged or ends too early"
+        what = "a zip archive (as .pth and .keras files are) that is damaged or truncated"
         return what, AGAIN
     path, leaves = str(file.path), {name.rpartition("/")[2] for name in names}
     if program := _of_pytorch(path, names, leaves):
@@ -389,7 +389,7 @@ def _of_pytorch(path: str, names: list[str], leaves: set[str]) -> Found | None:
             f"{in_python}torch.jit.load({path!r}).state_dict(), 'NEW.pth')"
         )
     if any(name.endswith(("exported_program.json", "/archive_format")) for name in names):
-        return "a program of torch.export", (
+        return "a program saved by torch.export", (
             f"{in_python}torch.export.load({path!r}).state_dict, 'NEW.pth')"
         )
     if any(name.endswith(".data/extern_modules") for name in names):

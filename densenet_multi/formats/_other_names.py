@@ -1,11 +1,11 @@
 """Translate the layer names of widely copied DenseNets for CIFAR into torchvision's names.
 
-These networks have no BatchNorm after the first convolution. They differ in the names of their
-layers and in the order in which a dense layer concatenates. No tensor shows that order, but the
-names do:
+These networks have no BatchNorm after the first convolution. They differ in their layer names and
+in the order in which a dense layer concatenates old and new channels. No tensor shows that order,
+but the names do:
 
 - https://github.com/kuangliu/pytorch-cifar (``dense1.0.bn1``, ``trans1.conv``, ``bn``): new
-  channels come first. Translations into Flax Linen keep these names.
+  channels come first. Ports to Flax Linen keep these names.
 - https://github.com/bamos/densenet.pytorch (``dense1.0.bn1``, ``trans1.conv1``, ``bn1``) and
   https://github.com/andreasveit/densenet-pytorch (``block1.layer.0.bn1``, ``trans1.conv1``,
   ``bn1``): old channels come first, as in this package.
@@ -26,7 +26,7 @@ class Names:
     Attributes:
         layer: a pattern for a dense layer's prefix, with the groups ``block`` and ``layer``.
         inside: a pattern for the start of a name in a dense block or transition.
-        number: follows ``bn`` and ``conv`` outside the dense layers.
+        number: the digit after ``bn`` and ``conv`` outside the dense layers, if any.
         new_first: whether its dense layers put new channels before old ones.
         note: the note for the user.
     """
@@ -38,7 +38,7 @@ class Names:
     note: str
 
     def place(self, name: str) -> re.Match[str] | None:
-        """Match a name against a layer of the body."""
+        """Match the name of a layer in the body; return None for any other name."""
         return re.fullmatch(
             rf"(?P<around>(?:.*\.)?)(?:{self.layer}\.(?P<kind>bn|conv)(?P<number>[12])"
             rf"|trans(?P<transition>\d{{1,2}})\.(?P<part>bn|conv){self.number})",
@@ -64,8 +64,8 @@ PROJECTS = (
         new_first=False,
         note=(
             "its names are those of bamos/densenet.pytorch or andreasveit/densenet-pytorch, whose "
-            "dense layers put old channels before new ones; a final log_softmax in its model is "
-            "ignored, and softmax gives the same probabilities"
+            "dense layers put old channels before new ones; a final log_softmax in the model is "
+            "ignored: softmax of the logits returns the same probabilities"
         ),
     ),
 )
@@ -73,9 +73,10 @@ LOSS = re.compile(r"loss|criterion|metric")  # these may have class weights, but
 
 
 def in_words(shapes: Shapes) -> dict[str, tuple[str, Names]]:
-    """{name: (torchvision's equivalent, scheme)} for networks with one of these naming schemes.
+    """Return {name: (torchvision's equivalent, scheme)} for networks with a scheme of ``PROJECTS``.
 
-    Other layers beside or among theirs get names in the body, so that they are refused there.
+    Unknown layers beside or among a network's own get names inside the body, where
+    ``_networks.find_network`` refuses them.
 
     Arguments:
         shapes: {name in the file: shape in PyTorch's layout}.
@@ -93,7 +94,7 @@ def in_words(shapes: Shapes) -> dict[str, tuple[str, Names]]:
 
 
 def _is_densenet(shapes: Shapes, around: str, own: dict[str, re.Match[str]], number: str) -> bool:
-    """Whether stem, last norm and transitions exist; a wide ResNet has no transitions."""
+    """Return whether stem, last norm and transitions exist; a wide ResNet has no transitions."""
     blocks = {match["block"] for match in own.values() if match["block"]}
     transitions = any(match["transition"] for match in own.values())
     return (
@@ -106,7 +107,7 @@ def _is_densenet(shapes: Shapes, around: str, own: dict[str, re.Match[str]], num
 def _words_of(
     shapes: Shapes, around: str, own: dict[str, re.Match[str]], names: Names
 ) -> dict[str, str]:
-    """{name: torchvision's equivalent} for one network."""
+    """Return {name: torchvision's equivalent} for one network."""
     first = min(int(match["layer"]) for match in own.values() if match["layer"])
     layers = {place: _canonical(match, first) for place, match in own.items()}
     last = f"{around}bn{names.number}"
@@ -123,13 +124,13 @@ def _words_of(
 
 
 def _is_norm(shapes: Shapes, place: str) -> bool:
-    """Whether a layer's weight is that of a BatchNorm or of an activation."""
+    """Return whether a layer's weight is one-dimensional, as a BatchNorm's or a PReLU's."""
     width = shapes.get(f"{place}.weight", ())
     return len(width) == 1 and not LOSS.search(place)
 
 
 def _canonical(match: re.Match[str], first: int) -> str:
-    """The canonical name of a layer; ``first`` is the number of a block's first dense layer."""
+    """Return a layer's canonical name; ``first`` is the number of a block's first dense layer."""
     if match["transition"]:
         kind = match["part"].replace("bn", "norm")
         return f"features.transition{int(match['transition'])}.{kind}"

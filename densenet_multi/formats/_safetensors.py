@@ -1,4 +1,4 @@
-"""Read and write safetensors files of any kind, fully validated.
+"""Read, validate and write safetensors files of any kind.
 
 Metadata entries distinguish a portable file from the state of a training run.
 The format: https://github.com/huggingface/safetensors.
@@ -34,7 +34,7 @@ PORTABLE_ENTRY = "densenet_multi"  # in the metadata of a portable file: its spe
 ENDS = re.compile(
     rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,15})\s*\]'
 )  # the end of each tensor's bytes, in a header
-TRAINING_STATE_ENTRY = "densenet_multi_run"  # in the metadata of training/state.py: the position
+TRAINING_STATE_ENTRY = "densenet_multi_run"  # in training states' metadata (training/state.py)
 
 
 def write_safetensors(
@@ -85,7 +85,7 @@ def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 
 def _missing_bytes(path: Path, size: int) -> str | None:
-    """How much of a truncated file is present, in words; None if nothing is missing."""
+    """Return how much of a truncated file is present, in words; None if nothing is missing."""
     with path.open("rb") as file:
         head = file.read(9)
         length = int.from_bytes(head[:8], "little")
@@ -101,12 +101,12 @@ def _missing_bytes(path: Path, size: int) -> str | None:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file starts like safetensors: the header's length, then JSON."""
+    """Return whether a file starts like safetensors: the header's length, then JSON."""
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27
 
 
 def names_in_safetensors(path: str | os.PathLike[str]) -> list[str]:
-    """The names of the tensors in a safetensors file.
+    """Return the names of the tensors in a safetensors file.
 
     Raises the same errors as ``open_safetensors``.
     """
@@ -128,7 +128,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], Weig
         others = [f"{n}: found {kind}" for n, kind in kinds.items() if not _is_readable(n, kind)]
         if others:
             listed = "\n  ".join(others)
-            raise WeightsError(f"{path}: expected {', '.join(FLOATS)}\n  {listed}")
+            raise WeightsError(f"{path}: expected tensors of type {', '.join(FLOATS)}\n  {listed}")
         kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS}
         arrays = {n: file.get_tensor(n) for n, kind in kinds.items() if kind != "BF16"}
     if "BF16" in kinds.values():
@@ -144,7 +144,7 @@ def to_float(array: Any) -> Any:
     it is not an array."""
     try:
         array = np.asarray(array)
-    except Exception:  # noqa: BLE001  # NumPy asks the object, which may raise anything
+    except Exception:  # noqa: BLE001  # NumPy calls the object's methods, which may raise anything
         return array
     narrow = array.dtype == np.float16 or array.dtype.name == "bfloat16"
     return array.astype(np.float32) if narrow else array

@@ -28,7 +28,7 @@ NOTHING = Told()
 
 
 def only(prefixes: Sequence[str], asked: str | None) -> str:
-    """The prefix of a file's only network, or of the requested one.
+    """Return the prefix of a file's only network, or of the requested one.
 
     Raises ``WeightsError`` if there are several and none was requested; ``ConfigError`` if no
     network has the requested prefix.
@@ -44,13 +44,13 @@ def only(prefixes: Sequence[str], asked: str | None) -> str:
 
 
 def several(prefixes: Collection[str]) -> WeightsError:
-    """The error for a file of several networks, none of which was requested."""
+    """Return the error for a file of several networks, none of which was requested."""
     each = "\n  ".join(f"prefix={prefix!r}" for prefix in prefixes)
     return WeightsError(f"expected one network, found {len(prefixes)}; choose one with\n  {each}")
 
 
 def unknown_prefix(prefix: str, known: Iterable[str]) -> ConfigError:
-    """The error for a requested prefix that none of a file's networks has."""
+    """Return the error for a requested prefix that none of a file's networks has."""
     given = list(known)
     names = " or ".join(map(repr, given)) if any(given) else "no prefix, because no name has one"
     return ConfigError(f"expected {names}, found prefix={prefix!r}")

@@ -1,4 +1,4 @@
-"""Read zip archives. Entry names have "/" here, even if Windows wrote backslashes."""
+"""Read zip archives. Entry names are returned with "/", even if Windows wrote backslashes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..weights import WeightsError
 
-HEADER = 30  # bytes before each entry's name; more may follow it
+HEADER = 30  # bytes before each entry's name; more may follow the name
 
 
 def entries_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -22,7 +22,7 @@ def entries_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         is_stored = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
         if end > following or (is_stored and entry.compress_size != entry.file_size):
             raise WeightsError(
-                f"expected separate zip entries, found {entry.filename!r} with bytes of another; "
+                f"expected separate zip entries, found {entry.filename!r} overlapping another; "
                 "download or copy it again"
             )
     return {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}

@@ -1,10 +1,10 @@
-"""MXNet Gluon's ``.params``, read and written without MXNet: the zoo's models, and others.
+"""Read and write MXNet Gluon's ``.params`` files without MXNet, for the zoo's and other models.
 
-MXNet is retired, and its reader trusts its input. The format is a page of C structs: a list of
-arrays, then their names. Names are structural (``features.0.weight``, from ``save_parameters``) or
+MXNet is retired, and its reader trusts its input. A file is a list of arrays as C structs, then a
+list of their names. Names are structural (``features.0.weight``, from ``save_parameters``) or
 prefixed (``densenet0_conv0_weight``, from ``collect_params().save``, ``export``, and the zoo's own
-downloads). Models of this package and of the chapter in Dive into Deep Learning are read too; files
-are written only for the zoo's models.
+downloads). Models of this package and of the DenseNet chapter in Dive into Deep Learning are read
+too; files are written only for the zoo's models.
 Source: https://github.com/apache/mxnet/blob/1.9.1/src/ndarray/ndarray.cc (NDArray::Save) and
 https://github.com/apache/mxnet/blob/1.9.1/python/mxnet/gluon/model_zoo/vision/densenet.py
 """
@@ -37,12 +37,12 @@ from ._told import NOTHING, Told
 from .recognize import checkpoint_of
 
 BACKEND = "gluon"
-EPSILON, DECAY = 1e-5, 0.9  # of MXNet's BatchNorm and of the zoo's models
+EPSILON, DECAY = 1e-5, 0.9  # MXNet's defaults, which the zoo's models use
 LIST_MAGIC = 0x112
 ARRAY_MAGIC = {0xF993FAC8: "V1", 0xF993FAC9: "V2", 0xF993FACA: "V3"}
 DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8"}
 MOST_ARRAYS = 100_000
-LEAF = {  # canonical leaf -> Gluon's, by kind of layer
+LEAF = {  # kind of tensor -> Gluon's leaf
     "norm.weight": "gamma",
     "norm.bias": "beta",
     "norm.running_mean": "running_mean",
@@ -52,12 +52,12 @@ INSIDE = {"norm1": 0, "conv1": 2, "norm2": 3, "conv2": 5}  # a layer's index in 
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it starts as MXNet's list of arrays does."""
+    """Return whether a file starts with the magic number of MXNet's list of arrays."""
     return head[:8] == struct.pack("<Q", LIST_MAGIC)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
-    """Read the weights. Their running variances are biased, as MXNet's on the CPU are."""
+    """Read the weights; their running variances are biased, as MXNet computes them on a CPU."""
     check_size(path)
     with path.open("rb") as file:
         size = path.stat().st_size
@@ -111,7 +111,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """Load the file into the zoo's own model; return its logits and its name.
+    """Load the file into the zoo's own model; return the model's logits and name.
 
     Raises ``LookupError`` if that model cannot represent this network or accept these images.
     """
@@ -131,7 +131,7 @@ def library_logits(
             classes=config.num_classes,
         )
     model.cast(checkpoint.weights["classifier.weight"].dtype)
-    load_list = model.collect_params().load  # of prefixed names
+    load_list = model.collect_params().load  # expects prefixed names
     for load in (model.load_parameters, load_list):
         with suppress(AssertionError, ValueError, OSError, mx.MXNetError):
             load(str(path), cast_dtype=True)
@@ -175,7 +175,7 @@ def _is_no_zoo_network(config: DenseNetConfig) -> bool:
 # --- Names --------------------------------------------------------------------------------------
 
 BACK = {place: layer for layer, place in INSIDE.items()}
-ZOO, OTHERS = "MXNet Gluon zoo", "MXNet Gluon"  # whose model it is
+ZOO, OTHERS = "MXNet Gluon zoo", "MXNet Gluon"  # the source that the usage records
 NUMBERED = re.compile(r"(?P<layer>\w*?(?P<kind>batchnorm|conv|dense)(?P<number>\d+))_(?P<leaf>\w+)")
 CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
 
@@ -183,7 +183,7 @@ CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
 def _named(
     shapes: Mapping[str, tuple[int, ...]], prefix: str | None
 ) -> tuple[dict[str, str], str, list[str]]:
-    """Return {name: canonical name} of a network's tensors, whose model it is, and notes."""
+    """Return {name: canonical name} of a network's tensors, ``ZOO`` or ``OTHERS``, and notes."""
     names = list(shapes)
     if any(re.match(r"features\.\d", name) for name in names):
         found = _from_structure(names)
@@ -200,7 +200,7 @@ def _named(
         found = _from_numbers(shapes)
         if len(found) == len(names):
             more = "padding as in the paper, average pooling, and old channels before new ones"
-            note = "its layers have numbers instead of names, and were read in that order"
+            note = "its layers have numbers instead of names, and were read in numerical order"
             return found, OTHERS, [note, assumed(EPSILON, DECAY, more)]
     return {name: found.get(name, name) for name in names}, ZOO, []
 
@@ -219,7 +219,7 @@ def _with_leaf(name: str) -> str:
 def _from_numbers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """Return {name: canonical name} where the layers of each kind are numbered consecutively.
 
-    MXNet does so for layers that are built outside any ``name_scope``: ``conv7_weight``. In a
+    MXNet numbers layers built outside any ``name_scope`` this way: ``conv7_weight``. In a
     notebook, the first number need not be 0. The result is empty if no DenseNet has these kernels.
     """
     layers: dict[str, dict[str, re.Match[str]]] = {"conv": {}, "batchnorm": {}, "dense": {}}
@@ -270,8 +270,9 @@ def _from_structure(names: list[str]) -> dict[str, str]:
 def _from_prefixes(names: list[str]) -> dict[str, str]:
     """Return {prefixed name: canonical name}; MXNet numbers each kind of layer separately.
 
-    Inside ``densenet0_stage1_``, layer i has batchnorm and conv 2i and 2i + 1. Outside the stages,
-    conv0 and batchnorm0 are the stem's; the transitions' and the last BatchNorm follow.
+    Inside ``densenet0_stage1_``, dense layer i has the batchnorms and the convs numbered 2i and
+    2i + 1. Outside the stages, number 0 is the stem's; the transitions' layers and the last
+    BatchNorm follow.
     """
     pattern = re.compile(r"\w*?(?:stage(\d+)_)?(batchnorm|conv|dense)(\d+)_(\w+)$")
     matches = {name: match for name in names if (match := pattern.match(name))}
@@ -345,7 +346,7 @@ def _array(file: BufferedReader, size: int) -> Any:
     count = math.prod(shape)
     if min(shape) < 0 or count * dtype.itemsize > size:
         raise WeightsError(f"expected an array that fits in the file, found shape {tuple(shape)}")
-    array = np.empty(count, dtype)  # writable, unlike an array over the bytes that were read
+    array = np.empty(count, dtype)  # writable, unlike the result of np.frombuffer
     if file.readinto(array.view(np.uint8).data) != array.nbytes:
         raise WeightsError(f"expected {array.nbytes:,} more bytes, found the end of the file")
     return array.reshape(shape).astype(np.float32 if kind == 2 else dtype, copy=False)

@@ -1,7 +1,7 @@
-"""Keras models: complete ones, which declare their layers, and weights of keras.applications.
+"""Read complete Keras models, which declare their layers, and weights of keras.applications.
 
-Reads Keras 3's ``.keras`` and ``.weights.h5`` and the older ``.h5``. See _keras/files.py for the
-layout of the files, _keras/declared.py for declarations, _keras/names.py for layer names.
+The files are Keras 3's ``.keras`` and ``.weights.h5``, and the older ``.h5``. See _keras/files.py
+for their layout, _keras/declared.py for declarations, _keras/names.py for layer names.
 Source: https://github.com/keras-team/keras/blob/master/keras/src/applications/densenet.py
 """
 
@@ -61,7 +61,7 @@ SIZES = {
 }
 
 
-LOSSES = {  # the activation that each applies to logits
+LOSSES = {  # loss -> the activation that it applies to logits
     "CategoricalCrossentropy": "softmax",
     "SparseCategoricalCrossentropy": "softmax",
     "CategoricalFocalCrossentropy": "softmax",
@@ -69,25 +69,26 @@ LOSSES = {  # the activation that each applies to logits
     "BinaryFocalCrossentropy": "sigmoid",
 }
 ASSUMED = (
-    "that its layers are connected as in keras.applications, which pads with zeros on all sides "
-    "(not SAME), concatenates old maps before new ones, uses average pooling in transitions and "
-    f"over the last maps, and has an epsilon of {EPSILON:g}; and that it outputs logits, whatever "
-    "activation follows"
+    "layers connected as in keras.applications (zero padding on all sides instead of SAME, old "
+    "channels concatenated before new ones, average pooling in transitions and before the "
+    f"classifier), an epsilon of {EPSILON:g}, and logits as outputs (no tensor shows an activation "
+    "after the classifier)"
 )
 SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5")
 SAVE = "Save the complete model (model.save('NAME.keras')), which declares what it computes"
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is a Keras file, and not KerasHub's."""
+    """Return whether a file is Keras', but not KerasHub's."""
     return is_keras(path, head) and not names_in(path, head, KERASHUB)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
-    """Read the weights. Their running variances are biased, as Keras' are.
+    """Read the weights; their running variances are biased, as Keras computes them.
 
     A declaration of layers is trusted: see _keras/declared.py. A weights-only file is assumed to be
-    of keras.applications if its layers have the same names or no names, or if the user states it.
+    keras.applications' if its layers have the names used there or no names, or if the user states
+    both format and variant.
     """
     _refuse_shard(path)
     declared = declaration(path)
@@ -119,20 +120,20 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 
 def _refuse_shard(path: Path) -> None:
-    """Raise for one shard of ``save_weights(..., max_shard_size=)``."""
+    """Raise ``WeightsError`` for one shard of ``save_weights(..., max_shard_size=)``."""
     match = SHARD.fullmatch(path.name)
     index = path.with_name(f"{match[1]}.weights.json") if match else None
     if index is not None and index.exists():
         raise WeightsError(
-            f"expected all weights in one file, found one of those that {index.name} lists; join "
-            f"them in Keras: model.load_weights({str(index)!r}), then model.save('NAME.keras')"
+            f"expected all weights in one file, found one of the shards listed in {index.name}; "
+            f"join them in Keras: model.load_weights({str(index)!r}), then model.save('NAME.keras')"
         )
 
 
 def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
-    """Return a note on why weights are assumed to be keras.applications', or raise.
+    """Return a note on why weights are treated as keras.applications', or raise ``WeightsError``.
 
-    ``own``: they are a complete model's, whose custom class does not declare its layers.
+    ``own``: whether they are from a complete model of a custom class, which declares no layers.
     """
     old = {"features.conv0": [b"conv1/conv"], "features.norm0": [b"conv1/bn"]}
     body = [layer for layer, _ in layers(found.spec) if layer != "classifier"]
@@ -145,21 +146,21 @@ def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
     if not layers_have_names(path):
         return f"the file does not store its layers' names; assumed: {ASSUMED}"
     save = (
-        "It is of a custom class: save the functional model inside it (model.BODY.save("
+        "The model is of a custom class: save the functional model inside it (model.BODY.save("
         "'NAME.keras')), which declares what it computes"
         if own
         else SAVE
     )
     raise WeightsError(
-        "expected layer names as in keras.applications, such as conv2_block1_1_conv, found others: "
-        "networks with the same number of layers may still pad, concatenate and pool differently. "
-        f"{save}; or, if you know that it computes the same function, pass source_format='keras' "
-        "and variant='densenet121'"
+        "expected layer names as in keras.applications, such as conv2_block1_1_conv, found other "
+        "names: even with the same number of layers, a network may pad, concatenate and pool "
+        f"differently. {save}; or, if you know that your network computes the same function as "
+        "keras.applications', pass source_format='keras' and variant='densenet121'"
     )
 
 
 def _declared(path: Path, graph: Graph, declaration: dict[str, Any]) -> Checkpoint:
-    """Read a complete model's network; its layers and loss declare its usage."""
+    """Read a complete model's network, and the usage that its layers and its loss declare."""
     if own := own_layer(graph):
         declared = declared_around(graph, *own)
         found = read_inside(path, *own, declared)
@@ -175,7 +176,7 @@ def _declared(path: Path, graph: Graph, declaration: dict[str, Any]) -> Checkpoi
     activation = declared.activation
     if activation == "none" and (trained := trained_with(declaration)):
         activation = trained
-        notes.append(f"it outputs logits, to which its loss applies a {trained}: so does its usage")
+        notes.append(f"the model outputs logits; its activation is taken from its loss: {trained}")
     usage = with_declared_pixels(found.usage, given).stating(
         image_size=declared.image_size, activation=activation
     )
@@ -225,21 +226,21 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """Return the logits of the declared model, or of keras.applications' own, and the model's name.
+    """Return the logits and the name of the declared model, or else of keras.applications' own.
 
-    Either loads the file itself. Raises ``LookupError`` if that model cannot represent this network
-    or accept these images.
+    Keras itself loads the file into that model. Raises ``LookupError`` if the model cannot
+    represent this network or accept these images.
     """
     from tensorflow import keras
 
     given = declaration(path)
     if own_config(given) is not None or own_groups(path):
-        raise LookupError("it is this package's own")
+        raise LookupError("the model is this package's own")
     with suppress(UndeclaredError):
         if given is not None:
             graph = graph_of(given)
             if own_layer(graph):
-                raise LookupError("it is this package's own, inside another model")
+                raise LookupError("the model contains this package's own")
             declared = declared_network(graph)
             _, declared.stored = read_declared(path, declared)
             with in_dtype_of(checkpoint):

@@ -1,8 +1,8 @@
 """KerasHub's DenseNets: ``.weights.h5`` and ``.keras`` of a backbone or a classifier, and the
-folder of a preset, which has one file for each.
+folder of a preset, which has one file for the backbone and one for the rest of a classifier.
 
-The layer names differ from keras.applications', and so does the function: KerasHub pads SAME. In a
-classifier's file, the backbone is a nested model.
+The layer names differ from keras.applications', and so does the function: KerasHub uses SAME
+padding. In a classifier's file, the backbone is a nested model.
 Source: https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/densenet/densenet_backbone.py
 """
 
@@ -33,25 +33,25 @@ BACKEND = "keras"
 LIBRARY = "keras_hub"
 BACKBONE = "dense_net_backbone"
 PRESET = ("model.weights.h5", "task.weights.h5")  # the backbone, and what a task adds
-OPTIMIZER = {  # a new classifier has an Adam optimizer, and expects its state in a file
+OPTIMIZER = {  # a new classifier has an Adam optimizer, whose state it expects in a file
     "optimizer/vars/0": np.array(0, np.int64),  # iterations
     "optimizer/vars/1": np.array(5e-5, np.float32),  # learning rate
 }
 SAME = (
-    "KerasHub pads SAME, torchvision and this package as the paper does: the same weights compute "
-    "the same function only for images whose sides are 1 modulo 4 (225, not 224)"
+    "KerasHub uses SAME padding; torchvision and this package pad as the paper does: the same "
+    "weights compute the same function only for images whose sides are 1 modulo 4 (225, not 224)"
 )
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is a Keras file with KerasHub's names, or the folder of a preset."""
+    """Return whether a path is a Keras file with KerasHub's names, or the folder of a preset."""
     if path.is_dir():
         return (path / PRESET[0]).exists()
     return bool(names_in(path, head, KERASHUB))
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # told nothing else
-    """Read the weights. Their running variances are biased, as Keras' are."""
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # ``told`` is unused
+    """Read the weights; their running variances are biased, as Keras computes them."""
     notes = [SAME]
     files = [path]
     if path.is_dir():
@@ -86,7 +86,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """Load the file into KerasHub's own model; return its logits and its name.
+    """Load the file into KerasHub's own model; return the model's logits and name.
 
     Raises ``LookupError`` if that model cannot represent this network.
     """
@@ -124,7 +124,7 @@ def _is_not_kerashubs(spec: DenseNetSpec) -> bool:
     widths = [t.conv for _, t in spec.stages if t]
     rounded = all(
         conv.out_channels == int(conv.in_channels * config.compression) for conv in widths
-    )  # in binary floating point; this package floors the exact decimal product
+    )  # floored in binary floating point; this package floors the exact decimal product
     return not rounded or any(getattr(config, f) != value for f, value in fixed.items())
 
 

@@ -1,10 +1,10 @@
 """Flax Linen's variables: the trees ``params`` and ``batch_stats``, in any of Flax's file formats.
 
-Linen names a layer as its author does, or by class and number in the order of calls. Two layouts
-are known, and are read: torchvision's names (``params.features.conv0.kernel``), and those of the
-UvA Deep Learning Tutorials (``DenseBlock_0.DenseLayer_0.Conv_1``), which many projects copied.
-Others are read only if the user names their variant. A file stores no settings: a note states what
-is assumed. Kernels are HWIO, the classifier's (in, out).
+A Linen layer has the name that its author chose, or its class and number in the order of calls.
+Two naming schemes are read: torchvision's (``params.features.conv0.kernel``), and that of the UvA
+Deep Learning Tutorials (``DenseBlock_0.DenseLayer_0.Conv_1``), which many projects copied. Other
+schemes are read only if the user states the variant. A file stores no settings: a note states what
+is assumed. Kernels are HWIO; the classifier's is (in, out).
 Sources: https://flax-linen.readthedocs.io/en/latest/guides/training_techniques/batch_norm.html
 and https://uvadlc-notebooks.readthedocs.io (JAX, tutorial 5)
 """
@@ -39,7 +39,7 @@ from .recognize import checkpoint_of, recognize, variant_name, with_biases
 BACKEND = "flax"
 COLLECTIONS = ("params", "batch_stats")
 EPSILON, DECAY = 1e-5, 0.99  # defaults of Linen's BatchNorm
-KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # of known code
+KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # whose code is known
 NUMBERED = re.compile(r"[A-Za-z]\w*_\d{1,4}")
 LAYER = re.compile(r"(?P<kind>BatchNorm|Conv|Dense)_(?P<number>\d{1,4})")
 OTHER_NORM = re.compile(r"(?:Group|Layer|Instance|RMS|Weight|Spectral)Norm(?:_\d+)?$")
@@ -47,13 +47,13 @@ IN_CHAPTER = re.compile(r"(?:.*\.)?layers_\d+\.net\.layers_\d+\.(?:BatchNorm|Con
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether its kernels are in ``params``, or in layers named by class and number."""
+    """Return whether kernels are in ``params``, or in layers named by class and number."""
     kernels = [name for name in names_of_flax(path, head) if name.endswith(f".{KERNEL}")]
     return any(_split(name) or LAYER.fullmatch(name.split(".")[-2]) for name in kernels)
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
-    """Read the weights. Their running variances are biased, as Flax's are."""
+    """Read the weights; their running variances are biased, as Flax computes them."""
     weights, left_out, inner = _variables(read_arrays(path), told.prefix)
     shapes = {name: array.shape for name, array in weights.items()}
     is_new_first, doubt = False, None
@@ -83,7 +83,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Write torchvision's names: safetensors if the path ends so, otherwise MessagePack."""
+    """Write torchvision's names, as safetensors if the suffix selects it, else as MessagePack."""
     native = to_nnx(checkpoint.spec, checkpoint.weights)
     names = {n: COLLECTIONS[n.rpartition(".")[2] in ("mean", "var")] for n in native}
     variables = {f"{names[name]}.{name}": array for name, array in native.items()}
@@ -92,7 +92,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     else:
         with replacing(path) as temporary:
             temporary.write_bytes(to_msgpack(nested(variables)))
-    models = "models that are read from such a file"  # which stores neither epsilon nor decay
+    models = "models that load this file"  # which stores neither epsilon nor decay
     return (
         *differences(checkpoint, models, (EPSILON, DECAY), "Flax's", "biased"),
         *unsaid(checkpoint),
@@ -103,9 +103,9 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _split(name: str) -> tuple[str, str] | None:
-    """Return the keys before the last collection's name, and those after it.
+    """Split a name at its last collection: return the keys before it, and those after it.
 
-    None if there is no collection, or if the name is an optimizer's.
+    Return None if no key is a collection, or if the name is an optimizer's.
     """
     keys = name.split(".")
     places = [i for i, key in enumerate(keys[:-1]) if key in COLLECTIONS]
@@ -117,9 +117,10 @@ def _split(name: str) -> tuple[str, str] | None:
 def _variables(
     arrays: Mapping[str, Any], prefix: str | None
 ) -> tuple[Weights, list[str], str | None]:
-    """Return both trees' layers with canonical leaves and layouts, and the names of other arrays.
+    """Return both trees' tensors in canonical layout, the names of other arrays, and a prefix.
 
-    If there is only one pair of trees, the prefix is for a network inside it, and is returned.
+    If there are several pairs of trees, ``prefix`` selects one, and None is returned instead. If
+    there is only one pair, ``prefix`` belongs to a network inside it, and is returned.
     """
     found: dict[str, dict[str, Any]] = {}
     left_out, unknown = [], {}
@@ -144,16 +145,16 @@ def _variables(
             f"{listed_names(list(arrays)) or 'no arrays'}; save both trees, because a DenseNet "
             "also needs its running statistics"
         )
-    around = only(list(found), prefix if len(found) > 1 else None)  # else an inner one's
+    around = only(list(found), prefix if len(found) > 1 else None)  # with one pair: inside it
     if not any(name.endswith(".running_mean") for name in found[around]):
         if others := _other_norms(found[around]):
             raise WeightsError(
                 "expected the BatchNorms of a DenseNet, found a different normalization in this "
-                f"Flax Linen network: {listed_names(others)}; no DenseNet of this package has one"
+                f"Flax Linen network: {listed_names(others)}; no DenseNet of this package has it"
             )
         raise WeightsError(
-            "expected the running statistics of Flax Linen's BatchNorms too, found params without "
-            "batch_stats; save {'params': ..., 'batch_stats': ...}"
+            "expected params and batch_stats (the running statistics of Flax Linen's BatchNorms), "
+            "found only params; save {'params': ..., 'batch_stats': ...}"
         )
     if inside := [name for name, where in unknown.items() if where == around]:
         raise WeightsError(
@@ -181,9 +182,9 @@ def _numbered_names(
 ) -> tuple[dict[str, str], list[str], str | None]:
     """Return {name: canonical name} of layers named by class and number, notes, and any doubt.
 
-    Modules are blocks, which have kernels of 3x3, and the transitions between them. Around them
-    are the stem, the last BatchNorm and the head; or everything is in one module. A doubt
-    is an error text for an unknown layout: no tensor shows what it computes.
+    Submodules are dense blocks, which contain 3x3 kernels, and transitions. The stem, the last
+    BatchNorm and the head are beside them; or all layers are in one module. A doubt is the error
+    message for an unknown layout, because no tensor shows what such a network computes.
     """
     paths = {name: tuple(name.split(".")[:-1]) for name in shapes}
     paths = {name: path for name, path in paths.items() if path and LAYER.fullmatch(path[-1])}
@@ -211,8 +212,8 @@ def _numbered_names(
     if not is_known or convs[0][1][2:] != (3, 3):
         doubt = (
             "expected a known layout of Flax Linen, found "
-            f"{'a stem that may pad SAME' if is_known else 'other classes or modules'}: no tensor "
-            "shows padding, pooling or the order of concatenation"
+            f"{'a stem that may use SAME padding' if is_known else 'unknown classes or modules'}: "
+            "no tensor shows padding, pooling or the order of concatenation"
         )
     found = {
         name: f"{in_order[path]}.{name.rpartition('.')[2]}"
@@ -242,7 +243,7 @@ def _class(path: tuple[str, ...]) -> str:
 def _order(
     path: tuple[str, ...], blocks: Collection[str], paths: Collection[tuple[str, ...]]
 ) -> tuple[int, ...]:
-    """Return a sort key: when a layer is called, among those of its kind."""
+    """Return a sort key: a layer's place in the order of calls, among layers of its kind."""
     first, *inside = (int(key.rpartition("_")[2]) for key in path)
     if inside:  # block 0, transition 0, block 1, ...
         return (2 * first + (_class(path) not in blocks), *inside)
@@ -256,7 +257,7 @@ def _unknown(shapes: Mapping[str, tuple[int, ...]]) -> str:
     some = listed_names([name.rpartition(".")[0] for name in shapes if name.endswith(".weight")])
     return (
         "expected a DenseNet of Flax Linen with torchvision's names (features.conv0, "
-        "features.denseblock1.denselayer1.norm1) or classes and numbers "
+        "features.denseblock1.denselayer1.norm1) or Linen's default names "
         f"(DenseBlock_0.DenseLayer_0.BatchNorm_0), found another Linen network: {some}"
     )
 
@@ -264,9 +265,9 @@ def _unknown(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def _names_in_chapter(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[dict[str, str], list[str], str]:
-    """Return {name: canonical name} of the chapter's classes, notes, and why they are in doubt.
+    """Return {name: canonical name} of Dive into Deep Learning's chapter, notes, and the doubt.
 
-    Everything is in one Sequential, so the numbers in a layer's path give the order of calls.
+    All layers are in one Sequential, so the numbers in a layer's path are the order of calls.
     """
     layers = dict.fromkeys(name.rpartition(".")[0] for name in shapes)
     ordered = sorted(layers, key=lambda layer: tuple(map(int, re.findall(r"\d+", layer))))
@@ -295,7 +296,7 @@ def _names_in_chapter(
 
 
 def _in_doubt(doubt: str, found: Weights, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Return why a network is not read, and what to do if it computes what this package does."""
+    """Return the error message for a doubt, with what to type to read the network anyway."""
     canonical = {name: array.shape for name, array in found.items()}
     try:
         config = recognize(canonical)
@@ -306,7 +307,7 @@ def _in_doubt(doubt: str, found: Weights, shapes: Mapping[str, tuple[int, ...]])
         return _unknown(shapes)
     if variant := variant_name(config):
         advice = (
-            "state it: convert('SOURCE', 'NEW.safetensors', source_format='linen', "
+            "state its variant: convert('SOURCE', 'NEW.safetensors', source_format='linen', "
             f"variant={variant!r})"
         )
     else:
@@ -314,4 +315,4 @@ def _in_doubt(doubt: str, found: Weights, shapes: Mapping[str, tuple[int, ...]])
             "name its layers as torchvision does (features.denseblock1.denselayer1.conv1) and save "
             "it again"
         )
-    return f"{doubt}; if it computes what this package does (docs/conventions.md), {advice}"
+    return f"{doubt}; if it computes what this package computes (docs/conventions.md), {advice}"

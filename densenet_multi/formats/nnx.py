@@ -1,7 +1,7 @@
 """Flax NNX's names and layouts, in ``.safetensors``, an Orbax folder, or MessagePack.
 
 Names are a model's attribute paths, joined by dots (or slashes): ``features.conv0.kernel``. Kernels
-are HWIO, the classifier's is (in, out).
+are HWIO; the classifier's is (in, out).
 Source: https://flax.readthedocs.io/en/latest/guides/checkpointing.html
 """
 
@@ -38,17 +38,17 @@ LEAVES = {  # kind of tensor -> NNX's leaf
     "linear.weight": "kernel",
     "linear.bias": "bias",
 }
-STATE = ("count", "key")  # of random number generators
+STATE = ("count", "key")  # leaves of random number generators
 CANONICAL = {leaf: kind.partition(".")[2] for kind, leaf in LEAVES.items()}
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it has NNX's names, or is a folder (``read`` lets Orbax check it)."""
+    """Return whether a file has NNX's names; accept any folder (``read`` lets Orbax check it)."""
     return path.is_dir() or bool(names_of_flax(path, head))
 
 
 def read(path: Path, told: Told = NOTHING) -> Checkpoint:
-    """Read the weights. Their running variances are biased, as Flax's are."""
+    """Read the weights; their running variances are biased, as Flax computes them."""
     weights: dict[str, Any] = {}
     left_out = []
     for full, value in read_arrays(path).items():
@@ -56,7 +56,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         axes = FROM_CHANNELS_LAST.get(len(value.shape))
         if leaf not in CANONICAL or axes is None or is_of_optimizer(layer):
             if "denseblock" in layer and leaf not in STATE and not is_of_optimizer(layer):
-                raise WeightsError(f"{full}: expected only a DenseNet's layers, found another one")
+                raise WeightsError(f"{full}: expected only a DenseNet's layers, found another")
             left_out.append(full)  # an optimizer's state, or dropout's random state
             continue
         array = to_float(np.asarray(value)).transpose(axes)
@@ -80,7 +80,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         write_safetensors(path, native)
     else:
         write_orbax(path, nested(native))
-    models = "models that are read from such a file"  # which stores neither epsilon nor decay
+    models = "models that load this file"  # which stores neither epsilon nor decay
     return (
         *differences(checkpoint, models, (EPSILON, DECAY), "Flax's", "biased"),
         *unsaid(checkpoint),

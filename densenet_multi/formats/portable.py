@@ -1,7 +1,7 @@
 """The portable file: a network, its weights, and how to use them.
 
 It is a safetensors file (https://github.com/huggingface/safetensors) with torchvision's tensor
-names and PyTorch's layout. With ``safetensors`` alone, it loads into torchvision's or timm's model.
+names and PyTorch's layout. torchvision's or timm's model can load it with ``safetensors`` alone.
 Its metadata has one entry, ``densenet_multi``: JSON with a schema version, the configuration and
 the usage.
 """
@@ -46,14 +46,14 @@ OTHER_ENDINGS = (".pth", ".pt", ".h5", ".hdf5", ".keras", ".params", ".msgpack")
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether the file is a safetensors file with a spec in its metadata."""
+    """Return whether the file is a safetensors file with a spec in its metadata."""
     if not is_safetensors(head):
         return False
     with open_safetensors(path) as file:
         return PORTABLE_ENTRY in (file.metadata() or {})
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # the file itself states everything
+def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # ``told`` is unused
     """Read the network, its weights and its usage."""
     return load_checkpoint(path)
 
@@ -75,11 +75,11 @@ def save_weights(
     The write is atomic: the file is complete or absent. The same weights give the same bytes.
 
     Raises ``WeightsError`` if a tensor does not fit the spec or has values that are not finite;
-    ``ConfigError`` if the usage does not fit the network, or the name's ending belongs to another
+    ``ConfigError`` if the usage does not fit the network, or the name's suffix belongs to another
     format; ``OSError`` if the file cannot be written.
 
     Arguments:
-        path: the file; ``.safetensors`` is the usual ending.
+        path: the file; ``.safetensors`` is the usual suffix.
         spec: the network, as ``DenseNetConfig.resolve`` returns it.
         weights: {canonical name: array}; float16 is stored as float32, without loss.
         usage: how to use the weights.
@@ -97,14 +97,14 @@ def save_weights(
     if ending in OTHER_ENDINGS:
         raise ConfigError(
             f"{path}: expected a name for a portable file, such as NEW.safetensors, found the "
-            f"ending {ending}; for another project's format: "
+            f"suffix {ending}; for another project's format: "
             f"formats.write({_other_name(path)!r}, Checkpoint(spec, weights))"
         )
     _save(path, spec, weights, usage)
 
 
 def _other_name(path: Path) -> str:
-    """A file name that selects another project's format; Keras' ending is ``.weights.h5``."""
+    """Return a file name that selects another project's format; Keras' ends in ``.weights.h5``."""
     if path.suffix.lower() not in (".h5", ".hdf5", ".keras"):
         return str(path)
     return str(path.with_name(f"{path.name.partition('.')[0]}.weights.h5"))

@@ -1,9 +1,9 @@
 """Download pretrained ImageNet weights by name, from the projects that publish them.
 
 torchvision, Keras and MXNet license their weights for ImageNet's 1,000 classes under their own
-terms. This package contains none of them.
-The checksums are those that each project checks: torchvision puts the beginning of the SHA256 in
-its URLs, Keras lists MD5, and MXNet lists SHA1 of the file inside its archive.
+terms. This package contains none of these weights.
+The checksums are those that each project publishes: torchvision puts the beginning of the SHA256
+in its URLs, Keras lists the MD5, and MXNet lists the SHA1 of the file inside its archive.
 """
 
 from __future__ import annotations

@@ -59,15 +59,16 @@ def recognize(shapes: Mapping[str, tuple[int, ...]], **known: Any) -> DenseNetCo
     layers = sum(blocks.values())
     if layers > len(shapes) or 0 in chain.from_iterable(shapes.values()):
         raise WeightsError(
-            f"expected tensors with values for {layers} dense layers, found {len(shapes)} tensors"
+            f"expected non-empty tensors for {layers} dense layers, found {len(shapes)} tensors, "
+            "which are too few or empty"
         )
     stem = shapes["features.conv0.weight"]
     if stem[2:] not in KERNELS or KERNELS[stem[2:]] != ("features.norm0.weight" in shapes):
         norm0 = "with" if "features.norm0.weight" in shapes else "without"
         raise WeightsError(
             "features.conv0.weight: expected a 7x7 stem with features.norm0, or a 3x3 stem without "
-            f"it, found a {'x'.join(map(str, stem[2:]))} stem {norm0} it: its stride and its "
-            "pooling are unknown, because no tensor shows them"
+            f"it, found a {'x'.join(map(str, stem[2:]))} stem {norm0} it: no tensor shows the "
+            "stride and the pooling of such a stem"
         )
     bottleneck = f"{first}.conv2.weight" in shapes
     growth_rate = shapes[f"{first}.{'conv2' if bottleneck else 'conv1'}.weight"][0]
@@ -113,10 +114,10 @@ def checkpoint_of(
 
 
 def with_biases(weights: Weights, *, of_all: bool = False) -> tuple[Weights, list[str]]:
-    """Add zero biases to layers that lack the bias that others have; also return notes.
+    """Add a zero bias to each layer that needs a bias but has none; also return notes.
 
-    A classifier always gets one. Convolutions get them if only the stem has a bias, as after the
-    stem was replaced for images with other channels; with ``of_all``, if any of them has a bias.
+    A classifier always needs one. All convolutions need one if only the stem has one, as after the
+    stem was replaced for images with other channels. With ``of_all``, they need one if any has one.
     """
     found, notes = dict(weights), []
     kernels = [name for name, array in weights.items() if array.ndim == 4]
@@ -126,11 +127,11 @@ def with_biases(weights: Weights, *, of_all: bool = False) -> tuple[Weights, lis
     if absent and biased and (of_all or is_stem_alone):
         which = "the first" if is_stem_alone else f"{biased} of {len(kernels)}"
         verb = "has" if biased == 1 else "have"
-        notes.append(f"of its convolutions, only {which} {verb} a bias: the others got zeros")
+        notes.append(f"of its convolutions, only {which} {verb} a bias: zero biases were added")
         found |= {_bias(name): _zeros(weights[name]) for name in absent}
     head = weights.get("classifier.weight")
     if head is not None and "classifier.bias" not in weights:
-        notes.append("its classifier has no bias: it got a zero bias")
+        notes.append("its classifier has no bias: a zero bias was added")
         found["classifier.bias"] = _zeros(head)
     return found, notes
 
@@ -144,7 +145,7 @@ def _zeros(kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def implied_usage(config: DenseNetConfig) -> Usage:
-    """The usage to assume: ImageNet's for an ImageNet variant with 3 channels, otherwise none.
+    """Return the usage to assume: ImageNet's for an ImageNet variant with 3 channels, else none.
 
     Its values are marked as assumed. A network with 1,000 classes gets ImageNet's class names too.
     """
@@ -157,7 +158,7 @@ def implied_usage(config: DenseNetConfig) -> Usage:
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of ImageNet's 1,000 classes, in the order of torchvision, Keras and MXNet.
+    """Return the names of ImageNet's 1,000 classes, in the order of torchvision, Keras and MXNet.
 
     Source: https://github.com/pytorch/vision/blob/main/torchvision/models/_meta.py
     """
@@ -166,7 +167,7 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def variant_name(config: DenseNetConfig) -> str | None:
-    """The named variant of a configuration, with any classes, channels, epsilon, decay, dropout."""
+    """Return a network's variant, whatever its classes, channels, epsilon, decay and dropout."""
     free = ("num_classes", "in_channels", "bn_eps", "bn_decay", "drop_rate")
     for name, known in VARIANTS.items():
         if replace(known, **{field: getattr(config, field) for field in free}) == config:
@@ -175,7 +176,7 @@ def variant_name(config: DenseNetConfig) -> str | None:
 
 
 def _compression(shapes: Mapping[str, tuple[int, ...]], blocks: int) -> float:
-    widths = []  # (after, before) each transition
+    widths = []  # channels (after, before) each transition
     for i in range(1, blocks):
         shape = shapes.get(f"features.transition{i}.conv.weight", ())
         if len(shape) != 4:
@@ -185,4 +186,4 @@ def _compression(shapes: Mapping[str, tuple[int, ...]], blocks: int) -> float:
         if all(floor_of_decimal(guess, before) == after for after, before in widths):
             return guess
     after, before = max(widths, key=lambda pair: pair[1])
-    return math.ceil(after / before * 10**6) / 10**6  # rounded up to 6 decimals, so that it may fit
+    return math.ceil(after / before * 10**6) / 10**6  # rounded up, because the product is floored

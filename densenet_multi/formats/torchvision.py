@@ -52,7 +52,7 @@ from .recognize import checkpoint_of
 
 BACKEND = "torch"
 LIBRARY = "torchvision"
-EPSILON, DECAY = 1e-5, 0.9  # of PyTorch's BatchNorm and of torchvision's models
+EPSILON, DECAY = 1e-5, 0.9  # PyTorch's defaults, which torchvision's models use
 THEIRS = {  # fields that are fixed in torchvision's class
     "stem": "imagenet",
     "conv_bias": False,
@@ -63,7 +63,10 @@ THEIRS = {  # fields that are fixed in torchvision's class
 
 
 def looks_like(path: Path, head: bytes) -> bool:
-    """Whether it is a PyTorch zip, a bare pickle or safetensors. Flax formats are tried first."""
+    """Return whether a file is a PyTorch zip, a bare pickle or safetensors.
+
+    Flax's files may be too; Flax's formats are tried first.
+    """
     return is_safetensors(head) or is_torch_file(path, head)
 
 
@@ -87,7 +90,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
 
 
 def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Checkpoint, Found]:
-    """The network among the tensors that ``tensors_in`` returns, and where it is."""
+    """Return the network among the tensors from ``tensors_in``, and where it was found."""
     shapes = {n: tuple(tensor.shape) for n, tensor in state.items() if not is_counter(n)}
     if (chapter := chapter_names(shapes, told.prefix)) is not None:
         found = Found(chapter, "", notes=[_chapter.NOTE, *_beside(shapes, chapter)])
@@ -105,7 +108,7 @@ def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Check
 
 
 def _beside(shapes: Shapes, chapter: Mapping[str, str]) -> list[str]:
-    """Notes on the tensors that do not belong to the chapter's network."""
+    """Return notes on the tensors that do not belong to the chapter's network."""
     others = [name for name in shapes if name not in chapter]
     layers = layers_of(shapes, others)
     if layers and "classifier.weight" not in chapter.values():
@@ -146,14 +149,14 @@ def _with_more(checkpoint: Checkpoint, tree: Tree, found: Found) -> Checkpoint:
 
 
 def _with_assumed(checkpoint: Checkpoint) -> Checkpoint:
-    """Add a note on what no tensor shows, unless torchvision's class builds this network."""
+    """Add a note on what no tensor shows, unless torchvision's class can build this network."""
     if _is_torchvisions(checkpoint.spec.config):
         return checkpoint
     return replace(checkpoint, notes=(*checkpoint.notes, assumed(EPSILON, DECAY)))
 
 
 def _is_torchvisions(config: DenseNetConfig) -> bool:
-    """Whether torchvision's class can build this network, with its number of classes."""
+    """Return whether torchvision's class can build this network, with its number of classes."""
     return bool(config.bn_size) and all(getattr(config, n) == value for n, value in THEIRS.items())
 
 
@@ -184,7 +187,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], str]:
-    """The logits of torchvision's own model with the weights as PyTorch reads them; its name.
+    """Return the logits and the name of torchvision's own model, with weights read by PyTorch.
 
     Raises ``LookupError`` if torchvision cannot build this network, or PyTorch rejects the file.
     """
@@ -209,7 +212,7 @@ def library_logits(
 
 
 def _state_by_pytorch(path: Path) -> dict[str, Any]:
-    """{canonical name: tensor} of a file of tensors only, as PyTorch itself reads it.
+    """Return {canonical name: tensor} of a tensors-only file, as PyTorch itself reads it.
 
     Raises ``LookupError`` if PyTorch rejects the file, or it does not hold exactly one network.
     """

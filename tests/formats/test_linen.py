@@ -142,8 +142,8 @@ def test_biases_are_completed_with_zeros(tmp_path):
     assert not read.weights["features.denseblock1.denselayer1.conv1.bias"].any()
     assert not read.weights["classifier.bias"].any()
     np.testing.assert_array_equal(read.weights["features.conv0.bias"], arrays["params.Conv_0.bias"])
-    assert "of its convolutions, only 2 of 10 have a bias: the others got zeros" in read.notes
-    assert "its classifier has no bias: it got a zero bias" in read.notes
+    assert "of its convolutions, only 2 of 10 have a bias: zero biases were added" in read.notes
+    assert "its classifier has no bias: a zero bias was added" in read.notes
 
 
 def test_two_networks_are_told_apart_by_a_prefix(tmp_path):
@@ -340,8 +340,8 @@ def test_parameters_without_statistics_are_refused_with_what_to_save(tmp_path, k
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda name: name.replace("DenseLayer", "Bottleneck"), "other classes or modules"),
-        (None, "a stem that may pad SAME"),
+        (lambda name: name.replace("DenseLayer", "Bottleneck"), "unknown classes or modules"),
+        (None, "a stem that may use SAME padding"),
     ],
 )
 def test_what_no_tensor_shows_must_be_said(tmp_path, change, message):
@@ -393,7 +393,7 @@ def test_layers_that_are_only_numbered_are_read_in_order_where_that_is_said(tmp_
         arrays[f"{collection}.{inside}{kind}_{seen.index(layer)}.{leaf}"] = array
     arrays = dict(sorted(arrays.items()))  # as JAX sorts them: Conv_10 comes before Conv_2
     path = written(tmp_path / "x", arrays)
-    message = "other classes or modules.*source_format='linen', variant='densenet_bc32_k32'"
+    message = "unknown classes or modules.*source_format='linen', variant='densenet_bc32_k32'"
     with pytest.raises(dm.WeightsError, match=message):
         formats.read(path)
     read = formats.read(path, "linen", variant="densenet_bc32_k32")

@@ -199,7 +199,7 @@ def test_numbered_layers_answer_as_what_is_read_of_them(tmp_path):
     x = images(read.spec, 9)
     expected = answers(network, variables, x)
     assert deviation(dm.reference.predict(read.spec, read.weights, x), expected) < 1e-13
-    told = "of its convolutions, only the first has a bias: the others got zeros"
+    told = "of its convolutions, only the first has a bias: zero biases were added"
     assert told in read.notes
 
 

@@ -378,7 +378,7 @@ def test_the_only_linear_layer_that_fits_is_the_classifier(tmp_path, name):
     assert ("Subclass), which declares no layers" in " ".join(checkpoint.notes)) == (
         name == "x.keras"
     )
-    assert "assumed: that its layers are connected as in keras.app" in checkpoint.notes[-1]
+    assert "assumed: layers connected as in keras.app" in checkpoint.notes[-1]
     x = np.random.default_rng(0).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
     logits = dm.reference.predict(checkpoint.spec, checkpoint.weights, x.transpose(0, 3, 1, 2))
     assert deviation(logits, np.asarray(model(x, training=False))) < 1e-5
@@ -396,12 +396,12 @@ def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
     path = tmp_path / "x.weights.h5"
     formats._keras.writing.write_weights(path, checkpoint, lambda layer: f"my_{layer}")
-    with pytest.raises(dm.WeightsError, match="networks with the same number of layers may still"):
+    with pytest.raises(dm.WeightsError, match="even with the same number of layers, a network may"):
         formats.read(path)
     with h5py.File(path, "r+") as file:  # all names of keras.applications but one
         for layer, group in (("features.conv0", "layers/conv2d/vars"),):
             file[group].attrs["name"] = keras_applications.native_layer(layer)
-    with pytest.raises(dm.WeightsError, match="networks with the same number of layers may still"):
+    with pytest.raises(dm.WeightsError, match="even with the same number of layers, a network may"):
         formats.read(path)
 
 
@@ -474,7 +474,9 @@ def test_a_legacy_file_of_numbered_layers_is_read_as_weights_h5_is_if_you_say_wh
         names[layer] = f"{kinds[kind]}_{number}" if number else kinds[kind]
     path = tmp_path / "x.h5"
     legacy(path, checkpoint, names)
-    with pytest.raises(dm.WeightsError, match="or, if you know that it computes the same function"):
+    with pytest.raises(
+        dm.WeightsError, match="or, if you know that your network computes the same function"
+    ):
         formats.read(path)
     found = keras_applications.read(path, Told(file_format=True, variant="densenet121"))
     assert found.spec.config.block_config == (6, 12)
@@ -493,8 +495,9 @@ def test_what_is_assumed_of_weights_without_names_is_told_completely(tmp_path):
     nameless = renamed_as_in_2_12(path, "nameless.weights.h5")
     note = formats.read(nameless).notes[-1]
     assert note.startswith("the file does not store its layers' names; assumed: ")
-    for word in ("pads with zeros on all sides", "old maps before new ones", "average pooling in",
-                 "over the last maps", "epsilon of 1.001e-05", "logits"):  # fmt: skip
+    for word in ("zero padding on all sides", "channels concatenated before new ones",
+                 "average pooling in", "before the classifier", "epsilon of 1.001e-05",
+                 "logits"):  # fmt: skip
         assert word in note, word
 
 
@@ -503,7 +506,9 @@ def test_one_of_several_files_of_weights_is_refused_with_how_to_join_them(tmp_pa
         tmp_path / "x.weights.json", max_shard_size=0.0005
     )
     (first, *_) = sorted(tmp_path.glob("x_*.weights.h5"))
-    with pytest.raises(dm.WeightsError, match=r"one of those that x\.weights\.json lists; join"):
+    with pytest.raises(
+        dm.WeightsError, match=r"one of the shards listed in x\.weights\.json; join"
+    ):
         formats.read(first)
 
 

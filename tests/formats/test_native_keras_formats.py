@@ -568,7 +568,7 @@ def test_a_zip_that_claims_to_be_larger_than_it_is_is_refused(path):
     entry = content.rindex(b"PK\x01\x02")
     content[entry + 20 : entry + 28] = b"\xff\xff\xff\xf0" * 2  # packed and unpacked size
     whole.write_bytes(content)
-    assert "separate zip entries, found 'model.weights.h5' with bytes of another" in refused(whole)
+    assert "separate zip entries, found 'model.weights.h5' overlapping another" in refused(whole)
 
 
 def test_other_files_look_like_neither(tmp_path):

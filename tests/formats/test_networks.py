@@ -83,7 +83,9 @@ def test_a_body_alone_is_read():
 def test_a_body_whose_children_are_only_numbered_is_read_in_their_order():
     file = {in_sequence(name): shape for name, shape in SHAPES.items()}
     assert "features.4.denselayer1.conv1.weight" in file
-    check(file, SHAPES, "its layers have numbers instead of names, and were read in that order")
+    check(
+        file, SHAPES, "its layers have numbers instead of names, and were read in numerical order"
+    )
 
 
 def test_names_of_before_2018_and_monais_are_read():

@@ -191,7 +191,7 @@ def test_what_is_beside_it_is_told_or_refused_as_with_torchvisions_names():
     width = dm.tensors(SPEC)["features.norm5.weight"].shape[0]
     outside = find_network(body | {"fc.weight": (7, width), "fc.bias": (7,)})
     assert outside.names["fc.weight"] == "classifier.weight"
-    with pytest.raises(dm.WeightsError, match=r"^pre: expected a network that reads images, found"):
+    with pytest.raises(dm.WeightsError, match=r"^pre: expected no layer before the network, found"):
         find_network(shapes_of("net.") | {"pre.weight": (3, 1, 1, 1)})
 
 

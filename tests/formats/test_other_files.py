@@ -81,7 +81,7 @@ ONNX = (
 SCRIPT = ("net/data.pkl", "net/code/__torch__.py", "net/constants.pkl", "net/data/0")
 FILES = {  # what a file is called: (its name, its content)
     "an empty file": ("x.pth", b""),
-    "only zeros, as after an interrupted download": ("x.pth", bytes(10_000)),
+    "zeros only, as after an interrupted download": ("x.pth", bytes(10_000)),
     "a git-lfs pointer": (
         "x.pth",
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
@@ -103,11 +103,11 @@ FILES = {  # what a file is called: (its name, its content)
         b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
     ),
     "an OpenVINO network": ("x.xml", b'<?xml version="1.0"?>\n<net name="d" version="11">'),
-    "a file packed by gzip": ("x.pth.gz", gzip.compress(b"weights")),
-    "a tar archive packed by gzip": ("x.tgz", gzip.compress(tarred())),
-    "a file packed by bzip2": ("x.pth.bz2", b"BZh91AY&SY"),
-    "a file packed by xz": ("x.pth.xz", b"\xfd7zXZ\0\0\x04"),
-    "a file packed by Zstandard": ("x.pth.zst", b"\x28\xb5\x2f\xfd\x04"),
+    "a file compressed with gzip": ("x.pth.gz", gzip.compress(b"weights")),
+    "a tar archive compressed with gzip": ("x.tgz", gzip.compress(tarred())),
+    "a file compressed with bzip2": ("x.pth.bz2", b"BZh91AY&SY"),
+    "a file compressed with xz": ("x.pth.xz", b"\xfd7zXZ\0\0\x04"),
+    "a file compressed with Zstandard": ("x.pth.zst", b"\x28\xb5\x2f\xfd\x04"),
     "a tar archive": ("x.tar", tarred()),
     "a 7-Zip archive": ("x.7z", b"7z\xbc\xaf\x27\x1c\0\x04"),
     "a RAR archive": ("x.rar", b"Rar!\x1a\x07\x01\0"),
@@ -117,14 +117,14 @@ FILES = {  # what a file is called: (its name, its content)
     ),
     "a zip archive (empty)": ("x.zip", zipped()),
     "a SavedModel in a zip archive": ("x.zip", zipped("m/saved_model.pb", "m/variables/x.index")),
-    "damaged or ends too early": ("x.pth", zipped("archive/data.pkl")[:40]),
+    "damaged or truncated": ("x.pth", zipped("archive/data.pkl")[:40]),
     "a TorchScript archive": ("x.pt", zipped(*SCRIPT)),
-    "a program of torch.export": ("x.pt2", zipped("x/archive_format", "x/models/model.json")),
+    "a program saved by torch.export": ("x.pt2", zipped("x/archive_format", "x/models/model.json")),
     "an archive of torch.package": ("x.pt", zipped("x/.data/extern_modules", "x/m/data.pkl")),
     "NumPy arrays (a, b)": ("x.npz", zipped("a.npy", "b.npy")),
     "one NumPy array": ("x.npy", b"\x93NUMPY\x01\0"),
     "an ONNX network; ": ("x.bin", ONNX),
-    "an ONNX network, by its name": ("x.onnx", ONNX[:-1]),
+    "an ONNX network, judging by its name": ("x.onnx", ONNX[:-1]),
     "a Core ML network": ("x.mlmodel", message(1, 5) + message(2, b"d") + message(500, b"n")),
     "a Caffe network": ("x.caffemodel", message(1, b"DenseNet") + message(100, b"layer") * 3),
     "a TensorFlow graph": ("x.pb", message(1, b"\x0a\x01x\x12\x05Const") * 2000 + message(4, b"v")),
@@ -208,7 +208,7 @@ def test_entries_of_an_archive_that_share_bytes_are_refused(tmp_path):
     path.write_bytes(overlapping(path.read_bytes()))
     assert "damaged" in refusal(path)
     for read in (names_in_zip, opened_torch, opened_hdf5):
-        with pytest.raises(dm.WeightsError, match="'x/data/0' with bytes of another; download or"):
+        with pytest.raises(dm.WeightsError, match="'x/data/0' overlapping another; download or"):
             read(path)
 
 
@@ -228,7 +228,7 @@ def test_the_last_entry_of_an_archive_ends_before_the_directory(tmp_path):
     sizes = [int.from_bytes(content[i : i + 4], "little") + 1 for i in (at, at + 4)]
     longer = b"".join(size.to_bytes(4, "little") for size in sizes)
     path.write_bytes(content[:at] + longer + content[at + 8 :])
-    with pytest.raises(dm.WeightsError, match=r"'x/data\.pkl' with bytes of another"):
+    with pytest.raises(dm.WeightsError, match=r"'x/data\.pkl' overlapping another"):
         names_in_zip(path)
 
 

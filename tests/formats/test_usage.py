@@ -181,8 +181,8 @@ def test_what_is_implied_is_not_called_lost_and_what_was_stated_is(tmp_path):
 
     assert not lost()
     assert not lost(activation="softmax")  # which is assumed where nothing is stated
-    assert "their activation" in lost(activation="sigmoid")
-    assert "their class names" in lost(class_names=[str(i) for i in range(1000)])
+    assert "weights' activation" in lost(activation="sigmoid")
+    assert "weights' class names" in lost(class_names=[str(i) for i in range(1000)])
 
 
 @pytest.mark.parametrize(

@@ -532,7 +532,9 @@ def test_what_is_no_float_is_refused_by_name(path, spec, weights, kind):
     shape = weights["classifier.bias"].shape
     parts["classifier.bias"] = (kind, shape, bytes(shape[0] * (4 if kind == "I32" else 1)))
     write(path, parts, {"densenet_multi": spec.to_json()})
-    assert refusal(path).startswith("expected F64, F32, F16, BF16\n  classifier.bias: found")
+    assert refusal(path).startswith(
+        "expected tensors of type F64, F32, F16, BF16\n  classifier.bias: found"
+    )
 
 
 def test_a_file_larger_than_any_network_is_refused_unread(path):

@@ -3372,7 +3372,7 @@ MUTANTS = [
     Mutant(
         "keras applications: every assumption is reported",
         "formats/keras_applications.py",
-        "concatenates old maps before new ones, ",
+        "channels concatenated before new ones, ",
         "",
         "formats/test_native_keras_declared.py what_is_assumed_of_weights_without_names",
     ),

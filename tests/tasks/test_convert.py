@@ -89,7 +89,7 @@ def test_a_later_conversion_keeps_it_and_overrides_what_it_states():
 def test_what_a_destination_cannot_say_is_told():
     options = ["--to", "nnx", "--class-names", "w,x,y,z", "--activation", "sigmoid"]
     told = " ".join(run("convert", "a.safetensors", "c.safetensors", *options).stdout.split())
-    assert "only a portable file can store their class names, activation" in told
+    assert "only a portable file can store the weights' class names, activation" in told
 
 
 @pytest.mark.usefixtures("files")

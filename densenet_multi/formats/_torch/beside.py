@@ -13,7 +13,7 @@ NAMES = (
 
 
 def class_names(tree: Tree, count: int) -> tuple[str, tuple[str, ...]] | None:
-    """(entry, names) of the first entry with ``count`` class names, as training code saves them."""
+    """Return (entry, class names) of the first entry with ``count`` names, or None."""
     for path, each in tree:
         names = names_in_order(each) if path and path[-1] in NAMES else None
         if names and len(names) == count:
@@ -22,7 +22,7 @@ def class_names(tree: Tree, count: int) -> tuple[str, tuple[str, ...]] | None:
 
 
 def modules_of(tree: Tree) -> dict[str, StandIn]:
-    """{name: module} of a file's modules; names are the prefixes of their tensors' names."""
+    """Return {name: module} of a file; a module's name is the prefix of its tensors' names."""
     return {
         ".".join(key for key in path if key not in OF_MODULES): each
         for path, each in tree

@@ -1,7 +1,7 @@
 """Read PyTorch's files without PyTorch: a pickle that describes tensors, and the tensors' bytes.
 
 Since PyTorch 1.6, a file is a zip with the pickle in ``data.pkl`` and each storage in ``data/KEY``.
-Older files are a sequence of pickles, then the storages. Whatever else a file describes (numbers,
+Older files are a sequence of pickles, then the storages. Whatever else a file describes (options,
 paths, complete modules) becomes an inert stand-in: see _pickles.py. A tensor's bytes are read only
 once it is known to be a weight, so an optimizer's state costs neither time nor memory.
 Source: https://github.com/pytorch/pytorch/blob/main/torch/serialization.py
@@ -44,15 +44,15 @@ from .._safetensors import from_bfloat16, to_float
 from .._zips import entries_of, names_in_zip
 
 Tree = list[tuple[tuple[str, ...], Any]]  # (path, object) of everything in a file
-OF_MODULES = ("_parameters", "_buffers", "_modules")  # attributes of modules, in paths
+OF_MODULES = ("_parameters", "_buffers", "_modules")  # attributes of modules, omitted from names
 Order = Literal["<", ">"]
 File: TypeAlias = io.BufferedReader | io.BytesIO
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of a file before 1.6
 ZIP = b"PK\x03\x04"  # the start of a zip archive, and of each header in it
-PER_FILE = 100  # steps of the budget for each file embedded in a pickle
+PER_FILE = 100  # steps that each file embedded in a pickle costs of the budget
 PIECE = 2**20  # bytes read at a time for a checksum
 DAMAGED = "; download or copy it again"
-CHANGED = f"expected the bytes that were written, found a damaged file{DAMAGED}"
+CHANGED = f"expected an intact file, found a damaged file{DAMAGED}"
 DTYPES = {  # the class of a storage, or a tensor's dtype -> NumPy's
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
@@ -84,7 +84,7 @@ DTYPES = {  # the class of a storage, or a tensor's dtype -> NumPy's
 
 
 def _numpys(dtype: str) -> np.dtype[Any]:
-    """NumPy's dtype with the same bits."""
+    """Return NumPy's dtype with the same bits."""
     return np.dtype("u2" if dtype == "bfloat16" else dtype)
 
 
@@ -92,8 +92,8 @@ def _numpys(dtype: str) -> np.dtype[Any]:
 class Storage(Inert):
     """A block of numbers of one dtype, in a file or in bytes embedded in a pickle.
 
-    In files from before PyTorch 1.6, ``start`` and ``size`` follow the pickle. ``checksum`` covers
-    the complete block; it is 0 if the file has none, and after it was verified.
+    In files from before PyTorch 1.6, ``start`` and ``size`` are known only after the pickle.
+    ``checksum`` covers the complete block; it is 0 if the file has none or it has been verified.
     """
 
     file: File
@@ -104,7 +104,7 @@ class Storage(Inert):
     checksum: int = 0
 
     def read(self, dtype: np.dtype[Any], first: int, count: int) -> npt.NDArray[Any]:
-        """``count`` numbers from ``first``. Raises ``WeightsError`` if damaged; ``OSError``."""
+        """Read ``count`` numbers from index ``first``. Raises ``WeightsError``, ``OSError``."""
         if (first + count) * dtype.itemsize > self.size:
             raise WeightsError(
                 f"expected a tensor within its storage of {self.size // dtype.itemsize:,} numbers, "
@@ -136,11 +136,11 @@ class Tensor(Inert):
 
     @property
     def nbytes(self) -> int:
-        """Its size in bytes, if the file stores each number once."""
+        """The size in bytes, if the file stores each number once."""
         return math.prod(self.shape) * _numpys(self.dtype).itemsize
 
     def array(self) -> npt.NDArray[Any]:
-        """Its values; float16 and bfloat16 as float32. Raises ``WeightsError``, ``OSError``."""
+        """Return its values; float16, bfloat16 as float32. Raises ``WeightsError``, ``OSError``."""
         dtype = _numpys(self.dtype).newbyteorder(self.storage.order)
         if 0 in self.shape:
             return np.zeros(self.shape, np.float32)
@@ -159,7 +159,7 @@ class Tensor(Inert):
 
 
 def _are_dense(shape: tuple[int, ...], steps: list[int]) -> bool:
-    """Whether a tensor with these strides is contiguous."""
+    """Return whether a tensor with these strides is contiguous."""
     expected = 1
     for size, step in zip(reversed(shape), reversed(steps), strict=True):
         if size > 1 and step != expected:
@@ -179,11 +179,11 @@ class OtherTensor(Inert):
 
 @contextmanager
 def open_torch(path: Path) -> Iterator[Tree]:
-    """List everything that a file of ``torch.save`` or ``pickle.dump`` describes, with its path.
+    """Open a file of ``torch.save`` or ``pickle.dump``; yield (path, object) of all its contents.
 
-    Tensors are returned as ``Tensor``; for paths, see ``_pickles.contents``. The file stays open,
-    because tensors are read from it. Raises ``WeightsError`` if it is damaged or is not such a
-    file; ``OSError``.
+    Tensors are ``Tensor`` objects; for paths, see ``_pickles.contents``. The file stays open in the
+    ``with`` block, because tensors are read from it there. Raises ``WeightsError`` if the file is
+    damaged or of another kind; ``OSError``.
     """
     check_size(path)
     with path.open("rb") as file:
@@ -203,7 +203,7 @@ def _read(file: File, path: Path) -> Tree:
     except PickleError as error:
         raise WeightsError(str(error)) from None
     except OSError as error:
-        if error.errno != EINVAL:  # zipfile seeks before the file's start
+        if error.errno != EINVAL:  # EINVAL: zipfile seeks before the file's start
             raise
         raise WeightsError(
             f"expected a complete zip archive, found a damaged one{DAMAGED}"
@@ -216,17 +216,17 @@ def _read(file: File, path: Path) -> Tree:
 
 
 def is_torch_file(path: Path, head: bytes) -> bool:
-    """Whether a file that starts with ``head`` is a PyTorch zip or a bare pickle."""
+    """Return whether a file that starts with ``head`` is a PyTorch zip or a bare pickle."""
     if head[:4] == ZIP:
         return any(name.endswith("data.pkl") for name in names_in_zip(path))
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 def tensors_in(tree: Tree) -> dict[str, Any]:
-    """{name: tensor} of everything in a file that may be a weight.
+    """Return {name: tensor} of everything in a file that may be a weight.
 
-    A name is a path joined by dots, through the keys of dictionaries, and through modules as in a
-    ``state_dict``. NumPy arrays of floats are included. A tensor that is named like a weight but
+    A name is a path joined by dots: the keys of nested dictionaries, and the names of modules as in
+    a ``state_dict``. NumPy arrays of floats are included. A tensor that is named like a weight but
     cannot be read as one is an ``OtherTensor``. Raises ``WeightsError``.
     """
     found: dict[str, Any] = {}
@@ -254,7 +254,7 @@ def _is_float(tensor: Any) -> bool:
 
 
 def to_numpy(name: str, tensor: Any) -> npt.NDArray[Any]:
-    """A tensor's values as a writable array in native byte order; ``name`` is for the error.
+    """Return a tensor's values as a writable array in native byte order; ``name`` is for the error.
 
     Raises ``WeightsError``, ``OSError``.
     """
@@ -272,7 +272,7 @@ def to_numpy(name: str, tensor: Any) -> npt.NDArray[Any]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error message of PyTorch."""
+    """Return the first line of a PyTorch error message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -314,17 +314,17 @@ def _read_zip(archive: zipfile.ZipFile, file: File, path: Path) -> Any:
 
 
 def _start_of(entry: zipfile.ZipInfo, file: File | io.FileIO) -> int:
-    """The offset of an entry's bytes, which follow a header of variable length."""
+    """Return the offset of an entry's bytes, which follow a header of variable length."""
     file.seek(entry.header_offset)
     head = file.read(30)
     if head[:4] != ZIP or entry.flag_bits & 1:
-        raise WeightsError(f"expected {entry.filename} in the zip, found a damaged one{DAMAGED}")
+        raise WeightsError(f"expected {entry.filename} in the zip, found it damaged{DAMAGED}")
     lengths = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
     return entry.header_offset + len(head) + lengths
 
 
 def _checked_start_of(entry: zipfile.ZipInfo, file: File) -> int:
-    """The offset of an entry's bytes, after their checksum was verified."""
+    """Verify the checksum of an entry's bytes, and return their offset."""
     start = _start_of(entry, file)
     if entry.CRC:
         _check(_checksum(file, start, entry.file_size), entry.CRC)
@@ -389,7 +389,10 @@ class _View(Inert):
 
 
 def _described(reference: Any) -> tuple[Any, str, Any]:
-    """(NumPy's dtype, key, view) of a referenced storage; anything else replaces the dtype."""
+    """Return (NumPy's dtype, key, view) of a referenced storage.
+
+    For any other reference, return the object itself instead of the dtype.
+    """
     what, *more = reference if isinstance(reference, tuple) and len(reference) < 9 else ("",)
     if what == "module":
         return more[0] if more else None, "", None  # a module's class; its source code follows
@@ -453,7 +456,7 @@ def _rebuilt(function: Any, _kind: Any, args: Any, *_: Any) -> Any:
 
 
 def _storage_in(budget: Budget, raw: Any) -> Any:
-    """Read a storage that pickle.dump embedded as a complete file; such files are not nested."""
+    """Read a storage that pickle.dump embedded as a complete file; deeper nesting is not read."""
     if not isinstance(raw, bytes):
         raise PickleError("expected the bytes of a storage")
     budget.spend(PER_FILE)
@@ -495,5 +498,5 @@ KNOWN: Mapping[str, Callable[..., Any]] = {
 
 
 def known(budget: Budget) -> dict[str, Callable[..., Any]]:
-    """{name in a file: the function called here instead}, with a budget for embedded storages."""
+    """Return {name in a file: function called instead}, with a budget for embedded storages."""
     return {**KNOWN, "torch.storage._load_from_bytes": partial(_storage_in, budget)}

@@ -9,14 +9,14 @@ from typing import Any
 from ..._pickles import StandIn, shown
 from ...weights import WeightsError
 
-SEQUENCES = (  # classes whose children run one after the other, in their order
+SEQUENCES = (  # classes that run their children in order
     "torch.nn.modules.container.Sequential",
     "torchvision.models.densenet._Transition",
 )
 CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")  # PyTorch's own
 WITHOUT_EFFECT = ("Identity", "Flatten", "DropPath", "DropBlock2d")  # and every kind of dropout
 REPLACE = "; if it changes no output, replace it with torch.nn.Identity() and save the model again"
-ANOTHER = ": with it, the weights compute a function that no DenseNet of this package computes"
+ANOTHER = ": such a model computes a function that no DenseNet of this package computes"
 
 
 @dataclass(eq=False)
@@ -24,8 +24,9 @@ class Item:
     """A module and its submodules.
 
     Attributes:
-        layers: the network's layers in it, as indices.
-        learns: whether it or a submodule has tensors, or it is a second name of such a module.
+        layers: the indices of the network's layers that the module contains.
+        learns: whether the module or a submodule has tensors. Also True for a second name of a
+            module with submodules.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Item:
 
     @property
     def is_without_effect(self) -> bool:
-        """Whether it has no effect in inference: it returns the same values, maybe reshaped."""
+        """Whether the module returns its input's values at inference, maybe reshaped."""
         if self.is_stock and self.kind in CONTAINERS and not self.learns:
             return all(item.is_without_effect for item in self.inside)
         return self.kind in WITHOUT_EFFECT or "Dropout" in self.kind
@@ -55,14 +56,14 @@ class Item:
         return self.module.name.startswith("torch.nn.modules.activation.")
 
     def within(self) -> Iterator[Item]:
-        """The module itself and all modules in it."""
+        """Yield the module itself and all modules in it."""
         yield self
         for item in self.inside:
             yield from item.within()
 
 
 def unlike(item: Item, relu: str, pool: str) -> WeightsError:
-    """The error for a module that no network of this package has in that place."""
+    """Return the error for a module that no network of this package has in that place."""
     wanted = "no other module"
     if relu and (item.is_activation or item.is_without_effect):
         wanted = relu
@@ -74,14 +75,14 @@ def unlike(item: Item, relu: str, pool: str) -> WeightsError:
 
 
 def in_order(item: Item) -> list[Item]:
-    """The module, or its children in order if its class is known to run them in sequence."""
+    """Return the module, or its children in order if its class is known to run them in sequence."""
     if item.module.name not in SEQUENCES or item.is_without_effect:
         return [item]
     return [each for child in item.inside for each in in_order(child)]
 
 
 def loose(item: Item) -> list[Item]:
-    """The module, or its contents if it is a PyTorch container without tensors."""
+    """Return the module, or its contents if it is a PyTorch container without tensors."""
     is_container = item.is_stock and item.kind in CONTAINERS
     if not is_container or item.learns or item.is_without_effect:
         return [item]
@@ -89,7 +90,7 @@ def loose(item: Item) -> list[Item]:
 
 
 def missing(wanted: str, before: Item, after: Item, items: Sequence[Item]) -> WeightsError:
-    """The error for a sequence without the ReLU or pooling that the network has there."""
+    """Return the error for a sequence without the ReLU or pooling that the network has there."""
     word = "relu" if wanted == "ReLU" else "pool"
     for item in sorted(items, key=lambda item: word not in item.key.lower()):
         if item.is_without_effect:

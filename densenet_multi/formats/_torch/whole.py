@@ -30,7 +30,7 @@ KINDS = {  # classes that compute a layer; others may pad, scale or normalize di
 
 @dataclass
 class Shown:
-    """What the modules of a complete model show and no tensor does.
+    """The settings that a complete model's modules show, but no tensor does.
 
     Attributes:
         fields: of ``DenseNetConfig``.
@@ -50,9 +50,9 @@ def shown_by_modules(
 
     Returns None if the network's tensors are in no module. A file stores a module's class and
     attributes, not what it computes. A module of one of PyTorch's own classes must be what this
-    package builds in that place, have no effect in inference, or be something that a field or an
-    activation expresses. For any other class, only the submodules are known, not the order in
-    which it calls them.
+    package builds in that place, have no effect at inference, or correspond to a field of
+    ``DenseNetConfig`` or to an activation. For any other class, only the submodules are known, not
+    the order in which the class calls them.
 
     Raises ``WeightsError``, which names the module, for anything else.
 
@@ -101,8 +101,8 @@ class _Model:
         if len(set(self.pools.values())) > 1 and self.spec.classifier:
             raise WeightsError(
                 f"expected one global pooling layer, found {', '.join(self.pools)}: the file does "
-                "not show which of them precedes the classifier; delete the other and save the "
-                "model again"
+                "not show which of them precedes the classifier; delete the others and save "
+                "the model again"
             )
         if set(self.pools.values()) == {"max"}:
             self.fields["global_pool"] = "max"
@@ -110,8 +110,8 @@ class _Model:
         if len(meant := set(outputs.values())) > 1:
             raise WeightsError(
                 f"expected one activation after the classifier, found {', '.join(outputs)}: the "
-                "file does not show which of them is used; delete the other and save the model "
-                "again"
+                "file does not show which of them is used; delete the others and save the "
+                "model again"
             )
         hooked = [
             item.name or "the model"
@@ -123,7 +123,7 @@ class _Model:
     # --- The tree -------------------------------------------------------------------------------
 
     def _root(self) -> Item:
-        """The outermost module whose submodules include the stem's convolution."""
+        """Return the outermost module whose submodules include the stem's convolution."""
         parts = self.places["features.conv0"].split(".")
         for length in range(len(parts) + 1):
             name = ".".join(parts[:length])
@@ -159,7 +159,7 @@ class _Model:
         return item
 
     def _stages(self, item: Item) -> set[str]:
-        """The stages of the network whose layers it has, such as "denseblock1"."""
+        """Return the stages whose layers the module contains, such as "denseblock1"."""
         return {self.order[i].removeprefix("features.").partition(".")[0] for i in item.layers}
 
     def _is_in_blocks(self, item: Item) -> bool:
@@ -208,7 +208,7 @@ class _Model:
             self._inside(items[i])
 
     def _between(self, before: Item | None, after: Item | None, items: Sequence[Item]) -> None:
-        """Check what runs between two modules with layers, before the first or after the last.
+        """Check what runs between two modules with layers, before the first or after the last one.
 
         If both are layers or in dense blocks, only the items can run between them, so the items
         must include everything that the network has there.
@@ -241,7 +241,7 @@ class _Model:
     def _after(
         self, layer: str, before: Item | None, items: Sequence[Item], *, is_complete: bool
     ) -> tuple[bool, bool]:
-        """Whether ReLU and pooling run after a layer; raise ``WeightsError`` for anything else."""
+        """Return whether ReLU and whether pooling follow a layer; raise for anything else."""
         relu, pool = self._expected(layer)
         has_relu = before is not None and before.kind == "BatchNormAct2d"
         has_pool = False
@@ -267,7 +267,7 @@ class _Model:
         return "features.norm0" if self.spec.stem.norm0 else "features.conv0"
 
     def _expected(self, layer: str) -> tuple[str, str]:
-        """The activation and the pooling that the network has after a layer; "" for none."""
+        """Return the activation and the pooling that the network has after a layer; "" for none."""
         if layer == self._last_of_stem:
             return ("ReLU", "MaxPool2d") if self.spec.stem.pool0 else ("", "")
         if layer == "features.norm5":
@@ -279,7 +279,7 @@ class _Model:
         return ("ReLU" if ".norm" in layer and layer != "features.norm0" else ""), ""
 
     def _pooling(self, item: Item, layer: str) -> bool:
-        """Whether it is pooling that the network may have after a layer; if so, record it."""
+        """Return whether the item is pooling that the network may have after a layer; record it."""
         if layer == "features.norm5":
             return self._global_pooling(item)
         if not item.is_stock or item.kind not in POOLS:
@@ -343,7 +343,7 @@ class _Model:
             )
 
     def _shows_all(self, item: Item) -> bool:
-        """Whether it can start and end only with layers."""
+        """Return whether only layers of the network can run first and last in the module."""
         return item.name in self.numbers or self._is_in_blocks(item)
 
     # --- Modules whose order is not in the file -------------------------------------------------
@@ -361,7 +361,7 @@ class _Model:
             self.pools[f"{parent.name}.global_pool".lstrip(".")] = "max"
 
     def _beside(self, item: Item, parent: Item) -> None:
-        """Check a module without layers whose parent contains layers or is one."""
+        """Check a module without layers whose parent contains layers or is a layer."""
         stage = ".".join(self._stages(parent))
         if item.is_without_effect:
             self._placeholder(item, parent)
@@ -378,7 +378,7 @@ class _Model:
             self._around(item)
 
     def _placeholder(self, item: Item, parent: Item) -> None:
-        """Raise ``WeightsError`` for a module without effect that replaces one with an effect."""
+        """Raise ``WeightsError`` for a module without effect that replaces a ReLU or pooling."""
         key = item.key.lower()
         if "relu" in key or (key.startswith("act") and not self._is_around(parent)):
             raise unlike(item, "ReLU", "")
@@ -388,7 +388,7 @@ class _Model:
             raise unlike(item, "", "MaxPool2d")
 
     def _pools_there(self, item: Item, parent: Item) -> bool:
-        """Whether it is the network's pooling in the stem or before the classifier."""
+        """Return whether the module is the network's stem pooling or global pooling."""
         if self._has_stem(parent):
             if self._stem_pooling(item):
                 return True
@@ -410,17 +410,17 @@ class _Model:
             raise unlike(item, "ReLU", "AdaptiveAvgPool2d or AdaptiveMaxPool2d")
 
     def _has_stem(self, item: Item) -> bool:
-        """Whether the stem's convolution is its submodule, and the network pools in the stem."""
+        """Return whether the stem's convolution is a direct submodule, and the stem has pooling."""
         is_there = any(child.layers == [0] for child in item.inside)
         return is_there and self.spec.stem.pool0 is not None
 
     def _is_around(self, item: Item) -> bool:
-        """Whether it has the classifier, or a submodule with the complete body."""
+        """Return whether the module has the classifier, or a submodule with the complete body."""
         is_more = not self.body.issuperset(item.layers)
         return is_more or any(self.body.issubset(child.layers) for child in item.inside)
 
     def _until_another_head(self, items: Sequence[Item]) -> list[Item]:
-        """The items that turn feature maps into features, up to a head unknown to this package."""
+        """Return the items that compute features, up to a head unknown to this package."""
         kinds = (*GLOBAL_POOLS, "AvgPool2d", "ReLU")
         inside = f"{self.container.name}." if self.container.name else ""
         for i, item in enumerate(items):
@@ -443,8 +443,8 @@ class _Model:
             for item, count in counts.items():
                 if count != max(counts.values()):
                     raise WeightsError(
-                        f"{item.name}: expected as many ReLUs as other {kind} have, "
-                        f"{max(counts.values())}, found {count}{ANOTHER}"
+                        f"{item.name}: expected as many ReLUs as in other {kind} "
+                        f"({max(counts.values())}), found {count}{ANOTHER}"
                     )
 
 
