@@ -18,7 +18,7 @@ def cost(spec: DenseNetSpec, image_size: int) -> Figure:
         "multiply-adds": [stage.multiply_adds for stage in stages],
         "activations": [stage.activation_bytes() for stage in stages],
     }
-    write = {"activations": _mebibytes}
+    write = {"activations": _memory}
     labels = {
         name: [write.get(name, quantity)(value) for value in values]
         for name, values in columns.items()
@@ -60,5 +60,7 @@ def cost(spec: DenseNetSpec, image_size: int) -> Figure:
     )
 
 
-def _mebibytes(value: int) -> str:
+def _memory(value: int) -> str:
+    if value < 2**20 / 100:
+        return f"{value:,} bytes"
     return f"{value / 2**20:,.2f} MiB" if value < 2**40 else f"{value / 2**20:.3e} MiB"

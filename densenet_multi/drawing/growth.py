@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from .._checks import ConfigError
 from ..spec import DenseNetSpec
@@ -24,8 +25,10 @@ TOP, BOTTOM, HEIGHT = 44, 340, 390  # of the plot; of the figure
 OTHERWISE = 0.5  # the compression to compare with if the network has none
 MOST_TICKS = 6
 APART = 38  # between the names of two lines
+LOWEST = BOTTOM - 22  # y of a line's end whose name is above the axis
 
 Points = list[tuple[int, int]]  # (dense layers so far, channels)
+Line = tuple[Points, str, str, dict[str, Any]]  # with its color, name and look
 Place = Callable[[tuple[float, float]], tuple[float, float]]  # in the plot -> in the drawing
 
 
@@ -33,10 +36,11 @@ def growth(spec: DenseNetSpec) -> Figure:
     """Draw a network's channels over its depth, beside the same network (un)compressed."""
     own, other = _points(spec), _compared(spec)
     theta = spec.config.compression
-    lines = [(own, INPUT, _named(theta), {"stroke_width": 2.5})]
+    name = _named(theta) if len(spec.stages) > 1 else "no transition"
+    lines: list[Line] = [(own, INPUT, name, {"stroke_width": 2.5})]
     if other:
         other_theta = 1.0 if theta < 1 else OTHERWISE
-        dashed = {"stroke_width": 2, "stroke_dasharray": "6 4"}
+        dashed: dict[str, Any] = {"stroke_width": 2, "stroke_dasharray": "6 4"}
         lines.append((_points(other), NEW, _named(other_theta), dashed))
     depth = own[-1][0]
     most = max(y for points, *_ in lines for _, y in points)
@@ -64,12 +68,12 @@ def growth(spec: DenseNetSpec) -> Figure:
     parts.append(text(middle, HEIGHT - 10, "dense layers", anchor="middle", bold=True))
     drops = ", ".join(f"{before:,} to {after:,}" for before, after in _drops(spec))
     transitions = f" Its transitions reduce {drops}." if drops else " It has no transition."
-    compared = (
-        f" {lines[1][2].capitalize()}, they would be {lines[1][0][-1][1]:,}." if other else ""
-    )
+    compared = ""
+    if other:
+        compared = f" {lines[1][2].capitalize()}: {lines[1][0][-1][1]:,} channels at the end."
     return Figure(
         "Channels over depth",
-        f"A line from {own[0][1]:,} channels after the stem to {own[-1][1]:,} after "
+        f"A line from {plural(own[0][1], 'channel')} after the stem to {own[-1][1]:,} after "
         f"{plural(int(depth), 'dense layer')}.{transitions}{compared}",
         HEIGHT,
         parts,
@@ -133,24 +137,27 @@ def _bands(spec: DenseNetSpec, place: Place) -> list[str]:
 
 
 def _turns(points: Points, place: Place) -> list[str]:
-    """The channels where the line turns: above its peaks, below its valleys."""
-    peaks, valleys = points[1:-1:2], points[2:-1:2]
+    """The channels where the line turns: right of its peaks, below its valleys."""
     parts = []
-    for turns, below in (peaks, -7), (valleys, 18):
-        heights = {place(turn)[0]: place(turn)[1] for turn in turns}
-        kept = apart([(place(turn)[0], f"{turn[1]:,}") for turn in turns])
-        parts += [text(x, heights[x] + below, label, anchor="middle") for x, label in kept]
+    peaks, valleys = points[1:-1:2], points[2:-1:2]
+    lower = [valley for peak, valley in zip(peaks, valleys, strict=True) if valley != peak]
+    for turns, right, below, anchor in (peaks, 5, 12, "start"), (lower, 0, 18, "middle"):
+        heights = dict(map(place, turns))
+        for x, label in apart([(place(turn)[0], f"{turn[1]:,}") for turn in turns]):
+            parts.append(text(x + right, heights[x] + below, label, anchor=anchor))
     return parts
 
 
 def _ends(x: float, heights: list[float], ends: list[int], names: list[str]) -> list[str]:
     """At the end of each line, its channels and its name; the higher line's above the other's."""
+    heights = [min(y, LOWEST) for y in heights]
     if len(heights) == 2 and abs(heights[0] - heights[1]) < APART:
-        middle, higher = sum(heights) / 2, heights.index(min(heights))
-        heights = [middle + APART / 2, middle + APART / 2]
+        higher = heights.index(min(heights)) if heights[0] != heights[1] else ends.index(max(ends))
+        lower = min(max(heights) + APART / 2, LOWEST)
+        heights = [lower, lower]
         heights[higher] -= APART
     parts = []
     for y, end, name in zip(heights, ends, names, strict=True):
-        parts.append(text(x + 8, y + 2, f"{end:,}", bold=True))
-        parts.append(text(x + 8, y + 18, name))
+        parts.append(text(x + 8, y + 6, f"{end:,}", bold=True))
+        parts.append(text(x + 8, y + 22, name))
     return parts

@@ -23,7 +23,8 @@ from .svg import (
 
 TALLEST = 110  # of the image
 LEAST_PITCH, GAP = 26, 14  # from stage to stage; between two tall ones
-NARROWEST_STRIPE = 2  # of one layer; thinner ones are one area
+THINNEST = 1  # of a map that would be thinner
+NARROWEST_STRIPE = 3  # of one layer; thinner ones are one area
 
 
 def network(spec: DenseNetSpec, image_size: int) -> Figure:
@@ -45,7 +46,7 @@ def network(spec: DenseNetSpec, image_size: int) -> Figure:
     parts.append(text(WIDTH - MARGIN, 18, f"channels {TIMES} H {TIMES} W", bold=True, anchor="end"))
     for name, shape, detail, label in zip(names, shapes, details, written, strict=True):
         channels, height, _ = shape
-        tall = max(TALLEST * height / image_size, 0.5)
+        tall = max(TALLEST * height / image_size, THINNEST)
         pitch = max(tall + GAP, LEAST_PITCH + (14 if detail else 0))
         middle = y + pitch / 2
         block = blocks.get(name)
