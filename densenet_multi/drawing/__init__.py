@@ -71,7 +71,7 @@ def _block_of(spec: Any, block: int) -> DenseBlockSpec:
     if isinstance(spec, DenseBlockSpec):
         return spec
     blocks = [each for each, _ in check_spec(spec).stages]
-    return blocks[integer("block", block, 1, len(blocks)) - 1]
+    return blocks[integer("number of the dense block", block, 1, len(blocks)) - 1]
 
 
 def _of_a_network(figure: str, spec: DenseNetSpec, image_size: int | None) -> Figure:
