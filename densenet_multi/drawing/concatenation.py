@@ -12,6 +12,7 @@ MOST_STEPS = 2  # layers that are shown
 PANEL, SPACE = 300, 30  # width of a panel; from the widest map to the layers' column
 HEIGHT, PITCH, TOP = 34, 108, 76  # of a map; from map to map; y of the first one
 LAYER, THIN = 8, 20  # radius of a layer's circle; height of its output
+ASIDE = 9  # from a map's upper or lower edge to the lines at its right
 SKIP = 9  # from a map's left edge to the line that leads to the next map
 
 
@@ -98,10 +99,10 @@ class _Panel:
         width = self.output * self.scale
         x, y = self.left + self.column + width / 2, above + HEIGHT + 14
         end = self.left + sum(channels for channels, *_ in self.maps[i - 1]) * self.scale
-        middle = above + HEIGHT / 2
+        out = above + HEIGHT - ASIDE  # of the line to the layer; the one from it is higher
         top = y + LAYER + 8  # of the layer's output
         parts = [
-            path([(end, middle), (x, middle), (x, y - LAYER)]),
+            path([(end, out), (x, out), (x, y - LAYER)]),
             element("circle", cx=x, cy=y, r=LAYER, fill="none", stroke="currentColor"),
             text(x, y + 4, "f", anchor="middle"),
             path([(x, y + LAYER), (x, top)]),
@@ -120,7 +121,7 @@ class _Panel:
             ]
         else:
             edge = self.left + sum(channels for channels, *_ in self.maps[i]) * self.scale
-            across = below + HEIGHT / 2
+            across = below + ASIDE
             parts += [
                 path([(x, top + THIN), (x, across), (edge + 6, across)]),
                 *_arrow(edge + 6, across, edge, across),
