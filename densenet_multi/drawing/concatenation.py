@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..spec import DenseBlockSpec
-from .svg import INPUT, OF_LAYERS, Figure, element, mixed, path, plural, rect, text
+from .svg import INPUT, OF_LAYERS, Figure, element, mixed, path, plural, rect, text, width_of
 
 MOST_STEPS = 2  # layers that are shown
 PANEL, SPACE = 300, 30  # width of a panel; from the widest map to the layers' column
@@ -87,10 +87,11 @@ class _Panel:
                 parts.append(rect(x, y, channels * self.scale, HEIGHT, color, **look))
                 x += channels * self.scale
             numbers = [channels for channels, *_ in each]
-            sums = f"{sum(numbers):,} = " if len(numbers) > 1 else ""
-            label = sums + " + ".join(f"{number:,}" for number in numbers)
-            word = "channel" if label == "1" else "channels"
-            parts.append(text(self.left + 2 * SKIP, y + HEIGHT + 18, f"{label} {word}"))
+            total = plural(sum(numbers), "channel")
+            terms = f"{sum(numbers):,} = {' + '.join(f'{n:,}' for n in numbers)} channels"
+            fits = len(numbers) > 1 and width_of(terms) < PANEL
+            label = terms if fits else total
+            parts.append(text(self.left + 2 * SKIP, y + HEIGHT + 18, label))
         return parts
 
     def layer(self, i: int) -> list[str]:

@@ -27,9 +27,9 @@ DRAWN_BY = ("drawing/*.py", "manifest.py", "spec.py", "variants.py")  # files of
 class DrawingDirective(SphinxDirective):
     """Draw one of ``densenet_multi.drawing.FIGURES``.
 
-    Options: ``variant`` (default: d2l), ``image-size`` (default: the variant's), ``block`` (1 by
-    default), ``caption``, and ``alt``, which replaces the drawing's title. MyST ends an option with its
-    line, so a long ``alt`` may continue as the directive's content.
+    Options: ``variant`` (default: d2l), ``image-size`` (default: the variant's), ``block``
+    (default: 1), ``caption``, and ``alt``, which replaces the drawing's title. In MyST, an option
+    ends with its line, so a long ``alt`` is the last option and continues as content.
     """
 
     has_content = True  # the rest of alt
@@ -44,14 +44,16 @@ class DrawingDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the figure; an error of the library becomes one of the page."""
-        title = " ".join([self.options.get("alt", ""), *self.content]).strip() or None
+        if any(line.startswith(":") for line in self.content):
+            raise self.error("expected a wrapped alt as the last option; found another after it")
+        title = " ".join(" ".join([self.options.get("alt", ""), *self.content]).split())
         try:
             drawn = drawing.draw(
                 self.arguments[0],
                 dm.get_spec(self.options.get("variant", "d2l")),
                 image_size=self.options.get("image-size"),
                 block=self.options.get("block", 1),
-                title=title,
+                title=title or None,
                 prefix=f"drawing-{self.arguments[0]}-{self.env.new_serialno('drawing') + 1}",
             )
         except dm.ConfigError as error:
@@ -71,7 +73,7 @@ class DrawingDirective(SphinxDirective):
         return [figure]
 
 
-def scrolling(drawn: str, title: str | None) -> str:
+def scrolling(drawn: str, title: str) -> str:
     """Return HTML in which a drawing can be scrolled on a narrow screen, by keyboard too."""
     svg = drawn.replace("<svg ", f'<svg style="min-width:{NARROWEST}px" ', 1)
     label = escape(title or "Drawing of the network")
