@@ -14,7 +14,7 @@ MODULES = [  # without a framework, and with examples
     *("__init__", "checkpoint", "manifest", "reference", "spec", "variants", "weights"),
     *("data.augment", "data.examples", "data.fashion_mnist", "data.idx", "data.images"),
     *("data.held_out", "data.order", "data.resize", "data.sources"),
-    *("formats.__init__", "formats._channels", "formats.portable"),
+    *("drawing.__init__", "formats.__init__", "formats._channels", "formats.portable"),
 ]
 
 
