@@ -312,7 +312,7 @@ def test_a_folder_is_split_as_it_was_when_the_weights_were_trained(colours, fold
     (sentence,) = said
     assert "testing with 3 images of 15, the fifth of each class that seed 4 holds" in sentence
     evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", seed=5, say=said.append)
-    assert "seed 5 puts some of its training images" in said[2]
+    assert "seed 5 moves some of its training images" in said[2]
 
 
 def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
@@ -338,7 +338,7 @@ def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
 def test_what_to_type_for_another_folder_is_said_in_flags(colours, folder, tmp_path):
     path = saved(tmp_path / "w.safetensors", COLOUR, split_seed=4, **PIXELS)
     done = invoke("evaluate", path, "--backend", NAME, "--data", f"folder:{folder}")
-    assert "if this is another one, pass --split all" in done.stderr
+    assert "if it was another one, pass --split all" in done.stderr
     assert len(colours.seen[0]) == 3
     deeper = invoke("evaluate", path, "--backend", NAME, "--data", folder.parent)
     assert (deeper.exit_code, f"--data folder:{folder}" in deeper.stderr) == (4, True)
