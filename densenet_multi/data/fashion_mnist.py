@@ -1,7 +1,6 @@
 """Fashion-MNIST: 28 x 28 gray images of ten kinds of clothing, 60,000 to train and 10,000 to test.
 
-This package includes a balanced sample of 1,000 training and 1,000 test images, so that the package
-works without a download.
+This package includes a balanced sample (1,000 training and 1,000 test images) for offline use.
 Source and license (MIT): https://github.com/zalandoresearch/fashion-mnist
 """
 

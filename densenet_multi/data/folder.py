@@ -174,7 +174,7 @@ class Folder:
         if "train" not in self.parts:
             raise DataError(
                 f"{self.root}: expected a folder named train beside {_named(self.parts)}, found "
-                f"none; to train on one of these, use {_as_data(next(iter(self.parts.values())))}"
+                f"none; to train on one of those, use {_as_data(next(iter(self.parts.values())))}"
             )
         return "val" if "val" in self.parts else "test"
 

@@ -258,9 +258,7 @@ def test_a_part_may_lack_a_class_but_have_none_of_its_own(tmp_path):
     assert data.class_names == ("ant", "bee", "cat")
     assert sorted(set(data.test.labels.tolist())) == [1, 2]
     write(root / "val", ("fox", "gnu"))
-    with pytest.raises(
-        DataError, match=r"val: expected only the classes of .*n, found also fox, g"
-    ):
+    with pytest.raises(DataError, match=r"expected only the classes .*train, found also fox, g"):
         loaded(root)
     for path in (root / "train" / "ant").iterdir():
         path.unlink()
@@ -292,15 +290,13 @@ def test_folders_beside_the_parts_are_not_used_and_that_is_said(tmp_path):
 
 def test_two_folders_for_one_part_are_ambiguous(tmp_path):
     root = write_parts(tmp_path / "data", "train", "val", "valid")
-    with pytest.raises(
-        DataError, match="expected only one of the folders val and valid, found both"
-    ):
+    with pytest.raises(DataError, match="only one of the folders val and valid, found both"):
         loaded(root)
 
 
 def test_parts_without_one_to_train_on_are_refused_with_what_to_type(tmp_path):
     root = write_parts(tmp_path / "data", "val", "test")
-    with pytest.raises(DataError, match=r"a folder train beside val, test, found none; .*data='fo"):
+    with pytest.raises(DataError, match=r"named train beside val, test, found none; .*data='fo"):
         loaded(root)
     with pytest.raises(DataError, match=r"folder named train, found val, test; .*split='all'"):
         held_out(root, split="train")
@@ -341,9 +337,7 @@ def test_a_folder_train_beside_images_without_classes_is_the_one_to_type(tmp_pat
 def test_parts_inside_the_classes_are_to_be_turned_around(tmp_path):
     for name in CLASSES:
         write(tmp_path / "data" / name, ("train", "test"))
-    with pytest.raises(
-        DataError, match=r"class folders into the split folders, as in .*data/test/cat"
-    ):
+    with pytest.raises(DataError, match=r"into the split folders, as in .*data/test/cat"):
         loaded(tmp_path / "data")
 
 

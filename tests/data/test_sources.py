@@ -232,7 +232,7 @@ def test_the_last_error_names_all_four_places_and_what_to_type(world):
     message = str(error.value)
     for part in [
         "data_dir=None",
-        f"{world.cache}: not there",
+        f"{world.cache}: the folder or one",
         f"{world.debian / FILES[0]}.gz: expected the IDX magic number",
         f"{sources.ADDRESS}{FILES[0]}.gz: the server answers 404",
         "'apt-get install dataset-fashion-mnist'",
@@ -374,7 +374,7 @@ def damage(path: Path) -> None:
         (lambda root: (root / "ant" / "x.png").write_bytes(b""), r"x\.png: .*found an empty file"),
         (lambda root: (root / "ant" / "x.png").write_bytes(b"abcdef"), r"x\.png: .*with 61 62 63"),
         (lambda root: (root / "ant" / "x.png").write_bytes(b"\x89PNG"), r"x\.png: .*damaged"),
-        (lambda root: (root / "ant" / "x.txt").write_text("x"), r"x\.txt: .*ends in \.txt"),
+        (lambda root: (root / "ant" / "x.txt").write_text("x"), r"x\.txt: .*the suffix \.txt"),
         (lambda root: (root / "ant" / "x.png").mkdir(), r"x\.png: .*found a folder"),
         (lambda root: (root / "dog").mkdir(), r"dog: expected at least two images.*found 0"),
         (lambda root: [p.unlink() for p in (root / "ant").glob("0[1-9].png")], "ant: .*found 1"),

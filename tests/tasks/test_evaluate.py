@@ -357,7 +357,7 @@ def test_without_a_backend_the_one_that_trained_is_used(colours, folder, tmp_pat
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["backend"] == last
     assert colours.load.call_args.args == (last,)
-    assert f"using {last}, which trained it; for another, pass --backend {NAME}" in done.stderr
+    assert f"using {last}, which trained it; to use another, pass --backend {NAME}" in done.stderr
 
 
 # --- What outputs mean --------------------------------------------------------------------------
@@ -409,7 +409,7 @@ def test_classes_that_do_not_exclude_each_other_have_no_accuracy(colours, folder
         "mutually exclusive classes, one per image, found a sigmoid for each of the 3"
         in done.stderr
     )
-    assert f"the probability of each class: densenet-multi predict {path} IMAGE" in done.stderr
+    assert f"probability of each class, use: densenet-multi predict {path} IMAGE" in done.stderr
     colours.load.assert_not_called()
 
 
