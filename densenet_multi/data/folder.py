@@ -108,8 +108,8 @@ class Folder:
 
         This reads only the header of every image; ``take`` reads the rest.
 
-        Raises ``DataError`` if some files are not images, or if the training split lacks some of
-        the classes (the message lists these); ``OSError`` if a folder cannot be read.
+        Raises ``DataError`` if some files are not images, or if the training split lacks some
+        classes; it names these files or classes. Raises ``OSError`` if a folder is unreadable.
 
         Arguments:
             prepare: converts pixels in the range 0 to 1 to the network's input.
@@ -259,7 +259,7 @@ def find_folder(path: str | os.PathLike[str]) -> Folder:
 
 
 def fingerprints(images: ImageFiles) -> tuple[str, ...]:
-    """Return fingerprints of up to 32 evenly spaced files: "SIZE in bytes:DIGITS of the SHA256".
+    """Return fingerprints of up to 32 evenly spaced files: size in bytes and SHA256 ("SIZE:HEX").
 
     They show whether a network was trained on these images, even if files have been renamed.
     """

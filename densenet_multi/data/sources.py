@@ -108,12 +108,12 @@ def load_data(
 ) -> DataSet:
     """Find a data set by name, and prepare it for a network.
 
-    Raises ``ConfigError`` for an unknown name, or if the data cannot be prepared as
-    requested; ``DataError`` or ``IdxError`` if they are missing, damaged or of another data set;
-    ``OSError`` if a file cannot be read.
+    Raises ``ConfigError`` for an unknown name, or if the data cannot be prepared as requested;
+    ``DataError`` or ``IdxError`` if data are missing, damaged or of another data set; ``OSError``
+    if a file cannot be read.
 
     Arguments:
-        name: "fashion-mnist"; "sample", its 1,000 training and 1,000 test images in this package;
+        name: "fashion-mnist"; "sample", the part of Fashion-MNIST that this package includes;
             "folder:PATH", your own images (see ``load_folder``); "cifar10:PATH", the folder or the
             archive of either version (see ``load_cifar10``); or only the PATH of such a folder or
             archive, if it exists.

@@ -253,7 +253,7 @@ def logits(
 def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
     """Return a few real images (N, C, S, S): gray, repeated over the channels, and normalized.
 
-    The checkpoint's usage defines normalization and S; by default, S is usual for the stem.
+    The checkpoint's usage defines both normalization and S (by default, the stem's usual size).
     """
     config, usage = checkpoint.spec.config, checkpoint.usage
     size = usage.image_size or (224 if config.stem == "imagenet" else 32)
