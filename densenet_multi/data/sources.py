@@ -211,9 +211,7 @@ def preparation(
     if data_dir is not None:
         as_path(data_dir, "data_dir")
     if data_dir is not None and kind != "fashion-mnist":
-        raise bad(
-            "data_dir", str(data_dir), f"no value for {NAMES[kind]!r}, only for 'fashion-mnist'"
-        )
+        raise bad("data_dir", str(data_dir), f"none for {NAMES[kind]!r}, only for 'fashion-mnist'")
     in_color = kind in ("folder", "cifar10")
     if in_color and in_channels not in (None, 1, 3):
         raise bad("in_channels", in_channels, f"1 or 3 for {NAMES[kind]!r}")

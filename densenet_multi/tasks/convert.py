@@ -222,11 +222,8 @@ def logits(
     """Compute a network's logits with the ecosystem's own model, if installed and suitable.
 
     Otherwise this package's model in the same framework computes them (its name includes the
-    reason, if known), or else the NumPy reference.
-
-    Returns:
-        The logits (N, num_classes), the name of the model that computed them, and whether that
-        model is independent of this package.
+    reason, if known), or else the NumPy reference. Returns the logits (N, num_classes), the name
+    of the model that computed them, and whether that model is independent of this package.
     """
     module = formats.module(file_format)
     path, spec = as_path(path), check_checkpoint(checkpoint).spec

@@ -293,8 +293,7 @@ def _train(
         if state is not None and not (state.began and state.began.data):
             say(
                 f"{output}: this run was saved without its recipe and data, by an older version or "
-                "by fit alone; the current recipe and data are recorded from "
-                "now on"
+                "by fit alone; the current recipe and data are recorded as of now"
             )
         if resume:
             say(_where(output, state.steps if state else 0, options))
