@@ -65,11 +65,12 @@ def load_held_out(
         in_channels: as for ``load_data``.
         usage: as for ``load_data``; it also records which images the network was trained on.
         data_dir: as for ``load_data``.
-        seed: splits a folder that has no split folders, and makes "test" the default split; None
-            uses ``usage.split_seed``, or 0.
+        seed: selects the test images of a folder without folders train, val and test. Without it,
+            that is ``usage.split_seed``, or 0. With it, ``split`` is "test" by default.
         split: "test", the held-out images; "train", the other images; "all", both. None means
-            "test", but "all" for a folder without split folders of which no image was held out.
-        with_train: whether the result's ``train`` is needed; if False, it may be ``examples``.
+            "test", or "all" if training held out none of the folder's images.
+        with_train: whether the result's ``train`` is needed; if False, ``train`` may be the same
+            object as ``examples``.
 
     >>> from densenet_multi import data
     >>> len(data.load_held_out("sample", image_size=32).examples)

@@ -175,7 +175,7 @@ def _is_no_zoo_network(config: DenseNetConfig) -> bool:
 # --- Names --------------------------------------------------------------------------------------
 
 BACK = {place: layer for layer, place in INSIDE.items()}
-ZOO, OTHERS = "MXNet Gluon zoo", "MXNet Gluon"  # the source that the usage records
+ZOO, OTHERS = "MXNet Gluon zoo", "MXNet Gluon"  # recorded as ``Usage.source``
 NUMBERED = re.compile(r"(?P<layer>\w*?(?P<kind>batchnorm|conv|dense)(?P<number>\d+))_(?P<leaf>\w+)")
 CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
 
@@ -183,7 +183,8 @@ CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
 def _named(
     shapes: Mapping[str, tuple[int, ...]], prefix: str | None
 ) -> tuple[dict[str, str], str, list[str]]:
-    """Return {name: canonical name} of a network's tensors, ``ZOO`` or ``OTHERS``, and notes."""
+    """Return {name: canonical name} of the network's tensors; its source (``ZOO`` or ``OTHERS``);
+    and notes."""
     names = list(shapes)
     if any(re.match(r"features\.\d", name) for name in names):
         found = _from_structure(names)

@@ -164,7 +164,7 @@ def _absent(*names: str) -> str:
     """Return the end of a note, on libraries that could verify these formats if installed."""
     libraries = {getattr(formats.module(name), "LIBRARY", None) for name in names} - {None}
     absent = sorted(str(each) for each in libraries if find_spec(str(each)) is None)
-    return "".join(f"; {name}, which has such a model, is not installed" for name in absent)
+    return "".join(f"; install {name} to compare with its own model" for name in absent)
 
 
 def _format_of(source: Path, file_format: str | None) -> str:

@@ -10,11 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import COUNTED, ConfigError, check_names, function, integer, listed, text, truth
+from .._checks import (
+    COUNTED,
+    ConfigError,
+    bad,
+    check_names,
+    function,
+    integer,
+    listed,
+    text,
+    truth,
+)
 from .._files import as_path
 from ..backends import backend_names, check_device, framework_versions
 from ..checkpoint import Checkpoint
 from ..data import Examples, load_held_out
+from ..data.sources import find
 from ..reference import cross_entropy
 from ..training.statistics import measure_statistics
 from ..weights import Weights
@@ -87,6 +98,8 @@ def evaluate(
     text("data", data)
     if backend_name is not None:
         check_names("backend", [backend_name], backend_names())
+    if seed is not None and find(data)[0] != "folder":
+        raise bad("seed", seed, f"none with data={data!r}, whose test images are fixed")
     checkpoint, size = load_classifier(path, image_size, data)
     check_exclusive(path, checkpoint)
     backend_name = backend_to_use(backend_name, path, checkpoint, say)
@@ -173,7 +186,7 @@ def recalibrated(
 
 
 def confusion_counts(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: int) -> Integers:
-    """Return the confusion matrix (classes, classes): rows are true, columns predicted classes.
+    """Return the confusion matrix (classes, classes), with a row for each true class.
 
     Arguments:
         labels: the true classes, integers of shape (N,) from 0 to classes - 1.
@@ -185,7 +198,7 @@ def confusion_counts(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: i
 
 
 def class_accuracies(confusion: Integers) -> list[float | None]:
-    """Return the fraction of each row that is on the diagonal; None for a row without counts."""
+    """Return each class's accuracy (recall); None for a class without examples."""
     pairs = zip(confusion.diagonal().tolist(), confusion.sum(axis=1).tolist(), strict=True)
     return [right / count if count else None for right, count in pairs]
 
@@ -207,9 +220,9 @@ def class_scores(
 ) -> Callable[[Floats], Floats]:
     """Return a function that maps logits to scores of these classes, (N, classes).
 
-    A single sigmoid output is the score of the class that the network names, or else of the second
-    class. The other class scores 0, so that the softmax over both equals the sigmoid. Raises
-    ``ConfigError`` if the network has other classes.
+    The logit of a single sigmoid output is the score of the class that the checkpoint names, or of
+    the second class if it names none. The other class scores 0, so that the softmax over both
+    equals the sigmoid. Raises ``ConfigError`` if the network's classes are not ``class_names``.
     """
     usage = checkpoint.usage
     if checkpoint.spec.config.num_classes != 1:

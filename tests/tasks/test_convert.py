@@ -268,7 +268,7 @@ def test_class_names_that_do_not_fit_are_refused_and_nothing_is_written(files, g
 def test_a_library_that_could_be_asked_is_named_where_it_is_absent(monkeypatch, is_there):
     found = {"torchvision": object()} if is_there else {}
     monkeypatch.setattr(convert, "find_spec", found.get)
-    said = "; torchvision, which has such a model, is not installed"
+    said = "; install torchvision to compare with its own model"
     assert convert._absent("torchvision", "portable", "gluon") == ("" if is_there else said)
 
 

@@ -484,6 +484,7 @@ def test_classes_that_do_not_fit_are_refused_with_the_command_that_helps(
         (["--data", "folder:nowhere"], 4, "nowhere: expected a folder"),
         (["--data", "sample", "--image-size", "1"], 2, "the smallest is"),
         (["--data", "sample", "--batch-size", "0"], 2, "of at least 1, found 0"),
+        (["--data", "sample", "--seed", "3"], 2, "--seed: expected none with --data sample"),
         (
             ["--output", "no-such-folder/c.svg"],
             2,
