@@ -69,8 +69,9 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
 def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     """Write one IDX file atomically: a reader sees the old file or the complete new one.
 
-    The same array always produces the same bytes. With the suffix ".gz", they are compressed at
-    level 9, without a timestamp or a name. Another build of zlib may compress differently.
+    The same array produces the same bytes. With the suffix ".gz", they are compressed at level 9,
+    and the header has no timestamp and no file name; only another build of zlib may compress
+    differently.
 
     Raises ``IdxError`` if the array has the wrong type or number of dimensions; ``OSError``
     if the file cannot be written.
