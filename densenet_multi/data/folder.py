@@ -216,6 +216,14 @@ def load_folder(
 
     Returns:
         Training examples, validation examples, and the sorted names of the classes.
+
+    >>> from PIL import Image
+    >>> for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+    ...     Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+    ...     Image.new("RGB", (40, 30)).save(f"photos/{name}")
+    >>> train, validation, classes = load_folder("photos", Preparation(image_size=32, channels=3))
+    >>> len(train), len(validation), classes
+    (2, 2, ('cat', 'dog'))
     """
     check_preparation(prepare)
     check_seed(seed)

@@ -123,6 +123,11 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
 
     Returns:
         float32 of shape (channels, H, W), from 0 to 1.
+
+    >>> from PIL import Image
+    >>> Image.new("RGB", (40, 30), "white").save("photo.png")
+    >>> read_image("photo.png", channels=3).shape
+    (3, 30, 40)
     """
     from PIL import ImageOps
 

@@ -181,6 +181,11 @@ def guess(path: Path, argument: str = "file_format") -> str:
     """Detect a file's or folder's format from its content. Raises ``WeightsError``, ``OSError``.
 
     ``argument`` names the caller's argument that overrides the detection, for the error message.
+
+    >>> spec = dm.get_spec("d2l", block_config=(1,))
+    >>> dm.save_weights("net.safetensors", spec, dm.init_weights(spec))
+    >>> guess("net.safetensors")
+    'portable'
     """
     path = file_in(as_path(path))
     refuse_others(path)
