@@ -1872,7 +1872,7 @@ MUTANTS = [
     ),
     Mutant(
         "several networks of the chapter are listed",
-        "formats/_told.py",
+        "formats/_stated.py",
         "if len(prefixes) > 1:",
         "if len(prefixes) > 2:",
         "formats/test_chapter.py told_apart",
