@@ -79,7 +79,7 @@ def deviations(places: list[str], lines: list[Line], tolerance: float, *, wide: 
     values = [value for line in lines for value in line.values if value]
     powers = [math.log10(value) for value in [*values, tolerance]]
     left, right = 46, 18 + WIDEST * max(len(_short(line.label)) for line in lines)
-    least, step = (760, 44) if wide else (358, 21)
+    least, step = (760, 44) if wide else (358, 19)
     frame = _Frame(
         width=max(least, left + right + step * len(places)),
         left=left,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def report_page(result: dict[str, Any], *, command: str, version: str) -> str:
     body = "".join(
         [
             f"<header><p class='from'>densenet-multi compare</p><h1>{escaped(headline)}</h1>",
-            f'<p class="verdict {kind}"><strong>{escaped(sentence)}</strong></p>',
+            f'<p class="verdict {kind}"><strong>{_unbroken(sentence)}</strong></p>',
             f"<p>{escaped(_compared(result))}</p>{_absent(result, labels)}</header>",
             _comparison(result),
             _by_stage(result, labels),
@@ -86,7 +87,8 @@ def _difference(label: str, report: dict[str, Any], tolerance: float) -> str:
     if value is None:
         how = "its outputs are not finite, or their shape is wrong"
     else:
-        how = f"its outputs deviate by {value:.1e}, {value / tolerance:,.1f} times the tolerance"
+        times = f"{value / tolerance:,.{0 if value >= 10 * tolerance else 1}f}"
+        how = f"its outputs deviate by {value:.1e}, {times} times the tolerance"
     above = [s for s, v in report.get("stages", {}).items() if v is None or v > tolerance]
     where = f"; the first stage above it is {above[0]}" if above else ""
     return f"{label} computes another function: {how}{where}."
@@ -144,8 +146,9 @@ def _by_stage(result: dict[str, Any], labels: dict[str, str]) -> str:
     numbers = table([labels[name] for name in ran], [rows], name="Deviations")
     return _section(
         "Deviation after each stage",
-        "<p>Where a difference begins, a line rises above the tolerance and stays there. Rounding "
-        f"alone stays below. Stages are measured on {result['stage_images']} images, the output on "
+        "<p>Rounding alone stays below the tolerance. If a framework computes another function, "
+        "the first stage above it is where the difference begins. Stages are measured on the first "
+        f"{result['stage_images']} images, the output on all "
         f"{result['batch_size']}.</p>"
         '<div class="scroll" tabindex="0" role="group" aria-label="Deviations, drawn">'
         f"{drawn}</div>"
@@ -227,6 +230,12 @@ def _section(title: str, inside: str) -> str:
 def color(name: str) -> str:
     """Return the CSS class that colors a backend, the same everywhere."""
     return name if name in KNOWN else "other"
+
+
+def _unbroken(text: str) -> str:
+    """The text as HTML, with no line break inside a number such as 1e-05."""
+    number = r"\b\d(?:\.\d)?e-\d\d\b"
+    return re.sub(number, r'<span class="number">\g<0></span>', escaped(text))
 
 
 def _ran(result: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@
     const lines = all(`.c${left} .line`);
     const differ = lines.filter((line) => line.classList.contains(`d${right}`)).length;
     document.getElementById("count").textContent =
-      `${differ} of ${lines.length} lines on the left differ.`;
+      `${differ} of ${lines.length} lines of the first differ.`;
     history.replaceState(null, "", `#code=${left},${right}`); // a link to this pair
   };
 

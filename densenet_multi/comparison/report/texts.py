@@ -111,7 +111,7 @@ def _similarity(one: str, other: str) -> float:
     """The share of words and signs that two lines have in common; 1 for equal lines."""
     if one == other:
         return 1.0
-    words = [Counter(re.findall(r"\w+|[^\w\s]", line)) for line in (one, other)]
+    words = [Counter(re.findall(r"\w+|[^\w\s]", line.lower())) for line in (one, other)]
     common, both = (words[0] & words[1]).total(), words[0].total() + words[1].total()
     return 2 * common / both if both else 0.0
 
@@ -134,15 +134,15 @@ def side_by_side(labels: dict[str, str]) -> str:
     )
     inputs = "".join(
         f'<input type="radio" class="pick" name="{side}" id="{side}{i}"'
-        f' aria-label="{where} column: {escaped(name)}"{" checked" if i == first else ""}>'
-        for side, where, first in (("l", "left", 0), ("r", "right", 1))
+        f' aria-label="{where} framework: {escaped(name)}"{" checked" if i == first else ""}>'
+        for side, where, first in (("l", "first", 0), ("r", "second", 1))
         for i, name in enumerate(names)
     )
     labels_ = "".join(
         f'<p class="choice" aria-hidden="true"><span>{where}</span>'
         + "".join(f'<label for="{side}{i}">{escaped(name)}</label>' for i, name in enumerate(names))
         + "</p>"
-        for side, where in (("l", "left"), ("r", "right"))
+        for side, where in (("l", "first"), ("r", "second"))
     )
     return (
         f"<style>{_selection(len(names))}</style>{inputs}"
@@ -156,7 +156,9 @@ def _file(texts: list[Definitions], names: list[str]) -> str:
     for name in dict.fromkeys(name for text in texts for name in text):
         rows = aligned([text.get(name, []) for text in texts])
         columns = "".join(_column(rows, i, name, names) for i in range(len(names)))
-        parts.append(f'<h4>{escaped(name)}</h4><div class="columns">{columns}</div>')
+        absent = "".join(f" x{i}" for i, text in enumerate(texts) if name not in text)
+        inside = f'<h4>{escaped(name)}</h4><div class="columns">{columns}</div>'
+        parts.append(f'<div class="part{absent}">{inside}</div>')
     return "".join(parts)
 
 
@@ -199,5 +201,6 @@ def _selection(count: int) -> str:
                     f"{marked}{{background:var(--mark)}}",
                     f'{marked}::before{{content:"≠"}}',
                     f":is({both} .c{i} .e{k},{both} .c{k} .e{i}){{display:none}}",
+                    f"{both} .x{i}.x{k}{{display:none}}",
                 ]
     return "".join(rules)
