@@ -14,6 +14,7 @@ from .markup import escaped, fold, table
 from .texts import framework_of, side_by_side
 
 KNOWN = ("torch", "keras", "gluon", "flax")  # each has a color of its own in report.css
+PURPOSE = "Do they compute the same function?"
 HERE = Path(__file__).parent
 
 
@@ -33,7 +34,7 @@ def report_page(result: dict[str, Any], *, command: str, version: str) -> str:
     style, script = _own("report.css"), _own("report.js")
     body = "".join(
         [
-            f"<header><p class='from'>densenet-multi compare</p><h1>{escaped(headline)}</h1>",
+            f"<header><p class='from'>{PURPOSE}</p><h1>{escaped(headline)}</h1>",
             f'<p class="verdict {kind}"><strong>{_unbroken(sentence)}</strong></p>',
             f"<p>{escaped(_compared(result))}</p>{_absent(result, labels)}</header>",
             _comparison(result),
