@@ -174,8 +174,8 @@ def _cost(result: dict[str, Any], labels: dict[str, str]) -> str:
         drawn += bars(title, rows)
     return _section(
         "Speed and memory",
-        f"<p>Prediction of {result['batch_size']} images on the CPU; shorter is better. The "
-        "processes ran one after the other.</p>"
+        f"<p>Prediction of {result['batch_size']} images; shorter is better. Each framework ran in "
+        "its own process, one after the other.</p>"
         f'<div class="three">{drawn}</div>',
     )
 
