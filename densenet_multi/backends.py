@@ -10,7 +10,9 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from ._checks import (
@@ -212,6 +214,21 @@ def load_backend(name: str) -> Backend:
         )
     check_names("backend", [name], registered)
     return cast("Backend", registered[name].load())
+
+
+def source_folder(name: str) -> Path | None:
+    """Return the folder of a backend's source files, without an import of its framework.
+
+    None if the backend is not a package in a folder.
+    """
+    from importlib.util import find_spec
+
+    entry = _registered().get(text("name", name))
+    found = None
+    with suppress(ImportError, ValueError):  # another package registers it, and is broken
+        found = find_spec(entry.module) if entry else None
+    folders = list((found and found.submodule_search_locations) or [])
+    return Path(folders[0]) if folders else None
 
 
 def framework_versions(name: str) -> dict[str, str | None]:

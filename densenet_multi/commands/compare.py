@@ -9,6 +9,7 @@ import click
 
 from .. import VARIANTS, backend_names, get_spec
 from ..variants import default_image_size
+from .flags import typed_command
 from .options import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -21,10 +22,19 @@ from .options import (
     output_option,
     requested_backends,
 )
-from .output import errors_as_exit_codes, exit_code, print_failures, print_result, progress_bar
+from .output import (
+    errors_as_exit_codes,
+    exit_code,
+    print_failures,
+    print_result,
+    progress_bar,
+    spoken,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
+
+PAGES = (".html", ".htm")
 
 
 @click.command(epilog=example("densenet-multi compare --backends torch,flax"))
@@ -66,13 +76,23 @@ def compare(  # noqa: PLR0917  # click passes options by name
     Each backend runs in its own process, on the same weights and the same Fashion-MNIST images. Its
     outputs are compared with those of the reference, which computes with NumPy in float64. A
     variant is built with 1 input channel and 10 classes.
+
+    --output report.html writes a page to read offline or to mail: the table, the deviation after
+    each stage, speed and memory, versions, and the code of the backends side by side.
     """
+    from .._files import replace_file
     from ..comparison.compare import compare as compare_backends
     from ..comparison.compare import progress_steps
     from ..formats.portable import load_weights
     from ..weights import init_weights
 
     requested = requested_backends(backends)
+    is_page = output is not None and output.suffix.lower() in PAGES
+    if is_page and output_format == "json":
+        raise click.UsageError(
+            f"--output: expected a name that does not end in {' or '.join(PAGES)} with --format "
+            f"json, found {output}; for a page, omit --format json"
+        )
     if weights:
         if variant or seed is not None:
             raise click.UsageError("--weights determines the network: omit --variant and --seed")
@@ -93,9 +113,30 @@ def compare(  # noqa: PLR0917  # click passes options by name
             step=step,
         )
     result = {"weights": str(weights) if weights else f"{variant}, seed {seed}", **result}
-    print_result(result, output_format, table, output)
+    if output is not None and is_page:
+        replace_file(output, _page(result).encode())
+    else:
+        print_result(result, output_format, table, output)
     print_failures(result)
     return exit_code(result, requested)
+
+
+def _page(result: dict[str, Any]) -> str:
+    """The result as an HTML page."""
+    from .. import __version__
+    from ..comparison.report.page import report_page
+
+    reports = {
+        name: {**report, "error": "".join(spoken([report["error"]]))}
+        if "error" in report
+        else report
+        for name, report in result["backends"].items()
+    }
+    return report_page(
+        {**result, "backends": reports},
+        command=typed_command(click.get_current_context()),
+        version=__version__,
+    )
 
 
 def table(result: dict[str, Any]) -> Group:
@@ -103,6 +144,8 @@ def table(result: dict[str, Any]) -> Group:
     from rich import box
     from rich.console import Group
     from rich.table import Table
+
+    from ..comparison.compare_rows import table_rows
 
     size, count, reports = result["image_size"], result["batch_size"], result["backends"]
     gray = ", gray repeated over the channels" if result["gray_repeated_over_channels"] else ""
@@ -114,42 +157,8 @@ def table(result: dict[str, Any]) -> Group:
     drawn.add_column("", no_wrap=True)
     for name in reports:
         drawn.add_column(name, justify="right", no_wrap=True)
-    values = zip(*(_column(report, count) for report in reports.values()), strict=True)
-    for group in _labels(result["tolerance"]):
-        for label, texts in zip(group, values, strict=False):
+    for group in table_rows(result):
+        for label, texts in group:
             drawn.add_row(label, *texts)
         drawn.add_section()
     return Group(title, drawn)
-
-
-def _labels(tolerance: float) -> list[tuple[str, ...]]:
-    """The row labels, in groups."""
-    same = f"same function (to {tolerance:.0e})"
-    return [
-        ("", ""),  # framework and version
-        ("output shape", "trainable parameters", "running statistics"),
-        ("deviation from reference", same, "same predicted class"),
-        ("first call", "later calls", "images per second", "peak memory"),
-        ("lines of model.py",),
-    ]
-
-
-def _column(report: dict[str, Any], count: int) -> list[str]:
-    if report["status"] != "ok":
-        return [report["status"], *[""] * 12]
-    deviation, agreeing = report["max_deviation"], report["agreeing"]
-    return [
-        report["framework"],
-        next(iter(report["versions"].values()), ""),
-        str(tuple(report["output_shape"])),
-        f"{report['trainable']:,}",
-        f"{report['statistics']:,}",
-        "not finite" if deviation is None else f"{deviation:.1e}",
-        "yes" if report["same"] else "NO",
-        "" if agreeing is None else f"{agreeing} of {count}",
-        f"{report['first_call_seconds']:.2f} s",
-        f"{report['later_call_seconds']:.2f} s",
-        f"{report['images_per_second']:,.0f}",
-        f"{report['peak_memory_bytes'] / 2**20:,.0f} MiB",
-        str(report["model_lines"]),
-    ]

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from .._files import quoted
 
@@ -81,6 +82,17 @@ def flag(parameter: click.Parameter) -> str:
     if isinstance(parameter, click.Argument):
         return parameter.human_readable_name
     return max(parameter.opts, key=len)
+
+
+def typed_command(context: click.Context) -> str:
+    """The command line of the current command: what the user typed, without the defaults."""
+    words = [PROGRAM, str(context.command.name)]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+            named = [] if isinstance(parameter, click.Argument) else [flag(parameter)]
+            words += [*named, *([] if value is True else [quoted(value)])]
+    return " ".join(words)
 
 
 def _typed_argument(parameter: click.Parameter, literal: str) -> str:

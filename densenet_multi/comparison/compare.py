@@ -6,6 +6,7 @@ Each backend runs in its own child process (see compare_child.py) on files in a 
 from __future__ import annotations
 
 import json
+import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..spec import DenseNetSpec, check_spec
 from ..weights import Weights
 from .child_process import report_of
 from .deviation import TOLERANCES
+from .machine import cpus, processor
 
 CHUNK = 8  # images per call of the reference, whose float64 feature maps are large
 
@@ -39,22 +41,27 @@ def compare(
 
     The gray images are repeated to fill ``in_channels``. ``step`` is called with a line of text
     ``progress_steps`` times. Returns JSON-serializable data; its ``backends`` maps names to
-    reports (see compare_child.py). Raises ``ImageSizeError``, ``ConfigError``, ``WeightsError``.
+    reports (see compare_child.py). Their ``stages`` are deviations over the first ``stage_images``
+    images. Raises ``ImageSizeError``, ``ConfigError``, ``WeightsError``.
     """
     check_spec(spec)
     backends, step = texts("backends", backends), function("step", step)
     one_of("dtype", dtype, DTYPES)
     images = _images(spec, integer("image_size", image_size, 1), batch_size, dtype)
-    chunks = []
+    chunks: list[reference.Forward] = []
     for start in range(0, batch_size, CHUNK):
         step(f"NumPy reference, image {start + 1} of {batch_size}")
-        chunks.append(reference.predict(spec, weights, images[start : start + CHUNK]))
+        chunk = reference.forward(spec, weights, images[start : start + CHUNK])
+        # the feature maps of all images could fill the memory
+        chunks.append(chunk if start == 0 else reference.Forward(chunk.logits, {}))
     reports = {}
     with tempfile.TemporaryDirectory(prefix="densenet_multi-") as temporary:
         folder = Path(temporary)
         save_weights(folder / "weights.safetensors", spec, weights)
         np.save(folder / "images.npy", images)
-        np.save(folder / "expected.npy", np.concatenate(chunks))
+        np.save(folder / "expected.npy", np.concatenate([chunk.logits for chunk in chunks]))
+        stages: dict[str, Any] = dict(chunks[0].stages)
+        np.savez(folder / "stages.npz", **stages)
         for name in backends:
             step(f"backend {name}")
             reports[name] = report_of(
@@ -69,6 +76,11 @@ def compare(
         "batch_size": batch_size,
         "dtype": dtype,
         "tolerance": TOLERANCES[dtype],
+        "stage_images": len(chunks[0].logits),
+        "cpus": cpus(None),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
         "backends": reports,
     }
 

@@ -1,8 +1,9 @@
 """A child process of ``compare``: measure one backend on prepared weights and images.
 
 ``python -m densenet_multi.comparison.compare_child SETTINGS`` reads ``weights.safetensors``,
-``images.npy`` and ``expected.npy`` (the reference's float64 output). The settings name the folder
-of these files and the backend.
+``images.npy``, ``expected.npy`` (the reference's float64 output) and ``stages.npz`` (its feature
+maps after each stage, of the first images). The settings name the folder of these files and the
+backend.
 """
 
 import sys
@@ -13,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..backends import Backend, load_backend
 from ..formats.portable import load_weights
@@ -32,7 +34,9 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 def measure_backend(backend: Backend, folder: Path) -> dict[str, Any]:
     """Return the report on a loaded backend.
 
-    Times are in seconds per batch; ``peak_memory_bytes`` is the entire process's peak.
+    Times are in seconds per batch; ``peak_memory_bytes`` is the entire process's peak during
+    ``predict``. ``stages`` maps each stage of ``manifest.shape_trace`` to the deviation of its
+    feature map. A deviation is None if the result is not finite or its shape is wrong.
     """
     spec, weights = load_weights(folder / "weights.safetensors")
     images, expected = np.load(folder / "images.npy"), np.load(folder / "expected.npy")
@@ -47,23 +51,44 @@ def measure_backend(backend: Backend, folder: Path) -> dict[str, Any]:
         start = time.perf_counter()
         backend.predict(model, images)
         later.append(time.perf_counter() - start)
-    measured = deviation(logits, expected) if logits.shape == expected.shape else float("inf")
+    measured = _deviation(logits, expected)
     same_class = (logits.argmax(axis=1) == expected.argmax(axis=1)).sum()
     counts = backend.count_parameters(model)
+    measured_bytes = peak_memory()
     return {
         "framework": backend.FRAMEWORK,
         "output_shape": list(logits.shape),
         "trainable": counts.trainable,
         "statistics": counts.statistics,
-        "max_deviation": measured if np.isfinite(measured) else None,  # JSON has no infinity
+        "max_deviation": _finite(measured),
         "same": measured <= TOLERANCES[dtype],
         "agreeing": int(same_class) if spec.classifier else None,
         "first_call_seconds": first,
         "later_call_seconds": median(later),
         "images_per_second": len(images) / median(later),
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": measured_bytes,
         "model_lines": code_lines(sys.modules[backend.DenseNet.__module__]),
+        "stages": stage_deviations(backend, model, images, folder / "stages.npz"),
     }
+
+
+def stage_deviations(
+    backend: Backend, model: Any, images: npt.NDArray[Any], path: Path
+) -> dict[str, float | None]:
+    """Return the deviation after each stage from the reference's feature maps in ``path``."""
+    with np.load(path) as archive:
+        expected = dict(archive)
+    count = len(next(iter(expected.values())))
+    actual = backend.features(model, images[:count])
+    return {stage: _finite(_deviation(actual[stage], map_)) for stage, map_ in expected.items()}
+
+
+def _deviation(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    return deviation(actual, expected) if actual.shape == expected.shape else float("inf")
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None  # JSON has no infinity
 
 
 def code_lines(module: ModuleType) -> int:

@@ -244,21 +244,25 @@ def test_compare_repeats_gray_over_the_channels_of_given_weights(backend, tmp_pa
 def test_a_backend_that_is_another_function_differs(tmp_path, shift, same):
     spec = dm.get_spec("d2l")
     weights, images = dm.init_weights(spec), np.ones((2, 1, 32, 32), np.float32)
-    logits = dm.reference.predict(spec, weights, images)
+    expected = dm.reference.forward(spec, weights, images)
+    logits, stages = expected.logits, expected.stages
     dm.save_weights(tmp_path / "weights.safetensors", spec, weights)
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "expected.npy", logits)
+    np.savez(tmp_path / "stages.npz", **stages)
     fake = SimpleNamespace(
         FRAMEWORK="MXNet Gluon",
         DenseNet=SimpleNamespace,
         build=Mock(),
         import_weights=Mock(),
         predict=Mock(return_value=logits + shift * np.abs(logits).max()),
+        features=Mock(return_value={**stages, "norm5": stages["norm5"][:, 1:]}),
         count_parameters=Mock(return_value=dm.count_parameters(spec)),
     )
     measured = compare_child.measure_backend(fake, tmp_path)
     row = {"status": "ok", "versions": {"it": "2.13.0"}, **measured}
     assert row["same"] == same
+    assert row["stages"] == {name: None if name == "norm5" else 0.0 for name in stages}
     result = {
         "backends": {"fake": row, "gone": {"status": "not installed"}},
         "dtype": "float32",
