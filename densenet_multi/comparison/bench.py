@@ -160,30 +160,30 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
 
     A case that ends early, perhaps for lack of memory, does not affect the other cases.
     """
-    children, heard, failed = dict[str, Child](), dict[str, list[Message]](), dict[str, str]()
+    children, received, failed = dict[str, Child](), dict[str, list[Message]](), dict[str, str]()
     with ExitStack() as stack:
         for case in CASES[settings["work"]]:
             step(f"{settings['backend']}, {case}: warming up")
             children[case] = stack.enter_context(_started({**settings, "case": case}))
-            message = children[case].hear()
+            message = children[case].receive()
             status = message.get("status")
             if status == "not installed" or message.pop("for_all", False):
                 return message
             if status == "failed":
                 failed[case] = message["error"]
             elif status is None:  # "ok" would mean that the case does not exist here
-                heard[case] = [message]
+                received[case] = [message]
         for number in range(settings["rounds"]):
-            for case in list(heard)[:: 1 if number % 2 else -1]:
+            for case in list(received)[:: 1 if number % 2 else -1]:
                 step(f"{settings['backend']}, {case}: round {number + 1}")
-                children[case].go_on()
-                message = children[case].hear()
+                children[case].proceed()
+                message = children[case].receive()
                 if "status" in message:
                     failed[case] = message["error"]
-                    del heard[case]
+                    del received[case]
                 else:
-                    heard[case].append(message)
-    cases = _compared(settings, heard)
+                    received[case].append(message)
+    cases = _compared(settings, received)
     if not failed:
         return {"status": "ok", "cases": cases}
     same = {why: [case for case in failed if failed[case] == why] for why in failed.values()}
@@ -191,10 +191,10 @@ def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str,
     return {"status": "failed", "error": whole, "cases": cases, "failed": failed}
 
 
-def _compared(settings: dict[str, Any], heard: dict[str, list[Any]]) -> dict[str, Any]:
+def _compared(settings: dict[str, Any], received: dict[str, list[Any]]) -> dict[str, Any]:
     """Summarize the completed cases, and compare each of them with the first case."""
     size = settings["batch_size"]
-    cases = {case: summary_of(first, rest, size) for case, (first, *rest) in heard.items()}
+    cases = {case: summary_of(first, rest, size) for case, (first, *rest) in received.items()}
     ours = CASES[settings["work"]][0]
     for case in cases.keys() - {ours} if ours in cases else ():
         cases[case]["ratio"] = _ratio(cases[ours], cases[case])

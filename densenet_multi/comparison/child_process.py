@@ -4,7 +4,7 @@ The parent starts ``python -m MODULE SETTINGS`` and reads the child's messages. 
 each message as a JSON object on one line, after ``MARK``; the parent ignores all other output. A
 waiting child continues when the parent sends it a line. The last message is the child's report.
 Only the report has a ``status``: "ok", or "not installed" or "failed" with an ``error``. If the
-child dies, ``hear`` returns a "failed" report instead, which states how the process ended.
+child dies, ``receive`` returns a "failed" report instead, which states how the process ended.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Child:
     def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
         self._process, self._errors = process, errors
 
-    def hear(self) -> Message:
+    def receive(self) -> Message:
         """Return the child's next message, or a report of how it ended."""
         for line in cast("IO[str]", self._process.stdout):
             _, mark, content = line.partition(MARK)
@@ -46,9 +46,9 @@ class Child:
                 return message
         return {"status": "failed", "error": f"its process ended with {self._ending()}"}
 
-    def go_on(self) -> None:
+    def proceed(self) -> None:
         """Let a waiting child continue."""
-        with suppress(BrokenPipeError):  # the child is dead, and `hear` will report why
+        with suppress(BrokenPipeError):  # the child is dead, and `receive` will report why
             print(file=cast("IO[str]", self._process.stdin), flush=True)
 
     def _ending(self) -> str:
@@ -94,15 +94,15 @@ def started(
 
 
 def report_of(
-    module: str, settings: Mapping[str, Any], hear: Callable[[Message], object] = lambda _: None
+    module: str, settings: Mapping[str, Any], receive: Callable[[Message], object] = lambda _: None
 ) -> Message:
     """Run ``module`` in a child, and return its report with the framework's ``versions``.
 
-    ``settings["backend"]`` is the backend. ``hear`` is called with each message before the report.
+    ``settings["backend"]`` is the backend. ``receive`` is called with each message before that.
     """
     with started(module, settings) as child:
-        while "status" not in (message := child.hear()):
-            hear(message)
+        while "status" not in (message := child.receive()):
+            receive(message)
     return {"versions": framework_versions(settings["backend"]), **message}
 
 

@@ -60,8 +60,8 @@ def pretend(monkeypatch, messages):
     """Children that only say ``messages(case, 0)``, ``messages(case, 1)``, …"""
 
     def started(settings):
-        heard = map(partial(messages, settings["case"]), count())
-        return nullcontext(SimpleNamespace(hear=heard.__next__, go_on=lambda: None))
+        received = map(partial(messages, settings["case"]), count())
+        return nullcontext(SimpleNamespace(receive=received.__next__, proceed=lambda: None))
 
     monkeypatch.setattr(bench, "_started", started)
 
@@ -107,10 +107,10 @@ def test_cases_take_turns_and_each_is_first_as_often(monkeypatch):
         def __exit__(self, *_):
             turns.append(f"end {self.case}")
 
-        def go_on(self):
+        def proceed(self):
             turns.append(f"{self.case} go")
 
-        def hear(self):
+        def receive(self):
             turns.append(self.case)
             if self.case not in grown:
                 return ABSENT
@@ -280,7 +280,7 @@ def test_the_threads_of_a_case_are_those_that_are_reported(monkeypatch, tmp_path
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # the user's, for other programs
     monkeypatch.setattr(bench, "started", lambda _, *given: started("own", *given))
     with bench._started({"work": "training", "cpus": [0, 1, 2], "device": "cpu"}) as child:
-        assert child.hear() == {"status": "ok", "threads": "3"}
+        assert child.receive() == {"status": "ok", "threads": "3"}
 
 
 def test_memory_is_counted_where_what_is_freed_is_given_back(monkeypatch):
@@ -497,7 +497,7 @@ def test_wrong_settings_are_refused_by_name(given, message):
 
 
 class InThisProcess:
-    """A child that is none: it works to its end when it is entered, and is then heard."""
+    """A child that is none: it works to its end when it is entered, and is then received."""
 
     def __init__(self, settings, monkeypatch):
         self.settings, self.monkeypatch = settings, monkeypatch
@@ -516,10 +516,10 @@ class InThisProcess:
     def __exit__(self, *_):
         pass
 
-    def hear(self):
+    def receive(self):
         return next(self.messages)
 
-    def go_on(self):
+    def proceed(self):
         pass
 
 

@@ -1,4 +1,4 @@
-"""A child process and its parent: what is heard, what a child that dies leaves, what ends it."""
+"""A child process and its parent: what is received, what a child that dies leaves, what ends it."""
 
 import json
 import os
@@ -33,18 +33,18 @@ def module(tmp_path, monkeypatch):
     return write
 
 
-def report(module: str, hear=lambda _: None):
+def report(module: str, receive=lambda _: None):
     name = dm.backend_names()[0]
-    found = report_of(module, {"backend": name}, hear)
+    found = report_of(module, {"backend": name}, receive)
     assert found.pop("versions") == framework_versions(name)
     return found
 
 
-# --- What is heard ------------------------------------------------------------------------------
+# --- What is received ------------------------------------------------------------------------------
 
 
 def test_messages_are_heard_before_the_report_and_what_else_is_printed_is_not(module):
-    heard = []
+    received = []
     source = f"""{IMPORTS}
 def measure(settings):
     print("a word of the framework")
@@ -55,9 +55,9 @@ def measure(settings):
     return {{"measured": settings["backend"]}}
 run_child(measure)
 """
-    found = report(module(source), heard.append)
+    found = report(module(source), received.append)
     assert found == {"status": "ok", "measured": dm.backend_names()[0]}
-    assert heard == [{"step": 1}, {"step": 2}]
+    assert received == [{"step": 1}, {"step": 2}]
 
 
 def test_a_child_that_waits_goes_on_when_it_is_told_to(module):
@@ -70,11 +70,11 @@ def measure(settings):
 run_child(measure)
 """
     with started(module(source), {"count": 2}) as child:
-        assert child.hear() == {"number": 0}
-        child.go_on()
-        assert child.hear() == {"number": 1}
-        child.go_on()
-        assert child.hear() == {"status": "ok"}
+        assert child.receive() == {"number": 0}
+        child.proceed()
+        assert child.receive() == {"number": 1}
+        child.proceed()
+        assert child.receive() == {"status": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ def test_a_child_that_ends_without_a_report_has_failed_and_the_parent_says_how(
 def test_a_child_that_has_died_is_told_to_go_on_in_vain(module):
     source = f"{IMPORTS}\nsay({{}})\nimport os\nos._exit(3)"
     with started(module(source), {}) as child:
-        assert child.hear() == {}
+        assert child.receive() == {}
         ended = {"status": "failed", "error": "its process ended with exit code 3"}
-        assert child.hear() == ended
-        child.go_on()
-        assert child.hear() == ended
+        assert child.receive() == ended
+        child.proceed()
+        assert child.receive() == ended
 
 
 def test_a_message_that_is_cut_off_is_not_heard(module):
@@ -132,16 +132,16 @@ def test_a_message_that_is_cut_off_is_not_heard(module):
 
 def test_an_interruption_ends_the_child(module):
     source = f"{IMPORTS}\nimport os, time\nsay({{'id': os.getpid()}})\ntime.sleep(60)"
-    heard = []
+    received = []
 
     def interrupt(message):
-        heard.append(message["id"])
+        received.append(message["id"])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         report(module(source), interrupt)
     with pytest.raises(ProcessLookupError):
-        os.kill(heard[0], 0)
+        os.kill(received[0], 0)
 
 
 def test_a_child_without_a_parent_ends_by_itself(monkeypatch, capsys, tmp_path):

@@ -194,7 +194,7 @@ class Pretended:
     def __init__(self, **trains: object) -> None:
         self.trains, self.seen = trains, []
 
-    def __call__(self, module, settings, hear):
+    def __call__(self, module, settings, receive):
         assert module == "densenet_multi.comparison.lockstep_child"
         backend, folder = settings["backend"], Path(settings["folder"])
         spec, weights = dm.load_weights(folder / "weights.safetensors")
@@ -216,7 +216,7 @@ class Pretended:
             moved = {n: array.astype(dtype) for n, array in moved.items()}
             dm.save_weights(folder / f"{backend}-{dtype}.safetensors", spec, moved)
             for step in range(steps):
-                hear({"dtype": dtype, "step": step + 1})
+                receive({"dtype": dtype, "step": step + 1})
         losses = [12.5 / (i + 1) for i in range(steps)]
         return {
             "status": "ok", "versions": {"it": "2.13.0+cpu"}, "framework": "PyTorch",

@@ -764,15 +764,15 @@ MUTANTS = [
     Mutant(
         "every case of bench runs first equally often",
         "comparison/bench.py",
-        "list(heard)[:: 1 if number % 2 else -1]",
-        "list(heard)",
+        "list(received)[:: 1 if number % 2 else -1]",
+        "list(received)",
         "comparison/test_bench.py take_turns",
     ),
     Mutant(
         "a killed case of bench does not affect the others",
         "comparison/bench.py",
-        "                    del heard[case]",
-        "                    heard.clear()",
+        "                    del received[case]",
+        "                    received.clear()",
         "comparison/test_bench.py killed",
     ),
     Mutant(
