@@ -40,7 +40,7 @@ def report(module: str, receive=lambda _: None):
     return found
 
 
-# --- What is received ------------------------------------------------------------------------------
+# --- What is received --------------------------------------------------------------------------
 
 
 def test_messages_are_heard_before_the_report_and_what_else_is_printed_is_not(module):
