@@ -82,7 +82,7 @@ class CommandText:
 
 def command_groups() -> dict[str, list[CommandText]]:
     """Return {heading: its commands}, grouped and ordered as ``densenet-multi --help`` does."""
-    root = click.Context(main, info_name=PROGRAM)
+    root = click.Context(main, info_name=PROGRAM, **main.context_settings)
     return {
         heading: [_described(command, root) for command in commands]
         for heading, commands in GROUPS.items()
@@ -96,7 +96,8 @@ def introduction() -> tuple[str, ...]:
 
 def _described(command: click.Command, root: click.Context) -> CommandText:
     context = click.Context(command, info_name=command.name, parent=root)
-    records = (parameter.get_help_record(context) for parameter in command.get_params(context))
+    options = (one for one in command.get_params(context) if isinstance(one, click.Option))
+    records = (option.get_help_record(context) for option in options)
     return CommandText(
         str(command.name),
         " ".join([context.command_path, *command.collect_usage_pieces(context)]),
