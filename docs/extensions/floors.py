@@ -10,19 +10,21 @@ from html import escape
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-PURPOSES = {  # what is on a floor, by any of its names
+PURPOSES = {  # name -> what it is; the four backends share a line
     "commands": "the command line: one file per command",
     "tasks": "the work of a command, with any backend",
-    "comparison": "backends side by side, each in its own process",
+    "comparison": "backends side by side",
     "torch": "the network, four times",
     "backends": "the contract that all four keep",
     "training": "everything about a run except its steps",
     "formats": "weights files, also of other projects",
     "data": "images: read, prepare, augment, order",
-    "drawing": "figures, drawn from a specification",
-    "reference": "the formulas in NumPy; a network in memory",
+    "drawing": "figures of a specification",
+    "reference": "the formulas in NumPy",
+    "checkpoint": "a network in memory",
     "weights": "initial weights, and the check of weights",
-    "manifest": "names, shapes, counts; networks by name",
+    "manifest": "names, shapes, counts",
+    "variants": "networks by name",
     "spec": "the paper as data",
 }
 WIDTH, HEIGHT, GAP = 360, 46, 8
@@ -49,23 +51,22 @@ def floors(pyproject: Path = PYPROJECT) -> list[tuple[tuple[str, ...], str]]:
 
 
 def _purpose(names: tuple[str, ...]) -> str:
-    for name in names:
-        if name in PURPOSES:
-            return PURPOSES[name]
-    raise KeyError(f"PURPOSES of {__name__}: expected a line for {', '.join(names)}, found none")
+    stated = [PURPOSES[name] for name in names if name in PURPOSES]
+    if not stated:
+        raise KeyError(f"PURPOSES of {__name__}: expected {', '.join(names)}, found none")
+    return "; ".join(stated)
 
 
 def svg() -> str:
     """Draw the floors, readable without scaling on a phone, in the color of the page's text."""
     drawn, y = [], GAP
     for names, purpose in floors():
-        drawn += [
+        drawn.append(
             f'<rect x="2" y="{y}" width="{WIDTH - 4}" height="{HEIGHT}" rx="6" fill="none" '
-            'stroke="currentColor"/>',
-            f'<text x="14" y="{y + 19}" font-family="monospace" font-size="14" '
-            f'font-weight="bold">{escape("  ".join(names))}</text>',
-            f'<text x="14" y="{y + 37}" font-size="13">{escape(purpose)}</text>',
-        ]
+            f'stroke="currentColor"/><text x="14" y="{y + 19}" font-family="monospace" '
+            f'font-size="14" font-weight="bold">{escape("  ".join(names))}</text>'
+            f'<text x="14" y="{y + 37}" font-size="13">{escape(purpose)}</text>'
+        )
         y += HEIGHT + GAP
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" '

@@ -134,23 +134,27 @@ def _cells(lines: list[str], framework: str) -> list[Cell]:
 def _directive(fence: re.Match[str], body: list[str], framework: str) -> list[Cell]:
     name, argument = fence["directive"], fence["rest"].strip()
     options, content = split_options(body)
+    found: list[Cell] = []
     if name == "run":
-        shown = argument in {framework, "python"} and "page-only" not in options
-        return [Cell("code", "\n".join(content))] if shown else []
-    if name == "only-in":
-        return _cells(content, framework) if argument == framework else []
-    if name == "drawing":
-        return [Cell("code", DRAW.format(arguments=_arguments(argument, options)))]
-    if name in {"source", "sources"}:
-        return _code(name, argument, framework)
-    if name == "dropdown":
-        return _details(argument, _cells(content, framework))
-    if name in ADMONITIONS:
+        if argument in {framework, "python"} and "page-only" not in options:
+            found = [Cell("code", "\n".join(content))]
+    elif name == "only-in":
+        if argument == framework:
+            found = _cells(content, framework)
+    elif name == "drawing":
+        found = [Cell("code", DRAW.format(arguments=_arguments(argument, options)))]
+    elif name in {"source", "sources"}:
+        found = _code(name, argument, framework)
+    elif name == "dropdown":
+        found = _details(argument, _cells(content, framework))
+    elif name in ADMONITIONS:
         quoted = "\n".join(f"> {line}".rstrip() for line in content)
-        return [Cell("markdown", f"> **{name.capitalize()}**\n>\n{quoted}")]
-    if name in OMITTED:
-        return []
-    raise PageError(f"{PAGE}.md: a notebook cannot show {{{name}}}; see extensions/notebooks.py")
+        found = [Cell("markdown", f"> **{name.capitalize()}**\n>\n{quoted}")]
+    elif name not in OMITTED:
+        raise PageError(
+            f"{PAGE}.md: a notebook cannot show {{{name}}}; see extensions/notebooks.py"
+        )
+    return found
 
 
 def _arguments(figure: str, options: dict[str, str]) -> str:

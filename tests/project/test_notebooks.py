@@ -1,15 +1,10 @@
 """The notebooks of the chapter are made from its source, and run."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-DOCS = Path(__file__).parents[2] / "docs"
-sys.path.append(str(DOCS))
-from extensions import notebooks  # noqa: E402  # the package that Sphinx loads from docs/
-from extensions.pages import LABELS, PageError  # noqa: E402
+from extensions import notebooks
+from extensions.pages import LABELS, PageError
 
 MAKE = "in docs/, type: python -m extensions.notebooks"
 

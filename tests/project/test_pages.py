@@ -1,10 +1,10 @@
 """What the reference pages of the documentation say is what the package is."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from extensions import floors, reference
 
 import densenet_multi as dm
 from densenet_multi.commands import main
@@ -12,8 +12,6 @@ from densenet_multi.data import load_data
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-sys.path.append(str(DOCS))
-from extensions import floors, reference  # noqa: E402  # the package that Sphinx loads from docs/
 
 
 def test_the_table_of_variants_has_each_with_its_depth_and_count():
@@ -51,8 +49,9 @@ def test_a_floor_without_a_purpose_is_an_error(monkeypatch):
 
 
 def test_the_floors_of_the_house_fit_a_phone():
-    widest = max(len("  ".join(names)) for names, _ in floors.floors())
-    assert 14 + widest * 8.5 < floors.WIDTH  # 14 px monospace: 8.4 px for each character
+    for names, purpose in floors.floors():
+        assert 14 + len("  ".join(names)) * 8.5 < floors.WIDTH  # 14 px monospace: 8.4 px each
+        assert 14 + len(purpose) * 7 < floors.WIDTH  # 13 px sans-serif: about 6.5 px each
 
 
 def test_the_code_that_makes_photos_makes_a_folder_to_train_on(tmp_path, monkeypatch):
