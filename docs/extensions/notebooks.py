@@ -232,7 +232,9 @@ def _sections(text: str) -> list[str]:
 def plain(text: str) -> str:
     """Turn MyST into Markdown that every viewer shows: no targets, no roles, links to files."""
     text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.MULTILINE)  # a target
-    text = re.sub(r"\{(?:term|ref|doc|download)\}`([^`<]*?)\s*(?:<[^`>]*>)?`", r"\1", text)
+    parts = text.split("\n\n")
+    text = "\n\n".join(part for part in parts if "{download}" not in part)  # of this notebook
+    text = re.sub(r"\{(?:term|ref|doc)\}`([^`<]*?)\s*(?:<[^`>]*>)?`", r"\1", text)
     text = re.sub(r"\{py:\w+\}`~?([^`]*)`", r"`\1`", text)
     text = re.sub(r"\[([^\]]*)\]\(#[^)]*\)", r"\1", text)  # links within the page
     links = r"(\]\()(?!https?://|#)([^)#]*\.(?:md|py|json|cff))"

@@ -14,6 +14,8 @@ PAGE = """\
 (a-target)=
 ## First
 
+Download {download}`this <notebooks/x.ipynb>`.
+
 A {term}`growth rate`, see [the glossary](glossary.md) and [below](#second).
 
 ```{run} torch
