@@ -20,6 +20,7 @@ from .svg import (
     plural,
     rect,
     text,
+    width_of,
 )
 
 MOST_BARS = 32  # of layers; each bar of a longer block stands for several
@@ -119,8 +120,12 @@ def _arc(x: float, node: float, end: float, color: str, **more: object) -> str:
 
 
 def _row(name: str, centers: list[float], labels: list[str]) -> list[str]:
-    placed = apart(list(zip(centers, labels, strict=True)))
-    return [text(x, ROWS[name], label, anchor="middle") for x, label in placed]
+    """Labels below their maps or layers, or left of there at the drawing's right edge."""
+    placed = [
+        (min(x, WIDTH - 4 - width_of(label) / 2), label)
+        for x, label in zip(centers, labels, strict=True)
+    ]
+    return [text(x, ROWS[name], label, anchor="middle") for x, label in apart(placed)]
 
 
 def _total(spec: DenseBlockSpec) -> str:

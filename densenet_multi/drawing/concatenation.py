@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..spec import DenseBlockSpec
-from .svg import INPUT, OF_LAYERS, Figure, element, mixed, path, plural, rect, text
+from .svg import INPUT, OF_LAYERS, Figure, element, mixed, path, plural, rect, text, width_of
 
 MOST_STEPS = 2  # layers that are shown
 PANEL, SPACE = 300, 30  # width of a panel; from the widest map to the layers' column
 HEIGHT, PITCH, TOP = 34, 108, 76  # of a map; from map to map; y of the first one
 LAYER, THIN = 8, 20  # radius of a layer's circle; height of its output
+ASIDE = 9  # from a map's upper or lower edge to the lines at its right
 SKIP = 9  # from a map's left edge to the line that leads to the next map
 
 
@@ -86,10 +87,11 @@ class _Panel:
                 parts.append(rect(x, y, channels * self.scale, HEIGHT, color, **look))
                 x += channels * self.scale
             numbers = [channels for channels, *_ in each]
-            sums = f"{sum(numbers):,} = " if len(numbers) > 1 else ""
-            label = sums + " + ".join(f"{number:,}" for number in numbers)
-            word = "channel" if label == "1" else "channels"
-            parts.append(text(self.left + 2 * SKIP, y + HEIGHT + 18, f"{label} {word}"))
+            total = plural(sum(numbers), "channel")
+            terms = f"{sum(numbers):,} = {' + '.join(f'{n:,}' for n in numbers)} channels"
+            fits = len(numbers) > 1 and width_of(terms) < PANEL
+            label = terms if fits else total
+            parts.append(text(self.left + 2 * SKIP, y + HEIGHT + 18, label))
         return parts
 
     def layer(self, i: int) -> list[str]:
@@ -98,10 +100,10 @@ class _Panel:
         width = self.output * self.scale
         x, y = self.left + self.column + width / 2, above + HEIGHT + 14
         end = self.left + sum(channels for channels, *_ in self.maps[i - 1]) * self.scale
-        middle = above + HEIGHT / 2
+        out = above + HEIGHT - ASIDE  # of the line to the layer; the one from it is higher
         top = y + LAYER + 8  # of the layer's output
         parts = [
-            path([(end, middle), (x, middle), (x, y - LAYER)]),
+            path([(end, out), (x, out), (x, y - LAYER)]),
             element("circle", cx=x, cy=y, r=LAYER, fill="none", stroke="currentColor"),
             text(x, y + 4, "f", anchor="middle"),
             path([(x, y + LAYER), (x, top)]),
@@ -120,7 +122,7 @@ class _Panel:
             ]
         else:
             edge = self.left + sum(channels for channels, *_ in self.maps[i]) * self.scale
-            across = below + HEIGHT / 2
+            across = below + ASIDE
             parts += [
                 path([(x, top + THIN), (x, across), (edge + 6, across)]),
                 *_arrow(edge + 6, across, edge, across),

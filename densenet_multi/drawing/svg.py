@@ -16,6 +16,7 @@ from .._checks import ConfigError
 
 WIDTH = 700  # of every viewBox, in units; text of 13 units has 13 pixels in a page that wide
 MARGIN = 20
+SCOPE = "densenet-drawing"  # class of every drawing; its CSS is for this class alone
 SIZE = 13  # of text, in units
 TIMES, DASH = "\u00d7", "\u2013"  # a sign of multiplication; from ... to ...
 EM = 0.6  # width of an average character; system fonts have 0.5 to 0.58
@@ -219,8 +220,7 @@ def document(figure: Figure, prefix: str, title: str | None = None) -> Drawing:
 
     Arguments:
         figure: the figure.
-        prefix: starts its ids, and keeps its CSS to itself: drawings of one page need different
-            ones.
+        prefix: starts its ids: drawings of one page need different ones.
         title: instead of the figure's title.
 
     Raises ``ConfigError`` for a prefix that is not a plain name.
@@ -231,7 +231,7 @@ def document(figure: Figure, prefix: str, title: str | None = None) -> Drawing:
         )
     named = element("title", escaped(title or figure.title), id=f"{prefix}-title")
     described = element("desc", escaped(figure.description), id=f"{prefix}-desc")
-    style = element("style", escaped(_css(figure, prefix)).replace("&gt;", ">"))
+    style = element("style", escaped(_css(figure)).replace("&gt;", ">"))
     box = f"0 0 {WIDTH} {number(figure.height)}"
     return Drawing(
         element(
@@ -240,6 +240,7 @@ def document(figure: Figure, prefix: str, title: str | None = None) -> Drawing:
             "\n",
             xmlns="http://www.w3.org/2000/svg",
             id=prefix,
+            class_=SCOPE,
             viewBox=box,
             role="img",
             aria_labelledby=f"{prefix}-title {prefix}-desc",
@@ -251,7 +252,7 @@ def document(figure: Figure, prefix: str, title: str | None = None) -> Drawing:
     )
 
 
-def _css(figure: Figure, prefix: str) -> str:
+def _css(figure: Figure) -> str:
     colors = {**COLORS, **dict(figure.mixtures)}
     light, dark = (
         ";".join(f"--{name}:var(--drawing-{name},{both[i]})" for name, both in colors.items())
@@ -265,12 +266,12 @@ def _css(figure: Figure, prefix: str) -> str:
     )
     return "".join(
         [
-            f"#{prefix}{{{light}}}",
-            f"#{prefix}:root{{color-scheme:light dark;color:#1d2129}}",
-            f"@media (prefers-color-scheme:dark){{#{prefix}{{{dark}}}",
-            f"#{prefix}:root{{color:#e4e7eb}}}}",
-            f"[data-theme=light] #{prefix}{{{light}}}",
-            f"[data-theme=dark] #{prefix}{{{dark}}}",
-            *(f"#{prefix} {selector}{{{body}}}" for selector, body in rules),
+            f".{SCOPE}{{{light}}}",
+            f".{SCOPE}:root{{color-scheme:light dark;color:#1d2129}}",
+            f"@media (prefers-color-scheme:dark){{.{SCOPE}{{{dark}}}",
+            f".{SCOPE}:root{{color:#e4e7eb}}}}",
+            f"[data-theme=light] .{SCOPE}{{{light}}}",
+            f"[data-theme=dark] .{SCOPE}{{{dark}}}",
+            *(f".{SCOPE} {selector}{{{body}}}" for selector, body in rules),
         ]
     )
