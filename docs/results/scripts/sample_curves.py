@@ -16,7 +16,7 @@ import densenet_multi as dm
 from densenet_multi.data import FashionMNIST, load_sample
 
 SCHEDULES = ("constant", "linear")
-EPOCHS, BATCH_SIZE, LEARNING_RATE, IMAGE_SIZE = 10, 50, 0.1, 32
+EPOCHS, BATCH_SIZE, LEARNING_RATE, IMAGE_SIZE = 8, 50, 0.1, 32
 DISTRIBUTIONS = {
     "torch": ("torch",),
     "keras": ("keras", "tensorflow"),
