@@ -19,6 +19,7 @@ from . import (
     bench,
     compare,
     convert,
+    draw,
     evaluate,
     info,
     inspect,
@@ -31,7 +32,7 @@ from .flags import PROGRAM, flag
 from .output import plain_lines
 
 GROUPS = {  # purpose -> its commands
-    "Describe a network": (summary.summary,),
+    "Describe a network": (summary.summary, draw.draw),
     "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
     "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
     "Move a checkpoint between frameworks": (inspect.inspect, convert.convert),

@@ -120,19 +120,19 @@ class NewFile(NewEntry):
 
     Arguments:
         ending: required at the end of its name.
+        hint: ends the message about another name.
     """
 
-    def __init__(self, ending: str = "") -> None:
+    def __init__(self, ending: str = "", hint: str = "for numbers: --format json") -> None:
         super().__init__(dir_okay=False, writable=True)
-        self.ending = ending
+        self.ending, self.hint = ending, hint
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A ``Path``."""
         path = super().convert(value, param, ctx)
         if not path.name.endswith(self.ending):
             self.fail(
-                f"expected a name that ends in {self.ending}, found {path.name}; for numbers: "
-                "--format json",
+                f"expected a name that ends in {self.ending}, found {path.name}; {self.hint}",
                 param,
                 ctx,
             )

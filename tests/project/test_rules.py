@@ -50,6 +50,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or room -> what it may import
     "commands": {"click", "numpy", "rich"},
     "comparison": {"numpy"},
     "data": {"numpy", "PIL"},
+    "drawing": set(),
     "manifest": set(),
     "reference": {"numpy"},
     "spec": set(),
@@ -228,7 +229,8 @@ def test_importing_the_package_loads_the_standard_library_alone():
 
 def test_resolving_counting_and_tracing_need_no_numpy():
     code = "import densenet_multi as dm; spec = dm.get_spec('d2l', num_classes=7); "
-    code += "dm.count_parameters(spec); dm.profile(spec, 96, 96); spec.from_json(spec.to_json())"
+    code += "dm.count_parameters(spec); dm.profile(spec, 96, 96); spec.from_json(spec.to_json()); "
+    code += "from densenet_multi import drawing; [drawing.draw(f, spec) for f in drawing.FIGURES]"
     assert loaded_by(code) == {"densenet_multi"}
 
 
@@ -298,7 +300,7 @@ def test_the_listing_shows_the_lesson():
     assert len(modules) <= 12
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms - set(BACKENDS) == {
-        "commands", "comparison", "data", "formats", "tasks", "training"
+        "commands", "comparison", "data", "drawing", "formats", "tasks", "training"
     }  # fmt: skip
 
 
