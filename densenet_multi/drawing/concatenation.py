@@ -13,6 +13,7 @@ PANEL, SPACE = 300, 30  # width of a panel; from the widest map to the layers' c
 HEIGHT, PITCH, TOP = 34, 108, 76  # of a map; from map to map; y of the first one
 LAYER, THIN = 8, 20  # radius of a layer's circle; height of its output
 ASIDE = 9  # from a map's upper or lower edge to the lines at its right
+BESIDE = 15  # from a map's left edge to the text below it
 SKIP = 9  # from a map's left edge to the line that leads to the next map
 
 
@@ -76,7 +77,13 @@ class _Panel:
     scale: float
     column: float
 
+    @property
+    def middle(self) -> float:
+        """Half the width of a layer's output."""
+        return self.output * self.scale / 2
+
     def drawn(self) -> list[str]:
+        """Return the elements of the panel."""
         parts = [text(self.left, 24, self.name, bold=True), text(self.left, 46, self.formula)]
         for i, each in enumerate(self.maps):
             y, x = TOP + PITCH * i, self.left
@@ -89,16 +96,17 @@ class _Panel:
             numbers = [channels for channels, *_ in each]
             total = plural(sum(numbers), "channel")
             terms = f"{sum(numbers):,} = {' + '.join(f'{n:,}' for n in numbers)} channels"
-            fits = len(numbers) > 1 and width_of(terms) < PANEL
+            room = PANEL if i == len(self.maps) - 1 else self.column + self.middle - LAYER - SKIP
+            fits = len(numbers) > 1 and BESIDE + width_of(terms) < room
             label = terms if fits else total
-            parts.append(text(self.left + 2 * SKIP, y + HEIGHT + 18, label))
+            parts.append(text(self.left + BESIDE, y + HEIGHT + 18, label))
         return parts
 
     def layer(self, i: int) -> list[str]:
         """What leads from map i - 1 to map i: a layer, its output, and the map itself."""
         above, below = TOP + PITCH * (i - 1), TOP + PITCH * i
         width = self.output * self.scale
-        x, y = self.left + self.column + width / 2, above + HEIGHT + 14
+        x, y = self.left + self.column + self.middle, above + HEIGHT + 14
         end = self.left + sum(channels for channels, *_ in self.maps[i - 1]) * self.scale
         out = above + HEIGHT - ASIDE  # of the line to the layer; the one from it is higher
         top = y + LAYER + 8  # of the layer's output

@@ -21,7 +21,7 @@ from .svg import (
     width_of,
 )
 
-TOP, BOTTOM, HEIGHT = 44, 340, 390  # of the plot; of the figure
+TOP, BOTTOM, HEIGHT = 44, 340, 402  # of the plot; of the figure
 OTHERWISE = 0.5  # the compression to compare with if the network has none
 MOST_TICKS = 6
 APART = 38  # between the names of two lines
@@ -124,26 +124,31 @@ def _step(most: float) -> int:
 def _bands(spec: DenseNetSpec, place: Place) -> list[str]:
     """A band per block, and below it the number of layers up to its end."""
     bands, names, counts, depth = [], [], [(place((0, 0))[0], "0")], 0
+    right, _ = place((sum(len(block.layers) for block, _ in spec.stages), 0))
     for i, (block, _) in enumerate(spec.stages):
         start, depth = depth, depth + len(block.layers)
         (x, _), (end, _) = place((start, 0)), place((depth, 0))
         if i % 2 == 0:
             bands.append(rect(x, TOP, end - x, BOTTOM - TOP, "band"))
-        names.append(((x + end) / 2, f"block {i + 1}"))
+        name = f"block {i + 1}"
+        names.append((min((x + end) / 2, right - width_of(name) / 2), name))
         counts.append((end, f"{depth:,}"))
     named = [text(x, TOP - 8, name, anchor="middle") for x, name in apart(names)]
-    ticks = [text(x, BOTTOM + 18, count, anchor="middle") for x, count in apart(counts)]
+    ticks = [text(x, BOTTOM + 34, count, anchor="middle") for x, count in apart(counts)]
     return [*bands, *named, *ticks]
 
 
 def _turns(points: Points, place: Place) -> list[str]:
     """The channels where the line turns: right of its peaks, below its valleys."""
+    end, _ = place(points[-1])
+    peaks = [(*place(peak), f"{peak[1]:,}") for peak in points[1:-1:2]]
+    valleys = [(*place(valley), f"{valley[1]:,}") for valley in points[2:-1:2]]
+    deep = [low for high, low in zip(peaks, valleys, strict=True) if low[1] - high[1] > 12]
+    beside = [(x, y, label) for x, y, label in peaks if x + 5 + width_of(label) < end]
     parts = []
-    peaks, valleys = points[1:-1:2], points[2:-1:2]
-    lower = [valley for peak, valley in zip(peaks, valleys, strict=True) if valley != peak]
-    for turns, right, below, anchor in (peaks, 5, 12, "start"), (lower, 0, 18, "middle"):
-        heights = dict(map(place, turns))
-        for x, label in apart([(place(turn)[0], f"{turn[1]:,}") for turn in turns]):
+    for turns, right, below, anchor in (beside, 5, 12, "start"), (deep, 0, 18, "middle"):
+        heights = {x: y for x, y, _ in turns}
+        for x, label in apart([(x, label) for x, _, label in turns]):
             parts.append(text(x + right, heights[x] + below, label, anchor=anchor))
     return parts
 

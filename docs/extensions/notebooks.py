@@ -99,7 +99,8 @@ def _as_json(cell: Cell, number: int) -> dict[str, Any]:
 
 def _version() -> str:
     text = (ROOT / "densenet_multi" / "__init__.py").read_text("utf-8")
-    return re.findall(r'^__version__ = "(.*)"$', text, re.MULTILINE)[0]
+    (version,) = re.findall(r'^__version__ = "(.*)"$', text, re.MULTILINE)
+    return str(version)
 
 
 # --- From MyST to cells -------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def depth(spec: dm.DenseNetSpec) -> int:
 
 def variant_rows() -> list[tuple[str, ...]]:
     """One row of ``COLUMNS`` for each variant; every number is computed from its specification."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, config in dm.VARIANTS.items():
         spec = config.resolve()
         size = default_image_size(spec)

@@ -75,6 +75,22 @@ def check(drawing: str) -> None:
         assert y + high < height, each.attrib
 
 
+def overlaps(drawing: str) -> list[tuple[str, str]]:
+    """Pairs of texts on top of each other, by their estimated widths."""
+    boxes = []
+    for each in parsed(drawing).iter(f"{SVG}text"):
+        width = 0.92 * svg.width_of(each.text)
+        before = {None: 0, "middle": 0.5, "end": 1}[each.get("text-anchor")]
+        x, y = float(each.get("x")) - before * width, float(each.get("y"))
+        boxes.append((x, x + width, y - 10, y + 1, each.text))
+    return [
+        (a[4], b[4])
+        for i, a in enumerate(boxes)
+        for b in boxes[:i]
+        if a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
+    ]
+
+
 # --- Every drawing --------------------------------------------------------------------------------
 
 
@@ -83,6 +99,7 @@ def check(drawing: str) -> None:
 def test_a_drawing_is_accessible_stands_alone_and_cuts_nothing_off(name, figure):
     drawing = draw(figure, SPECS[name].resolve())
     check(drawing)
+    assert not overlaps(drawing)
     assert len(drawing) < 250_000
 
 
