@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from extensions import notebooks
 from extensions.pages import LABELS, PageError
 

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from extensions import floors, reference
 
 import densenet_multi as dm
 from densenet_multi.commands import main
 from densenet_multi.data import load_data
+from extensions import floors, reference
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
