@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import densenet_multi as dm
-from extensions import child, execute, pages, stamp
+from extensions import child, execute, pages, pictures, stamp
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(dm.__file__).parent
@@ -107,7 +107,7 @@ import densenet_multi as dm
 import densenet_multi.torch as dt
 from densenet_multi.data import load_sample
 b = dm.load_backend("keras")
-dt.DenseBlock, b.fit, dm.reference.conv, dm.RECIPES["chapter"], dm.get_spec("d2l").config
+dt.DenseBlock, b.fit, dm.reference.convolve, dm.RECIPES["chapter"], dm.get_spec("d2l").config
 """
 
 
@@ -144,7 +144,7 @@ def test_what_a_block_uses_of_the_package_is_found_through_its_imports():
     expected = {
         "densenet_multi.torch.DenseBlock", "densenet_multi.keras.fit", "densenet_multi.RECIPES",
         "densenet_multi.data.load_sample", "densenet_multi.get_spec",
-        "densenet_multi.load_backend", "densenet_multi.reference.conv",
+        "densenet_multi.load_backend", "densenet_multi.reference.convolve",
     }  # fmt: skip
     gone = {n for n in expected if n.split(".")[1] in {"torch", "keras"} - installed}
     assert sources(PACKAGE).keys() == expected - gone
@@ -234,7 +234,8 @@ def test_a_block_shows_what_it_prints_and_then_its_last_expression():
 
 def test_a_picture_is_part_of_the_page_and_takes_its_colors():
     bytes_ = b'<?xml version="1.0"?>\n<svg width="1"></svg>'
-    assert child.shown(bytes_) == {"svg": '<svg width="1"></svg>'}
+    assert pictures.picture_of(bytes_) == '<svg width="1"></svg>'
+    assert pictures.picture_of("text") is None
     code = "from matplotlib.figure import Figure\nf = Figure()\nf.subplots().set_title('Size')\nf"
     ((kind, svg),) = child.run_block(code, {}, "page.md", 1)[0].items()
     assert kind == "svg"
@@ -242,6 +243,15 @@ def test_a_picture_is_part_of_the_page_and_takes_its_colors():
     assert "#000000" not in svg
     assert "<style" not in svg
     assert child.run_block(code, {}, "page.md", 1) == [{"svg": svg}]
+
+
+def test_two_pictures_of_a_page_share_no_id_and_each_is_described():
+    svg = '<svg aria-labelledby="a b"><g id="a"/><use href="#a" clip-path="url(#b)"/></svg>'
+    expected = '<svg aria-labelledby="x-a x-b"><g id="x-a"/><use href="#x-a" '
+    assert pictures.own_ids(svg, "x-") == f'{expected}clip-path="url(#x-b)"/></svg>'
+    assert pictures.described("<svg >", 'a "b"').startswith(
+        '<svg role="img" aria-label="a &quot;b&quot;"'
+    )
 
 
 def test_an_error_names_the_line_of_the_page():

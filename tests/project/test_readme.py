@@ -56,7 +56,8 @@ def examples(request, monkeypatch):
 @pytest.mark.long("keras", "flax")
 def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend, examples, capsys):
     page = (ROOT / "docs" / "training.md").read_text("utf-8")
-    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (snippet,) = (code for code in snippets if "b.fit(" in code)
     names: dict[str, object] = {}
     snippet = snippet.replace('"torch"', repr(backend.NAME), 1)
     snippet = snippet.replace("batch_size=100", f"batch_size={examples // 10}")

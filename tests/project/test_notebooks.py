@@ -1,0 +1,121 @@
+"""The notebooks of the chapter are made from its source, and run."""
+
+import json
+
+import pytest
+
+from extensions import notebooks
+from extensions.pages import LABELS, PageError
+
+MAKE = "in docs/, type: python -m extensions.notebooks"
+
+PAGE = """\
+# Title
+
+(a-target)=
+## First
+
+Download {download}`this <notebooks/x.ipynb>`.
+
+A {term}`growth rate`, see [the glossary](glossary.md) and [below](#second).
+
+```{run} torch
+import torch
+```
+```{run} keras
+import keras
+```
+
+````{only-in} keras
+Keras stores channels last.
+
+```{run} keras
+print(keras)
+```
+````
+
+## Second
+
+```{run} python
+:page-only:
+page = 1
+```
+```{run} python
+:notebook-only:
+notebook = 1
+```
+
+:::{dropdown} Why?
+Because of $k$.
+:::
+
+```{drawing} growth
+:variant: densenet121
+:alt: Channels.
+```
+"""
+
+
+def made(framework: str) -> list[tuple[str, str]]:
+    return [(cell.kind, cell.text) for cell in notebooks.cells(PAGE, framework)]
+
+
+def code(framework: str) -> list[str]:
+    return [text for kind, text in made(framework) if kind == "code"]
+
+
+def test_a_notebook_has_the_blocks_of_its_framework_in_order():
+    draw = notebooks.DRAW.format(arguments='"growth", dm.get_spec("densenet121")')
+    assert code("torch") == ["import torch", "notebook = 1", draw]
+    assert code("keras") == ["import keras", "print(keras)", "notebook = 1", draw]
+
+
+def test_a_notebook_has_the_text_as_plain_markdown():
+    kinds = [kind for kind, _ in made("torch")]
+    texts = [text for _, text in made("torch")]
+    assert texts[0] == "# Title"
+    assert "pip install" in texts[1]
+    assert texts[2] == "## First\n\nA growth rate, see [the glossary](../glossary.md) and below."
+    assert "<details>\n<summary>Why?</summary>\n\nBecause of $k$.\n\n</details>" in texts
+    assert "Keras stores" not in "".join(texts)
+    assert "Keras stores channels last." in "".join(text for _, text in made("keras"))
+    assert kinds.count("markdown") == 5
+
+
+def test_a_directive_that_no_notebook_can_show_is_an_error():
+    with pytest.raises(PageError, match="unheard-of"):
+        notebooks.cells("# Title\n\n```{unheard-of}\n```\n", "torch")
+
+
+def test_shipped_code_is_shown_without_its_docstring():
+    module = (
+        'class A:\n    """Long."""\n\n    def f(self):\n        """Short."""\n        return 1\n'
+    )
+    assert notebooks.definition(module, "A.f") == "def f(self):\n    return 1"
+    assert notebooks.definition(module, "A").startswith("class A:\n    def f(self):")
+
+
+@pytest.mark.parametrize("framework", LABELS)
+def test_the_notebooks_are_up_to_date(framework):
+    assert notebooks.path_of(framework).read_text("utf-8") == notebooks.notebook(framework), MAKE
+
+
+@pytest.mark.parametrize("framework", LABELS)
+def test_a_notebook_follows_the_format(framework):
+    found = json.loads(notebooks.path_of(framework).read_text("utf-8"))
+    assert (found["nbformat"], found["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in found["cells"]]
+    assert len(set(ids)) == len(ids)
+    for cell in found["cells"]:
+        assert "".join(cell["source"]).strip()
+        assert "{run}" not in "".join(cell["source"])
+
+
+def test_every_cell_runs_in_order(backend, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # as from a wheel: without the repository's files
+    path = notebooks.path_of(backend.NAME)
+    names: dict[str, object] = {}
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            compiled = compile("".join(cell["source"]), f"{path.name}, {cell['id']}", "exec")
+            exec(compiled, names)  # noqa: S102  # the chapter's own code

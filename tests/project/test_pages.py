@@ -1,0 +1,71 @@
+"""What the reference pages of the documentation say is what the package is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import densenet_multi as dm
+from densenet_multi.commands import main
+from densenet_multi.data import load_data
+from extensions import floors, reference
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def test_the_table_of_variants_has_each_with_its_depth_and_count():
+    found = reference.variant_rows()
+    rows = {row[0]: dict(zip(reference.COLUMNS, row, strict=True)) for row in found}
+    assert list(rows) == list(dm.VARIANTS)
+    assert rows["densenet121"]["depth"] == "121"
+    assert rows["densenet_bc100_k12"]["depth"] == "100"
+    assert rows["d2l"]["parameters"] == "758,226"
+    assert rows["d2l"]["multiply-adds"] == "129,077,168"
+
+
+def test_the_page_of_commands_has_each_command_and_option():
+    described = [text for texts in reference.command_groups().values() for text in texts]
+    assert sorted(text.name for text in described) == sorted(main.commands)
+    for text in described:
+        flags = " ".join(names for names, _ in text.options)
+        for parameter in main.commands[text.name].params:
+            if parameter.param_type_name == "option":
+                assert parameter.opts[0] in flags
+        assert text.example.startswith(f"densenet-multi {text.name}")
+
+
+def test_the_house_has_a_floor_for_each_public_part_of_the_package():
+    shown = {name for names, _ in floors.floors() for name in names}
+    package = Path(dm.__path__[0])
+    parts = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert shown == {part for part in parts if not part.startswith("_")}
+
+
+def test_a_floor_without_a_purpose_is_an_error(monkeypatch):
+    monkeypatch.delitem(floors.PURPOSES, "formats")
+    with pytest.raises(KeyError, match="formats"):
+        floors.floors()
+
+
+def test_the_floors_of_the_house_fit_a_phone():
+    for names, purpose in floors.floors():
+        assert 14 + len("  ".join(names)) * 8.5 < floors.WIDTH  # 14 px monospace: 8.4 px each
+        assert 14 + len(purpose) * 7 < floors.WIDTH  # 13 px sans-serif: about 6.5 px each
+
+
+def test_the_code_that_makes_photos_makes_a_folder_to_train_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "training.md").read_text("utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (snippet,) = (code for code in snippets if "Image.fromarray" in code)
+    exec(snippet, {})  # noqa: S102  # the page's own code
+    found = load_data("folder:photos", image_size=64)
+    assert (len(found.train), len(found.test)) == (192, 48)
+    assert found.train.take([0]).shape == (1, 3, 64, 64)  # in color
+
+
+def test_the_citation_has_the_version_of_the_package():
+    for name in ("CITATION.cff", "docs/cite.md"):
+        text = (ROOT / name).read_text("utf-8")
+        assert re.search(r"^ *version *[:=] *\{?([\d.]+)", text, re.MULTILINE)[1] == dm.__version__
