@@ -13,7 +13,6 @@ import pytest
 import densenet_multi as dm
 from extensions import child, execute, pages, pictures, stamp
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = Path(dm.__file__).parent
 TEXT = """# A page
 
