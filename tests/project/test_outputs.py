@@ -273,7 +273,8 @@ def test_a_picture_is_part_of_the_page_and_takes_its_colors():
 
 
 def test_two_pictures_of_a_page_share_no_id_and_each_is_described():
-    svg = '<svg aria-labelledby="a b"><g id="a" data-id="a"/><use href="#a" clip-path="url(#b)"/></svg>'
+    svg = '<svg aria-labelledby="a b"><g id="a" data-id="a"/><use href="#a" '
+    svg += 'clip-path="url(#b)"/></svg>'
     expected = '<svg aria-labelledby="x-a x-b"><g id="x-a" data-id="a"/><use href="#x-a" '
     assert pictures.own_ids(svg, "x-") == f'{expected}clip-path="url(#x-b)"/></svg>'
     assert pictures.described("<svg >", 'a "b"').startswith(
