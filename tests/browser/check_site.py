@@ -1,0 +1,295 @@
+"""Open every page of the built site in Chromium and check it: ``nox -s docs-browser``.
+
+    python tests/browser/check_site.py docs/_build [--output FOLDER] [--only chapter]
+
+Each page is opened in light and dark, at 390 and 1280 pixels:
+
+- the console reports no error, and no request leaves this machine;
+- axe-core finds no violation, with every hint and answer unfolded;
+- at 390 pixels nothing is cut off: what is wider has its own scroll bar, in every framework's tab.
+
+Tabs switch everywhere at once, by mouse and keyboard, after a reload and on the next page, follow
+``?framework=``, and work without JavaScript. Screenshots go into FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+THEMES = ("light", "dark")
+WIDTHS = (390, 1280)
+FRAMEWORKS = ("torch", "keras", "gluon", "flax")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SKIPPED = ("_static", "_sources", "_images", "screenshots")
+
+UNFOLD = "() => document.querySelectorAll('article details').forEach(each => { each.open = true; })"
+CHOOSE = """id => document.querySelectorAll(`label[data-sync-id="${id}"]`).forEach(label => {
+    document.getElementById(label.htmlFor).checked = true; })"""
+# the sync ids of the open tabs, one for each set
+CHOSEN = """() => [...document.querySelectorAll(
+    '.sd-tab-set > input:checked + label[data-sync-group="framework"]'
+)].map(label => label.dataset.syncId)"""
+# what ends beyond the right edge, without a box around it that scrolls
+CUT_OFF = """() => {
+    const limit = document.documentElement.clientWidth;
+    const found = [];
+    if (document.documentElement.scrollWidth > limit) {
+        found.push(`the page is ${document.documentElement.scrollWidth} pixels wide`);
+    }
+    for (const element of document.querySelectorAll('.main *, .announcement *')) {
+        const box = element.getBoundingClientRect();
+        if (!box.width || !box.height || box.right <= limit + 1) continue;
+        if (element.closest('.toc-drawer, .visually-hidden')) continue;
+        let around = element.parentElement;
+        while (around && !['auto', 'scroll'].includes(getComputedStyle(around).overflowX)) {
+            around = around.parentElement;
+        }
+        const root = around === document.body || around === document.documentElement;
+        if (!around || root) {
+            const text = element.textContent.trim().slice(0, 40);
+            found.push(`<${element.localName} class="${element.className}"> ${text}`);
+        }
+    }
+    return found.slice(0, 5);
+}"""
+
+
+class Site:
+    """The built site on a local server, and the problems found so far."""
+
+    def __init__(self, root: Path, url: str, output: Path, only: list[str]) -> None:
+        self.root, self.url, self.output = root, url, output
+        paths = sorted(path.relative_to(root) for path in root.rglob("*.html"))
+        names = [path.as_posix() for path in paths if path.parts[0] not in SKIPPED]
+        self.pages = [n for n in names if not only or n.removesuffix(".html") in only]
+        self.problems: dict[str, list[str]] = {name: [] for name in self.pages}
+        self.tab_sets = dict.fromkeys(self.pages, 0)
+        self.seconds = dict.fromkeys(self.pages, 0.0)
+
+    def report(self, page: str, problem: str) -> None:
+        if problem not in self.problems[page]:
+            self.problems[page].append(problem)
+
+    def address(self, page: str) -> str:
+        return f"{self.url}/{page}"
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """Serve a folder on this machine only; yield the address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            """Report nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(root))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@contextmanager
+def opened(browser: Browser, site: Site, **options: Any) -> Iterator[tuple[Page, list[str]]]:
+    """Open a window; yield its page, and the list of what went wrong in it."""
+    wrong: list[str] = []
+    with browser.new_context(**options) as context:
+
+        def guard(route: Any) -> None:
+            if route.request.url.startswith((site.url, "data:", "blob:")):
+                route.continue_()
+            else:
+                wrong.append(f"a request leaves the machine: {route.request.url}")
+                route.abort()
+
+        context.route("**/*", guard)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("response", lambda r: r.status >= 400 and wrong.append(f"{r.status}: {r.url}"))
+        page.on(
+            "console",
+            lambda m: m.type in ("error", "warning") and wrong.append(f"console: {m.text}"),
+        )
+        yield page, wrong
+
+
+def check_view(browser: Browser, site: Site, theme: str, width: int) -> None:
+    """Check every page in one color scheme and width."""
+    size = {"width": width, "height": 844 if width < 600 else 900}
+    with opened(browser, site, color_scheme=theme, viewport=size) as (page, wrong):
+        for name in site.pages:
+            began = time.perf_counter()
+            wrong.clear()
+            page.goto(site.address(name), wait_until="load")
+            picture = f"{name.removesuffix('.html').replace('/', '-')}-{width}-{theme}.png"
+            page.screenshot(path=site.output / picture, full_page=True)
+            page.evaluate(UNFOLD)
+            view = f"at {width} pixels, {theme}"
+            found = Axe().run(page).response["violations"]
+            for violation in found:
+                targets = [str(node["target"][0]) for node in violation["nodes"]]
+                more = f" and {len(targets) - 2} more" if len(targets) > 2 else ""
+                where = "; ".join(targets[:2]) + more
+                site.report(name, f"axe: {violation['id']} ({view}): {where}")
+            site.tab_sets[name] = len(page.evaluate(CHOSEN))
+            for framework in FRAMEWORKS if site.tab_sets[name] else ("",):
+                if framework:
+                    page.evaluate(CHOOSE, framework)
+                for what in page.evaluate(CUT_OFF):
+                    site.report(name, f"cut off ({view} {framework}): {what}")
+            for message in wrong:
+                site.report(name, message)
+            site.seconds[name] += time.perf_counter() - began
+
+
+def expect_all(site: Site, page: Page, name: str, framework: str, after: str) -> None:
+    """Report tab sets that do not show this framework."""
+    chosen = page.evaluate(CHOSEN)
+    if not chosen or set(chosen) != {framework}:
+        site.report(name, f"tabs {after}: expected {framework} in all, found {chosen}")
+
+
+def check_tabs(browser: Browser, site: Site) -> None:
+    """Check that tabs switch everywhere at once: mouse, keyboard, reload, next page, address."""
+    with_tabs = [name for name in site.pages if site.tab_sets[name]]
+    phone = {"width": 390, "height": 844}
+    for index, name in enumerate(with_tabs):
+        with opened(browser, site, viewport=phone) as (page, wrong):
+            page.goto(site.address(name))
+            last = page.locator('label[data-sync-id="flax"]:visible').last
+            last.scroll_into_view_if_needed()
+            before = last.bounding_box()
+            last.click()
+            expect_all(site, page, name, "flax", "after a click")
+            after = last.bounding_box()
+            if before and after and abs(before["y"] - after["y"]) > 2:
+                site.report(name, f"tabs: a click moves its tab from {before} to {after}")
+            page.reload()
+            expect_all(site, page, name, "flax", "after a reload")
+            following = with_tabs[(index + 1) % len(with_tabs)]
+            page.goto(site.address(following))
+            expect_all(site, page, following, "flax", f"after a choice on {name}")
+            page.goto(site.address(name))
+            page.locator(".sd-tab-set > input:checked").first.focus()
+            page.keyboard.press("ArrowLeft")
+            expect_all(site, page, name, "gluon", "after an arrow key")
+            outline = page.evaluate(
+                "() => getComputedStyle(document.activeElement.nextElementSibling).outlineStyle"
+            )
+            if outline in ("none", ""):
+                site.report(name, "tabs: the focus is not visible")
+            page.goto(site.address(name) + "?framework=keras")
+            expect_all(site, page, name, "keras", "after ?framework=keras")
+            page.goto(site.address(name) + "?framework=unknown")
+            expect_all(site, page, name, "keras", "after ?framework=unknown")
+            inside = page.evaluate(
+                """() => [...document.querySelectorAll('label[data-sync-id="flax"]')].map(
+                label => document.getElementById(label.getAttribute('aria-controls')).id)[0]"""
+            )
+            page.goto("about:blank")
+            page.goto(site.address(name) + "#" + inside)
+            expect_all(site, page, name, "flax", f"after #{inside}")
+            for message in wrong:
+                site.report(name, message)
+        with opened(browser, site, viewport=phone, java_script_enabled=False) as (page, _):
+            page.goto(site.address(name))
+            for framework in "keras", "torch":
+                label = page.locator(f'label[data-sync-id="{framework}"]').first
+                label.click()
+                panel = page.locator("#" + str(label.get_attribute("aria-controls")))
+                if not panel.is_visible():
+                    site.report(name, f"tabs without JavaScript: {framework} does not open")
+
+
+def check_columns(browser: Browser, site: Site) -> None:
+    """Check the two columns of the page "Side by side"."""
+    for name in (n for n in site.pages if n.endswith("side-by-side.html")):
+        with opened(browser, site, viewport={"width": 1280, "height": 900}) as (page, wrong):
+            page.goto(site.address(name))
+            tables = page.locator("table.columns")
+            if not tables.count() or tables.count() != page.locator(".side-by-side").count():
+                site.report(name, f"columns: found {tables.count()}")
+                continue
+            if page.locator(".side-by-side:visible").count():
+                site.report(name, "columns: the tabs are shown as well")
+            page.locator("table.columns select").nth(1).select_option("flax")
+            values = page.evaluate(
+                "() => [...document.querySelectorAll('table.columns select')].map(s => s.value)"
+            )
+            if set(values[1::2]) != {"flax"} or set(values[::2]) != {"torch"}:
+                site.report(name, f"columns: expected torch and flax everywhere, found {values}")
+            for kind in "same", "changed", "right":
+                if not page.locator(f"table.columns tr.{kind}").count():
+                    site.report(name, f"columns: no line is marked as {kind}")
+            for message in wrong:
+                site.report(name, message)
+        with opened(browser, site, viewport={"width": 390, "height": 844}) as (page, _):
+            page.goto(site.address(name))
+            if page.locator("table.columns:visible").count():
+                site.report(name, "columns: shown on a phone")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Check the built site in Chromium.")
+    parser.add_argument("site", type=Path)
+    parser.add_argument("--output", type=Path, help="for screenshots; default: SITE/screenshots")
+    parser.add_argument("--only", nargs="*", default=[], help="names of pages")
+    chosen = parser.parse_args()
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        print(f"expected one of {', '.join(BROWSERS)}, found none; type: apt-get install chromium")
+        return 2
+    if not (chosen.site / "index.html").exists():
+        print(f"expected a built site in {chosen.site}, found none; type: nox -s docs")
+        return 2
+    output = chosen.output or chosen.site / "screenshots"
+    output.mkdir(parents=True, exist_ok=True)
+    with served(chosen.site) as url, sync_playwright() as playwright:
+        site = Site(chosen.site, url, output, chosen.only)
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        for theme in THEMES:
+            for width in WIDTHS:
+                check_view(browser, site, theme, width)
+                print(f"seen at {width} pixels, {theme}", flush=True)
+        check_tabs(browser, site)
+        check_columns(browser, site)
+        browser.close()
+    for name in site.pages:
+        found = site.problems[name]
+        state = f"{len(found)} problems" if found else "ok"
+        print(f"{name}: {state}, {site.tab_sets[name]} tab sets, {site.seconds[name]:.1f} s")
+        for problem in found:
+            print(f"    {problem}")
+    broken = {name: found for name, found in site.problems.items() if found}
+    views = len(THEMES) * len(WIDTHS)
+    print(f"{len(site.pages)} pages in {views} views; {len(broken)} with problems; see {output}")
+    (output / "problems.json").write_text(json.dumps(broken, indent=1), "utf-8")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
