@@ -1,0 +1,24 @@
+"""The Sphinx extension of this site.
+
+- pages.py finds the executed blocks of a page; stamp.py says whether their stored outputs are
+  fresh; execute.py and child.py run them (``nox -s outputs``). These four need no Sphinx.
+- run.py, tabs.py, sources.py, math.py and the others each add directives or a renderer: a module
+  with a function ``setup`` is loaded here.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Load every module of this package that has a function ``setup``."""
+    for module in iter_modules(__path__, f"{__name__}."):
+        if hasattr(import_module(module.name), "setup"):
+            app.setup_extension(module.name)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

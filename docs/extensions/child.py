@@ -1,0 +1,137 @@
+"""Run the blocks of one page in one framework, in this process: see execute.py.
+
+    python -P -m extensions.child REQUEST RESULT
+
+``REQUEST`` is a JSON file with the page's path and its blocks; the outputs go to ``RESULT``, as
+JSON. An output is ``{"text": ...}`` or ``{"svg": ...}``.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import linecache
+import platform
+import re
+import sys
+import time
+import traceback
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from densenet_multi import __version__, backends
+
+Output = dict[str, str]
+HELPERS = ("numpy", "setuptools")  # in an extra, and no framework
+
+
+def run(source: str, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Run the blocks in one namespace: their outputs, or the error that stopped them."""
+    module = ModuleType("__main__")
+    sys.modules["__main__"] = module  # classes that a block defines have a home
+    done: list[dict[str, Any]] = []
+    for block in blocks:
+        began = time.perf_counter()
+        try:
+            outputs = run_block(block["code"], module.__dict__, source, block["line"])
+        except BaseException as error:  # noqa: BLE001  # whatever a block raises, SystemExit too
+            return {"error": explain(error, source), "line": line_of(error, source, block["line"])}
+        done.append({"outputs": outputs, "seconds": round(time.perf_counter() - began, 2)})
+    return {"blocks": done}
+
+
+def run_block(code: str, names: dict[str, Any], source: str, line: int) -> list[Output]:
+    """Run a block; return what it prints and then, as in a notebook, its last expression."""
+    tree = ast.increment_lineno(ast.parse(code), line - 1)
+    last = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        last = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
+    printed = io.StringIO()
+    value = None
+    with redirect_stdout(printed):
+        exec(compile(tree, source, "exec", dont_inherit=True), names)  # noqa: S102  # the page's code
+        if last is not None:
+            value = eval(compile(last, source, "eval", dont_inherit=True), names)  # noqa: S307
+    text = last_states(printed.getvalue())
+    outputs = [{"text": text}] if text else []
+    return outputs + ([] if value is None else [shown(value)])
+
+
+def last_states(text: str) -> str:
+    """Drop what a terminal would overwrite: progress bars, and spaces at the ends of lines."""
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    return "\n".join(lines).strip("\n")
+
+
+def shown(value: Any) -> Output:
+    """Return a picture for a value that is one; otherwise its ``repr``."""
+    if hasattr(value, "_repr_svg_"):
+        return {"svg": inline(value._repr_svg_())}
+    if type(value).__module__ == "matplotlib.figure":
+        return {"svg": inline(drawn(value))}
+    if isinstance(value, bytes) and value.lstrip().startswith((b"<svg", b"<?xml")):
+        return {"svg": inline(value.decode("utf-8"))}
+    return {"text": repr(value)}
+
+
+def drawn(figure: Any) -> str:
+    """Draw a Matplotlib figure: the same text each time, in the colors of the page it is on."""
+    import matplotlib as mpl
+
+    picture = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "densenet_multi"}):
+        figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None})
+    # a style sheet inside it would hold for the complete page
+    global_parts = r"<metadata>.*?</metadata>|<style .*?</style>"
+    text = re.sub(global_parts, "", picture.getvalue(), flags=re.DOTALL)
+    text = text.replace("#000000", "currentColor")
+    strokes = 'stroke-linejoin="round" stroke-linecap="butt"'
+    return text.replace("<svg ", f'<svg fill="currentColor" {strokes} ', 1)
+
+
+def inline(svg: str) -> str:
+    """Return an SVG as a part of an HTML page: without its XML declaration and DOCTYPE."""
+    return svg[svg.index("<svg") :].strip()
+
+
+def explain(error: BaseException, source: str) -> str:
+    """Return the traceback, from the page on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    first = next((i for i, frame in enumerate(frames) if frame.filename == source), len(frames))
+    lines = traceback.format_list(frames[first:]) + traceback.format_exception_only(error)
+    return "".join(lines)
+
+
+def line_of(error: BaseException, source: str, line: int) -> int:
+    """Return the page's line at which an error was raised; ``line`` if that is unknown."""
+    if isinstance(error, SyntaxError) and error.filename == source:
+        return error.lineno or line
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f.lineno or line for f in reversed(frames) if f.filename == source), line)
+
+
+def versions(framework: str) -> dict[str, str]:
+    """Return the versions that a page states, {package: version}."""
+    from importlib.metadata import version
+
+    found = backends.framework_versions(framework) if framework != "python" else {}
+    stated = {"Python": platform.python_version(), "NumPy": version("numpy")}
+    named = {name: v for name, v in found.items() if v and name not in HELPERS}
+    return named | stated | {"densenet_multi": __version__}
+
+
+def main(request: Path, result: Path) -> None:
+    """Run what the request says, and write the result."""
+    asked = json.loads(request.read_text("utf-8"))
+    backends.hide_gpus()
+    linecache.checkcache()
+    found = run(asked["source"], asked["blocks"])
+    found["versions"] = versions(asked["framework"])
+    result.write_text(json.dumps(found), "utf-8")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,198 @@
+"""Run the blocks of the pages and store what they print: ``nox -s outputs``.
+
+Only stale pages run, each page and framework in a process of its own. ``-- --all`` runs all pages,
+``-- --framework torch`` and ``-- --page chapter`` only these (both may be repeated). ``-- --check``
+stores nothing: it runs the pages and reports outputs that differ from the stored ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from densenet_multi.comparison.machine import processor
+
+from . import stamp
+from .pages import DOCS, FRAMEWORKS, Block, blocks_of, page_names
+
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg", "PYTHONHASHSEED": "0"}
+TOLERANCE = 0.02  # relative, of numbers that --check compares: another version rounds differently
+SMALL = 1e-5  # below it, numbers are rounding errors
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])", re.IGNORECASE)
+TIMING = re.compile(r"[\d.,]+ ?(?:ms|s|seconds?|minutes?|images/s|images per second)\b")
+
+
+class BlockError(Exception):
+    """A block of a page raised an error."""
+
+
+# --- Which pages run ----------------------------------------------------------------------------
+
+
+def stale(page: str, framework: str, blocks: list[Block]) -> bool:
+    """Whether the outputs of a page in a framework have to be made again."""
+    kept = stamp.stored(page, framework)
+    pairs = zip(blocks, stamp.sources_of(blocks), strict=True)
+    old = any(stamp.why_stale(block, sources, kept) for block, sources in pairs)
+    return old or len(kept["blocks"]) != len(blocks)
+
+
+def chosen(arguments: argparse.Namespace) -> dict[tuple[str, str], list[Block]]:
+    """Return what the arguments ask for, {(page, framework): blocks}."""
+    found = {}
+    for page in arguments.page or page_names():
+        for framework, blocks in blocks_of(page).items():
+            wanted = framework in (arguments.framework or FRAMEWORKS)
+            every = arguments.all or arguments.check
+            if wanted and (every or stale(page, framework, blocks)):
+                found[page, framework] = blocks
+    return found
+
+
+# --- Running ------------------------------------------------------------------------------------
+
+
+def executed(page: str, framework: str, blocks: list[Block]) -> dict[str, Any]:
+    """Run the blocks in a new process; return what is stored. Raises ``BlockError``."""
+    source = str(DOCS / f"{page}.md")
+    request = {"source": source, "framework": framework}
+    request["blocks"] = [{"code": block.code, "line": block.line} for block in blocks]  # type: ignore[assignment]
+    path = os.pathsep.join(filter(None, [str(DOCS), os.environ.get("PYTHONPATH", "")]))
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answer = Path(folder, "request.json"), Path(folder, "result.json")
+        asked.write_text(json.dumps(request), "utf-8")
+        (work := Path(folder, "work")).mkdir()  # where the blocks may write files
+        command = [sys.executable, "-P", "-m", f"{__package__}.child", str(asked), str(answer)]
+        process = subprocess.run(  # noqa: S603  # this interpreter, this package
+            command,
+            cwd=work,
+            env={**os.environ, **QUIET, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if not answer.exists():
+            last = "\n".join(process.stderr.splitlines()[-20:])
+            raise BlockError(f"docs/{page}.md ({framework}): the process ended: {last}")
+        result = json.loads(answer.read_text("utf-8"))
+    if "error" in result:
+        where = f"docs/{page}.md:{result['line']}"
+        raise BlockError(f"{where}: the {framework} block raised an error\n{result['error']}")
+    entries = zip(blocks, stamp.sources_of(blocks), result["blocks"], strict=True)
+    return {
+        "page": page,
+        "framework": framework,
+        "versions": result["versions"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": processor(),
+        "seconds": round(time.perf_counter() - began, 1),
+        "blocks": [{"key": b.key, "sources": sources, **ran} for b, sources, ran in entries],
+    }
+
+
+def store(result: dict[str, Any]) -> None:
+    """Write the outputs of a page in a framework."""
+    path = stamp.output_path(result["page"], result["framework"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+# --- Comparing ----------------------------------------------------------------------------------
+
+
+def differences(blocks: list[Block], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return what new outputs say otherwise than the stored ones, as readable differences."""
+    found = []
+    entries = old.get("blocks", [])
+    for block, entry, again in zip(blocks, entries, new["blocks"], strict=False):
+        before, after = _text(entry), _text(again)
+        if not alike(before, after):
+            lines = difflib.unified_diff(
+                before.splitlines(), after.splitlines(), "stored", "now", lineterm="", n=0
+            )
+            where = f"docs/{block.page}.md:{block.line}, {block.framework}"
+            found.append("\n".join([where, *list(lines)[2:]]))
+    if len(entries) != len(blocks):
+        found.append(f"docs/{new['page']}.md, {new['framework']}: some outputs are not stored")
+    return found
+
+
+def _text(entry: dict[str, Any]) -> str:
+    return "\n".join(output.get("text", "(a picture)") for output in entry["outputs"])
+
+
+def alike(before: str, after: str) -> bool:
+    """Whether two texts agree: timings may differ, and numbers a little."""
+    before, after = TIMING.sub("(time)", before), TIMING.sub("(time)", after)
+    if [part.split() for part in NUMBER.split(before)] != [
+        part.split() for part in NUMBER.split(after)
+    ]:
+        return False
+    pairs = zip(NUMBER.findall(before), NUMBER.findall(after), strict=True)
+    return all(
+        math.isclose(_number(one), _number(other), rel_tol=TOLERANCE, abs_tol=SMALL)
+        for one, other in pairs
+    )
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+# --- The command --------------------------------------------------------------------------------
+
+
+def main(words: list[str]) -> int:
+    """Run what the arguments ask for; return the exit status."""
+    parser = argparse.ArgumentParser("nox -s outputs --", description=__doc__)
+    parser.add_argument("--all", action="store_true", help="also what is fresh")
+    parser.add_argument("--check", action="store_true", help="store nothing, report differences")
+    parser.add_argument("--framework", action="append", choices=FRAMEWORKS)
+    parser.add_argument("--page", action="append", choices=page_names())
+    arguments = parser.parse_args(words)
+    work = chosen(arguments)
+    failed, reports, began = [], [], time.perf_counter()
+    for number, ((page, framework), blocks) in enumerate(work.items(), 1):
+        kept = stamp.stored(page, framework)
+        expected = f", about {kept['seconds']:.0f} s" if kept else ""
+        head = f"[{number}/{len(work)}] {page}, {framework}: {len(blocks)} blocks"
+        print(f"{head}{expected} ...", flush=True)  # noqa: T201  # progress
+        try:
+            result = executed(page, framework, blocks)
+        except BlockError as error:
+            failed.append(str(error))
+            print(error, file=sys.stderr, flush=True)  # noqa: T201
+            continue
+        if arguments.check:
+            reports += differences(blocks, kept, result)
+        else:
+            store(result)
+        print(f"    {result['seconds']} s", flush=True)  # noqa: T201
+    if not arguments.check:
+        for path in stamp.leftovers():
+            path.unlink()
+            print(f"deleted {path.name}: its page has no such blocks")  # noqa: T201
+    for report in reports:
+        print(f"\n{report}")  # noqa: T201
+    seconds = time.perf_counter() - began
+    summary = f"{len(work)} page-framework pairs in {seconds:.0f} s, {len(failed)} failed"
+    print(f"{summary}, {len(reports)} outputs differ" if arguments.check else summary)  # noqa: T201
+    return bool(failed or reports)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""The directive ``{run}``: a block of code and, below it, what it printed when it was executed.
+
+Outputs are stored: see execute.py. A missing or stale one is a warning, which ``nox -s docs`` makes
+an error. Below the page's text, a fold states versions, date, machine and time for each framework.
+"""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+from . import pages, stamp
+from .tabs import choice
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+logger = logging.getLogger(__name__)
+STAMPS = {
+    "en": "What computed the outputs on this page",
+    "vi": "Kết quả trên trang này do đâu mà có",
+}
+
+
+class Run(SphinxDirective):
+    """Show a block and its stored output."""
+
+    has_content = True
+    required_arguments = 1  # the framework
+    option_spec: ClassVar[dict[str, Any]] = {
+        "name": directives.unchanged_required,
+        "hide-output": directives.flag,
+        "notebook-only": directives.flag,
+        "page-only": directives.flag,
+        "seconds": directives.nonnegative_int,  # that the block is expected to take
+        "alt": directives.unchanged_required,  # what a picture shows
+    }
+
+    def run(self) -> list[nodes.Node]:
+        """Return the block; nothing if it belongs to notebooks only."""
+        framework = self.arguments[0]
+        block = self._block(framework)
+        if block is None:
+            message = (
+                f"this {{run}} block is not among those that {pages.__name__} finds on the page"
+            )
+            logger.warning(message, location=self.get_location(), type="outputs")
+            return []
+        if "notebook-only" in self.options:
+            return []
+        entry = self._entry(block)
+        code = nodes.literal_block(block.code, block.code, language="python")
+        code["classes"].append("run-code")
+        shown = choice("", code, framework=framework, classes=["run"])
+        self.set_source_info(code)
+        self.set_source_info(shown)
+        if "hide-output" not in self.options:
+            shown += [self._output(output) for output in entry.get("outputs", [])]
+        self.add_name(shown)
+        return [shown]
+
+    def _block(self, framework: str) -> pages.Block | None:
+        """Return this block as the executor sees it: the next one of its framework."""
+        data = self.env.current_document if hasattr(self.env, "current_document") else None
+        data = self.env.temp_data if data is None else data
+        if "run-blocks" not in data:
+            data["run-blocks"] = pages.blocks_of(self.env.docname, Path(self.env.srcdir))
+            data["run-counts"] = {name: count() for name in pages.FRAMEWORKS}
+        blocks = data["run-blocks"].get(framework, [])
+        index = next(data["run-counts"].get(framework, count()))
+        code = "\n".join(self.content).strip()
+        same = index < len(blocks) and blocks[index].code.strip() == code
+        return blocks[index] if same else None
+
+    def _entry(self, block: pages.Block) -> dict[str, Any]:
+        """Return the block's stored outputs; warn if they are missing or stale."""
+        docs = Path(self.env.srcdir)
+        kept = stamp.stored(block.page, block.framework, docs)
+        blocks = pages.blocks_of(block.page, docs)[block.framework]
+        sources = stamp.sources_of(blocks)[block.index]
+        self.env.note_dependency(stamp.output_path(block.page, block.framework, docs))
+        if reason := stamp.why_stale(block, sources, kept):
+            problem = f"the {block.framework} output {reason}; {stamp.COMMAND}"
+            logger.warning(problem, location=(block.page, block.line), type="outputs")
+        entries = kept.get("blocks", [])
+        return entries[block.index] if block.index < len(entries) else {}
+
+    def _output(self, output: dict[str, str]) -> nodes.Node:
+        if "svg" in output:
+            return self._picture(output["svg"])
+        text = nodes.literal_block(output["text"], output["text"], language="text")
+        text["classes"].append("output")
+        self.set_source_info(text)
+        return text
+
+    def _picture(self, svg: str) -> nodes.Node:
+        """Return a picture with ids of its own, and with a description for screen readers."""
+        alt = self.options.get("alt", "")
+        if not alt and "<title" not in svg:
+            message = "a picture needs a description: add the option :alt:"
+            logger.warning(message, location=self.get_location(), type="outputs")
+        own = own_ids(svg, f"picture-{self.env.new_serialno('picture')}-")
+        if alt:
+            own = own.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+        picture = nodes.raw("", own, format="html")
+        return nodes.container("", picture, classes=["output", "picture"])
+
+
+def own_ids(svg: str, prefix: str) -> str:
+    """Return an SVG with a prefix before all its ids: a page may hold several pictures."""
+    svg = re.sub(r'(\bid=")', rf"\g<1>{prefix}", svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
+
+    def every(match: re.Match[str]) -> str:
+        return match[1] + " ".join(f"{prefix}{word}" for word in match[2].split()) + '"'
+
+    return re.sub(r'(aria-(?:labelledby|describedby)=")([^"]*)"', every, svg)
+
+
+def add_stamps(app: Sphinx, document: nodes.document) -> None:
+    """Append to a page with outputs what computed them."""
+    frameworks = dict.fromkeys(
+        node["framework"] for node in document.findall(choice) if "run" in node["classes"]
+    )
+    docs, page = Path(app.srcdir), app.env.docname
+    kept = [found for name in frameworks if (found := stamp.stored(page, name, docs))]
+    if not kept:
+        return
+    summary = STAMPS.get(app.config.language, STAMPS["en"])
+    lines = "".join(f"<li>{escape(sentence(found))}</li>" for found in kept)
+    fold = f'<details class="stamp"><summary>{summary}</summary><ul>{lines}</ul></details>'
+    sections = [node for node in document.children if isinstance(node, nodes.section)]
+    (sections[-1] if sections else document).append(nodes.raw("", fold, format="html"))
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """Return a stamp as a line of text."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    label = pages.LABELS.get(found["framework"], "Python")
+    return f"{label}: {versions}; {found['date']}, {found['machine']}, {found['seconds']} s"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the directive and the stamps."""
+    app.add_directive("run", Run)
+    app.connect("doctree-read", add_stamps)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

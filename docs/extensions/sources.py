@@ -1,0 +1,153 @@
+"""Show shipped code: ``{source}`` and ``{sources}`` take it from the package at build time.
+
+    ```{source} densenet_multi/torch/model.py DenseLayer
+    ```
+    ```{sources} model.py DenseLayer
+    ```
+
+The second shows the four backends' code in tabs. Each file that is shown also gets a page of its
+own, ``sources/<path>.html``, to which the code links.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from .pages import LABELS
+from .stamp import PACKAGE
+from .tabs import choice
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+ROOT = PACKAGE.parent
+FOLDER = "sources"  # of the pages with complete files
+
+
+class SourceError(Exception):
+    """The code that a page shows does not exist."""
+
+
+def definition(path: Path, name: str) -> tuple[str, int]:
+    """Return the code of a class, function or assignment without its docstring, and its line.
+
+    ``name`` may be that of a method: ``DenseNet.forward``. Raises ``SourceError``.
+    """
+    text = path.read_text("utf-8")
+    node: Any = ast.parse(text)
+    for part in name.split("."):
+        found = [child for child in node.body if part in _names(child)]
+        if not found:
+            raise SourceError(f"{path.relative_to(ROOT)} has no {name}")
+        node = found[0]
+    first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
+    kept = list(range(first, node.end_lineno + 1))
+    body = getattr(node, "body", [])
+    if body and ast.get_docstring(node, clean=False) is not None:
+        after = body[1].lineno if len(body) > 1 else body[0].end_lineno + 1
+        comments_from = body[0].end_lineno + 1
+        lines = text.splitlines()
+        while comments_from < after and not lines[comments_from - 1].strip():
+            comments_from += 1
+        kept = [line for line in kept if not body[0].lineno <= line < comments_from]
+    lines = [text.splitlines()[line - 1] for line in kept]
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    return "\n".join(line[indent:] for line in lines), first
+
+
+def _names(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.Assign):
+        return [ast.unparse(target) for target in node.targets]
+    return [getattr(node, "name", "") or ast.unparse(getattr(node, "target", ast.Name("")))]
+
+
+class Source(SphinxDirective):
+    """Show a definition of one file, or a complete file."""
+
+    required_arguments = 1
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the code; a backend's code becomes a tab."""
+        return [self.shown(self.arguments[0], *self.arguments[1:])]
+
+    def shown(self, file: str, name: str = "") -> choice:
+        """Return the code with a link to its file."""
+        path = ROOT / file
+        try:
+            code, line = definition(path, name) if name else (path.read_text("utf-8"), 1)
+        except (OSError, SourceError) as error:
+            raise self.error(str(error)) from error
+        self.env.note_dependency(path)
+        shown_sources(self.env).setdefault(self.env.docname, set()).add(file)
+        block = nodes.literal_block(code, code, language="python")
+        block["classes"].append("source")
+        self.set_source_info(block)
+        up = "../" * self.env.docname.count("/")
+        target = f"{up}{FOLDER}/{file}.html#line-{line}"
+        link = nodes.reference("", "", nodes.literal(file, file), refuri=target, internal=True)
+        caption = nodes.paragraph("", "", link, classes=["source-file"], translatable=False)
+        parts = file.split("/")
+        framework = parts[1] if len(parts) > 1 and parts[1] in LABELS else "python"
+        found = choice("", block, caption, framework=framework, classes=["source"])
+        self.set_source_info(found)
+        return found
+
+
+class Sources(Source):
+    """Show the same definition of the four backends."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the four, which become tabs."""
+        file, *name = self.arguments
+        return [self.shown(f"densenet_multi/{backend}/{file}", *name) for backend in LABELS]
+
+
+# --- The pages with complete files --------------------------------------------------------------
+
+
+def shown_sources(env: BuildEnvironment) -> dict[str, set[str]]:
+    """Return which files each page shows, {page: files}."""
+    if not hasattr(env, "shown_sources"):
+        env.shown_sources = {}  # type: ignore[attr-defined]
+    found: dict[str, set[str]] = env.shown_sources  # type: ignore[attr-defined]
+    return found
+
+
+def forget(_app: Sphinx, env: BuildEnvironment, page: str) -> None:
+    """Forget what a page showed before it is read again."""
+    shown_sources(env).pop(page, None)
+
+
+def merge(_app: Sphinx, env: BuildEnvironment, pages: list[str], other: BuildEnvironment) -> None:
+    """Collect what another process read."""
+    kept = {page: files for page, files in shown_sources(other).items() if page in pages}
+    shown_sources(env).update(kept)
+
+
+def file_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield a page for each file that is shown: its name, its context, its template."""
+    for file in sorted(set().union(*shown_sources(app.env).values())):
+        code = (ROOT / file).read_text("utf-8")
+        highlighted = app.builder.highlighter.highlight_block(  # type: ignore[attr-defined]
+            code, "python", linenos="inline", lineanchors="line", anchorlinenos=True
+        )
+        body = f"<h1>{file}</h1>\n{highlighted}"
+        yield f"{FOLDER}/{file}", {"title": file, "body": body}, "page.html"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the directives and the pages."""
+    app.add_directive("source", Source)
+    app.add_directive("sources", Sources)
+    app.connect("env-purge-doc", forget)
+    app.connect("env-merge-info", merge)
+    app.connect("html-collect-pages", file_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
