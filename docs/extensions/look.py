@@ -1,4 +1,4 @@
-"""The look of this site: style sheet, scripts and templates. See static/ and templates/."""
+"""The look of this site: templates, and what furo shows. See also static/ and templates/."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ DOCS = Path(__file__).parents[1]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Add what each page loads; nothing of it comes from another server."""
+    """Set what conf.py leaves open."""
     app.config.templates_path.append(str(DOCS / "templates"))
-    app.config.html_static_path.append(str(DOCS / "static"))
-    app.config.html_theme_options["top_of_page_buttons"] = []  # no source text to view
-    app.add_css_file("custom.css")
-    app.add_js_file("tabs.js", loading_method="defer")
+    app.config.html_theme_options["top_of_page_buttons"] = []  # no link to the page's source text
+    app.config.html_show_copyright = False  # the license is in the repository
     return {"parallel_read_safe": True, "parallel_write_safe": True}

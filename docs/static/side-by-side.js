@@ -65,16 +65,22 @@
     return share > 0.5 ? share : 0;
   }
 
-  function linesOf(pre) {
-    const code = pre.cloneNode(true);
-    code.querySelectorAll(".linenos, .copybtn").forEach((node) => node.remove());
-    const html = code.innerHTML.replace(/\n+$/, "").split("\n");
-    return html.map((line) => {
-      const holder = document.createElement("code");
-      holder.innerHTML = line;
-      const text = holder.textContent;
-      return { html: line, text, normal: normal(text), words: words(text) };
+  /* The highlighted lines of a panel; two empty lines separate its definitions. */
+  function linesOf(panel) {
+    const parts = [...panel.querySelectorAll("pre")].map((pre) => {
+      const code = pre.cloneNode(true);
+      code.querySelectorAll(".linenos, .copybtn").forEach((node) => node.remove());
+      return code.innerHTML.replace(/^<span><\/span>/, "").trimEnd();
     });
+    return parts
+      .join("\n\n\n")
+      .split("\n")
+      .map((line) => {
+        const holder = document.createElement("code");
+        holder.innerHTML = line;
+        const text = holder.textContent;
+        return { html: line, text, normal: normal(text), words: words(text) };
+      });
   }
 
   /* A line's code, with the tokens that the other line lacks marked. */
@@ -129,16 +135,19 @@
       this.tabs = tabs;
       this.lines = {};
       this.names = {};
+      this.files = {};
       for (const label of tabs.querySelectorAll(":scope > label")) {
         const id = label.dataset.syncId;
         this.names[id] = label.textContent.trim();
-        this.lines[id] = linesOf(label.nextElementSibling.querySelector("pre"));
+        const panel = label.nextElementSibling;
+        this.lines[id] = linesOf(panel);
+        this.files[id] = panel.querySelector(".source-file > *");
       }
       this.table = document.createElement("table");
       this.table.className = "columns";
       this.table.innerHTML =
         "<caption></caption><colgroup><col><col class='sign'><col></colgroup>" +
-        "<thead><tr><th scope='col'></th><td class='sign'></td><th scope='col'></th></tr></thead><tbody></tbody>";
+        "<thead><tr><th scope='col'></th><td class='sign'></td><th scope='col'></th></tr></thead><tbody class='highlight'></tbody>";
       const caption = this.table.caption;
       caption.className = "visually-hidden";
       caption.textContent = `${title}: two frameworks side by side`;
@@ -147,7 +156,9 @@
         select.setAttribute("aria-label", side ? "Framework on the right" : "Framework on the left");
         for (const [id, name] of Object.entries(this.names)) select.add(new Option(name, id));
         select.addEventListener("change", () => chosen(this, side, select.value));
-        head.append(select);
+        const file = document.createElement("span");
+        file.className = "source-file";
+        head.append(select, file);
         return select;
       });
       // text is selected in one column at a time
@@ -163,7 +174,9 @@
       this.selects[0].value = left;
       this.selects[1].value = right;
       [...this.table.querySelectorAll("th")].forEach((head, side) => {
-        head.dataset.framework = side ? right : left;
+        const id = side ? right : left;
+        head.dataset.framework = id;
+        head.lastChild.replaceChildren(...(this.files[id] ? [this.files[id].cloneNode(true)] : []));
       });
       const rows = align(a, b, likeness).map(([i, j]) => {
         const kind =
