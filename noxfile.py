@@ -194,5 +194,13 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
 
 
+@nox.session(name="docs-browser", default=False)
+def docs_browser(session: nox.Session) -> None:
+    """Every page of docs/_build in Chromium: tabs, accessibility, phone; needs ``nox -s docs``."""
+    session.install(*group("browser"), *TOOLS)
+    check = ("python", "tests/browser/check_site.py", "docs/_build")
+    session.run(*check, *session.posargs, env={"PYTHONUNBUFFERED": "1"})
+
+
 if __name__ == "__main__":
     nox.main()

@@ -13,7 +13,7 @@
   const SPOKEN = { same: "", changed: "differs", left: "only left", right: "only right" };
 
   const normal = (text) => text.trim().replace(/\s+/g, " ");
-  const words = (text) => normal(text).match(/\w+|[^\w\s]/g) || [];
+  const words = (text) => text.match(/\w+/g) || [];
 
   function read(key) {
     try {
@@ -59,6 +59,7 @@
   function likeness(left, right) {
     if (left.normal === right.normal) return left.normal ? 4 : 0.5;
     if (!left.normal || !right.normal) return 0;
+    if (!left.words.length || !right.words.length) return 0;
     const common = align(left.words, right.words, (x, y) => (x === y ? 1 : 0));
     const matched = common.filter(([i, j]) => i !== null && j !== null).length;
     const share = (2 * matched) / (left.words.length + right.words.length);
