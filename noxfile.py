@@ -22,6 +22,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 TORCH = ("-c", "constraints-torch.txt")
 TRIED = ("-c", "constraints.txt")
 TOOLS = ("-c", "constraints-tools.txt")
+SITE = Path("docs", "_build")
 BUILD = {"PIP_BUILD_CONSTRAINT": TOOLS[1]}  # of hatchling, where a wheel is built
 # Python then ignores the folder it runs in: what is tested is never ./densenet_multi
 INSTALLED = {"PYTHONSAFEPATH": "1"}
@@ -189,9 +190,46 @@ def build(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
-    """The documentation as HTML, into docs/_build."""
+    """The documentation as HTML, in both languages, into docs/_build."""
     session.install(".", *group("docs"), *TOOLS, env=BUILD)
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
+    kept = Path(session.create_tmp()).resolve()
+    languages = {"en": SITE, "vi": SITE / "vi"}
+    for language, target in languages.items():
+        if language == "en" or Path("docs", "locale", language).exists():
+            options = ("-E", "-W", "--keep-going", "-d", f"{kept}/{language}")
+            options += ("-D", f"language={language}")
+            session.run("sphinx-build", "-q", *options, "docs", str(target))
+    session.log(f"built {SITE}/index.html; to read it: nox -s docs-serve")
+
+
+@nox.session(name="docs-serve", default=False, venv_backend="none")
+def docs_serve(session: nox.Session) -> None:
+    """The built documentation on this machine alone. ``-- 8001``: another port."""
+    if not (SITE / "index.html").exists():
+        session.error(f"{SITE} is empty; first run: nox -s docs")
+    (port,) = session.posargs or ["8000"]
+    session.log(f"http://127.0.0.1:{port}/ until Ctrl-C")
+    local = ("--bind", "127.0.0.1", "--directory", str(SITE), port)
+    session.run("python", "-m", "http.server", *local, external=True)
+
+
+@nox.session(default=False)
+def outputs(session: nox.Session) -> None:
+    """Run the documentation's blocks whose outputs are stale, and store what they print.
+
+    ``-- --all`` runs all, ``-- --page chapter --framework torch`` only these. ``-- --check`` stores
+    nothing and reports what differs; with ``--newest`` in a framework's newest versions.
+    """
+    arguments = [word for word in session.posargs if word != "--newest"]
+    if arguments == session.posargs:
+        all_in_one(session)
+    else:  # newest versions: of one framework, since all four do not fit together
+        chosen = {name for name in BACKENDS if name in arguments}
+        if len(chosen) != 1 or "--check" not in arguments:
+            session.error("expected `--check --newest --framework NAME`")
+        install_wheel(session, chosen.pop(), *TORCH)
+    pages = {"PYTHONPATH": str(Path("docs").resolve())}
+    session.run("python", "-m", "extensions.execute", *arguments, env=INSTALLED | pages)
 
 
 @nox.session(name="docs-browser", default=False)

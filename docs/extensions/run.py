@@ -69,8 +69,7 @@ class Run(SphinxDirective):
 
     def _block(self, framework: str) -> pages.Block | None:
         """Return this block as the executor sees it: the next one of its framework."""
-        data = self.env.current_document if hasattr(self.env, "current_document") else None
-        data = self.env.temp_data if data is None else data
+        data = self.env.temp_data  # of this page
         if "run-blocks" not in data:
             data["run-blocks"] = pages.blocks_of(self.env.docname, Path(self.env.srcdir))
             data["run-counts"] = {name: count() for name in pages.FRAMEWORKS}
@@ -84,7 +83,7 @@ class Run(SphinxDirective):
         """Return the block's stored outputs; warn if they are missing or stale."""
         docs = Path(self.env.srcdir)
         kept = stamp.stored(block.page, block.framework, docs)
-        blocks = pages.blocks_of(block.page, docs)[block.framework]
+        blocks = self.env.temp_data["run-blocks"][block.framework]
         sources = stamp.sources_of(blocks)[block.index]
         self.env.note_dependency(stamp.output_path(block.page, block.framework, docs))
         if reason := stamp.why_stale(block, sources, kept):

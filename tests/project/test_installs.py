@@ -425,7 +425,7 @@ def test_what_ci_installs_is_pinned():
     files = [".github/workflows/ci.yml", ".readthedocs.yaml"]
     text = "\n".join((ROOT / file).read_text("utf-8") for file in files)
     installs = re.findall(r"pip install .*", text)
-    assert len(installs) == 4
+    assert len(installs) == 5
     assert all(" -c constraints" in command for command in installs)
     readme = (ROOT / "README.md").read_text("utf-8")
     assert "pip install -q -c constraints-tools.txt nox \\\n" in readme
