@@ -15,15 +15,19 @@ Tabs switch everywhere at once, by mouse and keyboard, after a reload and on the
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import shutil
 import sys
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +81,32 @@ CUT_OFF = """() => {
 }"""
 
 
+@dataclass
 class Site:
     """The built site on a local server, and the problems found so far."""
 
-    def __init__(self, root: Path, url: str, output: Path, only: list[str]) -> None:
-        self.root, self.url, self.output = root, url, output
-        paths = sorted(path.relative_to(root) for path in root.rglob("*.html"))
-        names = [path.as_posix() for path in paths if path.parts[0] not in SKIPPED]
-        self.pages = [n for n in names if not only or n.removesuffix(".html") in only]
-        self.problems: dict[str, list[str]] = {name: [] for name in self.pages}
-        self.tab_sets = dict.fromkeys(self.pages, 0)
-        self.seconds = dict.fromkeys(self.pages, 0.0)
+    url: str
+    output: Path
+    pages: list[str]
+    problems: dict[str, list[str]] = field(default_factory=partial(defaultdict, list))
+    tab_sets: dict[str, int] = field(default_factory=dict)
+    seconds: Counter[str] = field(default_factory=Counter)
 
     def report(self, page: str, problem: str) -> None:
+        """Add a problem of a page, once."""
         if problem not in self.problems[page]:
             self.problems[page].append(problem)
 
     def address(self, page: str) -> str:
+        """Return the address of a page."""
         return f"{self.url}/{page}"
+
+
+def pages_of(root: Path, only: list[str]) -> list[str]:
+    """Return the paths of all pages in a built site; with ``only``, of these pages."""
+    paths = sorted(path.relative_to(root) for path in root.rglob("*.html"))
+    names = [path.as_posix() for path in paths if path.parts[0] not in SKIPPED]
+    return [name for name in names if not only or name.removesuffix(".html") in only]
 
 
 @contextmanager
@@ -137,33 +149,55 @@ def opened(browser: Browser, site: Site, **options: Any) -> Iterator[tuple[Page,
         yield page, wrong
 
 
-def check_view(browser: Browser, site: Site, theme: str, width: int) -> None:
-    """Check every page in one color scheme and width."""
+@contextmanager
+def started() -> Iterator[Browser]:
+    """Start Chromium, with a new profile."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def chromium() -> str | None:
+    """Return the path of an installed Chromium, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def check_view(site: Site, theme: str, width: int) -> Site:
+    """Check every page in one color scheme and width; return the site with what was found."""
     size = {"width": width, "height": 844 if width < 600 else 900}
-    with opened(browser, site, color_scheme=theme, viewport=size) as (page, wrong):
-        for name in site.pages:
+    view = f"at {width} pixels, {theme}"
+    options = {"color_scheme": theme, "viewport": size}
+    with started() as browser, opened(browser, site, **options) as (page, wrong):
+        for number, name in enumerate(site.pages, 1):
             began = time.perf_counter()
             wrong.clear()
             page.goto(site.address(name), wait_until="load")
             picture = f"{name.removesuffix('.html').replace('/', '-')}-{width}-{theme}.png"
             page.screenshot(path=site.output / picture, full_page=True)
             page.evaluate(UNFOLD)
-            view = f"at {width} pixels, {theme}"
-            found = Axe().run(page).response["violations"]
-            for violation in found:
-                targets = [str(node["target"][0]) for node in violation["nodes"]]
-                more = f" and {len(targets) - 2} more" if len(targets) > 2 else ""
-                where = "; ".join(targets[:2]) + more
-                site.report(name, f"axe: {violation['id']} ({view}): {where}")
+            for violation in Axe().run(page).response["violations"]:
+                site.report(name, f"axe, {view}: {described(violation)}")
             site.tab_sets[name] = len(page.evaluate(CHOSEN))
             for framework in FRAMEWORKS if site.tab_sets[name] else ("",):
                 if framework:
                     page.evaluate(CHOOSE, framework)
                 for what in page.evaluate(CUT_OFF):
-                    site.report(name, f"cut off ({view} {framework}): {what}")
+                    site.report(name, f"cut off, {view} {framework}: {what}")
             for message in wrong:
                 site.report(name, message)
             site.seconds[name] += time.perf_counter() - began
+            print(f"{view}: {number} of {len(site.pages)}, {name}", flush=True)
+    return site
+
+
+def described(violation: dict[str, Any]) -> str:
+    """Return an axe rule with the first two elements that violate it."""
+    targets = [str(node["target"][0]) for node in violation["nodes"]]
+    more = f" and {len(targets) - 2} more" if len(targets) > 2 else ""
+    return f"{violation['id']}: {'; '.join(targets[:2])}{more}"
 
 
 def expect_all(site: Site, page: Page, name: str, framework: str, after: str) -> None:
@@ -254,13 +288,13 @@ def check_columns(browser: Browser, site: Site) -> None:
 
 
 def main() -> int:
+    """Check the site, print what was found, and return the exit status."""
     parser = argparse.ArgumentParser(description="Check the built site in Chromium.")
     parser.add_argument("site", type=Path)
     parser.add_argument("--output", type=Path, help="for screenshots; default: SITE/screenshots")
     parser.add_argument("--only", nargs="*", default=[], help="names of pages")
     chosen = parser.parse_args()
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
+    if chromium() is None:
         print(f"expected one of {', '.join(BROWSERS)}, found none; type: apt-get install chromium")
         return 2
     if not (chosen.site / "index.html").exists():
@@ -268,26 +302,27 @@ def main() -> int:
         return 2
     output = chosen.output or chosen.site / "screenshots"
     output.mkdir(parents=True, exist_ok=True)
-    with served(chosen.site) as url, sync_playwright() as playwright:
-        site = Site(chosen.site, url, output, chosen.only)
-        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
-        for theme in THEMES:
-            for width in WIDTHS:
-                check_view(browser, site, theme, width)
-                print(f"seen at {width} pixels, {theme}", flush=True)
-        check_tabs(browser, site)
-        check_columns(browser, site)
-        browser.close()
+    with served(chosen.site) as url:
+        site = Site(url, output, pages_of(chosen.site, chosen.only))
+        views = list(product(THEMES, WIDTHS))
+        with ProcessPoolExecutor(os.cpu_count()) as processes:
+            for seen in processes.map(check_view, [site] * len(views), *zip(*views, strict=True)):
+                site.tab_sets = seen.tab_sets
+                site.seconds += seen.seconds
+                for name, found in seen.problems.items():
+                    for problem in found:
+                        site.report(name, problem)
+        with started() as browser:
+            check_tabs(browser, site)
+            check_columns(browser, site)
     for name in site.pages:
         found = site.problems[name]
         state = f"{len(found)} problems" if found else "ok"
         print(f"{name}: {state}, {site.tab_sets[name]} tab sets, {site.seconds[name]:.1f} s")
         for problem in found:
             print(f"    {problem}")
-    broken = {name: found for name, found in site.problems.items() if found}
-    views = len(THEMES) * len(WIDTHS)
-    print(f"{len(site.pages)} pages in {views} views; {len(broken)} with problems; see {output}")
-    (output / "problems.json").write_text(json.dumps(broken, indent=1), "utf-8")
+    broken = sum(map(bool, site.problems.values()))
+    print(f"{len(site.pages)} pages in {len(views)} views: {broken} with problems; see {output}")
     return 1 if broken else 0
 
 
