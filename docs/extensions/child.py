@@ -13,7 +13,6 @@ import io
 import json
 import linecache
 import platform
-import re
 import sys
 import time
 import traceback
@@ -23,6 +22,8 @@ from types import ModuleType
 from typing import Any
 
 from densenet_multi import __version__, backends
+
+from .pictures import picture_of
 
 Output = dict[str, str]
 HELPERS = ("numpy", "setuptools")  # in an extra, and no framework
@@ -57,44 +58,16 @@ def run_block(code: str, names: dict[str, Any], source: str, line: int) -> list[
             value = eval(compile(last, source, "eval", dont_inherit=True), names)  # noqa: S307
     text = last_states(printed.getvalue())
     outputs = [{"text": text}] if text else []
-    return outputs + ([] if value is None else [shown(value)])
+    if value is not None:
+        svg = picture_of(value)
+        outputs.append({"text": repr(value)} if svg is None else {"svg": svg})
+    return outputs
 
 
 def last_states(text: str) -> str:
     """Drop what a terminal would overwrite: progress bars, and spaces at the ends of lines."""
     lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     return "\n".join(lines).strip("\n")
-
-
-def shown(value: Any) -> Output:
-    """Return a picture for a value that is one; otherwise its ``repr``."""
-    if hasattr(value, "_repr_svg_"):
-        return {"svg": inline(value._repr_svg_())}
-    if type(value).__module__ == "matplotlib.figure":
-        return {"svg": inline(drawn(value))}
-    if isinstance(value, bytes) and value.lstrip().startswith((b"<svg", b"<?xml")):
-        return {"svg": inline(value.decode("utf-8"))}
-    return {"text": repr(value)}
-
-
-def drawn(figure: Any) -> str:
-    """Draw a Matplotlib figure: the same text each time, in the colors of the page it is on."""
-    import matplotlib as mpl
-
-    picture = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "densenet_multi"}):
-        figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None})
-    # a style sheet inside it would hold for the complete page
-    global_parts = r"<metadata>.*?</metadata>|<style .*?</style>"
-    text = re.sub(global_parts, "", picture.getvalue(), flags=re.DOTALL)
-    text = text.replace("#000000", "currentColor")
-    strokes = 'stroke-linejoin="round" stroke-linecap="butt"'
-    return text.replace("<svg ", f'<svg fill="currentColor" {strokes} ', 1)
-
-
-def inline(svg: str) -> str:
-    """Return an SVG as a part of an HTML page: without its XML declaration and DOCTYPE."""
-    return svg[svg.index("<svg") :].strip()
 
 
 def explain(error: BaseException, source: str) -> str:

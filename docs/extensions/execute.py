@@ -27,6 +27,7 @@ from . import stamp
 from .pages import DOCS, FRAMEWORKS, Block, blocks_of, page_names
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg", "PYTHONHASHSEED": "0"}
+QUIET |= {"OMP_WAIT_POLICY": "passive"}  # threads that spin slow down whatever else runs
 TOLERANCE = 0.02  # relative, of numbers that --check compares: another version rounds differently
 SMALL = 1e-5  # below it, numbers are rounding errors
 

@@ -6,7 +6,6 @@ an error. Below the page's text, a fold states versions, date, machine and time 
 
 from __future__ import annotations
 
-import re
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -18,6 +17,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from . import pages, stamp
+from .pictures import described, own_ids
 from .tabs import choice
 
 if TYPE_CHECKING:
@@ -107,21 +107,8 @@ class Run(SphinxDirective):
             message = "a picture needs a description: add the option :alt:"
             logger.warning(message, location=self.get_location(), type="outputs")
         own = own_ids(svg, f"picture-{self.env.new_serialno('picture')}-")
-        if alt:
-            own = own.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-        picture = nodes.raw("", own, format="html")
+        picture = nodes.raw("", described(own, alt), format="html")
         return nodes.container("", picture, classes=["output", "picture"])
-
-
-def own_ids(svg: str, prefix: str) -> str:
-    """Return an SVG with a prefix before all its ids: a page may hold several pictures."""
-    svg = re.sub(r'(\bid=")', rf"\g<1>{prefix}", svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
-
-    def every(match: re.Match[str]) -> str:
-        return match[1] + " ".join(f"{prefix}{word}" for word in match[2].split()) + '"'
-
-    return re.sub(r'(aria-(?:labelledby|describedby)=")([^"]*)"', every, svg)
 
 
 def add_stamps(app: Sphinx, document: nodes.document) -> None:

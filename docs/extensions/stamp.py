@@ -84,7 +84,10 @@ def why_stale(block: Block, sources: dict[str, str], kept: dict[str, Any]) -> st
     if entry["key"] != block.key:
         return "is stale: its code, or code before it, has changed"
     changed = [name for name, value in sources.items() if entry["sources"].get(name) != value]
-    return f"is stale: {changed[0]} has changed" if changed else ""
+    if changed:
+        return f"is stale: {changed[0]} has changed"
+    gone = sorted(entry["sources"].keys() - sources.keys())
+    return f"is stale: {gone[0]} is gone" if gone else ""
 
 
 def sources_of(blocks: list[Block], package: Path = PACKAGE) -> list[dict[str, str]]:

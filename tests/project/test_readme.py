@@ -17,8 +17,6 @@ from densenet_multi.data import load_sample
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-PYTHON = (ROOT / "docs" / "python.md").read_text("utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", PYTHON, re.DOTALL)
 
 
 def test_the_readme_is_short_enough_to_read():
@@ -43,16 +41,6 @@ def test_the_import_of_each_backend_builds_what_the_readme_says(backend):
     assert any(base.endswith(f".{name}") and package[:2] in base for base in bases)
 
 
-def test_the_snippet_that_all_backends_share_runs(backend, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (snippet,) = (code for code in SNIPPETS if "for name in dm.backend_names()" in code)
-    one = snippet.replace("dm.backend_names()", repr([backend.NAME]))  # one framework per process
-    names: dict[str, object] = {}
-    exec(one, names)  # noqa: S102  # the page's own code
-    assert names["logits"].shape == (8, 10)
-    assert (tmp_path / f"d2l-{backend.NAME}.safetensors").stat().st_size > 3_000_000
-
-
 @pytest.fixture(params=[100, pytest.param(1000, marks=pytest.mark.long)], ids="{} images".format)
 def examples(request, monkeypatch):
     """How many images each half of the sample has in this test; in truth, 1,000."""
@@ -63,16 +51,6 @@ def examples(request, monkeypatch):
     monkeypatch.setattr(data, "load_sample", few)
     monkeypatch.setattr(data.fashion_mnist, "load_sample", few)
     return request.param
-
-
-@pytest.mark.usefixtures("examples")
-@pytest.mark.long("keras", "flax")
-def test_the_snippet_that_trains_learns(backend):
-    (snippet,) = (code for code in SNIPPETS if "b.fit(" in code)
-    names: dict[str, object] = {}
-    exec(snippet.replace('"torch"', repr(backend.NAME), 1), names)  # noqa: S102  # the page's own
-    first, last = names["history"].epochs
-    assert last.loss < first.loss
 
 
 @pytest.mark.long("keras", "flax")

@@ -1,0 +1,313 @@
+"""What the documentation says that code prints is what the code printed: docs/extensions/.
+
+No test here needs Sphinx. Those with a backend run the pages' blocks again.
+"""
+
+import json
+import shutil
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+import densenet_multi as dm
+from extensions import child, execute, pages, pictures, stamp
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(dm.__file__).parent
+TEXT = """# A page
+
+```{run} torch
+:name: first
+
+x = 1
+```
+```{run} keras
+y = 2
+```
+
+````{only-in} torch
+```{run} torch
+:hide-output:
+x + 1
+```
+````
+
+::::{dropdown} Why?
+:::{note}
+```{run} python
+z = 3
+```
+:::
+::::
+
+```python
+not_run = 1
+```
+
+````
+```{run} torch
+shown, not run
+```
+````
+
+:::{run} torch
+x + 2
+:::
+"""
+
+
+# --- Pages --------------------------------------------------------------------------------------
+
+
+def test_the_blocks_of_a_page_are_found_with_their_lines_and_options():
+    found = pages.parse("page", TEXT)
+    torch = [(block.line, block.code, block.options) for block in found.pop("torch")]
+    assert torch == [
+        (6, "x = 1", {"name": "first"}),
+        (15, "x + 1", {"hide-output": ""}),
+        (38, "x + 2", {}),
+    ]
+    others = {name: [(b.line, b.code) for b in blocks] for name, blocks in found.items()}
+    assert others == {"keras": [(9, "y = 2")], "python": [(22, "z = 3")]}
+    lines = TEXT.splitlines()
+    assert all(lines[line - 1] == code for line, code, _ in torch)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n```{run} caffe\nx\n```\n", "page.md:2: expected one of torch, keras, .* found 'caffe'"),
+        ("```{run} torch\n:hide:\nx\n```\n", "page.md:1: {run} has no option 'hide'"),
+        ("text\n```{run} torch\nx\n", "page.md:2: this fence is never closed"),
+    ],
+)
+def test_a_block_that_cannot_be_read_is_an_error_with_page_and_line(text, message):
+    with pytest.raises(pages.PageError, match=message):
+        pages.parse("page", text)
+
+
+def keys(text: str) -> dict[str, list[str]]:
+    return {name: [b.key for b in blocks] for name, blocks in pages.parse("page", text).items()}
+
+
+def test_a_changed_block_changes_those_after_it_in_the_same_framework():
+    before, after = keys(TEXT), keys(TEXT.replace("x + 1", "x + 7"))
+    assert [a == b for a, b in zip(before["torch"], after["torch"], strict=True)] == [
+        True, False, False
+    ]  # fmt: skip
+    assert before["keras"] == after["keras"]
+    assert before["python"] == after["python"]
+
+
+# --- Freshness ----------------------------------------------------------------------------------
+
+CODE = """
+import densenet_multi as dm
+import densenet_multi.torch as dt
+from densenet_multi.data import load_sample
+b = dm.load_backend("keras")
+dt.DenseBlock, b.fit, dm.reference.convolve, dm.RECIPES["chapter"], dm.get_spec("d2l").config
+"""
+
+
+def sources(package: Path, code: str = CODE) -> dict[str, str]:
+    (found,) = stamp.sources_of([pages.Block("page", "torch", 0, 1, code, "")], package)
+    return found
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A copy of the package, and a page whose outputs are fresh: {"docs": ..., "package": ...}."""
+    package = tmp_path / "densenet_multi"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "sample"))
+    (docs := tmp_path / "docs").mkdir()
+    code = "```{run} python\nimport densenet_multi as dm\ndm.get_spec\n```\n"
+    (docs / "page.md").write_text(f"{code}\n```{{run}} python\ndm.dense_block\n```\n")
+    blocks = pages.blocks_of("page", docs)["python"]
+    found = zip(blocks, stamp.sources_of(blocks, package), strict=True)
+    entries = [{"key": block.key, "sources": used, "outputs": []} for block, used in found]
+    (docs / "outputs").mkdir()
+    stamp.output_path("page", "python", docs).write_text(json.dumps({"blocks": entries}))
+    assert stamp.problems(docs, package) == []
+    return {"docs": docs, "package": package}
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+
+
+def test_what_a_block_uses_of_the_package_is_found_through_its_imports():
+    installed = {path.parent.name for path in PACKAGE.glob("*/model.py")}
+    expected = {
+        "densenet_multi.torch.DenseBlock", "densenet_multi.keras.fit", "densenet_multi.RECIPES",
+        "densenet_multi.data.load_sample", "densenet_multi.get_spec",
+        "densenet_multi.load_backend", "densenet_multi.reference.convolve",
+    }  # fmt: skip
+    gone = {n for n in expected if n.split(".")[1] in {"torch", "keras"} - installed}
+    assert sources(PACKAGE).keys() == expected - gone
+
+
+def test_every_output_on_the_site_is_fresh():
+    """If this fails, run ``nox -s outputs``."""
+    there = {"python", *(path.parent.name for path in PACKAGE.glob("*/model.py"))}
+    assert [str(p) for p in stamp.problems() if p.framework in there] == []
+    assert stamp.leftovers() == []
+
+
+def test_every_output_has_a_stamp():
+    for path in pages.OUTPUTS.rglob("*.json"):
+        kept = json.loads(path.read_text("utf-8"))
+        assert {"Python", "NumPy", "densenet_multi"} <= kept["versions"].keys()
+        assert date.fromisoformat(kept["date"]) <= date.today()  # noqa: DTZ011
+        assert kept["machine"]
+        assert kept["seconds"] > 0
+
+
+def test_a_changed_block_is_stale_and_so_is_the_next(site):
+    replaced(site["docs"] / "page.md", "dm.get_spec", "dm.get_spec  # why")
+    problems = stamp.problems(**site)
+    assert [problem.line for problem in problems] == [2, 7]
+    message = "docs/page.md:2: the python output is stale: its code, or code before it, has changed"
+    assert str(problems[0]) == f"{message}; run: nox -s outputs"
+
+
+def test_a_new_block_has_no_output(site):
+    with (site["docs"] / "page.md").open("a") as page:
+        page.write("\n```{run} torch\n1\n```\n")
+    (problem,) = stamp.problems(**site)
+    assert str(problem) == "docs/page.md:11: the torch output is missing; run: nox -s outputs"
+
+
+def test_changed_code_of_the_package_is_stale_where_it_is_used(site):
+    replaced(site["package"] / "spec.py", "def dense_block(", "@print\ndef dense_block(")
+    (problem,) = stamp.problems(**site)
+    assert (problem.line, problem.reason) == (
+        7, "is stale: densenet_multi.dense_block has changed"
+    )  # fmt: skip
+
+
+def test_a_name_that_is_gone_is_stale(site):
+    replaced(site["package"] / "spec.py", "def dense_block(", "def other_block(")
+    replaced(site["package"] / "__init__.py", ", dense_block,", ", other_block,")
+    (problem,) = stamp.problems(**site)
+    assert problem.reason == "is stale: densenet_multi.dense_block is gone"
+
+
+def test_docstrings_and_comments_do_not_count(site):
+    before = sources(site["package"])
+    replaced(site["package"] / "variants.py", "def get_spec(", "# a comment\ndef get_spec(")
+    replaced(
+        site["package"] / "data" / "fashion_mnist.py", "def load_sample(", "#\ndef load_sample("
+    )
+    for path in site["package"].glob("*/model.py"):
+        text = path.read_text("utf-8").replace("class DenseBlock(", "# why\nclass DenseBlock(")
+        path.write_text(text, "utf-8")
+    assert sources(site["package"]) == before
+    documented = 'def f(x):\n    """One."""\n    return x  # one'
+    plain = "def f(x):\n    return x"
+    one, other = (stamp.source_hash(stamp.ast.parse(text).body[0]) for text in (documented, plain))
+    assert one == other
+    assert one != stamp.source_hash(stamp.ast.parse("def f(x):\n    return 1").body[0])
+
+
+def test_outputs_of_pages_that_are_gone_are_found(site):
+    (site["docs"] / "page.md").write_text("No blocks.\n")
+    assert [path.name for path in stamp.leftovers(site["docs"])] == ["page-python.json"]
+
+
+# --- Running ------------------------------------------------------------------------------------
+
+
+def test_a_block_shows_what_it_prints_and_then_its_last_expression():
+    names: dict[str, object] = {}
+    assert child.run_block("x = 2\nprint('a')\nx * 3", names, "page.md", 1) == [
+        {"text": "a"}, {"text": "6"}
+    ]  # fmt: skip
+    assert child.run_block("x += 1", names, "page.md", 5) == []
+    assert child.run_block("print(x)", names, "page.md", 6) == [{"text": "3"}]
+    bar = "print('1/2', end='\\r'); print('2/2')"
+    assert child.run_block(bar, names, "page.md", 7) == [{"text": "2/2"}]
+
+
+def test_a_picture_is_part_of_the_page_and_takes_its_colors():
+    bytes_ = b'<?xml version="1.0"?>\n<svg width="1"></svg>'
+    assert pictures.picture_of(bytes_) == '<svg width="1"></svg>'
+    assert pictures.picture_of("text") is None
+    code = "from matplotlib.figure import Figure\nf = Figure()\nf.subplots().set_title('Size')\nf"
+    ((kind, svg),) = child.run_block(code, {}, "page.md", 1)[0].items()
+    assert kind == "svg"
+    assert ">Size</text>" in svg
+    assert "#000000" not in svg
+    assert "<style" not in svg
+    assert child.run_block(code, {}, "page.md", 1) == [{"svg": svg}]
+
+
+def test_two_pictures_of_a_page_share_no_id_and_each_is_described():
+    svg = '<svg aria-labelledby="a b"><g id="a"/><use href="#a" clip-path="url(#b)"/></svg>'
+    expected = '<svg aria-labelledby="x-a x-b"><g id="x-a"/><use href="#x-a" '
+    assert pictures.own_ids(svg, "x-") == f'{expected}clip-path="url(#x-b)"/></svg>'
+    assert pictures.described("<svg >", 'a "b"').startswith(
+        '<svg role="img" aria-label="a &quot;b&quot;"'
+    )
+
+
+def test_an_error_names_the_line_of_the_page():
+    result = child.run("page.md", [{"code": "x = 1\ny = 0\nx / y", "line": 11}])
+    assert result["line"] == 13
+    assert result["error"].endswith("ZeroDivisionError: division by zero\n")
+    assert child.run("page.md", [{"code": "x = = 1", "line": 4}])["line"] == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("loss 2.338", "loss 2.339", True),
+        ("loss 2.338", "loss 2.938", False),
+        ("deviation 1.2e-07", "deviation 3.4e-07", True),
+        ("deviation 1.2e-07", "deviation 3.4e-03", False),
+        ("758,226 parameters", "758,226 parameters", True),
+        ("758,226 parameters", "858,226 parameters", False),
+        ("(4, 23, 8, 8)", "(4, 8, 8, 23)", False),
+        ("2.3 seconds", "9.7 seconds", True),
+        ("a map of 23 channels", "a map with 23 channels", False),
+        ("1\n2", "1", False),
+    ],
+)
+def test_numbers_may_differ_by_rounding_and_timings_at_will(before, after, same):
+    assert execute.alike(before, after) == same
+
+
+def test_what_differs_is_reported_with_page_and_line():
+    blocks = pages.parse("page", TEXT)["torch"][:1]
+    old, new = ({"blocks": [{"outputs": [{"text": f"a\n{x}"}]}], "page": "page"} for x in "bc")
+    assert execute.differences(blocks, old, old) == []
+    assert execute.differences(blocks, old, new) == ["docs/page.md:6, torch\n@@ -2 +2 @@\n-b\n+c"]
+
+
+QUICK = 30  # seconds; slower pages run with the long tests, and weekly in CI
+
+
+def with_blocks(*frameworks: str) -> list[object]:
+    """The pages with blocks of one of these frameworks, as parameters."""
+    found = []
+    for page in pages.page_names():
+        here = pages.blocks_of(page).keys() & set(frameworks)
+        slow = any(stamp.stored(page, name).get("seconds", 0) > QUICK for name in here)
+        if here:
+            found.append(pytest.param(page, marks=[pytest.mark.long] if slow else []))
+    return found
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_the_blocks_without_a_framework_run(page):
+    execute.executed(page, "python", pages.blocks_of(page)["python"])
+
+
+@pytest.mark.parametrize("page", with_blocks(*pages.LABELS))
+def test_the_blocks_of_a_page_run_in_each_framework(page, backend):
+    blocks = pages.blocks_of(page).get(backend.NAME)
+    if blocks:
+        execute.executed(page, backend.NAME, blocks)
