@@ -238,7 +238,7 @@ def outputs(session: nox.Session) -> None:
 def docs_browser(session: nox.Session) -> None:
     """Every page of docs/_build in Chromium: tabs, accessibility, phone; needs ``nox -s docs``."""
     session.install(*group("browser"), *TOOLS)
-    check = ("python", "tests/browser/check_site.py", "docs/_build")
+    check = ("python", "tests/browser/check_site.py", str(SITE))
     session.run(*check, *session.posargs, env={"PYTHONUNBUFFERED": "1"})
 
 

@@ -89,7 +89,7 @@
   });
 
   /* What scrolls sideways must be reachable with the keyboard. */
-  const SCROLLS = ".highlight pre, .table-wrapper, .scroll, .picture, .math, figure, p:has(> img)";
+  const SCROLLS = ".highlight pre, .table-wrapper, .math-wrapper, .scroll, .picture, figure, p:has(> img)";
   function markScrollable() {
     for (const box of document.querySelectorAll(SCROLLS)) {
       const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
