@@ -56,7 +56,7 @@ CHOOSE = """id => document.querySelectorAll(`label[data-sync-id="${id}"]`).forEa
 CHOSEN = """() => [...document.querySelectorAll(
     '.sd-tab-set > input:checked + label[data-sync-group="framework"]'
 )].map(label => label.dataset.syncId)"""
-# what ends beyond the right edge, without a box around it that scrolls
+# what ends beyond the right edge, without a box in the article that scrolls
 CUT_OFF = """() => {
     const limit = document.documentElement.clientWidth;
     const found = [];
@@ -68,13 +68,13 @@ CUT_OFF = """() => {
         if (!box.width || !box.height || box.right <= limit + 1) continue;
         if (element.closest('.toc-drawer, .visually-hidden')) continue;
         let around = element.parentElement;
-        while (around && !['auto', 'scroll'].includes(getComputedStyle(around).overflowX)) {
+        const scrolls = node => ['auto', 'scroll'].includes(getComputedStyle(node).overflowX);
+        while (around && around.localName !== 'article' && !scrolls(around)) {
             around = around.parentElement;
         }
-        const root = around === document.body || around === document.documentElement;
-        if (!around || root) {
+        if (!around || around.localName === 'article') {
             const text = element.textContent.trim().slice(0, 40);
-            found.push(`<${element.localName} class="${element.className}"> ${text}`);
+            found.push(`<${element.localName} class="${element.getAttribute('class') || ''}"> ${text}`);
         }
     }
     return found.slice(0, 5);
