@@ -148,13 +148,14 @@
       this.table.className = "columns";
       this.table.innerHTML =
         "<caption></caption><colgroup><col><col class='sign'><col></colgroup>" +
-        "<thead><tr><th scope='col'></th><td class='sign'></td><th scope='col'></th></tr></thead><tbody class='highlight'></tbody>";
+        "<thead><tr><th scope='col'></th><td class='sign'></td><th scope='col'></th></tr></thead>" +
+        "<tbody class='highlight'></tbody>";
       const caption = this.table.caption;
       caption.className = "visually-hidden";
       caption.textContent = `${title}: two frameworks side by side`;
       this.selects = [...this.table.querySelectorAll("th")].map((head, side) => {
         const select = document.createElement("select");
-        select.setAttribute("aria-label", side ? "Framework on the right" : "Framework on the left");
+        select.setAttribute("aria-label", `Framework on the ${side ? "right" : "left"}`);
         for (const [id, name] of Object.entries(this.names)) select.add(new Option(name, id));
         select.addEventListener("change", () => chosen(this, side, select.value));
         const file = document.createElement("span");
@@ -180,9 +181,9 @@
         head.lastChild.replaceChildren(...(this.files[id] ? [this.files[id].cloneNode(true)] : []));
       });
       const rows = align(a, b, likeness).map(([i, j]) => {
-        const kind =
-          j === null ? "left" : i === null ? "right" : a[i].normal === b[j].normal ? "same" : "changed";
-        return row(kind, a[i], b[j]);
+        if (j === null) return row("left", a[i], null);
+        if (i === null) return row("right", null, b[j]);
+        return row(a[i].normal === b[j].normal ? "same" : "changed", a[i], b[j]);
       });
       this.table.tBodies[0].replaceChildren(...rows);
     }

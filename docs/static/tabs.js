@@ -55,7 +55,8 @@
 
   /* sphinx-design opens the tab that holds the address's #id; tell it to switch the others. */
   function followHash() {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const id = decodeURIComponent(location.hash.slice(1));
+    const target = id && document.getElementById(id);
     if (!target) return;
     const panel = target.closest(".sd-tab-content");
     const label = target.closest(".sd-tab-label") || (panel && panel.previousElementSibling);
@@ -89,11 +90,12 @@
   });
 
   /* What scrolls sideways must be reachable with the keyboard. */
-  const SCROLLS = ".highlight pre, .table-wrapper, .math-wrapper, .scroll, .picture, figure, p:has(> img)";
+  const SCROLLS =
+    ".highlight pre, .table-wrapper, .math-wrapper, .scroll, .picture, figure, p:has(> img)";
   function markScrollable() {
     for (const box of document.querySelectorAll(SCROLLS)) {
-      const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
-      if (scrolls) box.tabIndex = 0;
+      const wide = box.scrollWidth > box.clientWidth;
+      if (wide && getComputedStyle(box).overflowX !== "visible") box.tabIndex = 0;
       else if (box.getAttribute("tabindex") === "0") box.removeAttribute("tabindex");
     }
   }

@@ -74,7 +74,8 @@ CUT_OFF = """() => {
         }
         if (!around || around.localName === 'article') {
             const text = element.textContent.trim().slice(0, 40);
-            found.push(`<${element.localName} class="${element.getAttribute('class') || ''}"> ${text}`);
+            const classes = element.getAttribute('class') || '';
+            found.push(`<${element.localName} class="${classes}"> ${text}`);
         }
     }
     return found.slice(0, 5);
