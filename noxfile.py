@@ -234,5 +234,13 @@ def outputs(session: nox.Session) -> None:
     session.run("python", "-m", "extensions.execute", *arguments, env=INSTALLED | pages)
 
 
+@nox.session(name="docs-browser", default=False)
+def docs_browser(session: nox.Session) -> None:
+    """Every page of docs/_build in Chromium: tabs, accessibility, phone; needs ``nox -s docs``."""
+    session.install(*group("browser"), *TOOLS)
+    check = ("python", "tests/browser/check_site.py", str(SITE))
+    session.run(*check, *session.posargs, env={"PYTHONUNBUFFERED": "1"})
+
+
 if __name__ == "__main__":
     nox.main()
