@@ -10,7 +10,7 @@
   const LEFT = "sphinx-design-tab-id-framework"; // the choice that all tabs share
   const RIGHT = "side-by-side-right";
   const SIGNS = { same: "", apart: "", changed: "~", left: "−", right: "+" };
-  const SPOKEN = { same: "", apart: "", changed: "differs", left: "only left", right: "only right" };
+  const SPOKEN = { changed: "differs", left: "only left", right: "only right" };
 
   const normal = (text) => text.trim().replace(/\s+/g, " ");
   const words = (text) => text.match(/\w+/g) || [];
