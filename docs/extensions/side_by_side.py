@@ -21,7 +21,8 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 
 from .pages import LABELS
-from .sources import Source, SourceError, definition
+from .shipped import SourceError, definition
+from .sources import Source
 from .stamp import PACKAGE
 from .tabs import choice, tab_set
 

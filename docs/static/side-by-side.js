@@ -9,8 +9,8 @@
   const WIDE = matchMedia("(min-width: 1000px)");
   const LEFT = "sphinx-design-tab-id-framework"; // the choice that all tabs share
   const RIGHT = "side-by-side-right";
-  const SIGNS = { same: "", changed: "~", left: "−", right: "+" };
-  const SPOKEN = { same: "", changed: "differs", left: "only left", right: "only right" };
+  const SIGNS = { same: "", apart: "", changed: "~", left: "−", right: "+" };
+  const SPOKEN = { changed: "differs", left: "only left", right: "only right" };
 
   const normal = (text) => text.trim().replace(/\s+/g, " ");
   const words = (text) => text.match(/\w+/g) || [];
@@ -180,7 +180,16 @@
         head.dataset.framework = id;
         head.lastChild.replaceChildren(...(this.files[id] ? [this.files[id].cloneNode(true)] : []));
       });
-      const rows = align(a, b, likeness).map(([i, j]) => {
+      const pairs = align(a, b, likeness);
+      const alike = pairs.filter(([i, j]) => i !== null && j !== null && a[i].normal).length;
+      const most = Math.max(a.length, b.length);
+      if (most > 20 && alike < 0.2 * most) {
+        // two long and different texts: both from the top, nothing marked
+        const apart = Array.from({ length: most }, (_, i) => row("apart", a[i], b[i]));
+        this.table.tBodies[0].replaceChildren(...apart);
+        return;
+      }
+      const rows = pairs.map(([i, j]) => {
         if (j === null) return row("left", a[i], null);
         if (i === null) return row("right", null, b[j]);
         return row(a[i].normal === b[j].normal ? "same" : "changed", a[i], b[j]);
