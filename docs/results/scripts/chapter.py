@@ -175,7 +175,7 @@ def confusion() -> str:
     found = read("recalibrated-best")
     names, counts = found["class_names"], np.array(found["confusion"])
     x0, y0, width, height = 100, 100, 52, 26
-    parts = [text(12, y0 - 12, "true \u2193   predicted \u2192")]
+    parts = [text(12, y0 - 50, "true \u2193   predicted \u2192")]
     for i, name in enumerate(names):
         x, y = x0 + width * i + width / 2, y0 + height * i
         turn = f' transform="rotate(-40 {x:.1f} {y0 - 8})"'
@@ -186,7 +186,7 @@ def confusion() -> str:
             parts.append(cell(x0 + width * j, y, width, height, float(share), shown))
     description = (
         f"Rows are true classes, columns predicted ones. Of 1,000 shirts, {counts[6, 6]} are "
-        f"recognized, {counts[6, 0]} are taken for T-shirts and {counts[6, 4]} for coats."
+        f"recognized, {counts[6, 0]} are taken for T-shirts and {counts[6, 2]} for pullovers."
     )
     return document(700, 370, "Confusion matrix of the trained network", description, *parts)
 
