@@ -8,6 +8,7 @@
 Tests run against the installed wheel. Plain ``pytest`` in your own environment works too.
 """
 
+import shutil
 from pathlib import Path
 from platform import python_version
 
@@ -193,6 +194,7 @@ def docs(session: nox.Session) -> None:
     """The documentation as HTML, in both languages, into docs/_build."""
     session.install(".", *group("docs"), *TOOLS, env=BUILD)
     kept = Path(session.create_tmp()).resolve()
+    shutil.rmtree(SITE, ignore_errors=True)  # pages that are gone
     languages = {"en": SITE, "vi": SITE / "vi"}
     for language, target in languages.items():
         if language == "en" or Path("docs", "locale", language).exists():
