@@ -51,7 +51,8 @@ def reading(spec: dm.DenseNetSpec, weights: Mapping[str, npt.NDArray[Any]]) -> d
     result = {}
     for block, transition in spec.stages:
         prefix = f"features.{block.name}"
-        readers = [(f"{prefix}.{la.name}.norm1", f"{prefix}.{la.name}.conv1") for la in block.layers]
+        names = [f"{prefix}.{layer.name}" for layer in block.layers]
+        readers = [(f"{name}.norm1", f"{name}.conv1") for name in names]
         if transition:
             after = f"features.{transition.name}"
             readers.append((f"{after}.norm", f"{after}.conv"))
@@ -109,8 +110,9 @@ def axes(x: float, y: float, width: float, height: float) -> str:
     return path([(x, y), (x, y + height), (x + width, y + height)], edge)
 
 
-def cell(x: float, y: float, width: float, height: float, share: float, words: str) -> str:
+def cell(at: tuple[float, float], size: tuple[float, float], share: float, words: str) -> str:
     """Return a cell of a heat map; its background is the darker, the larger ``share``."""
+    (x, y), (width, height) = at, size
     opacity = 0.75 * min(max(share, 0.0), 1.0)
     box = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 2:.1f}" height="{height - 2:.1f}" '
     color = f'rx="3" fill="#3f82c4" fill-opacity="{opacity:.2f}"/>'
@@ -183,7 +185,7 @@ def confusion() -> str:
         for j, count in enumerate(counts[i]):
             shown = f"{count}" if count else "\u00b7"
             share = count / counts[i].sum()
-            parts.append(cell(x0 + width * j, y, width, height, float(share), shown))
+            parts.append(cell((x0 + width * j, y), (width, height), float(share), shown))
     description = (
         f"Rows are true classes, columns predicted ones. Of 1,000 shirts, {counts[6, 6]} are "
         f"recognized, {counts[6, 0]} are taken for T-shirts and {counts[6, 2]} for pullovers."
@@ -209,7 +211,7 @@ def heat_maps() -> str:
             for j, value in enumerate(row):
                 if value is not None:
                     at = x0 + width * j, y0 + height * i
-                    parts.append(cell(*at, width, height, value / 2, f"{value:.2f}"))
+                    parts.append(cell(at, (width, height), value / 2, f"{value:.2f}"))
     description = (
         "One matrix per block. Rows are sources, columns are readers. 1.00 means that the reader's "
         "weights for this source are as large as its weights on average."
