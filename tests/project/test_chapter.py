@@ -40,18 +40,19 @@ def test_reading_finds_the_source_that_a_layer_reads_most(script):
     name = "features.denseblock1.denselayer3.conv1.weight"
     weights[name] = np.ones_like(weights[name])
     weights[name][:, 64:96] = 3  # what layer 1 wrote, after the 64 channels of the block's input
-    found = script["reading"](spec, weights)["denseblock1"]["weights"]
-    assert [row[2] for row in found] == [0.667, 2.0, 0.667, None, None]
-
-
-def test_reading_can_include_the_scale_of_the_normalization(script):
-    spec = dm.get_spec("d2l")
-    weights = dict(dm.init_weights(spec))
-    layer = "features.denseblock1.denselayer3"
-    weights[f"{layer}.conv1.weight"] = np.ones_like(weights[f"{layer}.conv1.weight"])
-    scale = np.ones(128, np.float32)
-    scale[96:] = 0  # layer 2 is switched off
-    weights[f"{layer}.norm1.weight"] = scale
     found = script["reading"](spec, weights)["denseblock1"]
-    assert [row[2] for row in found["weights"]] == [1.0, 1.0, 1.0, None, None]
-    assert found["scaled"][2][2] == 0.0
+    assert [row[2] for row in found] == [0.6667, 2.0, 0.6667, None, None]
+
+
+def test_a_reader_is_cut_off_from_one_source_at_a_time(script):
+    spec = dm.get_spec("d2l", block_config=(2,))
+    weights = dm.init_weights(spec)
+
+    def loss(changed):  # where the only changed scale is 0, as bits
+        norms = [name for name in weights if (changed[name] != weights[name]).any()]
+        zeros = {norm: np.flatnonzero(changed[norm] == 0) for norm in norms}
+        return sum(at.min() * 1000 + at.max() for at in zeros.values())
+
+    found = script["cut_off"](spec, weights, loss)["denseblock1"]
+    first, second, third = 63, 64_095, 96_127  # channels 0 to 63, 64 to 95, 96 to 127
+    assert found == [[first, first, first], [None, second, second], [None, None, third]]

@@ -14,8 +14,9 @@ is stored. They are parts of the page: their text has the color of the page's te
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 import densenet_multi as dm
+from densenet_multi.data import load_sample, to_input
+
+Weights = Mapping[str, npt.NDArray[Any]]
 
 HERE = Path(__file__).parents[1] / "data"
 BACKENDS = ("torch", "gluon", "keras", "flax")
@@ -41,40 +45,71 @@ def read(name: str) -> Any:
 # --- What a trained network reads ---------------------------------------------------------------
 
 
-def reading(spec: dm.DenseNetSpec, weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    """Return how strongly each layer reads each source, {block: {"weights", "scaled"}}.
+def readers(spec: dm.DenseNetSpec) -> dict[str, list[tuple[str, str, list[slice]]]]:
+    """Return, for each block, (BatchNorm, convolution, channels of each source) of each reader.
 
-    Row i, column j of a matrix: source i (0 is the block's input) and reader j; the last reader is
-    the transition, or the classifier. A value is the mean absolute weight, divided by the mean over
-    all channels that this reader reads. "scaled" multiplies weights by BatchNorm's scale first.
+    Source 0 is the block's input, source i is its layer i. The last reader is the transition, or
+    the classifier.
     """
-    result = {}
+    found = {}
     for block, transition in spec.stages:
         prefix = f"features.{block.name}"
         names = [f"{prefix}.{layer.name}" for layer in block.layers]
-        readers = [(f"{name}.norm1", f"{name}.conv1") for name in names]
+        pairs = [(f"{name}.norm1", f"{name}.conv1") for name in names]
         if transition:
             after = f"features.{transition.name}"
-            readers.append((f"{after}.norm", f"{after}.conv"))
+            pairs.append((f"{after}.norm", f"{after}.conv"))
         else:
-            readers.append(("features.norm5", "classifier"))
-        found: dict[str, list[list[float | None]]] = {"weights": [], "scaled": []}
-        for norm, conv in readers:
+            pairs.append(("features.norm5", "classifier"))
+        ends = [0, *range(block.in_channels, block.out_channels + 1, spec.config.growth_rate)]
+        sources = [slice(*each) for each in pairwise(ends)]
+        found[block.name] = [(*pair, sources[: i + 1]) for i, pair in enumerate(pairs)]
+    return found
+
+
+def reading(spec: dm.DenseNetSpec, weights: Weights) -> dict[str, list[list[float | None]]]:
+    """Return how large each reader's weights are for each source, {block: matrix}.
+
+    Row i, column j: source i and reader j. A value is the mean absolute weight, divided by the mean
+    over all channels that this reader reads: 1 is the average.
+    """
+    result = {}
+    for block, found in readers(spec).items():
+        columns = []
+        for _, conv, sources in found:
             kernel = np.abs(weights[f"{conv}.weight"]).astype(np.float64)
             by_channel = kernel.mean(axis=0).reshape(kernel.shape[1], -1).mean(axis=1)
-            scale = np.abs(weights[f"{norm}.weight"])
-            for key, values in (("weights", by_channel), ("scaled", by_channel * scale)):
-                ends = range(block.in_channels, len(values), spec.config.growth_rate)
-                means = [part.mean() for part in np.split(values, ends)]
-                found[key].append([round(float(m / values.mean()), 3) for m in means])
-        result[block.name] = {key: _as_rows(columns) for key, columns in found.items()}
+            columns.append([float(by_channel[s].mean() / by_channel.mean()) for s in sources])
+        result[block] = _as_rows(columns)
     return result
 
 
-def _as_rows(columns: list[list[float | None]]) -> list[list[float | None]]:
+def cut_off(
+    spec: dm.DenseNetSpec, weights: Weights, loss: Callable[[Weights], float]
+) -> dict[str, list[list[float | None]]]:
+    """Return by how much the loss rises when a reader is cut off from a source, {block: matrix}.
+
+    Its BatchNorm's scale is set to 0 for the channels of this source, so that the reader sees a
+    constant there. All other readers of this source are as before.
+    """
+    result, before = {}, loss(weights)
+    for block, found in readers(spec).items():
+        columns = []
+        for norm, _, sources in found:
+            column = []
+            for source in sources:
+                scale = weights[f"{norm}.weight"].copy()
+                scale[source] = 0
+                column.append(loss({**weights, f"{norm}.weight": scale}) - before)
+            columns.append(column)
+        result[block] = _as_rows(columns)
+    return result
+
+
+def _as_rows(columns: list[list[float]]) -> list[list[float | None]]:
     """Return a matrix with a row for each source; None where a reader comes before the source."""
     most = max(map(len, columns))
-    filled = [column + [None] * (most - len(column)) for column in columns]
+    filled = [[round(v, 4) for v in c] + [None] * (most - len(c)) for c in columns]
     return [list(row) for row in zip(*filled, strict=True)]
 
 
@@ -194,29 +229,30 @@ def confusion() -> str:
 
 
 def heat_maps() -> str:
-    """Draw how strongly each layer of the trained network reads each source."""
-    found = read("reading")["reading"]
+    """Draw by how much the loss rises when a layer of the trained network cannot read a source."""
+    found = read("reading")["cut_off"]
+    most = max(value for rows in found.values() for row in rows for value in row if value)
     parts, width, height = [], 52, 28
-    for index, (block, matrices) in enumerate(found.items()):
+    for index, (block, rows) in enumerate(found.items()):
         x0, y0 = 80 + 355 * (index % 2), 62 + 225 * (index // 2)
-        rows = matrices["weights"]
         parts.append(text(x0, y0 - 38, block, extra=' font-weight="bold"'))
         last = "classifier" if index == len(found) - 1 else "transition"
-        readers = [f"layer {j + 1}" for j in range(len(rows) - 1)] + [last]
-        for j, reader in enumerate(readers):
-            parts.append(text(x0 + width * j + width / 2, y0 - 10, reader, "middle"))
+        names = [f"layer {j + 1}" for j in range(len(rows) - 1)] + [last]
+        for j, name in enumerate(names):
+            parts.append(text(x0 + width * j + width / 2, y0 - 10, name, "middle"))
         for i, row in enumerate(rows):
             source = f"layer {i}" if i else "block input"
             parts.append(text(x0 - 6, y0 + height * i + 18, source, "end"))
             for j, value in enumerate(row):
                 if value is not None:
                     at = x0 + width * j, y0 + height * i
-                    parts.append(cell(at, (width, height), value / 2, f"{value:.2f}"))
+                    share = (max(value, 0.0) / most) ** 0.5
+                    parts.append(cell(at, (width, height), share, f"{value:.2f}"))
     description = (
-        "One matrix per block. Rows are sources, columns are readers. 1.00 means that the reader's "
-        "weights for this source are as large as its weights on average."
+        "One matrix per block. Rows are sources, columns are readers. A number is the rise of the "
+        "test loss when this reader cannot read this source."
     )
-    return document(735, 440, "Which earlier maps each layer reads", description, *parts)
+    return document(735, 440, "Which earlier maps each layer needs", description, *parts)
 
 
 def memory() -> str:
@@ -259,11 +295,24 @@ def main(command: str, *arguments: str) -> None:
             (HERE / f"{name}.svg").write_text(draw(), encoding="utf-8")
         return
     checkpoint = dm.load_checkpoint(arguments[0])
+    spec, weights = checkpoint.spec, checkpoint.weights
     folder = Path(arguments[0]).parent
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    b = dm.load_backend("torch")
+    model = b.build(spec)
+    pixels, labels = load_sample("test")
+    images = to_input(pixels, image_size=report["recipe"]["image_size"])
+
+    def loss(changed: Weights) -> float:
+        b.import_weights(model, changed)
+        return dm.reference.cross_entropy(b.predict(model, images), labels)
+
     kept = ("backend", "versions", "recipe_name", "recipe", "test_accuracy", "train_examples")
     result = {key: report[key] for key in kept}
-    print(json.dumps(result | {"reading": reading(checkpoint.spec, checkpoint.weights)}, indent=1))
+    result["loss"] = loss(weights)
+    result["reading"] = reading(spec, weights)
+    result["cut_off"] = cut_off(spec, weights, loss)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
