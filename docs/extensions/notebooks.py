@@ -51,7 +51,7 @@ draw({arguments})"""
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a notebook; ``kind`` is ``"markdown"`` or ``"code"``; ``files`` are its pictures."""
+    """A cell, with ``kind`` ``"markdown"`` or ``"code"``; ``files`` are the pictures in it."""
 
     kind: str
     text: str
