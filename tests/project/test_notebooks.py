@@ -86,10 +86,10 @@ def test_a_notebook_has_the_text_as_plain_markdown():
 def test_a_picture_of_the_page_is_inside_the_notebook(tmp_path, monkeypatch):
     (tmp_path / "a.svg").write_text("<svg><title>A &amp; B</title></svg>", "utf-8")
     monkeypatch.setattr(notebooks, "DOCS", tmp_path)
-    page = "# Title\n\n<div\n  class='scroll'>\n\n```{raw} html\n:file: a.svg\n```\n\n</div>\n\nText.\n"
-    title, _, picture = notebooks.cells(page, "torch")
-    assert title.text == "# Title"
-    assert picture.text == "![A & B](attachment:a.svg)\n\nText."
+    page = "# Title\n\n## First\n\n<div\n  class='scroll'>\n\n"
+    page += "```{raw} html\n:file: a.svg\n```\n\n</div>\n\nText.\n"
+    *_, picture = notebooks.cells(page, "torch")
+    assert picture.text == "## First\n\n![A & B](attachment:a.svg)\n\nText."
     (tmp_path / "chapter.md").write_text(page, "utf-8")
     *_, made = json.loads(notebooks.notebook("torch", tmp_path))["cells"]
     assert b64decode(made["attachments"]["a.svg"]["image/svg+xml"]).startswith(b"<svg>")
