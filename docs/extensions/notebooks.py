@@ -5,7 +5,8 @@ Sphinx nor a framework, and writes the same bytes from the same page.
 
 Text becomes Markdown cells. ``{run}`` blocks of the framework and of ``python`` become code cells,
 and so does a ``{drawing}``. A ``{dropdown}`` becomes ``<details>``, and ``{sources}`` the shipped
-code of the framework; pictures become attachments. An unknown directive is an error, so that nothing is missing unnoticed.
+code of the framework; pictures become attachments. An unknown directive is an error, so that
+nothing is missing unnoticed.
 """
 
 from __future__ import annotations
