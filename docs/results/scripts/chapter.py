@@ -248,7 +248,8 @@ def heat_maps() -> str:
                 if value is not None:
                     at = x0 + width * j, y0 + height * i
                     share = (max(value, 0.0) / most) ** 0.5
-                    parts.append(cell(at, (width, height), share, f"{value:.2f}"))
+                    shown = f"{value:.2f}".replace("-0.00", "0.00")
+                    parts.append(cell(at, (width, height), share, shown))
     description = (
         "One matrix per block. Rows are sources, columns are readers. A number is the rise of the "
         "test loss when this reader cannot read this source."
