@@ -198,9 +198,9 @@ def docs(session: nox.Session) -> None:
     languages = {"en": SITE, "vi": SITE / "vi"}
     for language, target in languages.items():
         if language == "en" or Path("docs", "locale", language).exists():
-            options = ("-E", "-W", "--keep-going", "-d", f"{kept}/{language}")
-            options += ("-D", f"language={language}")
-            session.run("sphinx-build", "-q", *options, "docs", str(target))
+            options = ("-d", f"{kept}/{language}", "-D", f"language={language}")
+            build = ("sphinx-build", "-q", "-E", "-W", "--keep-going", *options)
+            session.run(*build, "docs", str(target))
     session.log(f"built {SITE}/index.html; to read it: nox -s docs-serve")
 
 

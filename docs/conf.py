@@ -38,5 +38,5 @@ nitpicky = (
 )
 nitpick_ignore_regex = [
     ("py:.*", r"(?!densenet_multi).*"),
-    ("py:class", r"densenet_multi\.(spec\.\w+Spec|data\.augment\.Floating)"),
+    ("py:class", r"densenet_multi\.(spec\.\w+Spec|data\.augment\.Floating|drawing\.svg\.Drawing)"),
 ]

@@ -28,6 +28,7 @@ from .pages import DOCS, FRAMEWORKS, Block, blocks_of, page_names
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg", "PYTHONHASHSEED": "0"}
 QUIET |= {"OMP_WAIT_POLICY": "passive"}  # threads that spin slow down whatever else runs
+LIMIT = 1800  # seconds for one page in one framework, on a busy machine too
 TOLERANCE = 0.02  # relative, of numbers that --check compares: another version rounds differently
 SMALL = 1e-5  # below it, numbers are rounding errors
 
@@ -77,15 +78,19 @@ def executed(page: str, framework: str, blocks: list[Block]) -> dict[str, Any]:
         asked.write_text(json.dumps(request), "utf-8")
         (work := Path(folder, "work")).mkdir()  # where the blocks may write files
         command = [sys.executable, "-P", "-m", f"{__package__}.child", str(asked), str(answer)]
-        process = subprocess.run(  # noqa: S603  # this interpreter, this package
-            command,
-            cwd=work,
-            env={**os.environ, **QUIET, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        try:
+            process = subprocess.run(  # noqa: S603  # this interpreter, this package
+                command,
+                cwd=work,
+                env={**os.environ, **QUIET, "PYTHONPATH": path},
+                timeout=LIMIT,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BlockError(f"docs/{page}.md ({framework}): no end after {LIMIT} s") from error
         if not answer.exists():
             last = "\n".join(process.stderr.splitlines()[-20:])
             raise BlockError(f"docs/{page}.md ({framework}): the process ended: {last}")

@@ -46,7 +46,7 @@ def described(svg: str, alt: str) -> str:
 
 def own_ids(svg: str, prefix: str) -> str:
     """Return an SVG with a prefix before all its ids: a page may hold several pictures."""
-    svg = re.sub(r'(\bid=")', rf"\g<1>{prefix}", svg)
+    svg = re.sub(r'((?<![\w-])id=")', rf"\g<1>{prefix}", svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
 
     def every(match: re.Match[str]) -> str:

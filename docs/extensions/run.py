@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 STAMPS = {
     "en": "What computed the outputs on this page",
-    "vi": "Kết quả trên trang này do đâu mà có",
+    "vi": "Môi trường đã tạo ra các kết quả trên trang này",
 }
 
 

@@ -11,61 +11,21 @@ own, ``sources/<path>.html``, to which the code links.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from .pages import LABELS
-from .stamp import PACKAGE
+from .shipped import ROOT, SourceError, definition
 from .tabs import choice
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
-ROOT = PACKAGE.parent
 FOLDER = "sources"  # of the pages with complete files
-
-
-class SourceError(Exception):
-    """The code that a page shows does not exist."""
-
-
-def definition(path: Path, name: str) -> tuple[str, int]:
-    """Return the code of a class, function or assignment without its docstring, and its line.
-
-    ``name`` may be that of a method: ``DenseNet.forward``. Raises ``SourceError``.
-    """
-    text = path.read_text("utf-8")
-    node: Any = ast.parse(text)
-    for part in name.split("."):
-        found = [child for child in node.body if part in _names(child)]
-        if not found:
-            raise SourceError(f"{path.relative_to(ROOT)} has no {name}")
-        node = found[0]
-    first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
-    kept = list(range(first, node.end_lineno + 1))
-    body = getattr(node, "body", [])
-    if body and ast.get_docstring(node, clean=False) is not None:
-        after = body[1].lineno if len(body) > 1 else body[0].end_lineno + 1
-        comments_from = body[0].end_lineno + 1
-        lines = text.splitlines()
-        while comments_from < after and not lines[comments_from - 1].strip():
-            comments_from += 1
-        kept = [line for line in kept if not body[0].lineno <= line < comments_from]
-    lines = [text.splitlines()[line - 1] for line in kept]
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    return "\n".join(line[indent:] for line in lines), first
-
-
-def _names(node: ast.stmt) -> list[str]:
-    if isinstance(node, ast.Assign):
-        return [ast.unparse(target) for target in node.targets]
-    return [getattr(node, "name", "") or ast.unparse(getattr(node, "target", ast.Name("")))]
 
 
 class Source(SphinxDirective):

@@ -70,7 +70,7 @@ def neighbors(siblings: list[nodes.Node]) -> list[choice]:
         seen.add(node["framework"])
         return True
 
-    return list(takewhile(another, siblings))  # type: ignore[arg-type]
+    return list(takewhile(another, siblings))
 
 
 def tab_set(choices: list[choice]) -> nodes.container:

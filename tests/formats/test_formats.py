@@ -662,11 +662,7 @@ def test_convert_replaces_the_classifier_and_says_so(tmp_path, checkpoint):
     ("arguments", "code", "message"),
     [
         (["a.safetensors", "a.safetensors"], 2, "the same file"),
-        (
-            ["nowhere", "b.safetensors"],
-            2,
-            "expected an existing file or folder, found none: nowhere",
-        ),
+        (["nowhere", "b.safetensors"], 2, "expected an existing file or folder, found none: nowhere"),
         (["a.safetensors", "b.txt"], 2, "--to FORMAT"),
         (["a.safetensors", "b.safetensors", "--to", "tensorflow"], 2, "does not exist"),
         (["text", "b.safetensors"], 1, "expected a DenseNet checkpoint"),

@@ -3,6 +3,7 @@
 No test here needs Sphinx. Those with a backend run the pages' blocks again.
 """
 
+import ast
 import json
 import shutil
 from datetime import date
@@ -11,9 +12,8 @@ from pathlib import Path
 import pytest
 
 import densenet_multi as dm
-from extensions import child, execute, pages, pictures, stamp
+from extensions import child, execute, pages, pictures, shipped, stamp
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = Path(dm.__file__).parent
 TEXT = """# A page
 
@@ -208,14 +208,41 @@ def test_docstrings_and_comments_do_not_count(site):
     assert sources(site["package"]) == before
     documented = 'def f(x):\n    """One."""\n    return x  # one'
     plain = "def f(x):\n    return x"
-    one, other = (stamp.source_hash(stamp.ast.parse(text).body[0]) for text in (documented, plain))
+    one, other = (stamp.source_hash(ast.parse(text).body[0]) for text in (documented, plain))
     assert one == other
-    assert one != stamp.source_hash(stamp.ast.parse("def f(x):\n    return 1").body[0])
+    assert one != stamp.source_hash(ast.parse("def f(x):\n    return 1").body[0])
 
 
 def test_outputs_of_pages_that_are_gone_are_found(site):
     (site["docs"] / "page.md").write_text("No blocks.\n")
     assert [path.name for path in stamp.leftovers(site["docs"])] == ["page-python.json"]
+
+
+# --- Shipped code -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ConvSpec", "dense_block", "DenseNetConfig.resolve", "ADDED"])
+def test_shipped_code_is_shown_without_its_docstring(name):
+    path = shipped.ROOT / "densenet_multi" / "spec.py"
+    code, line = shipped.definition(path, name)
+    (shown,) = ast.parse(code).body
+    assert path.read_text("utf-8").splitlines()[line - 1].strip() == code.splitlines()[0]
+    last = name.split(".")[-1]
+    assert last in (getattr(shown, "name", None), ast.unparse(shown).split(" ")[0].rstrip(":"))
+    if isinstance(shown, ast.ClassDef | ast.FunctionDef):
+        assert ast.get_docstring(shown) is None
+
+
+def test_the_code_around_a_docstring_stays(tmp_path):
+    path = tmp_path / "code.py"
+    path.write_text('@one\ndef f(x):\n    """Long\n    text.\n    """\n\n    # why\n    return x\n')
+    assert shipped.definition(path, "f") == ("@one\ndef f(x):\n    # why\n    return x", 1)
+
+
+def test_code_that_is_not_there_is_an_error():
+    path = shipped.ROOT / "densenet_multi" / "spec.py"
+    with pytest.raises(shipped.SourceError, match=r"densenet_multi/spec\.py has no Convolution$"):
+        shipped.definition(path, "Convolution")
 
 
 # --- Running ------------------------------------------------------------------------------------
@@ -246,8 +273,9 @@ def test_a_picture_is_part_of_the_page_and_takes_its_colors():
 
 
 def test_two_pictures_of_a_page_share_no_id_and_each_is_described():
-    svg = '<svg aria-labelledby="a b"><g id="a"/><use href="#a" clip-path="url(#b)"/></svg>'
-    expected = '<svg aria-labelledby="x-a x-b"><g id="x-a"/><use href="#x-a" '
+    svg = '<svg aria-labelledby="a b"><g id="a" data-id="a"/><use href="#a" '
+    svg += 'clip-path="url(#b)"/></svg>'
+    expected = '<svg aria-labelledby="x-a x-b"><g id="x-a" data-id="a"/><use href="#x-a" '
     assert pictures.own_ids(svg, "x-") == f'{expected}clip-path="url(#x-b)"/></svg>'
     assert pictures.described("<svg >", 'a "b"').startswith(
         '<svg role="img" aria-label="a &quot;b&quot;"'
@@ -259,6 +287,19 @@ def test_an_error_names_the_line_of_the_page():
     assert result["line"] == 13
     assert result["error"].endswith("ZeroDivisionError: division by zero\n")
     assert child.run("page.md", [{"code": "x = = 1", "line": 4}])["line"] == 4
+
+
+def test_a_block_that_fails_stops_with_the_page_and_the_line():
+    blocks = pages.parse("page", "text\n\n```{run} python\nx = 0\n1 / x\n```\n")["python"]
+    message = r"docs/page\.md:5: the python block raised an error\n(.|\n)*division by zero"
+    with pytest.raises(execute.BlockError, match=message):
+        execute.executed("page", "python", blocks)
+
+
+def test_a_block_whose_process_dies_names_the_page():
+    (block,) = pages.parse("page", "```{run} python\nimport os\nos._exit(3)\n```\n")["python"]
+    with pytest.raises(execute.BlockError, match=r"docs/page\.md \(python\): the process ended"):
+        execute.executed("page", "python", [block])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ TESTS = Path(__file__).parents[1]
 @dataclass(frozen=True)
 class Mutant:
     promise: str
-    file: str  # in the package, or tests/...
+    file: str  # in the package, or tests/..., docs/...
     old: str  # occurs once
     new: str
     test: str  # fails: a file, and a word for pytest -k
@@ -44,6 +44,8 @@ class Mutant:
 
     def source(self, package: Path = PACKAGE, tests: Path = TESTS) -> Path:
         """The path of its file."""
+        if self.file.startswith("docs/"):
+            return tests.parent / self.file
         name = self.file.removeprefix("tests/")
         return (package if name == self.file else tests) / name
 
@@ -4389,6 +4391,90 @@ MUTANTS = [
         "table(result)",
         "commands/test_commands.py not_utf8",
     ),
+    Mutant(
+        "a changed block makes those after it stale",
+        "docs/extensions/pages.py",
+        'chained(before[-1].key if before else "", ',
+        'chained("", ',
+        "project/test_outputs.py changed_block",
+    ),
+    Mutant(
+        "blocks shown in a fence of Markdown are not executed",
+        "docs/extensions/pages.py",
+        "fence and _closes(fence, code",
+        "fence and not fence['rest'] and (code",
+        "project/test_outputs.py blocks_of_a_page_are_found",
+    ),
+    Mutant(
+        "a block inside a directive is executed",
+        "docs/extensions/pages.py",
+        'not in {None, "run", *CODE}',
+        'in {"only-in"}',
+        "project/test_outputs.py blocks_of_a_page_are_found",
+    ),
+    Mutant(
+        "changed code of the package makes an output stale",
+        "docs/extensions/stamp.py",
+        'entry["sources"].get(name) != value',
+        'name not in entry["sources"]',
+        "project/test_outputs.py changed_code_of_the_package",
+    ),
+    Mutant(
+        "a name that is gone makes an output stale",
+        "docs/extensions/stamp.py",
+        'sorted(entry["sources"].keys() - sources.keys())',
+        "[]",
+        "project/test_outputs.py name_that_is_gone",
+    ),
+    Mutant(
+        "a docstring does not make an output stale",
+        "docs/extensions/stamp.py",
+        'fields["body"] = body[1:]',
+        'fields["body"] = body',
+        "project/test_outputs.py docstrings_and_comments",
+    ),
+    Mutant(
+        "a backend that a block loads by name counts as used",
+        "docs/extensions/stamp.py",
+        "bound.update(backend)",
+        "pass",
+        "project/test_outputs.py found_through_its_imports",
+    ),
+    Mutant(
+        "a progress bar is no output",
+        "docs/extensions/child.py",
+        '.rpartition("\\r")[2]',
+        "",
+        "project/test_outputs.py prints_and_then",
+    ),
+    Mutant(
+        "an error in a block names the line of the page",
+        "docs/extensions/child.py",
+        "ast.parse(code), line - 1)",
+        "ast.parse(code), 0)",
+        "project/test_outputs.py error_names_the_line",
+    ),
+    Mutant(
+        "a picture on a page has the colors of its text",
+        "docs/extensions/pictures.py",
+        'text.replace("#000000", "currentColor")',
+        "text",
+        "project/test_outputs.py takes_its_colors",
+    ),
+    Mutant(
+        "two pictures on a page share no id",
+        "docs/extensions/pictures.py",
+        r"""(href="#|url\(#)""",
+        r"""(href="#)""",
+        "project/test_outputs.py share_no_id",
+    ),
+    Mutant(
+        "another version may round differently, not compute differently",
+        "docs/extensions/execute.py",
+        "rel_tol=TOLERANCE",
+        "rel_tol=1",
+        "project/test_outputs.py differ_by_rounding",
+    ),
 ]
 
 
@@ -4403,11 +4489,12 @@ def table() -> str:
 
 
 def make_copies(folder: Path) -> tuple[Path, Path]:
-    """Copy the package and the tests again, into a folder that comes first on Python's path."""
+    """Copy the package, the tests and docs again, into a folder that is first on Python's path."""
     package, tests = folder / PACKAGE.name, folder / TESTS.name
-    for original, copied in ((PACKAGE, package), (TESTS, tests)):
+    docs = (TESTS.parent / "docs", folder / "docs")
+    for original, copied in ((PACKAGE, package), (TESTS, tests), docs):
         shutil.rmtree(copied, ignore_errors=True)
-        shutil.copytree(original, copied, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(original, copied, ignore=shutil.ignore_patterns("__pycache__", "_build"))
     shutil.copy(TESTS.parent / "pyproject.toml", folder)  # pytest's settings
     return package, tests
 
@@ -4417,7 +4504,8 @@ def is_green(mutant: Mutant, folder: Path) -> bool:
     file, word = mutant.test.split(" ", 1)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "--no-header"]
     command += ["-p", "no:cacheprovider", "--backends", mutant.backends]
-    tests = folder / TESTS.name if mutant.file.startswith("tests/") else TESTS
+    outside = mutant.file.startswith(("tests/", "docs/"))
+    tests = folder / TESTS.name if outside else TESTS
     command += [str(tests / file)]
     # import the copy, and not a densenet_multi in the current folder
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
