@@ -167,7 +167,7 @@ class Backend(Protocol):
         checkpoint: Keep | None = None,
         resume: TrainingState | None = None,
     ) -> History:
-        """Train the model in place, in this framework's own loop (rule: training/recipe.py).
+        """Train the model in place, in this framework's own loop (rule: see training/recipe.py).
 
         Arguments:
             model: what ``build`` returned; its training or evaluation mode is restored afterwards.
@@ -178,8 +178,8 @@ class Backend(Protocol):
             callbacks: each is called with every ``Step`` and every ``Epoch``.
             checkpoint: called after the callbacks, with a function that returns the current
                 ``TrainingState``.
-            resume: a ``TrainingState`` to resume from. It may come from another backend, but its
-                run must have the same recipe and data; only the recipes are compared. To
+            resume: a ``TrainingState`` to resume from, also of another backend. Its run must have
+                had the same recipe, which is checked, and the same data, which is not. To
                 continue with another recipe on purpose, start a new run from ``resume.weights``, or
                 pass ``dataclasses.replace(resume, began=None)``.
 
@@ -207,7 +207,8 @@ def load_backend(name: str) -> Backend:
     registered = _registered()
     if not registered:
         raise ConfigError(
-            f"backend {name!r} does not exist: none is registered; in a clone, type: pip install ."
+            f"backend {name!r} does not exist: no backend is registered; in a clone of this "
+            "package, type: pip install ."
         )
     check_names("backend", [name], registered)
     return cast("Backend", registered[name].load())

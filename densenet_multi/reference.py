@@ -137,7 +137,7 @@ class _Network:
 
     def transition(self, name: str, transition: TransitionSpec, x: Array) -> Array:
         x = relu(self.batch_norm(f"{name}.norm", transition.norm, x))
-        # the backends do average pooling first: it and the convolution are linear and commute
+        # the backends average first: average pooling commutes with a 1x1 convolution
         x = self.conv(f"{name}.conv", transition.conv, x)
         pool = average_pool if transition.pool_kind == "avg" else max_pool
         return pool(transition.pool, x)

@@ -224,7 +224,7 @@ def _tables(drawn: Any) -> Iterator[Table]:
 
 
 def narrowest(table: Table) -> int:
-    """The smallest width of a table, in columns of text, that truncates no number."""
+    """The smallest width of a table, in terminal cells, that truncates no number."""
     from rich.cells import cell_len
 
     width = len(table.columns) + 1 if table.box else 0  # vertical rules
@@ -237,7 +237,7 @@ def narrowest(table: Table) -> int:
 
 
 def fitting(value: float, width: int) -> str:
-    """Format a number with up to 4 decimals that fit the width, or else with an exponent."""
+    """Format a number with as many decimals as fit, at most 4; else in scientific notation."""
     texts = (f"{value:.{decimals}f}" for decimals in (4, 3, 2, 1, 0))
     return next((text for text in texts if len(text) <= width), f"{value:.{width - 6}e}")
 
@@ -274,8 +274,8 @@ def print_failures(result: dict[str, Any]) -> None:
 
 
 def exit_code(result: dict[str, Any], requested: list[str]) -> int:
-    """0: all backends that ran compute the same function; 1: one differs or failed; 3: a requested
-    one is not installed, or none is."""
+    """Return 0 if all backends that ran compute the same function, 1 if a backend differs or
+    failed, 3 if a requested backend or all backends are not installed."""
     reports = result["backends"]
     if any(r["status"] == "failed" or not r.get("same", True) for r in reports.values()):
         return 1

@@ -25,9 +25,9 @@ def augment(
     shift: int,
     fill: npt.ArrayLike = 0.0,
 ) -> NDArray[Floating]:
-    """Flip each image left to right with probability 1/2, and shift it in both directions.
+    """Flip each image horizontally with probability 1/2, and shift it randomly in both directions.
 
-    How an example changes depends only on the seed, the epoch and its index.
+    An image's flip and shift depend only on the seed, the epoch and the image's index.
 
     Raises ``ImageError`` for images of the wrong type or shape, and ``ConfigError`` if another
     argument is out of range or has the wrong shape.
@@ -40,7 +40,7 @@ def augment(
         flip: whether to flip images.
         shift: the largest shift up, down, left or right in pixels, less than H and W; each integer
             from -shift to shift is equally likely.
-        fill: the value, or C values, of the pixels that a shift uncovers.
+        fill: the value of the pixels that a shift uncovers, or one value per channel.
 
     Returns:
         A new array with the shape and type of ``images``.
@@ -62,7 +62,7 @@ def augment(
         raise bad("shift", shift, f"less than both sides of an image of {height} x {width} pixels")
     color = as_array("fill", fill)
     if color.dtype.kind not in "fiu" or color.shape not in ((), (1,), (channels,)):
-        raise bad("fill", fill, f"a number, or {channels} of them")
+        raise bad("fill", fill, f"a number, or {channels} numbers")
 
     words = _words(seed, epoch, where)
     flipped = words[:, 0] >> np.uint64(63) if flip else np.zeros(n, np.uint64)
@@ -78,15 +78,15 @@ def augment(
 
 
 def _slice(move: int, size: int) -> slice:
-    """The slice of a row of this size that its pixels occupy after moving this far."""
+    """Return the slice of a row that its pixels occupy after a shift by ``move`` pixels."""
     return slice(max(move, 0), size + min(move, 0))
 
 
 def _words(seed: int, epoch: int, indices: NDArray[Any]) -> NDArray[np.uint64]:
-    """Three random 64-bit numbers for each index, shape (n, 3).
+    """Return three random 64-bit numbers for each index, shape (n, 3).
 
-    The generator is SplitMix64, which computes its k-th number directly from k; each index uses
-    three consecutive k. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
+    The generator is SplitMix64, which computes its k-th number directly from k. Each index uses
+    three consecutive values of k. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
     generators", OOPSLA 2014, https://doi.org/10.1145/2660193.2660195.
     """
     (start,) = stream(seed, epoch, AUGMENTATION).generate_state(1, np.uint64)

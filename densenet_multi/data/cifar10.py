@@ -1,9 +1,9 @@
-"""CIFAR-10: 32 x 32 color images, 50,000 to train and 10,000 to test, in two versions.
+"""CIFAR-10: 32 x 32 color images, 50,000 for training and 10,000 for testing, in two versions.
 
 A file of the binary version has 10,000 records: one byte for the label, then 1,024 bytes each of
 red, green and blue, row by row. A file of the Python version is a pickled dictionary with the same
-content as "data" and "labels"; it is read without executing any code in it: see ``_pickles``.
-Either version may be a folder, or the archive as downloaded.
+content under the keys "data" and "labels". It is read without executing any code that it contains:
+see ``_pickles``. Either version may be a folder, or the archive as downloaded.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
@@ -38,7 +38,7 @@ CLASSES = (
     "ship",
     "truck",
 )
-FILES = {  # of the binary version; those of the Python version have no ".bin"
+FILES = {  # names in the binary version; in the Python version, they lack ".bin"
     "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
     "test": ("test_batch.bin",),
 }
@@ -47,19 +47,19 @@ ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 RECORDS = 10_000  # in each file
 PIXELS = 3 * 32 * 32
 RECORD = 1 + PIXELS
-LARGEST = 2**27  # bytes of a pickle, which may store each byte as up to four characters of text
+LARGEST = 2**27  # bytes; a text-mode pickle may store each pixel as up to four characters
 LARGEST_ARCHIVE = 2**29  # bytes, decompressed; the published archives have about 180 million
 
 
 def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
     """Load one split of CIFAR-10.
 
-    Raises ``ValueError`` for an unknown split; ``DataError`` if a file is missing or is not as
-    described above; ``OSError`` if it cannot be read.
+    Raises ``ValueError`` for an unknown split; ``DataError`` if a file is missing or not in the
+    format described at the top of this module; ``OSError`` if a file cannot be read.
 
     Arguments:
-        path: the folder ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, the folder that
-            contains it, or a ``.tar.gz`` archive, which is not unpacked to disk.
+        path: the folder ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, a ``.tar.gz`` archive
+            (read without unpacking it to disk), or a folder that contains one of these.
         split: "train" or "test".
 
     Returns:
@@ -71,7 +71,7 @@ def load_cifar10(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
 
 
 def load_splits(path: str | os.PathLike[str], *splits: str) -> list[ImagesAndLabels]:
-    """Load several splits, with one pass over an archive.
+    """Load several splits; an archive is read only once for all of them.
 
     Raises the same errors as ``load_cifar10``.
     """
@@ -90,13 +90,13 @@ def load_splits(path: str | os.PathLike[str], *splits: str) -> list[ImagesAndLab
 
 
 def is_cifar10(folder: Path) -> bool:
-    """Whether a folder contains the files of CIFAR-10, or the folder of these files."""
+    """Return whether a folder contains CIFAR-10's files, or one of ``FOLDERS``."""
     inside = any((folder / name).is_dir() for name in FOLDERS)
     return inside or any(folder.glob("data_batch_*"))
 
 
 def is_cifar100(folder: Path) -> bool:
-    """Whether a folder contains the files of CIFAR-100."""
+    """Return whether a folder contains the files of CIFAR-100."""
     binary = (folder / "fine_label_names.txt").exists() and (folder / "train.bin").is_file()
     return binary or ((folder / "meta").exists() and (folder / "train").is_file())
 
@@ -106,7 +106,7 @@ def _names(split: str, *, of_python: bool) -> tuple[str, ...]:
 
 
 def _is_binary(folder: Path) -> bool:
-    """Whether a folder contains the binary version, or neither version."""
+    """Return whether a folder contains the binary version; True also if it contains neither."""
     names = [name for files in FILES.values() for name in files]
     return any((folder / name).exists() for name in names) or not any(
         (folder / name.removesuffix(".bin")).exists() for name in names
@@ -114,7 +114,7 @@ def _is_binary(folder: Path) -> bool:
 
 
 def _find(path: Path) -> Path:
-    """The folder with the files, or the archive."""
+    """Return the folder that directly contains the files, or the archive."""
     if any(path.glob("data_batch_*")):
         return path
     inside = [path / name for name in (*FOLDERS, *ARCHIVES)]
@@ -127,7 +127,7 @@ def _find(path: Path) -> Path:
 def _read(path: Path) -> ImagesAndLabels:
     if not path.exists():
         raise DataError(
-            f"{path}: expected a file of CIFAR-10, found {_what_else(path.parent)}; use the "
+            f"{path}: expected a CIFAR-10 file, found {_what_else(path.parent)}; use the "
             f"complete folder {FOLDERS[0]} from {ARCHIVES[0]}, or {FOLDERS[1]} from {ARCHIVES[1]}, "
             "or one of these archives"
         )
@@ -138,14 +138,14 @@ def _read(path: Path) -> ImagesAndLabels:
 
 
 def _what_else(folder: Path) -> str:
-    """What a folder contains instead of a missing file, for an error."""
+    """Describe what a folder contains instead of a missing file, for an error."""
     if (folder / "data_batch_1.mat").exists():
         return "the version for Matlab"
     return "CIFAR-100" if is_cifar100(folder) else "none"
 
 
 def _check_file_size(where: str, name: str, size: int) -> None:
-    """Raise ``DataError`` for a file whose size cannot be that of a CIFAR-10 file."""
+    """Raise ``DataError`` if no CIFAR-10 file of this name can have this size."""
     if name.endswith(".bin"):
         if size != RECORDS * RECORD:
             raise DataError(
@@ -154,13 +154,13 @@ def _check_file_size(where: str, name: str, size: int) -> None:
             )
     elif not RECORDS * PIXELS < size <= LARGEST:
         raise DataError(
-            f"{where}: expected the pickle of {RECORDS:,} images, of {RECORDS * PIXELS:,} to "
+            f"{where}: expected a pickle of {RECORDS:,} images, with {RECORDS * PIXELS:,} to "
             f"{LARGEST:,} bytes, found {size:,}; download it again"
         )
 
 
 def _parsed(where: str, name: str, content: bytes) -> ImagesAndLabels:
-    """Parse a file's content: images (N, 3, 32, 32) and labels (N,)."""
+    """Parse a file's content into images (N, 3, 32, 32) and labels (N,)."""
     read = _records if name.endswith(".bin") else _unpickled
     images, labels = read(where, content)
     if labels.max() >= len(CLASSES):
@@ -183,7 +183,7 @@ def _unpickled(where: str, content: bytes) -> ImagesAndLabels:
         raise DataError(f"{where}: {error}; download it again") from None
     if "fine_labels" in named:
         raise DataError(f"{where}: expected CIFAR-10, found CIFAR-100; download CIFAR-10")
-    expected = f"expected data, uint8 of shape ({RECORDS}, {PIXELS}), and as many labels"
+    expected = f"expected uint8 data of shape ({RECORDS}, {PIXELS}) and {RECORDS:,} labels"
     if images is None or images.dtype != np.uint8 or images.shape != (RECORDS, PIXELS):
         described = f"{images.dtype} of shape {images.shape}" if images is not None else "none"
         raise DataError(f"{where}: {expected}, found data: {described}; download it again")
@@ -209,7 +209,7 @@ def _text(key: Any) -> str:
 
 
 def _read_archive(path: Path, splits: tuple[str, ...]) -> dict[str, ImagesAndLabels]:
-    """The files of these splits, of one version, {name: content}; nothing is written to disk."""
+    """Read the files of these splits, {file name: images and labels}; write nothing to disk."""
     wanted = {
         name: of_python
         for of_python in (False, True)
@@ -233,12 +233,12 @@ def _read_archive(path: Path, splits: tuple[str, ...]) -> dict[str, ImagesAndLab
     if missing := [name for name in expected if name not in found]:
         listed = ", ".join(others[:3]) or "nothing"
         what = "CIFAR-100" if any("cifar-100" in name for name in others) else listed
-        raise DataError(f"{path}: expected {missing[0]} and the others of CIFAR-10, found {what}")
+        raise DataError(f"{path}: expected {missing[0]} and the other CIFAR-10 files, found {what}")
     return found
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    """Stream an archive: (name, size, function that reads it) of each file in turn."""
+    """Stream an archive: yield (name, size, function that reads the content) for each file."""
     with (
         open_file(path, error=DataError, advice="download it again") as file,
         _unpacked(file) as stream,
@@ -254,13 +254,13 @@ def _members(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
                 f"{path}: expected the folder or the archive of CIFAR-10, {' or '.join(ARCHIVES)}, "
-                f"found another or a damaged file ({error}); download it again"
+                f"found another file, or a damaged one ({error}); download it again"
             ) from None
 
 
 @contextmanager
 def _unpacked(file: BinaryIO) -> Iterator[Any]:
-    """The decompressed content of an archive (gzip or plain), up to the size limit."""
+    """Yield a size-limited stream of a tar archive's content, decompressed if it is gzip."""
     compressed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     if not compressed:
@@ -271,13 +271,13 @@ def _unpacked(file: BinaryIO) -> Iterator[Any]:
 
 
 class _Limited:
-    """A stream with a size limit, as protection from decompression bombs."""
+    """A stream with a size limit, as protection against decompression bombs."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.left = stream, LARGEST_ARCHIVE
 
     def read(self, count: int) -> bytes:
-        """Read at most that many bytes. Raises ``DataError`` above the limit."""
+        """Read at most ``count`` bytes. Raises ``DataError`` if the stream exceeds its limit."""
         content: bytes = self.stream.read(min(count, self.left + 1))
         self.left -= len(content)
         if self.left < 0:

@@ -1,4 +1,4 @@
-"""A digest of examples, by which a resumed run recognizes its data, even if they have moved."""
+"""Compute a digest of examples. A resumed run recognizes its data by it, even after a move."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .folder import ImageFiles
 
 
 def digest(examples: Examples) -> str:
-    """The SHA256 of all labels and images, in order, in hexadecimal digits.
+    """Return the SHA256 of all labels and images, in order, in hexadecimal digits.
 
-    For image files, it covers the labels and each file's folder name, name, size and content, so
-    every file is read once. Raises ``OSError`` if one cannot be read, ``ConfigError`` for other
-    examples.
+    For image files, the digest covers the labels and each file's name, parent folder name, size
+    and content, so every file is read once. Raises ``OSError`` if a file cannot be read,
+    ``ConfigError`` for examples of another type.
 
     Arguments:
         examples: ``Pixels`` or ``ImageFiles``.

@@ -1,4 +1,4 @@
-"""Examples: images with labels to train or test with, prepared for the network batch by batch."""
+"""Examples: labeled images for training or testing, prepared for the network batch by batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .images import Preparation, check_preparation, check_side, from_bytes
 
 @runtime_checkable
 class Examples(Protocol):
-    """What ``fit`` trains on: any object with labels, a length and images by index."""
+    """A protocol for training data: any object with labels, a length and images by index."""
 
     @property
     def labels(self) -> Any:
@@ -25,12 +25,12 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images at these indices, floating point of shape (n, C, H, W)."""
+        """Return the images at these indices, floating point of shape (n, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Examples from your own arrays, which the network reads unchanged.
+    """Examples from your own arrays, which are passed to the network unchanged.
 
     Attributes:
         images: floating point of shape (N, C, H, W).
@@ -53,7 +53,7 @@ class Arrays:
         return len(self.images)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images at these indices."""
+        """Return the images at these indices."""
         taken: NDArray[np.floating[Any]] = self.images[check_indices(indices, len(self))]
         return taken
 
@@ -88,7 +88,7 @@ class FashionMNIST:
         return len(self.pixels)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images at these indices, float32 from 0 to 1."""
+        """Return the images at these indices, float32 from 0 to 1."""
         return to_input(self.pixels[check_indices(indices, len(self))], self.image_size)
 
 
@@ -99,7 +99,7 @@ class Pixels:
     Attributes:
         pixels: uint8 of shape (N, 1 or 3, H, W).
         labels: uint8 of shape (N,).
-        prepare: converts the pixels, scaled from 0 to 1, to the network's input.
+        prepare: converts the pixels, scaled to the range 0 to 1, to the network's input.
     """
 
     pixels: NDArray[np.uint8]
@@ -120,16 +120,16 @@ class Pixels:
         return self.prepare.black
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images at these indices, float32 of shape (n, C, S, S)."""
+        """Return the images at these indices, float32 of shape (n, C, S, S)."""
         return self.prepare(from_bytes(self.pixels[check_indices(indices, len(self))]))
 
 
 @dataclass(frozen=True)
 class Together(Checked):
-    """The concatenated examples of several parts.
+    """Several sets of examples, concatenated.
 
     Attributes:
-        parts: the parts in order, all prepared in the same way.
+        parts: the sets in order, all prepared in the same way.
     """
 
     parts: tuple[Examples, ...]
@@ -143,14 +143,14 @@ class Together(Checked):
         return np.concatenate([np.asarray(part.labels).astype(np.int64) for part in self.parts])
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images at these indices, floating point of shape (n, C, H, W)."""
+        """Return the images at these indices, floating point of shape (n, C, H, W)."""
         indices = check_indices(indices, len(self))
         ends = np.cumsum([len(part) for part in self.parts])
         whose = np.searchsorted(ends, indices, side="right")
         taken = [
             (np.nonzero(whose == i)[0], part.take(indices[whose == i] - end + len(part)))
             for i, (part, end) in enumerate(zip(self.parts, ends, strict=True))
-            if (whose == i).any() or i == 0  # the first gives the shape, even of no images
+            if (whose == i).any() or i == 0  # part 0 sets the shape even if no image is taken
         ]
         images = np.empty((len(indices), *taken[0][1].shape[1:]), taken[0][1].dtype)
         for positions, found in taken:
@@ -159,13 +159,13 @@ class Together(Checked):
 
 
 def check_examples(name: str, given: Any) -> Examples:
-    """Return the examples. Raises ``ConfigError`` for anything else, such as an array."""
+    """Return the given ``Examples``. Raises ``ConfigError`` for anything else, such as an array."""
     expected = "an object like data.Arrays(images, labels)"
     return instance(name, given, Examples, expected)  # type: ignore[type-abstract]
 
 
 def _bytes(given: Any, size: tuple[int, ...] = ()) -> NDArray[np.uint8]:
-    """Check 8-bit pixels of shape (N, *size) or (N, C, H, W). Raises ``ImageError``."""
+    """Return pixels if uint8 (N, *size), or (N, C, H, W) without a size. Raises ``ImageError``."""
     array = as_array("pixels", given)
     fits = array.shape[1:] == size if size else array.ndim == 4
     if array.dtype != np.uint8 or not fits:

@@ -1,6 +1,6 @@
 """Fashion-MNIST: 28 x 28 gray images of ten kinds of clothing, 60,000 to train and 10,000 to test.
 
-This package includes a balanced sample of 1,000 + 1,000, so that it works without a download.
+This package includes a balanced sample (1,000 training and 1,000 test images) for offline use.
 Source and license (MIT): https://github.com/zalandoresearch/fashion-mnist
 """
 
@@ -70,9 +70,9 @@ def load_sample(split: str) -> ImagesAndLabels:
 def load_directory(path: str | os.PathLike[str], split: str) -> ImagesAndLabels:
     """Load a complete split from a folder with the official files.
 
-    Raises ``ValueError`` for an unknown split, or if a file is not IDX (``IdxError``);
-    ``FileNotFoundError`` if a file is missing both with and without ".gz"; ``DataError`` if the
-    files do not belong together or are another data set.
+    Raises ``ValueError`` for an unknown split; ``IdxError`` if a file is not IDX;
+    ``FileNotFoundError`` if a file exists neither with nor without ".gz"; ``DataError`` if images
+    and labels do not match, or are from another data set.
 
     Arguments:
         path: the folder, for instance /usr/share/datasets/fashion-mnist on Debian.
@@ -91,7 +91,7 @@ def to_input(images: NDArray[Any], image_size: int | None = None) -> NDArray[np.
     """Convert 8-bit images to network input: values from 0 to 1, one channel, the requested size.
 
     Images are scaled before they are resized, since resizing bytes would round every pixel to
-    1/255.
+    a multiple of 1/255.
 
     Raises ``ImageError`` for images of the wrong type or shape, ``ConfigError`` for an invalid
     ``image_size``.

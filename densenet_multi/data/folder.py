@@ -1,6 +1,6 @@
-"""Your own images, in a folder for each class, named after the class.
+"""Your own images, in one folder per class, named after the class.
 
-The class folders are either in one folder, or in several parts called train, val and test.
+The class folders are either in one folder, or in one folder per split: train, val and test.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from .order import epoch_order
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 VALIDATION = 5  # one image in this many is held out
-PARTS = {  # accepted folder names of each part, in upper or lower case
+PARTS = {  # split -> accepted names of its folder, in upper or lower case
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-LISTED = 20  # files named in an error
-NAMED = 5  # folders named in an error
-FINGERPRINTS = 32  # the maximum number of images recorded
+LISTED = 20  # the maximum number of files named in an error
+NAMED = 5  # the maximum number of folders named in an error
+FINGERPRINTS = 32  # the maximum number of images fingerprinted
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class ImageFiles:
     """Examples from image files, which ``take`` reads and prepares.
 
     Attributes:
-        paths: N files.
+        paths: N image files.
         labels: int64 of shape (N,).
-        prepare: converts pixels from 0 to 1 to the network's input.
+        prepare: converts pixels in the range 0 to 1 to the network's input.
     """
 
     paths: tuple[Path, ...]
@@ -69,7 +69,7 @@ class ImageFiles:
         return len(self.paths)
 
     def take(self, indices: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """The images at these indices, float32 of shape (n, C, S, S).
+        """Return the images at these indices, float32 of shape (n, C, S, S).
 
         Raises the same errors as ``read_image``.
         """
@@ -88,14 +88,14 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of images: its classes and its parts. Creating it opens no image.
+    """A folder of images: its classes and its split folders. Creating a ``Folder`` opens no image.
 
     Attributes:
         root: the folder.
         classes: the names of the classes, sorted.
-        parts: {"train", "val" or "test": its folder}; empty if the class folders are in ``root``
-            itself.
-        others: names of the folders in ``root`` that are not parts.
+        parts: {split ("train", "val" or "test"): its folder}; empty if the class folders are
+            directly in ``root``.
+        others: names of the folders in ``root`` that belong to no split, if there are ``parts``.
     """
 
     root: Path
@@ -104,23 +104,23 @@ class Folder:
     others: tuple[str, ...] = ()
 
     def read(self, prepare: Preparation, part: str | None = None) -> ImageFiles:
-        """Find all images of a part, or of a folder without parts, by class and sorted by name.
+        """Find all images of a split, or of a folder without splits, sorted by class and name.
 
-        This reads the header of every image; ``take`` reads the rest.
+        This reads only the header of every image; ``take`` reads the rest.
 
-        Raises ``DataError``, which lists all files that are not images, or names the classes that
-        the training images lack; ``OSError`` if a folder cannot be read.
+        Raises ``DataError`` if some files are not images, or if the training split lacks some
+        classes; it names these files or classes. Raises ``OSError`` if a folder is unreadable.
 
         Arguments:
-            prepare: converts pixels from 0 to 1 to the network's input.
-            part: one of ``parts``; None if there are none.
+            prepare: converts pixels in the range 0 to 1 to the network's input.
+            part: the split, a key of ``parts``; None if ``parts`` is empty.
         """
         folder = self.root if part is None else self.parts[part]
         unknown = [path.name for path in _folders(folder) if path.name not in self.classes]
         if unknown:
             raise DataError(
-                f"{folder}: expected the classes of {self.parts['train']}, found also "
-                f"{_named(unknown)}; remove them, or use only one of the folders: "
+                f"{folder}: expected only the classes of {self.parts['train']}, found also "
+                f"{_named(unknown)}; remove these, or use only the training folder: "
                 f"{_as_data(self.parts['train'])}"
             )
         files = [_visible(folder / name) for name in self.classes if (folder / name).is_dir()]
@@ -136,16 +136,16 @@ class Folder:
         return ImageFiles(paths, labels, prepare)
 
     def split(self, images: ImageFiles, seed: int) -> tuple[ImageFiles, ImageFiles]:
-        """Hold out a fifth of each class; return images to train on and images to validate with.
+        """Hold out a fifth of each class; return the training and the validation images.
 
         Raises ``DataError`` if a class has fewer than two images; ``ValueError`` if the seed is out
         of range.
 
         Arguments:
-            images: all images of a folder without parts.
+            images: all images of a folder without split folders.
             seed: from 0 to 2**64 - 1.
         """
-        self._check_count(images, 2, "one to train and one to validate with")
+        self._check_count(images, 2, "one for training and one for validation")
         kept, apart = [], []
         for label in range(len(self.classes)):
             (members,) = np.nonzero(images.labels == label)
@@ -157,24 +157,24 @@ class Folder:
         return train, validation
 
     def to_train_on(self, prepare: Preparation, seed: int) -> tuple[ImageFiles, ImageFiles]:
-        """The images to train on and the images to validate with: see ``load_folder``."""
+        """Return the training images and the validation images: see ``load_folder``."""
         if not self.parts:
             return self.split(self.read(prepare), seed)
         part = self.validation_part
         train = self.read(prepare, "train")
-        self._check_count(train, 1, "to train on")
+        self._check_count(train, 1, "for training")
         return train, self.read(prepare, part)
 
     @property
     def validation_part(self) -> str:
-        """The part to validate a network with during training: "val", or "test" without "val".
+        """The split for validation during training: "val" if there is one, otherwise "test".
 
-        Raises ``DataError`` if there are no training images.
+        Raises ``DataError`` if there is no training split.
         """
         if "train" not in self.parts:
             raise DataError(
-                f"{self.root}: expected a folder train beside {_named(self.parts)}, found none; to "
-                f"train on one of them, use {_as_data(next(iter(self.parts.values())))}"
+                f"{self.root}: expected a folder named train beside {_named(self.parts)}, found "
+                f"none; to train on one of those, use {_as_data(next(iter(self.parts.values())))}"
             )
         return "val" if "val" in self.parts else "test"
 
@@ -199,23 +199,31 @@ def load_folder(
 ) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
     """Find the images ``path/CLASS/NAME.png`` (or .jpg, …), and hold out a fifth of each class.
 
-    The split depends on the sorted file names and the seed. If ``path`` contains parts, as in
-    ``path/train/CLASS/NAME.png`` and ``path/val/CLASS/NAME.png``, these are the split: see
-    ``find_folder``. Hidden files and folders (whose names begin with a dot), what macOS adds to
-    archives (``__MACOSX``), and files beside the class folders are ignored. This reads the header
-    of every image; ``take`` reads the rest.
+    The images held out depend on the sorted file names and the seed. A folder with split folders
+    (``path/train/CLASS/NAME.png``, ``path/val/CLASS/NAME.png``) keeps its splits instead: see
+    ``find_folder``. Hidden files and folders (whose names begin with a dot), ``__MACOSX`` (which
+    macOS adds to archives), and files beside the class folders are ignored. This reads only the
+    header of every image; ``take`` reads the rest.
 
-    Raises ``DataError`` if there are fewer than two classes, if a class has fewer than two images,
-    or if a class folder contains anything but images that ``read_image`` accepts; ``ValueError`` if
-    the seed is out of range; ``OSError`` if something cannot be read.
+    Raises ``DataError`` if there are fewer than two classes, if a class has fewer than two images
+    (one, with split folders), or if a class folder contains anything but images that ``read_image``
+    accepts; ``ValueError`` if the seed is out of range; ``OSError`` if something cannot be read.
 
     Arguments:
-        path: the folder that contains the class folders, or the parts.
-        prepare: converts pixels from 0 to 1 to the network's input.
+        path: the folder that contains the class folders, or the split folders.
+        prepare: converts pixels in the range 0 to 1 to the network's input.
         seed: the seed of the split, from 0 to 2**64 - 1.
 
     Returns:
-        Examples to train on, examples to validate with, and the names of the classes, sorted.
+        Training examples, validation examples, and the sorted names of the classes.
+
+    >>> from PIL import Image
+    >>> for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+    ...     Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+    ...     Image.new("RGB", (40, 30)).save(f"photos/{name}")
+    >>> train, validation, classes = load_folder("photos", Preparation(image_size=32, channels=3))
+    >>> len(train), len(validation), classes
+    (2, 2, ('cat', 'dog'))
     """
     check_preparation(prepare)
     check_seed(seed)
@@ -224,21 +232,19 @@ def load_folder(
 
 
 def find_folder(path: str | os.PathLike[str]) -> Folder:
-    """List the classes of a folder of images, and its parts if it has two or more of them.
+    """List the classes of a folder of images, and its split folders if it has two or more of them.
 
-    Each part contains class folders: ``path/train/CLASS/NAME.png``. The parts are called train or
+    Each split folder contains class folders: ``path/train/CLASS/NAME.png``. It is called train or
     training; val, valid or validation; test or testing. The classes are those of the training
-    images.
+    split, or else of all splits.
 
-    Raises ``DataError`` if there are fewer than two classes, or if the class folders are at another
-    level; ``OSError`` if a folder cannot be read.
+    Raises ``DataError`` if there are fewer than two classes, or if the class folders are at the
+    wrong level; ``OSError`` if a folder cannot be read.
     """
     root = as_path(path)
     if not root.is_dir():
         other = "a file" if root.is_file() else broken_link(root) or "none"
-        raise DataError(
-            f"{root}: expected a folder that contains a folder for each class, found {other}"
-        )
+        raise DataError(f"{root}: expected a folder with one folder per class, found {other}")
     folders = _folders(root)
     parts = _parts(root, folders)
     if parts:
@@ -261,7 +267,7 @@ def find_folder(path: str | os.PathLike[str]) -> Folder:
 
 
 def fingerprints(images: ImageFiles) -> tuple[str, ...]:
-    """Fingerprints of up to 32 files, evenly spread: "SIZE:DIGITS", in bytes and of the SHA256.
+    """Return fingerprints of up to 32 evenly spaced files: size in bytes and SHA256 ("SIZE:HEX").
 
     They show whether a network was trained on these images, even if files have been renamed.
     """
@@ -270,7 +276,7 @@ def fingerprints(images: ImageFiles) -> tuple[str, ...]:
 
 
 def recognized(paths: Iterable[Path], recorded: Sequence[str]) -> dict[Path, str]:
-    """The files whose fingerprint is among the recorded ones, {file: its fingerprint}."""
+    """Return {file: its fingerprint} for the files whose fingerprint is among the recorded ones."""
     sizes, known = {entry.partition(":")[0] for entry in recorded}, set(recorded)
     candidates = [path for path in paths if str(path.stat().st_size) in sizes]
     found = {path: _fingerprint(path) for path in candidates}
@@ -296,7 +302,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _parts(root: Path, folders: list[Path]) -> dict[str, Path]:
-    """{part: its folder} if two or more parts contain folders; otherwise empty."""
+    """Return {split: its folder} if two or more splits contain class folders; otherwise {}."""
     found: dict[str, Path] = {}
     for folder in folders:
         part = next((part for part, names in PARTS.items() if folder.name.lower() in names), None)
@@ -304,15 +310,15 @@ def _parts(root: Path, folders: list[Path]) -> dict[str, Path]:
             continue
         if part in found:
             raise DataError(
-                f"{root}: expected one of the folders {found[part].name} and {folder.name}, found "
-                "both; remove one"
+                f"{root}: expected only one of the folders {found[part].name} and {folder.name}, "
+                "found both; remove one"
             )
         found[part] = folder
     return {part: found[part] for part in PARTS if part in found} if len(found) > 1 else {}
 
 
 def _holds_folders(folder: Path) -> bool:
-    """Whether a folder contains folders, and no images beside them."""
+    """Return whether a folder contains folders, and no images beside them."""
     inside = _visible(folder)
     return not any(map(_looks_like_an_image, inside)) and any(path.is_dir() for path in inside)
 
@@ -322,15 +328,15 @@ def _looks_like_an_image(path: Path) -> bool:
 
 
 def _wrong(path: Path) -> ImageFileError | None:
-    """The error about a file in a class folder that is not an image; None for an image."""
+    """Return an error if this path in a class folder is not an image; None for an image."""
     if not path.is_file():
         if broken := broken_link(path):
             return ImageFileError(path, broken, advice=MEND)
         advice = CONVERT if path.is_dir() else "remove it"
         return ImageFileError(path, what_is(path) or "nothing", advice=advice)
     if path.suffix.lower() not in SUFFIXES:
-        ending = f"that ends in {path.suffix}" if path.suffix else "without an ending"
-        return ImageFileError(path, f"a file {ending}")
+        kind = f"with the suffix {path.suffix}" if path.suffix else "without a suffix"
+        return ImageFileError(path, f"a file {kind}")
     try:
         with open_image(path):
             return None
@@ -341,7 +347,7 @@ def _wrong(path: Path) -> ImageFileError | None:
 
 
 def _broken_links(folder: Path) -> list[ImageFileError]:
-    """Errors about broken links beside the class folders: each may be a missing class."""
+    """Return errors about broken links beside the class folders: each may be a missing class."""
     expected = "a folder for each class"
     links = ((path, broken_link(path)) for path in _visible(folder))
     return [ImageFileError(path, found, expected, MEND) for path, found in links if found]
@@ -355,7 +361,7 @@ def _named(names: Iterable[str]) -> str:
 
 
 def _not_images(folder: Path, wrong: list[ImageFileError]) -> DataError:
-    """The error about all files in the class folders that are not images."""
+    """Return one error about all files in the class folders that are not images."""
     if len(wrong) == 1:
         return wrong[0]
     lines = [
@@ -388,18 +394,20 @@ def _too_few_classes(folder: Path, names: list[str]) -> DataError:
 
 
 def _at_another_level(root: Path, too_deep: list[Path]) -> DataError:
-    """The error about class folders that contain folders; it advises which level to use."""
+    """Return the error about class folders that contain folders, with advice on the right level."""
     first = next((folder for folder in too_deep if folder.name in PARTS["train"]), too_deep[0])
     inside = [folder.name for folder in _folders(first)]
     are_parts = all(any(name.lower() in names for names in PARTS.values()) for name in inside)
     if are_parts and len(too_deep) > 1:
-        advice = f"put the classes into the parts: {root / inside[0] / first.name}"
+        advice = (
+            f"put the class folders into the split folders, as in {root / inside[0] / first.name}"
+        )
     elif len(inside) > 1:
-        advice = f"to use that folder, pass {_as_data(first)}"
+        advice = f"to use these as the classes, pass {_as_data(first)}"
     else:
         advice = f"move the files in {first / inside[0]} to {first}"
     return DataError(
-        f"{root}: expected a folder for each class, with the images in it, found folders in "
+        f"{root}: expected one folder per class, with the images directly in it, found folders in "
         f"{first.relative_to(root)}: {_named(inside)}; {advice}"
     )
 

@@ -1,8 +1,8 @@
-"""Choose images to test a trained network with that it was not trained on.
+"""Choose test images that a trained network has not seen in training.
 
-Published data are split already, and so is a folder with parts (train, val, test). For any other
-folder, a network that was trained on it is tested with the fifth that was held out, and any other
-network with all images. To tell them apart, weights record a few of their training images.
+Published data already have splits, and so does a folder with split folders (train, val, test). From
+any other folder, a network that was trained on it gets the held-out fifth, and any other network
+gets all images. To tell these cases apart, a weights file records fingerprints of training images.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SPLITS = ("test", "train", "all")
 
 @dataclass(frozen=True)
 class HeldOut(Checked):
-    """Images to test a trained network with.
+    """Images for testing a trained network.
 
     Attributes:
         split: the chosen split: "test", "train" or "all".
         examples: the images and their labels.
-        train: examples to recompute running statistics with: the training images of the same data,
-            or ``examples`` if there are none.
+        train: examples for recomputing BatchNorm running statistics: the training images of the
+            same data, or ``examples`` if there are none.
         class_names: one name for each label, in order.
-        where: the place where the images were found, for the user.
-        notes: sentences for the user: what was chosen, why, and what makes the results too good.
+        where: the place where the images were found, as shown to the user.
+        notes: sentences for the user: what was chosen, why, and what biases the results upward.
     """
 
     split: str
@@ -54,22 +54,23 @@ def load_held_out(
     split: str | None = None,
     with_train: bool = False,
 ) -> HeldOut:
-    """Find a data set by name, and choose the images to test a trained network with.
+    """Find a data set by name, and choose the images for testing a trained network.
 
-    Raises ``ConfigError`` for an unknown split, ``DataError`` if the data do not have it; otherwise
-    as ``load_data``.
+    Raises ``ConfigError`` for an unknown split, ``DataError`` if the data lack the requested
+    split; otherwise the same errors as ``load_data``.
 
     Arguments:
         name: as for ``load_data``.
         image_size: as for ``load_data``.
         in_channels: as for ``load_data``.
-        usage: as for ``load_data``; it also records what the network was trained on.
+        usage: as for ``load_data``; it also records which images the network was trained on.
         data_dir: as for ``load_data``.
-        seed: splits a folder without parts, and makes "test" the default split; None uses the seed
-            of the usage, or 0.
-        split: "test", the images held out; "train", the others; "all", both. None means "test", but
-            "all" for a folder without parts that the network was not trained on.
-        with_train: whether ``train`` is needed; if not, it may be the same as ``examples``.
+        seed: selects the test images of a folder without folders train, val and test. Without it,
+            that is ``usage.split_seed``, or 0. With it, ``split`` is "test" by default.
+        split: "test", the held-out images; "train", the other images; "all", both. None means
+            "test", or "all" if training held out none of the folder's images.
+        with_train: whether the result's ``train`` is needed; if False, ``train`` may be the same
+            object as ``examples``.
 
     >>> from densenet_multi import data
     >>> len(data.load_held_out("sample", image_size=32).examples)
@@ -87,7 +88,7 @@ def load_held_out(
         folder = find_folder(path)
         if folder.parts:
             chosen = _of_parts(folder, prepare, usage, split or "test", with_train=with_train)
-            unused = f"{folder.root}: seed={seed} is not used: this folder is split already"
+            unused = f"{folder.root}: seed={seed} is not used: this folder already has splits"
             return chosen if seed is None else replace(chosen, notes=(*chosen.notes, unused))
         return _of_one(folder, prepare, usage, split, seed, with_train=with_train)
     data = load_data(
@@ -102,13 +103,13 @@ def load_held_out(
 def _of_parts(
     folder: Folder, prepare: Preparation, usage: Usage, split: str, *, with_train: bool
 ) -> HeldOut:
-    """Choose from a folder with parts: "test" is its part test, or val if it has no test."""
+    """Choose from a folder with split folders; "test" is its test split, or else its val split."""
     found = {part: path.name for part, path in folder.parts.items()}
     wanted = {"train": ["train"], "test": ["test", "val"], "all": list(found)}[split]
     present = [part for part in wanted if part in found]
     if not present:
         raise DataError(
-            f"{folder.root}: expected a folder {' or '.join(wanted)}, found "
+            f"{folder.root}: expected a folder named {' or '.join(wanted)}, found "
             f"{', '.join(found.values())}; to use all images, pass split='all'"
         )
     if split == "test":
@@ -120,7 +121,7 @@ def _of_parts(
         train = folder.read(prepare, "train")
     note = f"{_counted(folder, examples)} from {', '.join(found[part] for part in present)}"
     if present == ["val"] and split == "test":
-        note += "; there is no folder test"
+        note += "; there is no test folder"
     paths = [path for images in parts.values() for path in images.paths]
     notes = [note, *([] if split == "train" else _too_good(usage, _known(usage, paths)))]
     return HeldOut(split, examples, train, folder.classes, str(folder.root), tuple(notes))
@@ -135,7 +136,7 @@ def _of_one(
     *,
     with_train: bool,
 ) -> HeldOut:
-    """Choose from any other folder: all images, or those of a split."""
+    """Choose from any other folder: all images, or those of one split."""
     images = folder.read(prepare)
     known = _known(usage, images.paths)
     why = "as requested"
@@ -154,43 +155,43 @@ def _of_one(
         notes += _too_good(usage, [path for path in examples.paths if path in known])
     if split == "test" and usage.trained_on is None and first not in (None, seed):
         notes.append(
-            f"the network was trained on a folder split with seed {first}; if this is that folder, "
-            f"seed {seed} puts some of its training images into the test images"
+            f"the network was trained on a folder split with seed {first}; if it is this folder, "
+            f"seed {seed} moves some of its training images into the test images"
         )
     return HeldOut(split, examples, train, folder.classes, str(folder.root), tuple(notes))
 
 
 def _decided(usage: Usage, known: int, seed: int | None, *, with_train: bool) -> tuple[str, str]:
-    """The default split of a folder without parts, and the reason for it."""
+    """Return the default split of a folder without split folders, and the reason for it."""
     recorded = len(usage.trained_on or ())
     if seed is not None:
         return "test", f"the fifth of each class that seed {seed} holds out"
     if with_train:
-        return "test", "a fifth of each class; the others are for recomputing running statistics"
+        return "test", "a fifth of each class; the rest is for recomputing running statistics"
     if recorded and 2 * known < recorded:
         return "all", "since the network was not trained on this folder"
     if usage.split_seed is None:
-        why = "it was trained on all of this folder" if recorded else "its file records no folder"
+        why = "trained on all of this folder" if recorded else "the file records no folder"
         return "all", f"since no images were held out in training: {why}"
     if recorded:
         return "test", "the fifth of each class that was held out when the network was trained"
     return "test", (
         f"the fifth of each class that seed {usage.split_seed} holds out, as in training; the file "
-        "does not record the training folder: if this is another one, pass split='all'"
+        "does not record the training folder: if it was another one, pass split='all'"
     )
 
 
 def _known(usage: Usage, paths: Iterable[Path]) -> set[Path]:
-    """The files that were recorded as training images of the network."""
+    """Return the files that were recorded as training images of the network."""
     return set(recognized(paths, usage.trained_on or ()))
 
 
 def _too_good(usage: Usage, known: Collection[Path]) -> list[str]:
-    """A warning if the network was trained on any of these images; otherwise []."""
+    """Return a warning if the network was trained on any of these images; otherwise []."""
     if not known:
         return []
-    found = f"{len(known)} of the {len(usage.trained_on or ())} recorded ones"
-    better = "the results are better than for images that it has not seen"
+    found = f"{len(known)} of the {len(usage.trained_on or ())} recorded images"
+    better = "the results are better than on unseen images"
     return [f"the network was trained on some of these images ({found}): {better}"]
 
 

@@ -32,14 +32,14 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 class IdxError(ValueError):
-    """A file is not IDX as this module supports it, or an array cannot be written as IDX."""
+    """A file is not IDX, or not a supported kind of it; or an array cannot be written as IDX."""
 
 
 def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> NDArray[np.uint8]:
     """Read one IDX file, plain or gzip (detected by content, not by name).
 
-    The header states how many bytes must follow, and at most one more byte is decompressed. A small
-    file therefore cannot fill the memory (a decompression bomb).
+    The header states how many bytes must follow, and at most one byte more is decompressed. A
+    decompression bomb therefore cannot fill the memory.
 
     Raises ``IdxError`` if the content is not exactly one IDX array of bytes, or exceeds
     ``max_bytes``; ``OSError`` if the file cannot be opened (``FileNotFoundError`` if it is
@@ -69,8 +69,9 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> ND
 def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     """Write one IDX file atomically: a reader sees the old file or the complete new one.
 
-    The same array always gives the same bytes: a compressed file (if ``path`` ends in ".gz"; level
-    9) contains neither a time nor a name. Another build of zlib may compress differently.
+    The same array produces the same bytes. With the suffix ".gz", they are compressed at level 9,
+    and the header has no timestamp and no file name; only another build of zlib may compress
+    differently.
 
     Raises ``IdxError`` if the array has the wrong type or number of dimensions; ``OSError``
     if the file cannot be written.
@@ -99,7 +100,7 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
 
 
 def header(array: NDArray[np.uint8]) -> bytes:
-    """The header of an IDX file of this array: the bytes before the values."""
+    """Return the header of this array's IDX file: the bytes before the values."""
     return struct.pack(f">HBB{array.ndim}I", 0, UNSIGNED_BYTE, array.ndim, *array.shape)
 
 

@@ -63,25 +63,25 @@ ADVICE = {  # what is found -> advice, if not CONVERT
     OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' there",
 }
 MOST_PIXELS = 2**27  # in an image; 1.6 GB as float32 in color
-OF_ANY_FILE = 36 * 10**6  # pixels that any file may have: an A4 page at 600 dpi
-PIXELS_PER_BYTE = 100  # that a larger file may have; photographs have 2 to 10
-LARGEST_IMAGE = 2**30  # bytes; the most pixels that Pillow opens need 0.7 * 10**9 at 16 bits
-MOST_REPEATED = 4096  # channels to repeat gray for; hyperspectral images have some hundreds
+OF_ANY_FILE = 36 * 10**6  # pixels allowed in any file, however small: an A4 page at 600 dpi
+PIXELS_PER_BYTE = 100  # the limit for larger images; photographs have 2 to 10
+LARGEST_IMAGE = 2**30  # bytes; Pillow's largest image needs 0.7 * 10**9 at 16 bits per channel
+MOST_REPEATED = 4096  # copies of a gray channel; hyperspectral images have a few hundred channels
 MOST_VALUES = 2**26  # in a prepared image: four channels of 4,096 x 4,096
 READ = 32  # bytes, enough to detect the format
 BLACK_AND_WHITE_OR_8_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
 CONVERTED = ("CMYK", "YCbCr", "HSV")  # by Pillow
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 
 
 class DataError(OSError):
-    """Data are missing, damaged or another data set; the message states where and what to do."""
+    """Data are missing, damaged or of another data set; the message states where and what to do."""
 
 
 class ImageFileError(DataError):
-    """A file is not an image that can be read.
+    """A file is not a readable image.
 
     Arguments:
         path: the file.
@@ -105,17 +105,17 @@ class ImageFileError(DataError):
 
 
 def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float32]:
-    """Read a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size, and turn it upright.
+    """Read a PNG, JPEG, WebP, BMP, TIFF or GIF file of any size, and rotate it upright.
 
-    EXIF gives the orientation of a photograph. Transparency is dropped and the color below it kept,
-    as in torchvision's ImageFolder. A gray image of 16 bits keeps all of them; a color image keeps
-    the upper eight. If a file contains several images, such as an animation, the first is read.
+    A photograph's orientation is read from EXIF. The alpha channel is dropped and the color kept,
+    as in torchvision's ImageFolder. A 16-bit gray image keeps all 16 bits; a 16-bit color image
+    keeps the upper 8. Of several images in one file, such as an animation, the first is read.
 
-    Raises ``DataError`` if the file is not such an image, is damaged or has unsupported pixels
-    (floating point, 32 bits, Lab). Also if it has too many pixels: more than 2**27, than Pillow's
-    ``Image.MAX_IMAGE_PIXELS``, or, above 36 million, than 100 for each byte of the file. Raises
-    ``OSError`` if it cannot be opened; ``ConfigError`` if a color image cannot be converted to this
-    number of channels.
+    Raises ``DataError`` if the file is not such an image, is damaged, has unsupported pixels
+    (floating point, 32 bits, Lab) or too many pixels. Too many are more than 2**27, more than
+    Pillow's ``Image.MAX_IMAGE_PIXELS``, or more than both 36 million and 100 per byte of the file.
+    Raises ``OSError`` if the file cannot be opened; ``ConfigError`` if a color image cannot be
+    converted to this number of channels.
 
     Arguments:
         path: the file; its content, not its name, determines the format.
@@ -123,6 +123,11 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
 
     Returns:
         float32 of shape (channels, H, W), from 0 to 1.
+
+    >>> from PIL import Image
+    >>> Image.new("RGB", (40, 30), "white").save("photo.png")
+    >>> read_image("photo.png", channels=3).shape
+    (3, 30, 40)
     """
     from PIL import ImageOps
 
@@ -143,7 +148,7 @@ def to_channels(images: NDArray[np.float32], channels: int) -> NDArray[np.float3
     Raises ``ConfigError`` if these images cannot be converted to this number of channels.
 
     Arguments:
-        images: float32; gray of shape (N, 1, H, W), or red, green, blue of shape (N, 3, H, W).
+        images: float32; gray of shape (N, 1, H, W), or RGB of shape (N, 3, H, W).
         channels: the channels of the result; for color, 1 or 3.
 
     Returns:
@@ -169,7 +174,7 @@ def normalize(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
 
     Arguments:
         images: float32 of shape (N, C, H, W), from 0 to 1.
-        usage: the network's usage; a step whose values are None is omitted, and mean needs std.
+        usage: the network's usage; a step is omitted if a value that it needs is None.
 
     Returns:
         float32 of shape (N, C, H, W).
@@ -193,7 +198,7 @@ def normalize(images: NDArray[np.float32], usage: Usage | None) -> NDArray[np.fl
 
 
 def check_side(image_size: int) -> int:
-    """Return the size. Raises ``ConfigError`` if no image can have it."""
+    """Return the size. Raises ``ConfigError`` if no square image can have this side."""
     return integer("image_size", image_size, 1, LARGEST_SIDE)
 
 
@@ -208,12 +213,12 @@ def check_usage_fits(usage: Usage, channels: int) -> None:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Converts pixels to a network's input: its channels, its size and its value range.
+    """A function that converts pixels to a network's channels, size and value range.
 
     Attributes:
         image_size: S, pixels per side of the result; images that are not square are stretched.
         channels: C of the result.
-        usage: the range, mean and std for ``normalize``; None keeps 0 to 1.
+        usage: the range, mean and std for ``normalize``; None keeps the range 0 to 1.
 
     >>> from densenet_multi import data
     >>> prepare = data.Preparation(image_size=32, channels=1)
@@ -233,7 +238,7 @@ class Preparation:
             found = f"{channels} channels of {self.image_size}x{self.image_size}"
             raise ConfigError(
                 f"image_size: expected at most {MOST_VALUES:,} values in an image, found {found}; "
-                "choose a smaller one"
+                "choose a smaller size"
             )
         if self.usage is not None:
             check_usage_fits(self.usage, self.channels)
@@ -241,7 +246,7 @@ class Preparation:
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Convert float32 (N, 1 or 3, H, W), from 0 to 1, to float32 (N, C, S, S)."""
         images = check_floats("images", images, "(N, 1 or 3, H, W)")
-        fewer = to_channels(images, min(images.shape[1], self.channels))  # repeated after resizing
+        fewer = to_channels(images, min(images.shape[1], self.channels))  # gray is repeated below
         resized = resize(fewer, self.image_size, self.image_size)
         return normalize(to_channels(resized, self.channels), self.usage)
 
@@ -252,13 +257,13 @@ class Preparation:
 
 
 def check_preparation(prepare: object) -> Preparation:
-    """Return the preparation. Raises ``ConfigError`` for anything else."""
+    """Return the given ``Preparation``. Raises ``ConfigError`` for anything else."""
     expected = "a Preparation, such as Preparation(image_size=96, channels=3)"
     return instance("prepare", prepare, Preparation, expected)
 
 
 def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Scale pixels from 0 … 255 to 0 … 1."""
+    """Scale pixels from the range 0 … 255 to the range 0 … 1."""
     return _scaled(pixels, 255)
 
 
@@ -285,8 +290,8 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image]:
             return ImageFileError(path, found, advice="remove it")
         return ImageFileError(path, found, expected, "make it smaller")
 
-    file = opened(path, refusal, LARGEST_IMAGE)  # Pillow reads some formats completely
-    # Pillow warns about data that it skips, and about images up to twice its limit
+    file = opened(path, refusal, LARGEST_IMAGE)  # Pillow loads some formats completely
+    # Pillow warns about data that it skips, and about images of one to two times its pixel limit
     with warnings.catch_warnings(action="ignore"), file:
         start = file.read(READ)
         file.seek(0)
@@ -321,7 +326,7 @@ def broken_link(path: Path) -> str | None:
 
 
 def _first(kinds: Mapping[bytes, T], start: bytes) -> T | None:
-    """The value of the first key that a file starts with; a dot matches any byte."""
+    """Return the value of the first key that a file starts with; a dot matches any byte."""
     for key, value in kinds.items():
         pairs = zip(key, start, strict=False)
         if len(start) >= len(key) and all(k in (byte, ord(".")) for k, byte in pairs):
@@ -330,7 +335,7 @@ def _first(kinds: Mapping[bytes, T], start: bytes) -> T | None:
 
 
 def _described(start: bytes) -> str:
-    """Describe a file that starts with these bytes and is not a supported image."""
+    """Describe an unsupported file by its first bytes."""
     if not start:
         return "an empty file"
     return _first(OTHERS, start) or f"a file that starts with {start[:4].hex(' ')}"
@@ -344,7 +349,7 @@ def _class_of(module: str, name: str) -> type[ImageFile]:
 
 
 def _most_pixels(size: int, pillows: int | None) -> int:
-    """The pixel limit for a file of this size in bytes, within Pillow's own limit."""
+    """Return the pixel limit for a file of ``size`` bytes, at most Pillow's own limit."""
     most = min(MOST_PIXELS, max(OF_ANY_FILE, PIXELS_PER_BYTE * size))
     return most if pillows is None else min(most, pillows)
 
@@ -375,15 +380,15 @@ def _check_mode(path: str | os.PathLike[str], image: Image) -> None:
 
 
 def _white_is_0(image: Image) -> bool:
-    """Whether gray values are inverted and Pillow does not correct it: in TIFF, 16 bits."""
+    """Return whether 0 is white and Pillow does not correct that, as in 16-bit TIFF."""
     if image.format != "TIFF" or not image.mode.startswith("I"):
         return False
     return bool(image.tag_v2.get(PHOTOMETRIC) == 0)  # type: ignore[attr-defined]
 
 
 def _values(image: Image) -> NDArray[np.float32]:
-    """The image as float32 of shape (1 or 3, H, W), from 0 to 1."""
-    if image.mode in ("La", "RGBa"):  # colors multiplied by their transparency
+    """Return the image as float32 of shape (1 or 3, H, W), from 0 to 1."""
+    if image.mode in ("La", "RGBa"):  # colors premultiplied by alpha
         image = image.convert(image.mode.upper())
     if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip it at 255
         return _scaled(np.asarray(image), 65535)[np.newaxis]

@@ -7,7 +7,7 @@ folder of the sample, densenet_multi/data/sample.
 
 The official examples are shuffled with a fixed seed, and the first 100 of each class are kept, in
 shuffled order. Every run writes the same four files. Another build of zlib (zlib-ng, for example)
-may compress to other bytes: compare the content.
+may compress to different bytes: compare the decompressed content.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def make_sample(data_dir: Path, output: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line: 0 for success, 2 for wrong usage, 4 if data cannot be read."""
+    """Run the command line; exit codes: 0 success, 2 wrong usage, 4 data cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m densenet_multi.data.make_sample",
         description="Choose the sample of Fashion-MNIST that this package includes.",

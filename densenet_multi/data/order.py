@@ -1,4 +1,4 @@
-"""The order of the examples in an epoch, the same for every backend and every NumPy."""
+"""The order of the examples in an epoch, the same for every backend and every NumPy version."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from .._checks import LARGEST_COUNT, check_seed, integer
 
-LARGEST_EPOCH = 2**32 - 1  # one word of the entropy
-ORDER, AUGMENTATION = 0, 1  # uses of random numbers; each has its own stream
+LARGEST_EPOCH = 2**32 - 1  # must fit into one 32-bit word of the seed sequence
+ORDER, AUGMENTATION = 0, 1  # what random numbers are used for; each use has its own stream
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Shuffle 0 … n-1 by sorting n random 64-bit numbers.
 
-    It does not use ``Generator.permutation``: NumPy guarantees that the bits of ``PCG64`` and
-    ``SeedSequence`` never change, but not the methods of ``Generator`` built on them
+    ``Generator.permutation`` would be simpler, but its result may change in a later NumPy. NumPy
+    guarantees only that the output of ``PCG64`` and ``SeedSequence`` never changes
     (https://numpy.org/neps/nep-0019-rng-policy.html). A stable sort keeps ties in order.
 
     Raises ``ConfigError`` if an argument is out of range.
@@ -38,6 +38,6 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def stream(seed: int, epoch: int, use: int) -> np.random.SeedSequence:
-    """The seed of an epoch's random numbers; different for any two (seed, epoch, use)."""
+    """Return the ``SeedSequence`` of random numbers, different for each (seed, epoch, use)."""
     seed, epoch = check_seed(seed), integer("epoch", epoch, 0, LARGEST_EPOCH)
     return np.random.SeedSequence([seed % 2**32, epoch, use, seed >> 32])  # 32-bit words

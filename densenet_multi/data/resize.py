@@ -14,15 +14,15 @@ from .._inputs import ImageError, as_array
 def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
     """Resize images by bilinear interpolation: ``rows @ image @ columns.T`` for each image.
 
-    The values interpolated are those at pixel centers; positions beyond the outermost centers get
-    the edge's value; nothing is smoothed before shrinking. Other libraries call this half-pixel
+    Values are interpolated between pixel centers. Positions beyond the outermost centers get the
+    value of the edge. Nothing is smoothed before shrinking. Other libraries call this half-pixel
     centers, ``align_corners=False``, ``antialias=False``.
 
-    Raises ``ImageError`` if the images are integers (rounding to 1/255 would lose three decimal
-    places), have the wrong number of dimensions or no pixels; ``ConfigError`` for an invalid size.
+    Raises ``ImageError`` if the images are integers (the result would be rounded to multiples of
+    1/255), have the wrong number of dimensions or no pixels; ``ConfigError`` for an invalid size.
 
     Arguments:
-        images: finite floating point of shape (N, H, W) or (N, C, H, W); computed in float32.
+        images: finite floating point of shape (N, H, W) or (N, C, H, W); converted to float32.
         height: the result's height in pixels, from 1 to 4,096.
         width: the result's width in pixels, from 1 to 4,096.
 
@@ -54,7 +54,7 @@ def resize(images: NDArray[Any], height: int, width: int) -> NDArray[np.float32]
 
 
 def _interpolation(size_in: int, size_out: int) -> NDArray[np.float32]:
-    """The matrix (size_out, size_in) whose row i contains the weights of output pixel i."""
+    """Return a matrix (size_out, size_in); row i weights the input pixels for output pixel i."""
     centers = (np.arange(size_out) + 0.5) * size_in / size_out - 0.5  # in input pixels
     centers = centers.clip(0, size_in - 1)
     distances = np.abs(centers[:, np.newaxis] - np.arange(size_in))

@@ -28,7 +28,7 @@ NAMES = {
 }
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-CHECKSUMS = {  # SHA256 of the official .gz, and of its content, which distributions keep as it is
+CHECKSUMS = {  # SHA256 of the official .gz, and of its content; distributions change only the .gz
     "train-images-idx3-ubyte": (
         "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -50,17 +50,17 @@ CHECKSUMS = {  # SHA256 of the official .gz, and of its content, which distribut
 
 @dataclass(frozen=True)
 class DataSet(Checked):
-    """A data set: examples to train on and to test with.
+    """A data set: training examples and test examples.
 
     Attributes:
         name: "fashion-mnist", "sample", "folder" or "cifar10".
         train: training examples; ``take`` returns float32 of shape (n, C, S, S).
         test: test examples.
         class_names: one name for each label, in order.
-        where: the place where the data were found, for the user.
-        split_seed: the seed that split a folder into ``train`` and ``test``; None if the data are
-            split already.
-        notes: sentences for the user about what was chosen.
+        where: the place where the data were found, as shown to the user.
+        split_seed: the seed that split a folder into ``train`` and ``test``; None if the data
+            already have splits.
+        notes: sentences for the user about which images were chosen.
     """
 
     name: str
@@ -72,16 +72,16 @@ class DataSet(Checked):
     notes: tuple[str, ...] = ()
 
     def fingerprints(self) -> tuple[str, ...] | None:
-        """Fingerprints of some images of ``train``, to recognize them; None for published data.
+        """Return fingerprints that identify some training images; None for published data.
 
         See ``folder.fingerprints``.
         """
         return fingerprints(self.train) if isinstance(self.train, ImageFiles) else None
 
     def digests(self) -> dict[str, Any]:
-        """What a resumed run compares: digests of the images, and how they are prepared.
+        """Return what a resumed run compares: digests of the images, and how they are prepared.
 
-        Every image file is read once. Raises ``OSError`` if one cannot be read.
+        Every image file is read once. Raises ``OSError`` if a file cannot be read.
         """
         prepare: Preparation = self.train.prepare  # type: ignore[attr-defined]  # as load_data made it
         usage = prepare.usage or Usage()
@@ -108,23 +108,23 @@ def load_data(
 ) -> DataSet:
     """Find a data set by name, and prepare it for a network.
 
-    Raises ``ConfigError`` for an unknown name, or if the data cannot be prepared like this;
-    ``DataError`` or ``IdxError`` if the data are missing, damaged or another data set; ``OSError``
+    Raises ``ConfigError`` for an unknown name, or if the data cannot be prepared as requested;
+    ``DataError`` or ``IdxError`` if data are missing, damaged or of another data set; ``OSError``
     if a file cannot be read.
 
     Arguments:
-        name: "fashion-mnist"; "sample", the 1,000 + 1,000 images of it that this package includes;
+        name: "fashion-mnist"; "sample", the part of Fashion-MNIST that this package includes;
             "folder:PATH", your own images (see ``load_folder``); "cifar10:PATH", the folder or the
-            archive of either version (see ``load_cifar10``); or just the PATH of an existing folder
-            or archive of these.
+            archive of either version (see ``load_cifar10``); or only the PATH of such a folder or
+            archive, if it exists.
         image_size: S, pixels per side.
-        in_channels: C; None uses that of the data: 1 for Fashion-MNIST, otherwise 3. Gray is
-            repeated, color becomes luminance.
-        usage: the usage of the network's weights, for the pixels' range, mean and std; None keeps
-            0 to 1.
+        in_channels: C; None uses the data's own number: 1 for Fashion-MNIST, otherwise 3. Gray is
+            repeated over C channels; color becomes luminance if C is 1.
+        usage: the network's usage, with the range, mean and std of its input; None keeps pixels
+            from 0 to 1.
         data_dir: the only place to look for Fashion-MNIST; None looks for it in the cache, in
             Debian's folder and on its server.
-        seed: the seed that splits a folder into train and test.
+        seed: splits a folder that has no split folders into train and test.
 
     Returns:
         The data set, with images prepared for the network.
@@ -162,7 +162,7 @@ def load_data(
 
 
 def find(name: str) -> tuple[str, str]:
-    """Return a data set's kind (a key of ``NAMES``) and its path, or "" if it has none.
+    """Return a data set's kind (a key of ``NAMES``) and its path, or "" if it needs no path.
 
     Raises ``ConfigError`` for an unknown name.
     """
@@ -186,7 +186,7 @@ def find(name: str) -> tuple[str, str]:
 
 
 def spelled_out(name: str) -> str:
-    """Expand a name to its kind and its absolute path; an unknown name is returned unchanged.
+    """Expand a name to "KIND:ABSOLUTE PATH" (or "KIND"); return an unknown name unchanged.
 
     Raises ``OSError`` for a symlink loop.
     """
@@ -225,7 +225,7 @@ def _sample() -> tuple[list[ImagesAndLabels], str]:
 
 
 def _fashion_mnist(data_dir: str | Path | None) -> tuple[list[ImagesAndLabels], str]:
-    """Both splits, and the place where they were found."""
+    """Return both splits, and the place where they were found."""
     if data_dir is not None:
         try:
             return _read(expanded(data_dir, "data_dir")), str(data_dir)
@@ -240,7 +240,7 @@ def _fashion_mnist(data_dir: str | Path | None) -> tuple[list[ImagesAndLabels], 
         try:
             return _official(_read(place)), str(place)
         except FileNotFoundError:
-            missed.append(f"{place}: not there, or not all four files")
+            missed.append(f"{place}: the folder or one of its four files is missing")
         except (OSError, IdxError) as error:
             missed.append(f"{place}: {error}")
     try:
@@ -251,7 +251,7 @@ def _fashion_mnist(data_dir: str | Path | None) -> tuple[list[ImagesAndLabels], 
         "Fashion-MNIST was not found in any of four places:\n  "
         + "\n  ".join(missed)
         + "\nOn Debian and Ubuntu, type 'apt-get install dataset-fashion-mnist'; elsewhere, put "
-        "its four files into a folder and pass data_dir='FOLDER'; or use data='sample'"
+        "the four files into a folder and pass data_dir='FOLDER'; or use data='sample'"
     )
 
 
@@ -260,7 +260,7 @@ def _read(folder: Path) -> list[ImagesAndLabels]:
 
 
 def _official(splits: list[ImagesAndLabels]) -> list[ImagesAndLabels]:
-    """Return the splits. Raises ``DataError`` unless their content is the official release's."""
+    """Return the splits. Raises ``DataError`` unless they are those of the official release."""
     for names, arrays in zip(fashion_mnist.FILES.values(), splits, strict=True):
         for name, array in zip(names, arrays, strict=True):
             found, expected = hashlib.sha256(header(array)), CHECKSUMS[name][1]

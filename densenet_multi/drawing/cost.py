@@ -47,17 +47,21 @@ def cost(spec: DenseNetSpec, image_size: int) -> Figure:
     side = f"{image_size:,}"
     note = f"One image of {side}{TIMES}{side} pixels; activations: float32, kept for training."
     spoken = "; ".join(
-        f"{stage.name}: {', '.join(f'{labels[name][i]} {name}' for name in columns)}"
+        f"{stage.name}: {', '.join(f'{labels[name][i]} {_of(name)}' for name in columns)}"
         for i, stage in enumerate(stages)
     )
     height = TOP + PITCH * len(stages) + 14
     return Figure(
         "Where the parameters, the work and the memory are",
         f"Largest stages: {'; '.join(most_in)}. In total: "
-        f"{', '.join(f'{totals[name]} {name}' for name in columns)}. {spoken}. {note}",
+        f"{', '.join(f'{totals[name]} {_of(name)}' for name in columns)}. {spoken}. {note}",
         height + 18,
         [*parts, text(MARGIN, height, note)],
     )
+
+
+def _of(name: str) -> str:
+    return f"of {name}" if name == "activations" else name
 
 
 def _memory(value: int) -> str:

@@ -23,7 +23,7 @@ from ._channels import with_channels
 from ._folders import as_configured, file_in
 from ._notes import ASSUMED
 from ._other_files import description, refuse_others
-from ._told import NOTHING, Told, unknown_prefix
+from ._stated import NOTHING, Stated, unknown_prefix
 from .recognize import variant_name
 
 __all__ = [
@@ -76,10 +76,10 @@ class Format(Protocol):
         ``WeightsError`` if the file has this format but is damaged.
         """
 
-    def read(self, path: Path, told: Told = NOTHING) -> Checkpoint:
+    def read(self, path: Path, stated: Stated = NOTHING) -> Checkpoint:
         """Read and validate the weights, in canonical names and layout, and read their usage.
 
-        ``told`` holds what the user states about the file.
+        ``stated`` holds what the user states about the file.
 
         Raises ``WeightsError``, ``ConfigError``, ``OSError``, ``BackendNotInstalledError``.
         """
@@ -127,9 +127,9 @@ def read(
     name = guess(path) if file_format is None else file_format
     if prefix is not None and name in ONE_NETWORK:
         raise _naming(path, unknown_prefix(prefix, []))
-    told = Told(file_format=file_format is not None, variant=variant, prefix=prefix)
+    stated = Stated(file_format=file_format is not None, variant=variant, prefix=prefix)
     try:
-        checkpoint = module(name).read(path, told)
+        checkpoint = module(name).read(path, stated)
     except ValueError as error:
         raise _naming(path, error, but=_another(path, file_format)) from None
     if path != given:
@@ -181,6 +181,11 @@ def guess(path: Path, argument: str = "file_format") -> str:
     """Detect a file's or folder's format from its content. Raises ``WeightsError``, ``OSError``.
 
     ``argument`` names the caller's argument that overrides the detection, for the error message.
+
+    >>> spec = dm.get_spec("d2l", block_config=(1,))
+    >>> dm.save_weights("net.safetensors", spec, dm.init_weights(spec))
+    >>> guess("net.safetensors")
+    'portable'
     """
     path = file_in(as_path(path))
     refuse_others(path)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..weights import COUNTER, WeightsError
-from ._told import only
+from ._stated import only
 from .recognize import LAYER
 
 Layer = TypeVar("Layer", bound=Hashable)  # whatever identifies a layer in a file

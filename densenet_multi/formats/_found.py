@@ -1,4 +1,4 @@
-"""Tell a network's tensors from those of other layers and counters; write notes on the rest."""
+"""Separate a network's tensors from counters and other layers; write notes on what is omitted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Found:
 
     Attributes:
         names: {name in the file: canonical name}.
-        prefix: precedes the body's canonical names in the file, without "features.".
+        prefix: what the file has in place of "features." before canonical names.
         new_first: whether dense layers put new channels before old ones: see _new_first.py.
         notes: sentences for the user.
     """

@@ -29,7 +29,7 @@ from ._found import (
 )
 from ._heads import find_classifier
 from ._other_names import in_words
-from ._told import several, unknown_prefix
+from ._stated import several, unknown_prefix
 
 OF_TIMM = re.compile(  # timm's features_only=True joins the names of the body and of its parts
     r"(?:^|(?<=\.))features_(?=(?:conv0|norm0|norm5|denseblock\d+|transition\d+)\.)"

@@ -58,7 +58,7 @@ def differences(
     return notes
 
 
-def unsaid(checkpoint: Checkpoint) -> list[str]:
+def unstored(checkpoint: Checkpoint) -> list[str]:
     """Return the note on usage and settings that only a portable file stores; [] if none."""
     config = checkpoint.spec.config
     implied, activation = implied_usage(config), checkpoint.usage.activation

@@ -76,7 +76,9 @@ def open_safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as opened:
             yield opened
     except SafetensorError as error:
-        found = _missing_bytes(Path(path), size) or f"another kind or a damaged file ({error})"
+        found = (
+            _missing_bytes(Path(path), size) or f"another kind of file, or a damaged one ({error})"
+        )
         raise WeightsError(f"{path}: expected a safetensors file, found {found}") from None
     except OSError as error:
         if error.filename is None:  # errors of safetensors do not name the file

@@ -32,8 +32,8 @@ from ._chapter import NOTE, chapter_names, names_in_order
 from ._found import no_part
 from ._limits import check_size
 from ._networks import find_network
-from ._notes import assumed, differences, unsaid
-from ._told import NOTHING, Told
+from ._notes import assumed, differences, unstored
+from ._stated import NOTHING, Stated
 from .recognize import checkpoint_of
 
 BACKEND = "gluon"
@@ -56,7 +56,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return head[:8] == struct.pack("<Q", LIST_MAGIC)
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:
+def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:
     """Read the weights; their running variances are biased, as MXNet computes them on a CPU."""
     check_size(path)
     with path.open("rb") as file:
@@ -67,7 +67,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
         notes.append("the prefixes arg: and aux: of an exported model were removed")
         arrays = {name.partition(":")[2]: array for name, array in arrays.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
-    found, whose, more = _named(shapes, told.prefix)
+    found, whose, more = _named(shapes, stated.prefix)
     weights = {found[name]: array for name, array in arrays.items() if name in found}
     known = {"bn_eps": EPSILON, "bn_decay": DECAY}
     return checkpoint_of(weights, "biased", f"{whose}: {path.name}", [*notes, *more], **known)
@@ -104,7 +104,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             where=" on the CPU",
         ),
         "the zoo's models end in a fixed 7x7 pooling: they accept images of 221 to 252 pixels",
-        *unsaid(checkpoint),
+        *unstored(checkpoint),
     )
 
 
@@ -175,7 +175,7 @@ def _is_no_zoo_network(config: DenseNetConfig) -> bool:
 # --- Names --------------------------------------------------------------------------------------
 
 BACK = {place: layer for layer, place in INSIDE.items()}
-ZOO, OTHERS = "MXNet Gluon zoo", "MXNet Gluon"  # the source that the usage records
+ZOO, OTHERS = "MXNet Gluon zoo", "MXNet Gluon"  # recorded as ``Usage.source``
 NUMBERED = re.compile(r"(?P<layer>\w*?(?P<kind>batchnorm|conv|dense)(?P<number>\d+))_(?P<leaf>\w+)")
 CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
 
@@ -183,7 +183,8 @@ CANONICAL_LEAF = {leaf: kind.partition(".")[2] for kind, leaf in LEAF.items()}
 def _named(
     shapes: Mapping[str, tuple[int, ...]], prefix: str | None
 ) -> tuple[dict[str, str], str, list[str]]:
-    """Return {name: canonical name} of a network's tensors, ``ZOO`` or ``OTHERS``, and notes."""
+    """Return {name: canonical name} of the network's tensors; its source (``ZOO`` or ``OTHERS``);
+    and notes."""
     names = list(shapes)
     if any(re.match(r"features\.\d", name) for name in names):
         found = _from_structure(names)

@@ -38,8 +38,8 @@ from ._keras.own import (
 from ._keras.pixels import pixels_of, with_declared_pixels
 from ._keras.texts import declaration, has_layers_called, layers_have_names, names_in
 from ._keras.writing import different_conventions, write_weights
-from ._notes import unsaid
-from ._told import NOTHING, Told
+from ._notes import unstored
+from ._stated import NOTHING, Stated
 from .recognize import checkpoint_of
 
 BACKEND = "keras"
@@ -83,7 +83,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return is_keras(path, head) and not names_in(path, head, KERASHUB)
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:
+def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:
     """Read the weights; their running variances are biased, as Keras computes them.
 
     A declaration of layers is trusted: see _keras/declared.py. A weights-only file is assumed to be
@@ -116,7 +116,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     source = f"keras.applications: {path.name}"
     known = {"bn_eps": EPSILON, "bn_decay": DECAY}
     found = checkpoint_of(weights, "biased", source, [*notes, *more], **known)
-    return replace(found, notes=(*found.notes, _reason(path, found, told, own=bool(notes))))
+    return replace(found, notes=(*found.notes, _reason(path, found, stated, own=bool(notes))))
 
 
 def _refuse_shard(path: Path) -> None:
@@ -130,7 +130,7 @@ def _refuse_shard(path: Path) -> None:
         )
 
 
-def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
+def _reason(path: Path, found: Checkpoint, stated: Stated, *, own: bool) -> str:
     """Return a note on why weights are treated as keras.applications', or raise ``WeightsError``.
 
     ``own``: whether they are from a complete model of a custom class, which declares no layers.
@@ -141,7 +141,7 @@ def _reason(path: Path, found: Checkpoint, told: Told, *, own: bool) -> str:
         names = [[native_layer(layer).encode(), *old.get(layer, [])] for layer in body]
         if has_layers_called(path, names):
             return f"weights alone do not show what is computed; assumed: {ASSUMED}"
-    if told.file_format and told.variant:
+    if stated.file_format and stated.variant:
         return f"treated as keras.applications' layers, as you stated; assumed: {ASSUMED}"
     if not layers_have_names(path):
         return f"the file does not store its layers' names; assumed: {ASSUMED}"
@@ -220,7 +220,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
             "keras.applications' models end in a softmax: for this network's logits, build them "
             "with classifier_activation=None"
         )
-    return (*notes, *unsaid(checkpoint))
+    return (*notes, *unstored(checkpoint))
 
 
 def library_logits(

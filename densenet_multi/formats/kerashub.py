@@ -24,8 +24,8 @@ from ._keras.files import DECAY, EPSILON, read_weights
 from ._keras.models import in_dtype_of, loaded, nchw_answer
 from ._keras.texts import names_in
 from ._keras.writing import different_conventions, write_weights
-from ._notes import unsaid
-from ._told import NOTHING, Told
+from ._notes import unstored
+from ._stated import NOTHING, Stated
 from .keras_applications import KERASHUB
 from .recognize import checkpoint_of
 
@@ -50,7 +50,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return bool(names_in(path, head, KERASHUB))
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # ``told`` is unused
+def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:  # ``stated`` is unused
     """Read the weights; their running variances are biased, as Keras computes them."""
     notes = [SAME]
     files = [path]
@@ -80,7 +80,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         write_weights(path, checkpoint, native_layer, f"layers/{BACKBONE}/", OPTIMIZER)
     else:
         write_weights(path, checkpoint, native_layer)
-    return (SAME, *different_conventions(checkpoint, "KerasHub's models"), *unsaid(checkpoint))
+    return (SAME, *different_conventions(checkpoint, "KerasHub's models"), *unstored(checkpoint))
 
 
 def library_logits(

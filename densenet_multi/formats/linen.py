@@ -29,10 +29,10 @@ from ._layouts import FROM_CHANNELS_LAST
 from ._msgpack import to_msgpack
 from ._networks import IN_BODY, find_network
 from ._new_first import old_first
-from ._notes import assumed, differences, unsaid
+from ._notes import assumed, differences, unstored
 from ._other_names import in_words
 from ._safetensors import to_float, write_safetensors
-from ._told import NOTHING, Told, only
+from ._stated import NOTHING, Stated, only
 from .nnx import CANONICAL, to_nnx
 from .recognize import checkpoint_of, recognize, variant_name, with_biases
 
@@ -52,9 +52,9 @@ def looks_like(path: Path, head: bytes) -> bool:
     return any(_split(name) or LAYER.fullmatch(name.split(".")[-2]) for name in kernels)
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:
+def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:
     """Read the weights; their running variances are biased, as Flax computes them."""
-    weights, left_out, inner = _variables(read_arrays(path), told.prefix)
+    weights, left_out, inner = _variables(read_arrays(path), stated.prefix)
     shapes = {name: array.shape for name, array in weights.items()}
     is_new_first, doubt = False, None
     if any(IN_CHAPTER.fullmatch(name) for name in shapes):
@@ -72,7 +72,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     found = {canonical: weights[name] for name, canonical in names.items()}
     found = old_first(found) if is_new_first else found
     found, completed = with_biases(found, of_all=True)
-    if doubt and not (told.file_format and told.variant is not None):
+    if doubt and not (stated.file_format and stated.variant is not None):
         raise WeightsError(_in_doubt(doubt, found, shapes))
     check_fraction({name: array.shape for name, array in found.items()})
     notes = [*notes, *completed, assumed(EPSILON, DECAY, more)]
@@ -95,7 +95,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     models = "models that load this file"  # which stores neither epsilon nor decay
     return (
         *differences(checkpoint, models, (EPSILON, DECAY), "Flax's", "biased"),
-        *unsaid(checkpoint),
+        *unstored(checkpoint),
     )
 
 

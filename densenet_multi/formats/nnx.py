@@ -21,9 +21,9 @@ from ._flax_files import dotted, is_of_optimizer, names_of_flax, nested, read_ar
 from ._found import no_part
 from ._layouts import FROM_CHANNELS_LAST, TO_CHANNELS_LAST
 from ._networks import find_network
-from ._notes import assumed, differences, unsaid
+from ._notes import assumed, differences, unstored
 from ._safetensors import to_float, write_safetensors
-from ._told import NOTHING, Told
+from ._stated import NOTHING, Stated
 from .recognize import checkpoint_of
 
 BACKEND = "flax"
@@ -47,7 +47,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return path.is_dir() or bool(names_of_flax(path, head))
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:
+def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:
     """Read the weights; their running variances are biased, as Flax computes them."""
     weights: dict[str, Any] = {}
     left_out = []
@@ -65,7 +65,7 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
     if left_out:
         notes.append(no_part(left_out))
     if "features.conv0.weight" not in weights:  # nested, or another kind of network
-        found = find_network({name: array.shape for name, array in weights.items()}, told.prefix)
+        found = find_network({name: array.shape for name, array in weights.items()}, stated.prefix)
         weights = {canonical: weights[name] for name, canonical in found.names.items()}
         notes += found.notes
     notes.append(assumed(EPSILON, DECAY))
@@ -83,7 +83,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     models = "models that load this file"  # which stores neither epsilon nor decay
     return (
         *differences(checkpoint, models, (EPSILON, DECAY), "Flax's", "biased"),
-        *unsaid(checkpoint),
+        *unstored(checkpoint),
     )
 
 

@@ -39,7 +39,7 @@ from ._safetensors import (
     to_float,
     write_safetensors,
 )
-from ._told import NOTHING, Told
+from ._stated import NOTHING, Stated
 
 BACKEND = None  # no framework owns this format
 OTHER_ENDINGS = (".pth", ".pt", ".h5", ".hdf5", ".keras", ".params", ".msgpack")
@@ -53,7 +53,7 @@ def looks_like(path: Path, head: bytes) -> bool:
         return PORTABLE_ENTRY in (file.metadata() or {})
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:  # ``told`` is unused
+def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:  # ``stated`` is unused
     """Read the network, its weights and its usage."""
     return load_checkpoint(path)
 

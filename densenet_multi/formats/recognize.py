@@ -116,8 +116,9 @@ def checkpoint_of(
 def with_biases(weights: Weights, *, of_all: bool = False) -> tuple[Weights, list[str]]:
     """Add a zero bias to each layer that needs a bias but has none; also return notes.
 
-    A classifier always needs one. All convolutions need one if only the stem has one, as after the
-    stem was replaced for images with other channels. With ``of_all``, they need one if any has one.
+    A classifier always needs a bias. All convolutions need one if only the stem has one, as when
+    the stem has been replaced to accept another number of channels. With ``of_all``, they need one
+    if any convolution has one.
     """
     found, notes = dict(weights), []
     kernels = [name for name, array in weights.items() if array.ndim == 4]

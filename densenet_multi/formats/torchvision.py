@@ -28,14 +28,14 @@ from ._found import Found, Shapes, is_counter, layers_of, left_out, listed_names
 from ._heads import another_head
 from ._networks import find_network
 from ._new_first import old_first
-from ._notes import assumed, differences, unsaid
+from ._notes import assumed, differences, unstored
 from ._safetensors import (
     PORTABLE_ENTRY,
     is_safetensors,
     read_safetensors,
     write_safetensors,
 )
-from ._told import NOTHING, Told
+from ._stated import NOTHING, Stated
 from ._torch.beside import class_names, modules_of
 from ._torch.files import (
     ZIP,
@@ -70,7 +70,7 @@ def looks_like(path: Path, head: bytes) -> bool:
     return is_safetensors(head) or is_torch_file(path, head)
 
 
-def read(path: Path, told: Told = NOTHING) -> Checkpoint:
+def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:
     """Read the weights; their running variances are unbiased, as PyTorch computes them."""
     with path.open("rb") as file:
         head = file.read(512)
@@ -81,21 +81,21 @@ def read(path: Path, told: Told = NOTHING) -> Checkpoint:
                 "expected another project's file, found a portable file, whose usage would be "
                 "lost; omit source_format='torchvision'"
             )
-        return _with_assumed(_checkpoint(path, tensors, told)[0])
+        return _with_assumed(_checkpoint(path, tensors, stated)[0])
     if head[:4] != ZIP and not is_torch_file(path, head):
         raise WeightsError("expected PyTorch's format or safetensors, found another kind of file")
     with open_torch(path) as tree:
-        checkpoint, found = _checkpoint(path, tensors_in(tree), told)
+        checkpoint, found = _checkpoint(path, tensors_in(tree), stated)
     return _with_more(checkpoint, tree, found)
 
 
-def _checkpoint(path: Path, state: Mapping[str, Any], told: Told) -> tuple[Checkpoint, Found]:
+def _checkpoint(path: Path, state: Mapping[str, Any], stated: Stated) -> tuple[Checkpoint, Found]:
     """Return the network among the tensors from ``tensors_in``, and where it was found."""
     shapes = {n: tuple(tensor.shape) for n, tensor in state.items() if not is_counter(n)}
-    if (chapter := chapter_names(shapes, told.prefix)) is not None:
+    if (chapter := chapter_names(shapes, stated.prefix)) is not None:
         found = Found(chapter, "", notes=[_chapter.NOTE, *_beside(shapes, chapter)])
     else:
-        found = find_network(shapes, told.prefix)
+        found = find_network(shapes, stated.prefix)
     for name, tensor in state.items():  # an unreadable head is an error, not another kind of head
         if isinstance(tensor, OtherTensor) and name.startswith(found.prefix):
             to_numpy(name, tensor)
@@ -180,7 +180,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
                 raise OSError(f"{path}: could not be written ({first_line(error)})") from None
     return (
         *differences(checkpoint, "torchvision's models", (EPSILON, DECAY), "PyTorch's", "unbiased"),
-        *unsaid(checkpoint),
+        *unstored(checkpoint),
     )
 
 

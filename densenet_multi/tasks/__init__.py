@@ -1,4 +1,4 @@
-"""The work behind the commands, in any backend: train, evaluate, predict, convert.
+"""The functions behind the commands: train, evaluate, predict and convert, in any backend.
 
 The command line itself, with options and tables, is in ``commands``.
 """

@@ -1,4 +1,4 @@
-"""Validate what a user states about pixels and classes; it overrides what the file states."""
+"""Validate the user's values for pixels and classes, which override those of the file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ..manifest import min_image_size
 
 ClassNames = Sequence[str] | str | os.PathLike[str]
 
-LARGEST_LIST = 2**20  # bytes of a file of class names
-EXPECTED = "expected names separated by commas, or a file with one in each line"
-LISTS = (".txt", ".json", ".csv")  # endings that no class name has
+LARGEST_LIST = 2**20  # the maximum bytes of a file of class names
+EXPECTED = "expected names separated by commas, or a file with one name per line"
+LISTS = (".txt", ".json", ".csv")  # suffixes of files, not of class names
 
 
 def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
-    """The checkpoint with the stated preprocessing of images; see ``Usage.stating``.
+    """Return the checkpoint with the stated image preprocessing; see ``Usage.stating``.
 
     Raises ``ConfigError`` if the values contradict each other or do not fit the network.
 
     Arguments:
         checkpoint: the network.
-        stated: ``mean``, ``std``, ``value_range``, ``image_size``; None leaves a value as it is.
+        stated: ``mean``, ``std``, ``value_range``, ``image_size``; None leaves a value unchanged.
     """
     before = checkpoint.usage
     usage = before.stating(**stated).fits(checkpoint.spec)
@@ -43,7 +43,7 @@ def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
     given = [name for name in ("mean", "std") if stated.get(name) is not None]
     for name, other in (("mean", "std"), ("std", "mean")):
         if name in given and getattr(usage, other) is None:
-            raise ConfigError(f"{name}: expected {other}= with it, found none")
+            raise ConfigError(f"{name}: expected {other}= as well, found none")
     low, high = usage.value_range or (0, 1)
     if "mean" in given and not all(low <= value <= high for value in usage.mean or ()):
         raise ConfigError(
@@ -65,9 +65,9 @@ def with_stated_pixels(checkpoint: Checkpoint, **stated: Any) -> Checkpoint:
 def with_outputs(
     checkpoint: Checkpoint, class_names: ClassNames | None, activation: str | None
 ) -> Checkpoint:
-    """The checkpoint with the stated class names and activation; None leaves them as they are.
+    """Return the checkpoint with the stated class names and activation; None changes nothing.
 
-    Raises ``ConfigError`` if they do not fit the network, and as ``read_class_names``.
+    Raises ``ConfigError`` if they do not fit the network; otherwise as ``read_class_names``.
     """
     outputs = checkpoint.spec.config.num_classes
     for name, given in (("class_names", class_names), ("activation", activation)):
@@ -84,15 +84,15 @@ def with_outputs(
 
 
 def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
-    """Class names from a list, a file or a comma-separated string.
+    """Return class names from a list, a file or a comma-separated string.
 
-    A text file has one name per line; either every line starts with its number, or none does. A
-    JSON file contains a list of names, {name: index} (PyTorch's ``class_to_idx``, Keras'
-    ``class_indices``) or {index: name} (``id2label``). It may also be a ``config.json`` with such
-    an ``id2label``, or Keras' ``imagenet_class_index.json``. A string without a comma is a path,
-    unless there is no such file and the network has one output.
+    A text file has one name per line. If each line starts with its number (from 0), the numbers are
+    removed. A JSON file contains a list of names, {name: index} (PyTorch's ``class_to_idx``, Keras'
+    ``class_indices``) or {index: name} (``id2label``). It may also be a ``config.json`` with an
+    ``id2label``, or Keras' ``imagenet_class_index.json``. A string without a comma is a path; but
+    for a network with one output, it is a name if no such file exists.
 
-    Raises ``ConfigError`` if the file does not exist, or a name is empty or occurs twice, and
+    Raises ``ConfigError`` if a file does not exist, or if a name is empty or occurs twice;
     ``OSError`` if the file cannot be read.
 
     Arguments:
@@ -114,10 +114,10 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
         names = [name.strip() for name in given.split(",")]
     for number, name in enumerate(names, 1):
         if not isinstance(name, str) or not name:
-            raise ConfigError(f"class_names: expected names, found {name!r} as number {number}")
+            raise ConfigError(f"class_names: expected names, found {name!r} as name {number}")
     if twice := [name for at, name in enumerate(names) if name in set(names[:at])]:
         found = listed(map(repr, twice))
-        raise ConfigError(f"class_names: expected different names, found {found} more than once")
+        raise ConfigError(f"class_names: expected unique names, found {found} more than once")
     return tuple(names)
 
 
@@ -130,7 +130,7 @@ def _names_in(path: Path) -> list[Any]:
         return ConfigError(f"class_names: {text}")
 
     try:
-        content = read_file(path, LARGEST_LIST, error, "use a file with a name in each line")
+        content = read_file(path, LARGEST_LIST, error, "use a file with one name per line")
     except (FileNotFoundError, NotADirectoryError):
         raise error(f"{EXPECTED}; found no file {str(path)!r}") from None
     try:
@@ -139,7 +139,7 @@ def _names_in(path: Path) -> list[Any]:
         is_wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         command = f"iconv -f {'UTF-16' if is_wide else 'LATIN1'} -t UTF-8 {quoted(path)} > NEW.txt"
         raise ConfigError(
-            f"class_names: expected text in UTF-8, found other bytes in {path}; type: {command}"
+            f"class_names: expected UTF-8 text, found another encoding in {path}; type: {command}"
         ) from None
     if text.lstrip()[:1] in ("{", "["):
         return _names_in_json(path, text)
@@ -156,7 +156,7 @@ def _names_in(path: Path) -> list[Any]:
 
 
 def _is_of_imagenet(value: Any) -> bool:
-    """Whether it is a pair such as ["n01440764", "tench"]; two ImageNet classes are named crane."""
+    """Return whether this is a pair of WordNet ID and name, such as ["n01440764", "tench"]."""
     is_pair = isinstance(value, list) and list(map(type, value)) == [str, str]
     return is_pair and value[0].startswith("n")
 
@@ -168,7 +168,7 @@ def _names_in_json(path: Path, text: str) -> list[Any]:
     if isinstance(found, dict) and isinstance(found.get("id2label"), dict):
         found = found["id2label"]
     if isinstance(found, dict) and all(map(_is_of_imagenet, found.values())):
-        counts = Counter(name for _, name in found.values())
+        counts = Counter(name for _, name in found.values())  # two are named "crane"
         found = {
             index: f"{name} ({wordnet})" if counts[name] > 1 else name
             for index, (wordnet, name) in found.items()

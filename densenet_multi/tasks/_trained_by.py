@@ -1,4 +1,4 @@
-"""Find the backend that trained a network, which is the default for using it."""
+"""Find the backend that trained a network: the default backend for using that network."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ PACKAGE = "densenet_multi"
 
 
 def source_of(backend_name: str, data: str) -> str:
-    """The ``usage.source`` of weights that ``train`` writes."""
+    """Return the ``usage.source`` that ``train`` writes into its weights."""
     return f"{PACKAGE}, {backend_name}, {data}"
 
 
 def backend_of(path: str | Path, checkpoint: Checkpoint) -> str | None:
-    """The name of the backend that trained a network, if known.
+    """Return the name of the backend that trained a network, or None if unknown.
 
-    ``train`` writes it into ``usage.source`` (see ``source_of``). A file without a source may be in
-    a run folder, whose ``config.json`` names the backend that the run began with.
+    ``train`` writes the name into ``usage.source`` (see ``source_of``). A file without a source may
+    be in a run folder, whose ``config.json`` names the backend that the run began with.
     """
     words = [word.strip() for word in (checkpoint.usage.source or "").split(",")]
     if len(words) > 1 and words[0] == PACKAGE:
         named = words[1]
     elif checkpoint.usage.source is None:
         named = _of_run(Path(path).parent / CONFIG)
-    else:  # from elsewhere, so its folder is not its run
+    else:  # from another program, so its folder is not a run folder
         return None
     return named if named in backend_names() else None
 
@@ -41,12 +41,12 @@ def backend_to_use(
     checkpoint: Checkpoint,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """The requested backend, else the one that trained the network, else the first installed.
+    """Return the requested backend, or the one that trained the network, or the first installed.
 
-    ``say`` reports the choice if it is neither requested nor obvious.
+    ``say`` reports the choice if the network was trained in another backend than the first.
 
-    Raises ``ConfigError`` if the requested one does not exist, and ``BackendNotInstalledError`` if
-    none is installed.
+    Raises ``ConfigError`` if the requested backend does not exist, and ``BackendNotInstalledError``
+    if no backend is installed.
     """
     if given is not None:
         check_names("backend", [given], backend_names())
@@ -57,12 +57,12 @@ def backend_to_use(
     if None in framework_versions(trained).values():
         say(f"{path}: trained in {trained}, which is not installed; using {first}")
         return first
-    say(f"{path}: using {trained}, which trained it; for another, pass backend_name={first!r}")
+    say(f"{path}: using {trained}, which trained it; to use another, pass backend_name={first!r}")
     return trained
 
 
 def _of_run(config: Path) -> str:
-    """The backend that a run's ``config.json`` names, or ""."""
+    """Return the backend that a run's ``config.json`` names, or ""."""
     try:
         shape = {"schema": COUNT, "recipe": OBJECT, "backend": TEXT}
         return str(read_json(config, shape, largest=LARGEST_CONFIG)["backend"])

@@ -31,7 +31,7 @@ from ._stated import ClassNames, with_outputs, with_stated_pixels
 
 VERIFIED_IMAGES = 4
 REFERENCE = "the NumPy reference"
-NOT_INDEPENDENT = "compared with this package's own code, not independent"
+NOT_INDEPENDENT = "compared only with this package's own code, not with an independent model"
 
 
 class ConversionError(ValueError):
@@ -58,17 +58,17 @@ def convert(
 ) -> dict[str, Any]:
     """Convert a checkpoint between any two of ``formats.FORMATS``.
 
-    Arguments about pixels and classes override what the source states or implies. A portable file
-    stores them.
+    Arguments about pixels and classes override what the source states or implies. If the
+    destination is portable, it stores them.
 
     Raises ``ConversionError`` if the logits deviate by more than ``TOLERANCES`` in
-    comparison/deviation.py; ``FileExistsError`` if a folder would replace something or be replaced;
-    ``ValueError``, ``OSError`` and ``ImportError`` as ``formats.read`` and ``formats.write``. In
-    every case the destination is complete or unchanged.
+    comparison/deviation.py; ``FileExistsError`` if the destination is a folder, or a file that a
+    new folder would replace; otherwise the same errors as ``formats.read`` and ``formats.write``.
+    In every case the destination is either complete or unchanged.
 
     Arguments:
         source: as for ``formats.read``.
-        destination: a file, replaced if it exists, or for "nnx" also a new folder.
+        destination: a file, overwritten if it exists; for "nnx", a new folder is possible too.
         source_format: detected from the content by default.
         destination_format: detected from the name by default.
         variant: overrides the variant detected from names and shapes.
@@ -76,18 +76,18 @@ def convert(
         num_classes: classes of a new classifier, for transfer learning; 0 removes it.
         in_channels: adapts the stem to this many channels: see ``formats.with_channels``.
         class_names: one per output; see ``read_class_names`` in _stated.py.
-        activation: applied to the logits: see ``Usage``.
+        activation: the activation to apply to the logits: see ``Usage``.
         mean: pixel mean for each channel of the source, within ``value_range``.
-        std: standard deviation likewise; the network reads ``(pixels - mean) / std``.
-        value_range: of pixels before mean and std; without these, of the network's input.
-        image_size: pixels per side that the network is meant for.
-        verify: run both models on the same images before the file gets its final name.
+        std: standard deviation for each channel; the network's input is ``(pixels - mean) / std``.
+        value_range: the range of pixels before ``mean`` and ``std`` are applied, if they are.
+        image_size: the image size that the network expects, in pixels per side.
+        verify: compare both models' logits of the same images before writing ``destination``.
 
     Returns:
         A summary in plain values: ``from``, ``to``, ``variant``, ``activation`` (if known),
         ``notes``, ``assumed`` (see ``Checkpoint.unstated``) and, with ``verify``,
         ``max_deviation``, ``image_size``, ``source_model``, ``destination_model`` and ``verified``:
-        whether another project's or the user's own model computed the non-portable file's logits.
+        whether code from outside this package computed the logits of the non-portable file.
     """
     truth("verify", verify)
     source, destination = as_path(source, "source"), as_path(destination, "destination")
@@ -126,11 +126,11 @@ def convert(
         changed = ["classifier"] if num_classes is not None else []
         if checkpoint.spec.config.in_channels != original.spec.config.in_channels:
             changed.append("channels")
-        if changed:  # the reference computes the logits of both versions
+        if changed:  # the reference computes logits before and after the change
             own = predict(original.spec, original.weights, own_images)
             before = deviation(own, expected)
             expected = predict(checkpoint.spec, checkpoint.weights, images)
-            asked = f"{asked} with the original {' and '.join(changed)}, {REFERENCE} with both"
+            asked = f"{asked} (original {' and '.join(changed)}), {REFERENCE} (original and new)"
             if num_classes is None:
                 kept = f"{deviation(expected, own):.1e}"
                 notes = (*notes, f"logits of gray images deviate from the source's by {kept}")
@@ -145,8 +145,8 @@ def convert(
                 + " ".join(f"Note: {note}." for note in (*checkpoint.notes, *notes))
             )
     if np.ptp(expected, axis=0).max() <= tolerance * np.abs(expected).max():
-        notes = (*notes, "all images give the same logits, so this verification proves little")
-    if source_format == "portable":  # which this package defines
+        notes = (*notes, "all images produce the same logits, so this verification proves little")
+    if source_format == "portable":  # this package's own format
         independent = confirmed or destination_format == "portable"
     if not independent:
         notes = (*notes, NOT_INDEPENDENT + _absent(source_format, destination_format))
@@ -161,26 +161,26 @@ def convert(
 
 
 def _absent(*names: str) -> str:
-    """The end of a note: which libraries could verify these formats if installed."""
+    """Return the end of a note, on libraries that could verify these formats if installed."""
     libraries = {getattr(formats.module(name), "LIBRARY", None) for name in names} - {None}
     absent = sorted(str(each) for each in libraries if find_spec(str(each)) is None)
-    return "".join(f"; {name}, which has such a model, is not installed" for name in absent)
+    return "".join(f"; install {name} to compare with its own model" for name in absent)
 
 
 def _format_of(source: Path, file_format: str | None) -> str:
-    """The given format of a source, or else the one detected from its content."""
+    """Return the given format of a source, or else detect it from the content."""
     return formats.guess(source, "source_format") if file_format is None else file_format
 
 
 def _free(destination: Path, file_format: str | None) -> str:
-    """The given format to write, or else the name's. Raises if the name is taken."""
+    """Return the given format to write, or else the name's. Raises if the name is taken."""
     if file_format is None:
         file_format = formats.guess_from_name(destination, "destination_format")
     check_names("format", [file_format], formats.FORMATS)
     becomes_folder = file_format == "nnx" and not destination.name.endswith(".safetensors")
     if destination.is_dir() or (becomes_folder and destination.exists()):
         found = "folder" if destination.is_dir() else "file"
-        raise FileExistsError(f"{destination}: expected another name, found a {found} of this name")
+        raise FileExistsError(f"{destination}: expected a new name, found a {found} of this name")
     return file_format
 
 
@@ -189,7 +189,7 @@ PREFIX = ".densenet_multi."
 
 @contextmanager
 def _named_at_last(destination: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success, rename what is there to ``destination``.
+    """Yield a temporary path; on success, rename the result there to ``destination``.
 
     A symbolic link stays a link; a device or pipe is written to. Errors name ``destination``.
     """
@@ -219,11 +219,11 @@ def _named_at_last(destination: Path) -> Iterator[Path]:
 def logits(
     path: Path, file_format: str, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str, bool]:
-    """The logits (N, num_classes) of a file's network, the name of the model that computed them,
-    and whether that model is independent of this package.
+    """Compute a network's logits with the ecosystem's own model, if installed and suitable.
 
-    The model is the ecosystem's own, if it is installed and supports this network. Else it is this
-    package's model in that framework (named with the reason, if known), or the NumPy reference.
+    Otherwise this package's model in the same framework computes them (its name includes the
+    reason, if known), or else the NumPy reference. Returns the logits (N, num_classes), the name
+    of the model that computed them, and whether that model is independent of this package.
     """
     module = formats.module(file_format)
     path, spec = as_path(path), check_checkpoint(checkpoint).spec
@@ -231,8 +231,8 @@ def logits(
     why = ""
     if module.BACKEND is not None:
         with suppress(ImportError):
-            # first, as this makes MXNet importable with current NumPy, and rejects Keras engines
-            # other than TensorFlow
+            # load the backend first: this makes MXNet importable with current NumPy, and rejects
+            # Keras engines other than TensorFlow
             backend = load_backend(module.BACKEND)
             if library_logits := getattr(module, "library_logits", None):
                 try:
@@ -248,9 +248,9 @@ def logits(
 
 
 def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
-    """A few real images (N, C, S, S), gray repeated over the channels, normalized as usage states.
+    """Return a few real images (N, C, S, S): gray, repeated over the channels, and normalized.
 
-    S is the image size in the checkpoint's usage, or else the usual one for its stem.
+    The checkpoint's usage defines both normalization and S (by default, the stem's usual size).
     """
     config, usage = checkpoint.spec.config, checkpoint.usage
     size = usage.image_size or (224 if config.stem == "imagenet" else 32)
@@ -283,7 +283,7 @@ def inspect(
 
 
 def _unusual(checkpoint: Checkpoint) -> list[str]:
-    """A note for each difference from the variant's usual network."""
+    """Return a note for each difference from the variant's usual network."""
     config = checkpoint.spec.config
     name = variant_name(config)
     usual = VARIANTS[name] if name else config
@@ -296,11 +296,11 @@ def _unusual(checkpoint: Checkpoint) -> list[str]:
         notes.append(f"{name} usually reads images with {_channels(usual.in_channels)}")
     arrays = [array.astype(np.float32, copy=False) for array in checkpoint.weights.values()]
     if all((array.view(np.uint32) & 0xFFFF == 0).all() for array in arrays):
-        notes.append("all weights are bfloat16 numbers, with 2 to 3 digits; compute in float32")
+        notes.append("all weights have bfloat16 precision (2 to 3 digits); compute in float32")
     else:
         with np.errstate(over="ignore"):
             if all(np.array_equal(array, array.astype(np.float16)) for array in arrays):
-                notes.append("all weights are float16 numbers, with 3 digits; compute in float32")
+                notes.append("all weights have float16 precision (3 digits); compute in float32")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Measure the accuracy of the network in a portable file on test images."""
+"""Measure a network's accuracy on test images; its weights come from a portable file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import COUNTED, ConfigError, check_names, function, integer, listed, text, truth
+from .._checks import (
+    COUNTED,
+    ConfigError,
+    bad,
+    check_names,
+    function,
+    integer,
+    listed,
+    text,
+    truth,
+)
 from .._files import as_path
 from ..backends import backend_names, check_device, framework_versions
 from ..checkpoint import Checkpoint
 from ..data import Examples, load_held_out
+from ..data.sources import find
 from ..reference import cross_entropy
 from ..training.statistics import measure_statistics
 from ..weights import Weights
@@ -48,17 +59,17 @@ def evaluate(
     bfloat16: bool = False,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """Accuracy, loss and confusion matrix of the network in a portable file on test images.
+    """Measure accuracy, loss and confusion matrix of a portable file's network on test images.
 
     Arguments:
         path: the portable file.
-        backend_name: which backend predicts; None is the one that trained the network, if known
-            and installed, else the first installed.
+        backend_name: the backend to predict in; None uses the one that trained the network, if
+            known and installed, else the first installed.
         data: see ``data.load_data``.
-        data_dir: the same.
-        image_size: pixels per side; None is the file's value, else the usual size.
+        data_dir: see ``data.load_data``.
+        image_size: pixels per side; None uses the file's value, else the usual size.
         batch_size: images per batch.
-        seed: splits a folder into training and test images; None is the file's value, else 0.
+        seed: splits a folder into training and test images; None uses the file's seed, else 0.
         split: which images: "test", "train" or "all"; None selects those that the network was not
             trained on, and ``say`` reports which: see ``data.load_held_out``.
         recalibrate: recompute the running statistics on this many batches of 256 training images:
@@ -71,11 +82,11 @@ def evaluate(
         Plain values: ``accuracy``, ``loss`` (mean cross entropy, in nats), ``per_class`` ({name:
         accuracy, or None without images}), ``confusion`` (see ``confusion_counts``; rows and
         columns in the order of ``class_names``), ``examples``, ``split``, ``backend``,
-        ``versions``, and more. With one sigmoid output and two classes, the output's class is
-        predicted if its probability is above 0.5.
+        ``versions``, and more. If the network has one sigmoid output for two
+        classes, that output's class is predicted if its probability is above 0.5.
 
-    Raises ``ConfigError`` if the network's classes are not those of the data or not mutually
-    exclusive (each has a sigmoid); ``WeightsError`` if its logits are not finite; and as
+    Raises ``ConfigError`` if the network's classes are not those of the data, or are not mutually
+    exclusive (one sigmoid each); ``WeightsError`` if a logit is not finite; otherwise as
     ``load_checkpoint``, ``load_held_out``, ``load_backend``.
     """
     path = as_path(path)
@@ -87,6 +98,8 @@ def evaluate(
     text("data", data)
     if backend_name is not None:
         check_names("backend", [backend_name], backend_names())
+    if seed is not None and find(data)[0] != "folder":
+        raise bad("seed", seed, f"none with data={data!r}, whose test images are fixed")
     checkpoint, size = load_classifier(path, image_size, data)
     check_exclusive(path, checkpoint)
     backend_name = backend_to_use(backend_name, path, checkpoint, say)
@@ -149,17 +162,17 @@ def recalibrated(
     batch_size: int = 256,
     device: str | None = None,
 ) -> Weights:
-    """The weights with running statistics recomputed as means over batches.
+    """Return the weights with BatchNorm running statistics recomputed as means over batches.
 
     During training, a running statistic is a weighted mean over the last ten or so batches, each
-    computed with different weights. At a high learning rate it lags behind. This function computes
-    the statistics of the current weights.
+    computed with different weights. At a high learning rate, that mean lags behind. This function
+    computes the statistics of the current weights.
 
     Arguments:
-        backend_name: which backend computes.
+        backend_name: the backend to compute in.
         checkpoint: the network.
         examples: used in the order of the first epoch with seed 0.
-        batches: how many batches to use, at most all.
+        batches: the number of batches; fewer if the examples do not fill as many.
         batch_size: images per batch.
         device: see ``train.train``.
 
@@ -173,11 +186,11 @@ def recalibrated(
 
 
 def confusion_counts(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: int) -> Integers:
-    """The confusion matrix (classes, classes): rows are true classes, columns predicted ones.
+    """Return the confusion matrix (classes, classes), with a row for each true class.
 
     Arguments:
         labels: the true classes, integers of shape (N,) from 0 to classes - 1.
-        predicted: the predicted classes likewise.
+        predicted: the predicted classes, in the same form.
         classes: number of classes.
     """
     pairs = np.asarray(labels).astype(np.int64) * classes + np.asarray(predicted)
@@ -185,19 +198,19 @@ def confusion_counts(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: i
 
 
 def class_accuracies(confusion: Integers) -> list[float | None]:
-    """The fraction of each row that is on the diagonal; None for a row without counts."""
+    """Return each class's accuracy (recall); None for a class without examples."""
     pairs = zip(confusion.diagonal().tolist(), confusion.sum(axis=1).tolist(), strict=True)
     return [right / count if count else None for right, count in pairs]
 
 
 def check_exclusive(path: Path, checkpoint: Checkpoint) -> None:
-    """Raise ``ConfigError`` for a multi-label network, with a sigmoid for each class."""
+    """Raise ``ConfigError`` for a multi-label network, which has a sigmoid for each class."""
     outputs = checkpoint.spec.config.num_classes
     if checkpoint.usage.activation == "sigmoid" and outputs > 1:
         raise ConfigError(
             f"{path}: expected mutually exclusive classes, one per image, found a sigmoid for "
-            f"each of the {outputs} outputs, so an image may have several classes or none; for "
-            "the probability of each class: "
+            f"each of the {outputs} outputs (an image may have several classes or none); for "
+            "the probability of each class, use: "
             f"predict({str(path)!r}, 'IMAGE')"
         )
 
@@ -205,11 +218,11 @@ def check_exclusive(path: Path, checkpoint: Checkpoint) -> None:
 def class_scores(
     checkpoint: Checkpoint, class_names: tuple[str, ...], say: Say = lambda _: None
 ) -> Callable[[Floats], Floats]:
-    """A function that maps logits to scores of these classes, (N, classes).
+    """Return a function that maps logits to scores of these classes, (N, classes).
 
-    One sigmoid output is the score of the class that the network names, or else of the second of
-    two. The other class scores 0, so that the softmax over both equals that sigmoid. Raises
-    ``ConfigError`` if the network has other classes.
+    The logit of a single sigmoid output is the score of the class that the checkpoint names, or of
+    the second class if it names none. The other class scores 0, so that the softmax over both
+    equals the sigmoid. Raises ``ConfigError`` if the network's classes are not ``class_names``.
     """
     usage = checkpoint.usage
     if checkpoint.spec.config.num_classes != 1:
@@ -244,10 +257,10 @@ def class_scores(
 
 
 def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Integers:
-    """The index of the network's output for each of these classes, (classes,).
+    """Return the index of the network's output for each of these classes, (classes,).
 
     Classes are matched by name if the network's names are known, else by order. Raises
-    ``ConfigError`` if they are not the same classes.
+    ``ConfigError`` if the network has other classes.
     """
     classes, own = checkpoint.spec.config.num_classes, checkpoint.usage.class_names
     if classes != len(class_names):
@@ -267,7 +280,7 @@ def output_order(checkpoint: Checkpoint, class_names: tuple[str, ...]) -> Intege
 
 
 def _other_names(path: Path, checkpoint: Checkpoint, class_names: tuple[str, ...]) -> str:
-    """Further advice on names that differ from the data's, perhaps only in spelling."""
+    """Return further advice in case the class names differ from the data's only in spelling."""
     own = checkpoint.usage.class_names
     if own is None or len(own) not in (1, len(class_names)):
         return ""

@@ -1,4 +1,4 @@
-"""Classify images with the network in a portable file; parts are shared with ``evaluate``."""
+"""Classify images with a portable file's network; ``evaluate`` and ``train`` share code with it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 Say = Callable[[str], None]
 
-TOP = 5  # classes shown for a softmax
-MOST_VALUES = 2**26  # in a batch of images; 400 color images of 224x224 have 0.9 times as many
+TOP = 5  # the number of classes shown for a softmax
+MOST_VALUES = 2**26  # in a batch of images; 400 color images of 224x224 have 0.9 * 2**26
 
 
 def predict(
@@ -43,27 +43,27 @@ def predict(
     device: str | None = None,
     say: Say = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """The most probable classes of images, according to the network in a portable file.
+    """Return the most probable classes of each image, according to a portable file's network.
 
     Arguments:
         path: the portable file.
         images: one or more files in any format of ``data.read_image``; each is resized to a square
             without keeping its aspect ratio.
-        backend_name: which backend predicts; None is the one that trained the network, else the
-            first installed.
-        top: how many classes, or all if there are fewer; None is all if each class has its own
-            sigmoid, else 5.
-        image_size: pixels per side; None is the file's value, else the usual size.
+        backend_name: the backend to predict in; None uses the one that trained the network, if
+            known and installed, else the first installed.
+        top: the maximum number of classes; None means all if each class has its own sigmoid,
+            else 5.
+        image_size: pixels per side; None uses the file's value, else the usual size.
         batch_size: images per batch.
         device: see ``train.train``.
         say: called with sentences for the user.
 
     Returns:
         For each image, plain values: ``image``, ``activation`` (see ``shown_activation``) and
-        ``top``, the highest first: a list of {``class``, ``index``, ``probability``}. With the
+        ``top``, a list of {``class``, ``index``, ``probability``} with the highest first. With the
         activation ``"none"``, ``output`` (the logit) replaces ``probability``.
 
-    Raises ``DataError`` (which names the image), and as ``evaluate.evaluate``.
+    Raises ``DataError`` (which names the image); otherwise as ``evaluate.evaluate``.
     """
     path = as_path(path)
     if isinstance(images, str | os.PathLike):
@@ -106,7 +106,7 @@ def predict(
 
 
 def shown_activation(path: Path, checkpoint: Checkpoint, say: Say) -> str:
-    """The activation applied to logits before they are shown: one of ``ACTIVATIONS``.
+    """Return the activation to apply to logits before showing them: one of ``ACTIVATIONS``.
 
     If the file does not state it, a sigmoid is assumed for one output and a softmax for several,
     and ``say`` reports this. The softmax of one output would be 1 for every image, so the output
@@ -116,13 +116,13 @@ def shown_activation(path: Path, checkpoint: Checkpoint, say: Say) -> str:
     for what in ("what its outputs mean", "its class names"):
         say_assumed(path, checkpoint, what, say)
     if outputs == 1 and activation == "softmax":
-        say(f"{path}: the softmax of its single output is 1 for every image; showing the output")
+        say(f"{path}: the softmax of one output is 1 for every image; showing the output itself")
         return "none"
     return activation or ("sigmoid" if outputs == 1 else "softmax")
 
 
 def output_names(checkpoint: Checkpoint, activation: str) -> tuple[str, ...]:
-    """The class names, or else a generic name for each output."""
+    """Return the class names, or else a generic name for each output."""
     outputs = checkpoint.spec.config.num_classes
     if checkpoint.usage.class_names:
         return checkpoint.usage.class_names
@@ -133,7 +133,7 @@ def output_names(checkpoint: Checkpoint, activation: str) -> tuple[str, ...]:
 
 
 def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """The probabilities (N, classes) for logits (N, classes), computed without overflow."""
+    """Return the probabilities (N, classes) for logits (N, classes), computed without overflow."""
     scores = check_logits(logits)
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
@@ -141,7 +141,7 @@ def softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def sigmoid(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """The probability (N, classes) of each output by itself, computed without overflow."""
+    """Return each output's independent probability, (N, classes), computed without overflow."""
     scores = check_logits(logits)
     power = np.exp(-np.abs(scores))
     shares: npt.NDArray[np.float64] = np.where(scores < 0, power, 1.0) / (1 + power)
@@ -156,7 +156,7 @@ APPLIED: dict[str, Callable[[npt.ArrayLike], npt.NDArray[np.float64]]] = {
 
 
 def highest(values: npt.NDArray[Any], count: int) -> Integers:
-    """The indices of the highest values, in descending order; ties keep their order."""
+    """Return the indices of the highest values, in descending order; ties keep their order."""
     return np.argsort(-values, kind="stable")[:count]
 
 
@@ -166,7 +166,7 @@ def highest(values: npt.NDArray[Any], count: int) -> Integers:
 def load_classifier(
     path: Path, image_size: int | None, data: str = "DATA"
 ) -> tuple[Checkpoint, int]:
-    """A network with a classifier, and pixels per side: as given, the file's, or the usual.
+    """Load a network with a classifier; also return its image size: given, the file's, or usual.
 
     Raises ``ConfigError``, ``ImageSizeError``, and as ``load_checkpoint``.
     """
@@ -186,13 +186,13 @@ def _most_at_once(examples: Examples) -> int:
 
 
 def train_a_new_classifier(path: Path, data: str) -> str:
-    """Advice for a network whose classes are not those of the data."""
+    """Return advice for a network whose classes are not those of the data."""
     call = f"train(weights={str(path)!r}, data={data!r}, output='RUN')"
     return f"train a new classifier with: {call}"
 
 
 def say_assumed_pixels(path: Path, checkpoint: Checkpoint, say: Say) -> None:
-    """Report that the file does not state which pixel values its network expects."""
+    """Report which pixel values are assumed if the file does not state what its network expects."""
     say_assumed(path, checkpoint, "which pixel values the network expects", say)
 
 
@@ -205,7 +205,7 @@ def say_assumed(path: Path, checkpoint: Checkpoint, what: str, say: Say) -> None
 def build_model(
     checkpoint: Checkpoint, backend_name: str, device: str | None
 ) -> tuple[Backend, Any]:
-    """The backend, and its model on the device, with the checkpoint's weights in their dtype."""
+    """Return the backend, and its model on the device, with the checkpoint's weights and dtype."""
     if device == "cpu":
         hide_gpus()
     backend = load_backend(backend_name)
@@ -218,7 +218,7 @@ def build_model(
 def batches_of_logits(
     path: Path | str, backend: Backend, model: Any, examples: Examples, batch_size: int
 ) -> Iterator[tuple[Integers, Floats]]:
-    """Yield, batch by batch, example indices (n,) and the model's logits (n, num_classes).
+    """Yield the example indices (n,) and the model's logits (n, num_classes) of each batch.
 
     A batch has ``batch_size`` images, or fewer if they are so large that they might not fit into
     memory. Raises ``WeightsError``, which names ``path``, if a logit is not finite.

@@ -1,4 +1,4 @@
-"""Train one network in one backend on real data; a killed run resumes from its run folder."""
+"""Train one network in one backend on real data; a killed run can be resumed from its folder."""
 
 from __future__ import annotations
 
@@ -103,13 +103,13 @@ REPORT_SHAPE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What defines a run; stored in ``config.json``.
+    """The options that define a run, stored in ``config.json``.
 
     Attributes:
-        backend_name: which backend trains; ``backend`` in ``config.json``.
+        backend_name: the backend to train in; called ``backend`` in ``config.json``.
         data, data_dir: see ``data.load_data``.
-        weights: a portable file to start from, instead of the recipe's variant; its classifier is
-            replaced if the data have other classes.
+        weights: a portable file to start from, instead of a randomly initialized network; its
+            classifier is replaced if the data have other classes.
         recipe: the recipe, with this run's variant and image size.
         recipe_name: the name in ``RECIPES`` of the recipe that ``recipe`` is based on.
     """
@@ -130,13 +130,13 @@ class Options:
         instance("recipe", self.recipe, Recipe, "a Recipe, such as RECIPES['chapter']")
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as plain values."""
+        """Return the options as plain values."""
         values = asdict(self)
         return {"schema": SCHEMA, "backend": values.pop("backend_name"), **values}
 
     @classmethod
     def from_dict(cls, given: dict[str, Any], where: str | Path = CONFIG) -> Options:
-        """The options that ``to_dict`` returned. Raises ``RunError``, ``ConfigError``.
+        """Restore the options from ``to_dict``'s result. Raises ``RunError``, ``ConfigError``.
 
         Arguments:
             given: the content of ``config.json``, or a report, which starts with the same keys.
@@ -170,20 +170,20 @@ def train(
     Arguments:
         options: what to train, on which data, and how.
         output: the run folder; None saves nothing.
-        resume: resume the run in ``output``.
+        resume: whether to resume the run in ``output``.
         callbacks: as for ``fit``.
         save_every: seconds between saves of the state within an epoch.
         device: "gpu" (an error if none is found) or "cpu"; None uses a GPU if available.
         memory_efficient: as for a backend's ``build``; a run may be resumed with or without it.
         say: called with sentences for the user.
 
-    Raises ``RunError`` if the folder holds a run and ``resume`` is False, or if its run began with
-    a different recipe, weights or data (if that run is complete, the data are neither
-    needed nor compared, and its report is returned); ``TrainingError`` if training diverges; and as
-    ``load_data``, ``load_backend`` and ``load_checkpoint``. On Ctrl-C (SIGTERM), a run with a
-    folder saves after the current step and raises ``KeyboardInterrupt`` (``SystemExit``). Only
-    Python's main thread receives signals; elsewhere a run is saved only every ``save_every``
-    seconds and at the end of an epoch.
+    Raises ``RunError`` if the folder contains a run and ``resume`` is False, or if that run began
+    with a different recipe, weights or data; ``TrainingError`` if training diverges; otherwise as
+    ``load_data``, ``load_backend`` and ``load_checkpoint``. A complete run needs no data: they are
+    not compared, and its report is returned. On Ctrl-C (or SIGTERM), a run with a folder saves
+    after the current step and raises ``KeyboardInterrupt`` (or ``SystemExit``). Only Python's main
+    thread receives signals; in another, a run is saved only every ``save_every`` seconds and at
+    the end of an epoch.
     """
     instance("options", options, Options, "Options, such as Options(backend_name='torch')")
     callbacks = check_callbacks(callbacks)
@@ -213,7 +213,7 @@ def train(
                 options, output, callbacks, say, resume=resume, save_every=save_every, **how
             )
         except TrainingError:
-            raise  # keep the history, which shows how it diverged
+            raise  # keep the history, which shows how the run diverged
         except (ImportError, OSError, ValueError):
             if not found and not (output / STATE).exists():  # the run never began
                 for name in (CONFIG, HISTORY):
@@ -222,7 +222,7 @@ def train(
 
 
 def _run_in(output: Path, *, resume: bool) -> list[str]:
-    """The names of a run's files in the folder; empty for a new run.
+    """Return the names of a run's files in the folder; [] for a new run.
 
     Raises ``RunError``, and ``OSError`` if ``config.json`` is a broken link.
     """
@@ -232,13 +232,13 @@ def _run_in(output: Path, *, resume: bool) -> list[str]:
     others = sorted(each.name for each in output.iterdir() if each.name != LOCK)
     if found and not resume:
         raise RunError(
-            f"{output}: expected a folder without a run, found one ({listed(found)}); pass "
+            f"{output}: expected a folder without a run, found a run ({listed(found)}); pass "
             "resume=True to resume it, or another output="
         )
     if resume and not found and others:
         raise RunError(
-            f"{output}: expected a run folder, or one that is absent or empty, found one "
-            f"with {listed(others)}; for a new run, omit resume=True"
+            f"{output}: expected a run folder, or an absent or empty folder, found a "
+            f"folder with {listed(others)}; for a new run, omit resume=True"
         )
     if found and CONFIG not in found:
         raise RunError(
@@ -261,7 +261,7 @@ def _train(
 ) -> dict[str, Any]:
     began = _began(options)
     run = None if output is None else load_run(output)
-    if output is not None and run is not None:  # before the data, which take time to read
+    if output is not None and run is not None:  # before reading the data, which takes time
         refuse_changes(output, run[1].began, began)
     backend = load_backend(options.backend_name)
     start, data = _prepare(options, output if resume else None, say)
@@ -293,7 +293,7 @@ def _train(
         if state is not None and not (state.began and state.began.data):
             say(
                 f"{output}: this run was saved without its recipe and data, by an older version or "
-                "by fit alone; the current ones are recorded from now on"
+                "by fit alone; the current recipe and data are recorded as of now"
             )
         if resume:
             say(_where(output, state.steps if state else 0, options))
@@ -324,13 +324,13 @@ def _train(
 
 
 def _began(options: Options) -> Began:
-    """What a run with these options begins with, except its data."""
+    """Return the record of what a run with these options begins with, except its data."""
     weights = None if options.weights is None else Path(options.weights).name
     return Began(options.recipe, options.recipe_name, weights)
 
 
 def _diverged(error: TrainingError, output: Path | None) -> TrainingError:
-    """The error for a run that diverged, with advice on how to start again."""
+    """Return the error for a run that diverged, with advice on how to start again."""
     if output is None:
         return error
     if not (output / STATE).exists():
@@ -343,7 +343,7 @@ def _diverged(error: TrainingError, output: Path | None) -> TrainingError:
 def _finished(
     backend: Backend, model: Any, options: Options, data: DataSet, history: History
 ) -> tuple[Weights, dict[str, Any]]:
-    """The final weights that the recipe requests, and their loss and accuracy on test images."""
+    """Return the recipe's final weights, with their loss and accuracy on test images."""
     recipe, labels = options.recipe, np.asarray(data.test.labels)
     if history.mean is not None:
         backend.import_weights(model, history.mean)
@@ -374,7 +374,7 @@ def _check_data(output: Path, data: DataSet) -> None:
     if began != found:
         raise RunError(
             f"{output}: expected the data that this run began with, {_counted(began)}, found "
-            f"{_counted(found)}; restore them, or start another run with "
+            f"{_counted(found)}; restore the former data, or start another run with "
             f"weights={str(output / LAST)!r}"
         )
     write_json(output / CONFIG, config)
@@ -389,9 +389,9 @@ def _counted(found: dict[str, Any]) -> str:
 
 
 def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, DataSet]:
-    """The network with its initial weights, and the data prepared for it.
+    """Return the network with its initial weights, and the data prepared for it.
 
-    A resumed ``run`` has the network in its folder and no longer needs the initial weights file.
+    A resumed ``run`` has the network in its folder, so it no longer needs ``options.weights``.
     """
     recipe = options.recipe
     path: str | Path | None = options.weights
@@ -425,8 +425,8 @@ def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], Non
     """On the first Ctrl-C or SIGTERM, save and stop after the current step; on the second, at once.
 
     Call the yielded function after the last step: it stops the run if a signal has arrived. From
-    then on, the first signal stops at once too, as nothing is left to save. A stopped run can be
-    resumed.
+    then on, even the first signal stops the run at once, since nothing is left to save. A stopped
+    run can be resumed.
     """
     received: list[int] = []
     is_saved = False
@@ -436,7 +436,7 @@ def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], Non
         restore()
         recorder.stop = True
         if is_saved:
-            raise Stopped  # recorder.stop stays set, in case a destructor swallows this
+            raise Stopped  # recorder.stop stays set, in case a destructor swallows Stopped
         say("saving after this step or the current test; press Ctrl-C again to stop at once")
 
     def all_is_saved() -> None:
@@ -449,7 +449,7 @@ def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], Non
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    in_main = threading.current_thread() is threading.main_thread()  # only it gets signals
+    in_main = threading.current_thread() is threading.main_thread()  # only it receives signals
     numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
     before: dict[int, Any] = {number: signal.signal(number, handle) for number in numbers}
     try:
@@ -475,7 +475,7 @@ def origin_of(final: dict[str, Any]) -> str:
     """Describe which epochs a report's final weights come from."""
     first, last = final["epochs"][0], final["epochs"][-1]
     whose = f"epoch {last}" if first == last else f"the mean of epochs {first} to {last}"
-    return f"{whose}, running statistics recomputed" if final["recalibrate"] else whose
+    return f"{whose}, with running statistics recomputed" if final["recalibrate"] else whose
 
 
 def _where(output: Path, steps: int, options: Options) -> str:

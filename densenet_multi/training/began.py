@@ -32,7 +32,8 @@ class Began:
         recipe_name: its name in ``RECIPES``; None if ``fit`` was called directly and only the
             recipe is known.
         weights: the file name, without its folder, of the initial weights, or None.
-        data: {what: digest or plain values}, from ``DataSet.digests``; empty if not compared.
+        data: {part of the data: digest or plain values}, from ``DataSet.digests``; empty if the
+            data are not compared.
         recorded_after_step: the number of steps completed before this was recorded; above 0 if an
             older version, or ``fit`` called directly, saved the state.
     """
@@ -82,7 +83,7 @@ class Began:
 
 
 class Digest(str):
-    """A digest in hexadecimal digits; errors show only the first of them."""
+    """A digest in hexadecimal digits; errors show only the first few."""
 
     __slots__ = ()
 

@@ -1,7 +1,7 @@
 """Validate JSON from a run folder; errors name the field, what was expected and what was found.
 
-The expected shape of a value is a ``Kind``; ``[shape]``, a list; ``[shape, ...]``, a list that is
-not empty; or ``{"field": shape}``, an object. A field whose name ends in "?" may be missing. Fields
+The shape of a value is a ``Kind``, ``[shape]`` for a list, ``[shape, ...]`` for a list that is not
+empty, or ``{"field": shape}`` for an object. A field whose name ends in "?" may be missing. Fields
 that a shape does not name are not checked. Standard library only.
 """
 

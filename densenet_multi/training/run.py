@@ -214,10 +214,10 @@ class Run:
         self._call_back(step, keep=self.steps % self.steps_per_epoch != 0)
 
     def finish_epoch(self) -> None:
-        """Validate and record an epoch. Raises ``TrainingError`` if weights or loss are not finite.
+        """Evaluate on the validation data and record the epoch.
 
-        In other frameworks, a NaN loss stops the run earlier. MXNet's ReLU turns NaN into 0, so the
-        weights are checked too.
+        Raises ``TrainingError`` if weights or loss are not finite. A NaN loss would have stopped
+        the run before. MXNet's ReLU turns NaN into 0, so its loss can stay finite.
         """
         seconds = time.perf_counter() - self._start
         weights, velocity = self._snapshot()
@@ -228,7 +228,7 @@ class Run:
         tested = self._test(self._logits)
         if tested[0] is not None and not math.isfinite(tested[0]):
             raise TrainingError(
-                f"epoch {self.epoch + 1}: expected a finite test loss, found {tested[0]}; "
+                f"epoch {self.epoch + 1}: expected a finite validation loss, found {tested[0]}; "
                 f"try a learning rate below {self.rates[self.steps - 1]:g}"
             )
         epoch = Epoch(

@@ -196,9 +196,9 @@ def padded(found: dict) -> bytes:
     [
         (lambda good: good[:-9], r"expected a (complete )?pickle, found"),
         (lambda good: good + b"x", "expected nothing after the pickle, found more bytes"),
-        (lambda good: good[:100], "expected the pickle of 4 images, of 12,288 to .* found 100; d"),
+        (lambda good: good[:100], "expected a pickle of 4 images, with 12,288 .* found 100; d"),
         (lambda _: b"x" * 20_000, "expected a pickle, found a dam"),
-        (lambda _: pickle.dumps([bytes(20_000)]), "expected data, uint8 of shape"),
+        (lambda _: pickle.dumps([bytes(20_000)]), "expected uint8 data of shape"),
     ],
 )
 def test_a_damaged_pickle_is_refused_by_name(tmp_path, content, message):
@@ -229,7 +229,7 @@ def test_a_pickle_that_names_a_function_does_not_have_it_called(tmp_path, where)
     if where == "more":  # which is not looked at
         load_cifar10(folder, "test")
     else:
-        with pytest.raises(DataError, match="test_batch: expected data, uint8"):
+        with pytest.raises(DataError, match="test_batch: expected uint8 data"):
             load_cifar10(folder, "test")
     assert not touched.exists()
     pickle.loads(content)  # noqa: S301  # as it would have been
@@ -238,9 +238,9 @@ def test_a_pickle_that_names_a_function_does_not_have_it_called(tmp_path, where)
 
 def test_a_missing_file_is_named_in_both_versions(tmp_path):
     (write(tmp_path / "py") / "data_batch_3").unlink()
-    with pytest.raises(DataError, match=r"py/data_batch_3: expected a file of CIFAR-10, found no"):
+    with pytest.raises(DataError, match=r"py/data_batch_3: expected a CIFAR-10 file, found no"):
         load_cifar10(tmp_path / "py", "train")
-    with pytest.raises(DataError, match=r"nowhere/data_batch_1\.bin: expected a file of CIFAR"):
+    with pytest.raises(DataError, match=r"nowhere/data_batch_1\.bin: expected a CIFAR-10 file"):
         load_cifar10(tmp_path / "nowhere", "train")
 
 
@@ -264,7 +264,7 @@ def test_an_archive_without_a_file_or_with_two_of_a_name_is_refused(tmp_path):
     folder = write_binary(tmp_path / "cifar-10-batches-bin")
     (folder / "data_batch_5.bin").unlink()
     path = archive(folder, tmp_path / "c.tar.gz")
-    with pytest.raises(DataError, match=r"c\.tar\.gz: expected data_batch_5\.bin and the others"):
+    with pytest.raises(DataError, match=r"c\.tar\.gz: expected data_batch_5\.bin and the other"):
         load_cifar10(path, "train")
     with tarfile.open(path, "w:gz") as file:
         file.add(folder, "a")
@@ -295,7 +295,7 @@ def test_an_archive_that_would_grow_in_memory_is_refused(tmp_path, monkeypatch):
     member = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
     member.size = 2**40
     path.write_bytes(gzip.compress(member.tobuf()))
-    with pytest.raises(DataError, match=r"data_batch_1: expected the pickle .* found 1,099,511,"):
+    with pytest.raises(DataError, match=r"data_batch_1: expected a pickle .* found 1,099,511,"):
         load_cifar10(path, "train")
 
 

@@ -89,7 +89,7 @@ def test_images_of_the_training_in_another_folder_are_named(tmp_path):
     shutil.copy(seen, other / "dog" / "copy.png")
     found = held_out(other, usage)
     assert (found.split, len(found.examples)) == ("all", 21)
-    assert "(1 of the 16 recorded ones): the results are better" in found.notes[1]
+    assert "(1 of the 16 recorded images): the results are better" in found.notes[1]
 
 
 def test_a_folder_that_has_changed_since_the_training_is_not_trusted(tmp_path):
@@ -100,7 +100,7 @@ def test_a_folder_that_has_changed_since_the_training_is_not_trusted(tmp_path):
     assert found.split == "test"
     both = set(recognized(found.examples.paths, usage.trained_on))
     assert both
-    assert f"({len(both)} of the 16 recorded ones)" in found.notes[1]
+    assert f"({len(both)} of the 16 recorded images)" in found.notes[1]
 
 
 def test_without_any_record_of_the_folder_the_split_of_the_training_is_used_and_said(tmp_path):
@@ -108,13 +108,13 @@ def test_without_any_record_of_the_folder_the_split_of_the_training_is_used_and_
     found = held_out(tmp_path / "train", dm.Usage(split_seed=4))
     assert names(found.examples) == names(loaded(tmp_path / "train", seed=4).test)
     assert "the fifth of each class that seed 4 holds out" in found.notes[0]
-    assert "does not record the training folder: if this is another one" in found.notes[0]
+    assert "does not record the training folder: if it was another one" in found.notes[0]
 
 
 def test_of_a_network_that_was_trained_on_no_folder_all_images_are_used(tmp_path):
     found = held_out(write(tmp_path / "own"), dm.Usage())
     assert (found.split, len(found.examples)) == ("all", 20)
-    assert "its file records no folder" in found.notes[0]
+    assert "the file records no folder" in found.notes[0]
 
 
 @pytest.mark.parametrize(("split", "count"), [("test", 4), ("train", 16), ("all", 20)])
@@ -228,7 +228,7 @@ def test_a_network_is_tested_with_the_part_for_it_and_that_is_said(
     assert len(found.examples) == len(found.examples.labels) == 20 * len(expected)
     note = found.notes[0]
     assert note.partition("images from ")[2].partition(";")[0].split(", ") == expected
-    assert note.endswith("; there is no folder test") == (expected == ["val"])
+    assert note.endswith("; there is no test folder") == (expected == ["val"])
     assert everything(found.examples).shape == (20 * len(expected), 3, 4, 4)
 
 
@@ -239,7 +239,7 @@ def test_the_training_images_of_parts_are_recorded_and_recognized(tmp_path):
     assert len(held_out(root, usage).notes) == 1
     found = held_out(root / "train", usage)
     assert (found.split, len(found.examples)) == ("all", 20)
-    assert "it was trained on all of this folder" in found.notes[0]
+    assert "trained on all of this folder" in found.notes[0]
     assert "20 of the 20" in found.notes[1]
     assert len(held_out(root / "val", usage).notes) == 1
 
@@ -258,13 +258,13 @@ def test_a_part_may_lack_a_class_but_have_none_of_its_own(tmp_path):
     assert data.class_names == ("ant", "bee", "cat")
     assert sorted(set(data.test.labels.tolist())) == [1, 2]
     write(root / "val", ("fox", "gnu"))
-    with pytest.raises(DataError, match=r"val: expected the classes of .*train, found also fox, g"):
+    with pytest.raises(DataError, match=r"expected only the classes .*train, found also fox, g"):
         loaded(root)
     for path in (root / "train" / "ant").iterdir():
         path.unlink()
     for name in ("fox", "gnu"):
         shutil.rmtree(root / "val" / name)
-    with pytest.raises(DataError, match=r"train/ant: expected at least one image, to train on"):
+    with pytest.raises(DataError, match=r"train/ant: expected at least one image, for training"):
         loaded(root)
 
 
@@ -276,7 +276,7 @@ def test_classes_that_are_called_like_parts_are_classes(tmp_path):
 
 def test_a_seed_splits_no_folder_with_parts_and_that_is_said(tmp_path):
     found = held_out(write_parts(tmp_path / "data", "train", "test"), seed=7)
-    assert found.notes[-1].endswith("data: seed=7 is not used: this folder is split already")
+    assert found.notes[-1].endswith("data: seed=7 is not used: this folder already has splits")
     assert {path.parent.parent.name for path in found.examples.paths} == {"test"}
 
 
@@ -290,15 +290,15 @@ def test_folders_beside_the_parts_are_not_used_and_that_is_said(tmp_path):
 
 def test_two_folders_for_one_part_are_ambiguous(tmp_path):
     root = write_parts(tmp_path / "data", "train", "val", "valid")
-    with pytest.raises(DataError, match="expected one of the folders val and valid, found both"):
+    with pytest.raises(DataError, match="only one of the folders val and valid, found both"):
         loaded(root)
 
 
 def test_parts_without_one_to_train_on_are_refused_with_what_to_type(tmp_path):
     root = write_parts(tmp_path / "data", "val", "test")
-    with pytest.raises(DataError, match=r"a folder train beside val, test, found none; .*data='fo"):
+    with pytest.raises(DataError, match=r"named train beside val, test, found none; .*data='fo"):
         loaded(root)
-    with pytest.raises(DataError, match=r"expected a folder train, found val, test; .*split='all'"):
+    with pytest.raises(DataError, match=r"folder named train, found val, test; .*split='all'"):
         held_out(root, split="train")
 
 
@@ -310,12 +310,9 @@ def test_parts_without_one_to_train_on_are_refused_with_what_to_type(tmp_path):
     [
         (
             "train",
-            "found folders in train: cat, dog; to use that folder, pass data='folder:{}/train'",
+            "in train: cat, dog; to use these as the classes, pass data='folder:{}/train'",
         ),
-        (
-            "images",
-            "found folders in images: cat, dog; to use that folder, pass data='folder:{}/im",
-        ),
+        ("images", "in images: cat, dog; to use these as the classes, pass data='folder:{}/im"),
     ],
 )
 def test_classes_one_level_deeper_are_found_and_what_to_type_is_said(tmp_path, below, advice):
@@ -323,7 +320,7 @@ def test_classes_one_level_deeper_are_found_and_what_to_type_is_said(tmp_path, b
     for load in loaded, held_out:
         with pytest.raises(DataError) as error:
             load(root)
-        assert f"{root}: expected a folder for each class, with the images in it" in str(
+        assert f"{root}: expected one folder per class, with the images directly in it" in str(
             error.value
         )
         assert advice.format(root) in str(error.value)
@@ -333,14 +330,14 @@ def test_a_folder_train_beside_images_without_classes_is_the_one_to_type(tmp_pat
     root = write(tmp_path / "data" / "train").parent
     (root / "test").mkdir()
     Image.new("L", (4, 4)).save(root / "test" / "1.png")
-    with pytest.raises(DataError, match=f"to use that folder, pass data='folder:{root}/train'"):
+    with pytest.raises(DataError, match=f"as the classes, pass data='folder:{root}/train'"):
         loaded(root)
 
 
 def test_parts_inside_the_classes_are_to_be_turned_around(tmp_path):
     for name in CLASSES:
         write(tmp_path / "data" / name, ("train", "test"))
-    with pytest.raises(DataError, match=r"put the classes into the parts: .*data/test/cat"):
+    with pytest.raises(DataError, match=r"into the split folders, as in .*data/test/cat"):
         loaded(tmp_path / "data")
 
 
@@ -377,9 +374,9 @@ def test_all_files_that_are_no_images_are_listed_at_once(tmp_path):
     assert first.startswith(f"{root}: expected only PNG, JPEG, WebP, BMP, TIFF or GIF images in")
     assert "found 8 other files; convert or remove them:" in first
     assert lines == [
-        "  cat/LICENSE: a file without an ending",
-        "  cat/Thumbs.db: a file that ends in .db",
-        "  cat/desktop.ini: a file that ends in .ini",
+        "  cat/LICENSE: a file without a suffix",
+        "  cat/Thumbs.db: a file with the suffix .db",
+        "  cat/desktop.ini: a file with the suffix .ini",
         "  dog/a.webp: a file that starts with 78",
         "  dog/b.png: an empty file; copy it again, or remove it",
         "  dog/c.jpg: a broken link, to gone.jpg; fix or remove it",
@@ -396,7 +393,7 @@ def test_of_many_files_that_are_no_images_the_first_are_listed_and_the_others_co
         loaded(root)
     lines = str(error.value).splitlines()
     assert len(lines) == 22
-    assert (lines[20], lines[21]) == ("  cat/19.xml: a file that ends in .xml", "  and 5 more")
+    assert (lines[20], lines[21]) == ("  cat/19.xml: a file with the suffix .xml", "  and 5 more")
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_the_last_error_names_all_four_places_and_what_to_type(world):
     message = str(error.value)
     for part in [
         "data_dir=None",
-        f"{world.cache}: not there",
+        f"{world.cache}: the folder or one",
         f"{world.debian / FILES[0]}.gz: expected the IDX magic number",
         f"{sources.ADDRESS}{FILES[0]}.gz: the server answers 404",
         "'apt-get install dataset-fashion-mnist'",
@@ -374,7 +374,7 @@ def damage(path: Path) -> None:
         (lambda root: (root / "ant" / "x.png").write_bytes(b""), r"x\.png: .*found an empty file"),
         (lambda root: (root / "ant" / "x.png").write_bytes(b"abcdef"), r"x\.png: .*with 61 62 63"),
         (lambda root: (root / "ant" / "x.png").write_bytes(b"\x89PNG"), r"x\.png: .*damaged"),
-        (lambda root: (root / "ant" / "x.txt").write_text("x"), r"x\.txt: .*ends in \.txt"),
+        (lambda root: (root / "ant" / "x.txt").write_text("x"), r"x\.txt: .*the suffix \.txt"),
         (lambda root: (root / "ant" / "x.png").mkdir(), r"x\.png: .*found a folder"),
         (lambda root: (root / "dog").mkdir(), r"dog: expected at least two images.*found 0"),
         (lambda root: [p.unlink() for p in (root / "ant").glob("0[1-9].png")], "ant: .*found 1"),
@@ -562,7 +562,7 @@ def test_cifar10_is_read_in_the_order_of_its_files(cifar):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "expected a file of CIFAR-10, found none"),
+        (lambda path: path.unlink(), "expected a CIFAR-10 file, found none"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "expected 12,292 bytes.*12,291"),
         (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "expected 12,292.*12,293"),
         (lambda path: path.write_bytes(path.read_bytes()[:-3073]), "expected 12,292.*9,219"),
@@ -716,7 +716,7 @@ def test_what_comes_in_is_filled_by_channel():
         ({"flip": 1}, "flip: expected True or False"),
         ({"shift": -1}, "shift: expected an integer of at least 0"),
         ({"shift": 5}, "shift: expected less than both sides of an image of 6 x 5"),
-        ({"fill": (1, 2, 3)}, "fill: expected a number, or 2"),
+        ({"fill": (1, 2, 3)}, "fill: expected a number, or 2 numbers"),
         ({"seed": -1}, "seed: expected an integer from 0 to 18,446,"),
         ({"epoch": 2**32}, "epoch: expected an integer from 0 to 4,294,967,295"),
     ],

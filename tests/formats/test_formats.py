@@ -570,7 +570,7 @@ def test_a_folder_that_exists_is_never_replaced(tmp_path, checkpoint, verify, to
     thesis.write_text("years of work")
     done = run("convert", tmp_path / "a.safetensors", thesis.parent, "--to", to, *verify)
     assert done.exit_code == 1
-    assert f"{thesis.parent}: expected another name, found a folder" in done.stderr
+    assert f"{thesis.parent}: expected a new name, found a folder" in done.stderr
     assert thesis.read_text() == "years of work"
 
 
@@ -637,7 +637,7 @@ def test_a_verification_that_cannot_tell_networks_apart_says_so(tmp_path, checkp
     weights = {n: 0 * a if "classifier" in n else a for n, a in checkpoint.weights.items()}
     formats.write(tmp_path / "a.safetensors", dm.Checkpoint(BOTTLENECK, weights))
     done = convert.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", verify=True)
-    assert "all images give the same logits" in done["notes"][-1]
+    assert "all images produce the same logits" in done["notes"][-1]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
@@ -662,7 +662,11 @@ def test_convert_replaces_the_classifier_and_says_so(tmp_path, checkpoint):
     ("arguments", "code", "message"),
     [
         (["a.safetensors", "a.safetensors"], 2, "the same file"),
-        (["nowhere", "b.safetensors"], 2, "expected an existing file or folder, found none: nowhere"),
+        (
+            ["nowhere", "b.safetensors"],
+            2,
+            "expected an existing file or folder, found none: nowhere",
+        ),
         (["a.safetensors", "b.txt"], 2, "--to FORMAT"),
         (["a.safetensors", "b.safetensors", "--to", "tensorflow"], 2, "does not exist"),
         (["text", "b.safetensors"], 1, "expected a DenseNet checkpoint"),
@@ -704,8 +708,8 @@ def test_inspect_says_what_a_checkpoint_is(tmp_path):
         ({"num_classes": 0}, "float32", "no classifier"),
         ({"num_classes": 7}, "float32", "usually has 1,000 classes"),
         ({"in_channels": 1}, "float32", "usually reads images with 3 channels"),
-        ({}, "float16", "all weights are float16 numbers"),
-        ({}, "bfloat16", "all weights are bfloat16 numbers"),
+        ({}, "float16", "all weights have float16 precision"),
+        ({}, "bfloat16", "all weights have bfloat16 precision"),
     ],
 )
 def test_inspect_says_what_is_unusual(tmp_path, changes, dtype, note):
@@ -731,7 +735,7 @@ def test_a_replaced_classifier_is_verified_on_both_sides(tmp_path, checkpoint, m
     formats.write(source, checkpoint)
     done = run("convert", source, dest, "--num-classes", 2, "--verify", "--format", "json")
     assert done.exit_code == 0, done.stderr
-    assert "with the original classifier" in json.loads(done.stdout)["source_model"]
+    assert "(original classifier)" in json.loads(done.stdout)["source_model"]
     asked = convert.logits
 
     def wrong(path, file_format, of, images):  # as if the source had been read wrongly

@@ -23,7 +23,7 @@ from densenet_multi.formats import keras_applications
 from densenet_multi.formats._keras.declared import declared_network
 from densenet_multi.formats._keras.graph import graph_of
 from densenet_multi.formats._keras.layers import IDLE
-from densenet_multi.formats._told import Told
+from densenet_multi.formats._stated import Stated
 from densenet_multi.manifest import layers
 from keras_declarations import Model, network
 from keras_peer import filled
@@ -478,15 +478,15 @@ def test_a_legacy_file_of_numbered_layers_is_read_as_weights_h5_is_if_you_say_wh
         dm.WeightsError, match="or, if you know that your network computes the same function"
     ):
         formats.read(path)
-    found = keras_applications.read(path, Told(file_format=True, variant="densenet121"))
+    found = keras_applications.read(path, Stated(file_format=True, variant="densenet121"))
     assert found.spec.config.block_config == (6, 12)
     for tensor, array in checkpoint.weights.items():
         np.testing.assert_array_equal(found.weights[tensor], array, err_msg=tensor)
     assert "as you stated" in found.notes[-1]
     legacy(path, checkpoint, {layer: f"my_{layer}" for layer in names})
-    for told in (Told(), Told(file_format=True, variant="densenet121")):
+    for stated in (Stated(), Stated(file_format=True, variant="densenet121")):
         with pytest.raises(dm.WeightsError, match=r"found my_.*Save the complete model"):
-            keras_applications.read(path, told)
+            keras_applications.read(path, stated)
 
 
 def test_what_is_assumed_of_weights_without_names_is_told_completely(tmp_path):

@@ -12,9 +12,9 @@ import densenet_multi as dm
 PACKAGE = Path(dm.__file__).parent
 MODULES = [  # without a framework, and with examples
     *("__init__", "checkpoint", "manifest", "reference", "spec", "variants", "weights"),
-    *("data.augment", "data.examples", "data.fashion_mnist", "data.idx", "data.images"),
-    *("data.held_out", "data.order", "data.resize", "data.sources"),
-    *("formats.__init__", "formats._channels", "formats.portable"),
+    *("data.augment", "data.examples", "data.fashion_mnist", "data.folder", "data.idx"),
+    *("data.images", "data.held_out", "data.order", "data.resize", "data.sources"),
+    *("drawing.__init__", "formats.__init__", "formats._channels", "formats.portable"),
 ]
 
 

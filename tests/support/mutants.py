@@ -1874,7 +1874,7 @@ MUTANTS = [
     ),
     Mutant(
         "several networks of the chapter are listed",
-        "formats/_told.py",
+        "formats/_stated.py",
         "if len(prefixes) > 1:",
         "if len(prefixes) > 2:",
         "formats/test_chapter.py told_apart",
@@ -3367,7 +3367,7 @@ MUTANTS = [
     Mutant(
         "keras applications: a legacy file with numbered layers needs a stated variant",
         "formats/keras_applications.py",
-        "if told.file_format and told.variant:",
+        "if stated.file_format and stated.variant:",
         "if True:",
         "formats/test_native_keras_declared.py a_legacy_file_of_numbered_layers_is_read",
     ),

@@ -109,7 +109,7 @@ def test_a_stem_for_other_channels_is_verified_on_both_sides(usage):
     found, result = converted("--in-channels", 1, "--verify", *usage)
     assert found.spec.config.in_channels == 1
     assert result["max_deviation"] < 1e-5
-    assert "with the original channels, the NumPy reference with both" in result["source_model"]
+    assert "(original channels), the NumPy reference (original and new)" in result["source_model"]
     kept = next(note for note in result["notes"] if "logits of gray images deviate" in note)
     deviation = float(kept.split(" by ")[1].split()[0])
     assert deviation < (1e-2 if usage else 1e-6)
@@ -228,17 +228,17 @@ def test_class_names_are_a_list_or_a_text_with_commas():
             "a,b,c",
             "--class-names: expected 4 values for this network, one for each output; found 3",
         ),
-        ("a,b,,d", "--class-names: expected names, found '' as number 3"),
-        ("a,b,c,a", "--class-names: expected different names, found 'a' more than once"),
+        ("a,b,,d", "--class-names: expected names, found '' as name 3"),
+        ("a,b,c,a", "--class-names: expected unique names, found 'a' more than once"),
         ("nowhere.txt", "--class-names: expected names separated by commas, or a file"),
         ("nowhere", "found no file 'nowhere'"),
         ("blank.txt", "expected a name in each line, found none in line 3 of blank.txt"),
         ("empty.txt", "expected a name in each line, found none in line 1 of empty.txt"),
         ("three.txt", "expected 4 values for this network, one for each output; found 3: a, b, c"),
-        ("binary.txt", "expected text in UTF-8, found other bytes in binary.txt"),
+        ("binary.txt", "expected UTF-8 text, found another encoding in binary.txt"),
         ("gap.json", "expected JSON with a list of names, {name: index} or {index: name}"),
         ("half.json", "expected JSON with a list of names"),
-        ("deep.json", "found ['d'] as number 4"),
+        ("deep.json", "found ['d'] as name 4"),
         (
             "huge.txt",
             "huge.txt: expected at most 1,048,576 bytes, found 1,048,577; use a file",
@@ -268,7 +268,7 @@ def test_class_names_that_do_not_fit_are_refused_and_nothing_is_written(files, g
 def test_a_library_that_could_be_asked_is_named_where_it_is_absent(monkeypatch, is_there):
     found = {"torchvision": object()} if is_there else {}
     monkeypatch.setattr(convert, "find_spec", found.get)
-    said = "; torchvision, which has such a model, is not installed"
+    said = "; install torchvision to compare with its own model"
     assert convert._absent("torchvision", "portable", "gluon") == ("" if is_there else said)
 
 
@@ -278,8 +278,8 @@ def test_a_library_that_could_be_asked_is_named_where_it_is_absent(monkeypatch, 
     [
         (["--mean", "0.5,x,0.5"], "expected numbers separated by commas, such as 0.5,0.5,0.5"),
         (["--mean", ""], "expected numbers separated by commas"),
-        (["--mean", THREE], "--mean: expected --std with it, found none"),
-        (["--std", THREE], "--std: expected --mean with it, found none"),
+        (["--mean", THREE], "--mean: expected --std as well, found none"),
+        (["--std", THREE], "--std: expected --mean as well, found none"),
         (["--mean", "0.5", "--std", THREE], "--mean: expected 3 values for this network, one for"),
         (["--mean", THREE, "--std", "1,1"], "--std: expected 3 values for this network, one for"),
         (["--mean", "0,nan,0", "--std", THREE], "--mean: expected finite numbers"),
@@ -330,5 +330,5 @@ def test_a_verification_by_our_own_reading_is_called_no_verification():
         assert done.exit_code == 0, done.stderr
         result = json.loads(done.stdout)
         assert result["verified"] == verified
-        said = "compared with this package's own code, not independent" in " ".join(result["notes"])
+        said = "compared only with this package's own code" in " ".join(result["notes"])
         assert said != verified

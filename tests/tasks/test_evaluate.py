@@ -312,7 +312,7 @@ def test_a_folder_is_split_as_it_was_when_the_weights_were_trained(colours, fold
     (sentence,) = said
     assert "testing with 3 images of 15, the fifth of each class that seed 4 holds" in sentence
     evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", seed=5, say=said.append)
-    assert "seed 5 puts some of its training images" in said[2]
+    assert "seed 5 moves some of its training images" in said[2]
 
 
 def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
@@ -338,7 +338,7 @@ def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
 def test_what_to_type_for_another_folder_is_said_in_flags(colours, folder, tmp_path):
     path = saved(tmp_path / "w.safetensors", COLOUR, split_seed=4, **PIXELS)
     done = invoke("evaluate", path, "--backend", NAME, "--data", f"folder:{folder}")
-    assert "if this is another one, pass --split all" in done.stderr
+    assert "if it was another one, pass --split all" in done.stderr
     assert len(colours.seen[0]) == 3
     deeper = invoke("evaluate", path, "--backend", NAME, "--data", folder.parent)
     assert (deeper.exit_code, f"--data folder:{folder}" in deeper.stderr) == (4, True)
@@ -357,7 +357,7 @@ def test_without_a_backend_the_one_that_trained_is_used(colours, folder, tmp_pat
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["backend"] == last
     assert colours.load.call_args.args == (last,)
-    assert f"using {last}, which trained it; for another, pass --backend {NAME}" in done.stderr
+    assert f"using {last}, which trained it; to use another, pass --backend {NAME}" in done.stderr
 
 
 # --- What outputs mean --------------------------------------------------------------------------
@@ -409,7 +409,7 @@ def test_classes_that_do_not_exclude_each_other_have_no_accuracy(colours, folder
         "mutually exclusive classes, one per image, found a sigmoid for each of the 3"
         in done.stderr
     )
-    assert f"the probability of each class: densenet-multi predict {path} IMAGE" in done.stderr
+    assert f"probability of each class, use: densenet-multi predict {path} IMAGE" in done.stderr
     colours.load.assert_not_called()
 
 
@@ -484,6 +484,7 @@ def test_classes_that_do_not_fit_are_refused_with_the_command_that_helps(
         (["--data", "folder:nowhere"], 4, "nowhere: expected a folder"),
         (["--data", "sample", "--image-size", "1"], 2, "the smallest is"),
         (["--data", "sample", "--batch-size", "0"], 2, "of at least 1, found 0"),
+        (["--data", "sample", "--seed", "3"], 2, "--seed: expected none with --data sample"),
         (
             ["--output", "no-such-folder/c.svg"],
             2,

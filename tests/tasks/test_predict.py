@@ -132,7 +132,7 @@ def test_one_output_is_the_probability_of_one_class_never_a_softmax(
 
 def test_a_softmax_of_one_output_is_said_to_be_1_and_the_output_is_shown(saved, pictures):
     found, said = answers(saved(1, activation="softmax", **KNOWN), pictures)
-    assert "the softmax of its single output is 1 for every image" in said
+    assert "the softmax of one output is 1 for every image" in said
     assert [entry["top"][0]["output"] for entry in found] == [2.0, -0.75]
 
 

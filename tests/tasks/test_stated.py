@@ -44,7 +44,7 @@ def test_names_in_another_encoding_are_refused_with_how_to_convert_them(tmp_path
 @pytest.mark.parametrize("text", ["", " "])
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_an_empty_text_is_not_taken_for_a_file(text, outputs):
-    with pytest.raises(dm.ConfigError, match="one in each line; found an empty string"):
+    with pytest.raises(dm.ConfigError, match="one name per line; found an empty string"):
         read_class_names(text, outputs)
 
 

@@ -70,7 +70,7 @@ def test_a_device_beside_a_file_of_weights_is_not_read(tmp_path, monkeypatch):
     [
         (None, None, "a", None),
         (None, "a", "a", None),
-        (None, "b", "b", "w: using b, which trained it; for another, pass backend_name='a'"),
+        (None, "b", "b", "w: using b, which trained it; to use another, pass backend_name='a'"),
         (None, "c", "a", "w: trained in c, which is not installed; using a"),
         ("a", "b", "a", None),
         ("c", "b", "c", None),  # which loading it refuses, with what to install

@@ -443,7 +443,9 @@ def test_a_run_without_a_state_begins_again_with_the_weights_it_began_with(tmp_p
 
 def test_a_folder_of_something_else_is_not_resumed(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(RunError, match=r"one with thesis\.tex; for a new run, omit resume=True"):
+    with pytest.raises(
+        RunError, match=r"a folder with thesis\.tex; for a new run, omit resume=True"
+    ):
         train(options_from({"backend_name": "b"}, None), output=tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -666,7 +668,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole,
 def test_a_run_ends_with_statistics_measured_anew(backend, weights, whole, tmp_path):
     output, done = whole
     assert done.exit_code == 0, done.output
-    assert "final.safetensors (the mean of epochs 1 to 2, running statistics r" in done.stderr
+    assert "final.safetensors (the mean of epochs 1 to 2, with running statistics " in done.stderr
     reported = json.loads(done.stdout)["final"]
     assert (reported["epochs"], reported["recalibrate"]) == ([1, 2], 2)
     path = output / "final.safetensors"

@@ -180,8 +180,10 @@ def recomputed_gradients(
 
 
 def rectified_again(x: Any, gamma: Any, beta: Any, epsilon: float, known: Sequence[Any]) -> Any:
-    """Recompute a BatchNorm and a ReLU. The batch's mean and variance are known, but the gradient
-    also flows through them."""
+    """Recompute a BatchNorm and a ReLU with the mean and variance that the forward pass computed.
+
+    These are not constants: the gradient flows through them too.
+    """
 
     @tf.custom_gradient
     def forward(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, *rest: Any) -> Any:

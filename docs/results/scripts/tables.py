@@ -29,7 +29,7 @@ def read(name: str) -> Any:
 
 
 def rows(heading: str, *lines: str, texts: int = 1) -> str:
-    """Return a Markdown table whose columns after the first ``texts`` are right-aligned numbers."""
+    """Return a Markdown table: ``texts`` columns of text, then right-aligned numbers."""
     numbers = heading.count("|") + 1 - texts
     return "\n".join([f"| {heading} |", "|---" * texts + "|--:" * numbers + "|", *lines, ""])
 

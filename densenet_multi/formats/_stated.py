@@ -10,7 +10,7 @@ from ..weights import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Stated:
     """What the user states about a weights file.
 
     Attributes:
@@ -24,7 +24,7 @@ class Told:
     prefix: str | None = None
 
 
-NOTHING = Told()
+NOTHING = Stated()
 
 
 def only(prefixes: Sequence[str], asked: str | None) -> str:
