@@ -64,7 +64,7 @@ def svg() -> str:
         drawn.append(
             f'<rect x="2" y="{y}" width="{WIDTH - 4}" height="{HEIGHT}" rx="6" fill="none" '
             f'stroke="currentColor"/><text x="14" y="{y + 19}" font-family="monospace" '
-            f'font-size="14" font-weight="bold">{escape("  ".join(names))}</text>'
+            f'font-size="14" font-weight="bold">{escape(", ".join(names))}</text>'
             f'<text x="14" y="{y + 37}" font-size="13">{escape(purpose)}</text>'
         )
         y += HEIGHT + GAP

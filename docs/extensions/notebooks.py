@@ -5,7 +5,8 @@ Sphinx nor a framework, and writes the same bytes from the same page.
 
 Text becomes Markdown cells. ``{run}`` blocks of the framework and of ``python`` become code cells,
 and so does a ``{drawing}``. A ``{dropdown}`` becomes ``<details>``, and ``{sources}`` the shipped
-code of the framework. An unknown directive is an error, so that nothing is missing unnoticed.
+code of the framework; pictures become attachments. An unknown directive is an error, so that
+nothing is missing unnoticed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import ast
 import json
 import re
 import textwrap
+from base64 import b64encode
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ PAGE = "chapter"
 FOLDER = DOCS / "notebooks"
 ROOT = DOCS.parent
 ADMONITIONS = {"note", "tip", "important", "warning", "seealso"}
-OMITTED = {"toctree", "raw"}  # navigation, and HTML of the site
+OMITTED = {"toctree"}  # navigation of the site
 INSTALL = """\
 This notebook is the page [DenseNet chapter](../{page}.md) for {label}, as one program. Run its
 cells in order. It was made from the page's source, so every change belongs there.
@@ -49,10 +52,11 @@ draw({arguments})"""
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a notebook; ``kind`` is ``"markdown"`` or ``"code"``."""
+    """A cell, with ``kind`` ``"markdown"`` or ``"code"``; ``files`` are the pictures in it."""
 
     kind: str
     text: str
+    files: tuple[Path, ...] = ()
 
 
 def cells(text: str, framework: str) -> list[Cell]:
@@ -94,6 +98,11 @@ def _as_json(cell: Cell, number: int) -> dict[str, Any]:
         "metadata": {},
         "source": cell.text.splitlines(keepends=True),
     }
+    if cell.files:  # inside the notebook, which then needs no other file
+        made["attachments"] = {
+            file.name: {"image/svg+xml": b64encode(file.read_bytes()).decode()}
+            for file in cell.files
+        }
     return made | ({"execution_count": None, "outputs": []} if cell.kind == "code" else {})
 
 
@@ -148,6 +157,8 @@ def _directive(fence: re.Match[str], body: list[str], framework: str) -> list[Ce
         found = _code(name, argument, framework)
     elif name == "dropdown":
         found = _details(argument, _cells(content, framework))
+    elif name == "raw" and options.get("file", "").endswith(".svg"):
+        found = [_picture(DOCS / options["file"])]
     elif name in ADMONITIONS:
         quoted = "\n".join(f"> {line}".rstrip() for line in content)
         found = [Cell("markdown", f"> **{name.capitalize()}**\n>\n{quoted}")]
@@ -192,6 +203,13 @@ def definition(text: str, name: str) -> str:
     return textwrap.dedent("\n".join(lines.values()))
 
 
+def _picture(path: Path) -> Cell:
+    """A drawing of the site, with its title as the text for those who do not see it."""
+    title = re.search(r"<title[^>]*>([^<]*)</title>", path.read_text("utf-8"))
+    label = " ".join(unescape(title[1]).split()) if title else path.stem
+    return Cell("markdown", f"![{label}](attachment:{path.name})", (path,))
+
+
 def _details(summary: str, inner: list[Cell]) -> list[Cell]:
     """A fold; code in it follows the fold, because cells do not nest."""
     text = "\n\n".join(cell.text.strip() for cell in inner if cell.kind == "markdown")
@@ -212,9 +230,12 @@ def _split(found: list[Cell]) -> list[Cell]:
             if not part.strip():
                 continue
             if cell.kind == "markdown" and index == 0 and last and last.kind == "markdown":
-                joined[-1] = Cell("markdown", f"{last.text}\n\n{part.strip()}")
+                joined[-1] = Cell(
+                    "markdown", f"{last.text}\n\n{part.strip()}", last.files + cell.files
+                )
             else:
-                joined.append(Cell(cell.kind, part.strip() if cell.kind == "markdown" else part))
+                text = part.strip() if cell.kind == "markdown" else part
+                joined.append(Cell(cell.kind, text, cell.files))
     return joined
 
 
@@ -233,6 +254,8 @@ def _sections(text: str) -> list[str]:
 def plain(text: str) -> str:
     """Turn MyST into Markdown that every viewer shows: no targets, no roles, links to files."""
     text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.MULTILINE)  # a target
+    text = re.sub(r"^</?div[^>]*>$", "", text, flags=re.MULTILINE)  # a box of the site
+    text = re.sub(r"\n{3,}", "\n\n", text)
     parts = text.split("\n\n")
     text = "\n\n".join(part for part in parts if "{download}" not in part)  # of this notebook
     text = re.sub(r"\{(?:term|ref|doc)\}`([^`<]*?)\s*(?:<[^`>]*>)?`", r"\1", text)

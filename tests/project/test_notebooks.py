@@ -1,6 +1,7 @@
 """The notebooks of the chapter are made from its source, and run."""
 
 import json
+from base64 import b64decode
 
 import pytest
 
@@ -80,6 +81,18 @@ def test_a_notebook_has_the_text_as_plain_markdown():
     assert "Keras stores" not in "".join(texts)
     assert "Keras stores channels last." in "".join(text for _, text in made("keras"))
     assert kinds.count("markdown") == 5
+
+
+def test_a_picture_of_the_page_is_inside_the_notebook(tmp_path, monkeypatch):
+    (tmp_path / "a.svg").write_text("<svg><title>A &amp; B</title></svg>", "utf-8")
+    monkeypatch.setattr(notebooks, "DOCS", tmp_path)
+    page = "# Title\n\n## First\n\n<div\n  class='scroll'>\n\n"
+    page += "```{raw} html\n:file: a.svg\n```\n\n</div>\n\nText.\n"
+    *_, picture = notebooks.cells(page, "torch")
+    assert picture.text == "## First\n\n![A & B](attachment:a.svg)\n\nText."
+    (tmp_path / "chapter.md").write_text(page, "utf-8")
+    *_, made = json.loads(notebooks.notebook("torch", tmp_path))["cells"]
+    assert b64decode(made["attachments"]["a.svg"]["image/svg+xml"]).startswith(b"<svg>")
 
 
 def test_a_directive_that_no_notebook_can_show_is_an_error():

@@ -50,7 +50,7 @@ def test_a_floor_without_a_purpose_is_an_error(monkeypatch):
 
 def test_the_floors_of_the_house_fit_a_phone():
     for names, purpose in floors.floors():
-        assert 14 + len("  ".join(names)) * 8.5 < floors.WIDTH  # 14 px monospace: 8.4 px each
+        assert 14 + len(", ".join(names)) * 8.5 < floors.WIDTH  # 14 px monospace: 8.4 px each
         assert 14 + len(purpose) * 7 < floors.WIDTH  # 13 px sans-serif: about 6.5 px each
 
 

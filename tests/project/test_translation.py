@@ -16,6 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("chapter", "glossary")
 NOT_TEXT = re.compile(r"\s*(\([\w-]+\)=|:[\w-]+:.*|-{3,}|\|[-: |]+\|)")  # targets, options, rules
 DIRECTIVES = "run|source|sources|drawing|toctree|raw|variants"  # without text to translate
+BOX = re.compile(r"^</?div[^>]*>$", re.MULTILINE)
 FORMULA = re.compile(r"^\$\$(.*?)\$\$$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(
     rf"^(`{{3,}}|:{{3,}})(?:\w+|\{{(?:{DIRECTIVES})\}}[^\n]*)\n.*?^\1$", re.DOTALL | re.MULTILINE
@@ -43,7 +44,7 @@ def strings(lines: str) -> str:
 
 def paragraphs(text: str) -> list[str]:
     """Return what a page's text says, one paragraph, item, term or title after the other."""
-    text = FORMULA.sub("", CODE.sub("", text))
+    text = BOX.sub("", FORMULA.sub("", CODE.sub("", text)))
     found, current, in_glossary = [], [], False
     for line in [*text.splitlines(), ""]:
         fence = re.fullmatch(r"(?:`{3,}|:{3,})(?:\{([\w-]+)\} ?(.*))?", line)
