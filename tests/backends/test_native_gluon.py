@@ -252,7 +252,7 @@ def test_an_uninitialized_model_says_what_to_type():
         lambda: dg.predict(model, images(spec, 8)),
         lambda: dg.import_weights(model, dm.init_weights(spec)),
     ):
-        with pytest.raises(dm.BackendError, match=r"type model\.initialize\(\) first"):
+        with pytest.raises(dm.BackendError, match=r"call model\.initialize\(\) first"):
             use()
 
 
