@@ -549,7 +549,7 @@ with claimed(path):
 """
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.long)])
 def test_no_kill_loses_a_saved_state_nor_needs_cleaning(kills, tmp_path):
     rng = np.random.default_rng(0)
     command = [
