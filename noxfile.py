@@ -196,11 +196,14 @@ def docs(session: nox.Session) -> None:
     kept = Path(session.create_tmp()).resolve()
     shutil.rmtree(SITE, ignore_errors=True)  # pages that are gone
     languages = {"en": SITE, "vi": SITE / "vi"}
+    if not Path("docs", "locale", "vi").exists():
+        del languages["vi"]
     for language, target in languages.items():
-        if language == "en" or Path("docs", "locale", language).exists():
-            options = ("-d", f"{kept}/{language}", "-D", f"language={language}")
-            build = ("sphinx-build", "-q", "-E", "-W", "--keep-going", *options)
-            session.run(*build, "docs", str(target))
+        options = ["-d", f"{kept}/{language}", "-D", f"language={language}"]
+        if language == "en" and "vi" in languages:
+            options += ["-t", "vietnamese"]  # the home page then links to it
+        build = ("sphinx-build", "-q", "-E", "-W", "--keep-going", *options)
+        session.run(*build, "docs", str(target))
     session.log(f"built {SITE}/index.html; to read it: nox -s docs-serve")
 
 

@@ -316,8 +316,9 @@ def test_the_pythons_that_are_promised_are_those_that_are_tried():
         == [", ".join(f'"{version}"' for version in TRIED)] * 2
     )
     *first, last = TRIED
-    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"Python {', '.join(first)} or {last}" in readme
+    for name in ("README.md", "docs/install.md"):
+        page = " ".join((ROOT / name).read_text("utf-8").split())
+        assert f"Python {', '.join(first)} or {last}" in page
     assert f'requires-python = ">={first[0]}"' in PYPROJECT
 
 

@@ -9,6 +9,7 @@ import densenet_multi as dm
 from densenet_multi.commands import main
 from densenet_multi.data import load_data
 from extensions import floors, reference
+from tolerances import TIERS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -69,3 +70,20 @@ def test_the_citation_has_the_version_of_the_package():
     for name in ("CITATION.cff", "docs/cite.md"):
         text = (ROOT / name).read_text("utf-8")
         assert re.search(r"^ *version *[:=] *\{?([\d.]+)", text, re.MULTILINE)[1] == dm.__version__
+
+
+def test_the_page_on_sameness_has_the_tolerances_that_the_tests_use():
+    tiers = {
+        "logits and every stage, float64": "forward float64",
+        "logits and every stage, float32": "forward float32",
+        "loss, float64": "loss float64",
+        "gradients, float64": "gradients float64",
+        "running statistics after a step, float64": "statistics float64",
+        "weights after eight steps of training, float64": "trajectory float64",
+        "another project's model, float64": "peer float64",
+    }
+    page = (DOCS / "sameness.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.+) \| (\d\S*) \| (\d\S*) \|$", page, re.MULTILINE)
+    found = {what: (float(tolerance), float(measured)) for what, tolerance, measured in rows}
+    known = {what: TIERS[name] for what, name in tiers.items()}
+    assert found == {what: (tier.tolerance, tier.measured) for what, tier in known.items()}

@@ -4539,6 +4539,13 @@ MUTANTS = [
         "rel_tol=1",
         "project/test_outputs.py differ_by_rounding",
     ),
+    Mutant(
+        "the site states the tolerances that the tests use",
+        "docs/sameness.md",
+        "| gradients, float64 | 1e-11 |",
+        "| gradients, float64 | 1e-12 |",
+        "project/test_pages.py tolerances_that_the_tests_use",
+    ),
 ]
 
 
