@@ -4329,6 +4329,20 @@ MUTANTS = [
         "drawing/test_drawing.py every_color_has_one",
     ),
     Mutant(
+        "drawings: an argument that the figure does not use is refused",
+        "drawing/__init__.py",
+        "        if value is not None and name != uses:",
+        "        if False:",
+        "drawing/test_drawing.py refused",
+    ),
+    Mutant(
+        "draw: a number that the figure does not show is refused",
+        "commands/draw.py",
+        "        if figure not in SIZED:",
+        "        if False:",
+        "drawing/test_drawing.py errors_are_one_line",
+    ),
+    Mutant(
         "draw: the image size is the requested one",
         "commands/draw.py",
         "image_size=image_size",
