@@ -9,7 +9,8 @@ In docs/results/data:
 
 ``draw`` writes chapter-curves.svg (from sample-curves-*.json, see sample_curves.py),
 chapter-confusion.svg, chapter-reading.svg, chapter-weights.svg and chapter-memory.svg. A test
-compares them with what is stored. They are parts of the page: their text has the color of the page's text.
+compares them with what is stored. They are parts of the page: their text has the color of the
+page's text.
 """
 
 import json
