@@ -269,7 +269,7 @@ def _named(link: re.Match[str]) -> str:
     title = path.read_text("utf-8").partition("# ")[2].partition("\n")[0]
     if title.casefold() == " ".join(link[1].split()).casefold():
         return f"{link[1]} (a page of the documentation)"
-    return f"{link[1]} (page *{title}* of the documentation)"
+    return f"{link[1]} (page *{title}*)"
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ def test_a_notebook_has_the_text_as_plain_markdown():
     assert texts[0] == "# Title"
     assert "pip install" in texts[1]
     assert texts[2] == (
-        "## First\n\nA growth rate, see the words (page *Glossary* of the documentation), "
+        "## First\n\nA growth rate, see the words (page *Glossary*), "
         "Glossary (a page of the documentation), the\n"
         "specification (`densenet_multi/spec.py` in the repository) and below."
     )

@@ -4385,6 +4385,20 @@ MUTANTS = [
         "comparison/test_report.py overlooked",
     ),
     Mutant(
+        "the report: a backend has a color of its own",
+        "comparison/report/page.py",
+        r'r"^path\.(\w+) "',
+        r'r"^paths\.(\w+) "',
+        "comparison/test_report.py color_of_its_own",
+    ),
+    Mutant(
+        "the report: names beside the lines are apart",
+        "drawing/svg.py",
+        "max(heights[below], moved[above] + gap)",
+        "heights[below]",
+        "comparison/test_report.py beside_the_lines",
+    ),
+    Mutant(
         "the report: lines that differ are marked",
         "comparison/report/texts.py",
         "others if row[k] != row[i])",
