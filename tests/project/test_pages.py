@@ -9,7 +9,6 @@ import densenet_multi as dm
 from densenet_multi.commands import main
 from densenet_multi.data import load_data
 from extensions import floors, reference
-from extensions.pages import page_names
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -64,17 +63,6 @@ def test_the_code_that_makes_photos_makes_a_folder_to_train_on(tmp_path, monkeyp
     found = load_data("folder:photos", image_size=64)
     assert (len(found.train), len(found.test)) == (192, 48)
     assert found.train.take([0]).shape == (1, 3, 64, 64)  # in color
-
-
-def test_lines_of_pages_are_at_most_as_long_as_those_of_code():
-    code = re.compile(r"^(`{3,})[^\n]*\n.*?^\1$", re.DOTALL | re.MULTILINE)  # commands' outputs
-    long = [
-        (name, line)
-        for name in page_names()
-        for line in code.sub("", (DOCS / f"{name}.md").read_text("utf-8")).splitlines()
-        if len(line) > 100 and not re.match(r"\||\S+$", line)  # tables; a long link alone
-    ]
-    assert long == []
 
 
 def test_the_citation_has_the_version_of_the_package():

@@ -64,6 +64,17 @@ def test_the_readme_is_short_enough_to_read():
     assert max(map(len, lines)) <= 100
 
 
+def test_lines_of_pages_are_at_most_as_long_as_those_of_code():
+    code = re.compile(r"^(`{3,})[^\n]*\n.*?^\1$", re.DOTALL | re.MULTILINE)  # commands' outputs
+    long = [
+        (name, line)
+        for name in page_names()
+        for line in code.sub("", (ROOT / "docs" / f"{name}.md").read_text("utf-8")).splitlines()
+        if len(line) > 100 and not re.match(r"\||\[[^]]*\]\(\S+$", line)  # tables; a link alone
+    ]
+    assert long == []
+
+
 def test_the_readme_shows_the_four_translations_as_they_are():
     assert f"```python\n{side_by_side.block()}```" in README
 

@@ -184,8 +184,7 @@ def curves() -> str:
                 dash = f' stroke-dasharray="{DASHES[name]}"' if DASHES[name] else ""
                 parts.append(path(points, f'style="stroke:{color}" stroke-width="2"{dash}'))
                 ends[name] = points[-1][1], values[-1]
-            heights = svg.spread([y for y, _ in ends.values()], 15)
-            for name, at in zip(ends, heights, strict=True):
+            for name, at in _apart({name: y for name, (y, _) in ends.items()}).items():
                 color = f' style="fill:var(--framework-{name}, {COLORS[name]})"'
                 words = f"{runs[name]['framework']} {ends[name][1]:.3f}"
                 parts.append(text(x + width + 6, at + 4, words, extra=color))
@@ -198,6 +197,12 @@ def curves() -> str:
             parts.append(text(x + width / 2, y + height + 17, "epoch", "middle"))
     description = "Test accuracy after the last epoch: " + "; ".join(last)
     return document(730, 430, "Training in four frameworks", description, *parts)
+
+
+def _apart(heights: dict[str, float], least: float = 15) -> dict[str, float]:
+    """Move labels apart that would overlap."""
+    names = sorted(heights, key=heights.__getitem__)
+    return dict(zip(names, svg.spread([heights[name] for name in names], least), strict=True))
 
 
 def confusion() -> str:
