@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from .. import VARIANTS, get_spec
-from .._checks import LARGEST_COUNT
+from .._checks import LARGEST_COUNT, bad
 from .._files import replace_file
-from ..drawing import FIGURES
+from ..drawing import FIGURES, SIZED
 from ..drawing import draw as draw_figure
 from .options import AT_LEAST_0, AT_LEAST_1, VARIANT, Integer, NewFile, example
 from .output import errors_as_exit_codes
@@ -31,19 +31,25 @@ EXAMPLE = "densenet-multi draw densenet121 --image-size 224 --output net.svg"
     show_default=True,
     help="What to draw.",
 )
-@click.option("--block", type=AT_LEAST_1, default=1, show_default=True, help="Dense block to draw.")
+@click.option(
+    "--block",
+    type=AT_LEAST_1,
+    help="Dense block to draw, for the figures of a block.  [default: 1]",
+)
 @click.option(
     "--image-size",
     type=Integer(1, LARGEST_COUNT),
-    help="Pixels per side.  [default: 96; CIFAR variants: 32]",
+    help="Pixels per side, for network and cost.  [default: 96; CIFAR variants: 32]",
 )
 @click.option(
     "--num-classes",
     type=AT_LEAST_0,
-    help="Number of classes; 0 for no classifier.  [default: the variant's]",
+    help="Number of classes, for network and cost; 0 for no classifier.  [default: the variant's]",
 )
 @click.option(
-    "--in-channels", type=AT_LEAST_1, help="Number of image channels.  [default: the variant's]"
+    "--in-channels",
+    type=AT_LEAST_1,
+    help="Number of image channels, for network and cost.  [default: the variant's]",
 )
 @errors_as_exit_codes
 def draw(
@@ -51,7 +57,7 @@ def draw(
     *,
     output: Path | None,
     figure: str,
-    block: int,
+    block: int | None,
     image_size: int | None,
     num_classes: int | None,
     in_channels: int | None,
@@ -63,8 +69,12 @@ def draw(
     layer to see what it reads), network (all stages to scale), growth (channels over depth), cost
     (parameters, multiply-adds and activations by stage).
     """
-    given = {"num_classes": num_classes, "in_channels": in_channels}
-    spec = get_spec(variant, **{name: value for name, value in given.items() if value is not None})
+    numbers = {"num_classes": num_classes, "in_channels": in_channels}
+    given = {name: value for name, value in numbers.items() if value is not None}
+    for name, value in given.items():
+        if figure not in SIZED:
+            raise bad(name, value, f"nothing (figure={figure!r} does not show it)")
+    spec = get_spec(variant, **given)
     drawn = draw_figure(figure, spec, image_size=image_size, block=block)
     if output is None:
         click.echo(drawn, nl=False)

@@ -27,6 +27,7 @@ OF_A_BLOCK = MappingProxyType(
 )
 OF_A_NETWORK = MappingProxyType({"network": network, "growth": growth, "cost": cost})
 FIGURES = MappingProxyType({**OF_A_BLOCK, **OF_A_NETWORK})  # name -> its function
+SIZED = ("network", "cost")  # figures that depend on the size of an image
 MOST_BLOCKS = 24  # dense blocks that a figure of a network has room for
 
 
@@ -35,7 +36,7 @@ def draw(
     spec: DenseNetSpec | DenseBlockSpec,
     *,
     image_size: int | None = None,
-    block: int = 1,
+    block: int | None = None,
     title: str | None = None,
     prefix: str | None = None,
 ) -> Drawing:
@@ -47,12 +48,13 @@ def draw(
         spec: the network. The first two figures also accept a dense block.
         image_size: pixels per side, for the figures of a network with sizes; None is the network's
             default, or the smallest possible size if that is larger.
-        block: number of the dense block, from 1, for the first two figures.
+        block: number of the network's dense block, from 1, for the first two figures; None is 1.
         title: replaces the figure's title, which screen readers read.
         prefix: start of all ids. Two drawings in one page need different prefixes; None is the
             figure's name.
 
-    Raises ``ConfigError``; ``ImageSizeError`` for an image that is too small.
+    Raises ``ConfigError``, also for a size or a block that the figure does not use;
+    ``ImageSizeError`` for an image that is too small.
 
     >>> from densenet_multi.drawing import draw
     >>> drawing = draw("block", dm.dense_block(2, in_channels=3, growth_rate=10))
@@ -60,6 +62,11 @@ def draw(
     True
     """
     check_names("figure", [figure], FIGURES)
+    uses = "block" if figure in OF_A_BLOCK else "image_size" if figure in SIZED else ""
+    for name, value in (("image_size", image_size), ("block", block)):
+        if value is not None and name != uses:
+            only = f"only {uses}=" if uses else "no size and no block"
+            raise bad(name, value, f"nothing (figure={figure!r} uses {only})")
     if figure in OF_A_BLOCK:
         drawn = OF_A_BLOCK[figure](_block_of(spec, block))
     else:
@@ -67,11 +74,14 @@ def draw(
     return document(drawn, prefix if prefix is not None else f"drawing-{figure}", title)
 
 
-def _block_of(spec: Any, block: int) -> DenseBlockSpec:
+def _block_of(spec: Any, block: int | None) -> DenseBlockSpec:
     if isinstance(spec, DenseBlockSpec):
+        if block is not None:
+            raise bad("block", block, "nothing (the specification is that of one block)")
         return spec
     blocks = [each for each, _ in check_spec(spec).stages]
-    return blocks[integer("number of the dense block", block, 1, len(blocks)) - 1]
+    number = 1 if block is None else block
+    return blocks[integer("number of the dense block", number, 1, len(blocks)) - 1]
 
 
 def _of_a_network(figure: str, spec: DenseNetSpec, image_size: int | None) -> Figure:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 from .._checks import ConfigError
 
@@ -171,6 +172,16 @@ def apart(labels: Sequence[tuple[float, str]], gap: float = 6) -> list[tuple[flo
             kept.append((x, label))
             end = x + half + gap
     return [*kept, labels[-1]]
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Move the heights of labels, in any order, at least ``gap`` apart; their mean stays."""
+    moved = list(heights)
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    for above, below in pairwise(order):
+        moved[below] = max(heights[below], moved[above] + gap)
+    shift = (sum(heights) - sum(moved)) / max(1, len(heights))
+    return [height + shift for height in moved]
 
 
 def wrapped(content: str, width: float) -> list[str]:

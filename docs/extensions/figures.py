@@ -52,7 +52,7 @@ class DrawingDirective(SphinxDirective):
                 self.arguments[0],
                 dm.get_spec(self.options.get("variant", "d2l")),
                 image_size=self.options.get("image-size"),
-                block=self.options.get("block", 1),
+                block=self.options.get("block"),
                 title=title or None,
                 prefix=f"drawing-{self.arguments[0]}-{self.env.new_serialno('drawing') + 1}",
             )

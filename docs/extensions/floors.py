@@ -6,8 +6,9 @@ Plain data without Sphinx, so that tests can read it. ``house.py`` puts it on a 
 from __future__ import annotations
 
 import tomllib
-from html import escape
 from pathlib import Path
+
+from densenet_multi.drawing.svg import element, escaped
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 PURPOSES = {  # name -> what it is; the four backends share a line
@@ -59,21 +60,30 @@ def _purpose(names: tuple[str, ...]) -> str:
 
 def svg() -> str:
     """Draw the floors, readable without scaling on a phone, in the color of the page's text."""
-    drawn, y = [], GAP
+    parts = [
+        element("title", TITLE, id="house-title"),
+        element("desc", escaped(f"From the top: {_in_words()}."), id="house-floors"),
+    ]
+    y, line = GAP, {"fill": "none", "stroke": "currentColor"}
     for names, purpose in floors():
-        drawn.append(
-            f'<rect x="2" y="{y}" width="{WIDTH - 4}" height="{HEIGHT}" rx="6" fill="none" '
-            f'stroke="currentColor"/><text x="14" y="{y + 19}" font-family="monospace" '
-            f'font-size="14" font-weight="bold">{escape(", ".join(names))}</text>'
-            f'<text x="14" y="{y + 37}" font-size="13">{escape(purpose)}</text>'
-        )
+        bold = {"font_family": "monospace", "font_size": 14, "font_weight": "bold"}
+        parts += [
+            element("rect", x=2, y=y, width=WIDTH - 4, height=HEIGHT, rx=6, **line),
+            element("text", escaped(", ".join(names)), x=14, y=y + 19, **bold),
+            element("text", escaped(purpose), x=14, y=y + 37, font_size=13),
+        ]
         y += HEIGHT + GAP
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" '
-        f'role="img" aria-labelledby="house-title house-floors" fill="currentColor" '
-        'font-family="sans-serif" style="max-width: 100%; height: auto">'
-        f'<title id="house-title">{escape(TITLE)}</title>'
-        f'<desc id="house-floors">From the top: {escape(_in_words())}.</desc>{"".join(drawn)}</svg>'
+    return element(
+        "svg",
+        *parts,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {WIDTH} {y}",
+        width=WIDTH,
+        role="img",
+        aria_labelledby="house-title house-floors",
+        fill="currentColor",
+        font_family="sans-serif",
+        style="max-width: 100%; height: auto",
     )
 
 

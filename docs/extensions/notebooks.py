@@ -11,10 +11,8 @@ nothing is missing unnoticed.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-import textwrap
 from base64 import b64encode
 from dataclasses import dataclass
 from html import unescape
@@ -22,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from .pages import DOCS, FENCE, LABELS, PageError, split_options
+from .shipped import ROOT, definition
 
 PAGE = "chapter"
 FOLDER = DOCS / "notebooks"
-ROOT = DOCS.parent
 ADMONITIONS = {"note", "tip", "important", "warning", "seealso"}
 OMITTED = {"toctree"}  # navigation of the site
 INSTALL = """\
-This notebook is the page [DenseNet chapter](../{page}.md) for {label}, as one program. Run its
-cells in order. It was made from the page's source, so every change belongs there.
+This notebook is a page of the documentation of densenet_multi, for {label}, as one program. Run its
+cells in order. It was made from docs/{page}.md in the repository, so every change belongs there.
+Other pages that it names are in the same documentation, which `nox -s docs` builds in a clone.
 
 It needs the package with {label}. In a clone of the repository:
 
@@ -100,7 +99,7 @@ def _as_json(cell: Cell, number: int) -> dict[str, Any]:
     }
     if cell.files:  # inside the notebook, which then needs no other file
         made["attachments"] = {
-            file.name: {"image/svg+xml": b64encode(file.read_bytes()).decode()}
+            file.name: {"image/svg+xml": b64encode(_on_white(file).encode()).decode()}
             for file in cell.files
         }
     return made | ({"execution_count": None, "outputs": []} if cell.kind == "code" else {})
@@ -170,11 +169,12 @@ def _directive(fence: re.Match[str], body: list[str], framework: str) -> list[Ce
 
 
 def _arguments(figure: str, options: dict[str, str]) -> str:
-    given = [json.dumps(figure), f"dm.get_spec({json.dumps(options.get('variant', 'd2l'))})"]
-    numbers = {"block", "image-size"} & options.keys()
-    return ", ".join(
-        given + [f"{name.replace('-', '_')}={options[name]}" for name in sorted(numbers)]
-    )
+    variant = options.get("variant", "d2l")
+    numbers = [(name, options[name]) for name in ("block", "image-size") if name in options]
+    given = [f"{name.replace('-', '_')}={number}" for name, number in numbers]
+    # all drawings of a notebook are in one page of HTML, where ids must differ
+    prefix = "-".join([figure, variant.replace("_", "-"), *(number for _, number in numbers)])
+    return ", ".join([f'"{figure}"', f'dm.get_spec("{variant}")', *given, f'prefix="{prefix}"'])
 
 
 def _code(directive: str, argument: str, framework: str) -> list[Cell]:
@@ -185,22 +185,8 @@ def _code(directive: str, argument: str, framework: str) -> list[Cell]:
     elif file.split("/")[1] in LABELS and file.split("/")[1] != framework:
         return []
     path = ROOT / file
-    code = definition(path.read_text("utf-8"), name) if name else path.read_text("utf-8").rstrip()
+    code = definition(path, name)[0] if name else path.read_text("utf-8").rstrip()
     return [Cell("markdown", f"In `{file}`:\n\n```python\n{code}\n```")]
-
-
-def definition(text: str, name: str) -> str:
-    """Return the code of a class, function or method in a module's text, without its docstring."""
-    node: Any = ast.parse(text)
-    for part in name.split("."):
-        node = next(child for child in node.body if getattr(child, "name", "") == part)
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    lines = {number: text.splitlines()[number - 1] for number in range(first, node.end_lineno + 1)}
-    if ast.get_docstring(node) is not None:
-        for number in range(node.body[0].lineno, node.body[1].lineno):
-            if number <= node.body[0].end_lineno or not lines[number].strip():
-                del lines[number]
-    return textwrap.dedent("\n".join(lines.values()))
 
 
 def _picture(path: Path) -> Cell:
@@ -208,6 +194,12 @@ def _picture(path: Path) -> Cell:
     title = re.search(r"<title[^>]*>([^<]*)</title>", path.read_text("utf-8"))
     label = " ".join(unescape(title[1]).split()) if title else path.stem
     return Cell("markdown", f"![{label}](attachment:{path.name})", (path,))
+
+
+def _on_white(path: Path) -> str:
+    """The drawing on white: as an image its text is black, in a dark notebook too."""
+    start, end, rest = path.read_text("utf-8").partition(">")
+    return f'{start}{end}<rect width="100%" height="100%" fill="#fff"/>{rest}'
 
 
 def _details(summary: str, inner: list[Cell]) -> list[Cell]:
@@ -252,7 +244,11 @@ def _sections(text: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Turn MyST into Markdown that every viewer shows: no targets, no roles, links to files."""
+    """Turn MyST into Markdown that is complete without the other pages and files.
+
+    It has no targets and no roles. A link to a page becomes the page's title, since the notebook
+    may have been downloaded alone.
+    """
     text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.MULTILINE)  # a target
     text = re.sub(r"^</?div[^>]*>$", "", text, flags=re.MULTILINE)  # a box of the site
     text = re.sub(r"\n{3,}", "\n\n", text)
@@ -261,8 +257,19 @@ def plain(text: str) -> str:
     text = re.sub(r"\{(?:term|ref|doc)\}`([^`<]*?)\s*(?:<[^`>]*>)?`", r"\1", text)
     text = re.sub(r"\{py:\w+\}`~?([^`]*)`", r"`\1`", text)
     text = re.sub(r"\[([^\]]*)\]\(#[^)]*\)", r"\1", text)  # links within the page
-    links = r"(\]\()(?!https?://|#)([^)#]*\.(?:md|py|json|cff))"
-    return re.sub(links, lambda match: f"{match[1]}../{match[2]}", text)
+    ends = r"\.(?:md|py|json|cff)"
+    return re.sub(rf"\[([^\]]*)\]\((?!https?://)([^)#]*{ends})(?:#[^)]*)?\)", _named, text)
+
+
+def _named(link: re.Match[str]) -> str:
+    """The text of a link, and the title of the page or the path of the file that it leads to."""
+    path = (DOCS / link[2]).resolve()
+    if path.suffix != ".md":
+        return f"{link[1]} (`{path.relative_to(ROOT)}` in the repository)"
+    title = path.read_text("utf-8").partition("# ")[2].partition("\n")[0]
+    if title.casefold() == " ".join(link[1].split()).casefold():
+        return f"{link[1]} (a page of the documentation)"
+    return f"{link[1]} (page *{title}*)"
 
 
 def main() -> None:

@@ -249,6 +249,12 @@ def test_names_beside_the_lines_are_apart_and_inside_the_drawing(wide):
     assert heights[-1] < height
 
 
+def test_each_backend_that_the_style_knows_has_a_color_of_its_own():
+    _, page = page_of(result(torch=report(), keras=report("tf.keras"), mine=report("Mine")))
+    for kind in ("torch", "keras", "other"):
+        assert {"path", "text", "rect"} <= set(page.of_class(kind))
+
+
 # --- The texts ----------------------------------------------------------------------------------
 
 LINES = st.lists(st.sampled_from(["", "a = 1", "a = 2", "def call(x):", "return x"]), max_size=6)

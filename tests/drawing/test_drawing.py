@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 import densenet_multi as dm
 from densenet_multi.commands import main
-from densenet_multi.drawing import FIGURES, MOST_BLOCKS, OF_A_BLOCK, OF_A_NETWORK, draw, svg
+from densenet_multi.drawing import (
+    FIGURES,
+    MOST_BLOCKS,
+    OF_A_BLOCK,
+    OF_A_NETWORK,
+    SIZED,
+    draw,
+    svg,
+)
 from densenet_multi.drawing.block import MOST_BARS
 from strategies import configs, small_configs
 
@@ -297,6 +305,10 @@ def test_the_largest_costs_are_marked():
         (("network", dm.dense_block(1, 1, 1)), {}, "spec: expected a DenseNetSpec"),
         (("block", D2L), {"block": 5}, "from 1 to 4; found 5"),
         (("block", D2L), {"block": 0}, "from 1 to 4; found 0"),
+        (("block", D2L), {"image_size": 64}, "image_size: .*'block' uses only block=.* found 64"),
+        (("network", D2L), {"block": 1}, "block: .*'network' uses only image_size=.* found 1"),
+        (("growth", D2L), {"image_size": 64}, "'growth' uses no size and no block"),
+        (("block", dm.dense_block(1, 1, 1)), {"block": 1}, "block: expected nothing"),
         (("cost", D2L), {"image_size": 28}, "the smallest is 29"),
         (("network", D2L), {"image_size": "96"}, "image_size: expected an integer"),
         (("block", D2L), {"prefix": "1 2"}, "prefix: expected letters"),
@@ -324,9 +336,10 @@ def run(*arguments: str):
 @pytest.mark.parametrize("figure", FIGURES)
 def test_the_command_writes_the_drawing(figure, tmp_path):
     path = tmp_path / "net.svg"
-    done = run("densenet121", "--figure", figure, "--output", str(path), "--image-size", "64")
+    size = ["--image-size", "64"] if figure in SIZED else []
+    done = run("densenet121", "--figure", figure, "--output", str(path), *size)
     assert (done.exit_code, done.output) == (0, "")
-    expected = draw(figure, dm.get_spec("densenet121"), image_size=64)
+    expected = draw(figure, dm.get_spec("densenet121"), image_size=64 if size else None)
     assert path.read_text("utf-8") == expected
 
 
@@ -348,6 +361,9 @@ def test_the_command_draws_the_requested_network_on_stdout():
         (["d2l", "--image-size", "20"], "the smallest is 29"),
         (["d2l", "--image-size", "0"], "--image-size: expected an integer of at least 1"),
         (["d2l", "--block", "5", "--figure", "block"], "from 1 to 4; found 5"),
+        (["--image-size", "64", "--figure", "block"], "(--figure block uses only --block)"),
+        (["--block", "2"], "--block: expected nothing (--figure network uses only --image-size)"),
+        (["--num-classes", "5", "--figure", "growth"], "--num-classes: expected nothing"),
     ],
 )
 def test_the_commands_errors_are_one_line_each(arguments, message):

@@ -1,5 +1,8 @@
 """The chapter's pictures: each is what its script draws from the stored results."""
 
+import json
+import re
+from math import log
 from pathlib import Path
 from runpy import run_path
 from xml.etree import ElementTree as ET
@@ -10,7 +13,63 @@ import pytest
 import densenet_multi as dm
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-NAMES = ("chapter-curves", "chapter-confusion", "chapter-reading", "chapter-memory")
+CHAPTER = " ".join((RESULTS.parent / "chapter.md").read_text("utf-8").split())
+NAMES = tuple(f"chapter-{name}" for name in ("curves", "confusion", "reading", "weights", "memory"))
+
+
+def read(name):
+    return json.loads((RESULTS / "data" / f"{name}.json").read_text("utf-8"))
+
+
+def ends_of(schedule):
+    """The lowest and the highest test accuracy after the last epoch, over the four frameworks."""
+    runs = [read(f"sample-curves-{name}") for name in ("torch", "keras", "gluon", "flax")]
+    last = [run["epochs"][schedule][-1]["validation_accuracy"] for run in runs]
+    return [min(last), max(last)]
+
+
+def values(matrix):
+    return [value for rows in matrix.values() for row in rows for value in row if value is not None]
+
+
+def inside(matrix):
+    """What the layers 2 and later of each block read: without the last reader, and layer 1."""
+    return [value for rows in matrix.values() for row in rows for value in row[1:-1] if value]
+
+
+def memory_of(depth, case):
+    return read(f"growth-{depth}")["backends"]["torch"]["cases"][case]["grown_bytes"]
+
+
+READING = read("reading")
+FIRST_SOURCES = [rows[0][-1] for rows in READING["cut_off"].values()]
+MEMORY = read("bench-memory")["backends"]["torch"]["cases"]
+MEAN, GPU = read("chapter-torch-mean"), read("gpu-chapter")
+N, SHARE = r"(\d+(?:\.\d+)?)", r"(0\.\d{2,})"
+SAID = {  # what the chapter says -> its numbers in the stored results
+    rf"{SHARE} to {SHARE},? (?:instead of|against|rather than) {SHARE} to {SHARE}": [
+        *ends_of("linear"),
+        *ends_of("constant"),
+    ],
+    rf"took {N} minutes": [MEAN["training_seconds"] / 60],
+    rf"{N} seconds on (?:one|a) GPU": [GPU["training_seconds"]],
+    rf"{SHARE} and {SHARE}\. The runs": [each["final"]["test_accuracy"] for each in (MEAN, GPU)],
+    rf"{N}% of the images": [100 * read("recalibrated-best")["accuracy"]],
+    rf"from {SHARE} to {SHARE}": [
+        read("chapter-torch-1")["epochs"][-1]["validation_accuracy"],
+        read("recalibrated-last-1")["accuracy"],
+    ],
+    rf"test accuracy (?:is|was) {SHARE}[.,;]": [READING["test_accuracy"]],
+    rf"between {SHARE} and {N}": [each(values(READING["reading"])) for each in (min, max)],
+    rf"loss, which is {SHARE}": [READING["loss"]],
+    rf"loss rises by {SHARE} to {SHARE}": [min(FIRST_SOURCES), max(FIRST_SOURCES)],
+    rf"loss rises by {SHARE} at most": [max(inside(READING["cut_off"]))],
+    rf"{N} GiB instead of {N}": [memory_of(250, case) / 2**30 for case in ("efficient", "plain")],
+    rf"step takes {N} times as long": [1 / MEMORY["plain"]["ratio"]],
+    rf"exponent is smaller, {N}": [
+        log(memory_of(250, "plain") / memory_of(40, "plain")) / log(250 / 40)
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +115,13 @@ def test_a_reader_is_cut_off_from_one_source_at_a_time(script):
     found = script["cut_off"](spec, weights, loss)["denseblock1"]
     first, second, third = 63, 64_095, 96_127  # channels 0 to 63, 64 to 95, 96 to 127
     assert found == [[first, first, first], [None, second, second], [None, None, third]]
+
+
+@pytest.mark.parametrize("pattern", SAID)
+def test_the_numbers_of_the_text_are_those_of_the_stored_results(pattern):
+    found = [each if isinstance(each, tuple) else (each,) for each in re.findall(pattern, CHAPTER)]
+    assert found, f"no sentence of docs/chapter.md fits {pattern!r}; adapt the pattern"
+    for numbers in found:
+        digits = [len(number.partition(".")[2]) for number in numbers]
+        expected = [f"{v:.{d}f}" for v, d in zip(SAID[pattern], digits, strict=True)]
+        assert list(numbers) == expected

@@ -1,6 +1,7 @@
 """The notebooks of the chapter are made from its source, and run."""
 
 import json
+import re
 from base64 import b64decode
 
 import pytest
@@ -18,7 +19,8 @@ PAGE = """\
 
 Download {download}`this <notebooks/x.ipynb>`.
 
-A {term}`growth rate`, see [the glossary](glossary.md) and [below](#second).
+A {term}`growth rate`, see [the words](glossary.md#a), [Glossary](glossary.md), the
+[specification](../densenet_multi/spec.py) and [below](#second).
 
 ```{run} torch
 import torch
@@ -66,7 +68,8 @@ def code(framework: str) -> list[str]:
 
 
 def test_a_notebook_has_the_blocks_of_its_framework_in_order():
-    draw = notebooks.DRAW.format(arguments='"growth", dm.get_spec("densenet121")')
+    arguments = '"growth", dm.get_spec("densenet121"), prefix="growth-densenet121"'
+    draw = notebooks.DRAW.format(arguments=arguments)
     assert code("torch") == ["import torch", "notebook = 1", draw]
     assert code("keras") == ["import keras", "print(keras)", "notebook = 1", draw]
 
@@ -76,7 +79,11 @@ def test_a_notebook_has_the_text_as_plain_markdown():
     texts = [text for _, text in made("torch")]
     assert texts[0] == "# Title"
     assert "pip install" in texts[1]
-    assert texts[2] == "## First\n\nA growth rate, see [the glossary](../glossary.md) and below."
+    assert texts[2] == (
+        "## First\n\nA growth rate, see the words (page *Glossary*), "
+        "Glossary (a page of the documentation), the\n"
+        "specification (`densenet_multi/spec.py` in the repository) and below."
+    )
     assert "<details>\n<summary>Why?</summary>\n\nBecause of $k$.\n\n</details>" in texts
     assert "Keras stores" not in "".join(texts)
     assert "Keras stores channels last." in "".join(text for _, text in made("keras"))
@@ -92,7 +99,8 @@ def test_a_picture_of_the_page_is_inside_the_notebook(tmp_path, monkeypatch):
     assert picture.text == "## First\n\n![A & B](attachment:a.svg)\n\nText."
     (tmp_path / "chapter.md").write_text(page, "utf-8")
     *_, made = json.loads(notebooks.notebook("torch", tmp_path))["cells"]
-    assert b64decode(made["attachments"]["a.svg"]["image/svg+xml"]).startswith(b"<svg>")
+    image = b64decode(made["attachments"]["a.svg"]["image/svg+xml"]).decode()
+    assert image.startswith('<svg><rect width="100%" height="100%" fill="#fff"/><title>')
 
 
 def test_a_directive_that_no_notebook_can_show_is_an_error():
@@ -100,17 +108,21 @@ def test_a_directive_that_no_notebook_can_show_is_an_error():
         notebooks.cells("# Title\n\n```{unheard-of}\n```\n", "torch")
 
 
-def test_shipped_code_is_shown_without_its_docstring():
-    module = (
-        'class A:\n    """Long."""\n\n    def f(self):\n        """Short."""\n        return 1\n'
-    )
-    assert notebooks.definition(module, "A.f") == "def f(self):\n    return 1"
-    assert notebooks.definition(module, "A").startswith("class A:\n    def f(self):")
-
-
 @pytest.mark.parametrize("framework", LABELS)
 def test_the_notebooks_are_up_to_date(framework):
     assert notebooks.path_of(framework).read_text("utf-8") == notebooks.notebook(framework), MAKE
+
+
+@pytest.mark.parametrize("framework", LABELS)
+def test_a_notebook_can_be_read_alone(framework):
+    cells = json.loads(notebooks.path_of(framework).read_text("utf-8"))["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert re.findall(r"\]\((?!https://)[^)]*\.(?:md|py|json|cff)[#)]", text) == []
+    drawn = [
+        each for cell in cells for each in re.findall('prefix="(.*?)"', "".join(cell["source"]))
+    ]
+    assert drawn
+    assert len(drawn) == len(set(drawn))
 
 
 @pytest.mark.parametrize("framework", LABELS)

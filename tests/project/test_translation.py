@@ -73,6 +73,18 @@ def parts(text: str) -> Counter[str]:
     return Counter(roles + kept)
 
 
+def numbers(text: str) -> Counter[str]:
+    """Count the numbers outside code, formulas and links; 0.9 and 0,9 are the same number.
+
+    0 is not counted, because the translation writes it for "zeros" and "negative" too.
+    """
+    for kept in (r"\{\w+\}`[^`]*`", r"`[^`]+`", r"\$[^$]+\$", r"\]\([^)]*\)"):
+        text = re.sub(kept, " ", text)
+    found = Counter(re.sub("[.,]", "", each) for each in re.findall(r"\d+(?:[.,]\d+)*", text))
+    del found["0"]
+    return found
+
+
 def test_the_paragraphs_of_a_page_are_found():
     page = """\
 (target)=
@@ -127,6 +139,16 @@ def test_a_translation_keeps_code_formulas_and_links(page):
         (said, parts(said) - parts(translated), parts(translated) - parts(said))
         for said, (translated, _) in translations(page).items()
         if parts(said) != parts(translated)
+    ]
+    assert changed == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_translation_has_the_numbers_of_the_original(page):
+    changed = [
+        (said, numbers(said) - numbers(translated), numbers(translated) - numbers(said))
+        for said, (translated, _) in translations(page).items()
+        if numbers(said) != numbers(translated)
     ]
     assert changed == []
 

@@ -4329,6 +4329,20 @@ MUTANTS = [
         "drawing/test_drawing.py every_color_has_one",
     ),
     Mutant(
+        "drawings: an argument that the figure does not use is refused",
+        "drawing/__init__.py",
+        "        if value is not None and name != uses:",
+        "        if False:",
+        "drawing/test_drawing.py refused",
+    ),
+    Mutant(
+        "draw: a number that the figure does not show is refused",
+        "commands/draw.py",
+        "        if figure not in SIZED:",
+        "        if False:",
+        "drawing/test_drawing.py errors_are_one_line",
+    ),
+    Mutant(
         "draw: the image size is the requested one",
         "commands/draw.py",
         "image_size=image_size",
@@ -4369,6 +4383,20 @@ MUTANTS = [
         "return value is None or value > tolerance",
         "return value is None",
         "comparison/test_report.py overlooked",
+    ),
+    Mutant(
+        "the report: a backend has a color of its own",
+        "comparison/report/page.py",
+        r'r"^path\.(\w+) "',
+        r'r"^paths\.(\w+) "',
+        "comparison/test_report.py color_of_its_own",
+    ),
+    Mutant(
+        "the report: names beside the lines are apart",
+        "drawing/svg.py",
+        "max(heights[below], moved[above] + gap)",
+        "heights[below]",
+        "comparison/test_report.py beside_the_lines",
     ),
     Mutant(
         "the report: lines that differ are marked",

@@ -1,6 +1,6 @@
 """How the README shows the four translations side by side, taken from their sources.
 
-    python tests/support/side_by_side.py
+    PYTHONPATH=docs python tests/support/side_by_side.py
 
 prints the block; a test compares it with the README.
 """
@@ -10,13 +10,9 @@ import sys
 from itertools import zip_longest
 from pathlib import Path
 
+from extensions.pages import LABELS
+
 PACKAGE = Path(__file__).parents[2] / "densenet_multi"
-FRAMEWORKS = {
-    "torch": "PyTorch",
-    "keras": "tf.keras",
-    "gluon": "MXNet Gluon",
-    "flax": "Flax NNX",
-}
 SHOWN = "DenseLayer"
 WIDTH = 50
 
@@ -46,10 +42,10 @@ def translation(backend: str) -> list[str]:
 
 def block() -> str:
     """The four translations, two by two."""
-    backends = list(FRAMEWORKS)
+    backends = list(LABELS)
     lines = []
     for pair in backends[:2], backends[2:]:
-        columns = [[f"# {FRAMEWORKS[name]}", *translation(name)] for name in pair]
+        columns = [[f"# {LABELS[name]}", *translation(name)] for name in pair]
         rows = zip_longest(*columns, fillvalue="")
         lines += [f"{left:{WIDTH}}{right}".rstrip() for left, right in rows]
         lines.append("")

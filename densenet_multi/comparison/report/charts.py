@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...drawing.svg import spread
 from .markup import escaped
 
 OUTPUT = "output"  # the last place on the axis: the logits
@@ -105,14 +106,14 @@ def deviations(places: list[str], lines: list[Line], tolerance: float, *, wide: 
 
 def in_words(places: list[str], lines: list[Line], tolerance: float) -> str:
     """Return a sentence per line of the drawing."""
-    told = []
+    sentences = []
     for line in lines:
         finite = [value for value in line.values if value is not None]
-        spread = f"{min(finite):.1e} to {max(finite):.1e}" if finite else "nowhere finite"
+        values = f"{min(finite):.1e} to {max(finite):.1e}" if finite else "nowhere finite"
         first = _first_above(places, line, tolerance)
         above = f", above the tolerance from {first} on" if first else ""
-        told.append(f"{line.label}: {spread}{above}.")
-    return " ".join(told)
+        sentences.append(f"{line.label}: {values}{above}.")
+    return " ".join(sentences)
 
 
 def _first_above(places: list[str], line: Line, tolerance: float) -> str | None:
@@ -155,8 +156,8 @@ def _line(frame: _Frame, line: Line, shape: str, tolerance: float) -> Iterator[s
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     yield f'<path class="line {line.kind}" d="M{path}"/>'
     for (x, y), value, place in zip(points, line.values, frame.places, strict=True):
-        told = "not finite" if value is None else f"{value:.1e}"
-        inside = f"<title>{escaped(f'{line.label}, {place}: {told}')}</title>"
+        shown = "not finite" if value is None else f"{value:.1e}"
+        inside = f"<title>{escaped(f'{line.label}, {place}: {shown}')}</title>"
         if _above(value, tolerance):
             yield f'<circle class="over" cx="{x:.1f}" cy="{y:.1f}" r="9"/>'
         yield f'<path class="dot {line.kind}" d="{_shape(shape, x, y)}">{inside}</path>'
@@ -174,17 +175,12 @@ def _shape(name: str, x: float, y: float) -> str:
 
 def _beside(frame: _Frame, lines: list[Line]) -> Iterator[str]:
     """The name of each line beside its end; names that would overlap move apart."""
-    ends = sorted((frame.y(line.values[-1]), i) for i, line in enumerate(lines))
-    heights = list[float]()
-    for y, _ in ends:
-        heights.append(max(y, heights[-1] + APART) if heights else y)
-    middle = sum(y for y, _ in ends) / max(1, len(ends))
-    down = middle - sum(heights) / max(1, len(heights))  # back to where the lines end
+    ends = [frame.y(line.values[-1]) for line in lines]
     x = frame.x(len(frame.places) - 1)
-    for (y, i), height in zip(ends, heights, strict=True):
-        at, kind = height + down, lines[i].kind
-        yield f'<path class="leader {kind}" d="M{x + 6:.1f} {y:.1f}L{frame.end + 2} {at:.1f}h6"/>'
-        yield _text(frame.end + 12, at + 4, _short(lines[i].label), kind=f"name {kind}")
+    for line, y, at in zip(lines, ends, spread(ends, APART), strict=True):
+        route = f"M{x + 6:.1f} {y:.1f}L{frame.end + 2} {at:.1f}h6"
+        yield f'<path class="leader {line.kind}" d="{route}"/>'
+        yield _text(frame.end + 12, at + 4, _short(line.label), kind=f"name {line.kind}")
 
 
 def _short(label: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from .charts import OUTPUT, Line, bars, deviations
 from .markup import escaped, fold, table
 from .texts import framework_of, side_by_side
 
-KNOWN = ("torch", "keras", "gluon", "flax")  # each has a color of its own in report.css
 PURPOSE = "Do they compute the same function?"
 HERE = Path(__file__).parent
 
@@ -181,7 +181,7 @@ def _cost(result: dict[str, Any], labels: dict[str, str]) -> str:
 
 
 def _texts(labels: dict[str, str]) -> str:
-    order = [name for name in KNOWN if name in labels]
+    order = [name for name in _colored() if name in labels]
     shown = side_by_side({name: labels[name] for name in dict.fromkeys([*order, *labels])})
     if not shown:
         return ""
@@ -230,7 +230,13 @@ def _section(title: str, inside: str) -> str:
 
 def color(name: str) -> str:
     """Return the CSS class that colors a backend, the same everywhere."""
-    return name if name in KNOWN else "other"
+    return name if name in _colored() else "other"
+
+
+@cache
+def _colored() -> tuple[str, ...]:
+    """The backends that report.css has a color for, in its order; the last is "other"."""
+    return tuple(re.findall(r"^path\.(\w+) ", _own("report.css"), re.MULTILINE))
 
 
 def _unbroken(text: str) -> str:

@@ -8,13 +8,15 @@ In docs/results/data:
     python ../scripts/chapter.py draw
 
 ``draw`` writes chapter-curves.svg (from sample-curves-*.json, see sample_curves.py),
-chapter-confusion.svg, chapter-reading.svg and chapter-memory.svg. A test compares them with what
-is stored. They are parts of the page: their text has the color of the page's text.
+chapter-confusion.svg, chapter-reading.svg, chapter-weights.svg and chapter-memory.svg. A test
+compares them with what is stored. They are parts of the page: their text has the color of the
+page's text.
 """
 
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +27,7 @@ import numpy.typing as npt
 
 import densenet_multi as dm
 from densenet_multi.data import load_sample, to_input
+from densenet_multi.drawing import svg
 
 Weights = Mapping[str, npt.NDArray[Any]]
 
@@ -198,13 +201,8 @@ def curves() -> str:
 
 def _apart(heights: dict[str, float], least: float = 15) -> dict[str, float]:
     """Move labels apart that would overlap."""
-    result: dict[str, float] = {}
-    middle = sum(heights.values()) / len(heights)
-    for name in sorted(heights, key=heights.__getitem__):
-        lowest = max(result.values(), default=-1e9) + least
-        result[name] = max(heights[name], lowest)
-    shift = middle - sum(result.values()) / len(result)
-    return {name: y + shift for name, y in result.items()}
+    names = sorted(heights, key=heights.__getitem__)
+    return dict(zip(names, svg.spread([heights[name] for name in names], least), strict=True))
 
 
 def confusion() -> str:
@@ -228,11 +226,24 @@ def confusion() -> str:
     return document(700, 370, "Confusion matrix of the trained network", description, *parts)
 
 
-def heat_maps() -> str:
-    """Draw by how much the loss rises when a layer of the trained network cannot read a source."""
-    found = read("reading")["cut_off"]
+HEAT_MAPS = {  # what is measured -> a title, and what a number is
+    "cut_off": (
+        "Which earlier maps each layer needs",
+        "the rise of the test loss when this reader cannot read this source",
+    ),
+    "reading": (
+        "How strongly each layer reads earlier maps",
+        "this reader's mean absolute weight for this source, divided by its mean for all sources",
+    ),
+}
+
+
+def heat_maps(measured: str) -> str:
+    """Draw a matrix of sources and readers for each block of the trained network."""
+    found = read("reading")[measured]
     most = max(value for rows in found.values() for row in rows for value in row if value)
     parts, width, height = [], 52, 28
+    title, meaning = HEAT_MAPS[measured]
     for index, (block, rows) in enumerate(found.items()):
         x0, y0 = 80 + 355 * (index % 2), 62 + 225 * (index // 2)
         parts.append(text(x0, y0 - 38, block, extra=' font-weight="bold"'))
@@ -246,14 +257,13 @@ def heat_maps() -> str:
             for j, value in enumerate(row):
                 if value is not None:
                     at = x0 + width * j, y0 + height * i
-                    share = (max(value, 0.0) / most) ** 0.5
+                    share = value / 2 if measured == "reading" else (max(value, 0.0) / most) ** 0.5
                     shown = f"{value:.2f}".replace("-0.00", "0.00")
                     parts.append(cell(at, (width, height), share, shown))
     description = (
-        "One matrix per block. Rows are sources, columns are readers. A number is the rise of the "
-        "test loss when this reader cannot read this source."
+        f"One matrix per block. Rows are sources, columns are readers. A number is {meaning}."
     )
-    return document(735, 440, "Which earlier maps each layer needs", description, *parts)
+    return document(735, 440, title, description, *parts)
 
 
 def memory() -> str:
@@ -284,7 +294,8 @@ def memory() -> str:
 PICTURES = {
     "chapter-curves": curves,
     "chapter-confusion": confusion,
-    "chapter-reading": heat_maps,
+    "chapter-reading": partial(heat_maps, "cut_off"),
+    "chapter-weights": partial(heat_maps, "reading"),
     "chapter-memory": memory,
 }
 
