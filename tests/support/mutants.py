@@ -4329,6 +4329,20 @@ MUTANTS = [
         "drawing/test_drawing.py every_color_has_one",
     ),
     Mutant(
+        "notebooks: pictures have a background in dark notebooks",
+        "docs/extensions/notebooks.py",
+        '{start}{end}<rect width="100%" height="100%" fill="#fff"/>',
+        "{start}{end}",
+        "project/test_notebooks.py inside_the_notebook",
+    ),
+    Mutant(
+        "notebooks: a link names the page, because a downloaded notebook is alone",
+        "docs/extensions/notebooks.py",
+        'return f"{link[1]} (page *{title}*)"',
+        "return link[0]",
+        "project/test_notebooks.py plain_markdown",
+    ),
+    Mutant(
         "drawings: an argument that the figure does not use is refused",
         "drawing/__init__.py",
         "        if value is not None and name != uses:",
