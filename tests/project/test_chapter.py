@@ -41,9 +41,13 @@ def memory_of(depth, case):
     return read(f"growth-{depth}")["backends"]["torch"]["cases"][case]["grown_bytes"]
 
 
+def slower(name, backend):
+    """How many times as long a step takes that recomputes."""
+    return 1 / read(name)["backends"][backend]["cases"]["plain"]["ratio"]
+
+
 READING = read("reading")
 FIRST_SOURCES = [rows[0][-1] for rows in READING["cut_off"].values()]
-MEMORY = read("bench-memory")["backends"]["torch"]["cases"]
 MEAN, GPU = read("chapter-torch-mean"), read("gpu-chapter")
 N, SHARE = r"(\d+(?:\.\d+)?)", r"(0\.\d{2,})"
 SAID = {  # what the chapter says -> its numbers in the stored results
@@ -53,7 +57,9 @@ SAID = {  # what the chapter says -> its numbers in the stored results
     ],
     rf"took {N} minutes": [MEAN["training_seconds"] / 60],
     rf"{N} seconds on (?:one|a) GPU": [GPU["training_seconds"]],
-    rf"{SHARE} and {SHARE}\. The runs": [each["final"]["test_accuracy"] for each in (MEAN, GPU)],
+    rf"statistics, has {SHARE} and {SHARE}": [
+        each["final"]["test_accuracy"] for each in (MEAN, GPU)
+    ],
     rf"{N}% of the images": [100 * read("recalibrated-best")["accuracy"]],
     rf"from {SHARE} to {SHARE}": [
         read("chapter-torch-1")["epochs"][-1]["validation_accuracy"],
@@ -65,7 +71,15 @@ SAID = {  # what the chapter says -> its numbers in the stored results
     rf"loss rises by {SHARE} to {SHARE}": [min(FIRST_SOURCES), max(FIRST_SOURCES)],
     rf"loss rises by {SHARE} at most": [max(inside(READING["cut_off"]))],
     rf"{N} GiB instead of {N}": [memory_of(250, case) / 2**30 for case in ("efficient", "plain")],
-    rf"step takes {N} times as long": [1 / MEMORY["plain"]["ratio"]],
+    rf"step takes {N} times as long": [slower("bench-memory", "torch")],
+    rf"{N} to {N} times\]": [
+        each(slower("bench-memory", name) for name in ("flax", "gluon", "keras"))
+        for each in (min, max)
+    ],
+    rf"{N} times\]\(results/gpu": [slower("gpu-memory", "torch")],
+    rf"test accuracy was {SHARE} and {SHARE}": [
+        each["epochs"][-1]["validation_accuracy"] for each in (MEAN, GPU)
+    ],
     rf"exponent is smaller, {N}": [
         log(memory_of(250, "plain") / memory_of(40, "plain")) / log(250 / 40)
     ],
