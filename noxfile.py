@@ -46,7 +46,7 @@ def group(name: str) -> list[str]:
 
 
 def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
-    """Build the wheel and install it with an extra: what users get, not what the checkout holds."""
+    """Build the wheel and install it with an extra ("": none): what users get, not what the checkout holds."""
     folder = Path(session.create_tmp()).resolve()
     for old in folder.glob("*.whl"):
         old.unlink()
@@ -54,7 +54,8 @@ def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
     session.run_install(*wheel_of, silent=True, env=BUILD)
     (wheel,) = folder.glob("*.whl")
     session.install("--force-reinstall", "--no-deps", str(wheel))
-    session.install(f"{wheel}[{extra}]", *group("test"), *constraints)
+    wanted = f"{wheel}[{extra}]" if extra else str(wheel)
+    session.install(wanted, *group("test"), *constraints)
 
 
 def all_in_one(session: nox.Session) -> list[str]:
@@ -197,10 +198,11 @@ def docs(session: nox.Session) -> None:
     shutil.rmtree(SITE, ignore_errors=True)  # pages that are gone
     languages = {"en": SITE, "vi": SITE / "vi"}
     for language, target in languages.items():
-        if language == "en" or Path("docs", "locale", language).exists():
-            options = ("-d", f"{kept}/{language}", "-D", f"language={language}")
-            build = ("sphinx-build", "-q", "-E", "-W", "--keep-going", *options)
-            session.run(*build, "docs", str(target))
+        if language != "en" and not Path("docs", "locale", language).exists():
+            session.error(f"docs/locale/{language} is missing")  # Sphinx would build it in English
+        options = ("-d", f"{kept}/{language}", "-D", f"language={language}")
+        build = ("sphinx-build", "-q", "-E", "-W", "--keep-going", *options)
+        session.run(*build, "docs", str(target))
     session.log(f"built {SITE}/index.html; to read it: nox -s docs-serve")
 
 
@@ -220,16 +222,17 @@ def outputs(session: nox.Session) -> None:
     """Run the documentation's blocks whose outputs are stale, and store what they print.
 
     ``-- --all`` runs all, ``-- --page chapter --framework torch`` only these. ``-- --check`` stores
-    nothing and reports what differs; with ``--newest`` in a framework's newest versions.
+    nothing and reports what differs; with ``--newest`` in the newest versions of one framework, or
+    of NumPy (``--framework python``).
     """
     arguments = [word for word in session.posargs if word != "--newest"]
     if arguments == session.posargs:
         all_in_one(session)
     else:  # newest versions: of one framework, since all four do not fit together
-        chosen = {name for name in BACKENDS if name in arguments}
+        chosen = {name for name in (*BACKENDS, "python") if name in arguments}
         if len(chosen) != 1 or "--check" not in arguments:
             session.error("expected `--check --newest --framework NAME`")
-        install_wheel(session, chosen.pop(), *TORCH)
+        install_wheel(session, chosen.pop().replace("python", ""), *TORCH)
     pages = {"PYTHONPATH": str(Path("docs").resolve())}
     session.run("python", "-m", "extensions.execute", *arguments, env=INSTALLED | pages)
 
