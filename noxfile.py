@@ -46,7 +46,7 @@ def group(name: str) -> list[str]:
 
 
 def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
-    """Build the wheel and install it with an extra ("": none): what users get, not what the checkout holds."""
+    """Build the wheel and install it with an extra: what users get, not what the checkout holds."""
     folder = Path(session.create_tmp()).resolve()
     for old in folder.glob("*.whl"):
         old.unlink()
@@ -54,7 +54,7 @@ def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
     session.run_install(*wheel_of, silent=True, env=BUILD)
     (wheel,) = folder.glob("*.whl")
     session.install("--force-reinstall", "--no-deps", str(wheel))
-    wanted = f"{wheel}[{extra}]" if extra else str(wheel)
+    wanted = f"{wheel}[{extra}]" if extra else str(wheel)  # without a framework
     session.install(wanted, *group("test"), *constraints)
 
 

@@ -159,7 +159,7 @@ def _file(base: Path) -> Path | None:
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the statements of a module, those inside ``with``, ``if`` and ``try`` in place of it."""
+    """Yield the statements of a module, with those inside ``with``, ``if`` and ``try``."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.With | ast.If | ast.Try | ast.ExceptHandler):
             yield from _statements(child)
