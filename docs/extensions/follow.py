@@ -50,13 +50,15 @@ class Code:
         if first != self.package.name:
             return None
         found = self._resolved(parts, self.package / "__init__.py")
+        if found is None:
+            return None
         reached = set[Definition]()
-        todo = self._all(found) if isinstance(found, Path) else {found} - {None}
+        todo = self._all(found) if isinstance(found, Path) else {found}
         while todo:
             reached |= todo
             todo = set[Definition]().union(*map(self._used, todo)) - reached
         hashes = sorted({self._hash(definition) for definition in reached})
-        return sha256("".join(hashes).encode()).hexdigest()[:16] if hashes else None
+        return sha256("".join(hashes).encode()).hexdigest()[:16]
 
     def _hash(self, definition: Definition) -> str:
         if definition not in self._hashes:
@@ -130,10 +132,10 @@ class Code:
 
     def _imports(self, nodes: Iterator[ast.AST], path: Path) -> dict[str, tuple[Path, str]]:
         """Return what these statements import of the package."""
-        found = {}
+        found: dict[str, tuple[Path, str]] = {}
         for node in nodes:
             if isinstance(node, ast.ImportFrom):
-                parts = (node.module or "").split(".") if node.module else []
+                parts = node.module.split(".") if node.module else []
                 root = path.parents[node.level - 1] if node.level else self.package.parent
                 base = root.joinpath(*parts)
                 if base.is_relative_to(self.package):
