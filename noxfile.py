@@ -54,7 +54,8 @@ def install_wheel(session: nox.Session, extra: str, *constraints: str) -> None:
     session.run_install(*wheel_of, silent=True, env=BUILD)
     (wheel,) = folder.glob("*.whl")
     session.install("--force-reinstall", "--no-deps", str(wheel))
-    session.install(f"{wheel}[{extra}]", *group("test"), *constraints)
+    wanted = f"{wheel}[{extra}]" if extra else str(wheel)  # without a framework
+    session.install(wanted, *group("test"), *constraints)
 
 
 def all_in_one(session: nox.Session) -> list[str]:
@@ -196,11 +197,11 @@ def docs(session: nox.Session) -> None:
     kept = Path(session.create_tmp()).resolve()
     shutil.rmtree(SITE, ignore_errors=True)  # pages that are gone
     languages = {"en": SITE, "vi": SITE / "vi"}
-    if not Path("docs", "locale", "vi").exists():
-        del languages["vi"]
     for language, target in languages.items():
+        if language != "en" and not Path("docs", "locale", language).exists():
+            session.error(f"docs/locale/{language} is missing")  # Sphinx would build it in English
         options = ["-d", f"{kept}/{language}", "-D", f"language={language}"]
-        if language == "en" and "vi" in languages:
+        if language == "en":
             options += ["-t", "vietnamese"]  # the home page then links to it
         build = ("sphinx-build", "-q", "-E", "-W", "--keep-going", *options)
         session.run(*build, "docs", str(target))
@@ -223,16 +224,17 @@ def outputs(session: nox.Session) -> None:
     """Run the documentation's blocks whose outputs are stale, and store what they print.
 
     ``-- --all`` runs all, ``-- --page chapter --framework torch`` only these. ``-- --check`` stores
-    nothing and reports what differs; with ``--newest`` in a framework's newest versions.
+    nothing and reports what differs; with ``--newest`` in the newest versions of one framework, or
+    of NumPy (``--framework python``).
     """
     arguments = [word for word in session.posargs if word != "--newest"]
     if arguments == session.posargs:
         all_in_one(session)
     else:  # newest versions: of one framework, since all four do not fit together
-        chosen = {name for name in BACKENDS if name in arguments}
+        chosen = {name for name in (*BACKENDS, "python") if name in arguments}
         if len(chosen) != 1 or "--check" not in arguments:
             session.error("expected `--check --newest --framework NAME`")
-        install_wheel(session, chosen.pop(), *TORCH)
+        install_wheel(session, chosen.pop().replace("python", ""), *TORCH)
     pages = {"PYTHONPATH": str(Path("docs").resolve())}
     session.run("python", "-m", "extensions.execute", *arguments, env=INSTALLED | pages)
 

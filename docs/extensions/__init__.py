@@ -1,8 +1,8 @@
 """The Sphinx extension of this site.
 
-- pages.py finds the executed blocks of a page; stamp.py says whether their stored outputs are
-  fresh; execute.py, child.py and pictures.py run them (``nox -s outputs``); shipped.py finds code
-  of the package. None of these needs Sphinx, and so the tests can use them.
+- pages.py finds the executed blocks of a page; stamp.py and follow.py say whether their stored
+  outputs are fresh; execute.py, child.py and pictures.py run them (``nox -s outputs``); shipped.py
+  finds code of the package. None of these needs Sphinx, and so the tests can use them.
 - run.py, tabs.py, sources.py, math.py and the others each add directives or a renderer: a module
   with a function ``setup`` is loaded here.
 """

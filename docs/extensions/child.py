@@ -48,8 +48,9 @@ def run_block(code: str, names: dict[str, Any], source: str, line: int) -> list[
     """Run a block; return what it prints and then, as in a notebook, its last expression."""
     tree = ast.increment_lineno(ast.parse(code), line - 1)
     last = None
-    if tree.body and isinstance(tree.body[-1], ast.Expr):
-        last = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
+    if tree.body and isinstance(end := tree.body[-1], ast.Expr):
+        last = ast.Expression(end.value)
+        tree.body.pop()
     printed = io.StringIO()
     value = None
     with redirect_stdout(printed):

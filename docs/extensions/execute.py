@@ -2,7 +2,8 @@
 
 Only stale pages run, each page and framework in a process of its own. ``-- --all`` runs all pages,
 ``-- --framework torch`` and ``-- --page chapter`` only these (both may be repeated). ``-- --check``
-stores nothing: it runs the pages and reports outputs that differ from the stored ones.
+stores nothing: it runs the pages and reports outputs that differ from the stored ones. Text and
+integers have to be equal, other numbers nearly. In a block with ``:varies:``, only the text has to.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from densenet_multi._files import replace_file
 from densenet_multi.comparison.machine import processor
 
 from . import stamp
-from .pages import DOCS, FRAMEWORKS, Block, blocks_of, page_names
+from .pages import DOCS, FRAMEWORKS, Block, PageError, blocks_of, page_names
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg", "PYTHONHASHSEED": "0"}
 QUIET |= {"OMP_WAIT_POLICY": "passive"}  # threads that spin slow down whatever else runs
 LIMIT = 1800  # seconds for one page in one framework, on a busy machine too
-TOLERANCE = 0.02  # relative, of numbers that --check compares: another version rounds differently
+TOLERANCE = 0.02  # relative, of numbers that are no integers: another version rounds differently
 SMALL = 1e-5  # below it, numbers are rounding errors
 
-NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])", re.IGNORECASE)
-TIMING = re.compile(r"[\d.,]+ ?(?:ms|s|seconds?|minutes?|images/s|images per second)\b")
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?(?:e[-+]?\d+)?(?!\w)")
+SVG_TEXT = re.compile(r">([^<>]+)<")
 
 
 class BlockError(Exception):
@@ -43,22 +45,21 @@ class BlockError(Exception):
 # --- Which pages run ----------------------------------------------------------------------------
 
 
-def stale(page: str, framework: str, blocks: list[Block]) -> bool:
-    """Whether the outputs of a page in a framework have to be made again."""
-    kept = stamp.stored(page, framework)
+def stale(blocks: list[Block], kept: dict[str, Any]) -> bool:
+    """Whether the stored outputs of a page in a framework have to be made again."""
     pairs = zip(blocks, stamp.sources_of(blocks), strict=True)
     old = any(stamp.why_stale(block, sources, kept) for block, sources in pairs)
     return old or len(kept["blocks"]) != len(blocks)
 
 
 def chosen(arguments: argparse.Namespace) -> dict[tuple[str, str], list[Block]]:
-    """Return what the arguments ask for, {(page, framework): blocks}."""
+    """Return what the arguments ask for, {(page, framework): blocks}. Raises ``PageError``."""
     found = {}
     for page in arguments.page or page_names():
         for framework, blocks in blocks_of(page).items():
             wanted = framework in (arguments.framework or FRAMEWORKS)
             every = arguments.all or arguments.check
-            if wanted and (every or stale(page, framework, blocks)):
+            if wanted and (stale(blocks, stamp.stored(page, framework)) or every):
                 found[page, framework] = blocks
     return found
 
@@ -69,8 +70,9 @@ def chosen(arguments: argparse.Namespace) -> dict[tuple[str, str], list[Block]]:
 def executed(page: str, framework: str, blocks: list[Block]) -> dict[str, Any]:
     """Run the blocks in a new process; return what is stored. Raises ``BlockError``."""
     source = str(DOCS / f"{page}.md")
-    request = {"source": source, "framework": framework}
-    request["blocks"] = [{"code": block.code, "line": block.line} for block in blocks]  # type: ignore[assignment]
+    sources = stamp.sources_of(blocks)  # now: the files may change while the blocks run
+    asked_for = [{"code": block.code, "line": block.line} for block in blocks]
+    request = {"source": source, "framework": framework, "blocks": asked_for}
     path = os.pathsep.join(filter(None, [str(DOCS), os.environ.get("PYTHONPATH", "")]))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +100,10 @@ def executed(page: str, framework: str, blocks: list[Block]) -> dict[str, Any]:
     if "error" in result:
         where = f"docs/{page}.md:{result['line']}"
         raise BlockError(f"{where}: the {framework} block raised an error\n{result['error']}")
-    entries = zip(blocks, stamp.sources_of(blocks), result["blocks"], strict=True)
+    entries = [
+        {"key": block.key, "sources": used, "made": stamp.hash_of(ran["outputs"]), **ran}
+        for block, used, ran in zip(blocks, sources, result["blocks"], strict=True)
+    ]
     return {
         "page": page,
         "framework": framework,
@@ -106,15 +111,16 @@ def executed(page: str, framework: str, blocks: list[Block]) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": processor(),
         "seconds": round(time.perf_counter() - began, 1),
-        "blocks": [{"key": b.key, "sources": sources, **ran} for b, sources, ran in entries],
+        "blocks": entries,
     }
 
 
 def store(result: dict[str, Any]) -> None:
-    """Write the outputs of a page in a framework."""
+    """Write the outputs of a page in a framework, atomically."""
     path = stamp.output_path(result["page"], result["framework"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    replace_file(path, text.encode())
 
 
 # --- Comparing ----------------------------------------------------------------------------------
@@ -126,7 +132,7 @@ def differences(blocks: list[Block], old: dict[str, Any], new: dict[str, Any]) -
     entries = old.get("blocks", [])
     for block, entry, again in zip(blocks, entries, new["blocks"], strict=False):
         before, after = _text(entry), _text(again)
-        if not alike(before, after):
+        if not alike(before, after, varies="varies" in block.options):
             lines = difflib.unified_diff(
                 before.splitlines(), after.splitlines(), "stored", "now", lineterm="", n=0
             )
@@ -138,25 +144,29 @@ def differences(blocks: list[Block], old: dict[str, Any], new: dict[str, Any]) -
 
 
 def _text(entry: dict[str, Any]) -> str:
-    return "\n".join(output.get("text", "(a picture)") for output in entry["outputs"])
+    """Return the text of a block's outputs, that in pictures included."""
+    lines = []
+    for output in entry["outputs"]:
+        words = SVG_TEXT.findall(output.get("svg", ""))
+        lines += [output["text"]] if "text" in output else ["(a picture)", *map(str.strip, words)]
+    return "\n".join(lines)
 
 
-def alike(before: str, after: str) -> bool:
-    """Whether two texts agree: timings may differ, and numbers a little."""
-    before, after = TIMING.sub("(time)", before), TIMING.sub("(time)", after)
-    if [part.split() for part in NUMBER.split(before)] != [
-        part.split() for part in NUMBER.split(after)
-    ]:
-        return False
-    pairs = zip(NUMBER.findall(before), NUMBER.findall(after), strict=True)
-    return all(
-        math.isclose(_number(one), _number(other), rel_tol=TOLERANCE, abs_tol=SMALL)
-        for one, other in pairs
-    )
+def alike(before: str, after: str, *, varies: bool = False) -> bool:
+    """Whether two texts agree. Numbers that are no integers may differ a little; all, if it varies.
+
+    How many spaces there are does not count, because they align numbers.
+    """
+    texts = [[part.split() for part in NUMBER.split(text)] for text in (before, after)]
+    pairs = zip(NUMBER.findall(before), NUMBER.findall(after), strict=False)
+    return texts[0] == texts[1] and (varies or all(_near(*pair) for pair in pairs))
 
 
-def _number(text: str) -> float:
-    return float(text.replace(",", ""))
+def _near(one: str, other: str) -> bool:
+    one, other = one.replace(",", ""), other.replace(",", "")
+    if one.lstrip("+-").isdecimal() or other.lstrip("+-").isdecimal():
+        return one == other
+    return math.isclose(float(one), float(other), rel_tol=TOLERANCE, abs_tol=SMALL)
 
 
 # --- The command --------------------------------------------------------------------------------
@@ -170,7 +180,11 @@ def main(words: list[str]) -> int:
     parser.add_argument("--framework", action="append", choices=FRAMEWORKS)
     parser.add_argument("--page", action="append", choices=page_names())
     arguments = parser.parse_args(words)
-    work = chosen(arguments)
+    try:
+        work = chosen(arguments)
+    except PageError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
     failed, reports, began = [], [], time.perf_counter()
     for number, ((page, framework), blocks) in enumerate(work.items(), 1):
         kept = stamp.stored(page, framework)

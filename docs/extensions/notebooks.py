@@ -145,7 +145,7 @@ def _directive(fence: re.Match[str], body: list[str], framework: str) -> list[Ce
     options, content = split_options(body)
     found: list[Cell] = []
     if name == "run":
-        if argument in {framework, "python"} and "page-only" not in options:
+        if argument in {framework, "python"}:
             found = [Cell("code", "\n".join(content))]
     elif name == "only-in":
         if argument == framework:

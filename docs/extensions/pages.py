@@ -3,9 +3,12 @@
 A block is a fence::
 
     ```{run} torch
-    :name: toy
+    :varies:
     print("code")
     ```
+
+Options: ``:varies:`` if rounding decides the numbers, as in training, so that another machine or
+version prints others; ``:alt:`` describes a picture.
 
 Blocks are also found in directives that hold text, such as ``{dropdown}`` and ``{only-in}``. They
 are not found in other code fences, which show Markdown instead of running it.
@@ -23,7 +26,7 @@ DOCS = Path(__file__).parents[1]
 OUTPUTS = DOCS / "outputs"
 LABELS = {"torch": "PyTorch", "keras": "tf.keras", "gluon": "MXNet Gluon", "flax": "Flax NNX"}
 FRAMEWORKS = (*LABELS, "python")  # python: no framework, only densenet_multi and NumPy
-OPTIONS = ("name", "hide-output", "notebook-only", "page-only", "seconds", "alt")
+OPTIONS = ("varies", "alt")
 SKIPPED = ("_build", "extensions", "locale", "notebooks", "outputs", "static")  # folders of docs/
 
 FENCE = re.compile(r"(?P<marks>`{3,}|~{3,}|:{3,})\s*(?:\{(?P<directive>[\w-]+)\})?(?P<rest>.*)")
@@ -41,7 +44,7 @@ class Block:
 
     ``line`` is the page's line with the first line of code, counted from 1. ``index`` counts the
     blocks of this page and framework from 0. ``key`` identifies the code, all code before it
-    included: it changes if any of that changes.
+    included: it changes if any of that changes. Options are not part of it.
     """
 
     page: str
@@ -99,7 +102,7 @@ def chained(before: str, code: str) -> str:
 
 def _fences(page: str, lines: list[str]) -> Iterator[tuple[str, int, list[str]]]:
     """Yield the argument, the line and the body of each {run} fence."""
-    around: list[str] = []  # the marks of the text directives that are open here
+    around: list[tuple[str, int]] = []  # marks and line of the text directives that are open here
     code: re.Match[str] | None = None  # the code fence that is open here
     start = 0
     body: list[str] = []
@@ -112,13 +115,14 @@ def _fences(page: str, lines: list[str]) -> Iterator[tuple[str, int, list[str]]]
                 code = None
             else:
                 body.append(line)
-        elif fence and (ends := [marks for marks in around if _closes(fence, marks)]):
+        elif fence and (ends := [each for each in around if _closes(fence, each[0])]):
             del around[around.index(ends[-1]) :]
         elif fence and fence["directive"] not in {None, "run", *CODE}:
-            around.append(fence["marks"])
+            around.append((fence["marks"], number))
         elif fence and (fence["directive"] or fence["marks"][0] != ":"):
             code, start, body = fence, number, []
-    if code:
+    if code or around:
+        start = start if code else around[-1][1]
         raise PageError(f"{page}.md:{start}: this fence is never closed")
 
 

@@ -36,16 +36,12 @@ class Run(SphinxDirective):
     has_content = True
     required_arguments = 1  # the framework
     option_spec: ClassVar[dict[str, Any]] = {
-        "name": directives.unchanged_required,
-        "hide-output": directives.flag,
-        "notebook-only": directives.flag,
-        "page-only": directives.flag,
-        "seconds": directives.nonnegative_int,  # that the block is expected to take
+        "varies": directives.flag,  # see pages.py
         "alt": directives.unchanged_required,  # what a picture shows
     }
 
     def run(self) -> list[nodes.Node]:
-        """Return the block; nothing if it belongs to notebooks only."""
+        """Return the block and its outputs."""
         framework = self.arguments[0]
         block = self._block(framework)
         if block is None:
@@ -54,17 +50,13 @@ class Run(SphinxDirective):
             )
             logger.warning(message, location=self.get_location(), type="outputs")
             return []
-        if "notebook-only" in self.options:
-            return []
         entry = self._entry(block)
         code = nodes.literal_block(block.code, block.code, language="python")
         code["classes"].append("run-code")
         shown = choice("", code, framework=framework, classes=["run"])
         self.set_source_info(code)
         self.set_source_info(shown)
-        if "hide-output" not in self.options:
-            shown += [self._output(output) for output in entry.get("outputs", [])]
-        self.add_name(shown)
+        shown += [self._output(output) for output in entry.get("outputs", [])]
         return [shown]
 
     def _block(self, framework: str) -> pages.Block | None:

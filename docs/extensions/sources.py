@@ -76,8 +76,8 @@ class Sources(Source):
 def shown_sources(env: BuildEnvironment) -> dict[str, set[str]]:
     """Return which files each page shows, {page: files}."""
     if not hasattr(env, "shown_sources"):
-        env.shown_sources = {}  # type: ignore[attr-defined]
-    found: dict[str, set[str]] = env.shown_sources  # type: ignore[attr-defined]
+        env.shown_sources = {}
+    found: dict[str, set[str]] = env.shown_sources
     return found
 
 
@@ -96,7 +96,7 @@ def file_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yield a page for each file that is shown: its name, its context, its template."""
     for file in sorted(set().union(*shown_sources(app.env).values())):
         code = (ROOT / file).read_text("utf-8")
-        highlighted = app.builder.highlighter.highlight_block(  # type: ignore[attr-defined]
+        highlighted = app.builder.highlighter.highlight_block(
             code, "python", linenos="inline", lineanchors="line", anchorlinenos=True
         )
         body = f"<h1>{file}</h1>\n{highlighted}"

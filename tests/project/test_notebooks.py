@@ -40,12 +40,8 @@ print(keras)
 ## Second
 
 ```{run} python
-:page-only:
-page = 1
-```
-```{run} python
-:notebook-only:
-notebook = 1
+:varies:
+total = 1
 ```
 
 :::{dropdown} Why?
@@ -70,8 +66,8 @@ def code(framework: str) -> list[str]:
 def test_a_notebook_has_the_blocks_of_its_framework_in_order():
     arguments = '"growth", dm.get_spec("densenet121"), prefix="growth-densenet121"'
     draw = notebooks.DRAW.format(arguments=arguments)
-    assert code("torch") == ["import torch", "notebook = 1", draw]
-    assert code("keras") == ["import keras", "print(keras)", "notebook = 1", draw]
+    assert code("torch") == ["import torch", "total = 1", draw]
+    assert code("keras") == ["import keras", "print(keras)", "total = 1", draw]
 
 
 def test_a_notebook_has_the_text_as_plain_markdown():
