@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[1]
 TRANSLATED = "vi"
+MADE_BY_SPHINX = {"genindex", "py-modindex", "search"}  # it has their words in many languages
 
 # what axe-core requires of furo's page: names for its two sidebars, levels for its headings
 NAMES = {
@@ -51,7 +52,7 @@ def add_language(app: Sphinx, page: str, _: str, context: dict[str, Any], __: ob
     """Tell a page's template its language and its other edition."""
     context["named"] = named
     context["other_language"] = other_language(page, app.config.language)
-    if page in app.env.found_docs and page not in translated_pages():
+    if page not in translated_pages() | MADE_BY_SPHINX:
         context["language"] = "en"
 
 

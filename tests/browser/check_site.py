@@ -125,10 +125,18 @@ class Site:
 
 
 def pages_of(root: Path, only: list[str]) -> list[str]:
-    """Return the paths of all pages in a built site; with ``only``, of these pages."""
+    """Return the paths of all pages in a built site; with ``only``, of these pages.
+
+    A page of the Vietnamese site that has no translation is the same as in English: left out.
+    """
     paths = sorted(path.relative_to(root) for path in root.rglob("*.html"))
     names = [path.as_posix() for path in paths if path.parts[0] not in SKIPPED]
-    return [name for name in names if not only or name.removesuffix(".html") in only]
+    return [
+        name
+        for name in names
+        if (not only or name.removesuffix(".html") in only)
+        and not (name.startswith("vi/") and ' lang="en"' in (root / name).read_text("utf-8")[:300])
+    ]
 
 
 @contextmanager
