@@ -164,7 +164,7 @@ def curves() -> str:
     rows = (("loss", "training loss", 0.0, 2.5), ("validation_accuracy", "test accuracy", 0.0, 1.0))
     for row, (key, label, low, high) in enumerate(rows):
         for column, schedule in enumerate(SCHEDULES):
-            x, y, width, height = 45 + 345 * column, 45 + 200 * row, 190, 150
+            x, y, width, height = 45 + 345 * column, 45 + 200 * row, 180, 150
             parts += [axes(x, y, width, height), text(x, y - 10, label)]
             if row == 0:
                 parts.append(text(x, 18, SCHEDULES[schedule], extra=' font-weight="bold"'))
