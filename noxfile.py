@@ -171,6 +171,7 @@ def lint(session: nox.Session) -> None:
     session.install(".", *group("lint"), *TOOLS, env=BUILD)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
     session.run("lint-imports")
     session.run("repo-review", ".")
 
@@ -242,7 +243,7 @@ def outputs(session: nox.Session) -> None:
 @nox.session(name="docs-browser", default=False)
 def docs_browser(session: nox.Session) -> None:
     """Every page of docs/_build in Chromium: tabs, accessibility, phone; needs ``nox -s docs``."""
-    session.install(*group("browser"), *TOOLS)
+    session.install(".", *group("browser"), *TOOLS, env=BUILD)
     check = ("python", "tests/browser/check_site.py", str(SITE))
     session.run(*check, *session.posargs, env={"PYTHONUNBUFFERED": "1"})
 

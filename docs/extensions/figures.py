@@ -78,7 +78,7 @@ def scrolling(drawn: str, title: str) -> str:
     svg = drawn.replace("<svg ", f'<svg style="min-width:{NARROWEST}px" ', 1)
     label = escape(title or "Drawing of the network")
     frame = f'class="scroll" tabindex="0" role="group" aria-label="{label}" style="overflow-x:auto"'
-    return f"<div {frame}>{svg}</div>"
+    return f'<div lang="en" {frame}>{svg}</div>'  # not translated
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

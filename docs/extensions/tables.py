@@ -69,7 +69,8 @@ class Commands(SphinxDirective):
 
 
 def _paragraph(text: str) -> nodes.paragraph:
-    return nodes.paragraph("", text)
+    # --help would become a dash and "help"
+    return nodes.paragraph("", text, support_smartquotes=False)
 
 
 def _shell(line: str) -> nodes.literal_block:

@@ -368,11 +368,18 @@ def of_groups(*names: str) -> list[str]:
     ("files", "requirements"),
     [
         (TRIED_FILES, [*of_groups("dev"), "setuptools", "wheel"]),
-        (TOOLS_FILES, [*of_groups("lint", "typecheck", "docs"), "build", "hatchling", "twine"]),
+        (TOOLS_FILES, of_groups("lint", "typecheck", "docs", "browser")),
+        (TOOLS_FILES, ["build", "hatchling", "twine"]),
         (TOOLS_FILES, tomllib.loads(PYPROJECT)["build-system"]["requires"]),
         (TOOLS_FILES, tomllib.loads(PYPROJECT)["project"]["dependencies"]),
     ],
-    ids=["the tried environment", "the tools", "the build backend", "what the tools are about"],
+    ids=[
+        "the tried environment",
+        "the groups",
+        "the tools",
+        "the build backend",
+        "what the tools are about",
+    ],
 )
 @pytest.mark.parametrize("version", TRIED)
 def test_tools_are_pinned_as_the_package_asks_for_them(version, files, requirements):
@@ -426,16 +433,16 @@ def test_what_ci_installs_is_pinned():
     files = [".github/workflows/ci.yml", ".readthedocs.yaml"]
     text = "\n".join((ROOT / file).read_text("utf-8") for file in files)
     installs = re.findall(r"pip install .*", text)
-    assert len(installs) == 5
+    assert len(installs) == 6
     assert all(" -c constraints" in command for command in installs)
     readme = (ROOT / "README.md").read_text("utf-8")
     assert "pip install -q -c constraints-tools.txt nox \\\n" in readme
     noxfile = (ROOT / "noxfile.py").read_text("utf-8")
-    for session in ("lint", "typecheck", "build", "docs"):
+    for session in ("lint", "typecheck", "build", "docs", "docs_browser"):
         body = noxfile.partition(f"\ndef {session}(")[2].partition("\n\n\n")[0]
         assert [", *TOOLS" in line for line in re.findall(r"session\.install\(.*", body)] == [True]
     builds = noxfile.count('install(".", ') + noxfile.count('"wheel", ')
-    assert builds == noxfile.count("env=BUILD)") == 4
+    assert builds == noxfile.count("env=BUILD)") == 5
 
 
 def test_dependabot_covers_actions_and_pins():
@@ -449,12 +456,13 @@ def test_hooks_are_pinned_by_the_commit_or_by_versions():
     assert text.count("repo: http") == len(
         re.findall(r"rev: [0-9a-f]{40}  # frozen: v[\d.]+\n", text)
     )
+    tools = pins_on("3.11", TOOLS_FILES)
+    assert f"# frozen: v{tools['codespell']}\n    hooks:\n      - id: codespell" in text
     local = text.partition("repo: local")[2]
     assert local.count("- id: ") == local.count("additional_dependencies:")
     lists = re.findall(r"additional_dependencies: \[(.*)\]|^ {10}- (.*)$", local, re.MULTILINE)
     packages = [one or other for one, other in lists]
     assert len(packages) >= local.count("additional_dependencies:")
-    tools = pins_on("3.11", TOOLS_FILES)
     for package in packages:
         name, _, version = package.partition("==")
         assert version == tools.get(name, version) != ""

@@ -4651,6 +4651,27 @@ MUTANTS = [
         '["(a picture)"]',
         "project/test_outputs.py what_differs_is_reported",
     ),
+    Mutant(
+        "a framework has the same color on the site, in reports and in pictures",
+        "docs/static/custom.css",
+        "--framework-flax: #1d9a73;",
+        "--framework-flax: #1d9a74;",
+        "project/test_look.py same_color",
+    ),
+    Mutant(
+        "the build fails when furo's page changes",
+        "docs/extensions/look.py",
+        "if found not in page:",
+        "if False:",
+        "project/test_look.py page_of_furo",
+    ),
+    Mutant(
+        "only pages that have a translation link to it",
+        "docs/extensions/look.py",
+        "if page in translated_pages():",
+        "if True:",
+        "project/test_look.py pages_with_a_translation",
+    ),
 ]
 
 

@@ -123,7 +123,7 @@ def document(width: int, height: int, title: str, description: str, *parts: str)
     """Return an SVG document, described for those who do not see it."""
     opened = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'width="{width}" height="{height}" fill="currentColor" font-family="sans-serif" '
+        f'lang="en" width="{width}" height="{height}" fill="currentColor" font-family="sans-serif" '
         'font-size="13">'
     )
     head = f"<title>{escape(title)}</title>\n<desc>{escape(description)}</desc>"
@@ -167,14 +167,14 @@ def curves() -> str:
     rows = (("loss", "training loss", 0.0, 2.5), ("validation_accuracy", "test accuracy", 0.0, 1.0))
     for row, (key, label, low, high) in enumerate(rows):
         for column, schedule in enumerate(SCHEDULES):
-            x, y, width, height = 45 + 345 * column, 45 + 200 * row, 210, 150
+            x, y, width, height = 45 + 345 * column, 45 + 200 * row, 180, 150
             parts += [axes(x, y, width, height), text(x, y - 10, label)]
             if row == 0:
                 parts.append(text(x, 18, SCHEDULES[schedule], extra=' font-weight="bold"'))
             for tick in (low, (low + high) / 2, high):
                 at = y + height * (1 - (tick - low) / (high - low))
                 parts.append(text(x - 6, at + 4, f"{tick:g}", "end"))
-            ends = {}
+            ends, styles = {}, {}
             for name, run in runs.items():
                 values = [epoch[key] for epoch in run["epochs"][schedule]]
                 step = width / (len(values) - 1)
@@ -182,12 +182,13 @@ def curves() -> str:
                 points = [(x + i * step, y + height * v) for i, v in enumerate(scaled)]
                 color = f"var(--framework-{name}, {COLORS[name]})"
                 dash = f' stroke-dasharray="{DASHES[name]}"' if DASHES[name] else ""
-                parts.append(path(points, f'style="stroke:{color}" stroke-width="2"{dash}'))
+                styles[name] = f'style="stroke:{color}" stroke-width="2"{dash}'
+                parts.append(path(points, styles[name]))
                 ends[name] = points[-1][1], values[-1]
             for name, at in _apart({name: y for name, (y, _) in ends.items()}).items():
-                color = f' style="fill:var(--framework-{name}, {COLORS[name]})"'
                 words = f"{runs[name]['framework']} {ends[name][1]:.3f}"
-                parts.append(text(x + width + 6, at + 4, words, extra=color))
+                sample = [(x + width + 6, at), (x + width + 24, at)]
+                parts += [path(sample, styles[name]), text(x + width + 28, at + 4, words)]
                 if row == 1:
                     last.append(f"{schedule}, {words}")
             count = len(next(iter(runs.values()))["epochs"][schedule])
