@@ -98,7 +98,7 @@ def why_stale(block: Block, sources: dict[str, str], kept: dict[str, Any]) -> st
     entry = entries[block.index]
     if entry["key"] != block.key:
         return "is stale: its code, or code before it, has changed"
-    if entry["made"] != hash_of(entry["outputs"]):
+    if entry.get("made") != hash_of(entry["outputs"]):
         return "was not made by its code: the file was edited"
     changed = [name for name, value in sources.items() if entry["sources"].get(name) != value]
     if changed:
