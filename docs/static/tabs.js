@@ -25,6 +25,7 @@
     for (const label of labels()) {
       if (label.dataset.syncId === id) inputOf(label).checked = true;
     }
+    markScrollable();
   }
 
   function stored() {

@@ -64,7 +64,9 @@ COMPARED = Path(__file__).with_name("compare.json")
 
 UNFOLD = "() => document.querySelectorAll('details').forEach(each => { each.open = true; })"
 CHOOSE = """id => document.querySelectorAll(`label[data-sync-id="${id}"]`).forEach(label => {
-    document.getElementById(label.htmlFor).checked = true; })"""
+    const input = document.getElementById(label.htmlFor);
+    input.checked = true;
+    input.dispatchEvent(new Event("change", { bubbles: true })); })"""
 # the sync ids of the open tabs, one for each set
 CHOSEN = """() => [...document.querySelectorAll(
     '.sd-tab-set > input:checked + label[data-sync-group="framework"]'
