@@ -132,7 +132,7 @@ def test_a_notebook_follows_the_format(framework):
         assert "{run}" not in "".join(cell["source"])
 
 
-@pytest.mark.long("keras", "flax")
+@pytest.mark.long("torch", "keras", "flax")
 def test_every_cell_runs_in_order(backend, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # as from a wheel: without the repository's files
     path = notebooks.path_of(backend.NAME)
