@@ -11,7 +11,16 @@ from .._checks import LARGEST_COUNT, bad
 from .._files import replace_file
 from ..drawing import FIGURES, SIZED
 from ..drawing import draw as draw_figure
-from .options import AT_LEAST_0, AT_LEAST_1, VARIANT, Integer, NewFile, example
+from .options import (
+    AT_LEAST_1,
+    VARIANT,
+    Integer,
+    NewFile,
+    example,
+    given,
+    in_channels_option,
+    num_classes_option,
+)
 from .output import errors_as_exit_codes
 
 EXAMPLE = "densenet-multi draw densenet121 --image-size 224 --output net.svg"
@@ -41,16 +50,8 @@ EXAMPLE = "densenet-multi draw densenet121 --image-size 224 --output net.svg"
     type=Integer(1, LARGEST_COUNT),
     help="Pixels per side, for network and cost.  [default: 96; CIFAR variants: 32]",
 )
-@click.option(
-    "--num-classes",
-    type=AT_LEAST_0,
-    help="Number of classes, for network and cost; 0 for no classifier.  [default: the variant's]",
-)
-@click.option(
-    "--in-channels",
-    type=AT_LEAST_1,
-    help="Number of image channels, for network and cost.  [default: the variant's]",
-)
+@num_classes_option
+@in_channels_option
 @errors_as_exit_codes
 def draw(
     variant: str,
@@ -67,14 +68,14 @@ def draw(
     VARIANT is the network (default: d2l). The figures: addition-and-concatenation (ResNet's sums
     beside DenseNet's concatenations), block (a dense block with all its connections; hover over a
     layer to see what it reads), network (all stages to scale), growth (channels over depth), cost
-    (parameters, multiply-adds and activations by stage).
+    (parameters, multiply-adds and activations by stage). Only network and cost show the number of
+    classes and of image channels.
     """
-    numbers = {"num_classes": num_classes, "in_channels": in_channels}
-    given = {name: value for name, value in numbers.items() if value is not None}
-    for name, value in given.items():
+    numbers = given(num_classes=num_classes, in_channels=in_channels)
+    for name, value in numbers.items():
         if figure not in SIZED:
             raise bad(name, value, f"nothing (figure={figure!r} does not show it)")
-    spec = get_spec(variant, **given)
+    spec = get_spec(variant, **numbers)
     drawn = draw_figure(figure, spec, image_size=image_size, block=block)
     if output is None:
         click.echo(drawn, nl=False)

@@ -226,6 +226,16 @@ device_option = click.option(
     help="Device to compute on.  [default: a GPU if available]",
 )
 
+# of summary and draw
+num_classes_option = click.option(
+    "--num-classes",
+    type=AT_LEAST_0,
+    help="Number of classes; 0 for no classifier.  [default: the variant's]",
+)
+in_channels_option = click.option(
+    "--in-channels", type=AT_LEAST_1, help="Number of image channels.  [default: the variant's]"
+)
+
 # of convert and inspect
 prefix_option = click.option(
     "--prefix", help="Prefix of the tensor names, if the file holds several networks."
@@ -252,6 +262,11 @@ batch_size_option = click.option(
 backends_option = click.option(
     "--backends", type=BACKEND, help="Backends, such as torch,flax.  [default: all]"
 )
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were typed: {parameter: value}."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def requested_backends(text: str | None) -> list[str]:

@@ -10,7 +10,14 @@ import click
 from .. import VARIANTS, count_parameters, get_spec, profile
 from .._checks import LARGEST_COUNT
 from ..variants import default_image_size
-from .options import AT_LEAST_0, AT_LEAST_1, Integer, example, format_option
+from .options import (
+    Integer,
+    example,
+    format_option,
+    given,
+    in_channels_option,
+    num_classes_option,
+)
 from .output import errors_as_exit_codes, print_result
 
 if TYPE_CHECKING:
@@ -27,14 +34,8 @@ EXAMPLE = "densenet-multi summary densenet121 --image-size 224"
     type=Integer(1, LARGEST_COUNT),
     help="Pixels per side.  [default: 96; CIFAR variants: 32]",
 )
-@click.option(
-    "--num-classes",
-    type=AT_LEAST_0,
-    help="Number of classes; 0 for no classifier.  [default: the variant's]",
-)
-@click.option(
-    "--in-channels", type=AT_LEAST_1, help="Number of image channels.  [default: the variant's]"
-)
+@num_classes_option
+@in_channels_option
 @format_option
 @errors_as_exit_codes
 def summary(
@@ -51,8 +52,7 @@ def summary(
     Activations are what training keeps for the backward pass, without recomputation, in float32 per
     image.
     """
-    given = {"num_classes": num_classes, "in_channels": in_channels}
-    spec = get_spec(variant, **{name: value for name, value in given.items() if value is not None})
+    spec = get_spec(variant, **given(num_classes=num_classes, in_channels=in_channels))
     size = image_size if image_size is not None else default_image_size(spec)
     stages = profile(spec, size, size)
     counts = count_parameters(spec)
