@@ -159,7 +159,7 @@ def expanded(path: AnyPath, name: str = "path") -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # there is no such user, or no home folder
-        allowed = "a path whose ~ or ~user has a home folder, or ./~… for a file of that name"
+        allowed = "a path whose ~ or ~user has a home folder, or ./~… for a name that starts with ~"
         raise bad(name, os.fspath(path), allowed) from None
 
 

@@ -171,7 +171,7 @@ class Checkpoint:
         object.__setattr__(self, "notes", notes)
 
     def unstated(self) -> dict[str, str]:
-        """Return {question: assumed answer} for each fact about its use that no file states."""
+        """Return {question: assumed answer} for each fact about the network's use left unstated."""
         usage, outputs = self.usage, self.spec.config.num_classes
         found = {}
         if usage.value_range is None or not set(PIXELS).isdisjoint(usage.assumed):

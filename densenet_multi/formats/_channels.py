@@ -28,9 +28,10 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
     color's luminance weight, so that a color image gets the logits of its gray version.
 
     The pixel normalization is adapted too. Merged channels get the average of their means and the
-    average of their standard deviations. The kernels, and the bias or the running means after them,
-    compensate for this change. If the means differed, the result is exact except at the border.
-    There, zero padding represents the mean, which has changed.
+    average of their standard deviations. To compensate, the kernels are rescaled, and the
+    convolution's bias is shifted (or, if it has none, the running means of the BatchNorms that
+    follow). If the merged means were equal, logits do not change. Otherwise they change slightly:
+    at the image's border, zero padding represents the mean, and the mean is now another.
 
     Raises ``ConfigError`` unless ``in_channels`` is a valid number of channels.
 

@@ -39,7 +39,7 @@ ELSEWHERE = "this format cannot be read: convert the file that it was made from"
 AGAIN = "download or copy it again"
 CLASSIFY = "to classify images: predict('WEIGHTS.safetensors', 'IMAGE')"
 IN_PYTHON = (  # the arrays follow
-    "if its arrays have a DenseNet's names, type in Python: import densenet_multi as dm; "
+    "its arrays have a DenseNet's names, type in Python: import numpy, densenet_multi as dm; "
     "dm.save_weights('NEW.safetensors', dm.get_spec('densenet121'), "
 )
 JOIN_IN_KERAS = "join them in Keras: model.load_weights('THIS'); model.save('NEW.keras')"
@@ -179,7 +179,8 @@ def _numpy(file: _File) -> Found | None:
     if b"'|O'" in file.head:  # Python objects, such as a dictionary
         loaded = f"numpy.load({str(file.path)!r}, allow_pickle=True).item()"
         what = "Python objects in a NumPy file"
-        return what, f"if you trust it ({loaded} can run code in it): {IN_PYTHON}{loaded})"
+        trusted = "if you trust the file (to load it can run code that it contains) and"
+        return what, f"{trusted} {IN_PYTHON}{loaded})"
     return "one NumPy array", "a network has many arrays, each with a name"
 
 
@@ -372,7 +373,7 @@ def _zip(file: _File) -> Found | None:
         return None
     if names and all(name.endswith(NPY) for name in names):
         found = f"NumPy arrays ({listed((n.removesuffix(NPY) for n in names), more=COUNTED)})"
-        return found, f"{IN_PYTHON}dict(numpy.load({path!r})))"
+        return found, f"if {IN_PYTHON}dict(numpy.load({path!r})))"
     files = [name for name in names if not name.endswith("/")]
     likely = [name for name in files if name.lower().endswith(WEIGHTS)]
     then = f", and use {likely[0]}" if len(likely) == 1 else ""

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, cast
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, bad, check_bfloat16, function, instance, items
+from .._checks import COUNTED, ConfigError, bad, check_bfloat16, function, instance, items, listed
 from .._inputs import ImageError, check_image_shape, check_images, check_labels, check_trainable
 from .._progress import progress
 from ..data import Arrays, Examples, epoch_order
@@ -58,9 +58,8 @@ def check_finite(step: int, weights: Weights, velocity: Weights) -> None:
     broken = [name for name, array in arrays if not np.isfinite(array).all()]
     if broken:
         raise TrainingError(
-            f"step {step}: expected finite weights, found NaN or infinity in {broken[0]}"
-            + (f" and {len(broken) - 1} more tensors" if broken[1:] else "")
-            + "; try a lower learning rate"
+            f"step {step}: expected finite weights and velocities, found NaN or infinity in "
+            f"{listed(broken, 1, COUNTED)}; try a lower learning rate"
         )
 
 

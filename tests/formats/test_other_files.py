@@ -425,6 +425,18 @@ FOLDERS = {  # what a folder is called: the files in it
 }
 
 
+def test_what_is_to_be_typed_for_numpys_files_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = dm.get_spec("densenet121")
+    weights = dm.init_weights(spec)
+    np.savez("x.npz", **weights)
+    np.save("x.npy", weights, allow_pickle=True)
+    for name in ("x.npz", "x.npy"):
+        exec(refusal(Path(name)).split("type in Python: ")[1], {})  # noqa: S102
+        read = dm.load_weights("NEW.safetensors")
+        assert all(np.array_equal(read.weights[name], weights[name]) for name in weights)
+
+
 @pytest.mark.parametrize(("expected", "files"), FOLDERS.items(), ids=FOLDERS)
 def test_a_folder_that_holds_no_weights_is_called_what_it_is(tmp_path, expected, files):
     folder = tmp_path / "my folder"

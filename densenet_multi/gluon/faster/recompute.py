@@ -25,7 +25,7 @@ from .exchange import Kinds
 class Imperative(HybridBlock):
     def hybridize(self, active: bool = True, **kwargs: Any) -> None:  # noqa: FBT002  # Gluon's signature
         for child in self._children.values():
-            child.hybridize(active)  # static_alloc would keep freed memory
+            child.hybridize(active)  # without kwargs: static_alloc would never free memory
 
 
 class RecomputingLayer(DenseLayer):

@@ -60,7 +60,7 @@ def models(b: Any) -> dict[str, Any]:
     last = {
         "torch": "clamped, one array per block",
         "keras": "traced (tf.function)",
-        "gluon": "joined without a slice",
+        "gluon": "no slice after a concatenation",
         "flax": "one array per block",
     }
     return {**steps, last[b.NAME]: b.optimize(plain)}
@@ -140,7 +140,7 @@ def undone(b: Any) -> dict[str, Any]:
                 model.Transition, "hybrid_forward", hybrid_forward
             ),
             "oneDNN's ReLU": patch.object(model, "relu", lambda x: x.relu()),
-            "joined without a slice": patch.object(train, "for_training", lambda _: None),
+            "no slice after a concatenation": patch.object(train, "for_training", lambda _: None),
             "hybridized": patch.object(model.DenseNet, "hybridize", lambda *_, **__: None),
         }
     from flax import nnx
