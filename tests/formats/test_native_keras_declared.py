@@ -398,7 +398,7 @@ def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_
     formats._keras.writing.write_weights(path, checkpoint, lambda layer: f"my_{layer}")
     with pytest.raises(dm.WeightsError, match="even with the same number of layers, a network may"):
         formats.read(path)
-    with h5py.File(path, "r+") as file:  # all names of keras.applications but one
+    with h5py.File(path, "r+") as file:  # one name of keras.applications among the others
         for layer, group in (("features.conv0", "layers/conv2d/vars"),):
             file[group].attrs["name"] = keras_applications.native_layer(layer)
     with pytest.raises(dm.WeightsError, match="even with the same number of layers, a network may"):
