@@ -1,11 +1,13 @@
 """Which backends a run tests, and the table of deviations it measured.
 
-``pytest`` tests every installed backend; ``--backends torch,flax`` exactly those, and one that
-cannot be imported then fails; ``--backends none`` the framework-free part only. A backend that
-cannot exist here, such as Gluon on Python 3.13, is named with the reason, and tests of all backends
-together are then those of the others. Tests run on the
-CPU, or with ``--device gpu`` on a GPU, which must be there. Tests marked ``long`` are deselected
-unless ``-m`` names the marker: ``pytest -m long``.
+``pytest`` tests every installed backend. ``--backends torch,flax`` tests exactly these; one that
+cannot be imported then fails. ``--backends none`` runs only the framework-free tests.
+
+A backend that cannot be installed here, such as Gluon on Python 3.13, is named with the reason.
+Tests of all backends together then use the others.
+
+Tests run on the CPU, or with ``--device gpu`` on a GPU, which is then required. Tests marked
+``long`` are deselected unless ``-m`` names the marker: ``pytest -m long``.
 """
 
 import os
@@ -24,12 +26,13 @@ from densenet_multi.backends import SHARED_GPU, framework_versions, hide_gpus, p
 from tolerances import TIERS, Deviations
 
 # Before any framework is imported. Threads that spin while they wait for work starve the other
-# frameworks on a small machine; XLA's optimiser takes longer than these small networks do.
+# frameworks on a small machine; XLA's optimizer takes longer than these small networks do.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 FLAGS = ["--xla_backend_optimization_level=0"]
 with suppress(PackageNotFoundError):
-    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later ones end at its name
+    # later versions do not know this flag, and abort
+    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
         FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
@@ -41,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", choices=["cpu", "gpu"], default="cpu", help="default: cpu")
 
 
-settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.register_profile("untimed", deadline=None)  # slowness on a busy machine is no failure
 settings.load_profile("untimed")
 settings.register_profile("thorough", max_examples=100)  # see test_parity_generated.py
 
@@ -50,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[DEVIATIONS] = Deviations()
     if config.getoption("--device") == "cpu":
         hide_gpus()
-    else:  # where float32 is to be float32, and processes share the memory
+    else:  # compute float32 without TF32, and let processes share the memory
         os.environ |= SHARED_GPU | {"NVIDIA_TF32_OVERRIDE": "0"}
     if len(selected(config)) > 1:
         # as densenet_multi/keras/_startup.py does, before the tests import TensorFlow
@@ -106,7 +109,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_long(item: pytest.Item) -> bool:
-    """Whether it is marked so, for all backends or, by name, for the one that it runs with."""
+    """Whether a test is marked ``long``, for every backend or for the one that it runs with."""
     callspec = getattr(item, "callspec", None)
     backend = callspec and callspec.params.get("backend")
     return any(not each.args or backend in each.args for each in item.iter_markers("long"))
@@ -133,7 +136,7 @@ def deviations(request: pytest.FixtureRequest) -> Deviations:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    if hasattr(config, "workeroutput"):  # one of the processes of `-n 2`
+    if hasattr(config, "workeroutput"):  # a worker process of `-n 2`
         largest = config.stash[DEVIATIONS].largest
         config.workeroutput["deviations"] = [[*key, value] for key, value in largest.items()]
 

@@ -55,6 +55,6 @@ def test_true_is_the_old_spelling_of_some(module):
     models = [module.build(spec, memory_efficient=level) for level in (True, "some", "max", False)]
     kinds = [type(model.features.denseblock1) for model in models]
     assert kinds[0] is kinds[1]
-    assert len({*kinds}) + (module.NAME == "torch") == 3  # in PyTorch, layers differ
+    assert len({*kinds}) + (module.NAME == "torch") == 3  # PyTorch's levels differ in their layers
     with pytest.raises(dm.ConfigError, match="memory_efficient: expected False, 'some' or 'max'"):
         module.build(spec, memory_efficient="all")

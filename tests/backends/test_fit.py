@@ -45,8 +45,10 @@ def examples(spec, count=12):
 
 def rule(backend, spec, weights, recipe, data):
     """The weights, velocities and losses of the same run, computed in NumPy as recipe.py defines.
+
     Gradients and statistics come from ``loss_and_gradients``, which other tests compare with the
-    reference."""
+    reference.
+    """
     run = Run(Subject(spec, "float64"), data, recipe)
     recipe = recipe.rounded()
     model = backend.build(spec, dtype="float64")
@@ -65,8 +67,11 @@ def rule(backend, spec, weights, recipe, data):
 
 
 def smoothed(backend, model, weights, x, targets, smoothing):
-    """Loss, gradients, and weights with the new running statistics. Cross entropy is linear in the
-    targets, so the share spread over all classes is the mean over one run for each class."""
+    """The loss, the gradients, and the weights with the new running statistics.
+
+    Cross entropy is linear in the targets, so the share that is spread over all classes is the mean
+    over one run for each class.
+    """
     classes = targets.shape[1]
     right = targets.argmax(axis=1)
     parts = [(right, 1 - smoothing)]
@@ -90,7 +95,7 @@ def smoothed(backend, model, weights, x, targets, smoothing):
     ],
 )
 def test_eight_steps_follow_the_rule(backend, name, kind, count, deviations):
-    # few classes, since smoothing needs one run for each
+    # only two classes: smoothing needs one run for each
     spec = small(name, bn_decay=0.875, block_config=(1, 1), num_classes=2)
     data, weights = examples(spec, count), random_weights(spec)
     model = backend.build(spec, dtype="float64")
@@ -284,7 +289,7 @@ def test_bfloat16_is_close_to_float32_or_refused_by_name(backend):
         assert {array.dtype.name for array in exported.values()} == {"float32"}
     assert 0 < abs(losses[True][0] - losses[False][0]) < 0.01  # errors accumulate in later steps
     expected = dm.reference.predict(spec, exported, data[0])
-    assert deviation(backend.predict(model, data[0]), expected) < 1e-5  # float32 again
+    assert deviation(backend.predict(model, data[0]), expected) < 1e-5  # computed in float32
 
 
 def test_history_holds_every_step_and_epoch(backend):

@@ -26,7 +26,7 @@ def assert_equal_step(backend, spec, x, y, level):
     (loss, gradients, after), (same_loss, same_gradients, same_after) = results
     assert list(same_gradients) == list(gradients)
     largest = max(np.abs(gradient).max() for gradient in gradients.values())
-    for name, gradient in gradients.items():  # summed in another order
+    for name, gradient in gradients.items():  # sums in another order
         assert np.abs(same_gradients[name] - gradient).max() <= 1e-14 * largest
     # XLA fuses different operations; elsewhere the results are identical
     rounding = 1e-14 if backend.NAME == "flax" else 0
@@ -133,7 +133,7 @@ def test_a_step_in_bfloat16_is_close(backend, level):
     (loss, plain), (same_loss, same) = ends
     assert same_loss == pytest.approx(loss, rel=0.02)
     for name, array in plain.items():
-        if "running" in name:  # with so few images, gradients have rounding errors of a fifth
+        if "running" in name:  # with so few images, rounding changes gradients by a fifth
             moved = np.abs(array - before[name]).max()
             assert np.abs(same[name] - array).max() <= 0.1 * moved, name
 
@@ -150,7 +150,7 @@ def test_an_unknown_level_is_refused_with_the_known_ones(backend):
 @pytest.mark.long("keras", "flax")
 def test_a_step_takes_less_memory(backend, depth, batch_size, ratio):
     grown: dict[str, int] = {}
-    for _ in range(3):  # a process needs at least this memory; what it keeps by chance comes on top
+    for _ in range(3):  # the minimum counts: a process may keep more memory by chance
         report = bench.bench(
             backends=[backend.NAME],
             work="memory",
@@ -164,4 +164,4 @@ def test_a_step_takes_less_memory(backend, depth, batch_size, ratio):
             grown[case] = min(found["grown_bytes"], grown.get(case, found["grown_bytes"]))
         if grown["max"] < grown["efficient"] < ratio * grown["plain"]:
             return
-    pytest.fail(f"bytes: {grown}")
+    pytest.fail(f"too little memory saved; bytes: {grown}")

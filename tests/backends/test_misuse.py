@@ -1,4 +1,4 @@
-"""Every backend refuses in the same way what is not one of its models, or not a part of a spec."""
+"""Every backend refuses, in the same way, anything but its own models and parts of a spec."""
 
 from functools import cache
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ ARGUMENTS = {  # function of a model -> its other arguments
 
 @pytest.fixture(scope="module")
 def models():
-    """A function that returns a backend's model, which it builds once."""
+    """A function that returns a backend's model, and builds it only once."""
     return cache(lambda backend: backend.build(SPEC))
 
 
@@ -43,7 +43,7 @@ def test_anything_but_a_model_of_the_backend_is_refused(backend, models, functio
         assert str(caught.value).endswith(
             f"; type: model = densenet_multi.{backend.NAME}.build(spec)"
         )
-    with pytest.raises(TypeError, match="model"):  # Python's own, for a missing argument
+    with pytest.raises(TypeError, match="model"):  # Python's own error for a missing argument
         call()
 
 

@@ -199,7 +199,7 @@ def test_maps_that_are_read_as_one_are_what_they_were():
 def test_a_step_outside_fit_is_model_pys(monkeypatch):
     refuse = Mock(side_effect=AssertionError("classes were exchanged"))
     monkeypatch.setattr("densenet_multi.flax.train.for_training", refuse)
-    spec = tiny(growth_rate=5)  # no other test compiles a step of it
+    spec = tiny(growth_rate=5)  # no other test has compiled its step
     loss, _ = df.loss_and_gradients(df.build(spec), images(spec, 32), labels(spec))
     assert loss > 0
     with pytest.raises(AssertionError, match="classes were exchanged"):

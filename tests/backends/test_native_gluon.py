@@ -57,7 +57,7 @@ def test_hybridized_prediction_is_the_imperative_one(static):
     model, x = dg.build(spec), images(spec, 32)
     expected = dg.predict(model, x)
     model.hybridize(static_alloc=static, static_shape=static)
-    for size in (32, 37):  # the second after the first was compiled
+    for size in (32, 37):  # the first size compiles, the second differs
         assert dg.predict(model, images(spec, size)).shape == (2, 4)
     np.testing.assert_allclose(dg.predict(model, x), expected, rtol=1e-4, atol=1e-6)
 

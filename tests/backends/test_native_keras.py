@@ -13,7 +13,7 @@ import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import images, labels, small
 
-# replaces TensorFlow, which takes long to import
+# replaces TensorFlow, whose import takes long
 STUB = """
 import os
 print("tensorflow", os.environ["TF_ENABLE_ONEDNN_OPTS"])
@@ -45,7 +45,7 @@ def what_happens(folder, first="", **environment):
 
 
 def test_triton_is_loaded_before_tensorflow_and_never_after(tmp_path):
-    # the triton of PyTorch for CUDA crashes the process when loaded after TensorFlow
+    # the triton that comes with PyTorch for CUDA crashes the process when loaded after TensorFlow
     assert what_happens(tmp_path) == ["triton", "tensorflow 1"]
     given = {"first": "import tensorflow", "TF_ENABLE_ONEDNN_OPTS": "0"}
     assert what_happens(tmp_path, **given) == ["tensorflow 0"]
@@ -128,7 +128,7 @@ def test_a_model_that_was_saved_before_its_class_was_renamed_is_restored(tmp_pat
         for name in source.namelist():
             content = source.read(name)
             if name == "config.json":
-                assert content.count(new.encode()) == 2  # its name and its registered name
+                assert content.count(new.encode()) == 2  # the class name and the registered name
                 content = content.replace(new.encode(), old.encode())
                 folded = b'{"spec": "FoldedNormSpec", "num_features": 8}'
                 content = content.replace(b'"norm0": null', b'"norm0": ' + folded)
@@ -216,7 +216,7 @@ def test_a_memory_efficient_model_may_be_frozen_in_parts(level, dtype):
     assert list(same_gradients) == list(gradients)
     rounding = 1e-6 if dtype == "float32" else 1e-14
     largest = max(np.abs(gradient).max() for gradient in gradients.values())
-    for name, gradient in gradients.items():  # a bias before a BatchNorm has only rounding errors
+    for name, gradient in gradients.items():  # of a bias before a BatchNorm: only rounding
         assert np.abs(same_gradients[name] - gradient).max() <= rounding * largest, name
     for name, array in after.items():
         assert np.abs(same_after[name] - array).max() <= rounding * np.abs(array).max(), name

@@ -195,7 +195,7 @@ def test_a_memory_efficient_model_names_the_batch_norm_that_it_would_pass_by():
     model.eval()
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
     model = dt.build(small("bottleneck"), memory_efficient=True)
-    model.features.denseblock1.denselayer1.norm1.momentum = None  # a mean of all batches
+    model.features.denseblock1.denselayer1.norm1.momentum = None  # None: a mean over all batches
     with pytest.raises(dm.ConfigError, match=r"found BatchNorm2d\(.*momentum=None.*\); build"):
         model(torch.zeros(2, 3, 32, 32))
 
@@ -245,7 +245,7 @@ def test_a_memory_efficient_model_trains_in_several_processes(tmp_path):
         assert process.returncode == 0, errors
     first, second = (torch.load(path, weights_only=True) for path in saved)
     for (gradients, moved), (same_gradients, others) in zip(first, second, strict=True):
-        torch.testing.assert_close(same_gradients, gradients, rtol=0, atol=0)  # shared by both
+        torch.testing.assert_close(same_gradients, gradients, rtol=0, atol=0)  # averaged over both
         mean = "features.norm5.running_mean"
         assert not torch.equal(moved[mean], others[mean])  # each process has its own images
     for found in (first, second):
@@ -258,7 +258,7 @@ def test_is_an_ordinary_class_with_its_own_initialization():
     model = dt.DenseNet(small("plain"))
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, 5)
     assert model.features.conv0.weight.std() > 0
-    assert model.features.norm5.momentum == 0.1  # PyTorch's word for a decay of 0.9
+    assert model.features.norm5.momentum == 0.1  # PyTorch's momentum is 1 - decay
 
 
 @pytest.mark.parametrize("variant", ["d2l", "densenet_bc100_k12"])

@@ -25,14 +25,14 @@ from tolerances import Deviations
 
 VARIANT_SIZES = [("d2l", 96), ("d2l", 99), ("densenet_bc100_k12", 32), ("densenet121", 65)]
 SLOW_TO_TRACE = pytest.mark.long("keras", "flax")  # a hundred layers, one at a time
-# XLA is slow in float64: smaller images, of sizes other than 1 modulo 4 too
+# XLA is slow in float64, so images are smaller; not every size is 1 modulo 4
 FLOAT64_SIZES = [
     ("d2l", 35),
     pytest.param("densenet_bc100_k12", 8, marks=SLOW_TO_TRACE),
     ("densenet121", 35),
     *(pytest.param(*each, marks=pytest.mark.long) for each in VARIANT_SIZES),
 ]
-# other variants are tested in long tests
+# only long tests cover other variants
 USUAL = {"d2l": (), "densenet121": (), "densenet_bc100_k12": SLOW_TO_TRACE}
 OTHERS = [("d2l", 96), ("densenet_bc100_k12", 32), ("densenet_bc100_k12", 8)]
 FLOAT32_SIZES = [

@@ -1,6 +1,6 @@
 """The promises of test_parity.py for random networks: Hypothesis draws their specifications.
 
-By default, these are a few, the same in every run. ``pytest --hypothesis-profile=thorough`` draws
+By default, these are few, and the same in every run. ``pytest --hypothesis-profile=thorough`` draws
 100 new ones per promise.
 """
 
@@ -15,7 +15,7 @@ from strategies import small_configs
 
 MANY_DIGITS = float(np.float32(0.987654321))  # MXNet's BatchNorm stores its decay in float32
 THOROUGH = settings.get_current_profile_name() == "thorough"
-drawn = settings(  # frameworks compile: a network takes seconds
+drawn = settings(  # frameworks compile each network, which takes seconds
     max_examples=100 if THOROUGH else 4,
     derandomize=not THOROUGH,
     deadline=None,

@@ -9,12 +9,12 @@ import pytest
 from cases import images, random_weights, small
 
 THREADS = 4
-CALLS = {"torch": 12}  # its models have a mode; with few calls, the threads would not overlap
+CALLS = {"torch": 12}  # its models have a mode; fewer calls would not overlap
 
 
 @pytest.fixture
 def model(backend):
-    """In training mode, if the framework's models have modes; one BatchNorm in evaluation mode."""
+    """A model in training mode, if models have modes; one BatchNorm is in evaluation mode."""
     spec = small("bottleneck", drop_rate=0.4)
     model = backend.build(spec, dtype="float64")
     backend.import_weights(model, random_weights(spec))
@@ -33,7 +33,7 @@ def test_threads_get_the_results_of_a_single_thread(backend, model, optimized):
     batches = [images(model.spec, 35 + seed, seed=seed) for seed in range(THREADS)]
     twin = backend.optimize(model) if optimized else model
     expected = [(backend.predict(twin, x), backend.features(twin, x)) for x in batches]
-    model = backend.optimize(model) if optimized else model  # not called yet
+    model = backend.optimize(model) if optimized else model  # not called yet if optimized
     before, modes = backend.export_weights(model), modes_of(backend, model)
     barrier = Barrier(THREADS)
 

@@ -1,4 +1,4 @@
-"""All frameworks in one process, which is convenient; the design does not depend on it."""
+"""All frameworks work in one process. That is convenient; the design does not depend on it."""
 
 import subprocess
 import sys

@@ -9,8 +9,9 @@ Each page is opened in light and dark, at 390 and 1280 pixels:
 - at 390 pixels nothing is cut off: what is wider has its own scroll bar, in every framework's tab;
 - text in drawings is at least 11 pixels tall.
 
-So are two reports of ``densenet-multi compare``: of compare.json, which is what a run returned, and
-of the same with one backend that differs and one that is missing.
+Two reports of ``densenet-multi compare`` are checked in the same way: one of compare.json, the
+stored result of a run, and one of this result with a backend that differs and one that is missing.
+
 Tabs switch everywhere at once, by mouse and keyboard, after a reload and on the next page, follow
 ``?framework=``, and work without JavaScript. Screenshots go into FOLDER.
 """
@@ -71,7 +72,7 @@ CHOOSE = """id => document.querySelectorAll(`label[data-sync-id="${id}"]`).forEa
 CHOSEN = """() => [...document.querySelectorAll(
     '.sd-tab-set > input:checked + label[data-sync-group="framework"]'
 )].map(label => label.dataset.syncId)"""
-# what ends beyond the right edge, without a box in the article that scrolls
+# elements that extend beyond the right edge, outside any box in the article that scrolls
 CUT_OFF = """() => {
     const limit = document.documentElement.clientWidth;
     const found = [];
@@ -129,7 +130,7 @@ class Site:
 def pages_of(root: Path, only: list[str]) -> list[str]:
     """Return the paths of all pages in a built site; with ``only``, of these pages.
 
-    A page of the Vietnamese site that has no translation is the same as in English: left out.
+    Untranslated pages of the Vietnamese site are omitted: they are the same as in English.
     """
     paths = sorted(path.relative_to(root) for path in root.rglob("*.html"))
     names = [path.as_posix() for path in paths if path.parts[0] not in SKIPPED]
@@ -216,7 +217,7 @@ def check_view(site: Site, theme: str, width: int) -> Site:
             page.screenshot(path=site.output / picture, full_page=True)
             page.evaluate(UNFOLD)
             site.tab_sets[name] = len(page.evaluate(CHOSEN))
-            part = None  # the complete page; then, what another tab changes
+            part = None  # first the complete page; then only the tabs
             for framework in FRAMEWORKS if site.tab_sets[name] else ("",):
                 if framework:
                     page.evaluate(CHOOSE, framework)

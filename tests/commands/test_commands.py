@@ -54,7 +54,7 @@ run()
 def test_a_signal_ends_a_process_quietly_and_a_command_tidily(number):
     command = [sys.executable, "-c", AS_A_PROCESS, number.name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (-number, "")  # before a command, and after it
+    assert (done.returncode, done.stderr) == (-number, "")  # before and after a command
 
     @click.command()
     @errors_as_exit_codes
@@ -211,7 +211,7 @@ def test_tables_fit_a_terminal_of_80_columns():
 
 @pytest.mark.long("keras", "flax")
 def test_compare_runs_a_backend_on_real_images(backend, tmp_path, monkeypatch):
-    for name in ("torch", "tensorflow", "mxnet", "flax"):  # a folder here does not shadow it
+    for name in ("torch", "tensorflow", "mxnet", "flax"):  # folders here must not shadow them
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('shadow')")
     monkeypatch.chdir(tmp_path)
@@ -381,7 +381,7 @@ def test_a_link_to_itself_is_an_error_and_no_traceback(tmp_path, option):
 
 
 def test_the_name_of_a_file_that_is_not_utf8_is_printed_escaped(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # a longer path would be broken
+    monkeypatch.chdir(tmp_path)  # a longer path would be wrapped
     path = "w\udcff.safetensors"
     dm.save_weights(path, SPEC, dm.init_weights(SPEC))
     written = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Flags: named in commands/ only, and in place of arguments in what the library says."""
+"""Flags: only commands/ names them; it replaces argument names in the library's messages."""
 
 import ast
 import re
@@ -33,7 +33,7 @@ def test_the_library_names_no_flag():
 
 
 def test_the_library_types_no_command_line():
-    """It names calls, which a command translates; a docstring may name a ``command``."""
+    """The library names calls, which a command translates; a docstring may name a ``command``."""
     found = {
         f"{path.relative_to(PACKAGE)}: {node.value}"
         for path in LIBRARY

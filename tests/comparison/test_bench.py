@@ -1,4 +1,4 @@
-"""``densenet-multi bench``: cases take turns, and what they report is about the same work."""
+"""``densenet-multi bench``: cases take turns, and their reports are about the same work."""
 
 import io
 import json
@@ -57,7 +57,7 @@ ABSENT = {"status": "ok", "absent": "no such thing"}
 
 
 def pretend(monkeypatch, messages):
-    """Children that only say ``messages(case, 0)``, ``messages(case, 1)``, …"""
+    """Replace children by ones that only send ``messages(case, 0)``, ``messages(case, 1)``, …"""
 
     def started(settings):
         received = map(partial(messages, settings["case"]), count())
@@ -67,7 +67,7 @@ def pretend(monkeypatch, messages):
 
 
 def said(capsys):
-    """The messages of this process, as if it were a child."""
+    """The messages that this process has sent, as if it were a child."""
     return [json.loads(line.removeprefix(MARK)) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -164,7 +164,7 @@ def test_a_case_that_fails_is_a_row_with_its_error():
     settings |= {"backend": "nothing", "cpus": sorted(os.sched_getaffinity(0))}
     found = bench._turns(settings, lambda _: None)
     assert found["status"] == "failed"
-    narrow = {"bfloat16"} if machine.multiplies_bfloat16() else set()  # elsewhere it is absent
+    narrow = {"bfloat16"} if machine.multiplies_bfloat16() else set()  # otherwise it is absent
     assert found["failed"].keys() == {"fit", *bench_child.PLAIN_LOOP, *narrow}
     assert found["error"].startswith("fit, ")
     assert ": ConfigError: backend 'nothing' does not exist" in found["error"]
@@ -252,7 +252,7 @@ for size in (150, 50):
     with suppress(FinishedError):
         rounds()
 """
-    # a process of its own, which gives back nothing between the steps
+    # a separate process, so that nothing else frees memory between the steps
     done = run([sys.executable, "-c", code], input="\n", capture_output=True, text=True, check=True)
     first, later = (json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines())
     assert (140 << 20) < first["grown_bytes"] < (190 << 20)
@@ -312,7 +312,7 @@ def test_memory_compares_three_ways_to_train_one_network(monkeypatch, case, effi
             assert data.take(np.arange(2)).shape == (2, 3, 32, 32)
             (rounds,) = callbacks
             rounds()
-            assert rival.finish.call_count == 1  # the first step has its own time
+            assert rival.finish.call_count == 1  # the first step is timed separately
             with pytest.raises(FinishedError):
                 rounds()
             assert rival.finish.call_count == 2  # before the clock stops
@@ -388,7 +388,7 @@ def test_what_is_measured_is_put_on_the_device(monkeypatch, work, case):
 
     def use_gpu(net):
         placed.append(net)
-        if len(placed) == 2:  # the first is a small network, for which a GPU must be found
+        if len(placed) == 2:  # the first checks that there is a GPU
             raise dm.backends.BackendError("far enough")
         return True
 
@@ -497,7 +497,7 @@ def test_wrong_settings_are_refused_by_name(given, message):
 
 
 class InThisProcess:
-    """A child that is none: it works to its end when it is entered, and is then received."""
+    """Stand-in for a child: it runs to its end on entry, and its messages are received later."""
 
     def __init__(self, settings, monkeypatch):
         self.settings, self.monkeypatch = settings, monkeypatch
@@ -525,16 +525,16 @@ class InThisProcess:
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Starting a process and importing a framework takes longer than a case."""
+    """Run cases in this process: starting one and importing a framework takes longer."""
     really_started = bench._started
 
     def started(settings):
-        if settings["case"] == "bfloat16 products":  # PyTorch's, beside whatever framework is here
+        if settings["case"] == "bfloat16 products":  # imports PyTorch as well
             return really_started(settings)
         return InThisProcess(settings, monkeypatch)
 
     monkeypatch.setattr(bench, "_started", started)
-    # a beginner's network is always as deep as the chapter's
+    # small networks, except the beginner's, which is always as deep as the chapter's
     least = partial(dm.get_spec, block_config=(1, 1))
     monkeypatch.setattr(bench_child, "get_spec", least)
 
@@ -566,7 +566,7 @@ def check_each_case(backend, work):
     assert (len(found["cpus"]), found["device"]) == (1, "cpu")
     measured = found["backends"][backend.NAME]
     assert measured["status"] == "ok"
-    absent = {"framework"}  # has no d2l
+    absent = {"framework"}  # no framework has a d2l
     bfloat16 = machine.multiplies_bfloat16()
     if backend.NAME == "gluon" or not bfloat16:
         absent.add("bfloat16")
@@ -596,4 +596,4 @@ def test_a_gpu_that_is_not_there_is_named(backend):
     assert done.exit_code == 1
     expected = f"--device: expected a GPU that {backend.FRAMEWORK} sees, found none"
     assert done.stderr.count(expected) == 1
-    assert f"{backend.NAME}: {expected}; use --device cpu\n" in done.stderr  # no case is named
+    assert f"{backend.NAME}: {expected}; use --device cpu\n" in done.stderr  # names no case

@@ -1,4 +1,4 @@
-"""A child process and its parent: what is received, what a child that dies leaves, what ends it."""
+"""A child process and its parent: messages, what is left of a child that dies, what ends it."""
 
 import json
 import os
@@ -23,7 +23,7 @@ IMPORTS = "from densenet_multi.comparison.child_process import run_child, say, w
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Write a module that a child can run; returns its name."""
+    """A function that writes a module for a child to run, and returns its name."""
 
     def write(source: str) -> str:
         (tmp_path / "pretended_child.py").write_text(source, encoding="utf-8")
@@ -103,7 +103,7 @@ run_child(measure)
         ("sys.exit('out of order')", "exit code 1: it says:\nout of order"),
         ("sys.exit()", "exit code 0: it says:"),
         ("os.abort()", "signal SIGABRT: it says:"),
-        # what it said before has nothing to do with its end
+        # earlier output does not explain a kill
         ("os.kill(os.getpid(), 9)", "signal SIGKILL"),
     ],
 )
@@ -155,7 +155,7 @@ def test_a_child_without_a_parent_ends_by_itself(monkeypatch, capsys, tmp_path):
             wait()
             raise AssertionError
 
-        run_child(measure)  # without a report
+        run_child(measure)  # sends no report
         assert capsys.readouterr().out == f'{MARK}{{"round": 1}}\n'
         with pytest.raises(FinishedError):
             wait()

@@ -27,7 +27,7 @@ DEVIATIONS = ("max_relative_deviation", "loss", "weights", "running_means")
 
 
 def arguments(folder, *names: str) -> list[str]:
-    """A few steps of a small net; the result goes to ``folder/result.json``."""
+    """The command line for a few steps of a small net, with the result in folder/result.json."""
     dm.save_weights(folder / "small.safetensors", SPEC, dm.init_weights(SPEC))
     given = {
         "--backends": ",".join(names), "--weights": folder / "small.safetensors",
@@ -61,7 +61,7 @@ def check_result(folder, *names: str) -> dict[str, object]:
     assert max(among["losses"]) == among["loss"] <= TOLERANCES["float64"]
     assert among["weights"] <= TOLERANCES["float64"]
     assert among["max_relative_deviation"] == max(among["loss"], among["weights"])
-    # the net's decay, 7/8, is one that float32 holds
+    # float32 holds the net's decay, 7/8, exactly
     assert among["running_means"] <= TOLERANCES["float64"]
     for run in result["float32"].values():
         assert 0 < run["first_step"] == run["losses"][0] <= TOLERANCES["float32 first step"]
@@ -86,7 +86,7 @@ def test_a_backend_alone_takes_the_steps_of_its_fit(backend, tmp_path):
 @pytest.mark.together
 def test_all_backends_keep_step(tmp_path):
     check_result(tmp_path, *AVAILABLE)
-    # another order of additions is all that parts them
+    # they differ only in the order of additions
     assert json.loads((tmp_path / "result.json").read_text())["float64"]["loss"] > 0
 
 
@@ -94,7 +94,7 @@ def test_all_backends_keep_step(tmp_path):
 
 
 def pair(**changes: float) -> dict[str, dict[str, Trajectory]]:
-    """Backends a and b, of which b's float64 run is changed; float32 is float64, rounded."""
+    """Runs of backends a and b: b's float64 run is changed; float32 weights are rounded ones."""
     weights = random_weights(SPEC)
     exact = Trajectory([2.0, 1.5, 1.25], weights)
     rounded = {name: array.astype(np.float32) for name, array in weights.items()}
@@ -188,8 +188,10 @@ def test_exit_codes_of_backends_that_did_not_run():
 
 
 class Pretended:
-    """In place of ``report_of``: ``trains`` maps a backend to what it adds to its weights in
-    float64, or to a report of its own."""
+    """Replaces ``report_of``: backends only add a number to their weights.
+
+    ``trains`` maps a backend to the number that it adds in float64, or to a complete report.
+    """
 
     def __init__(self, **trains: object) -> None:
         self.trains, self.seen = trains, []
@@ -252,13 +254,13 @@ def test_the_table_fits_80_columns_and_says_what_was_found(pretend):
     rows = [line.split() for line in done.stdout.splitlines()]
     assert ["12"] + ["1.0417"] * len(NAMES) + ["0.0e+00"] in rows
     assert ["12"] + ["0.0e+00"] * len(NAMES) in rows
-    runs = len(NAMES) + (len(NAMES) > 1)  # nothing is between one backend and itself
+    runs = len(NAMES) + (len(NAMES) > 1)  # one backend has no row between backends
     assert done.stdout.count("same\n") == runs
     assert "12 steps of 4 images, sample, 32x32, chapter recipe" in " ".join(done.stdout.split())
     assert not done.stderr
 
 
-@pytest.mark.skipif(len(NAMES) < 2, reason="takes two")
+@pytest.mark.skipif(len(NAMES) < 2, reason="needs two backends")
 def test_a_wrong_weight_is_exit_code_1(pretend):
     pretend(**{NAMES[1]: 1e-3})
     done = invoke(*FAST)
@@ -275,7 +277,7 @@ def test_a_backend_that_is_not_installed_is_exit_code_3(pretend):
     assert done.stderr.count("pip install it") == len(NAMES)
     pretend(**{NAMES[0]: missing})
     assert invoke(*FAST, "--backends", NAMES[0]).exit_code == 3
-    assert invoke(*FAST).exit_code == (0 if len(NAMES) > 1 else 3)  # not asked for by name
+    assert invoke(*FAST).exit_code == (0 if len(NAMES) > 1 else 3)  # not requested by name
 
 
 def test_a_backend_that_fails_is_a_row_and_exit_code_1(pretend):
@@ -290,7 +292,7 @@ def test_a_backend_that_fails_is_a_row_and_exit_code_1(pretend):
 
 
 def test_every_process_gets_the_same_float32_weights_and_examples(pretend, tmp_path):
-    spec = small("bottleneck", num_classes=10)  # 3 channels
+    spec = small("bottleneck", num_classes=10)  # unlike the sample, 3 channels
     dm.save_weights(tmp_path / "w.safetensors", spec, random_weights(spec))
     pretended = pretend()
     given = ("--weights", str(tmp_path / "w.safetensors"), "--recipe", "paper", "--seed", "7")
@@ -300,7 +302,7 @@ def test_every_process_gets_the_same_float32_weights_and_examples(pretend, tmp_p
         assert {a.dtype.name for a in seen["weights"].values()} == {"float32"}
         for name, array in random_weights(spec).items():
             np.testing.assert_array_equal(seen["weights"][name], array.astype(np.float32))
-        assert seen["images"].shape == (1000, 3, 32, 32)  # no more than the sample has
+        assert seen["images"].shape == (1000, 3, 32, 32)  # all that the sample has
         assert len(seen["labels"]) == 1200
         np.testing.assert_array_equal(seen["labels"][1000:], seen["labels"][:200])
         paper = dm.RECIPES["paper"]

@@ -1,4 +1,4 @@
-"""What ``bench`` compares with: beginners' networks are the function that ours are."""
+"""What ``bench`` compares with: a beginner's network computes the same function as ours."""
 
 import ast
 from dataclasses import replace
@@ -38,7 +38,7 @@ def test_every_rival_offers_the_same_functions(path):
     offered = functions(ast.parse(path.read_text()))
     expected = functions(contract)
     assert {name: offered.get(name) for name in expected} == expected
-    assert [name for name in offered if name in expected] == list(expected)  # in one order
+    assert [name for name in offered if name in expected] == list(expected)  # in the same order
 
 
 def test_there_is_a_rival_for_every_backend_of_ours():
@@ -108,7 +108,7 @@ def test_a_plain_loop_trains_until_it_is_stopped(backend):
 @pytest.mark.long("keras", "flax")
 def test_the_frameworks_own_network_answers_as_ours_does(backend):
     rival = rivals.load_rival(backend.NAME)
-    size = 224 if backend.NAME == "gluon" else 64  # its last pooling is of 7 x 7
+    size = 224 if backend.NAME == "gluon" else 64  # the zoo's last pooling is 7 x 7
     network = rival.framework_network("densenet121", size)
     if network is None:
         assert backend.NAME == "torch"  # torchvision is not installed here

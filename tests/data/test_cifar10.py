@@ -1,4 +1,4 @@
-"""CIFAR-10 as it is published: two versions, unpacked or not, and nothing in a pickle that runs."""
+"""CIFAR-10 as published: two versions, packed or unpacked; no code in a pickle ever runs."""
 
 import gzip
 import io
@@ -25,7 +25,7 @@ def few(monkeypatch):
 
 
 def batch(i: int, text=str, **changes) -> dict:
-    """The dictionary that is pickled, with more in it, as published; keys are texts or bytes."""
+    """Return the dictionary to pickle, with the published extra entries; keys are str or bytes."""
     found = {
         "batch_label": b"training batch",
         "labels": LABELS[i].tolist(),
@@ -37,7 +37,7 @@ def batch(i: int, text=str, **changes) -> dict:
 
 
 def in_python_2(i: int) -> bytes:
-    """A file as Python 2 wrote it: its texts, and an array's bytes, are single bytes."""
+    """Return a pickle as Python 2 wrote it: text and an array's data are byte strings."""
 
     def short(text: bytes) -> bytes:
         return b"U" + bytes([len(text)]) + text
@@ -95,7 +95,7 @@ def archive(folder: Path, path: Path, mode: str = "w:gz") -> Path:
 
 
 def check(path: Path) -> None:
-    """Both splits of what is there are the published ones."""
+    """Check that both splits have the expected images and labels."""
     for split, which in ("train", slice(0, 5)), ("test", slice(5, 6)):
         images, labels = load_cifar10(path, split)
         np.testing.assert_array_equal(images, IMAGES[which].reshape(-1, 3, 32, 32), strict=True)
@@ -187,7 +187,7 @@ def test_a_pickle_of_anything_else_is_refused_by_name(tmp_path, change, message)
 
 
 def padded(found: dict) -> bytes:
-    """A pickle that is large enough to be one of CIFAR-10."""
+    """Return a pickle that is large enough to be one of CIFAR-10's."""
     return pickle.dumps({**found, "padding": bytes(4 * 3072)})
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_pickle_is_refused_by_name(tmp_path, content, message):
 
 
 class Payload:
-    """What a pickle loads by calling whatever it names."""
+    """An object whose pickle calls a function when it is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -226,13 +226,13 @@ def test_a_pickle_that_names_a_function_does_not_have_it_called(tmp_path, where)
     found = {"payload": payload} if where == "alone" else batch(5, **{where: payload})
     content = padded(found)
     (folder / "test_batch").write_bytes(content)
-    if where == "more":  # which is not looked at
+    if where == "more":  # an entry that is not read
         load_cifar10(folder, "test")
     else:
         with pytest.raises(DataError, match="test_batch: expected uint8 data"):
             load_cifar10(folder, "test")
     assert not touched.exists()
-    pickle.loads(content)  # noqa: S301  # as it would have been
+    pickle.loads(content)  # noqa: S301  # the attack itself works
     assert touched.exists()
 
 
@@ -255,7 +255,7 @@ def test_other_versions_and_other_data_are_called_what_they_are(tmp_path):
     with pytest.raises(DataError, match="found CIFAR-100"):
         load_cifar10(other, "train")
     with pytest.raises(DataError, match="found none; this is CIFAR-100, which is not supported"):
-        load_data(str(other), image_size=32)  # without cifar10: before it
+        load_data(str(other), image_size=32)  # without the prefix cifar10:
     with pytest.raises(DataError, match=r"c\.tar\.gz: expected data_batch_1.* found CIFAR-100"):
         load_cifar10(archive(other, tmp_path / "c.tar.gz"), "train")
 

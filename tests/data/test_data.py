@@ -1,4 +1,4 @@
-"""The data: what is read is exactly what is in the files, and is prepared the same everywhere."""
+"""Data: arrays are exactly what the files hold, and are prepared the same way everywhere."""
 
 import gzip
 import hashlib
@@ -34,8 +34,8 @@ needs_debian = pytest.mark.skipif(
     not DEBIAN.is_dir(), reason=f"no {DEBIAN}: apt-get install dataset-fashion-mnist"
 )
 
-# Of the decompressed files. The official .gz files have the same compressed data as Debian's:
-# only the time and the name in the gzip header differ.
+# Checksums of the decompressed files. The official .gz files have the same compressed data as
+# Debian's: only the time and the name in the gzip header differ.
 OFFICIAL_SHA256 = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -54,7 +54,7 @@ def sha256(array: np.ndarray) -> str:
 
 @pytest.fixture(params=["plain", "gzip"])
 def idx_file(request, tmp_path):
-    """A function that writes bytes to a file, as they are or compressed, and returns its path."""
+    """Return a function that writes bytes to a file, plain or compressed, and returns its path."""
 
     def write(content: bytes) -> Path:
         path = tmp_path / "file"
@@ -240,7 +240,7 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
 
 
 def bilinear_pixel(image: np.ndarray, height: int, width: int, y: int, x: int) -> float:
-    """One pixel of the resized image, from its four neighbours, in float64."""
+    """Compute one pixel of the resized image from its four neighbors, in float64."""
 
     def neighbours(position: int, size_out: int, size_in: int) -> tuple[int, int, float]:
         centre = (position + 0.5) * size_in / size_out - 0.5
@@ -262,7 +262,7 @@ def test_resize_is_bilinear_interpolation_of_pixel_centres(before, after):
     image = np.random.default_rng(0).random(before, dtype=np.float32)
     pixels = [bilinear_pixel(image, *after, y, x) for y, x in np.ndindex(after)]
     expected = np.reshape(pixels, after)
-    # Five roundings of numbers up to 1, of 6e-8 each.
+    # Five rounding errors of 6e-8 each, for numbers up to 1.
     np.testing.assert_allclose(resize(image[None], *after)[0], expected, rtol=0, atol=5e-7)
 
 
@@ -271,7 +271,7 @@ def test_resize_known_values():
     np.testing.assert_array_equal(enlarged, [[[0, 0.25, 0.75, 1]]])
     shrunk = resize(np.array([[[0.0, 1.0, 2.0, 3.0]]]), 1, 2)
     np.testing.assert_array_equal(shrunk, [[[0.5, 2.5]]])
-    assert resize(np.array([[[9.0, 1.0, 9.0]]]), 1, 1) == 1  # the middle: nothing is averaged
+    assert resize(np.array([[[9.0, 1.0, 9.0]]]), 1, 1) == 1  # the middle pixel: nothing is averaged
 
 
 def test_resize_to_the_same_size_changes_no_bit():

@@ -20,7 +20,7 @@ SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves ``files``, in the way that ``manner`` says; notes the ranges that it was asked for."""
+    """Serves ``files`` with the fault ``manner``, if any; keeps requested ranges in ``asked``."""
 
     files: dict[str, bytes]
     manner: str
@@ -46,7 +46,7 @@ class Server(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         end = start + 1_000_000 if self.manner == "stops" else len(content)
-        begin = b"100000\r\n" if self.manner == "broken chunks" else b""  # 1 MiB follows, it says
+        begin = b"100000\r\n" if self.manner == "broken chunks" else b""  # announces 1 MiB
         self.wfile.write(begin + content[start:end][: 1000 if begin else None])
 
     def log_message(self, *arguments):
@@ -123,7 +123,7 @@ def test_a_complete_part_is_only_checked(server, tmp_path):
 def test_downloads_of_one_file_at_once_do_not_share_their_part(server, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT[:1000])
     with (tmp_path / "file.part").open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)  # as another process has it
+        fcntl.flock(other, fcntl.LOCK_EX)  # as another process would
         _download.download(server.url, tmp_path / "file", SHA256)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert (tmp_path / "file.part").read_bytes() == CONTENT[:1000]
@@ -302,7 +302,7 @@ def test_a_damaged_archive_is_refused_and_thrown_away(server, tmp_path, monkeypa
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.params", CONTENT[:1000] * 9)
     content = bytearray((tmp_path / "x.zip").read_bytes())
-    content[60:200] = bytes(140)  # zlib's own error
+    content[60:200] = bytes(140)  # makes zlib itself fail
     server.files["/file"] = bytes(content)
     publish(monkeypatch, "gluon", server.url, "sha1:00", "gluon", "x.params")
     with pytest.raises(dm.WeightsError, match=r"expected a zip archive with x\.params"):

@@ -1,4 +1,4 @@
-"""Which images a network is tested with: not those that it was trained on, and the user is told."""
+"""Test images: by default none that the network was trained on, and the user is told."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ CLASSES = ("cat", "dog")
 
 
 def write(root: Path, classes=CLASSES, count: int = 10, start: int = 0) -> Path:
-    """A folder for each class; no two images are the same, whatever they are called."""
+    """Write a folder for each class; no two images are equal, even if their names are."""
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for i in range(count):
@@ -33,7 +33,7 @@ def held_out(root: Path, usage: dm.Usage | None = None, **options):
 
 
 def trained_on(root: Path, seed: int = 0) -> dm.Usage:
-    """What is recorded of a network that was trained on this folder."""
+    """Return the usage that is recorded for a network trained on this folder."""
     data = loaded(root, seed=seed)
     return dm.Usage(split_seed=data.split_seed, trained_on=data.fingerprints())
 
@@ -94,7 +94,7 @@ def test_images_of_the_training_in_another_folder_are_named(tmp_path):
 
 def test_a_folder_that_has_changed_since_the_training_is_not_trusted(tmp_path):
     usage = trained_on(write(tmp_path / "train"))
-    for i in range(10, 17):  # which moves the images that are set apart
+    for i in range(10, 17):  # which changes the images that are set apart
         Image.new("RGB", (4, 4), (i, 9, 9)).save(tmp_path / "train" / "cat" / f"{i}.png")
     found = held_out(tmp_path / "train", usage)
     assert found.split == "test"

@@ -1,4 +1,4 @@
-"""Images of every kind that is read, and what is refused by its name."""
+"""Image files: every kind that is read, and what is refused by name."""
 
 import os
 import struct
@@ -23,10 +23,10 @@ def saved(path, array, **how):
 
 
 def tiff(pixels: np.ndarray, bits: int, photometric: int, kind: int = 1) -> bytes:
-    """A TIFF of one strip, as the specification describes it (revision 6.0, section 2).
+    """Return a TIFF of one strip, as the specification describes it (revision 6.0, section 2).
 
-    ``photometric`` is 0 where white is 0, 1 where black is, 2 for RGB, 8 for L*a*b*; ``kind`` is
-    that of the numbers: 1 unsigned, 2 signed, 3 floating point.
+    ``photometric`` is 0 if white is 0, 1 if black is 0, 2 for RGB, and 8 for L*a*b*. ``kind`` is
+    the type of the numbers: 1 unsigned, 2 signed, 3 floating point.
     """
     height, width, *channels = pixels.shape
     count, raw = (channels or [1])[0], pixels.tobytes()
@@ -264,15 +264,15 @@ def test_a_file_of_any_kind_that_breaks_off_is_damaged(tmp_path, suffix):
 
 
 def test_an_image_is_bounded_before_it_is_read(tmp_path):
-    with (tmp_path / "x.webp").open("wb") as file:  # which Pillow reads whole
+    with (tmp_path / "x.webp").open("wb") as file:  # Pillow reads all of it
         file.write(b"RIFF....WEBP")
-        file.truncate(2**30 + 1)  # which takes no place on the disk
+        file.truncate(2**30 + 1)  # sparse: takes no space on the disk
     expected = "expected at most 1,073,741,824 bytes, found 1,073,741,825; make it smaller"
     with pytest.raises(DataError, match=expected):
         read_image(tmp_path / "x.webp", 3)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are of Unix")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes need Unix")
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DataError, match="found a pipe; remove it"):

@@ -1,4 +1,4 @@
-"""Data by name: where they are looked for, what is refused, and what images become."""
+"""Data by name: where it is searched for, what is refused, and how images are prepared."""
 
 import gzip
 import hashlib
@@ -72,7 +72,7 @@ def arrays(split: str, start: int = 0):
 
 
 def write(folder: Path, start: int = 0, suffix: str = ".gz") -> Path:
-    """Twenty images for each split, by the official names."""
+    """Write twenty images for each split under the official names."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, names in SPLITS.items():
         for name, array in zip(names, arrays(split, start), strict=True):
@@ -81,7 +81,7 @@ def write(folder: Path, start: int = 0, suffix: str = ".gz") -> Path:
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves ``files``; sends at most ``most`` bytes of one; notes what it was asked for."""
+    """Serves ``files``, at most ``most`` bytes of each; keeps the requests in ``asked``."""
 
     def do_GET(self):
         name, range_ = self.path[1:], self.headers.get("Range")
@@ -101,7 +101,7 @@ class Server(BaseHTTPRequestHandler):
 
 
 class World:
-    """The places, all empty: ``cache``, ``debian``, and a server of the right files."""
+    """Places to search: ``cache`` and ``debian``, both empty, and a server of the right files."""
 
     def __init__(self, tmp_path, server):
         self.cache, self.debian = tmp_path / "cache" / "fashion-mnist", tmp_path / "debian"
@@ -291,7 +291,7 @@ def picture(colour, size=(8, 6)) -> Image.Image:
 
 
 def write_folder(root: Path, count: int = 10, names=None) -> Path:
-    """A folder for each colour; image i of a class is i brighter in red."""
+    """Write a folder for each color; image i of a class is i % 5 brighter in red."""
     for name, (red, green, blue) in COLOURS.items():
         (root / name).mkdir(parents=True)
         for i in names or range(count):
@@ -445,7 +445,7 @@ def test_cmyk_is_read(tmp_path):
 def test_colour_becomes_luminance_in_float32(tmp_path):
     picture((255, 0, 0)).save(tmp_path / "red.png")
     np.testing.assert_allclose(read_image(tmp_path / "red.png", 1), 0.299, rtol=1e-6)
-    picture((1, 2, 3)).save(tmp_path / "dark.png")  # 1.815 / 255, where bytes would give 2 / 255
+    picture((1, 2, 3)).save(tmp_path / "dark.png")  # 1.815 / 255; rounded to bytes, 2 / 255
     np.testing.assert_allclose(read_image(tmp_path / "dark.png", 1), 1.815 / 255, rtol=1e-6)
     with pytest.raises(dm.ConfigError, match="in_channels: expected 1 or 3"):
         read_image(tmp_path / "red.png", 2)
@@ -453,7 +453,7 @@ def test_colour_becomes_luminance_in_float32(tmp_path):
 
 def test_a_photograph_is_turned_upright(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     gradient("L").save(tmp_path / "x.jpg", exif=exif, quality=100)
     image = read_image(tmp_path / "x.jpg", 1)[0]
     np.testing.assert_allclose(image, np.rot90(GREY, -1), atol=0.02)
@@ -481,7 +481,7 @@ def test_an_image_that_would_grow_in_memory_is_refused_before_it_does(tmp_path, 
         read_image(tmp_path / "ant" / "00.png", 1)
 
 
-@settings(deadline=None)  # on a loaded machine a file takes long
+@settings(deadline=None)  # on a loaded machine, a file may take long
 @given(
     position=st.integers(0, 200),
     value=st.integers(0, 255),
@@ -499,7 +499,7 @@ def test_a_damaged_image_is_read_or_a_data_error(tmp_path_factory, position, val
 
 def test_errors_of_pillow_that_are_no_os_errors_name_the_image_too(tmp_path):
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"short"))
-    with pytest.raises(DataError, match=r"x\.png: .*damaged one"):  # from a ValueError
+    with pytest.raises(DataError, match=r"x\.png: .*damaged one"):  # Pillow raises ValueError
         read_image(tmp_path / "x.png", 3)
 
 
@@ -533,7 +533,7 @@ def test_verification_images_are_prepared_like_everything_else():
 
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
-    """Its files, with 4 records in each; image j of file i is i, j, 100 in red, green, blue."""
+    """Write its files of 4 records each; image j of file i has red i, green j and blue 100."""
     monkeypatch.setattr(cifar10, "RECORDS", 4)
     for i, name in enumerate([*cifar10.FILES["train"], *cifar10.FILES["test"]]):
         records = np.zeros((4, 3073), np.uint8)
@@ -589,12 +589,12 @@ def test_the_real_files_hold_ten_thousand_records():
 
 
 def ramps(n: int, height: int = 6, width: int = 5) -> np.ndarray:
-    """Images whose pixels all differ and are above 0."""
+    """Return images whose values all differ and are above 0."""
     return 1 + np.arange(n * 2 * height * width, dtype=np.float32).reshape(n, 2, height, width)
 
 
 def splitmix64(state: int, count: int) -> list[int]:
-    """The generator as it is usually written: one number after another."""
+    """Compute the generator's numbers as it is usually written: one after another."""
     numbers = []
     for _ in range(count):
         state = (state + 0x9E3779B97F4A7C15) % 2**64
@@ -606,7 +606,7 @@ def splitmix64(state: int, count: int) -> list[int]:
 
 
 def drawn(seed: int, epoch: int, index: int, shift: int) -> tuple[bool, int, int]:
-    """Whether an example is flipped, and how far it moves down and right."""
+    """Return whether an example is flipped, and how far it moves down and right."""
     start = int(np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)[0])
     words = splitmix64(start, 3 * index + 3)[-3:]
     down, right = (word % (2 * shift + 1) - shift for word in words[1:])
@@ -614,7 +614,7 @@ def drawn(seed: int, epoch: int, index: int, shift: int) -> tuple[bool, int, int
 
 
 def moved(image: np.ndarray, flipped: bool, down: int, right: int, fill: float) -> np.ndarray:
-    """One image, pixel by pixel."""
+    """Flip and move one image, pixel by pixel."""
     result = np.full_like(image, fill)
     _, height, width = image.shape
     for y, x in np.ndindex(height, width):
@@ -666,7 +666,7 @@ def test_augmentation_does_not_depend_on_the_batch(order, cut, dtype):
 def test_half_are_flipped_and_every_shift_occurs_equally_often():
     n, shift = 8000, 2
     images = np.zeros((n, 1, 5, 5), np.float32)
-    images[:, 0, 2, 2], images[:, 0, 2, 1] = 2, 1  # the centre, and what is left of it
+    images[:, 0, 2, 2], images[:, 0, 2, 1] = 2, 1  # the center and its left neighbor
     augmented = augment(images, 0, 0, np.arange(n), flip=True, shift=shift)
     y, x = np.nonzero(augmented[:, 0] == 2)[1:]
     assert len(y) == n

@@ -57,7 +57,7 @@ def spoken(drawing: str) -> str:
 
 
 def check(drawing: str) -> None:
-    """What holds for every drawing."""
+    """Check what holds for every drawing."""
     root = parsed(drawing)
     ids = [each.get("id") for each in root.iter() if each.get("id")]
     assert len(ids) == len(set(ids))
@@ -84,7 +84,7 @@ def check(drawing: str) -> None:
 
 
 def overlaps(drawing: str) -> list[tuple[str, str]]:
-    """Pairs of texts on top of each other, by their estimated widths."""
+    """Pairs of texts that overlap, by their estimated widths."""
     boxes = []
     for each in parsed(drawing).iter(f"{SVG}text"):
         width = 0.92 * svg.width_of(each.text)

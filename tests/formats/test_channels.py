@@ -1,4 +1,4 @@
-"""A stem for another number of channels: gray images keep their answers, as they are prepared."""
+"""A stem for another number of channels: gray images, once prepared, keep their logits."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from densenet_multi.checkpoint import IMAGENET
 from densenet_multi.data import Preparation
 from densenet_multi.reference import forward
 
-STEMS = ("bottleneck", "plain", "plain with bias", "cubic")  # every kind of reader of conv0
+STEMS = ("bottleneck", "plain", "plain with bias", "cubic")  # conv0 with and without bias and norm0
 EQUAL_MEANS = dm.Usage(value_range=(0, 255), mean=(120, 120, 120), std=(50, 60, 70))
 
 
@@ -27,7 +27,7 @@ def pixels(channels, size=48):
 
 
 def answers(found, images, size=48):
-    """What the network gives for images of 1 or 3 channels, from 0 to 1, prepared by its usage."""
+    """Run the network on images (1 or 3 channels, from 0 to 1), prepared by its usage."""
     prepare = Preparation(size, found.spec.config.in_channels, found.usage)
     return forward(found.spec, found.weights, prepare(images))
 
@@ -68,9 +68,10 @@ def test_means_that_differ_change_the_answer_at_the_border_only(kind):
     assert "border" in after.notes[-1]
     old, new = answers(before, gray, 64), answers(after, gray, 64)
     first = next(name for name in old.stages if name != "stem")
-    a, b = before.spec.stages[0][0].in_channels, slice(6, -6)  # maps of the stem, past the border
+    a = before.spec.stages[0][0].in_channels  # the first maps in the block are the stem's
+    b = slice(6, -6)  # away from the border
     expected, actual = old.stages[first], new.stages[first]
-    if before.spec.stem.norm0:  # otherwise the norms that read the stem's maps compensate
+    if before.spec.stem.norm0:  # without norm0, the norms that read the stem's maps compensate
         expected_stem, actual_stem = (found.stages["stem"][..., b, b] for found in (old, new))
         assert deviation(actual_stem, expected_stem) < 1e-6
     assert deviation(actual[:, a:, b, b], expected[:, a:, b, b]) < 1e-6

@@ -1,4 +1,4 @@
-"""The network of the chapter in Dive into Deep Learning, found by the places of its layers."""
+"""The network of the chapter in Dive into Deep Learning, recognized by its layers' places."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ GLUON = {"norm.weight": "gamma", "norm.bias": "beta"}
 
 
 def places(spec, edition):
-    """{canonical layer: place} in the words of an edition."""
+    """Return {canonical layer: its place in the network of an edition}."""
     last = len(spec.config.block_config) - 1
     found = {"features.conv0": "0.0", "features.norm0": "0.1"}
     block, between = "{0}", "{0}"
@@ -50,7 +50,7 @@ def places(spec, edition):
 
 
 def names(spec, edition, around=""):
-    """{name in the file: (canonical name, shape)}."""
+    """Return {name in the file: (canonical name, shape)}."""
     where = places(spec, edition)
     found = {}
     for name, info in dm.tensors(spec).items():
@@ -163,7 +163,7 @@ def test_what_the_chapter_has_not_is_named(change, message):
 
 
 def restarted(after):
-    """The chapter's shapes with other widths after the transitions, in PyTorch's names."""
+    """Return the chapter's shapes with the widths ``after`` its transitions, in PyTorch's names."""
     before = {}
     for block, width in enumerate([64, *after], 1):
         for layer in range(1, 5):

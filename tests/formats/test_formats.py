@@ -1,4 +1,4 @@
-"""Checkpoints of other projects: what needs no framework to be read, written, and refused."""
+"""Checkpoints of other projects: reading, writing and refusing them without a framework."""
 
 import json
 import re
@@ -170,7 +170,7 @@ def test_the_zoo_refuses_what_its_models_cannot_be(tmp_path):
 
 
 def old_name(name):
-    """norm.1 for norm1, inside dense layers only."""
+    """Return norm.1 for norm1, inside dense layers only."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name)
 
 
@@ -202,7 +202,7 @@ def test_prefixed_names_of_the_zoo_are_understood(tmp_path, checkpoint):
 
 
 def prefixed(canonical):
-    """The name that Gluon gives the same parameter when it counts layers as they are made."""
+    """Return Gluon's name for the parameter when it numbers layers in creation order."""
     *_, layer, leaf = canonical.split(".")
     leaf = gluon_zoo.LEAF.get(f"norm.{leaf}", leaf) if "norm" in layer else leaf
     kind = "batchnorm" if "norm" in layer else "conv"
@@ -312,7 +312,7 @@ def test_a_prefix_is_refused_where_no_name_has_one(tmp_path, checkpoint):
 @pytest.mark.parametrize("count", [250, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", ["portable", *FREE])
 def test_damaged_files_are_refused_or_differ_in_values_only(tmp_path, checkpoint, name, count):
-    """Flipped bits in names, shapes and headers are found; in a number nothing can find them."""
+    """Flipped bits in names, shapes and headers are detected; in weights' values they cannot be."""
     path = tmp_path / f"file{FREE.get(name, '.safetensors')}"
     formats.write(path, checkpoint, name)
     content = path.read_bytes()
@@ -338,7 +338,7 @@ def test_damaged_files_are_refused_or_differ_in_values_only(tmp_path, checkpoint
 
 
 def content_without_values(content, checkpoint):
-    """The places of all bytes that are not the values of some tensor."""
+    """Return the positions of all bytes that hold no tensor's values."""
     free = np.ones(len(content), bool)
     for array in checkpoint.weights.values():
         for values in (array, array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T):
@@ -397,7 +397,7 @@ def remove(path, name, tensor):
 
 
 def test_two_tensors_of_equal_shape_that_were_swapped_cannot_be_found(tmp_path, checkpoint):
-    """Nothing in a file says which is which, but for the answers: docs/formats.md."""
+    """Nothing in a file tells them apart; only the answers reveal the swap (docs/formats.md)."""
     first, second = (f"features.denseblock2.denselayer{i}.norm2.weight" for i in (1, 2))
     weights = dict(checkpoint.weights)
     weights[first], weights[second] = weights[second], weights[first]
@@ -450,7 +450,7 @@ def test_a_stem_alone_may_have_a_bias(tmp_path, checkpoint):
     read = formats.read(path)
     assert read.spec.config.conv_bias
     assert "of its convolutions, only the first has a bias: zero biases were added" in read.notes
-    mean = "features.norm0.running_mean"  # which a bias before it is subtracted from
+    mean = "features.norm0.running_mean"  # subtracting from it acts as a bias before norm0
     moved = {**checkpoint.weights, mean: checkpoint.weights[mean] - bias}
     x = images(read.spec, 33)
     logits = dm.reference.predict(read.spec, read.weights, x)
@@ -556,7 +556,7 @@ def test_a_conversion_that_changes_the_answers_is_refused_and_leaves_no_file(
 
 @pytest.fixture
 def alone(monkeypatch):
-    """No framework answers in a verification: the NumPy reference does."""
+    """Verify with the NumPy reference, as if no framework were installed."""
     monkeypatch.setattr(convert, "load_backend", lambda _: exec("raise ImportError"))  # noqa: S102
 
 
@@ -640,7 +640,7 @@ def test_a_verification_that_cannot_tell_networks_apart_says_so(tmp_path, checkp
     assert "all images produce the same logits" in done["notes"][-1]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full (Linux)")
 @pytest.mark.parametrize("name", ["portable", *FREE])
 def test_a_full_disk_is_an_oserror(tmp_path, checkpoint, name):
     path = tmp_path / f"file{FREE.get(name, '.safetensors')}"
@@ -734,7 +734,7 @@ def test_a_replaced_classifier_is_verified_on_both_sides(tmp_path, checkpoint, m
     assert "(original classifier)" in json.loads(done.stdout)["source_model"]
     asked = convert.logits
 
-    def wrong(path, file_format, of, images):  # as if the source had been read wrongly
+    def wrong(path, file_format, of, images):  # as if the source had been misread
         logits, who, independent = asked(path, file_format, of, images)
         own = path == source and of.spec == checkpoint.spec and not seen
         seen.append(own)

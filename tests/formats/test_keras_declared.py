@@ -1,7 +1,7 @@
-"""What Keras files declare, as data: which networks are taken over, and which are refused by name.
+"""Networks that Keras files declare: which ones are read, and which are refused by name.
 
 The declarations are built by hand, as Keras 3 and Keras 2 write them; no framework is needed.
-test_native_keras_declared.py has Keras' own.
+test_native_keras_declared.py tests models that Keras itself saved.
 """
 
 import time
@@ -42,7 +42,7 @@ def refused(keras=3, **changes):
     return str(caught.value)
 
 
-# --- Taken over ---------------------------------------------------------------------------------
+# --- What is read -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keras", [3, 2])
@@ -146,7 +146,7 @@ def test_same_padding_is_refused_where_it_pads_unequally_and_noted_where_it_does
     assert "2 before and 3 after" in refused(stem="same")
     assert "Keep using this model in Keras" in refused(stem="same")
     assert "found SAME" in refused(stem="same", size=None)
-    # 33 -> 17 -> 9 -> 4: at odd sizes, SAME pads 3 and 3, 1 and 1
+    # 33 -> 17 -> 9 -> 4: at odd sizes, SAME pads both sides equally, by 3 and then by 1
     assert "the outputs agree for 33x33 images" in found(stem="same", size=33).notes[0]
 
 
@@ -287,7 +287,7 @@ def test_shared_layers_are_refused_by_their_name():
 
 
 def layer_of(m, kind, number, **change):
-    """The entry of one of a model's layers of this class, changed."""
+    """Change the config of the model's layer ``number`` of this class; return its name."""
     wanted = [entry for entry in m.layers if entry["class_name"] == kind][number]
     wanted["config"] |= change
     return wanted["name"]
@@ -295,7 +295,7 @@ def layer_of(m, kind, number, **change):
 
 @pytest.mark.parametrize(
     ("number", "change", "named", "message"),
-    [  # of convolutions: the stem's, two of each dense layer, a transition's, two of another
+    [  # the convolutions: 0 stem; 1 to 4 dense layers; 5 transition; 6 and 7 dense layer
         (0, {"use_bias": True}, 1, "expected use_bias True as in {}, found False"),
         (3, {"use_bias": True}, 3, "expected use_bias False as in {}, found True"),
         (3, {"filters": 12}, 3, "expected filters 4 as in {}, found 12"),
@@ -354,7 +354,7 @@ def test_a_model_that_is_used_for_each_of_several_images_is_named():
 
 
 def before(kind, channels=3, **config):
-    """What reading a model says whose images are first given to this layer."""
+    """Read a model in which this layer is before the network."""
     m = Model()
     x = m("InputLayer", batch_shape=[None, 32, 32, channels])
     return read(m, network(m, m(kind, *[x] * (3 if kind == "Concatenate" else 1), **config)))
@@ -447,7 +447,7 @@ def test_layers_that_change_nothing_may_be_around_the_classifier():
 
 
 SOFTMAX = ("Softmax", {"axis": -1})
-AFTER_6_OUTPUTS = {  # what follows Dense(6) -> what its usage says; None: the head is left out
+AFTER_6_OUTPUTS = {  # case: (layers after Dense(6), activation), None if the head is omitted
     "no groups": ([SOFTMAX], "softmax"),
     "in pairs": ([("Reshape", {"target_shape": [3, 2]}), SOFTMAX], None),
     "in pairs, by name": (
@@ -573,7 +573,7 @@ def test_a_flatten_is_a_pooling_where_the_map_is_of_one_pixel():
 
 
 def nested(m, inside, *reads, name):
-    """Call a model inside the model."""
+    """Call the model ``inside`` as a layer of ``m``."""
     x = m("Functional", *reads, name=name)
     m.layers[-1]["config"] |= inside["config"]
     m.layers[-1]["module"] = "keras.src.models.functional"
@@ -628,7 +628,7 @@ def test_a_class_of_ones_own_that_declares_its_layers_is_read_with_a_note():
 
 
 def steps(*calls):
-    """Layers before the stem: (kind, config or what they were called with)."""
+    """Return layers before the stem, given as (kind, config or call arguments)."""
     return [
         Layer(
             kind,
@@ -764,7 +764,7 @@ def test_the_declaration_of_this_packages_model_holds_its_configuration():
         assert own_config({**ours, **more}) == config
     assert own_config({**ours, "module": "others.model"}) is None
     assert own_config({"class_name": "Functional", "config": {"layers": []}}) is None
-    for name in ("InferenceDenseNet", "OptimizedDenseNet"):  # the second one is of older files
+    for name in ("InferenceDenseNet", "OptimizedDenseNet"):  # the second name is in older files
         with pytest.raises(dm.WeightsError, match="rewritten for inference"):
             own_config({**ours, "class_name": f"densenet_multi>{name}"})
     spec["config"]["unknown"] = 1

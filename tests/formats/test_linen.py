@@ -25,7 +25,7 @@ CIFAR = small("cubic", bn_decay=0.99)
 
 
 def variables(spec, around="", seed=1):
-    """{collection and torchvision's name: array} of random weights, and the weights."""
+    """Return {collection.torchvision's name: array} of random weights, and those weights."""
     weights = as_float32(random_weights(spec, seed))
     found = {}
     for name, array in to_nnx(spec, weights).items():
@@ -35,7 +35,7 @@ def variables(spec, around="", seed=1):
 
 
 def numbered(spec, weights):
-    """{collection and names of classes and numbers: array in Flax's layout}."""
+    """Return {collection.place: array in Flax's layout}; places are class names with numbers."""
     found = {}
     for name, info in dm.tensors(spec).items():
         layers = name.split(".")[:-1]
@@ -201,7 +201,7 @@ def test_nnxs_objects_are_looked_into(tmp_path, value):
 
 @pytest.mark.parametrize("name", ["_METADATA", "array_metadatas/process_0", "x/.zarray"])
 def test_an_orbax_folder_with_huge_metadata_is_refused_before_orbax_reads_it(tmp_path, name):
-    """Framework-free: Orbax need not even be installed."""
+    """Orbax need not be installed."""
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     with file.open("wb") as opened:
@@ -247,14 +247,14 @@ def test_weights_of_nnx_tell_what_is_assumed(tmp_path):
 
 
 def in_chapter(spec, weights):
-    """{collection and the chapter's names: array in Flax's layout}."""
+    """Return {collection.the chapter's name: array in Flax's layout}."""
     found = {}
     for name, info in dm.tensors(spec).items():
         layers = name.split(".")[:-1]
         kind = "BatchNorm" if info.kind.startswith("norm") else "Conv"
         numbers = [int("".join(filter(str.isdigit, key)) or 0) for key in layers]
         last = 3 + 2 * len(spec.stages)
-        if len(layers) < 3:  # after the last block are a ReLU and a pooling
+        if len(layers) < 3:  # a ReLU and a pooling follow norm5
             places = {"conv0": 0, "norm0": 1, "norm5": last, "classifier": last + 3}
             place = f"layers_{places[layers[-1]]}"
         elif layers[1].startswith("transition"):
@@ -306,7 +306,7 @@ def test_another_linen_network_is_named_for_what_it_is(tmp_path):
 
 def test_layers_in_the_order_of_a_densenets_that_do_not_fit_get_no_advice(tmp_path):
     arrays = {"params.Dense_0.kernel": np.ones((4, 3), np.float32)}
-    for i in range(3):  # a ResNet's, whose maps keep their width
+    for i in range(3):  # as in a ResNet, the number of channels does not grow
         arrays[f"params.Conv_{i}.kernel"] = np.ones((3, 3, 4 if i else 1, 4), np.float32)
         for leaf in ("scale", "bias", "mean", "var"):
             collection = "params" if leaf in ("scale", "bias") else "batch_stats"
@@ -387,7 +387,7 @@ def test_layers_that_are_only_numbered_are_read_in_order_where_that_is_said(tmp_
         collection, *path, leaf = name.split(".")
         inside = f"{path[0]}." * (in_blocks and len(path) > 1)
         kind = path[-1].partition("_")[0]
-        seen = counts.setdefault((inside, kind), [])  # layers of a kind in this module
+        seen = counts.setdefault((inside, kind), [])  # layers of this kind in this module
         layer = ".".join(path)
         seen += [layer] * (layer not in seen)
         arrays[f"{collection}.{inside}{kind}_{seen.index(layer)}.{leaf}"] = array

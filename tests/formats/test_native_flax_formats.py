@@ -1,4 +1,4 @@
-"""Flax's own files: Orbax folders, with nnx.State in them or plain dictionaries."""
+"""Flax's own files: Orbax folders that contain an nnx.State or plain dictionaries."""
 
 import os
 import pickle
@@ -22,7 +22,7 @@ from densenet_multi.tasks import convert
 
 SPEC = small("bottleneck", bn_eps=1e-5, bn_decay=0.9)
 
-# Orbax tells on every restore without a target that shardings come from the file
+# On every restore without a target, Orbax warns that it reads the shardings from the file
 pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
 
 
@@ -97,7 +97,7 @@ def test_a_pickled_state_is_read_without_random_numbers_and_optimizer(
         np.testing.assert_array_equal(back.weights[name], array)
     notes = " ".join(back.notes)
     assert ("dropout.rngs.key" in notes) == bool(drop_rate)
-    if not drop_rate:  # otherwise there are too many names to list all
+    if not drop_rate:  # with dropout there are too many names to list them all
         assert ("1.opt_state" in notes) == (kind == "with its optimizer")
     assert "an epsilon of 1e-05, a decay of 0.9, average pooling" in back.notes[-1]
 

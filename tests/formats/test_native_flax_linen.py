@@ -1,4 +1,4 @@
-"""Flax Linen's own networks and files: what is read of them gives the same answers."""
+"""Flax Linen's own networks and files: after reading, they give the same answers."""
 
 import pickle
 
@@ -20,7 +20,7 @@ from densenet_multi import formats
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.flax.weights import precision
 
-# Orbax tells on every restore without a target that shardings come from the file
+# On every restore without a target, Orbax warns that it reads the shardings from the file
 pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
 
 
@@ -29,7 +29,7 @@ def norm(name=None):
 
 
 class DenseLayer(nn.Module):
-    """Called and numbered as the UvA's tutorial does, or named as torchvision does."""
+    """Names from class and number, as in the UvA's tutorial, or torchvision's names."""
 
     bn_size: int
     growth: int
@@ -72,7 +72,7 @@ class TransitionLayer(nn.Module):
 
 
 class Numbered(nn.Module):
-    """A stem of 3x3 with a bias, as in the UvA's tutorial."""
+    """A network with a 3x3 stem that has a bias, as in the UvA's tutorial."""
 
     classes: int = 3
     layers: tuple[int, ...] = (11, 2)
@@ -94,7 +94,7 @@ class Numbered(nn.Module):
 
 
 class Named(nn.Module):
-    """torchvision's names and padding, its features by another word."""
+    """A network with torchvision's names and padding, except ``backbone`` for ``features``."""
 
     spec: dm.DenseNetSpec
 
@@ -123,7 +123,7 @@ class Features(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """The three classes of the chapter: what they are called gives the names in the file."""
+    """The chapter's classes: convolution block, dense block, transition. Linen names the layers."""
 
     @nn.compact
     def __call__(self, x):
@@ -156,7 +156,7 @@ class Chapter(nn.Module):
 
 
 def drawn(network, size=9, channels=3, seed=5):
-    """The network's variables in float64, in which nothing is trivial."""
+    """Return random variables for the network in float64, none of them trivial."""
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, channels)))
     rng = np.random.default_rng(seed)
 

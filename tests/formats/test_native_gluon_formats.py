@@ -1,10 +1,10 @@
-"""The Gluon zoo's own models and MXNet's own reader agree with what is read and written here."""
+"""The Gluon zoo's models and MXNet's reader agree with what this package reads and writes."""
 
 import numpy as np
 import pytest
 
 import densenet_multi as dm
-import densenet_multi.gluon as dg  # before mxnet: it makes mxnet importable on current NumPys
+import densenet_multi.gluon as dg  # before mxnet, which it makes importable with current NumPy
 
 import mxnet as mx  # isort: skip
 from mxnet import gluon
@@ -22,7 +22,7 @@ SMALL = {"num_init_features": 8, "growth_rate": 4, "block_config": (1, 2, 1, 1)}
 
 
 def zoo(seed=0, dtype="float32", **overrides):
-    """A model of the zoo in which nothing is trivial, and its canonical weights."""
+    """Return an initialized model of the zoo, its spec, and random canonical weights for it."""
     given = {**SMALL, **overrides}
     spec = dm.get_spec("densenet121", num_classes=7, **given)
     with mx.name.NameManager():
@@ -34,7 +34,7 @@ def zoo(seed=0, dtype="float32", **overrides):
 
 
 def fill(model, spec, weights):
-    model(mx.nd.zeros((1, 3, 224, 224), dtype=weights["classifier.bias"].dtype))  # makes parameters
+    model(mx.nd.zeros((1, 3, 224, 224), dtype=weights["classifier.bias"].dtype))  # creates them
     parameters = model._collect_params_with_prefix()
     for name, structural in structural_names(spec).items():
         array = np.ascontiguousarray(weights[name])
@@ -84,7 +84,7 @@ def test_an_exported_model_is_read_too(tmp_path):
 
 
 class Layers(gluon.Block):
-    """A dense block as the chapter nests it: each layer's output is put behind its input."""
+    """A dense block as the chapter nests it: each layer's output is appended to its input."""
 
     def __init__(self, count, growth):
         super().__init__()
@@ -105,7 +105,7 @@ def unit(out, kernel):
 
 
 def readers_network(spec, activation=None):
-    """A spec as a reader of the chapter builds it, with random parameters in float64."""
+    """Build ``spec`` as a reader of the chapter does, with random parameters in float64."""
     network = nn.Sequential()
     network.add(nn.Conv2D(spec.config.num_init_features, 7, 2, 3), nn.BatchNorm())
     network.add(activation or nn.Activation("relu"), nn.MaxPool2D(3, 2, 1))
@@ -155,7 +155,7 @@ def test_a_readers_other_activation_is_not_left_out(tmp_path, numbered):
 def test_this_packages_models_are_read_back(tmp_path, kind, way):
     spec = small(kind, bn_eps=1e-5, bn_decay=0.9)
     weights = {name: a.astype(np.float32) for name, a in random_weights(spec).items()}
-    _, model = dg.DenseNet(spec), dg.DenseNet(spec)  # the second one's numbers do not begin at 0
+    _, model = dg.DenseNet(spec), dg.DenseNet(spec)  # the second one's numbering continues
     model.initialize()
     dg.import_weights(model, weights)
     if way == "save_parameters":
@@ -185,7 +185,7 @@ def test_peer_logits_are_the_zoos_own(tmp_path):
     assert "Gluon zoo of MXNet 1.9.1" in who
     assert deviation(answer, dm.reference.predict(spec, weights, x)) < 1e-5
     _, who, _ = convert.logits(path, "gluon", checkpoint, images(spec, 65).astype(np.float32))
-    assert who == "densenet_multi.gluon"  # the zoo's pooling is fixed
+    assert who == "densenet_multi.gluon"  # the zoo's pooling window is fixed
 
 
 @pytest.mark.parametrize("prefixed", [False, True])

@@ -1,4 +1,4 @@
-"""Models of Keras' users, saved by Keras: the same function as read here, or refused by name."""
+"""Models that users saved with Keras: read as the same function, or refused by name."""
 
 import io
 import itertools
@@ -10,7 +10,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from keras.src.applications.densenet import DenseNet  # with any blocks; not public
+from keras.src.applications.densenet import DenseNet  # accepts any blocks; not public
 from tensorflow import keras
 
 import densenet_multi as dm
@@ -29,7 +29,7 @@ from keras_declarations import Model, network
 from keras_peer import filled
 
 L = keras.layers
-SIZE = 32  # the least of keras.applications
+SIZE = 32  # the smallest image that keras.applications accepts
 APPLY = {
     "none": lambda x: x,
     None: lambda x: x,
@@ -43,7 +43,7 @@ def images_in():
 
 
 def hand_written(x=None, relu=L.ReLU, pool=L.AveragePooling2D, glob=L.GlobalAveragePooling2D):
-    """A DenseNet as people write it in Keras, with a 3x3 stem; its input and its features."""
+    """Return input and features of a DenseNet as people write it in Keras, with a 3x3 stem."""
     start = images_in()
     x = start if x is None else x(start)
 
@@ -90,7 +90,7 @@ def inside_inside():
     return keras.Sequential([images_in(), middle, L.Dense(3, name="head")], name="outer")
 
 
-USERS = {  # what they make -> what of the usage it must become
+USERS = {  # what users make: (how, expected fields of the usage)
     "keras.applications, pooling by maximum": (
         lambda: applications(pooling="max"),
         {"activation": None},
@@ -140,7 +140,7 @@ def _fresh():
 
 
 def drawn(model):
-    """The model, with small random weights; what was adapted stays."""
+    """Fill the model with small random weights, except what was adapted; return it."""
     moments = [la for la in model._flatten_layers() if isinstance(la, L.Normalization)]
     adapted_ones = [[v.numpy() for v in layer.weights] for layer in moments]
     filled(model)
@@ -222,7 +222,7 @@ def test_another_function_is_refused_by_its_layer(tmp_path, user):
             formats.read(path)
 
 
-ALONE = {  # what is around a DenseNet -> the model
+ALONE = {  # what surrounds a DenseNet: how to make the model
     "cropped": lambda: with_head(L.Dense(3), x=L.Cropping2D(1)),
     "convolution before": lambda: with_stem_7(L.Conv2D(3, 1)),
     "gray, repeated": lambda: with_stem_7(lambda x: L.Concatenate()([x[..., :1]] * 3)),
@@ -293,7 +293,7 @@ def test_layers_that_are_left_out_change_nothing_in_a_prediction():
         "RandomSaturation": [0.3], "RandomSharpness": [0.3],
         "RandomShear": [0.3], "RandomPosterization": [4], "RandomColorDegeneration": [0.3],
     }  # fmt: skip
-    known = [name for name in IDLE if hasattr(L, name)]  # others are Keras 2's
+    known = [name for name in IDLE if hasattr(L, name)]  # the others are in Keras 2 only
     assert len(known) > 25
     for name in known:
         layer = getattr(L, name)(*arguments.get(name, []))
@@ -311,7 +311,7 @@ OLD = {
 
 
 def written_by_keras_2(path, declared, weights, change=lambda name: name):
-    """A complete model in .h5, with slashes in its layers' names, after the weights of others."""
+    """Write a complete model as Keras 2's .h5; its layers' names may contain slashes."""
     places = {
         canonical: layer.name
         for canonical, layer in declared_network(graph_of(declared)).layers.items()
@@ -350,7 +350,7 @@ def test_a_complete_model_of_keras_2_is_read_by_its_names(tmp_path, change):
 
 
 class Subclass(keras.Model):
-    """A model of a class of its own, around one of keras.applications."""
+    """A model of a custom class around one of keras.applications."""
 
     def __init__(self, *head):
         super().__init__()
@@ -398,7 +398,7 @@ def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_
     formats._keras.writing.write_weights(path, checkpoint, lambda layer: f"my_{layer}")
     with pytest.raises(dm.WeightsError, match="even with the same number of layers, a network may"):
         formats.read(path)
-    with h5py.File(path, "r+") as file:  # all names of keras.applications but one
+    with h5py.File(path, "r+") as file:  # one name of keras.applications among the others
         for layer, group in (("features.conv0", "layers/conv2d/vars"),):
             file[group].attrs["name"] = keras_applications.native_layer(layer)
     with pytest.raises(dm.WeightsError, match="even with the same number of layers, a network may"):
@@ -406,7 +406,7 @@ def test_weights_of_a_hand_written_network_are_refused_unless_you_say_what_they_
 
 
 def renamed_as_in_2_12(path, name):
-    """A copy of a .keras or .weights.h5 file whose groups are called as TensorFlow 2.12 did."""
+    """Copy a .keras or .weights.h5 file, with its groups named as in TensorFlow 2.12."""
     content = path.read_bytes()
     is_zip = path.suffix == ".keras"
     if is_zip:
@@ -450,7 +450,7 @@ def test_groups_are_read_as_tensorflow_2_12_called_them(tmp_path, ending):
 
 
 def legacy(path, checkpoint, names):
-    """A legacy .h5 of weights alone; names of layers, in the order in which they are made."""
+    """Write a legacy weights-only .h5; ``names`` are those of the layers, in creation order."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = np.array([name.encode() for name in names.values()])
         for tensor, array in checkpoint.weights.items():
@@ -527,7 +527,7 @@ def own_model(case):
            **OWN[case]}
     ).resolve()  # fmt: skip
     weights = as_float32(random_weights(spec))
-    dk.build(spec)  # numbers of layers go on
+    dk.build(spec)  # so that the next model's layer numbers do not start at 0
     model = dk.build(spec)
     dk.import_weights(model, weights)
     return spec, weights, model
@@ -564,7 +564,7 @@ def around(model, *after, before=()):
     return keras.Sequential([images_in(), *before, model, *after])
 
 
-AROUND = {  # what is around this package's model -> its case, and the usage that this says
+AROUND = {  # what surrounds this package's model: (how, case in OWN, expected usage)
     "pixels and a softmax": (
         lambda model: around(model, L.Softmax(), before=[L.Rescaling(1 / 127.5, -1)]),
         "bottleneck",

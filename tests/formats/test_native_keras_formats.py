@@ -8,7 +8,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from keras.src.applications.densenet import DenseNet  # with any blocks; not public
+from keras.src.applications.densenet import DenseNet  # accepts any blocks; not public
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from tensorflow import keras
 
@@ -33,7 +33,7 @@ def dtype(request):
 
 
 def peer(size=32, channels=3, seed=0, **arguments):
-    """A model of keras.applications in which nothing is trivial, with logits."""
+    """Return a model of keras.applications with nontrivial weights that outputs logits."""
     given = {"weights": None, "classes": 5, "classifier_activation": None, **arguments}
     return filled(DenseNet(list(BLOCKS), input_shape=(size, size, channels), **given), seed)
 
@@ -130,7 +130,7 @@ def test_peer_logits_are_what_keras_makes_of_the_file(tmp_path):
     assert who == f"keras.applications of Keras {keras.__version__}"
     assert deviation(found, dm.reference.predict(spec, checkpoint.weights, x)) < 1e-5
     with pytest.raises(LookupError):
-        keras_applications.library_logits(path, checkpoint, x[:, :, :31, :31])  # its smallest is 32
+        keras_applications.library_logits(path, checkpoint, x[:, :, :31, :31])  # Keras needs 32
     other = dm.Checkpoint(dm.get_spec("densenet161"), checkpoint.weights)
     with pytest.raises(LookupError):
         keras_applications.library_logits(path, other, x)
@@ -174,7 +174,7 @@ def names_of_2018(model, path):
 
 
 def nameless(path):
-    """Make it a file of Keras before 3.10."""
+    """Remove the layers' names, as in files of Keras before 3.10."""
     whole = path.rename(path.with_name("named"))
     with h5py.File(whole) as old, h5py.File(path, "w") as new:
         old.copy("layers", new, without_attrs=True)
@@ -233,7 +233,7 @@ def test_a_new_head_on_a_body_is_the_classifier(tmp_path):
     logits = dm.reference.predict(checkpoint.spec, checkpoint.weights, x)
     assert deviation(logits, answer(model, x)) < 1e-5
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Keras tells on every layer that it misses
+        warnings.simplefilter("error")  # Keras warns of each layer that it does not find
         _, who, _ = convert.logits(tmp_path / "x.weights.h5", "keras", checkpoint, x)
     assert who == "densenet_multi.keras, because keras.applications has no network of this kind"
     twice = filled(keras.Sequential([body, keras.layers.Dense(4), keras.layers.Dense(3)]))
@@ -318,7 +318,7 @@ def small_spec():
 
 @pytest.fixture
 def path(tmp_path):
-    """A whole file of a small network, with names."""
+    """A complete file of a small network, with the layers' names."""
     spec = small_spec()
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
     write_weights(tmp_path / "x.weights.h5", checkpoint, NATIVE)
@@ -326,7 +326,7 @@ def path(tmp_path):
 
 
 def refused(path):
-    """The error, which comes at once."""
+    """Return the error, which must come quickly."""
     started = time.monotonic()
     with pytest.raises(dm.WeightsError) as caught:
         keras_applications.read(path)
@@ -335,7 +335,7 @@ def refused(path):
 
 
 def as_keras(path):
-    """The same weights inside a .keras file."""
+    """Put the weights into a .keras file."""
     inside = path.with_name("x.keras")
     with zipfile.ZipFile(inside, "w") as archive:
         archive.writestr("config.json", '{"name": "pool2_conv"}')
@@ -353,8 +353,10 @@ def test_a_truncated_file_is_refused(path, kind):
 
 
 def outside_of_tensors(path):
-    """Where a file's bytes are structure: names, shapes, addresses. A flip inside a tensor gives
-    another number, which nobody can notice."""
+    """Return the positions of a file's structure: names, shapes, addresses.
+
+    A flip inside a tensor gives another number, which cannot be detected.
+    """
     content = path.read_bytes()
     is_data = np.zeros(len(content), bool)
 
@@ -445,7 +447,7 @@ def huge_chunk(file):
 
 def huge(file):
     del file[STEM]
-    file.create_dataset(STEM, (10**6, 10**6, 3, 8), np.float32)  # allocated when written to: never
+    file.create_dataset(STEM, (10**6, 10**6, 3, 8), np.float32)  # not allocated: nothing is written
 
 
 DAMAGES = {
@@ -566,7 +568,7 @@ def test_a_zip_that_claims_to_be_larger_than_it_is_is_refused(path):
     whole = as_keras(path)
     content = bytearray(whole.read_bytes())
     entry = content.rindex(b"PK\x01\x02")
-    content[entry + 20 : entry + 28] = b"\xff\xff\xff\xf0" * 2  # packed and unpacked size
+    content[entry + 20 : entry + 28] = b"\xff\xff\xff\xf0" * 2  # compressed and uncompressed size
     whole.write_bytes(content)
     assert "separate zip entries, found 'model.weights.h5' overlapping another" in refused(whole)
 
@@ -594,7 +596,7 @@ def test_a_missing_file_or_a_folder_is_an_oserror(tmp_path):
         keras_applications.read(tmp_path)
 
 
-# --- KerasHub's files, without KerasHub (tests/peers has its own models) ------------------------
+# --- KerasHub's files, without KerasHub (tests/peers uses KerasHub itself) ----------------------
 
 
 @pytest.mark.parametrize("classes", [0, 3])
@@ -609,7 +611,7 @@ def test_kerashubs_files_go_there_and_back(tmp_path, classes, names):
     if not names:
         nameless(path)
     head = path.read_bytes()[:512]
-    assert kerashub.looks_like(path, head) == (names or classes > 0)  # else nothing tells
+    assert kerashub.looks_like(path, head) == (names or classes > 0)  # else nothing identifies it
     assert keras_applications.looks_like(path, head) != kerashub.looks_like(path, head)
     back = kerashub.read(path)
     assert back.notes[0] == kerashub.SAME

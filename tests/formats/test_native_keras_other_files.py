@@ -1,4 +1,4 @@
-"""What TensorFlow saves and is no file of Keras' weights: named, with what to save instead."""
+"""TensorFlow's files without Keras weights: the error names each, and what to save instead."""
 
 import h5py
 import numpy as np

@@ -17,7 +17,7 @@ SPEC = small("plain with bias")
 
 
 class Layers(nn.Module):
-    """A dense block as the chapter nests it: each layer's output is put behind its input."""
+    """A dense block as the chapter nests it: each layer's output is appended to its input."""
 
     def __init__(self, count, width, growth):
         super().__init__()
@@ -35,7 +35,7 @@ def unit(width, out, kernel):
 
 
 def readers_network(edition):
-    """The network of ``SPEC`` in the modules of an edition."""
+    """Build the network of ``SPEC`` from the modules of an edition."""
     stem = SPEC.stem.conv0
     first = nn.Sequential(
         nn.Conv2d(stem.in_channels, stem.out_channels, 7, 2, 3),
@@ -71,7 +71,7 @@ def test_a_readers_network_answers_as_what_is_read_of_it(edition):
     rng = np.random.default_rng(edition)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
-            if tensor.is_floating_point():  # no scale is 1, no shift 0, no variance negative
+            if tensor.is_floating_point():  # no scale of 1, no shift of 0, no negative variance
                 tensor.copy_(torch.from_numpy(rng.uniform(0.3, 1.3, tensor.shape) / 2))
                 tensor.sub_(0.3 * (tensor.ndim > 1 or name.endswith("bias")))
     state = {n: t.numpy() for n, t in network.state_dict().items() if t.is_floating_point()}
@@ -83,7 +83,7 @@ def test_a_readers_network_answers_as_what_is_read_of_it(edition):
     assert deviation(dm.reference.predict(read.spec, read.weights, x), expected) < 1e-13
 
 
-MODULES = {  # {what a reader put in: (class in the chapter, another, what is read or refused)}
+MODULES = {  # {reader's change: (the chapter's class, its replacement, fields or error)}
     "maxima": (nn.AvgPool2d, lambda _: nn.MaxPool2d(2, 2), {"transition_pool": "max"}),
     "global maximum": (
         nn.AdaptiveAvgPool2d,

@@ -1,4 +1,4 @@
-"""PyTorch's own files: what a .pth may hold, and that nothing in one is ever run."""
+"""PyTorch's own files: what a .pth may contain, and that no code in it ever runs."""
 
 import argparse
 import datetime as dt
@@ -61,7 +61,7 @@ def test_a_pth_file_goes_there_and_back_and_loads_strictly(tmp_path, weights):
 
 @pytest.fixture
 def torchvision_stands_in(monkeypatch):
-    """A torchvision whose DenseNet is this package's: the real one needs another PyTorch."""
+    """Replace torchvision, which needs another PyTorch, by one with this package's DenseNet."""
     import densenet_multi.torch as dt
 
     def made(**fields):
@@ -90,7 +90,7 @@ def test_the_librarys_model_gets_what_pytorch_reads_not_what_was_read_here(tmp_p
 
 @pytest.mark.usefixtures("torchvision_stands_in")
 def test_the_librarys_model_is_not_asked_for_what_pytorch_refuses(tmp_path):
-    torch.save(nn.Linear(2, 2), tmp_path / "x.pth")  # a whole model
+    torch.save(nn.Linear(2, 2), tmp_path / "x.pth")  # a complete model
     spec = small("bottleneck", compression=0.5)
     checkpoint = dm.Checkpoint(spec, as_float32(random_weights(spec)))
     with pytest.raises(LookupError):
@@ -139,7 +139,7 @@ def test_few_numbers_that_look_like_many_take_no_memory(tmp_path, weights):
         formats.read(tmp_path / "x.pth")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")  # noqa: PTH110
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full (Linux)")  # noqa: PTH110
 def test_a_full_disk_is_an_oserror(tmp_path, weights):
     (tmp_path / "x.pth").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"x\.pth: could not be written"):
@@ -177,7 +177,7 @@ def test_code_in_a_pickle_never_runs_and_the_tensors_beside_it_are_read(tmp_path
             formats.read(path, "torchvision")
     else:
         same(path, weights)
-    assert not os.path.exists(trap)  # noqa: PTH110  # as the attack would have made it
+    assert not os.path.exists(trap)  # noqa: PTH110  # the attack would have created it
     pickle.loads(pickle.dumps(Attack(trap)))  # noqa: S301  # the trap itself works
     assert os.path.exists(trap)  # noqa: PTH110
 
@@ -259,7 +259,7 @@ def test_names_of_the_classes_beside_the_weights_are_kept(tmp_path, weights, ent
 
 
 def entry(path, name):
-    """Where an entry of a zip archive starts and how long it is."""
+    """Return where an entry of a zip archive starts, and its size."""
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(name)
         return path.read_bytes().index(archive.read(info), info.header_offset), info.file_size
@@ -320,7 +320,7 @@ def test_a_file_without_checksums_is_read(tmp_path, weights):
 
 
 def packed_again(path, change):
-    """The same archive with each (name, content) changed."""
+    """Rewrite the archive with ``change`` applied to the name and content of each entry."""
     with zipfile.ZipFile(path) as archive:
         entries = [change(name, archive.read(name)) for name in archive.namelist()]
     with zipfile.ZipFile(path, "w") as archive:
@@ -354,21 +354,21 @@ def test_tensors_that_share_a_storage_are_read_each_from_its_place(tmp_path, wei
         name: flat[end - array.size : end].view(array.shape)
         for (name, array), end in zip(weights.items(), ends.tolist(), strict=True)
     }
-    saved = {"net": state, "best_net": dict(state)}  # no more bytes than one of them has
+    saved = {"net": state, "best_net": dict(state)}  # together as many bytes as one of them
     torch.save(saved, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(dm.WeightsError, match="expected one network, found 2"):
         formats.read(tmp_path / "x.pth")
     back = formats.read(tmp_path / "x.pth", prefix="best_net.")
     for name, array in weights.items():
         np.testing.assert_array_equal(back.weights[name], array)
-        back.weights[name][:] = 0  # its own memory, to be written to
+        back.weights[name][:] = 0  # each array has its own, writable memory
     np.testing.assert_array_equal(
         formats.read(tmp_path / "x.pth", prefix="net.").weights[name], array
     )
 
 
 class Described:
-    """A tensor as a file may describe it: what its function is given, and a state after that."""
+    """A tensor as a file may describe it: arguments of a rebuilding function, and a state."""
 
     def __init__(self, shape, strides, offset=0, state=None):
         args = (torch.arange(4.0)._typed_storage(), offset, shape, strides, False, OrderedDict())
@@ -454,7 +454,7 @@ def test_files_in_files_are_read_to_the_first(tmp_path):
         formats.read(tmp_path / "x.pkl", "torchvision")
 
 
-# --- Whole models -------------------------------------------------------------------------------
+# --- Complete models ----------------------------------------------------------------------------
 
 
 class DenseLayer(nn.Sequential):
@@ -511,13 +511,13 @@ class Whole(nn.Module):
         return self.classifier(self.pooled(maps).flatten(1))
 
     def pooled(self, maps):
-        """The user's own pooling, if there is one."""
+        """Apply the user's own pooling if there is one."""
         own = getattr(self, "pool", None)
         return own(maps) if own else nn.functional.adaptive_avg_pool2d(maps, 1)
 
 
 def put(**changed):
-    """A change that puts modules at places, such as features__pool0."""
+    """Return a change that puts modules at places such as features__pool0."""
 
     def change(model):
         for place, module in changed.items():
@@ -529,7 +529,7 @@ def put(**changed):
 
 
 def saved_model(tmp_path, weights, change):
-    """(the changed model, its file)."""
+    """Return the changed model and its file."""
     model = change(Whole(weights)).eval()
     torch.save(model, tmp_path / "x.pth")
     return model, tmp_path / "x.pth"
@@ -611,7 +611,7 @@ def test_a_whole_model_answers_as_what_is_read_of_it(tmp_path, weights, name):
 
 
 class Strange(nn.Module):
-    """A class whose forward is not in a file."""
+    """A custom class; the file does not contain its ``forward``."""
 
 
 def deleted(*names):
@@ -625,7 +625,7 @@ def deleted(*names):
 
 
 def in_classes(model):
-    """Transitions of a class of the user's own, one of them without its ReLU."""
+    """Make the transitions modules of a custom class, one of them without its ReLU."""
     for name, part in model.features.named_children():
         if name.startswith("transition"):
             model.features.add_module(name, Strange())
@@ -740,7 +740,7 @@ def test_modules_within_modules_without_end_are_refused(tmp_path, weights):
 
 
 class BatchNormAct2d(nn.BatchNorm2d):
-    """As timm's, which has its ReLU inside."""
+    """Like timm's class, which contains its ReLU."""
 
     def __init__(self, width, act):
         super().__init__(width)
@@ -767,7 +767,7 @@ def test_a_norm_of_timm_has_its_relu_inside(tmp_path, weights, act):
 
 
 class SelectAdaptivePool2d(nn.Module):
-    """As timm's, which says how it pools."""
+    """Like timm's class, which states how it pools."""
 
     def __init__(self, pool_type):
         super().__init__()
@@ -887,7 +887,7 @@ def test_three_hundred_damaged_files_are_refused_or_read(tmp_path, weights):
 
 
 class Conv2d(nn.Conv2d):
-    """As weight standardization has it."""
+    """A class named like PyTorch's, as weight standardization may define it."""
 
 
 def recast(model):

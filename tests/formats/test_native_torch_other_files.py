@@ -1,4 +1,4 @@
-"""Programs as PyTorch saves them: named, with a line of Python that saves their weights."""
+"""Programs that PyTorch saved: the error names them and prints Python that saves the weights."""
 
 import shlex
 import shutil

@@ -1,4 +1,4 @@
-"""The network among a file's tensors, by names and shapes: what is around and beside it."""
+"""Finding the network among a file's tensors, by names and shapes, whatever is around it."""
 
 import re
 
@@ -32,14 +32,14 @@ def norm(place, width=WIDTH):
 
 
 def in_sequence(name):
-    """A name in ``Sequential(*features.children())``."""
+    """Return the name in ``Sequential(*features.children())``, which numbers the children."""
     order = "conv0 norm0 relu0 pool0 denseblock1 transition1 denseblock2 transition2 denseblock3"
     order += " norm5"
     return re.sub(r"^features\.(\w+)", lambda m: f"features.{order.split().index(m[1])}", name)
 
 
 def check(file, expected, *notes, prefix=None):
-    """Every tensor that is expected is found in its order, and each note is given."""
+    """Check that exactly the expected tensors are found, and that each note is given."""
     found = find_network(file, prefix)
     assert {canonical: file[name] for name, canonical in found.names.items()} == expected
     for note in notes:
@@ -331,7 +331,7 @@ def test_attention_inside_is_refused_whatever_the_body_is_called(body):
         (["features.1.conv.0.0.weight"], "1 of a MobileNet or an EfficientNet: "),
         (["features.1.0.block.0.0.weight"], "1 of a MobileNet or an EfficientNet: "),
         (["blocks.0.attn.qkv.weight"], "1 of a transformer: blocks.0.attn"),
-        (["dense1.0.attn.qkv.weight"], "1 others: dense1.0.attn"),  # perhaps one, changed
+        (["dense1.0.attn.qkv.weight"], "1 others: dense1.0.attn"),  # perhaps a modified DenseNet
     ],
 )
 def test_other_tensors_are_refused_with_what_was_found(names, found):

@@ -1,4 +1,4 @@
-"""DenseNets for CIFAR with other projects' names, some of which put new channels first."""
+"""DenseNets for CIFAR from other projects, some of which put new channels first."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ NOTE, NOTE_OF_OLD_FIRST = (names.note for names in PROJECTS)
 
 
 def names(spec, layers=".{0}.", block="dense", number="", last="linear"):
-    """{pytorch-cifar's name: canonical name}; ``layers`` are numbered from 0 and from 1."""
+    """Return {pytorch-cifar's name: canonical}; ``layers`` formats numbers from 0 and from 1."""
     found = {}
     for name in dm.tensors(spec):
         *parts, leaf = name.split(".")
@@ -44,7 +44,7 @@ def names(spec, layers=".{0}.", block="dense", number="", last="linear"):
 
 
 class NewFirst(_Network):
-    """The reference, but for the order of channels in a dense block."""
+    """The reference, except that dense blocks put new channels first."""
 
     def dense_block(self, name, block, x):
         for layer in block.layers:
@@ -118,7 +118,7 @@ def test_sorted_channels_give_the_answers_of_new_ones_first():
 
 
 def test_channels_are_sorted_oldest_first():
-    # given 3 channels, then two layers of 2: the map is new2 new2 new1 new1 old old old
+    # 3 channels, then two layers of 2: the map is new2 new2 new1 new1 old old old
     assert _order(3, 2, 2) == [4, 5, 6, 2, 3, 0, 1]
     assert _order(3, 2, 0) == [0, 1, 2]
 

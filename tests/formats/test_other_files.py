@@ -1,4 +1,4 @@
-"""What is no file of weights is called what it is, with what to do about it."""
+"""Files without weights: the error names what each one is, and what to do about it."""
 
 import dataclasses
 import gzip
@@ -79,7 +79,7 @@ ONNX = (
     + message(8, b"v")
 )
 SCRIPT = ("net/data.pkl", "net/code/__torch__.py", "net/constants.pkl", "net/data/0")
-FILES = {  # what a file is called: (its name, its content)
+FILES = {  # what the error calls a file: (its name, its content)
     "an empty file": ("x.pth", b""),
     "zeros only, as after an interrupted download": ("x.pth", bytes(10_000)),
     "a git-lfs pointer": (
@@ -182,7 +182,7 @@ def test_a_file_that_holds_no_weights_is_called_what_it_is(tmp_path, expected, f
     path.write_bytes(file[1])
     text = refusal(path)
     assert f"found {expected}" in text or expected in text
-    assert "; " in text  # and what to do
+    assert "; " in text  # followed by what to do
 
 
 @pytest.mark.parametrize("file_format", formats.FORMATS)
@@ -195,13 +195,13 @@ def test_it_is_so_called_too_where_its_format_is_said_to_be_known(tmp_path, file
 
 
 def overlapping(content: bytes) -> bytes:
-    """The archive whose last entry is said to start where the one before it does."""
+    """Make the directory state that the last entry starts where the one before it does."""
     before, last = (match.start() + 42 for match in [*re.finditer(b"PK\x01\x02", content)][-2:])
     return content[:last] + content[before : before + 4] + content[last + 4 :]
 
 
 def test_entries_of_an_archive_that_share_bytes_are_refused(tmp_path):
-    """In 16 MB, as many entries as you like could hold the same 16 MB."""
+    """Otherwise any number of entries in a 16 MB archive could be the same 16 MB."""
     path = tmp_path / "x.pth"
     path.write_bytes(zipped("x/data.pkl", "x/data/0", "x/data/1"))
     assert names_in_zip(path) == ["x/data.pkl", "x/data/0", "x/data/1"]
@@ -224,7 +224,7 @@ def opened_hdf5(path: Path) -> None:
 def test_the_last_entry_of_an_archive_ends_before_the_directory(tmp_path):
     path = tmp_path / "x.pth"
     content = zipped("x/data.pkl")
-    at = content.index(b"PK\x01\x02") + 20  # of the packed and the unpacked size
+    at = content.index(b"PK\x01\x02") + 20  # the compressed size; the uncompressed size follows
     sizes = [int.from_bytes(content[i : i + 4], "little") + 1 for i in (at, at + 4)]
     longer = b"".join(size.to_bytes(4, "little") for size in sizes)
     path.write_bytes(content[:at] + longer + content[at + 8 :])
@@ -295,7 +295,7 @@ def test_content_is_shown_so_that_no_terminal_obeys_it(tmp_path, content, shown)
 
 
 STARTS = [content[:n] for _, content in FILES.values() for n in (4, 64, len(content))]
-STARTS = [start for start in STARTS if b"HDF" not in start]  # h5py reads them, where it is there
+STARTS = [start for start in STARTS if b"HDF" not in start]  # h5py, if installed, reads these
 
 
 @settings(max_examples=300, deadline=1000)
@@ -325,7 +325,7 @@ def test_a_safetensors_file_that_ends_too_early_says_how_much_is_there(tmp_path,
     assert "another project" not in str(caught.value)
 
 
-# --- What is no ordinary file -------------------------------------------------------------------
+# --- Not an ordinary file -----------------------------------------------------------------------
 
 
 def test_what_would_never_end_is_refused_at_once(tmp_path):
@@ -364,13 +364,13 @@ def test_orbax_is_given_no_folder_that_is_too_large(tmp_path, monkeypatch):
     (tmp_path / "manifest.ocdbt").touch()
     for name, size in (("_METADATA", 2**23), ("_sharding", 2**23), ("data", 2**32)):
         with (tmp_path / name).open("wb") as file:
-            file.truncate(size + 1)  # which takes no place on the disk
+            file.truncate(size + 1)  # sparse: takes no space on the disk
         expected = f"^{tmp_path / name}: expected at most {size:,} bytes, found {size + 1:,}"
         with pytest.raises(dm.WeightsError, match=expected):
             formats.read(tmp_path)
         (tmp_path / name).unlink()
     monkeypatch.setattr(_flax_files, "MOST_IN_ORBAX", 50)
-    for name in ("a", "b"):  # 2**40 ways through it
+    for name in ("a", "b"):  # 2**40 paths through the folder
         (tmp_path / name).symlink_to(tmp_path)
     with pytest.raises(dm.WeightsError, match="expected at most 50 files, found more"):
         formats.read(tmp_path)
@@ -401,7 +401,7 @@ def test_a_folder_that_may_not_be_read_is_an_os_error(tmp_path, monkeypatch):
 # --- Folders ------------------------------------------------------------------------------------
 
 RUN = ("config.json", "history.jsonl", "last.safetensors", "best.safetensors")
-FOLDERS = {  # what a folder is called: the files in it
+FOLDERS = {  # what the error calls a folder: the files in it
     "an empty folder": (),
     "a TensorFlow SavedModel; if you still have the model": ("saved_model.pb", "variables/x"),
     "tf_keras.models.load_model(": ("saved_model.pb", "keras_metadata.pb"),

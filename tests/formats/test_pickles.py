@@ -1,4 +1,4 @@
-"""Pickles are read as data: nothing that they name is imported, called or believed."""
+"""Pickles are read as data: nothing that they name is imported, called or trusted."""
 
 import argparse
 import copyreg
@@ -102,7 +102,8 @@ def test_an_object_becomes_a_stand_in_that_remembers_what_it_was_given(name, pro
     found = read(pickle.dumps({"kept": HARMLESS[name], "beside": 1}, protocol))
     assert found["beside"] == 1
     assert isinstance(found["kept"], StandIn)
-    if protocol > 2 or name != f"{__name__}.WithNamedArguments":  # a partial of its class
+    # before protocol 4, named arguments are pickled as a partial of the class
+    if protocol > 2 or name != f"{__name__}.WithNamedArguments":
         assert found["kept"].name == name
     if name == "argparse.Namespace":
         assert found["kept"].attributes == {"lr": 0.1}
@@ -195,7 +196,7 @@ def test_what_contains_itself_has_an_end():
 
 
 def attacks(trap):
-    """{how: a pickle that makes a folder where it is believed}."""
+    """Return {how: a pickle that makes a folder if it is trusted}."""
     mkdir, path = named("os", "mkdir"), text(trap)
     by_name = text("os") + text("mkdir") + pickle.STACK_GLOBAL
     dotted = text("os") + text("path.os.mkdir") + pickle.STACK_GLOBAL
@@ -268,7 +269,7 @@ PAIR = (
     + b"\0"
     + pickle.POP
 )
-# 2**100 tuples, were each there
+# 2**100 tuples if each were expanded
 DOUBLED = (
     pickle.EMPTY_TUPLE + pickle.BINPUT + b"\0" + pickle.POP + PAIR * 100 + pickle.BINGET + b"\0"
 )

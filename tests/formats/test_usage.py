@@ -1,4 +1,4 @@
-"""What is known about the use of a network, what is assumed, and how long both are kept."""
+"""What is known about the use of a network, what is assumed, and when either is dropped."""
 
 import json
 from dataclasses import replace
@@ -84,7 +84,7 @@ def test_what_is_stated_is_no_longer_assumed():
 def test_a_stated_range_drops_the_mean_and_std_that_were_assumed_for_another():
     usage = ASSUMED.stating(value_range=(0, 255))
     assert (usage.value_range, usage.mean, usage.std) == ((0, 255), None, None)
-    stated = IMAGENET.stating(value_range=(0, 255))  # which a file states stay
+    stated = IMAGENET.stating(value_range=(0, 255))  # values that a file states stay
     assert (stated.mean, stated.std) == (IMAGENET.mean, IMAGENET.std)
 
 
@@ -180,7 +180,7 @@ def test_what_is_implied_is_not_called_lost_and_what_was_stated_is(tmp_path):
         return "".join(note for note in notes if "only a portable file" in note)
 
     assert not lost()
-    assert not lost(activation="softmax")  # which is assumed where nothing is stated
+    assert not lost(activation="softmax")  # assumed anyway if nothing is stated
     assert "weights' activation" in lost(activation="sigmoid")
     assert "weights' class names" in lost(class_names=[str(i) for i in range(1000)])
 

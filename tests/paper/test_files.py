@@ -1,4 +1,4 @@
-"""Files that are read within bounds, and written whole or not at all."""
+"""Files are read within bounds, and written completely or not at all."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ from densenet_multi._files import (
 
 @pytest.fixture(params=["pipe", "device", "folder"])
 def no_file(request, tmp_path):
-    """A link to what is no file, and what that is called."""
+    """A link to something that is not a regular file, and the word for it."""
     place = {"pipe": tmp_path / "p", "device": Path("/dev/zero"), "folder": tmp_path}[request.param]
     if request.param == "pipe":
         os.mkfifo(place)
@@ -45,7 +45,7 @@ def test_what_is_no_file_is_refused_without_being_read(no_file, read):
 
 
 def test_a_socket_cannot_be_opened_and_is_called_what_it_is(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("s")
         with pytest.raises(OSError, match=r"^s: expected a file, found a socket; remove it$"):
@@ -57,7 +57,7 @@ def test_a_file_that_becomes_a_pipe_before_it_is_opened_is_refused(tmp_path, mon
     opened = []
 
     def stat_of_a_file(path):
-        opened.append(isinstance(path, int))  # a descriptor is what was opened
+        opened.append(isinstance(path, int))  # an open descriptor
         return os_stat(path if isinstance(path, int) else __file__)
 
     os_stat = os.stat
@@ -89,7 +89,7 @@ def test_a_link_to_a_file_is_read_and_one_to_itself_an_oserror(tmp_path):
 
 def test_a_file_is_bounded_before_it_is_read(tmp_path, monkeypatch):
     with (tmp_path / "file").open("wb") as file:
-        file.truncate(2**40)  # which takes no place on the disk
+        file.truncate(2**40)  # sparse: takes no space
     monkeypatch.setattr(_files.os, "fdopen", None)
     expected = r"file: expected at most 1,000 bytes, found 1,099,511,627,776; use another file$"
     for read in (check_file, open_file, read_file):
@@ -110,7 +110,7 @@ def test_a_file_whose_size_is_not_what_it_says_is_read_within_the_bound():
 def test_a_name_of_our_own_that_becomes_a_link_meanwhile_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "thesis.txt").write_text("years of work")
     (tmp_path / "own").symlink_to("thesis.txt")
-    monkeypatch.setattr(Path, "is_symlink", lambda _: False)  # as it was before
+    monkeypatch.setattr(Path, "is_symlink", lambda _: False)  # as if it were no link yet
     with pytest.raises(OSError, match="own") as caught, open_own(tmp_path / "own"):
         pass
     assert caught.value.errno == errno.ELOOP
@@ -127,7 +127,7 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path, permissions):
     link.symlink_to("file")
     path.chmod(permissions)
     with replacing(link) as temporary:
-        assert mode(temporary) == permissions | 0o600  # no one else may read it meanwhile
+        assert mode(temporary) == permissions | 0o600  # others gain no access meanwhile
         temporary.write_bytes(b"new")
     assert (mode(path), link.is_symlink()) == (permissions, True)
     path.chmod(0o600)

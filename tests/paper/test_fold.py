@@ -102,7 +102,7 @@ def test_an_optimized_model_follows_weights_that_it_is_given(backend, name):
     optimized = backend.optimize(backend.build(spec, dtype="float64"))
     weights, x = random_weights(spec), images(spec, 32)
     for gamma in (n for n in weights if ".norm1.weight" in n):
-        # no slope, hardly any, and falling: relu(a x + b) is then constant, or has its bound above
+        # zero, tiny and negative scales: relu(a x + b) is then constant, or clamps x from above
         weights[gamma][:5] = 0.0, -0.0, 1e-310, -1e-9, -1.5
     backend.import_weights(optimized, fold(spec, weights)[1])
     expected = dm.reference.forward(spec, weights, x).logits
@@ -122,7 +122,7 @@ def test_an_optimized_model_is_not_trained(backend):
 
 
 def test_the_spec_of_an_optimized_model_is_not_built(backend):
-    """Its weights would fit the network, whose ReLUs after folded BatchNorms would be missing."""
+    """Its weights would fit such a network, which would lack the ReLUs after folded BatchNorms."""
     optimized = backend.optimize(backend.build(small("bottleneck")))
     with pytest.raises(dm.ConfigError, match="spec: expected all of its BatchNorms"):
         backend.build(optimized.spec)
@@ -144,7 +144,7 @@ def test_bfloat16_is_close_or_refused_by_name(backend):
     for stage, found in maps.items():
         assert found.dtype == np.float32
         assert 1e-4 < deviation(found, expected[stage]) < 0.03, stage
-    # weights are rounded where they are used
+    # weights are rounded when they are used, not when they are stored
     np.testing.assert_equal(backend.export_weights(rounded), backend.export_weights(exact))
     with pytest.raises(dm.ConfigError, match="bfloat16: expected False for a network in float64"):
         backend.optimize(backend.build(spec, dtype="float64"), bfloat16=True)

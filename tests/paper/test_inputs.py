@@ -1,4 +1,4 @@
-"""Images and labels that do not fit are refused before a framework sees them, with what would."""
+"""Images and labels that do not fit are refused, with what would, before a framework sees them."""
 
 import numpy as np
 import pytest
@@ -112,7 +112,7 @@ def test_labels_that_are_no_class_are_refused_with_their_range(labels, found):
 @pytest.mark.parametrize(
     ("labels", "found"),
     [
-        (np.zeros(3, "int64"), "int64 of shape (3,)"),  # one for each of two images
+        (np.zeros(3, "int64"), "int64 of shape (3,)"),  # not one for each of two images
         (np.zeros((2, 1), "int64"), "int64 of shape (2, 1)"),
         (np.zeros((), "int64"), "int64 of shape ()"),
         (np.zeros(2, "float32"), "float32 of shape (2,)"),

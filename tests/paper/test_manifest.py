@@ -81,7 +81,7 @@ def test_the_bottleneck_net_of_fashion_mnist_has_768730_parameters():
 
 
 def test_the_well_known_wrong_count_needs_a_wide_stem_and_compression_to_appear():
-    """599,050 is what L=40 k=12 comes to with the stem and compression of a bottleneck net."""
+    """L=40 k=12 has 599,050 parameters with the stem and compression of a bottleneck net."""
     config = dm.cifar_config(40, 12, bottleneck=False, num_init_features=24, compression=0.5)
     assert dm.count_parameters(config.resolve()).trainable == 599_050
 
@@ -388,7 +388,7 @@ def test_activations_of_a_plain_cifar_net_are_what_each_operation_writes():
 
 
 def test_work_grows_linearly_with_depth():
-    """Counted in function calls, not in seconds."""
+    """Measured in function calls, not in seconds."""
     calls = {layers: _calls_to_describe(layers) for layers in (100, 500, 3_000)}
     per_layer = [(calls[n] - calls[100]) / (n - 100) for n in (500, 3_000)]
     assert per_layer[0] == pytest.approx(per_layer[1], rel=0.01)
@@ -410,7 +410,7 @@ def _calls_to_describe(layers: int) -> int:
         dm.profile(spec, 32, 32)
     finally:
         sys.setprofile(before)
-    assert len(tensors) == 5 + 10 * layers + 4  # stem, two convolutions and norms a layer, norm5
+    assert len(tensors) == 5 + 10 * layers + 4  # stem, two convolutions and norms per layer, norm5
     return calls
 
 

@@ -1,7 +1,6 @@
-"""An argument of the wrong type is named by whatever function gets it, in an error of this package.
+"""Every function names an argument of the wrong type, in an error of this package.
 
-What Python, NumPy, Pillow or a framework would say of it names neither the argument nor the way
-out.
+The errors of Python, NumPy, Pillow or a framework would name neither the argument nor the remedy.
 """
 
 import re
@@ -59,7 +58,7 @@ OWN = (
 
 
 class Hostile:
-    """It cannot be shown, compared, counted or turned into an array."""
+    """An object that cannot be shown, compared, counted or turned into an array."""
 
     __hash__ = None
 
@@ -221,7 +220,7 @@ CALLS = {  # a function -> its valid arguments; each is replaced by every wrong 
 }  # fmt: skip
 
 
-# not wrong for these arguments: of any function, or of one
+# values of WRONG that are valid for an argument: (value, argument) or (value, argument, function)
 RIGHT = {
     *(("a spec", "spec"), ("a class", "say"), ("number of NumPy", "bn_eps")),
     *(("number of NumPy", "seconds"), ("number of NumPy", "save_every")),
@@ -238,7 +237,7 @@ RIGHT = {
     *(("text", "name", data.DataSet), ("None", "split_seed"), ("text", "where")),
     ("text", "split", data.HeldOut),
     *(("a class", "step"), ("None", "batch_size", bench)),
-    ("text", "data", evaluate),  # which reads the weights before the data
+    ("text", "data", evaluate),  # evaluate reads the weights before the data
 }
 CALLED = {  # an argument -> what errors may call it
     "text": ("configuration", "recipe"),
@@ -315,7 +314,7 @@ def test_an_array_in_another_guise_is_the_same(guise):
         return array
 
     weights = {name: disguised(array) for name, array in WEIGHTS.items()}
-    weights = WEIGHTS if guise == "list" else weights  # float64, which float32 need not hold
+    weights = WEIGHTS if guise == "list" else weights  # the list is float64: not to be rounded
     expected = reference.predict(SPEC, WEIGHTS, IMAGES)
     np.testing.assert_array_equal(reference.predict(SPEC, weights, disguised(IMAGES)), expected)
     for name, array in dm.check_weights(SPEC, weights, "float32").items():

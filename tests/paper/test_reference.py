@@ -29,7 +29,7 @@ def pixels(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def looped_windows(x, kernel_size, stride, padding, border):
-    """{(n, c, row, column): the values under that window}, asked for pixel by pixel."""
+    """{(n, c, row, column): the values under that window}, read pixel by pixel."""
     count, channels, height, width = x.shape
     found = {}
     for row, top in enumerate(range(-padding, height + padding - kernel_size + 1, stride)):
@@ -80,7 +80,7 @@ def test_a_convolution_is_the_sum_of_pixels_times_taps(data):
 
 def test_a_convolution_does_not_flip_its_kernel():
     kernel = np.zeros((1, 1, 3, 3))
-    kernel[0, 0, 0, 0] = 1.0  # looks up and to the left
+    kernel[0, 0, 0, 0] = 1.0  # reads the pixel above and to the left
     x = np.arange(16.0).reshape(1, 1, 4, 4)
     shifted = [[0, 0, 0, 0], [0, 0, 1, 2], [0, 4, 5, 6], [0, 8, 9, 10]]
     np.testing.assert_array_equal(reference.convolve(x, kernel, 1, 1)[0, 0], shifted)
@@ -88,10 +88,10 @@ def test_a_convolution_does_not_flip_its_kernel():
 
 @pytest.mark.parametrize("size", [6, 7, 8, 9])
 def test_the_stems_convolution_starts_three_pixels_outside_the_image(size):
-    """SAME padding would start two outside an image of even size."""
+    """SAME padding would start two pixels outside an image of even size."""
     x = pixels(1, 1, size, size)
     kernel = np.zeros((1, 1, 7, 7))
-    kernel[0, 0, 3, 3] = 1.0  # the middle tap sees pixels 0, 2, 4, ...
+    kernel[0, 0, 3, 3] = 1.0  # the center of the kernel reads pixels 0, 2, 4, ...
     np.testing.assert_array_equal(reference.convolve(x, kernel, 2, 3), x[:, :, ::2, ::2])
 
 
@@ -161,7 +161,7 @@ def test_batch_norm_in_evaluation_divides_by_the_root_of_the_running_variance_an
     weights = random_weights(spec)
     x = images(spec, 32)
     stages = reference.forward(spec, weights, x).stages
-    # the last block's output goes into norm5
+    # the last block's output is the input of norm5
     y = np.empty_like(stages["denseblock3"])
     for n, c, i, j in np.ndindex(y.shape):
         mean = weights["features.norm5.running_mean"][c]
@@ -174,7 +174,7 @@ def test_batch_norm_in_evaluation_divides_by_the_root_of_the_running_variance_an
 
 
 def test_batch_norm_in_training_uses_the_batch_alone():
-    """Standardised over images and pixels, whatever the running statistics were."""
+    """Standardized over images and pixels, whatever the running statistics were."""
     spec = small("bottleneck", bn_eps=1e-12)
     weights = random_weights(spec)
     y = reference.forward(spec, weights, images(spec, 32), training=True).stages["norm5"]
@@ -190,13 +190,13 @@ def test_batch_norm_in_training_uses_the_batch_alone():
 
 
 def one_step(spec, weights, x, variance="biased"):
-    """Weights after a training pass: only the running statistics move."""
+    """Weights after a training pass, which changes only the running statistics."""
     passed = reference.forward(spec, weights, x, training=True, variance=variance)
     return weights | passed.statistics
 
 
 def stem_batch(spec, weights, x):
-    """What the first BatchNorm of the network sees."""
+    """The input of the network's first BatchNorm."""
     bias = weights.get("features.conv0.bias", np.zeros(spec.config.num_init_features))
     y = looped_convolution(x, weights["features.conv0.weight"], 2, 3)
     return y + bias[:, None, None]
@@ -302,7 +302,7 @@ def test_a_dense_block_passes_its_input_on_unchanged_in_its_first_channels(name)
 
 
 def looped_network(spec, w, x):
-    """The whole network in evaluation mode, from the loops above, for the bottleneck net."""
+    """The logits of the complete bottleneck net in evaluation mode, from the loops above."""
 
     def norm_relu(name, x):
         def leaf(leaf):

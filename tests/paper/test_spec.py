@@ -1,4 +1,4 @@
-"""The configuration refuses what is impossible, and resolves to a network with every number."""
+"""A configuration refuses impossible values, and resolves to a spec that states every number."""
 
 import copy
 import inspect
@@ -28,7 +28,7 @@ TOO_LARGE_FOR_A_FLOAT = 10**400
 
 
 def described(value: object) -> str:
-    """A test id that tells True from np.True_."""
+    """A test id that distinguishes True from np.True_."""
     return f"{type(value).__name__}-{value!r}"
 
 
@@ -51,7 +51,7 @@ def widths(spec: dm.DenseNetSpec) -> list[int]:
 @pytest.mark.parametrize("field", ["growth_rate", "num_init_features", "in_channels", "bn_size"])
 @pytest.mark.parametrize("given_value", [0, -1, *NOT_INTEGERS], ids=described)
 def test_a_width_is_a_positive_integer(field, given_value):
-    if field == "bn_size" and given_value is None:  # no bottleneck
+    if field == "bn_size" and given_value is None:  # None: no bottleneck
         assert dm.DenseNetConfig(bn_size=None).bn_size is None
         return
     message = refusal(**{field: given_value})
@@ -394,7 +394,7 @@ def test_the_floor_is_that_of_exact_hundredths(compression, channels):
 @given(configs())
 @settings(deadline=None, max_examples=50)
 def test_every_layer_takes_the_channels_that_the_one_before_it_gives(config):
-    """The connectivity of section 3: layer l of a block reads C + (l - 1) k channels."""
+    """Section 3 of the paper: layer l of a block reads C + (l - 1) k channels."""
     spec = config.resolve()
     k, width = config.growth_rate, spec.stem.conv0.out_channels
     assert spec.stem.conv0.in_channels == config.in_channels
@@ -463,7 +463,7 @@ def test_the_chapters_block_takes_3_channels_to_23_and_its_transition_those_to_1
     block = dm.dense_block(2, in_channels=3, growth_rate=10)
     assert (block.in_channels, block.out_channels) == (3, 23)
     assert [layer.conv1.in_channels for layer in block.layers] == [3, 13]
-    transition = dm.transition(23, 10)  # no floor(compression * 23) at all
+    transition = dm.transition(23, 10)  # not floor(compression * 23)
     assert (transition.conv.in_channels, transition.conv.out_channels) == (23, 10)
 
 

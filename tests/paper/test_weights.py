@@ -1,4 +1,4 @@
-"""Initial weights never change, bad weights are listed in full, and a file is whole or absent."""
+"""Initial weights never change, errors list all bad weights, files are complete or absent."""
 
 import errno
 import hashlib
@@ -26,7 +26,7 @@ from strategies import small_configs
 D2L = dm.get_spec("d2l")
 
 
-# --- Initial weights: the same for ever ---------------------------------------------------------
+# --- Initial weights: the same forever ----------------------------------------------------------
 
 
 def test_the_initial_weights_of_the_chapters_net_are_pinned_to_the_bit():
@@ -140,7 +140,7 @@ def test_neighbouring_values_of_a_draw_are_independent():
     half = values.size // 2
     for first, second in [(values[:-1], values[1:]), (values[:half], values[half : 2 * half])]:
         assert abs(np.corrcoef(first, second)[0, 1]) < 5 / math.sqrt(half)
-        # the sine and the cosine of one angle are uncorrelated, but their squares would tell
+        # an angle's sine and cosine are uncorrelated, but their squares are not
         assert abs(np.corrcoef(first**2, second**2)[0, 1]) < 5 / math.sqrt(half)
 
 
@@ -338,7 +338,7 @@ def test_the_version_of_safetensors_that_corrupts_is_refused_with_the_reason(mon
 
 
 def test_a_transposed_kernel_is_saved_as_it_looks_not_as_it_lies_in_memory(path):
-    spec = small("cubic")  # kernels of shape (3, 3, 3, 3): a mistake would fit
+    spec = small("cubic")  # kernels of shape (3, 3, 3, 3): transposed ones fit too
     weights = as_float32(random_weights(spec))
     looks = {n: a for n, a in weights.items() if a.ndim > 1}
     lies = {n: np.array(a.T, order="C").T for n, a in looks.items()}
@@ -350,7 +350,7 @@ def test_a_transposed_kernel_is_saved_as_it_looks_not_as_it_lies_in_memory(path)
 
 
 def test_every_array_that_safetensors_gets_is_contiguous(monkeypatch, path, spec, weights):
-    """Version 0.8.0 writes an array's memory as it lies, and says nothing."""
+    """Version 0.8.0 silently writes an array's memory in the order in which it is stored."""
     given_arrays = {}
 
     def save_file(tensors, filename, metadata):
@@ -388,7 +388,7 @@ def test_a_failure_while_saving_leaves_the_old_file_and_nothing_else(monkeypatch
 
 
 def test_a_file_is_on_the_disk_before_it_gets_its_name(monkeypatch, path, spec, weights):
-    """fsync, then rename: after a power cut the name has all of the content or none."""
+    """fsync, then rename: after a power failure, the file under this name is complete or absent."""
     order = []
 
     def noted(function):
@@ -461,7 +461,7 @@ def test_a_portable_file_does_not_get_another_formats_name(tmp_path, spec, weigh
 def refusal(path) -> str:
     with pytest.raises(dm.WeightsError) as caught:
         dm.load_weights(path)
-    assert str(caught.value).startswith(f"{path}: ")  # which of many files it was
+    assert str(caught.value).startswith(f"{path}: ")  # it names the file
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -489,7 +489,7 @@ def test_more_bytes_than_the_header_tells_are_refused(saved):
 
 
 def write(path, tensors: dict[str, tuple[str, tuple[int, ...], bytes]], metadata=None) -> None:
-    """A safetensors file made by hand."""
+    """Write a safetensors file by hand."""
     header, content = {}, b""
     for name, (dtype, shape, data) in tensors.items():
         offsets = [len(content), len(content) + len(data)]
@@ -592,7 +592,7 @@ def test_a_usage_that_does_not_fit_is_refused(path, spec, weights, given, messag
 
 
 def resave(path, spec: dm.DenseNetSpec, weights: dict[str, np.ndarray]) -> None:
-    """What save_weights would write if it did not check."""
+    """Write the file that save_weights would write without its checks."""
     kinds = {"float32": "F32", "float64": "F64", "int32": "I32"}
     parts = {n: (kinds[a.dtype.name], a.shape, a.tobytes()) for n, a in weights.items()}
     write(path, parts, {"densenet_multi": spec.to_json()})
@@ -675,7 +675,7 @@ def test_a_spec_that_is_none_is_refused(path, spec, weights):
 def test_what_is_read_can_be_trained_on(saved):
     before = saved.read_bytes()
     for array in dm.load_weights(saved)[1].values():
-        array[...] = 1  # its own memory, not a view of the file
+        array[...] = 1  # the array's own memory, not a view of the file
     assert saved.read_bytes() == before
 
 

@@ -1,4 +1,7 @@
-"""The MXNet Gluon zoo's own models; ``nox -s peers-gluon``. Its pooling is fixed: 224 only."""
+"""The MXNet Gluon zoo's own models, at 224 only, as their last pooling has a fixed size.
+
+``nox -s peers-gluon``
+"""
 
 import numpy as np
 import pytest
@@ -29,7 +32,7 @@ def test_all_backends_answer_as_the_zoo(tmp_path, deviations, variant, dtype):
     model = getattr(vision, variant)()
     model.cast(dtype)
     model.initialize()
-    model(mx.nd.zeros((1, 3, 224, 224), dtype=dtype))  # makes the parameters
+    model(mx.nd.zeros((1, 3, 224, 224), dtype=dtype))  # allocates the parameters
     parameters = model._collect_params_with_prefix()
     weights = random_weights(spec)
     for name, structural in structural_names(spec).items():

@@ -1,6 +1,6 @@
 """KerasHub's own models: bit by bit the same weights, and the same function at some sizes only.
 
-Run in an environment of its own, with keras-hub: its models pad SAME.
+``nox -s peers-kerashub`` runs these tests in a separate environment. The models use SAME padding.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from keras_peer import filled, in_dtype
 from peer import check_answers
 
 BLOCKS = (1, 2, 1)
-AGREE = {225: True, 65: True, 97: True, 224: False, 96: False, 99: False}  # 1 modulo 4
+AGREE = {225: True, 65: True, 97: True, 224: False, 96: False, 99: False}  # True: 1 modulo 4
 
 
 def backbone(blocks=BLOCKS, **overrides):
@@ -51,7 +51,7 @@ def dtype(request):
 
 
 @pytest.mark.parametrize(
-    ("blocks", "sizes"),  # it has no 161
+    ("blocks", "sizes"),  # KerasHub has no DenseNet-161
     [((6, 12, 24, 16), (225, 97)), ((6, 12, 32, 32), (97,)), ((6, 12, 48, 32), (65,))],
 )
 def test_all_backends_answer_as_kerashub_at_sizes_that_are_1_modulo_4(
@@ -150,7 +150,7 @@ def test_without_a_classifier_the_peer_gives_pooled_features(tmp_path):
     kerashub.write(tmp_path / "x.weights.h5", checkpoint)
     x = images(spec, 65)
     misread = replace(checkpoint, weights={n: 2 * a for n, a in checkpoint.weights.items()})
-    # the library reads the file itself
+    # the library reads the file, and ignores these weights
     found, _ = kerashub.library_logits(tmp_path / "x.weights.h5", misread, x)
     assert found.dtype == np.float64
     assert deviation(found, dm.reference.predict(spec, checkpoint.weights, x)) < 1e-12

@@ -1,4 +1,4 @@
-"""The chapter's pictures: each is what its script draws from the stored results."""
+"""The chapter's pictures and numbers are those of the stored results."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def values(matrix):
 
 
 def inside(matrix):
-    """What the layers 2 and later of each block read: without the last reader, and layer 1."""
+    """What the layers 2 and later of each block read, without the reader after the block."""
     return [value for rows in matrix.values() for row in rows for value in row[1:-1] if value]
 
 
@@ -42,7 +42,7 @@ def memory_of(depth, case):
 
 
 def slower(name, backend):
-    """How many times as long a step takes that recomputes."""
+    """By what factor recomputation lengthens a training step."""
     return 1 / read(name)["backends"][backend]["cases"]["plain"]["ratio"]
 
 
@@ -121,7 +121,7 @@ def test_a_reader_is_cut_off_from_one_source_at_a_time(script):
     spec = dm.get_spec("d2l", block_config=(2,))
     weights = dm.init_weights(spec)
 
-    def loss(changed):  # where the only changed scale is 0, as bits
+    def loss(changed):  # the first and the last channel whose scale is 0, as one number
         norms = [name for name in weights if (changed[name] != weights[name]).any()]
         zeros = {norm: np.flatnonzero(changed[norm] == 0) for norm in norms}
         return sum(at.min() * 1000 + at.max() for at in zeros.values())

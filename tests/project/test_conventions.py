@@ -1,4 +1,4 @@
-"""docs/conventions.md: entries are complete, and their sentences fit the stored outputs."""
+"""docs/conventions.md: entries are complete, and their sentences agree with the outputs."""
 
 import json
 import re

@@ -10,7 +10,7 @@ import pytest
 import densenet_multi as dm
 
 PACKAGE = Path(dm.__file__).parent
-MODULES = [  # without a framework, and with examples
+MODULES = [  # those that need no framework and have examples
     *("__init__", "checkpoint", "manifest", "reference", "spec", "variants", "weights"),
     *("data.augment", "data.examples", "data.fashion_mnist", "data.folder", "data.idx"),
     *("data.images", "data.held_out", "data.order", "data.resize", "data.sources"),

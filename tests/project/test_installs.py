@@ -1,6 +1,6 @@
-"""A backend that is absent says how to install it; a broken one says what is broken; none hides.
+"""An absent backend says how to install it, a broken one what is broken; neither is hidden.
 
-Everything runs in a Python of its own with made-up packages, so that no framework is needed.
+Everything runs in a fresh Python with made-up packages, so no framework is needed.
 """
 
 import importlib.resources
@@ -26,7 +26,7 @@ import densenet_multi as dm
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(dm.__file__).parent
 BACKENDS = dm.backend_names()
-PACKAGES = {  # backend -> the packages it imports, the first one first
+PACKAGES = {  # backend -> the packages it imports; errors name the first
     "torch": ["torch"],
     "keras": ["tensorflow"],
     "gluon": ["mxnet"],
@@ -41,7 +41,7 @@ TRIED = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT)
 
 
 def python(*arguments: str, folders: list[Path], **environment: str) -> subprocess.CompletedProcess:
-    """A fresh Python that looks for packages in these folders first."""
+    """Run a fresh Python that looks for packages in these folders first."""
     inherited = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     path = os.pathsep.join(map(str, [*folders, PACKAGE.parent]))
     return subprocess.run(
@@ -55,7 +55,7 @@ def python(*arguments: str, folders: list[Path], **environment: str) -> subproce
 
 
 def result_of(code: str, folder: Path, **environment: str) -> object:
-    """What the code leaves in ``result``."""
+    """The value that the code assigns to ``result``."""
     done = python("-c", f"{code}\nimport json; print('\\n' + json.dumps(result))", folders=[folder],
                   **environment)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -63,7 +63,7 @@ def result_of(code: str, folder: Path, **environment: str) -> object:
 
 
 def error_of(statement: str, folder: Path, setup: str = "", **environment: str) -> dict:
-    """The error that a statement raises: its classes, its text, its name, its cause."""
+    """The error that a statement raises: its classes, text, name and cause."""
     return result_of(
         f"""{setup}
 import densenet_multi as dm
@@ -85,7 +85,7 @@ else:
 
 
 def without(backend: str) -> str:
-    """Code that makes a framework absent, installed or not."""
+    """Code that hides a framework, whether or not it is installed."""
     return absent(*PACKAGES[backend])
 
 
@@ -101,7 +101,7 @@ sys.meta_path.insert(0, Absent())
 
 
 def on_python(*version: int) -> str:
-    """Code that makes the package believe that it runs on this Python."""
+    """Code that makes the package believe that it runs on this Python version."""
     return f"""
 from types import SimpleNamespace
 import densenet_multi._installed
@@ -227,7 +227,7 @@ def test_the_registered_backends_are_the_folders_of_the_package():
 
 
 def write_distribution(folder: Path, name: str, entries: str = "", requires: object = ()) -> None:
-    """What pip writes about an installed package."""
+    """Write the metadata that pip writes for an installed package."""
     info = folder / f"{name}-9.9.dist-info"
     info.mkdir(parents=True)
     lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 9.9"]
@@ -284,7 +284,7 @@ def test_every_backend_has_an_extra_with_the_framework_in_it(word):
 
 
 def requested_on(python: str, requirements: list[str]) -> dict[str, Requirement]:
-    """{name: requirement} of those whose marker holds on this Python, on Linux x86-64."""
+    """{name: requirement} of those whose marker applies to this Python, on Linux x86-64."""
     place = {"python_version": python, "python_full_version": f"{python}.0"}
     place |= {"sys_platform": "linux", "platform_machine": "x86_64", "extra": ""}
     kept = [r for r in map(Requirement, requirements) if not r.marker or r.marker.evaluate(place)]
@@ -328,14 +328,14 @@ def test_the_pins_fulfil_what_the_package_asks_for_on_each_python(version):
     pins = pins_on(version)
     for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
         for name, requirement in requested_on(version, requirements).items():
-            if name != "densenet-multi":  # the extra `all`
+            if name != "densenet-multi":  # required by the extra `all`
                 assert requirement.specifier.contains(pins[name]), name
 
 
 @only_with_gluon
 @pytest.mark.parametrize("version", TRIED)
 def test_numpy_1_is_pinned_where_mxnet_is_and_nowhere_else(version):
-    """NumPy 1 has no wheel for Python 3.13: pip would compile it, in half an hour."""
+    """NumPy 1 has no wheel for Python 3.13: pip would spend half an hour compiling it."""
     extra = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]["gluon"]
     pins = pins_on(version)
     assert ("mxnet" in requested_on(version, extra)) == (version != "3.13")
@@ -344,7 +344,7 @@ def test_numpy_1_is_pinned_where_mxnet_is_and_nowhere_else(version):
 
 @pytest.mark.skipif(not BACKENDS, reason="every backend was removed")
 def test_a_backend_that_this_python_cannot_have_is_left_out_with_the_reason(monkeypatch):
-    """The tests then request the others; ``--backends`` with its word still fails."""
+    """Tests of all backends together then use the others; ``--backends`` with its name fails."""
     first, *others = BACKENDS
     requires = [f"gone==1.5; python_version < '3' and extra == '{first}'", "numpy>=1.26"]
     requires += [f"here>=2; extra == '{name}'" for name in others]
@@ -396,9 +396,9 @@ def test_both_files_of_pins_have_the_same_versions_of_all_but_numpy():
 
 
 def installed_for(requirements: list[str], pins: dict[str, str]) -> set[str]:
-    """The names of what is installed here because of these requirements.
+    """The names of the installed packages that these requirements need, directly or indirectly.
 
-    Another version than the pinned one may require something else.
+    A package whose version is not the pinned one may require something else: it is not followed.
     """
     found: set[str] = set()
     ahead = [(Requirement(text), "") for text in requirements]
@@ -451,7 +451,7 @@ def test_dependabot_covers_actions_and_pins():
 
 
 def test_hooks_are_pinned_by_the_commit_or_by_versions():
-    """A tag can be moved. Local hooks have the versions that the checks have."""
+    """A tag can be moved; a commit cannot. Local hooks use the same tool versions as the checks."""
     text = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
     assert text.count("repo: http") == len(
         re.findall(r"rev: [0-9a-f]{40}  # frozen: v[\d.]+\n", text)
@@ -476,7 +476,7 @@ def test_torch_is_pinned_in_one_place():
 
 
 def test_the_readme_asks_for_no_python_by_its_minor_version():
-    """`python3` is there where `python3.11` is not."""
+    """`python3` also exists where `python3.11` does not."""
     readme = (ROOT / "README.md").read_text("utf-8")
     commands = re.findall(r"^\S*python\S* -m venv.*$", readme, re.MULTILINE)
     assert len(commands) == 2
@@ -487,7 +487,7 @@ def test_the_readme_asks_for_no_python_by_its_minor_version():
 
 
 def removed(names: list[str], folder: Path) -> Path:
-    """An installation from which backends were removed: their folder, entry point and extra."""
+    """Copy the installation without these backends: their folders, entry points and extras."""
     no_caches = shutil.ignore_patterns("__pycache__")
     shutil.copytree(PACKAGE, folder / "densenet_multi", ignore=no_caches)
     for name in names:
@@ -504,16 +504,16 @@ def removed(names: list[str], folder: Path) -> Path:
 
 
 FIRST, OTHERS = BACKENDS[:1], BACKENDS[1:]
-REMOVALS = [names for names in (FIRST, BACKENDS) if names]  # each is absent once
+REMOVALS = [names for names in (FIRST, BACKENDS) if names]  # each backend is removed at least once
 LONG_REMOVALS = [names for names in (OTHERS, *([name] for name in OTHERS)) if names]
 
 
 def files_without(tests: Path, names: list[str]) -> list[Path]:
-    """The files of tests that run on an installation from which these backends were removed."""
+    """The test files that run on an installation from which these backends were removed."""
     if names == BACKENDS:
         files = ["spec", "rules"]
     elif names in (FIRST, OTHERS):
-        # a test that counts on any one backend goes red without the first, or with nothing but it
+        # a test that needs one particular backend fails without the first, or with the first alone
         files = ["rules", "inputs", "commands", "readme", "evaluate", "lockstep"]
     else:
         files = ["rules", "inputs"]
@@ -533,7 +533,7 @@ def test_without_any_backend_everything_about_the_paper_works(tmp_path, pytestco
     ids="+".join,
 )
 def test_without_a_backend_the_rest_works(names, tmp_path, pytestconfig):
-    """One folder, one entry point, one extra: then nothing in the package or its tests knows it."""
+    """Without a backend's folder, entry point and extra, the package and its tests still work."""
     folder = removed(names, tmp_path)
     code = """
 import densenet_multi as dm, numpy as np
@@ -554,10 +554,11 @@ result = [dm.__file__, dm.backend_names(), logits.shape]
 
 
 def check_tests(folder: Path, files: list[Path], pytestconfig: pytest.Config) -> None:
-    """These tests are green on the installation in the folder."""
+    """Check that these tests pass on the installation in the folder."""
     done = python(
         *["-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(pytestconfig.inipath)],
-        *["--backends", "none", "-k", "not each_break", *map(str, files)],  # a text's, not a code's
+        # each_break tests source text, not behavior
+        *["--backends", "none", "-k", "not each_break", *map(str, files)],
         folders=[folder],
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr

@@ -1,4 +1,4 @@
-"""The site's look: the colors of the frameworks, and what furo's page and its languages need."""
+"""The site's look: the frameworks' colors, additions to furo's page, and links to translations."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,8 @@ def palettes(css: Path) -> list[dict[str, str]]:
 def test_a_framework_has_the_same_color_everywhere():
     light, dark = palettes(REPORT)
     assert tuple(light) == tuple(dark) == FRAMEWORKS
-    assert palettes(DOCS / "static" / "custom.css") == [light, dark, dark]  # by choice, by system
+    # the page is dark by choice or by system
+    assert palettes(DOCS / "static" / "custom.css") == [light, dark, dark]
     assert run_path(str(DOCS / "results" / "scripts" / "chapter.py"))["COLORS"] == light
 
 
@@ -36,13 +37,13 @@ def luminance(color: str) -> float:
 
 
 def test_the_color_of_a_framework_is_seen_on_the_page():
-    """3:1 is enough for lines and marks, not for text, which has the page's own color."""
+    """A contrast of 3:1 is enough for lines and marks; text has the page's own color."""
     for colors, page in zip(palettes(REPORT), ("#ffffff", "#15171b"), strict=True):
         for color in colors.values():
             darker, lighter = sorted((luminance(color), luminance(page)))
             assert (lighter + 0.05) / (darker + 0.05) >= 3
     curves = (DOCS / "results" / "data" / "chapter-curves.svg").read_text("utf-8")
-    assert curves.count("var(--framework-") == 2 * 16  # a line and its sample
+    assert curves.count("var(--framework-") == 2 * 16  # each curve, and its line in the legend
     assert not re.search("<text[^>]*--framework", curves)
 
 

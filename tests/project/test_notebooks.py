@@ -1,4 +1,4 @@
-"""The notebooks of the chapter are made from its source, and run."""
+"""The chapter's notebooks are generated from its source, and they run."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the documentation says that code prints is what the code printed: docs/extensions/.
+"""The outputs in the documentation are what the code printed (docs/extensions/).
 
 No test here needs Sphinx. Those with a backend run the pages' blocks again.
 """
@@ -426,7 +426,7 @@ def test_what_differs_is_reported_with_page_and_line():
 
 
 def test_numbers_that_vary_are_no_difference_in_their_block_alone():
-    blocks = pages.parse("page", TEXT)["torch"][:2]  # only the first varies
+    blocks = pages.parse("page", TEXT)["torch"][:2]  # only the first is marked as varying
     old, new = (
         {"blocks": [{"outputs": [{"text": f"loss {x}"}]}] * 2, "page": "page", "framework": "torch"}
         for x in (2.3, 1.9)
@@ -458,7 +458,7 @@ def test_a_write_that_fails_keeps_the_stored_outputs(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
-QUICK = 30  # seconds; slower pages run with the long tests, and weekly in CI
+QUICK = 30  # seconds; slower pages run in long tests, and in CI's weekly check of outputs
 
 
 def with_blocks(*frameworks: str) -> list[object]:

@@ -1,4 +1,4 @@
-"""What the reference pages of the documentation say is what the package is."""
+"""The reference pages of the documentation describe the package as it is."""
 
 import re
 from pathlib import Path

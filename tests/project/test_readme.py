@@ -1,4 +1,4 @@
-"""What README and tests/README print is what runs."""
+"""README and the pages show code that runs, and tables made from results; breaks still apply."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 PYTHON = re.compile(
     r"^ *`{3,}(?:python|py|\{code(?:-block)?\} python)\n(.*?)^ *`{3,}$", re.DOTALL | re.MULTILINE
 )
-RUN_BY = {  # what a fence contains, and no other -> the test that runs it
+RUN_BY = {  # each fence contains exactly one of these texts -> the test that runs it
     "# Flax NNX": "test_the_readme_shows_the_four_translations_as_they_are",
     "dt.build(spec)": "test_the_import_of_each_backend_builds_what_the_readme_says",
     "df.import_weights(": "test_snippets_load_weights",
@@ -35,7 +35,7 @@ RUN_BY = {  # what a fence contains, and no other -> the test that runs it
 
 
 def fences(part: str = "") -> list[str]:
-    """Return the Python code in README and the pages that contains this part."""
+    """Return the Python fences of README, CONTRIBUTING and the pages that contain this part."""
     pages = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in page_names())]
     found = [code for page in pages for code in PYTHON.findall((ROOT / page).read_text("utf-8"))]
     return [code for code in found if part in code]
@@ -54,12 +54,12 @@ def test_a_test_runs_every_python_fence():
 
 
 def test_lines_of_pages_are_at_most_as_long_as_those_of_code():
-    code = re.compile(r"^(`{3,})[^\n]*\n.*?^\1$", re.DOTALL | re.MULTILINE)  # commands' outputs
+    code = re.compile(r"^(`{3,})[^\n]*\n.*?^\1$", re.DOTALL | re.MULTILINE)  # and outputs
     long = [
         (name, line)
         for name in page_names()
         for line in code.sub("", (ROOT / "docs" / f"{name}.md").read_text("utf-8")).splitlines()
-        if len(line) > 100 and not re.match(r"\||\[[^]]*\]\(\S+$", line)  # tables; a link alone
+        if len(line) > 100 and not re.match(r"\||\[[^]]*\]\(\S+$", line)  # a table, a link
     ]
     assert long == []
 
@@ -100,7 +100,7 @@ def test_the_snippet_of_the_page_on_formats_reads_a_file(backend, tmp_path, monk
     (file,) = re.findall(r'formats\.read\("(.*)"\)', code)
     spec = dm.get_spec("d2l", block_config=(1,))
     weights = dm.init_weights(spec, seed=1)
-    formats.write(file, dm.Checkpoint(spec, weights), "portable")  # read by its content
+    formats.write(file, dm.Checkpoint(spec, weights), "portable")  # its content tells its format
     requested = []
     monkeypatch.setattr(
         dm, "from_pretrained", lambda name, source: requested.append((source, name)), raising=False
@@ -138,7 +138,7 @@ def test_the_snippet_of_the_page_on_speed_computes_the_same_logits(backend):
 
 @pytest.fixture(params=[100, pytest.param(1000, marks=pytest.mark.long)], ids="{} images".format)
 def examples(request, monkeypatch):
-    """How many images each half of the sample has in this test; in truth, 1,000."""
+    """How many images each split of the sample has in this test; the real number is 1,000."""
 
     def few(split: str) -> tuple[object, ...]:
         return tuple(array[: request.param] for array in load_sample(split))

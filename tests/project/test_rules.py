@@ -1,6 +1,6 @@
 """The rules of CONTRIBUTING.md, each as a test. They read source text: no framework is imported.
 
-One text in several languages stays one text only as long as something compares it word by word.
+A text in four translations stays one text only while a test compares them word by word.
 """
 
 import ast
@@ -19,20 +19,20 @@ import densenet_multi as dm
 
 PACKAGE = Path(dm.__file__).parent
 BACKENDS = sorted(path.parent.name for path in PACKAGE.glob("*/model.py"))
-LESSON = ["layers", "model", "weights", "predict", "train"]  # the same in all, in reading order
+LESSON = ["layers", "model", "weights", "predict", "train"]  # in every backend, in reading order
 FASTER = ["exchange", "inference", "recompute", "training"]
 # in order of import; files with an underscore are a framework's own helpers, and come first
 ORDER = ["layers", "model", "weights", "faster", "predict", "train", "__init__"]
 
 FRAMEWORKS = {  # backend -> the packages that are its framework
     "torch": {"torch", "torchvision"},  # torchvision: only to compare speeds with
-    "keras": {"h5py", "keras", "tensorflow", "triton"},  # triton: only to have it loaded first
+    "keras": {"h5py", "keras", "tensorflow", "triton"},  # triton: must load before TensorFlow
     "gluon": {"mxnet"},
     "flax": {"flax", "jax", "optax"},
 }
 EVERY_FRAMEWORK = set().union(*FRAMEWORKS.values())
 
-BESIDE_THE_STANDARD_LIBRARY = {  # module or room -> what it may import
+BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may import
     "__init__": set(),
     "__main__": set(),
     "_checks": set(),
@@ -45,7 +45,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or room -> what it may import
     "_pickles": {"numpy"},
     "_progress": {"rich"},
     "_spec_dict": set(),
-    "backends": {"numpy"},  # for types
+    "backends": {"numpy"},  # only for annotations
     "checkpoint": set(),
     "commands": {"click", "numpy", "rich"},
     "comparison": {"numpy"},
@@ -59,7 +59,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or room -> what it may import
     "variants": set(),
     "weights": {"numpy"},
 }
-OTHER_PROJECTS = ("formats/", "comparison/rivals/")  # which import those projects' libraries
+OTHER_PROJECTS = ("formats/", "comparison/rivals/")  # these import the projects' libraries
 
 
 def tree(path: Path) -> ast.Module:
@@ -82,7 +82,7 @@ EVERY_BACKEND_FILE = [path for folder in BACKENDS for path in backend_files(fold
 
 
 def imports(node: ast.AST, package: str) -> Iterator[str]:
-    """The full name of everything imported below the node, for types too."""
+    """The full name of everything imported below the node, also under TYPE_CHECKING."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     if isinstance(node, ast.ImportFrom):
@@ -106,7 +106,7 @@ def imported_by(path: Path) -> list[str]:
 
 
 def imported_when_loaded(path: Path) -> list[str]:
-    """The same without what functions import when they are called."""
+    """The same, without the imports inside top-level functions."""
     module = tree(PACKAGE / path)
     module.body = [node for node in module.body if not isinstance(node, ast.FunctionDef)]
     return list(imports(module, ".".join(["densenet_multi", *path.parts[:-1]])))
@@ -160,7 +160,7 @@ def test_a_module_imports_no_library_but_its_own(path):
 def test_a_backend_imports_its_own_framework_and_numpy_and_no_other_backend(path):
     names = imported_by(path)
     assert third_party(iter(names)) <= FRAMEWORKS[path.parts[0]] | {"numpy"}
-    assert "importlib" not in {name.split(".")[0] for name in names}  # no way around this test
+    assert "importlib" not in {name.split(".")[0] for name in names}  # it could evade this test
     others = {name for name in names if name.startswith("densenet_multi.")}
     for other in set(BACKENDS) - {path.parts[0]}:
         assert not {name for name in others if name.split(".")[1] == other}
@@ -168,7 +168,7 @@ def test_a_backend_imports_its_own_framework_and_numpy_and_no_other_backend(path
 
 @pytest.mark.parametrize("path", EVERY_BACKEND_FILE, ids=str)
 def test_a_file_of_a_backend_imports_only_the_files_before_it(path):
-    """So the lesson (layers, model, weights) knows nothing of faster/."""
+    """The lesson up to weights.py (layers, model, weights) thus never imports faster/."""
     own = [name.split(".") for name in imported_by(path)]
     own = {parts[2] for parts in own if parts[:2] == ["densenet_multi", path.parts[0]]}
     place = path.parts[1].removesuffix(".py")
@@ -193,7 +193,7 @@ def test_only_exchange_changes_a_class(path):
 
 
 def test_a_model_speaks_only_the_words_of_its_glossary():
-    """What a model.py imports from the package is the spec and its own layers.py, nothing else."""
+    """From the package, it imports only the spec and its own layers.py (in Keras, also _saving)."""
     for backend in BACKENDS:
         own = [n for n in imported_by(Path(backend, "model.py")) if n.startswith("densenet_multi")]
         sources = {name.rpartition(".")[0] for name in own}
@@ -258,7 +258,7 @@ def test_the_proof_that_nothing_is_loaded_can_fail(framework, tmp_path):
 
 def test_every_public_name_exists_and_nothing_else_is_offered():
     assert dm.__all__ == sorted(dm.__all__, key=lambda name: (not name.isupper(), name))
-    bound = {name for name in vars(dm) if not name.startswith("_")}  # when it was imported
+    bound = {name for name in vars(dm) if not name.startswith("_")}  # by importing it
     modules = {path.stem for path in PACKAGE.iterdir()}
     assert bound - modules <= set(dm.__all__) | {
         "TYPE_CHECKING",
@@ -295,7 +295,7 @@ def source(backend: str, name: str) -> str:
 
 
 def test_the_listing_shows_the_lesson():
-    """At most a dozen modules, beside the four translations and the rooms that serve them."""
+    """At most a dozen public modules, beside the four translations and these subpackages."""
     modules = [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("_")]
     assert len(modules) <= 12
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
@@ -306,7 +306,7 @@ def test_the_listing_shows_the_lesson():
 
 @pytest.mark.parametrize("folder", BACKENDS)
 def test_a_model_calculates_nothing(folder):
-    """Channel numbers arrive in the spec; the only operator is the | of a type."""
+    """Numbers of channels come from the spec; the only operator is the | of annotations."""
     nodes = list(ast.walk(tree(PACKAGE / folder / "model.py")))
     operators = [n for n in nodes if isinstance(n, ast.BinOp | ast.AugAssign | ast.UnaryOp)]
     assert {type(node.op) for node in operators} <= {ast.BitOr}
@@ -320,7 +320,7 @@ CONVENTIONS |= {"padding", "pad", "stride", "strides", "kernel"}
 
 @pytest.mark.parametrize("folder", BACKENDS)
 def test_a_model_never_names_a_convention(folder):
-    """Epsilon, decay, padding and axes live in layers.py or nowhere, comments included."""
+    """Epsilon, decay, padding and axes belong in layers.py; not even comments here name them."""
     text = (PACKAGE / folder / "model.py").read_text(encoding="utf-8")
     assert not set(re.split(r"[^a-z]+", text.lower())) & CONVENTIONS
 
@@ -329,7 +329,7 @@ def test_a_model_never_names_a_convention(folder):
 
 
 class Fold(ast.NodeTransformer):
-    """Folds away what each framework wants said in its own way, and nothing else.
+    """Removes what each framework requires to be written in its own way, and nothing else.
 
     Imports, docstrings, annotations, base classes of the framework; the name of the forward pass;
     Gluon's F; Flax's rngs; Keras' training=None and **kwargs; ``super().__init__()``, which Flax
@@ -417,7 +417,7 @@ def test_every_model_is_the_same_text(folder):
         ours, theirs, f"{first}/model.py", f"{folder}/model.py", lineterm="", n=2
     )
     text = "\n".join(difference)
-    assert not text, f"a change to one model.py is a change to all of them:\n{text}"
+    assert not text, f"expected the same change in every model.py, found:\n{text}"
 
 
 REAL_DIFFERENCES = {
@@ -508,7 +508,7 @@ def constants_in(path: Path) -> dict[str, object]:
 
 
 def re_exported(folder: str) -> dict[str, str]:
-    """{name: file} of what a backend's ``__init__`` imports from its own files, to be offered."""
+    """{name: file} of what a backend's ``__init__`` re-exports from its own files."""
     found = {}
     for name in imported_by(Path(folder, "__init__.py")):
         parts = name.split(".")

@@ -43,7 +43,7 @@ def strings(lines: str) -> str:
 
 
 def paragraphs(text: str) -> list[str]:
-    """Return what a page's text says, one paragraph, item, term or title after the other."""
+    """Return the paragraphs, items, terms and titles of a page, in order."""
     text = BOX.sub("", FORMULA.sub("", CODE.sub("", text)))
     found, current, in_glossary = [], [], False
     for line in [*text.splitlines(), ""]:

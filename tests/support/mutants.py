@@ -1,7 +1,8 @@
-"""Break one line in a copy of the installed package or the tests, and check that a test fails.
+"""Break one line in a copy of the package, the tests or docs, and check that a test fails.
 
-``nox -s mutants`` runs all breaks; ``python tests/support/mutants.py WORD``, those with WORD in
-their promise or file. ``--table`` prints a table. The exit code is 1 if a break goes unnoticed.
+``nox -s mutants`` runs all breaks; ``python tests/support/mutants.py WORD`` runs those with WORD in
+their promise or file. ``--table`` prints all as a table. The exit code is 1 if a break goes
+unnoticed.
 """
 
 import os
@@ -26,7 +27,7 @@ class Mutant:
     file: str  # in the package, or tests/..., docs/...
     old: str  # occurs once
     new: str
-    test: str  # fails: a file, and a word for pytest -k
+    test: str  # the test that must fail: a file, and a word for pytest -k
     needs: str = ""  # for --backends, if it is neither the file's backend nor the test's
 
     @property
@@ -43,7 +44,7 @@ class Mutant:
         return "none"
 
     def source(self, package: Path = PACKAGE, tests: Path = TESTS) -> Path:
-        """The path of its file."""
+        """The path of the file to break."""
         if self.file.startswith("docs/"):
             return tests.parent / self.file
         name = self.file.removeprefix("tests/")
@@ -1395,7 +1396,7 @@ MUTANTS = [
         "project/test_installs.py the_rest_works",
     ),
     Mutant(
-        "a failing forward pass names the first stage that differs",
+        "a failing comparison names the first stage that differs",
         "tests/support/parity.py",
         "for stage, shape in trace:",
         "for stage, shape in reversed(trace):",
@@ -1437,7 +1438,7 @@ MUTANTS = [
         "formats/test_usage.py implied_for_imagenets",
     ),
     Mutant(
-        "an unusual activation is called lost",
+        "an unusual activation is reported as lost",
         "formats/_notes.py",
         'lost.append("activation")',
         "pass",
@@ -1500,7 +1501,7 @@ MUTANTS = [
         "tasks/test_predict.py overflow",
     ),
     Mutant(
-        "no certainty is printed",
+        "no probability is printed as exactly 1",
         "commands/predict.py",
         "probability > 0.9999",
         "probability > 1",
@@ -1535,7 +1536,7 @@ MUTANTS = [
         "formats/test_channels.py at_the_border_only",
     ),
     Mutant(
-        "a color image's gray version has its answer",
+        "a color image and its gray version have the same answer",
         "formats/_channels.py",
         "shares = list(LUMINANCE)",
         "pass",
@@ -1640,7 +1641,7 @@ MUTANTS = [
         "data/test_held_out.py another_folder_than_that_of_training",
     ),
     Mutant(
-        "of the training folder, the held-out part is used",
+        "of the training folder, only the held-out part is used",
         "data/held_out.py",
         '        return "test", "the fifth of each class that was held out when',
         '        return "all", "the fifth of each class that was held out when',
@@ -1717,14 +1718,14 @@ MUTANTS = [
         "data/test_images.py negative",
     ),
     Mutant(
-        "32 bits are refused",
+        "images of 32 bits are refused",
         "data/images.py",
         'image.mode in ("I", "F") or set(kinds) != {1} or max(bits) > 16 or ',
         "",
         "data/test_images.py white_is_unknown",
     ),
     Mutant(
-        "12 bits are refused",
+        "images of 12 bits are refused",
         "data/images.py",
         " or 12 in bits",
         "",
@@ -1759,7 +1760,7 @@ MUTANTS = [
         "data/test_cifar10.py anything_else",
     ),
     Mutant(
-        "nothing follows a pickle of CIFAR-10",
+        "bytes after a pickle of CIFAR-10 are refused",
         "data/cifar10.py",
         "    if file.read(1):",
         "    if False:",
@@ -1773,7 +1774,7 @@ MUTANTS = [
         "data/test_cifar10.py grow_in_memory",
     ),
     Mutant(
-        "an archive's checksum is read",
+        "an archive is read to its end, for its checksum",
         "data/cifar10.py",
         "            while stream.read(2**20):",
         "            while False:",
@@ -1887,7 +1888,7 @@ MUTANTS = [
         "formats/test_chapter.py restart",
     ),
     Mutant(
-        "whose channel count restarts is the newest JAX edition's",
+        "a network whose channel count restarts is the newest JAX edition's",
         "formats/_chapter.py",
         "(stem + layers[block] * growth) // 2",
         "(stem + layers[block] * growth) // 3",
@@ -1929,14 +1930,14 @@ MUTANTS = [
         "formats/test_native_gluon_formats.py readers_network",
     ),
     Mutant(
-        "what a numbered file does not show is called assumed",
+        "what a numbered file does not show is reported as assumed",
         "formats/gluon_zoo.py",
         "return found, OTHERS, [note, assumed(EPSILON, DECAY, more)]",
         "return found, OTHERS, [note]",
         "formats/test_native_gluon_formats.py readers_network",
     ),
     Mutant(
-        "what a file of MXNet's does not show is called assumed",
+        "what a file of MXNet's does not show is reported as assumed",
         "formats/gluon_zoo.py",
         "[*network.notes, assumed(EPSILON, DECAY)]",
         "network.notes",
@@ -1978,7 +1979,7 @@ MUTANTS = [
         "formats/test_linen.py too_many",
     ),
     Mutant(
-        "nothing follows the map",
+        "bytes after the map are refused",
         "formats/_msgpack.py",
         "if reader.at != len(content):",
         "if False:",
@@ -2153,7 +2154,7 @@ MUTANTS = [
         "formats/test_linen.py get_no_advice",
     ),
     Mutant(
-        "another normalization is the reason",
+        "a different normalization is named as the reason",
         "formats/linen.py",
         "if others := _other_norms(found[around]):",
         "if others := []:",
@@ -2258,7 +2259,7 @@ MUTANTS = [
         "formats/test_other_files.py backslashes",
     ),
     Mutant(
-        "devices are not read",
+        "a device is refused and not read",
         "formats/_other_files.py",
         "    if kind := what_is(path):",
         '    if (kind := what_is(path)) == "a pipe":',
@@ -2349,7 +2350,7 @@ MUTANTS = [
         "formats/test_other_files.py converts_can_be_pasted",
     ),
     Mutant(
-        "the library types no command line",
+        "the library's messages show no command line",
         "formats/portable.py",
         "convert({str(path)!r}, 'NEW.safetensors')",
         "densenet-multi convert {path} NEW.safetensors",
@@ -2370,7 +2371,7 @@ MUTANTS = [
         "formats/test_formats.py not_the_contents",
     ),
     Mutant(
-        "what could verify a file, were it installed, is named",
+        "a library that could verify a file if installed is named",
         "tasks/convert.py",
         "if find_spec(str(each)) is None",
         "if False",
@@ -2419,7 +2420,7 @@ MUTANTS = [
         "paper/test_weights.py every_bit",
     ),
     Mutant(
-        "a last BatchNorm outside the body is told",
+        "a last BatchNorm outside the body is reported",
         "formats/_networks.py",
         "            if scope != around:",
         "            if False:",
@@ -2552,7 +2553,7 @@ MUTANTS = [
         "formats/test_native_torch_formats.py over_images_beside",
     ),
     Mutant(
-        "forward hooks are told",
+        "forward hooks are reported",
         "formats/torchvision.py",
         "        if said.hooked:",
         "        if False:",
@@ -2594,14 +2595,14 @@ MUTANTS = [
         "formats/test_other_files.py another_thing",
     ),
     Mutant(
-        "numbers are not wrapped",
+        "numbers in a table are not wrapped",
         "commands/output.py",
         '            column.no_wrap = column.no_wrap or column.justify == "right"',
         "            column.no_wrap = bool(column.no_wrap)",
         "commands/test_tables.py complete",
     ),
     Mutant(
-        "long names are broken",
+        "long names in a table are wrapped",
         "commands/output.py",
         'column.overflow = "fold"',
         'column.overflow = "ellipsis"',
@@ -2664,7 +2665,7 @@ MUTANTS = [
         "project/test_installs.py framework_ends",
     ),
     Mutant(
-        "distutils is of setuptools",
+        "distutils comes from setuptools",
         "_installed.py",
         'BROUGHT_BY = {"distutils": "setuptools"}',
         "BROUGHT_BY: dict[str, str] = {}",
@@ -2700,14 +2701,14 @@ MUTANTS = [
         "data/test_held_out.py what_macos_adds_to_archives_is_ignored",
     ),
     Mutant(
-        "data: what is to be done about a file follows from what it is",
+        "data: the advice about a file depends on its kind",
         "data/images.py",
         "raise ImageFileError(path, found, advice=ADVICE.get(found, CONVERT))",
         "raise ImageFileError(path, found)",
         "data/test_held_out.py what_is_to_be_done_about_a_file_follows",
     ),
     Mutant(
-        "data: what is to be done about a file follows from what it is (2)",
+        "data: the advice about a file depends on its kind (2)",
         "data/folder.py",
         "return ImageFileError(path, broken, advice=MEND)",
         "return ImageFileError(path, broken)",
@@ -2728,7 +2729,7 @@ MUTANTS = [
         "data/test_cifar10.py other_versions_and_other_data_are_called",
     ),
     Mutant(
-        "data: no image is prepared in a size that no machine holds",
+        "data: images are not resized beyond what a machine can hold",
         "_checks.py",
         "LARGEST_SIDE = 2**12",
         "LARGEST_SIDE = 2**30",
@@ -2826,14 +2827,14 @@ MUTANTS = [
         "paper/test_files.py keeps_its_permissions",
     ),
     Mutant(
-        "outputs: a new name is on the disk too",
+        "outputs: a new name is flushed to disk too",
         "_files.py",
         "    _sync(target.parent)\n",
         "",
         "paper/test_weights.py on_the_disk_before",
     ),
     Mutant(
-        "outputs: what is in a folder is on the disk before it has its name",
+        "outputs: the content of a folder is flushed to disk before the folder is renamed",
         "_files.py",
         '    for path in (*written.rglob("*"), written):',
         "    for path in (written,):",
@@ -2854,7 +2855,7 @@ MUTANTS = [
         "paper/test_files.py becomes_a_link",
     ),
     Mutant(
-        "runs: a device is not a file of a run",
+        "runs: a device is refused as a file of a run",
         "training/run_folder.py",
         '                    check_file(path / file, error=RunError, advice="remove it")',
         "                    pass",
@@ -2868,7 +2869,7 @@ MUTANTS = [
         "data/test_download.py at_once",
     ),
     Mutant(
-        "downloads: a part with another name elsewhere, or renamed, is not written to",
+        "downloads: a part that has a second name elsewhere is not written to",
         "_download.py",
         "    if status.st_nlink > 1 or not",
         "    if not",
@@ -2910,7 +2911,7 @@ MUTANTS = [
         "formats/test_other_files.py folder_that_is_too_large",
     ),
     Mutant(
-        "Flax: an Orbax folder is on the disk before it has its name",
+        "Flax: an Orbax folder is flushed to disk before it is renamed",
         "formats/_flax_files.py",
         "        put_in_place(Path(folder, target.name), target)",
         "        Path(folder, target.name).rename(target)",
@@ -3428,7 +3429,7 @@ MUTANTS = [
         "formats/test_pickles.py extension",
     ),
     Mutant(
-        "pickles: bytes made from a text are made once",
+        "pickles: a text is converted to bytes only once",
         "_pickles.py",
         "        if text not in self._bytes:  #",
         "        if True:  #",
@@ -4100,7 +4101,7 @@ MUTANTS = [
         "formats/test_linen.py pickled_state_of_nnx",
     ),
     Mutant(
-        "torchvision's model is given what PyTorch reads, without its counters",
+        "torchvision's model gets the weights that PyTorch reads, without the counters",
         "formats/_networks.py",
         " if not is_counter(name)}",
         "}",
@@ -4526,7 +4527,7 @@ MUTANTS = [
         "project/test_outputs.py changed_code_of_the_package",
     ),
     Mutant(
-        "a name that is gone makes an output stale",
+        "a removed name makes an output stale",
         "docs/extensions/stamp.py",
         'sorted(entry["sources"].keys() - sources.keys())',
         "[]",
@@ -4596,7 +4597,7 @@ MUTANTS = [
         "project/test_outputs.py cannot_be_read_is_an_error_with_page",
     ),
     Mutant(
-        "what a name uses in turn counts",
+        "what a used name itself uses counts",
         "docs/extensions/follow.py",
         "set[Definition]().union(*map(self._used, todo)) - reached",
         "set[Definition]()",
@@ -4686,7 +4687,7 @@ def table() -> str:
 
 
 def make_copies(folder: Path) -> tuple[Path, Path]:
-    """Copy the package, the tests and docs again, into a folder that is first on Python's path."""
+    """Copy the unbroken package, tests and docs into a folder that is first on Python's path."""
     package, tests = folder / PACKAGE.name, folder / TESTS.name
     docs = (TESTS.parent / "docs", folder / "docs")
     for original, copied in ((PACKAGE, package), (TESTS, tests), docs):

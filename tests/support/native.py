@@ -53,7 +53,7 @@ def _last_first(x: np.ndarray) -> np.ndarray:
 
 
 def seed(name: str, number: int) -> None:
-    """Seed the framework's dropout, for models that are created from now on."""
+    """Seed the framework's dropout, for models that are created afterwards."""
     if name == "torch":
         import torch
 

@@ -27,9 +27,11 @@ def amplification(spec, weights, x, y=None):
 
 
 def loss_deviation(logits):
-    """Deviations relative to the largest of the loss, the largest logit and 1 nat. The loss is a
-    difference of numbers as large as the logits, and 0 with one class; an error in nats is a
-    relative error of the likelihood."""
+    """Return a function: a loss's deviation, relative to the largest of it, the logits and 1 nat.
+
+    The loss is a difference of numbers as large as the logits, and 0 with one class. An error in
+    nats is a relative error of the likelihood.
+    """
     largest = max(1.0, np.abs(logits).max())
     return lambda actual, expected: abs(actual - expected) / max(expected, largest)
 
@@ -111,6 +113,6 @@ def check_training(backend, spec, weights, deviations, amplified=None, exchange=
 
 
 def gradient_scale(gradients):
-    """The largest absolute value in any gradient (and not 0, for a network with one class)."""
+    """The largest absolute value in any gradient; never 0, not even with one class."""
     largest = max(np.abs(gradient).max() for gradient in gradients.values())
     return max(largest, np.finfo(np.float64).tiny)

@@ -8,7 +8,10 @@ from densenet_multi.comparison.deviation import deviation
 
 
 def check_answers(path, spec, answers, deviations, dtype):
-    """``answers`` is {image size: (images, the peer's logits)}; the file is the peer's own."""
+    """Check that every backend, with the weights of the peer's file, gives the peer's answers.
+
+    ``answers`` is {image size: (images, the peer's logits)}.
+    """
     checkpoint = formats.read(path)
     assert checkpoint.spec == spec
     for name in dm.backend_names():

@@ -18,7 +18,7 @@ WIDTH = 50
 
 
 class WithoutAnnotations(ast.NodeTransformer):
-    """Remove annotations, which a narrow column has no room for."""
+    """Remove annotations, for which a narrow column has no room."""
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
@@ -31,7 +31,7 @@ class WithoutAnnotations(ast.NodeTransformer):
 
 
 def translation(backend: str) -> list[str]:
-    """A class of a backend's ``model.py``: its first line, and the method that computes."""
+    """A class of a backend's ``model.py``: its first line, and its forward method."""
     module = ast.parse((PACKAGE / backend / "model.py").read_text("utf-8"))
     (layer,) = (n for n in module.body if isinstance(n, ast.ClassDef) and n.name == SHOWN)
     *_, computes = (part for part in layer.body if isinstance(part, ast.FunctionDef))

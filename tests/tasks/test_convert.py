@@ -1,4 +1,4 @@
-"""What a user states about the use of a network when a file is converted: kept, shown, checked."""
+"""What a user states about a network's use when converting a file: kept, shown, checked."""
 
 import json
 
@@ -22,7 +22,7 @@ THREE = "0.5,0.4,0.3"
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """A folder with a PyTorch-like file of SPEC, which is the current folder."""
+    """Make a folder with a file of SPEC in torchvision's format the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(convert, "load_backend", lambda _: exec("raise ImportError"))  # noqa: S102
     made = dm.Checkpoint(SPEC, as_float32(random_weights(SPEC)))
@@ -35,7 +35,7 @@ def run(*arguments):
 
 
 def converted(*options, source="a.safetensors"):
-    """The checkpoint of a conversion to a portable file, and what the command printed."""
+    """Convert to a portable file; return its checkpoint and the result that was printed."""
     done = run("convert", source, "b.safetensors", "--format", "json", *options)
     assert done.exit_code == 0, done.stderr
     return dm.load_checkpoint("b.safetensors"), json.loads(done.stdout)
@@ -179,7 +179,7 @@ def test_imagenets_usage_is_assumed_until_it_is_stated(tmp_path):
     assert back.usage.assumed == MAY_BE_ASSUMED
     assert back.usage.class_names[:2] == ("tench", "goldfish")
     shown = run("inspect", tmp_path / "a.safetensors").stdout
-    assert "ostrich, ..." in shown  # the first ten
+    assert "ostrich, ..." in shown  # ends the first ten
     assert "brambling" not in shown
     stated = with_stated_pixels(back, mean=IMAGENET.mean, std=IMAGENET.std, image_size=224)
     assert stated.usage.assumed == ("value_range", "class_names")
@@ -322,7 +322,7 @@ def test_stating_nothing_changes_nothing():
 def test_a_verification_by_our_own_reading_is_called_no_verification():
     for source, destination, *options, verified in [
         ("a.safetensors", "b.safetensors", False),
-        # a portable file is what this package says it is
+        # only this package defines what a portable file means
         ("b.safetensors", "c.safetensors", True),
         ("b.safetensors", "d.safetensors", "--to", "torchvision", False),
     ]:

@@ -1,4 +1,4 @@
-"""What weights answer on test images and on one's own: the numbers, the names, what is refused."""
+"""The commands evaluate and predict: the numbers, the names, and what is refused."""
 
 import json
 import warnings
@@ -31,7 +31,7 @@ from densenet_multi.data import (
 )
 from densenet_multi.tasks import _trained_by, evaluate, predict
 
-FASHION = {"in_channels": 1, "num_classes": 10}  # what suits Fashion-MNIST
+FASHION = {"in_channels": 1, "num_classes": 10}  # as Fashion-MNIST needs
 GREY = small("cubic", **FASHION)
 COLOUR = small("cubic")  # three channels, three classes
 PIXELS = {"value_range": (0.0, 1.0), "activation": "softmax"}
@@ -56,7 +56,7 @@ def weights(tmp_path):
 
 
 class Fake:
-    """Instead of a backend; ``logits`` of images is its network, ``seen`` what it was given."""
+    """Replaces a backend: ``logits`` computes the answers, ``seen`` keeps the given images."""
 
     FRAMEWORK = "Fake"
 
@@ -73,13 +73,13 @@ class Fake:
 
 
 def projected(images):
-    """Ten numbers for each image."""
+    """Return ten logits for each image."""
     rows = images.reshape(len(images), -1)
     return rows @ np.random.default_rng(4).normal(0, 0.3, (rows.shape[1], 10))
 
 
 def means(images):
-    """A network that knows red, green and blue."""
+    """Return logits of the classes red, green and blue."""
     return 100 * images.mean(axis=(2, 3))
 
 
@@ -95,7 +95,7 @@ def colours(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five images of each colour, in folders called blue, green, red."""
+    """Write five images of each color, in the folders blue, green and red."""
     for name, shade in SHADES.items():
         (tmp_path / "colours" / name).mkdir(parents=True)
         for i in range(5):
@@ -291,7 +291,7 @@ def test_pixels_are_prepared_as_the_weights_say(colours, folder, tmp_path):
 
 def test_the_seed_decides_which_images_of_a_folder_are_for_the_test(colours, folder, tmp_path):
     path = saved(tmp_path / "w.safetensors", COLOUR, **PIXELS)
-    for i in range(5):  # tell them apart by the shade
+    for i in range(5):  # the shade tells them apart
         Image.new("RGB", (9, 9), (10 * i, 0, 200)).save(folder / "blue" / f"{i}.png")
     for seed in range(3):
         data = ["--backend", NAME, "--data", f"folder:{folder}", "--seed", seed]
@@ -318,9 +318,9 @@ def test_a_folder_is_split_as_it_was_when_the_weights_were_trained(colours, fold
 def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
     colours, folder, tmp_path
 ):
-    trained_on = ("1:0", "2:0")  # of other images
+    trained_on = ("1:0", "2:0")  # fingerprints of other images
     path = saved(tmp_path / "w.safetensors", COLOUR, split_seed=4, trained_on=trained_on, **PIXELS)
-    common = ["evaluate", path, "--backend", NAME, "--data", folder]  # which needs no prefix
+    common = ["evaluate", path, "--backend", NAME, "--data", folder]  # a folder needs no prefix
     done = invoke(*common, "--format", "json")
     result = json.loads(done.stdout)
     assert (result["examples"], result["split"], len(colours.seen[0])) == (15, "all", 15)
@@ -349,7 +349,7 @@ def test_without_a_backend_the_one_that_trained_is_used(colours, folder, tmp_pat
     monkeypatch.setattr(_trained_by, "framework_versions", lambda _: {"x": "1"})
     last = dm.backend_names()[-1]
     if last == NAME:
-        pytest.skip("takes two")
+        pytest.skip("needs two backends")
     source = f"densenet_multi, {last}, sample"
     path = saved(tmp_path / "w.safetensors", COLOUR, source=source, **PIXELS)
     monkeypatch.setattr(evaluate, "framework_versions", lambda name: {name: "1"})
@@ -383,7 +383,7 @@ def test_one_output_with_a_sigmoid_tells_two_classes_apart_at_one_half(
     spec = small("cubic", num_classes=1)
     path = saved(tmp_path / "w", spec, class_names=own, activation=activation, **RANGE)
     sign = -1 if own == ("blue",) else 1
-    offset = [-0.5, 0.25, 0.25, 0.25, 0.25] * 2  # one of each class is wrong
+    offset = [-0.5, 0.25, 0.25, 0.25, 0.25] * 2  # one image of each class gets the wrong sign
 
     def logits(images):
         redness = images.mean(axis=(2, 3))[:, :1] - images.mean(axis=(2, 3))[:, 2:]
@@ -395,7 +395,7 @@ def test_one_output_with_a_sigmoid_tells_two_classes_apart_at_one_half(
     assert result["class_names"] == list(TWO)
     assert result["confusion"] == [[4, 1], [1, 4]]
     assert result["accuracy"] == 0.8
-    probability = 1 / (1 + np.exp([2.0, -1, -1, -1, -1]))  # of the right class
+    probability = 1 / (1 + np.exp([2.0, -1, -1, -1, -1]))  # that of the right class
     assert result["loss"] == pytest.approx(-np.log(probability).mean(), rel=1e-12)
     assumed = "does not state which class the network's single output represents; assuming 'red'"
     assert any(assumed in sentence for sentence in said) == (own is None)
@@ -815,7 +815,7 @@ def test_evaluation_in_bfloat16_takes_an_optimized_model(weights, fake):
     fake.optimize.assert_called_once_with(fake.build.return_value, bfloat16=True)
     found = json.loads(done.stdout)
     assert found["bfloat16"] is True
-    assert found["loss"] != pytest.approx(np.log(10))  # of equal logits, which the other model has
+    assert found["loss"] != pytest.approx(np.log(10))  # the other model's equal logits
     assert f"in {NAME}, bfloat16" in invoke(*common, "--bfloat16").stdout
     assert json.loads(invoke(*common, "--format", "json").stdout)["bfloat16"] is False
     assert fake.optimize.call_count == 2

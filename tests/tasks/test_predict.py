@@ -1,4 +1,4 @@
-"""What outputs mean: one class an image, a probability for each class, or numbers as they are."""
+"""What outputs mean: one class per image, a probability for each class, or plain numbers."""
 
 import json
 from unittest.mock import Mock
@@ -33,7 +33,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    """Makes a portable file, and a backend that gives ``LOGITS`` for its images."""
+    """Return a function that saves a portable file, with a backend that returns ``LOGITS``."""
 
     def save(classes, logits=None, **usage):
         spec = small("cubic", num_classes=classes)
@@ -52,7 +52,7 @@ def invoke(*arguments):
 
 
 def answers(path, pictures, *options):
-    """The JSON and stderr of the command."""
+    """Return the JSON and stderr of the command."""
     done = invoke("predict", path, *pictures, "--backend", NAME, "--format", "json", *options)
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout), done.stderr

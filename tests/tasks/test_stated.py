@@ -1,4 +1,4 @@
-"""Class names in the files that other programs write, and sizes of images that are stated."""
+"""Stated class names, in files as other programs write them, and stated image sizes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ CRANES = {"0": ["n01440764", "tench"], "1": ["n02012849", "crane"], "2": ["n0312
         ("1 a\n2 b\n3 c\n", ("1 a", "2 b", "3 c")),
         ("0 a\n1 b\nc\n", ("0 a", "1 b", "c")),
         ("0\n1\n2\n", ("0", "1", "2")),
-        ("a\rb\rc\r", ("a", "b", "c")),  # of the first Macs
+        ("a\rb\rc\r", ("a", "b", "c")),  # line endings of the first Macs
     ],
 )
 def test_class_names_are_read_as_other_programs_write_them(tmp_path, content, expected):

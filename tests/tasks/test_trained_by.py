@@ -73,7 +73,7 @@ def test_a_device_beside_a_file_of_weights_is_not_read(tmp_path, monkeypatch):
         (None, "b", "b", "w: using b, which trained it; to use another, pass backend_name='a'"),
         (None, "c", "a", "w: trained in c, which is not installed; using a"),
         ("a", "b", "a", None),
-        ("c", "b", "c", None),  # which loading it refuses, with what to install
+        ("c", "b", "c", None),  # loading c then fails and says what to install
     ],
 )
 def test_the_user_is_told_where_it_is_neither_requested_nor_the_first(

@@ -38,7 +38,7 @@ def recorder(path, began):
 
 
 def folder(path, images):
-    """A folder of images: {name: gray level}."""
+    """Write a folder of images, given as {name: gray level}."""
     for name, level in images.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), level).save(path / name)
@@ -174,13 +174,13 @@ def test_a_folder_with_other_pixels_names_or_split_is_another(tmp_path):
     assert all(digests(path, seed=1)[part] != was[part] for part in parts)
     chosen = load_data(f"folder:{path}", image_size=8).train.paths[0]
     before = chosen.read_bytes()
-    folder(chosen.parent, {chosen.name: 99})  # of the same size, as it is a .bmp
+    folder(chosen.parent, {chosen.name: 99})  # a .bmp, so the file size stays the same
     found = digests(path)
     assert (found["test images"], found["pixels"]) == (was["test images"], was["pixels"])
     assert found["training images"] != was["training images"]
     chosen.write_bytes(before)
     assert digests(path) == was
-    chosen.rename(chosen.with_stem(f"{chosen.stem}x"))  # in the same order
+    chosen.rename(chosen.with_stem(f"{chosen.stem}x"))  # which keeps the order
     assert digests(path)["training images"] != was["training images"]
     usage = dm.Usage(mean=(0.5,) * 3, std=(0.5,) * 3)
     assert digests(path, usage=usage)["pixels"]["mean"] == [0.5] * 3

@@ -1,4 +1,4 @@
-"""JSON of another shape in a run folder: the error names the file and the field."""
+"""JSON of the wrong shape in a run folder: the error names the file and the field."""
 
 import json
 import re
@@ -33,7 +33,7 @@ EPOCH_1 = Epoch(1, 4, 2.0, 0.5, 1.5, 0.25, 3.0, 100.0)
 FOUND = {"class_names": ["a", "b"], "train_examples": 4, "test_examples": 2}
 FINAL = {"epochs": [1], "recalibrate": 2, "test_loss": 1.0, "test_accuracy": 0.5}
 
-SHAPES = [  # what is no JSON, in every file
+SHAPES = [  # refused in every file: not JSON, too deep, or not an object
     (b"\xff\xfe{}", "expected JSON, found something else .'utf-8' codec"),
     (DEEP.encode(), "expected JSON, found values nested too deeply"),
     (b'{"schema": NaN}', "expected JSON, found something else .NaN is not a finite number"),
@@ -63,7 +63,7 @@ def history():
 
 
 def changed(content, place, value):
-    """The content with another value at a place such as ``found.class_names.0``."""
+    """Replace the value at a place such as ``found.class_names.0``; ``...`` removes it."""
     content = json.loads(json.dumps(content))
     *within, last = (int(key) if key.isdecimal() else key for key in place.split("."))
     inside = content
@@ -280,7 +280,7 @@ def test_empty_lines_of_the_history_are_skipped_and_counted(tmp_path):
 def test_a_line_of_the_history_takes_little_memory(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text(json.dumps(history() | {"more": [[]] * 100}) + "\n")
-    assert read_history(path) == [history()]  # what is not needed is not kept
+    assert read_history(path) == [history()]  # unneeded fields are dropped
     path.write_text(json.dumps(history() | {"more": [[]] * 50_000}) + "\n")
     with pytest.raises(RunError, match="line 1: expected at most 131,072 bytes, found 200,1"):
         read_history(path)
@@ -307,7 +307,7 @@ def test_the_history_is_read_once_and_not_after_each_epoch(tmp_path, monkeypatch
         writer.save(TrainingState(weights, {}, 4 * number, epochs, (), 1.0))
     assert [len(lines) for lines in drawn] == [1, 2, 3]
     assert drawn[-1] == read_history(tmp_path / "history.jsonl")
-    assert len(read) == 2  # in resume and just now
+    assert len(read) == 2  # in resume, and just above
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_a_field_of_the_state_that_is_another_is_named(saved, tmp_path, place, v
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """The entry and text of a state's position, and its arrays."""
+    """Return the entry and text of a state's position, and its arrays."""
     weights = random_weights(SPEC, 0)
     velocity = {"classifier.bias": np.zeros_like(weights["classifier.bias"])}
     path = tmp_path_factory.mktemp("state") / "state"

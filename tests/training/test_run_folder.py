@@ -1,4 +1,4 @@
-"""A run in a folder: what it holds, what survives a kill, what is refused."""
+"""Run folders: what they contain, what survives a kill, and what is refused."""
 
 import json
 import os
@@ -170,7 +170,7 @@ def test_the_state_within_an_epoch_is_saved_when_it_is_time_and_when_it_is_to_st
 
     patient.record(step(1))
     patient.keep(now)
-    assert not asked  # a copy of the weights costs time
+    assert not asked  # copying the weights takes time
     eager.keep(now)
     assert len(asked) == 1
     assert (tmp_path / "eager" / "checkpoint.safetensors").exists()
@@ -240,7 +240,7 @@ def test_resuming_makes_every_file_agree_with_the_state(tmp_path):
     writer.record(epoch(1, 0.5))
     writer.save(state(20, [epoch(1, 0.5)], seed=1))
     expected = {f.name: f.read_bytes() for f in (tmp_path / "run").iterdir()}
-    # killed later on, between any two of the files that it writes
+    # as if killed later, between any two of the files that it writes
     for number in range(21, 41):
         writer.record(step(number, 2))
     with (tmp_path / "run" / "history.jsonl").open("a") as file:
@@ -404,10 +404,10 @@ def test_weights_decide_the_network():
         options_from({"train_features": False}, None)
     typed = {"train_features": False, "weights": "file", "image_size": 32, "backend_name": "b"}
     frozen = options_from(typed, None).recipe
-    assert (frozen.recalibrate, frozen.average) == (0, 0.5)  # of classifiers
+    assert (frozen.recalibrate, frozen.average) == (0, 0.5)  # only classifiers are averaged
     assert options_from({"backend_name": "b", "recalibrate": 0}, None).recipe.average == 0
     averaged = options_from({"backend_name": "b", "recipe": "modern", "average": 0.5}, None).recipe
-    assert averaged.recalibrate == dm.RECIPES["chapter"].recalibrate > 0  # the mean has none
+    assert averaged.recalibrate == dm.RECIPES["chapter"].recalibrate > 0  # the mean needs it
     with pytest.raises(dm.ConfigError, match="--average needs --recalibrate of at least 1"):
         options_from({"backend_name": "b", "average": 0.5, "recalibrate": 0}, None)
     with pytest.raises(dm.ConfigError, match="recalibrate: expected 0 with train_features=F"):
@@ -565,7 +565,7 @@ def test_no_kill_loses_a_saved_state_nor_needs_cleaning(kills, tmp_path):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             word, steps = process.stdout.readline().split()
             assert word == "resumed"
-            # at most one more than was reported: killed between the saving and the report
+            # at most one step more than reported, if killed between saving and reporting
             assert completed <= int(steps) <= completed + 1
             time.sleep(rng.uniform(0, 0.2))
             process.kill()
@@ -610,7 +610,7 @@ BATCHES = "--recalibrate", "2"
 
 @pytest.fixture(scope="module")
 def whole(backend, tmp_path_factory):
-    """The folder of a run that nothing interrupted, and what the command printed."""
+    """Return the folder of an uninterrupted run, and the command's result."""
     folder = tmp_path_factory.mktemp("whole")
     weights, output = saved_weights(folder), folder / "run"
     return output, called(backend, weights, output, *BATCHES, "--format", "json")
@@ -642,7 +642,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole,
     assert "resuming after step" in resumed.stderr
     names = "last", "best", "final", "checkpoint"
     for file in (f"{name}.safetensors" for name in names):
-        if file == "checkpoint.safetensors":  # it also holds how long the epochs took
+        if file == "checkpoint.safetensors":  # it also stores how long the epochs took
             actual, expected = (load_state(path / file)[1] for path in (output, uninterrupted))
             for name, array in expected.velocity.items():
                 np.testing.assert_array_equal(actual.velocity[name], array)
@@ -659,7 +659,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole,
     hidden = called(backend, weights, tmp_path / "gpu", "--device", "gpu")
     if hidden.exit_code:  # no GPU here
         assert (hidden.exit_code, "use --device cpu" in hidden.stderr) == (1, True)
-        assert not (tmp_path / "gpu" / "config.json").exists()  # one may try again
+        assert not (tmp_path / "gpu" / "config.json").exists()  # so that you can try again
     refused = called(backend, weights, output)
     assert (refused.exit_code, "pass --resume to resume" in refused.stderr) == (2, True)
 
@@ -719,12 +719,12 @@ def test_a_run_stopped_while_it_ends_says_how_to_go_on(backend, weights, tmp_pat
 
 
 def called(*given):
-    """The same command in this process."""
+    """Run the same command in this process."""
     return CliRunner().invoke(main, arguments(*given)[4:])
 
 
 def wait_for_another_step(output, process):
-    """Until the saved state is newer than it was, or the run has ended."""
+    """Wait until a newer state is saved; fail if the run ends first."""
     path = output / "checkpoint.safetensors"
     before = path.stat().st_mtime_ns if path.exists() else 0
     while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns > before):
@@ -786,7 +786,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
     train(options, output=tmp_path / "run")
     assert dm.load_checkpoint(tmp_path / "run" / "last.safetensors").usage.split_seed == 6
     (tmp_path / "run" / "report.json").unlink()
-    weights.unlink()  # a run that has begun needs them no longer
+    weights.unlink()  # a run that has begun no longer needs them
     other = replace(options, recipe=replace(recipe, seed=7))
     with pytest.raises(RunError, match=r"found changes: seed: expected 6, found 7; undo"):
         train(other, output=tmp_path / "run", resume=True)
@@ -798,7 +798,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(backend, weights, tmp_path):
     state = tmp_path / "run" / "checkpoint.safetensors"
     spec, saved = load_state(state)
     said = []
-    for began, recorded in (saved.began, 0), (None, saved.steps):  # None: an older version's
+    for began, recorded in (saved.began, 0), (None, saved.steps):  # None: by an older version
         save_state(state, spec, replace(saved, began=began))
         report = train(options, output=tmp_path / "run", resume=True, say=said.append)
         assert report["recorded_after_step"] == recorded
@@ -826,7 +826,7 @@ def test_a_run_goes_on_in_every_other_framework(deviations):
         backend = dm.load_backend(after)
         model = backend.build(spec, dtype="float64", seed=9)
         backend.fit(model, data, recipe, resume=states[before])
-        # of the largest weight: a bias before a BatchNorm has no gradient but rounding errors
+        # relative to the largest: a bias before a BatchNorm has only rounding errors as gradient
         largest = max(np.abs(array).max() for array in finals[before].values())
         for tensor, array in backend.export_weights(model).items():
             if not tensor.endswith("running_var"):  # each framework's own estimate

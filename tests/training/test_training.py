@@ -1,4 +1,4 @@
-"""Recipes, and what a run is apart from its steps."""
+"""Recipes, and what a run does besides its steps: batches, learning rates, checks."""
 
 import copy
 import json
@@ -111,7 +111,7 @@ def test_the_last_epochs_are_averaged(epochs, fraction, averaged):
 
 
 def test_a_fraction_of_the_epochs_is_what_is_written():
-    """As floating point, 0.07 * 100 is more than 7."""
+    """In floating point, 0.07 * 100 is more than 7."""
     for hundredths in range(101):
         recipe = dm.Recipe(epochs=100, average=hundredths / 100)
         assert len(recipe.averaged_epochs) == hundredths
@@ -176,7 +176,7 @@ def test_numbers_are_rounded_to_float32_once(rate, momentum, decay):
 def test_cosine_and_linear_fall_to_zero_after_the_warmup():
     cosine = dm.Recipe(learning_rate=1.0, schedule="cosine", warmup=0.2).learning_rates(10)
     np.testing.assert_allclose(cosine[:3], [1 / 3, 2 / 3, 1], rtol=1e-6)
-    np.testing.assert_allclose(cosine[6], 0.5, rtol=1e-6)  # half of the way from step 2 to 10
+    np.testing.assert_allclose(cosine[6], 0.5, rtol=1e-6)  # halfway from step 2 to step 10
     assert cosine[2:] == sorted(cosine[2:], reverse=True)
     linear = dm.Recipe(learning_rate=1.0, schedule="linear").learning_rates(4)
     np.testing.assert_allclose(linear, [1, 0.75, 0.5, 0.25], rtol=1e-6)
@@ -215,7 +215,7 @@ def test_fashion_mnist_is_scaled_and_resized_when_it_is_taken():
 def training(count=11, **recipe):
     spec = small("plain")
     x = images(spec, 8, count=count)
-    x[:, 0, 0, 0] = np.arange(count)  # every image says which it is
+    x[:, 0, 0, 0] = np.arange(count)  # each image contains its own number
     recipe = dm.Recipe(**{"epochs": 2, "batch_size": 3, **recipe})
     return Run(Subject(spec, "float32"), (x, np.arange(count) % 5), recipe)
 
@@ -226,7 +226,7 @@ def seen(run, epoch):
 
 
 def idle():
-    """What a backend gives ``started``."""
+    """Return functions to pass to ``started`` where nothing is computed."""
     return lambda x: x, lambda: ({}, {})
 
 
