@@ -91,7 +91,8 @@ def smoothed(backend, model, weights, x, targets, smoothing):
     [
         pytest.param("bottleneck", "plain", 12, marks=pytest.mark.long),
         ("bottleneck", "smooth", 12),
-        ("cubic", "nesterov", 11),  # the fourth and the last step have a smaller batch
+        # the fourth and the last step have a smaller batch
+        pytest.param("cubic", "nesterov", 11, marks=pytest.mark.long("flax")),
     ],
 )
 def test_eight_steps_follow_the_rule(backend, name, kind, count, deviations):

@@ -124,7 +124,10 @@ LEAST = {"block_config": (1,), "stem": "cifar"}  # inductor runs g++ for many op
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is:DeprecationWarning")
 @pytest.mark.parametrize(
     ("engine", "network"),
-    [("aot_eager", {}), ("inductor", LEAST), pytest.param("inductor", {}, marks=pytest.mark.long)],
+    [
+        ("aot_eager", {}),
+        *(pytest.param("inductor", network, marks=pytest.mark.long) for network in (LEAST, {})),
+    ],
     ids=["aot_eager", "inductor", "inductor, three blocks"],
 )
 def test_compiles(engine, network):
@@ -151,7 +154,7 @@ def a_step(model, forward, x, y):
 @pytest.mark.parametrize(
     ("engine", "level", "network"),
     [
-        ("aot_eager", True, {}),
+        pytest.param("aot_eager", True, {}, marks=pytest.mark.long),
         ("aot_eager", "max", {}),
         pytest.param("inductor", True, {}, marks=pytest.mark.long),
     ],
@@ -313,6 +316,7 @@ def test_validation_does_not_switch_the_modes_of_the_model():
     assert not model.training
 
 
+@pytest.mark.long
 def test_fit_accepts_a_model_that_compiles_itself():
     spec = tiny()
     data = images(spec, 32, count=4).astype(np.float32), labels(spec, 4)

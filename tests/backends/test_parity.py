@@ -29,7 +29,7 @@ SLOW_TO_TRACE = pytest.mark.long("keras", "flax")  # a hundred layers, one at a 
 FLOAT64_SIZES = [
     ("d2l", 35),
     pytest.param("densenet_bc100_k12", 8, marks=SLOW_TO_TRACE),
-    ("densenet121", 35),
+    pytest.param("densenet121", 35, marks=pytest.mark.long("flax")),
     *(pytest.param(*each, marks=pytest.mark.long) for each in VARIANT_SIZES),
 ]
 # only long tests cover other variants

@@ -28,7 +28,7 @@ def modes_of(backend, model):
     return [m.training for m in model.modules()] if backend.NAME == "torch" else None
 
 
-@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize("optimized", [pytest.param(False, marks=pytest.mark.long), True])
 def test_threads_get_the_results_of_a_single_thread(backend, model, optimized):
     batches = [images(model.spec, 35 + seed, seed=seed) for seed in range(THREADS)]
     twin = backend.optimize(model) if optimized else model

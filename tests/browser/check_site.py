@@ -231,7 +231,8 @@ def check_view(site: Site, theme: str, width: int) -> Site:
             for message in wrong:
                 site.report(name, message)
             site.seconds[name] += time.perf_counter() - began
-            print(f"{view}: {number} of {len(site.pages)}, {name}", flush=True)
+            found = [f"{view}: {number} of {len(site.pages)}, {name}", *site.problems[name]]
+            print("\n    ".join(found), flush=True)
     return site
 
 

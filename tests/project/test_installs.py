@@ -503,9 +503,10 @@ def removed(names: list[str], folder: Path) -> Path:
     return folder
 
 
-FIRST, OTHERS = BACKENDS[:1], BACKENDS[1:]
-REMOVALS = [names for names in (FIRST, BACKENDS) if names]  # each backend is removed at least once
-LONG_REMOVALS = [names for names in (OTHERS, *([name] for name in OTHERS)) if names]
+FIRST, OTHERS, LAST = BACKENDS[:1], BACKENDS[1:], BACKENDS[-1:]
+REMOVALS = [names for names in (LAST, BACKENDS) if names]
+# together with these, each backend is removed alone
+LONG_REMOVALS = [names for names in (FIRST, OTHERS, *([name] for name in OTHERS[:-1])) if names]
 
 
 def files_without(tests: Path, names: list[str]) -> list[Path]:

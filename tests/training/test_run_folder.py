@@ -616,7 +616,7 @@ def whole(backend, tmp_path_factory):
     return output, called(backend, weights, output, *BATCHES, "--format", "json")
 
 
-@pytest.mark.long("keras", "flax")
+@pytest.mark.long("torch", "keras", "flax")
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(backend, weights, whole, tmp_path):
     uninterrupted, done = whole
     assert done.exit_code == 0, done.output
