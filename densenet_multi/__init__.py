@@ -13,7 +13,7 @@ The files, in reading order:
   (training runs), tasks/ (such as evaluation and conversion), comparison/ (backends side by side),
   drawing/ (figures), commands/ (the command line).
 
-To learn DenseNet, you can ignore the last group, every folder faster/, and all files whose names
+To learn DenseNet, you can ignore the last group, every faster/ folder, and all files whose names
 begin with an underscore.
 
 ``import densenet_multi as dm`` imports neither a framework nor NumPy; both are imported on first

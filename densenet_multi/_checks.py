@@ -65,12 +65,12 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 RANGES |= {"eps": RANGES["bn_eps"], "decay": RANGES["bn_decay"]}
 FINITE = ("a finite number", math.isfinite)
-CHOICES = {"pool_kind": POOLS, "global_pool": POOLS}  # field of ``Checked`` -> its values
-MAY_BE_0 = ("padding",)  # fields of ``Checked``; its other integers are at least 1
+CHOICES = {"pool_kind": POOLS, "global_pool": POOLS}  # field of a ``Checked`` -> allowed values
+MAY_BE_0 = ("padding",)  # fields of a ``Checked``; other integers in it are at least 1
 
 
 def listed(values: Iterable[object], most: int = LISTED, more: str = "...") -> str:
-    """Join the first values with commas. If some are omitted, append ``more``; {} is how many."""
+    """Join the first ``most`` values with commas. If n more follow, append ``more.format(n)``."""
     found = list(values)
     others = [more.format(len(found) - most)] if len(found) > most else []
     return ", ".join([*map(str, found[:most]), *others])
@@ -206,7 +206,7 @@ def is_bool(given: Any) -> bool:
 
 
 def is_real(given: Any) -> bool:
-    """Return whether this is a real number of Python or NumPy, not a bool or time difference."""
+    """Return whether this is a real number of Python or NumPy, not a bool or timedelta."""
     is_time = "timedelta" in str(getattr(given, "dtype", ""))
     return isinstance(given, Real) and not is_bool(given) and not is_time
 

@@ -77,7 +77,7 @@ def download(url: str, path: Path, checksum: str, largest: int = 2**30) -> Path:
 
 @contextmanager
 def _part_of(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Yield (path, open file) of ``NAME.part``, or of a temporary file if that one is in use."""
+    """Yield (path, open file) of ``NAME.part`` or, if that is in use, of a temporary file."""
     part = target.with_name(f"{target.name}.part")
     with ExitStack() as stack:
         try:
@@ -102,7 +102,7 @@ def _claim(file: BinaryIO, path: Path) -> None:
 
 def _fetch(url: str, file: BinaryIO, largest: int) -> None:
     there = file.seek(0, os.SEEK_END)
-    if there > largest:  # larger than the complete file may be
+    if there > largest:  # the incomplete download already exceeds the limit
         file.truncate(0)
         there = file.seek(0)
     headers = {"User-Agent": "densenet_multi", **({"Range": f"bytes={there}-"} if there else {})}

@@ -47,7 +47,7 @@ def opened(
 ) -> BufferedReader:
     """Open a regular file, or the target of a link, for reading bytes.
 
-    Opening a pipe does not block. The open file is checked, because its path could change.
+    Opening a pipe does not block. The open file is checked, not its path, which could change.
 
     Raises ``refusal(expected, found)`` unless it is a regular file of at most ``largest`` bytes;
     ``OSError`` if the file does not exist or cannot be opened.

@@ -24,7 +24,7 @@ from .weights import Weights, check_weights, widest
 def fold(
     spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.floating]]
 ) -> tuple[DenseNetSpec, Weights]:
-    """Return the spec and weights of an equivalent network with these BatchNorms folded.
+    """Return the spec and weights of an equivalent network with norm0 and every norm2 folded.
 
     In place of a folded BatchNorm, the spec has None, and the preceding convolution has a bias.
 

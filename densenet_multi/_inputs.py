@@ -22,7 +22,7 @@ class ImageError(ValueError):
 
 
 def as_array(name: str, given: Any, dtype: str | None = None) -> npt.NDArray[Any]:
-    """Convert an argument to an array. Raises ``ImageError`` if that fails or it is masked."""
+    """Convert to an array. Raises ``ImageError`` if that fails, or for a masked array."""
     if isinstance(given, np.ma.MaskedArray):  # NumPy would ignore the mask
         raise ImageError(f"{name}: expected all values, found a masked array; fill it: .filled(0)")
     try:
@@ -59,9 +59,9 @@ def check_floats(
 def operation(function: F) -> F:
     """Decorate an operation of reference.py: validate each argument according to its name.
 
-    Maps ``x`` (N, C, H, W) and a ``kernel`` (O, C, k, k) are floating point, or complex for
-    complex-step derivatives. Raises ``ImageError`` or ``ConfigError``, also if a map is smaller
-    than one window.
+    The map ``x`` (N, C, H, W) and the ``kernel`` (O, C, k, k) are floating point, or complex for
+    complex-step derivatives. Raises ``ImageError`` or ``ConfigError``, also if the map is
+    smaller than one window.
     """
     signature = inspect.signature(function)
 
@@ -142,8 +142,8 @@ def check_images(
         *_, (_, (_, height, width)) = shape_trace(spec, *array.shape[2:])
     if several_values and len(array) * height * width == 1:
         raise ImageError(
-            "images: expected more than one value per channel, found one image with a 1x1 last map "
-            "(one value has no unbiased variance); pass more or larger images"
+            "images: expected more than one value per channel, found one image whose last map is "
+            "1x1 (one value has no unbiased variance); pass more or larger images"
         )
     with np.errstate(over="ignore"):  # overflow is reported below
         cast = np.ascontiguousarray(array, dtype)

@@ -3,11 +3,11 @@
 A pickle is a program for a small virtual machine. It can name any function of any module,
 ``os.system`` as well as ``collections.OrderedDict``, and the machine calls it. This reader imports
 nothing: each name becomes a ``StandIn``, which records its arguments and does nothing. The result
-is data: dictionaries, lists, strings, numbers, and what this reader's caller maps names to.
+is data: dictionaries, lists, strings, numbers, and results of functions supplied by the caller.
 
 The virtual machine is the standard library's, written in Python (``pickle._Unpickler``). The faster
 one in C allocates as much memory as a number in the file requests. Steps are limited, because a few
-bytes can describe nested lists that take forever. Source: https://peps.python.org/pep-0307/
+bytes can describe nested lists that take forever to read. Source: https://peps.python.org/pep-0307/
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def progress(*columns: ProgressColumn) -> Progress:
-    """Return a progress bar with these columns (default: rich's), which is cleared at its end."""
+    """Return a progress bar that is cleared when it ends; its columns default to rich's."""
     from rich.console import Console
     from rich.progress import Progress
 

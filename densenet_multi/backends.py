@@ -59,7 +59,7 @@ class Backend(Protocol):
 
     ``NAME`` is the backend's name (``"torch"``), ``FRAMEWORK`` that of its framework.
     ``RUNNING_VARIANCE`` is ``"biased"`` or ``"unbiased"``: the estimator of the batch variance
-    with which this framework's BatchNorm updates its running variance: see docs/conventions.md.
+    with which this framework's BatchNorm updates its running variance (see docs/conventions.md).
 
     ``predict`` and ``features`` do not change a model and are thread-safe. Every other function
     needs exclusive access to the model.
@@ -169,7 +169,7 @@ class Backend(Protocol):
         checkpoint: Keep | None = None,
         resume: TrainingState | None = None,
     ) -> History:
-        """Train the model in place, in this framework's own loop (rule: see training/recipe.py).
+        """Train the model in place, in this framework's own loop (update rule: training/recipe.py).
 
         Arguments:
             model: what ``build`` returned; its training or evaluation mode is restored afterwards.
@@ -217,7 +217,7 @@ def load_backend(name: str) -> Backend:
 
 
 def source_folder(name: str) -> Path | None:
-    """Return the folder of a backend's source files, without an import of its framework.
+    """Return the folder of a backend's source files, without importing its framework.
 
     None if the backend is not a package in a folder.
     """

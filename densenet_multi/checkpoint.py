@@ -171,7 +171,7 @@ class Checkpoint:
         object.__setattr__(self, "notes", notes)
 
     def unstated(self) -> dict[str, str]:
-        """Return {question: assumed answer} for each fact about the network's use left unstated."""
+        """Return {question: assumed answer} for each unstated fact about the network's use."""
         usage, outputs = self.usage, self.spec.config.num_classes
         found = {}
         if usage.value_range is None or not set(PIXELS).isdisjoint(usage.assumed):
@@ -209,7 +209,7 @@ def check_checkpoint(checkpoint: Any) -> Checkpoint:
 
 
 def names_in_order(found: object) -> list[str] | None:
-    """Return class names in the order of the outputs, from an entry of a file; None if it has none.
+    """Return a file entry's class names in the order of the outputs; None if the entry has none.
 
     Arguments:
         found: a list of names, ``{name: index}`` (PyTorch's ``class_to_idx``, Keras'

@@ -41,8 +41,8 @@ def relu(x: Array) -> Array:
 def convolve(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
     """Convolve (cross-correlate) x (N, C, H, W) with a kernel (O, C, k, k), padding with zeros.
 
-    For each tap (i, j) of the kernel, one matrix product multiplies the tap's weights with the
-    input pixels under it, one for each output pixel.
+    For each output pixel, one input pixel is under a tap (i, j) of the kernel. One matrix product
+    for each tap multiplies all these input pixels by the tap's weights.
 
     >>> dm.reference.convolve(np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3)), padding=1)
     array([[[[4., 6., 4.],

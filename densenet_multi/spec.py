@@ -180,7 +180,7 @@ def dense_block(
 
     ``bn_size=None`` makes plain layers. ``bn_size=4`` puts a 1x1 convolution with ``4 *
     growth_rate`` output channels before each 3x3 one (the paper's bottleneck).
-    Raises ``ConfigError``. Source: paper, section 3. The chapter's example:
+    Raises ``ConfigError``. Source: paper, section 3. An example from Dive into Deep Learning:
 
     >>> block = dm.dense_block(2, in_channels=3, growth_rate=10)
     >>> block.out_channels
@@ -275,7 +275,7 @@ class DenseNetConfig:
         in_channels: channels of the images.
         stem: ``"imagenet"`` (7x7 convolution with stride 2, BN, ReLU, 3x3 max pooling with stride
             2) or ``"cifar"`` (3x3 convolution).
-        conv_bias: whether every convolution has a bias: yes in the chapter, no in the paper.
+        conv_bias: whether every convolution has a bias: yes in ``"d2l"``, no in the paper.
         bn_eps: added to the variance before the square root.
         bn_decay: fraction of a running statistic that a training step keeps.
         transition_pool: how a transition pools: ``"avg"``, as in the paper, or ``"max"``.

@@ -158,7 +158,7 @@ def _initial(info: TensorInfo, entropy: list[int], initialization: str) -> npt.N
 def _uniform(entropy: list[int], count: int) -> npt.NDArray[np.float64]:
     """Draw uniformly from (0, 1].
 
-    NumPy's versions all produce the same raw bits of PCG64, but not the same distributions.
+    PCG64 yields the same raw bits in every NumPy version; NumPy's distributions may change.
     """
     bits = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)
     return ((bits >> np.uint64(11)).astype(np.float64) + 1) * 2.0**-53

@@ -13,7 +13,7 @@ from typing import Any
 from .fields import COUNT, OBJECT, TEXT, or_null
 from .recipe import Recipe
 
-BEGAN = {  # the shape of its JSON in a run's state: see fields.py
+BEGAN = {  # the shape of ``Began.to_dict()`` in a run's state: see fields.py
     "recipe": OBJECT,
     "recipe_name": or_null(TEXT),
     "weights": or_null(TEXT),

@@ -8,7 +8,7 @@ from ..weights import Weights
 from .fields import AMOUNT, FRACTION, NUMBER, ORDINAL, or_null
 from .recipe import Recipe
 
-STEP = {  # the shape of its JSON: see fields.py
+STEP = {  # the shape of a ``Step`` as JSON: see fields.py
     "number": ORDINAL,
     "epoch": ORDINAL,
     "loss": NUMBER,
@@ -45,7 +45,7 @@ class Epoch:
 
     Attributes:
         steps: the steps completed since the beginning of the run.
-        loss, accuracy: means over the examples, in training mode, each before its step's update.
+        loss, accuracy: means over the examples, measured in training mode before each update.
         validation_loss, validation_accuracy: measured after the epoch, in evaluation mode; None
             without validation examples.
         seconds: duration of its training steps, without validation.
@@ -68,10 +68,10 @@ class History:
 
     Attributes:
         recipe: the recipe of the run.
-        steps, epochs: in order. After a resume, the steps of epochs completed before are missing.
+        steps, epochs: in order. A resumed run lacks the steps of epochs completed earlier.
         mean: the mean of the weights at the ends of ``recipe.averaged_epochs``, {canonical name:
-            array}; None without such epochs. It averages running statistics too, but these do not
-            match the averaged weights: recompute them with ``statistics.measure_statistics``.
+            array}; None without such epochs. Its running statistics, also means, do not match its
+            weights: recompute the statistics with ``training.statistics.measure_statistics``.
     """
 
     recipe: Recipe

@@ -8,7 +8,7 @@ of the batch's mean loss with respect to w, and v is the velocity of w, which st
     w = w - learning_rate * (g + momentum * v  if nesterov else  v)
 
 PyTorch, Optax and Torch (which the paper used) follow this rule. Keras' and MXNet's own optimizers
-include the learning rate in v, which differs as soon as the rate changes. Keras also applies weight
+include the learning rate in v, so results differ once the rate changes. Keras also applies weight
 decay outside v. The loss is the cross entropy of the predictions and ``targets`` (see run.py)::
 
     targets = (1 - label_smoothing) * one_hot(label) + label_smoothing / num_classes
@@ -74,7 +74,7 @@ class Recipe:
         recalibrate: the number of batches for recomputing the running statistics after the last
             epoch (see ``training.statistics``). ``train`` recomputes those of the averaged weights,
             or of the last weights if none are averaged; it also saves the last weights unchanged.
-            This helps where the learning rate stays high.
+            Recomputing helps where the learning rate stays high.
         average: average the weights at the end of each epoch in this last fraction of the run
             (stochastic weight averaging: Izmailov et al., https://arxiv.org/abs/1803.05407). The
             number of epochs is rounded up: 0.5 of 3 is 2; 0 averages none. ``fit`` leaves the last

@@ -81,7 +81,7 @@ class Run:
                     run.record(loss, accuracy)
                 run.finish_epoch()
 
-    Its parameters are those of every backend's ``fit``: see ``fit_with``.
+    The parameters of ``Run`` are those of every backend's ``fit``: see ``fit_with``.
 
     Arguments:
         model: the ``Subject``; its network must have a classifier.
@@ -168,7 +168,7 @@ class Run:
     def batch(self, epoch: int, index: int) -> Batch:
         """Return the images (n, C, H, W) and targets (n, classes) of one step of an epoch.
 
-        Epoch and index are counted from 0. The same arguments always give the same batch.
+        Epoch and index are counted from 0. The same arguments always produce the same batch.
         """
         recipe, size = self.recipe, self.recipe.batch_size
         indices = self._order(epoch)[index * size : (index + 1) * size]
@@ -215,8 +215,8 @@ class Run:
     def finish_epoch(self) -> None:
         """Evaluate on the validation data and record the epoch.
 
-        Raises ``TrainingError`` if weights or loss are not finite. A NaN loss would have stopped
-        the run before. MXNet's ReLU turns NaN into 0, so its loss can stay finite.
+        Raises ``TrainingError`` if weights, velocities or the validation loss are not finite.
+        MXNet's ReLU turns NaN into 0, so the losses that ``record`` checks can stay finite.
         """
         seconds = time.perf_counter() - self._start
         weights, velocity = self._snapshot()
@@ -295,7 +295,7 @@ class Run:
                 "resume",
                 f"a mean over {resume.averaged} epochs",
                 f"the state of this run, which after epoch {epochs} has a mean over {averaged} "
-                f"(average={self.recipe.average:g}, epochs={self.recipe.epochs})",
+                f"epochs (average={self.recipe.average:g}, epochs={self.recipe.epochs})",
             )
         self.velocity = {name: v.astype(self._dtype) for name, v in resume.velocity.items()}
         self.history.epochs.extend(resume.epochs)

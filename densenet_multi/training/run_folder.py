@@ -1,4 +1,4 @@
-"""The run folder keeps a training run, so that a killed run can resume in any backend.
+"""The run folder stores a training run, so that a killed run can resume in any backend.
 
 While the run trains, the folder holds ``config.json`` (the run's options),
 ``checkpoint.safetensors`` (its state: see state.py), ``last.safetensors`` and ``best.safetensors``
@@ -35,7 +35,7 @@ SCHEMA = 1  # of config.json and report.json
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 60.0  # seconds
 CONFIG, REPORT, HISTORY = "config.json", "report.json", "history.jsonl"
-STATE = "checkpoint.safetensors"  # a TrainingState, not a Checkpoint: this name is older
+STATE = "checkpoint.safetensors"  # a TrainingState; the name is older than the class Checkpoint
 LOCK = ".lock"
 LAST, BEST, FINAL = "last.safetensors", "best.safetensors", "final.safetensors"
 FILES = (CONFIG, REPORT, HISTORY, STATE, LAST, BEST, FINAL, "curve.svg")
@@ -158,7 +158,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read ``history.jsonl``: each line as a dict with only the fields of a ``Step`` or ``Epoch``.
+    """Read ``history.jsonl``: each line as a dict of ``kind`` and the ``Step`` or ``Epoch`` fields.
 
     Empty lines are skipped, and so is a line that a killed process left half-written.
 
@@ -202,7 +202,7 @@ def load_run(path: Path) -> tuple[DenseNetSpec, TrainingState] | None:
 
 
 class Recorder:
-    """Records a training run in its run folder, inside ``claimed``.
+    """Recorder of a training run in its run folder; use it inside ``claimed``.
 
     Pass ``record`` to ``fit`` as a callback, and ``keep`` as ``checkpoint``.
 
@@ -231,7 +231,7 @@ class Recorder:
         self._lines: list[dict[str, Any]] = []  # of the history, as written so far
 
     def resume(self, run: tuple[DenseNetSpec, TrainingState] | None = None) -> TrainingState | None:
-        """Return the run's state, and make the other files agree; None if no state was saved yet.
+        """Return the run's state, and rewrite the other files to match; None if none was saved.
 
         If the folder may hold a run, call this before training.
 

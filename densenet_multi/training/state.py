@@ -23,7 +23,7 @@ from .history import EPOCH, STEP, Epoch, Step
 
 VELOCITY = "velocity."  # prefix of a weight's canonical name, for its velocity
 MEAN = "mean."  # prefix of a weight's canonical name, for its mean over the averaged epochs
-POSITION = {
+POSITION = {  # the shape of a state's metadata entry: see fields.py
     "config": OBJECT,
     "steps": COUNT,
     "epochs": [EPOCH],
@@ -150,7 +150,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, TrainingStat
 
 
 def _digest(position: Mapping[str, Any]) -> str:
-    """Return the SHA256 of a position without its own digest, to detect edited numbers."""
+    """Return the SHA256 of a position's entries except "sha256", to detect edited numbers."""
     rest = {name: value for name, value in position.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

@@ -201,10 +201,10 @@ def test_a_state_of_a_run_that_averages_other_epochs_is_refused(backend):
     recipe = dm.Recipe(epochs=3, batch_size=4, average=0.5)
     backend.fit(model, examples(spec), recipe, checkpoint=lambda now: states.append(now()))
     for steps, found, change, expected in (
-        (9, 2, {"average": 0}, "epoch 3 has a mean over 0 (average=0, epochs=3)"),
-        (9, 2, {"average": 1}, "epoch 3 has a mean over 3 (average=1, epochs=3)"),
-        (6, 1, {"epochs": 6}, "epoch 2 has a mean over 0 (average=0.5, epochs=6)"),
-        (3, 0, {"average": 1}, "epoch 1 has a mean over 1 (average=1, epochs=3)"),
+        (9, 2, {"average": 0}, "epoch 3 has a mean over 0 epochs (average=0, epochs=3)"),
+        (9, 2, {"average": 1}, "epoch 3 has a mean over 3 epochs (average=1, epochs=3)"),
+        (6, 1, {"epochs": 6}, "epoch 2 has a mean over 0 epochs (average=0.5, epochs=6)"),
+        (3, 0, {"average": 1}, "epoch 1 has a mean over 1 epochs (average=1, epochs=3)"),
     ):
         message = f"after {expected}; found 'a mean over {found} epochs'"
         older = replace(states[steps - 1], began=None)

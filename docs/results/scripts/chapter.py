@@ -1,4 +1,4 @@
-"""Measure and draw the pictures of docs/chapter.md that a block of seconds cannot compute.
+"""Measure and draw the pictures of docs/chapter.md that its own blocks cannot compute in seconds.
 
 In docs/results/data:
 
@@ -9,8 +9,8 @@ In docs/results/data:
 
 ``draw`` writes chapter-curves.svg (from sample-curves-*.json, see sample_curves.py),
 chapter-confusion.svg, chapter-reading.svg, chapter-weights.svg and chapter-memory.svg. A test
-compares them with what is stored. They are parts of the page: their text has the color of the
-page's text.
+compares them with what is stored. The pictures are parts of the page: their text has the color of
+the page's text.
 """
 
 import json
@@ -92,8 +92,8 @@ def cut_off(
 ) -> dict[str, list[list[float | None]]]:
     """Return by how much the loss rises when a reader is cut off from a source, {block: matrix}.
 
-    Its BatchNorm's scale is set to 0 for the channels of this source, so that the reader sees a
-    constant there. All other readers of this source are as before.
+    The scale of the reader's BatchNorm is set to 0 for the channels of this source, so that the
+    reader sees a constant there. All other readers of this source are as before.
     """
     result, before = {}, loss(weights)
     for block, found in readers(spec).items():
@@ -149,7 +149,7 @@ def axes(x: float, y: float, width: float, height: float) -> str:
 
 
 def cell(at: tuple[float, float], size: tuple[float, float], share: float, words: str) -> str:
-    """Return a cell of a heat map; its background is the darker, the larger ``share``."""
+    """Return a cell of a heat map; the larger ``share``, the darker its background."""
     (x, y), (width, height) = at, size
     opacity = 0.75 * min(max(share, 0.0), 1.0)
     box = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 2:.1f}" height="{height - 2:.1f}" '

@@ -1,4 +1,4 @@
-"""Train the chapter's network on the packaged sample, with a constant and with a falling rate.
+"""Train the chapter's network on the packaged sample, at a constant and a falling learning rate.
 
 In docs/results/data, for each backend:
 
