@@ -53,19 +53,19 @@ def bench(
         backends: names of backends, measured one after the other.
         work: "training": ``fit`` in float32 and, if the processor supports it, in bfloat16. A plain
             loop, as a beginner would write it, trains a beginner's network, the backend's model and
-            the framework's own DenseNet (for Flax, which has none, a beginner's). Case "feeding"
-            only prepares the batches for ``fit``. Case "products" computes only the network's
-            matrix products, in NumPy (in PyTorch for bfloat16 or a GPU).
+            the framework's own DenseNet (Flax has none: a beginner's network replaces it). Case
+            "feeding" only prepares the batches for ``fit``. Case "products" computes only the
+            network's matrix products, in NumPy (in PyTorch for bfloat16 or a GPU).
             "inference": ``predict`` with ``optimize(model)``, with the model as built, with
             ``optimize(model, bfloat16=True)``, with the framework's own DenseNet; and the products.
             "memory": ``fit`` with ``build(spec, memory_efficient="some")``, with ``"max"``, and
             with the model as built (in Gluon, static allocation is turned off to save memory). On a
             CPU, environment variables (``EXACT``) make memory measurable.
-        variant: the network. A beginner's exists for "d2l", the frameworks' own for "densenet121"
-            and similar ones. None, here and below, selects the default for ``work`` (``USUAL``).
-        image_size: pixels per side.
-        batch_size: images per step; at least 2 for training.
-        depth: for "memory", not with a variant: depth (L) of the paper's DenseNet-BC with k = 12.
+        variant: the network. A beginner's network exists only for "d2l", a framework's own only for
+            "densenet121" and the like. None selects the default for ``work`` (``USUAL``).
+        image_size: pixels per side; None selects the default.
+        batch_size: images per step, at least 2 for training; None selects the default.
+        depth: depth (L) of the paper's DenseNet-BC with k = 12; for "memory" without a variant.
         rounds: how many rounds each case runs.
         steps: steps per round.
         threads: how many CPUs each process may use; None is all that this process may use.
@@ -80,7 +80,7 @@ def bench(
     rounds). With work="memory", it also has ``memory_ratio``: the first case's ``grown_bytes``
     divided by this case's. ``share`` is a case's images per second divided by those of the products
     in its precision, if measured. If a case ended early, ``status`` is "failed"; ``failed`` maps
-    such cases to the reasons. With "failed" and "not installed", ``error`` is a summary.
+    such cases to the reasons. If ``status`` is not "ok", ``error`` summarizes the reasons.
     Raises ``ConfigError``.
     """
     backends, step = texts("backends", backends), function("step", step)

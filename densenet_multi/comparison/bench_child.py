@@ -46,9 +46,9 @@ class AbsentError(Exception):
 
 
 def measure(settings: dict[str, Any]) -> Message:
-    """Run rounds until the parent wants no more; otherwise return why none could run.
+    """Run rounds until the parent wants no more; if none can run, return the reason.
 
-    That is {"absent": why} for this case, or a failed report with ``for_all``, for all cases.
+    This is {"absent": why} for this case alone, or a failed report with ``for_all`` for all cases.
     """
     case = settings["case"]
     if settings["device"] == "cpu":
@@ -138,7 +138,7 @@ def _train_in_a_plain_loop(settings: dict[str, Any]) -> None:
 
 
 def _feed(settings: dict[str, Any]) -> None:
-    """Prepare batches one after the other, as ``fit`` does concurrently with its steps."""
+    """Prepare batches one after the other. (``fit`` prepares them concurrently with its steps.)"""
     spec, data, recipe = _to_train(settings)
     run = Run(Subject(spec, "float32"), data, recipe)
     rounds = Rounds(settings["steps"], settings["warmup"])

@@ -98,7 +98,7 @@ def report_of(
 ) -> Message:
     """Run ``module`` in a child, and return its report with the framework's ``versions``.
 
-    ``settings["backend"]`` is the backend. ``receive`` is called with each message before that.
+    ``settings["backend"]`` is the backend. ``receive`` is called with each earlier message.
     """
     with started(module, settings) as child:
         while "status" not in (message := child.receive()):

@@ -8,7 +8,7 @@ NO = "NO"  # a backend that computes another function
 
 
 def table_rows(result: dict[str, Any]) -> list[list[tuple[str, list[str]]]]:
-    """Return groups of rows: a label, then one text per backend in the order of the result."""
+    """Return groups of rows. A row is a label and one string per backend, in the result's order."""
     count = result["batch_size"]
     columns = [_column(report, count) for report in result["backends"].values()]
     groups, at = [], 0
@@ -24,7 +24,7 @@ def table_rows(result: dict[str, Any]) -> list[list[tuple[str, list[str]]]]:
 
 
 def _labels(tolerance: float) -> list[tuple[str, ...]]:
-    """The row labels, in groups."""
+    """Return the row labels, in groups."""
     same = f"same function (to {tolerance:.0e})"
     return [
         ("framework", "version"),

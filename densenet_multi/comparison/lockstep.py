@@ -122,7 +122,7 @@ def progress_steps(backends: list[str], steps: int) -> int:
 def merge(spec: DenseNetSpec, runs: Mapping[str, Mapping[str, Trajectory]]) -> dict[str, Any]:
     """Compute how far the runs {backend: {dtype: run}} deviate; all their values must be finite.
 
-    ``float64`` has the largest deviations between any two backends (0 for one, None for none);
+    ``float64`` has the largest deviations between any two backends (0 if one ran, None if none);
     ``between`` names the two. ``float32`` maps each backend to the deviations of its float32 run
     from its float64 run. The keys of both: ``losses``, the relative deviation of every step's loss;
     ``loss``, the largest of ``losses``; ``weights`` and ``running_means``, these tensors' relative

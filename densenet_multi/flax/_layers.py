@@ -12,7 +12,7 @@ from ..spec import PoolSpec
 
 
 class AvgPool(nnx.Module):
-    """Average pooling. jit reuses compiled code for modules with equal attributes."""
+    """Average pooling as a module: jit reuses compiled code for modules with equal attributes."""
 
     def __init__(self, spec: PoolSpec) -> None:
         self.spec = spec
@@ -25,7 +25,7 @@ class AvgPool(nnx.Module):
 class MaxPool(AvgPool):
     """Max pooling by comparisons: on a CPU, several times as fast as ``nnx.max_pool``.
 
-    The gradient is also the same: if several values are the maximum, the first one gets it.
+    The gradient is also the same: if several values are the maximum, only the first receives it.
     """
 
     def __call__(self, x: Array) -> Array:

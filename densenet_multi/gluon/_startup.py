@@ -11,7 +11,7 @@ import numpy as np
 if "bool" not in np.__dict__:
     np.__dict__["bool"] = np.bool_
 
-# MXNet uses half of the CPUs, assuming that every two share a core; use all where they do not
+# MXNet uses half of the CPUs, assuming that every two share a core; if none do, use all CPUs
 smt = Path("/sys/devices/system/cpu/smt/active")
 if smt.exists() and smt.read_text(encoding="ascii").strip() == "0":
     os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(os.cpu_count()))

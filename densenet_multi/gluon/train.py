@@ -78,7 +78,7 @@ def log_softmax(scores: Any) -> Any:
 
 @contextmanager
 def frozen(native: Mapping[str, Any], trained: Iterable[str]) -> Iterator[None]:
-    """Compute gradients inside the block only for the parameters named in ``trained``."""
+    """Inside the ``with`` block, compute gradients only for the parameters named in ``trained``."""
     before = {name: parameter.grad_req for name, parameter in native.items()}
     for name in before.keys() - set(trained):
         native[name].grad_req = "null"

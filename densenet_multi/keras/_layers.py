@@ -32,8 +32,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float, known: Any = None) -> Any:
-    """Normalize with a ``known`` mean and variance, or else with the batch's. Return the output,
-    the statistics, what the gradient needs. (``tf.compat.v1.nn``'s raises epsilon to 1.001e-5.)"""
+    """Normalize with a ``known`` mean and variance, or else the batch's. Return the output, the
+    statistics and what the gradient needs. (``tf.compat.v1.nn`` raises epsilon to 1.001e-5.)"""
     mean, variance = known or ([], [])
     return tf.raw_ops.FusedBatchNormV3(
         x=x,

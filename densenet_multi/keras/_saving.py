@@ -62,7 +62,7 @@ class Network(Block, keras.Model):
 
 
 def _rename_in_legacy(path: Path, name: str) -> None:
-    """Replace the file with a copy that has the new name; edited in place, it would keep both."""
+    """Replace the file with a copy with the new class name; editing it would leave both names."""
     import h5py
 
     with replacing(path) as new, h5py.File(path) as old, h5py.File(new, "w") as file:
@@ -76,7 +76,7 @@ def _rename_in_legacy(path: Path, name: str) -> None:
 
 @contextmanager
 def dtype_policy(policy: Any) -> Iterator[None]:
-    """Give the layers created inside the block this dtype policy."""
+    """Give the layers created inside the ``with`` block this dtype policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

@@ -90,8 +90,8 @@ def fit(model: DenseNet, run: Run) -> None:
 
 @contextmanager
 def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
-    """Freeze layers and set dtype policies inside the block as the recipe requires. A frozen
-    BatchNorm uses its running statistics and does not update them."""
+    """Inside the ``with`` block, freeze layers and set dtype policies as the recipe requires. A
+    frozen BatchNorm uses its running statistics and does not update them."""
     layers = model._flatten_layers()  # noqa: SLF001  # no public equivalent
     layers = [layer for layer in layers if layer.dtype_policy]
     before = [(layer, layer.trainable, layer.dtype_policy) for layer in layers]
@@ -111,7 +111,7 @@ def changed(model: DenseNet, recipe: Recipe) -> Iterator[None]:
 
 @contextmanager
 def floatx(dtype: str) -> Iterator[None]:
-    """Compute metrics inside the block in this dtype, including the loss that ``fit`` reports."""
+    """Inside the ``with`` block, compute metrics in this dtype, including the loss of ``fit``."""
     before = keras.config.floatx()
     keras.config.set_floatx(dtype)
     try:

@@ -83,7 +83,7 @@ def in_evaluation(module: Any) -> Any:
 
     The copy shares the module's tensors. PyTorch stores the mode in every module, so switching it
     would change what other threads compute. (Keras and Gluon get the mode with each call; Flax's
-    jit passes a copy.) A compiled module is tied to its mode: the module inside it is copied.
+    jit passes a copy.) A compiled module is tied to its mode, so the module inside it is copied.
     """
     if not any(each.training for each in module.modules()):
         return module

@@ -83,7 +83,7 @@ def fit(model: DenseNet, run: Run) -> None:
 
 @contextmanager
 def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
-    """Put every module into one mode inside the block, then restore each module's own mode."""
+    """Inside the ``with`` block, put all modules into one mode; then restore each module's own."""
     modes = {module: module.training for module in model.modules()}
     model.train(training)
     try:
@@ -95,7 +95,7 @@ def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def channels_last(model: DenseNet) -> Iterator[None]:
-    """Store kernels inside the block in the memory format that is fastest in oneDNN and cuDNN."""
+    """Inside the ``with`` block, store kernels in oneDNN's and cuDNN's fastest memory format."""
     contiguous = all(parameter.is_contiguous() for parameter in model.parameters())
     model.to(memory_format=torch.channels_last)
     try:

@@ -192,7 +192,7 @@ def test_a_memory_efficient_model_names_the_batch_norm_that_it_would_pass_by():
     model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(
         dt.build(small("bottleneck"), memory_efficient=True)
     )
-    refused = r"expected BatchNorm2d, found SyncBatchNorm\(.*\); build"
+    refused = r"expected BatchNorm2d with .*, found SyncBatchNorm\(.*\); build"
     with pytest.raises(dm.ConfigError, match=refused):
         model(torch.zeros(2, 3, 32, 32))
     model.eval()

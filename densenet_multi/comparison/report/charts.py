@@ -10,10 +10,10 @@ from ...drawing.svg import spread
 from .markup import escaped
 
 OUTPUT = "output"  # the last place on the axis: the logits
-APART = 17  # between two labels beside the lines
-WIDEST = 9  # a letter
-LONGEST = 20  # letters of a name
-DECADES = 8  # lines at most across the drawing
+APART = 17  # minimum distance between two labels beside the lines
+WIDEST = 9  # width of the widest letter
+LONGEST = 20  # maximum letters of a name
+DECADES = 8  # maximum number of intervals between grid lines
 SHAPES = ("circle", "square", "triangle", "diamond")
 
 
@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where the drawing has which value."""
+    """The axes of the drawing, which map places and values to coordinates."""
 
     width: int
     left: int
@@ -55,7 +55,7 @@ class _Frame:
 
     @property
     def none(self) -> int:
-        """The height of a result that cannot be compared."""
+        """The y coordinate of a result that cannot be compared."""
         return self.top - 14
 
     def x(self, i: int) -> float:
@@ -75,7 +75,7 @@ class _Frame:
 def deviations(places: list[str], lines: list[Line], tolerance: float, *, wide: bool) -> str:
     """Draw the deviation at each place, a line per backend, on a logarithmic axis.
 
-    A value above the tolerance gets a ring. ``wide`` is for a desk, otherwise for a phone.
+    A value above the tolerance gets a ring. The chart fits a desktop if ``wide``, else a phone.
     """
     values = [value for line in lines for value in line.values if value]
     powers = [math.log10(value) for value in [*values, tolerance]]
@@ -117,7 +117,7 @@ def in_words(places: list[str], lines: list[Line], tolerance: float) -> str:
 
 
 def _first_above(places: list[str], line: Line, tolerance: float) -> str | None:
-    """The first place whose value is above the tolerance or not finite."""
+    """Return the first place whose value is above the tolerance or not finite."""
     return next((p for p, v in zip(places, line.values, strict=True) if _above(v, tolerance)), None)
 
 
@@ -174,7 +174,7 @@ def _shape(name: str, x: float, y: float) -> str:
 
 
 def _beside(frame: _Frame, lines: list[Line]) -> Iterator[str]:
-    """The name of each line beside its end; names that would overlap move apart."""
+    """Draw the name of each line beside its end; names that would overlap move apart."""
     ends = [frame.y(line.values[-1]) for line in lines]
     x = frame.x(len(frame.places) - 1)
     for line, y, at in zip(lines, ends, spread(ends, APART), strict=True):

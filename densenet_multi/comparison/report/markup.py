@@ -27,7 +27,7 @@ def table(
         head: the heading of each column but the first.
         groups: rows, each with its heading.
         name: what the table shows, for screen readers.
-        alarming: such as "NO".
+        alarming: the text of such cells, such as "NO"; "" for none.
     """
     above = "".join(f'<th scope="col">{escaped(text)}</th>' for text in head)
     bodies = "".join(f"<tbody>{_rows(rows, alarming)}</tbody>" for rows in groups)

@@ -19,12 +19,12 @@ HERE = Path(__file__).parent
 
 
 def report_page(result: dict[str, Any], *, command: str, version: str) -> str:
-    """Return the HTML page on what ``compare`` returned.
+    """Return the result of ``compare`` as an HTML page.
 
     Arguments:
-        result: of ``compare``, and ``weights``: which network and which weights.
-        command: the command line that made it.
-        version: of this package.
+        result: what ``compare`` returned, plus ``weights``: a path, or variant and seed.
+        command: the command line that produced the result.
+        version: the version of this package.
     """
     labels = {
         name: report.get("framework") or framework_of(name)
@@ -106,7 +106,7 @@ def _compared(result: dict[str, Any]) -> str:
 
 
 def _absent(result: dict[str, Any], labels: dict[str, str]) -> str:
-    """A line for each backend that has no results."""
+    """Return a line for each backend that has no results."""
     lines = "".join(
         f"<li><strong>{escaped(labels[name])} ({escaped(name)}): {escaped(report['status'])}."
         f"</strong> {escaped(report.get('error', ''))}</li>"
@@ -148,8 +148,8 @@ def _by_stage(result: dict[str, Any], labels: dict[str, str]) -> str:
     return _section(
         "Deviation after each stage",
         "<p>Rounding alone stays below the tolerance. If a framework computes another function, "
-        "the first stage above it is where the difference begins. Stages are measured on the first "
-        f"{result['stage_images']} images, the output on all "
+        "the difference begins at the first stage above the tolerance. Stages are measured on the "
+        f"first {result['stage_images']} images, the output on all "
         f"{result['batch_size']}.</p>"
         '<div class="scroll" tabindex="0" role="group" aria-label="Deviations, drawn">'
         f"{drawn}</div>"
@@ -187,7 +187,7 @@ def _texts(labels: dict[str, str]) -> str:
         return ""
     return _section(
         "The code, side by side",
-        "<p>Choose two frameworks. Lines that differ have a background and the sign ≠.</p>" + shown,
+        "<p>Choose two frameworks. Lines that differ are highlighted and marked ≠.</p>" + shown,
     )
 
 
@@ -235,12 +235,12 @@ def color(name: str) -> str:
 
 @cache
 def _colored() -> tuple[str, ...]:
-    """The backends that report.css has a color for, in its order; the last is "other"."""
+    """Return the backends that report.css has a color for, in its order; the last is "other"."""
     return tuple(re.findall(r"^path\.(\w+) ", _own("report.css"), re.MULTILINE))
 
 
 def _unbroken(text: str) -> str:
-    """The text as HTML, with no line break inside a number such as 1e-05."""
+    """Return the text as HTML, with no line break inside a number such as 1e-05."""
     number = r"\b\d(?:\.\d)?e-\d\d\b"
     return re.sub(number, r'<span class="number">\g<0></span>', escaped(text))
 
@@ -258,7 +258,7 @@ def _own(name: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """Forbid every request, and every script but this one."""
+    """Return a content security policy that forbids all requests, and all scripts but this one."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "

@@ -1,7 +1,7 @@
-"""Show the backends' ``model.py`` and ``layers.py`` side by side, two of the reader's choice.
+"""Show ``model.py`` and ``layers.py`` of two backends, which the reader chooses, side by side.
 
-The page contains every text once, a column each. Radio buttons select two columns, in CSS alone.
-Each line names the columns from whose line it differs, so that the CSS can mark it.
+The page has one column for each backend's text. Radio buttons select two columns, in CSS alone.
+Each line's CSS classes name the columns in which that line is different, so the CSS can mark it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ...backends import source_folder
 from .markup import escaped
 
 FILES = ("model.py", "layers.py")
-ALIKE = 0.3  # similarity from 0 to 1; lines below it are not set side by side
+ALIKE = 0.3  # minimum similarity, from 0 to 1, of lines that are set side by side
 
 Definitions = dict[str, list[str]]
-Row = tuple[str | None, ...]  # a line of each text; None where it has none
+Row = tuple[str | None, ...]  # a line of each text; None where the text has none
 
 
 # --- The sources --------------------------------------------------------------------------------
 
 
 def sources(names: list[str]) -> dict[str, dict[str, Definitions]]:
-    """Return {backend: {file: {class or function: its lines}}} of backends that have the files.
+    """Return {backend: {file: {class or function: its lines}}} of backends that have both files.
 
     Source files are read, not imported, so the frameworks need not be installed.
     """
@@ -35,7 +35,7 @@ def sources(names: list[str]) -> dict[str, dict[str, Definitions]]:
     for name in names:
         folder = source_folder(name)
         if folder is not None and all((folder / file).is_file() for file in FILES):
-            with suppress(SyntaxError, UnicodeDecodeError):  # another package's
+            with suppress(SyntaxError, UnicodeDecodeError):  # in another package's file
                 found[name] = {file: definitions(folder / file) for file in FILES}
     return found
 
@@ -53,7 +53,7 @@ def definitions(path: Path) -> Definitions:
 
 
 def framework_of(name: str) -> str:
-    """Return the name of a backend's framework, as its source states it, or else the backend's."""
+    """Return the framework's name as a backend's source states it, or else the backend's name."""
     folder = source_folder(name)
     stated = name
     with suppress(OSError, SyntaxError, UnicodeDecodeError):
@@ -80,7 +80,7 @@ def aligned(texts: list[list[str]]) -> list[Row]:
 
 
 def _pairs(rows: list[Row], lines: list[str]) -> list[tuple[int | None, int | None]]:
-    """Return pairs of indices, each at most once and in order, with the largest similarity."""
+    """Return pairs of indices, each used once and in order, with the largest total similarity."""
     best = [[0.0] * (len(lines) + 1) for _ in range(len(rows) + 1)]
     for i in reversed(range(len(rows))):
         for j in reversed(range(len(lines))):
@@ -108,7 +108,7 @@ def _gain(row: Row, line: str) -> float:
 
 @cache
 def _similarity(one: str, other: str) -> float:
-    """The share of words and signs that two lines have in common; 1 for equal lines."""
+    """Return the share of words and signs that two lines have in common; 1 for equal lines."""
     if one == other:
         return 1.0
     words = [Counter(re.findall(r"\w+|[^\w\s]", line.lower())) for line in (one, other)]
@@ -122,7 +122,7 @@ def _similarity(one: str, other: str) -> float:
 def side_by_side(labels: dict[str, str]) -> str:
     """Return the texts of these backends ({name: label}) with buttons that select two of them.
 
-    It is empty if fewer than two backends have the files.
+    The result is empty if fewer than two backends have the files.
     """
     found = sources(list(labels))
     if len(found) < 2:
@@ -183,7 +183,7 @@ def _column(rows: list[Row], i: int, part: str, names: list[str]) -> str:
 
 
 def _selection(count: int) -> str:
-    """The CSS rules that show the two selected columns, and mark the lines that differ."""
+    """Return the CSS rules that show the two selected columns and mark the lines that differ."""
     rules = []
     for i in range(count):
         for side, order in (("l", 1), ("r", 2)):

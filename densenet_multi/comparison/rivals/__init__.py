@@ -34,7 +34,7 @@ class Rival(Protocol):
         """Return the framework's own DenseNet; None if it has none for this name and image size."""
 
     def use_gpu(self, network: Any) -> None:
-        """Move any network of this framework to the GPU, where the framework does not do so."""
+        """Move any network of this framework to the GPU, unless it was created there."""
 
     def train(
         self,

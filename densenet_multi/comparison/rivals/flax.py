@@ -153,4 +153,4 @@ def peak_gpu_memory() -> int:
 
 
 def forget_peak_gpu_memory() -> None:
-    pass  # JAX cannot reset its peak, which includes startup and trials of kernels
+    pass  # JAX cannot reset its peak, which includes startup and kernel autotuning

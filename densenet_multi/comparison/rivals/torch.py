@@ -126,5 +126,5 @@ def multiplication(
         return ones, torch.matmul, lambda: None
     if not torch.cuda.is_available():
         return None
-    torch.backends.cuda.matmul.allow_tf32 = True  # as for convolutions, by default
+    torch.backends.cuda.matmul.allow_tf32 = True  # PyTorch's default for convolutions
     return partial(ones, device="cuda"), torch.matmul, torch.cuda.synchronize

@@ -1,7 +1,7 @@
 """NNX's layers rewritten for training on a CPU: the same functions, with faster gradients.
 
-- For precision, XLA splits a sum over several axes, if one has 32 or more values, into sums over
-  windows. Summing one axis after the other is as precise and several times faster.
+- If an axis has 32 or more values, XLA splits a sum over several axes into sums over windows, for
+  precision. Summing one axis after the other is as precise and several times faster.
 - XLA does not know that the derivative of the variance with respect to the mean is 0, nor that two
   gradients of a BatchNorm are the same sum.
 - For the gradient of a 1x1 convolution's kernel, XLA transposes batch and channels, value by value.

@@ -71,8 +71,8 @@ class Pair(NamedTuple):
         usual = type(norm) in (nnx.BatchNorm, BatchNorm) and norm.use_scale and norm.use_bias
         if not usual or norm.axis_name is not None:  # Pair supports no more than this
             raise ConfigError(
-                f"a memory-efficient layer: expected a single-device BatchNorm, found {norm}; "
-                "build the model without memory_efficient"
+                "a memory-efficient layer: expected a single-device BatchNorm with scale and bias, "
+                f"found {norm}; build the model without memory_efficient"
             )
         graphdef, kernel = nnx.split(conv)
         return cls(norm.epsilon, graphdef), (norm.scale[...], norm.bias[...], kernel)
@@ -151,8 +151,8 @@ def recomputed_gradients(
 ) -> tuple[Any, Array]:
     """Return the gradients of one or two pairs, given the gradient of their output."""
     mean, variance = found
-    # XLA merges equal computations, so it would keep the forward pass's results. Make these differ
-    # by using all of the gradient; XLA would compute a single value of the gradient separately
+    # XLA merges equal computations, so it would keep the forward pass's results. Prevent this: let
+    # an input depend on all of the gradient. XLA would compute a single value of it separately
     nothing = jnp.minimum(jnp.abs(gradient).max(), 0).astype(mean.dtype)
     _, back, _ = jax.vjp(partial(run, pairs), weights, x, (mean + nothing, variance), has_aux=True)
     of_weights, of_x, of_moments = back(gradient)

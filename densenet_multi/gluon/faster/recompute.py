@@ -77,7 +77,7 @@ RECOMPUTING: dict[Level, Kinds] = {
 
 
 def join(*maps: Any) -> Any:
-    """Concatenate without layers.py's slice, if oneDNN supports the gradient or none is needed."""
+    """Concatenate without layers.py's slice; oneDNN must support the gradient, if one is needed."""
     return operators(maps[0]).concat(*maps, dim=1)
 
 

@@ -68,8 +68,8 @@ keras.utils.get_custom_objects()["densenet_multi>WholeDenseNet"] = FullyRecomput
 
 
 class TrainingSwitch(keras.layers.Layer):
-    """A layer that records whether a call is for training. Blocks cannot: Keras passes ``training``
-    only to a layer whose ``call`` had that parameter before classes were exchanged."""
+    """A layer that records whether a call is for training. A block cannot: Keras passes
+    ``training`` only to a layer whose ``call`` had that parameter before classes were exchanged."""
 
     def call(self, x: Any, training: Any = None) -> Any:
         self.on = bool(training)
@@ -90,8 +90,8 @@ class Pair:
         # the code below would ignore what other layers do
         if not usual or norm.synchronized or conv.lora_enabled:
             raise ConfigError(
-                f"a memory-efficient layer: expected single-device BatchNormalization and Conv2D, "
-                f"found {norm} and {conv}; build the model without memory_efficient"
+                "a memory-efficient layer: expected single-device BatchNormalization and Conv2D "
+                f"without LoRA, found {norm} and {conv}; build the model without memory_efficient"
             )
         self.norm, self.conv = norm, conv
         self.variables = [[v.value for v in layer.variables] for layer in (norm, conv)]

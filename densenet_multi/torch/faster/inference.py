@@ -37,7 +37,7 @@ def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
 
 class InferenceLayer(DenseLayer):
     def set_up(self, bfloat16: bool) -> None:
-        """Do what ``__init__`` would do; ``exchange`` does not call it."""
+        """Do the work of ``__init__``, which ``exchange`` does not call."""
         # a wider kernel also reads zero padding, which must not be clamped
         self.clamps = not self.spec.conv1.padding
         self.bfloat16 = bfloat16

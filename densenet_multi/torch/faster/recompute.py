@@ -61,8 +61,8 @@ def recomputed(pairs: Sequence[tuple[Any, nn.Conv2d]], maps: Sequence[Tensor]) -
             or not norm.track_running_stats
         ):
             raise ConfigError(
-                f"a memory-efficient layer: expected BatchNorm2d, found {norm}; "
-                "build the model without memory_efficient"
+                "a memory-efficient layer: expected BatchNorm2d with momentum and running "
+                f"statistics, found {norm}; build the model without memory_efficient"
             )
         norm.num_batches_tracked.add_(1)
     recomputing = False
