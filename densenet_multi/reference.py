@@ -72,10 +72,12 @@ def max_pool(pool: PoolSpec, x: Array) -> Array:
 
 @operation
 def average_pool(pool: PoolSpec, x: Array) -> Array:
-    """Return the mean of each window of x (N, C, H, W).
+    """Return the mean of each window of x (N, C, H, W); padding counts as zeros.
 
     With 2x2 windows and stride 2, an odd last row or column is dropped.
     """
+    border = (pool.padding, pool.padding)
+    x = np.pad(x, ((0, 0), (0, 0), border, border))
     mean: Array = np.mean(_all_windows(pool, x), axis=0)
     return mean
 

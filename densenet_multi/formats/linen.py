@@ -92,7 +92,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     else:
         with replacing(path) as temporary:
             temporary.write_bytes(to_msgpack(nested(variables)))
-    models = "models that load this file"  # which stores neither epsilon nor decay
+    models = "this package's Flax models"  # the file stores neither epsilon nor decay
     return (
         *differences(checkpoint, models, (EPSILON, DECAY), "Flax's", "biased"),
         *unstored(checkpoint),

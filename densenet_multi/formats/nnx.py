@@ -80,7 +80,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
         write_safetensors(path, native)
     else:
         write_orbax(path, nested(native))
-    models = "models that load this file"  # which stores neither epsilon nor decay
+    models = "this package's Flax models"  # the file stores neither epsilon nor decay
     return (
         *differences(checkpoint, models, (EPSILON, DECAY), "Flax's", "biased"),
         *unstored(checkpoint),

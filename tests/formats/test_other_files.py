@@ -433,8 +433,8 @@ def test_what_is_to_be_typed_for_numpys_files_works(tmp_path, monkeypatch):
     np.save("x.npy", weights, allow_pickle=True)
     for name in ("x.npz", "x.npy"):
         exec(refusal(Path(name)).split("type in Python: ")[1], {})  # noqa: S102
-        read = dm.load_weights("NEW.safetensors")
-        assert all(np.array_equal(read.weights[name], weights[name]) for name in weights)
+        _, read = dm.load_weights("NEW.safetensors")
+        assert all(np.array_equal(read[name], weights[name]) for name in weights)
 
 
 @pytest.mark.parametrize(("expected", "files"), FOLDERS.items(), ids=FOLDERS)
