@@ -1,7 +1,7 @@
 """Figures drawn from a specification, as SVG; standard library only.
 
 One module per figure. ``svg`` has the elements, the colors and the document around a figure. A
-drawing stands alone, or in a page beside others: it loads nothing, it has a title and a
+drawing works alone, or in a page beside others: it loads nothing, it has a title and a
 description, and it follows a page's light or dark theme. The same specification gives the same
 bytes.
 """
@@ -46,7 +46,7 @@ def draw(
         figure: ``"addition-and-concatenation"``, ``"block"``, ``"network"``, ``"growth"`` or
             ``"cost"``.
         spec: the network. The first two figures also accept a dense block.
-        image_size: pixels per side, for the figures of a network with sizes; None is the network's
+        image_size: pixels per side, for ``"network"`` and ``"cost"``; None is the network's
             default, or the smallest possible size if that is larger.
         block: number of the network's dense block, from 1, for the first two figures; None is 1.
         title: replaces the figure's title, which screen readers read.

@@ -23,13 +23,13 @@ from .svg import (
     width_of,
 )
 
-MOST_BARS = 32  # of layers; each bar of a longer block stands for several
+MOST_BARS = 32  # of layers; in a longer block, each bar represents several
 MOST_SPOKEN = 12  # layers that the description lists
 LEFT = 76  # x of the first map; the rows' names are to its left
 ROOM = WIDTH - LEFT - MARGIN
 TOP, HEIGHT = 150, 56  # of the maps
 MIDDLE = TOP + HEIGHT / 2
-TALLEST_ARC = 185  # height of its control points; the arc itself has three quarters of it
+TALLEST_ARC = 185  # height of its control points; the arc itself is 3/4 as high
 ROWS = {"layer": 230, "reads": 250, "adds": 270, "output": 304}
 
 Bar = tuple[str, int, int]  # its label, the channels that it reads, the channels that it adds
@@ -38,7 +38,7 @@ Bar = tuple[str, int, int]  # its label, the channels that it reads, the channel
 def block(spec: DenseBlockSpec) -> Figure:
     """Draw a dense block.
 
-    Above the maps, an arc leads from each map to each layer that reads it. Below, rows have the
+    Above the maps, an arc leads from each map to each layer that reads it. Below, rows show the
     channels that each layer reads and adds, and the block's output: all maps side by side.
     """
     bars = _bars(spec)
@@ -100,7 +100,7 @@ def block(spec: DenseBlockSpec) -> Figure:
 
 
 def _bars(spec: DenseBlockSpec) -> list[Bar]:
-    """One bar per layer, or, in a long block, one for several."""
+    """Return a bar per layer or, in a long block, a bar per several layers."""
     step = -(-len(spec.layers) // MOST_BARS)
     bars = []
     for first in range(0, len(spec.layers), step):
@@ -113,14 +113,14 @@ def _bars(spec: DenseBlockSpec) -> list[Bar]:
 
 
 def _arc(x: float, node: float, end: float, color: str, **more: object) -> str:
-    """An arc from the top of a map to a layer; the farther, the higher."""
+    """Return an arc from the top of a map to a layer; the longer, the higher."""
     top = TOP - TALLEST_ARC * ((node - x) / ROOM) ** 0.7
     curve = f"M{number(x)} {TOP}C{number(x)} {number(top)} {number(node)} {number(top)}"
     return path(f"{curve} {number(node)} {TOP}V{number(end)}", color, class_="arc", **more)
 
 
 def _row(name: str, centers: list[float], labels: list[str]) -> list[str]:
-    """Labels below their maps or layers, or left of there at the drawing's right edge."""
+    """Return labels below their maps or layers, moved left where they would cross the edge."""
     placed = [
         (min(x, WIDTH - 4 - width_of(label) / 2), label)
         for x, label in zip(centers, labels, strict=True)
@@ -147,6 +147,6 @@ def _note(spec: DenseBlockSpec, bars: list[Bar]) -> str:
         return ""
     rest = "" if len(spec.layers) % step == 0 else ", the last one for fewer"
     return (
-        f" Each of the {len(bars)} bars stands for {step:,} layers{rest}. A layer also reads those "
-        "before it in its own bar. The row “reads” has the first layer of each bar."
+        f" Each of the {len(bars)} bars represents {step:,} layers{rest}. A layer also reads the "
+        "maps before it in its own bar. The row “reads” shows the first layer of each bar."
     )

@@ -9,7 +9,7 @@ from ..spec import DenseBlockSpec
 from .svg import INPUT, OF_LAYERS, Figure, element, mixed, path, plural, rect, text, width_of
 
 MOST_STEPS = 2  # layers that are shown
-PANEL, SPACE = 300, 30  # width of a panel; from the widest map to the layers' column
+PANEL, SPACE = 300, 30  # width of a panel; distance from the widest map to the layers
 HEIGHT, PITCH, TOP = 34, 108, 76  # of a map; from map to map; y of the first one
 LAYER, THIN = 8, 20  # radius of a layer's circle; height of its output
 ASIDE = 9  # from a map's upper or lower edge to the lines at its right
@@ -18,10 +18,10 @@ SKIP = 9  # from a map's left edge to the line that leads to the next map
 
 
 def addition_and_concatenation(spec: DenseBlockSpec) -> Figure:
-    """Draw a block's first two layers as DenseNet has them, beside the same with sums.
+    """Draw a block's first two layers as DenseNet connects them, beside the same layers with sums.
 
-    A sum needs equal widths, so ResNet's layers return as many channels as they read. It mixes the
-    colors of its terms. A concatenation keeps each color, in channels of its own.
+    A sum needs equal widths, so ResNet's layers return as many channels as they read. A sum mixes
+    the colors of its terms. A concatenation keeps each color, in channels of its own.
     """
     layers = spec.layers[:MOST_STEPS]
     x, k = spec.in_channels, (layers[0].conv2 or layers[0].conv1).out_channels
@@ -103,12 +103,12 @@ class _Panel:
         return parts
 
     def layer(self, i: int) -> list[str]:
-        """What leads from map i - 1 to map i: a layer, its output, and the map itself."""
+        """Return what leads from map i - 1 to map i: a layer, its output, and the lines."""
         above, below = TOP + PITCH * (i - 1), TOP + PITCH * i
         width = self.output * self.scale
         x, y = self.left + self.column + self.middle, above + HEIGHT + 14
         end = self.left + sum(channels for channels, *_ in self.maps[i - 1]) * self.scale
-        out = above + HEIGHT - ASIDE  # of the line to the layer; the one from it is higher
+        out = above + HEIGHT - ASIDE  # of the line to the layer, below the line into the map
         top = y + LAYER + 8  # of the layer's output
         parts = [
             path([(end, out), (x, out), (x, y - LAYER)]),
@@ -140,7 +140,7 @@ class _Panel:
 
 
 def _arrow(x: float, y: float, to_x: float, to_y: float) -> list[str]:
-    """A line with an arrow head; it leads left or down."""
+    """Return a line with an arrow head; it leads left or down."""
     if y == to_y:
         head = [(to_x + 6, to_y - 4), (to_x, to_y), (to_x + 6, to_y + 4)]
     else:

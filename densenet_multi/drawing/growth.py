@@ -25,7 +25,7 @@ TOP, BOTTOM, HEIGHT = 44, 340, 402  # of the plot; of the figure
 OTHERWISE = 0.5  # the compression to compare with if the network has none
 MOST_TICKS = 6
 APART = 38  # between the names of two lines
-LOWEST = BOTTOM - 22  # y of a line's end whose name is above the axis
+LOWEST = BOTTOM - 22  # y of the lowest line end whose name is still above the axis
 
 Points = list[tuple[int, int]]  # (dense layers so far, channels)
 Line = tuple[Points, str, str, dict[str, Any]]  # with its color, name and look
@@ -33,7 +33,7 @@ Place = Callable[[tuple[float, float]], tuple[float, float]]  # in the plot -> i
 
 
 def growth(spec: DenseNetSpec) -> Figure:
-    """Draw a network's channels over its depth, beside the same network (un)compressed."""
+    """Draw a network's channels over its depth, with and without compression."""
     own, other = _points(spec), _compared(spec)
     theta = spec.config.compression
     name = _named(theta) if len(spec.stages) > 1 else "no transition"
@@ -86,7 +86,7 @@ def _named(compression: float) -> str:
 
 
 def _compared(spec: DenseNetSpec) -> DenseNetSpec | None:
-    """The same network with compression if it has none, and without otherwise."""
+    """Return the network with compression if it has none, else without; None if impossible."""
     if len(spec.stages) == 1:
         return None
     theta = OTHERWISE if spec.config.compression == 1 else 1.0
@@ -112,7 +112,7 @@ def _drops(spec: DenseNetSpec) -> list[tuple[int, int]]:
 
 
 def _step(most: float) -> int:
-    """The distance of ticks: 1, 2 or 5 times a power of ten, for at most six up to ``most``."""
+    """Return the tick distance (1, 2 or 5 times a power of ten) for at most 6 ticks to ``most``."""
     power = 1
     while True:
         for digit in (1, 2, 5):
@@ -122,7 +122,7 @@ def _step(most: float) -> int:
 
 
 def _bands(spec: DenseNetSpec, place: Place) -> list[str]:
-    """A band per block, and below it the number of layers up to its end."""
+    """Return a band for every second block, all blocks' names, and the layers up to each end."""
     bands, names, counts, depth = [], [], [(place((0, 0))[0], "0")], 0
     right, _ = place((sum(len(block.layers) for block, _ in spec.stages), 0))
     for i, (block, _) in enumerate(spec.stages):
@@ -139,7 +139,7 @@ def _bands(spec: DenseNetSpec, place: Place) -> list[str]:
 
 
 def _turns(points: Points, place: Place) -> list[str]:
-    """The channels where the line turns: right of its peaks, below its valleys."""
+    """Return the labels of the line's turns: right of its peaks, below its valleys."""
     end, _ = place(points[-1])
     peaks = [(*place(peak), f"{peak[1]:,}") for peak in points[1:-1:2]]
     valleys = [(*place(valley), f"{valley[1]:,}") for valley in points[2:-1:2]]
@@ -154,7 +154,7 @@ def _turns(points: Points, place: Place) -> list[str]:
 
 
 def _ends(x: float, heights: list[float], ends: list[int], names: list[str]) -> list[str]:
-    """At the end of each line, its channels and its name; the higher line's above the other's."""
+    """Return each line's channels and name, at its end; the higher line's above the other's."""
     heights = [min(y, LOWEST) for y in heights]
     if len(heights) == 2 and abs(heights[0] - heights[1]) < APART:
         higher = heights.index(min(heights)) if heights[0] != heights[1] else ends.index(max(ends))

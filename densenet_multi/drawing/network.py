@@ -21,10 +21,10 @@ from .svg import (
     width_of,
 )
 
-TALLEST = 110  # of the image
+TALLEST = 110  # height of the image
 LEAST_PITCH, GAP = 26, 14  # from stage to stage; between two tall ones
-THINNEST = 1  # of a map that would be thinner
-NARROWEST_STRIPE = 3  # of one layer; thinner ones are one area
+THINNEST = 1  # height of a map that would be thinner
+NARROWEST_STRIPE = 3  # width of one layer's stripe; thinner stripes become one area
 
 
 def network(spec: DenseNetSpec, image_size: int) -> Figure:
@@ -90,7 +90,7 @@ def _color(name: str) -> str:
 
 
 def _stripes(block: DenseBlockSpec, x: float, y: float, scale: float, height: float) -> list[str]:
-    """A block's input, then a stripe per layer, or one area if stripes would be too thin."""
+    """Return a block's input, then a stripe per layer, or one area if they would be too thin."""
     inside = block.in_channels * scale
     parts = [rect(x, y, inside, height, INPUT)]
     added = (block.out_channels - block.in_channels) * scale

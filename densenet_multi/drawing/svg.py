@@ -1,7 +1,7 @@
 """Build SVG as text: elements, escaped text, colors for light and dark pages.
 
-A drawing is readable where it is: in a page (inline), as an image, or alone in a viewer that knows
-no CSS variables. Colors are therefore written twice, as an attribute for such viewers and as a
+A drawing is readable inline in a page, as an image, and alone in a viewer that knows no CSS
+variables. Colors are therefore written twice, as an attribute for such viewers and as a
 variable that a page, its dark theme or the reader's system can change.
 """
 
@@ -15,11 +15,11 @@ from itertools import pairwise
 
 from .._checks import ConfigError
 
-WIDTH = 700  # of every viewBox, in units; text of 13 units has 13 pixels in a page that wide
+WIDTH = 700  # of every viewBox, in units: pixels if a page shows the drawing this wide
 MARGIN = 20
 SCOPE = "densenet-drawing"  # class of every drawing; its CSS is for this class alone
 SIZE = 13  # of text, in units
-TIMES, DASH = "\u00d7", "\u2013"  # a sign of multiplication; from ... to ...
+TIMES, DASH = "\u00d7", "\u2013"  # multiplication sign; en dash, for ranges
 EM = 0.6  # width of an average character; system fonts have 0.5 to 0.58
 
 COLORS = {  # name -> on a light page, on a dark one; each has a contrast of 3:1 or more
@@ -39,8 +39,8 @@ class Figure:
     """A figure before it is a document.
 
     Attributes:
-        title: its name, for a reader who does not see it.
-        description: what it shows, with all its numbers that matter.
+        title: the figure's name, for readers who cannot see it.
+        description: what the figure shows, with all numbers that matter.
         height: of the viewBox, in units.
         parts: its elements, as SVG.
         rules: (selector, declarations) of CSS, in addition to the colors.
@@ -70,7 +70,7 @@ class Drawing(str):
 def element(tag: str, *inside: str, **attributes: object) -> str:
     """Return an element; ``inside`` is SVG, and attributes are escaped.
 
-    An attribute that is None is omitted. In names, ``_`` means ``-``, and a last ``_`` is dropped.
+    An attribute that is None is omitted. In names, ``_`` means ``-``; a trailing ``_`` is dropped.
     """
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{_value(value)}"'
@@ -92,7 +92,7 @@ def number(value: float) -> str:
 
 
 def escaped(text: str) -> str:
-    """Escape text for XML, which has no control characters at all."""
+    """Escape text for XML, and replace the characters that XML forbids."""
     return escape(re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text))
 
 
@@ -106,7 +106,7 @@ def text(
     color: str | None = None,
     class_: str | None = None,
 ) -> str:
-    """Return a line of text whose baseline is at y; it has the page's color without ``color``."""
+    """Return a line of text with its baseline at y; without ``color``, in the page's color."""
     return element(
         "text",
         escaped(content),
@@ -160,7 +160,7 @@ def width_of(content: str) -> float:
 
 
 def apart(labels: Sequence[tuple[float, str]], gap: float = 6) -> list[tuple[float, str]]:
-    """Return those (center, text) that do not overlap; the first and the last are kept if any."""
+    """Return labels (center, text) that overlap neither the last nor an earlier kept one."""
     if len(labels) < 2:
         return list(labels)
     last_x, last = labels[-1]
@@ -175,7 +175,7 @@ def apart(labels: Sequence[tuple[float, str]], gap: float = 6) -> list[tuple[flo
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move the heights of labels, in any order, at least ``gap`` apart; their mean stays."""
+    """Move the heights of labels, in any order, at least ``gap`` apart; keep their mean."""
     moved = list(heights)
     order = sorted(range(len(heights)), key=heights.__getitem__)
     for above, below in pairwise(order):
@@ -231,8 +231,8 @@ def document(figure: Figure, prefix: str, title: str | None = None) -> Drawing:
 
     Arguments:
         figure: the figure.
-        prefix: starts its ids: drawings of one page need different ones.
-        title: instead of the figure's title.
+        prefix: start of all ids; drawings in one page need different prefixes.
+        title: replaces the figure's title.
 
     Raises ``ConfigError`` for a prefix that is not a plain name.
     """

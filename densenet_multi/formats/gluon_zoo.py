@@ -1,4 +1,4 @@
-"""Read and write MXNet Gluon's ``.params`` files without MXNet, for the zoo's and other models.
+"""Read and write ``.params`` files of MXNet Gluon's model zoo, and read others, without MXNet.
 
 MXNet is retired, and its reader trusts its input. A file is a list of arrays as C structs, then a
 list of their names. Names are structural (``features.0.weight``, from ``save_parameters``) or
@@ -271,9 +271,9 @@ def _from_structure(names: list[str]) -> dict[str, str]:
 def _from_prefixes(names: list[str]) -> dict[str, str]:
     """Return {prefixed name: canonical name}; MXNet numbers each kind of layer separately.
 
-    Inside ``densenet0_stage1_``, dense layer i has the batchnorms and the convs numbered 2i and
-    2i + 1. Outside the stages, number 0 is the stem's; the transitions' layers and the last
-    BatchNorm follow.
+    Inside ``densenet0_stage1_``, dense layer i (from 0) has the batchnorms and the convs numbered
+    2i and 2i + 1. Outside the stages, number 0 is the stem's; the numbers of the transitions and
+    of the last BatchNorm follow.
     """
     pattern = re.compile(r"\w*?(?:stage(\d+)_)?(batchnorm|conv|dense)(\d+)_(\w+)$")
     matches = {name: match for name in names if (match := pattern.match(name))}
@@ -323,7 +323,7 @@ def _arrays(file: BufferedReader, size: int) -> Iterator[tuple[str, Any]]:
         seen.add(name)
         yield name, array
     if file.read(1):
-        raise WeightsError("expected the end of the file after the names, found more")
+        raise WeightsError("expected the end of the file after the names, found more bytes")
 
 
 def _array(file: BufferedReader, size: int) -> Any:

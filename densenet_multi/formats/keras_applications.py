@@ -226,7 +226,7 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 def library_logits(
     path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str]:
-    """Return the logits and the name of the declared model, or else of keras.applications' own.
+    """Return the logits and the name of the declared model, or else of keras.applications' model.
 
     Keras itself loads the file into that model. Raises ``LookupError`` if the model cannot
     represent this network or accept these images.
@@ -240,7 +240,7 @@ def library_logits(
         if given is not None:
             graph = graph_of(given)
             if own_layer(graph):
-                raise LookupError("the model contains this package's own")
+                raise LookupError("the model contains one of this package's own")
             declared = declared_network(graph)
             _, declared.stored = read_declared(path, declared)
             with in_dtype_of(checkpoint):

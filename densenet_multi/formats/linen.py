@@ -1,6 +1,6 @@
 """Flax Linen's variables: the trees ``params`` and ``batch_stats``, in any of Flax's file formats.
 
-A Linen layer has the name that its author chose, or its class and number in the order of calls.
+A Linen layer's name is its author's choice, or its class and a number in call order (``Conv_1``).
 Two naming schemes are read: torchvision's (``params.features.conv0.kernel``), and that of the UvA
 Deep Learning Tutorials (``DenseBlock_0.DenseLayer_0.Conv_1``), which many projects copied. Other
 schemes are read only if the user states the variant. A file stores no settings: a note states what
@@ -39,7 +39,7 @@ from .recognize import checkpoint_of, recognize, variant_name, with_biases
 BACKEND = "flax"
 COLLECTIONS = ("params", "batch_stats")
 EPSILON, DECAY = 1e-5, 0.99  # defaults of Linen's BatchNorm
-KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # whose code is known
+KNOWN = re.compile(r"DenseBlock_\d+\.DenseLayer_\d+|Transition(Layer)?_\d+")  # known classes
 NUMBERED = re.compile(r"[A-Za-z]\w*_\d{1,4}")
 LAYER = re.compile(r"(?P<kind>BatchNorm|Conv|Dense)_(?P<number>\d{1,4})")
 OTHER_NORM = re.compile(r"(?:Group|Layer|Instance|RMS|Weight|Spectral)Norm(?:_\d+)?$")
@@ -83,7 +83,7 @@ def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Write torchvision's names, as safetensors if the suffix selects it, else as MessagePack."""
+    """Write tensors with torchvision's names: safetensors, or MessagePack for other suffixes."""
     native = to_nnx(checkpoint.spec, checkpoint.weights)
     names = {n: COLLECTIONS[n.rpartition(".")[2] in ("mean", "var")] for n in native}
     variables = {f"{names[name]}.{name}": array for name, array in native.items()}
@@ -119,7 +119,7 @@ def _variables(
 ) -> tuple[Weights, list[str], str | None]:
     """Return both trees' tensors in canonical layout, the names of other arrays, and a prefix.
 
-    If there are several pairs of trees, ``prefix`` selects one, and None is returned instead. If
+    If there are several pairs of trees, ``prefix`` selects one, and the returned prefix is None. If
     there is only one pair, ``prefix`` belongs to a network inside it, and is returned.
     """
     found: dict[str, dict[str, Any]] = {}
@@ -145,7 +145,7 @@ def _variables(
             f"{listed_names(list(arrays)) or 'no arrays'}; save both trees, because a DenseNet "
             "also needs its running statistics"
         )
-    around = only(list(found), prefix if len(found) > 1 else None)  # with one pair: inside it
+    around = only(list(found), prefix if len(found) > 1 else None)
     if not any(name.endswith(".running_mean") for name in found[around]):
         if others := _other_norms(found[around]):
             raise WeightsError(
@@ -182,9 +182,9 @@ def _numbered_names(
 ) -> tuple[dict[str, str], list[str], str | None]:
     """Return {name: canonical name} of layers named by class and number, notes, and any doubt.
 
-    Submodules are dense blocks, which contain 3x3 kernels, and transitions. The stem, the last
-    BatchNorm and the head are beside them; or all layers are in one module. A doubt is the error
-    message for an unknown layout, because no tensor shows what such a network computes.
+    Submodules are dense blocks, which contain 3x3 kernels, and transitions; the stem, the last
+    BatchNorm and the head are beside them. Alternatively, all layers are in one module. A doubt is
+    the error message for an unknown layout: no tensor shows what such a network computes.
     """
     paths = {name: tuple(name.split(".")[:-1]) for name in shapes}
     paths = {name: path for name, path in paths.items() if path and LAYER.fullmatch(path[-1])}
@@ -265,7 +265,7 @@ def _unknown(shapes: Mapping[str, tuple[int, ...]]) -> str:
 def _names_in_chapter(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> tuple[dict[str, str], list[str], str]:
-    """Return {name: canonical name} of Dive into Deep Learning's chapter, notes, and the doubt.
+    """Return {name: canonical name} of Dive into Deep Learning's network, notes, and the doubt.
 
     All layers are in one Sequential, so the numbers in a layer's path are the order of calls.
     """
@@ -315,4 +315,4 @@ def _in_doubt(doubt: str, found: Weights, shapes: Mapping[str, tuple[int, ...]])
             "name its layers as torchvision does (features.denseblock1.denselayer1.conv1) and save "
             "it again"
         )
-    return f"{doubt}; if it computes what this package computes (docs/conventions.md), {advice}"
+    return f"{doubt}; if the network computes as this package does (docs/conventions.md), {advice}"

@@ -56,7 +56,7 @@ def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:
         axes = FROM_CHANNELS_LAST.get(len(value.shape))
         if leaf not in CANONICAL or axes is None or is_of_optimizer(layer):
             if "denseblock" in layer and leaf not in STATE and not is_of_optimizer(layer):
-                raise WeightsError(f"{full}: expected only a DenseNet's layers, found another")
+                raise WeightsError(f"{full}: expected only DenseNet layers, found another layer")
             left_out.append(full)  # an optimizer's state, or dropout's random state
             continue
         array = to_float(np.asarray(value)).transpose(axes)

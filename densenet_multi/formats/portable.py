@@ -59,7 +59,7 @@ def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:  # ``stated`` is u
 
 
 def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Write the complete checkpoint except its notes. Nothing is lost, so no note is returned."""
+    """Write the checkpoint except its notes; return no notes: the file stores everything else."""
     _save(path, checkpoint.spec, checkpoint.weights, checkpoint.usage)
     return ()
 
@@ -152,7 +152,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         )
     if PORTABLE_ENTRY not in metadata:
         raise WeightsError(
-            f"{path}: expected a file of save_weights, found no spec in its metadata; {other}"
+            f"{path}: expected a portable file, found no spec in its metadata; {other}"
         )
     try:
         config, usage = _from_header(metadata[PORTABLE_ENTRY])

@@ -1,7 +1,7 @@
 """PyTorch files with torchvision's tensor names: ``.pth`` and ``.safetensors``.
 
 This package's canonical names are torchvision's. timm, MONAI and many others use them too, with
-other prefixes and other tensors in the file: see _networks.py. The files are read without PyTorch,
+other prefixes and beside other tensors: see _networks.py. The files are read without PyTorch,
 and no code in them is run: see _torch/files.py.
 Source: https://github.com/pytorch/vision/blob/main/torchvision/models/densenet.py
 """
@@ -65,7 +65,7 @@ THEIRS = {  # fields that are fixed in torchvision's class
 def looks_like(path: Path, head: bytes) -> bool:
     """Return whether a file is a PyTorch zip, a bare pickle or safetensors.
 
-    Flax's files may be too; Flax's formats are tried first.
+    A Flax file may be a pickle or safetensors too, so Flax's formats are tried first.
     """
     return is_safetensors(head) or is_torch_file(path, head)
 

@@ -236,7 +236,7 @@ def test_each_bar_of_a_long_block_stands_for_several_layers_and_the_drawing_stat
     layers = [g for g in parsed(drawing).iter(f"{SVG}g") if g.get("class") == "layer"]
     assert len(layers) == 25 <= MOST_BARS
     shown = " ".join(texts(drawing))
-    assert "Each of the 25 bars stands for 4 layers." in shown
+    assert "Each of the 25 bars represents 4 layers." in shown
     assert f"1{svg.DASH}4" in shown
     assert f"97{svg.DASH}100" in shown
     assert "+48" in shown

@@ -277,7 +277,7 @@ def test_the_chapters_network_is_read_where_you_say_that_it_pads_as_here(tmp_pat
     arrays = in_chapter(spec, weights)
     path = written(tmp_path / "x", dict(sorted(arrays.items())))
     advice = "variant='d2l'" if variant else "name its layers as torchvision does"
-    message = rf"own code uses SAME padding .*; no tensor shows it; if it computes .*{advice}"
+    message = rf"own code uses SAME padding .*; no tensor shows it; if the network .*{advice}"
     with pytest.raises(dm.WeightsError, match=message):
         formats.read(path)
     if variant:
@@ -372,7 +372,7 @@ def test_what_computes_in_the_network_is_not_left_out(tmp_path, place):
 def test_what_computes_in_a_network_of_nnx_is_not_left_out(tmp_path):
     arrays = to_nnx(SPEC, variables(SPEC)[1])
     arrays["features.denseblock1.denselayer1.act.negative_slope"] = np.ones((), np.float32)
-    with pytest.raises(dm.WeightsError, match=r"act\.negative_slope: expected only a DenseN"):
+    with pytest.raises(dm.WeightsError, match=r"act\.negative_slope: expected only DenseN"):
         formats.read(written(tmp_path / "x", arrays))
 
 

@@ -505,7 +505,7 @@ def write(path, tensors: dict[str, tuple[str, tuple[int, ...], bytes]], metadata
 def test_a_safetensors_file_of_another_program_is_refused(path, metadata):
     write(path, {"weight": ("F32", (1,), bytes(4))}, metadata)
     assert refusal(path) == (
-        "expected a file of save_weights, found no spec in its metadata; for another project's "
+        "expected a portable file, found no spec in its metadata; for another project's "
         f"checkpoint: convert({str(path)!r}, 'NEW.safetensors')"
     )
 

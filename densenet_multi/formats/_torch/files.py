@@ -49,7 +49,7 @@ Order = Literal["<", ">"]
 File: TypeAlias = io.BufferedReader | io.BytesIO
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of a file before 1.6
 ZIP = b"PK\x03\x04"  # the start of a zip archive, and of each header in it
-PER_FILE = 100  # steps that each file embedded in a pickle costs of the budget
+PER_FILE = 100  # budget steps that each file embedded in a pickle costs
 PIECE = 2**20  # bytes read at a time for a checksum
 DAMAGED = "; download or copy it again"
 CHANGED = f"expected an intact file, found a damaged file{DAMAGED}"
@@ -93,7 +93,7 @@ class Storage(Inert):
     """A block of numbers of one dtype, in a file or in bytes embedded in a pickle.
 
     In files from before PyTorch 1.6, ``start`` and ``size`` are known only after the pickle.
-    ``checksum`` covers the complete block; it is 0 if the file has none or it has been verified.
+    ``checksum`` covers the complete block; 0 if the file has none, or once it has been verified.
     """
 
     file: File

@@ -85,8 +85,8 @@ class _Model:
         self.fields: dict[str, Any] = {}
         self.pooled: dict[str, str] = {}  # {transition: name of its pooling}
         self.pools: dict[str, str] = {}  # {name: kind} of pooling layers before the classifier
-        self.outputs: dict[str, str] = {}  # {name: kind} of activations that run after it
-        self.loose: dict[str, str] = {}  # {name: kind} of activations that may run after it
+        self.outputs: dict[str, str] = {}  # {name: kind} of activations after the classifier
+        self.loose: dict[str, str] = {}  # {name: kind} of activations that may follow it
         self.root = self._root()
         complete = [item for item in self.root.within() if self.body.issubset(item.layers)]
         self.container = complete[-1] if complete else self.root
@@ -208,7 +208,7 @@ class _Model:
             self._inside(items[i])
 
     def _between(self, before: Item | None, after: Item | None, items: Sequence[Item]) -> None:
-        """Check what runs between two modules with layers, before the first or after the last one.
+        """Check what runs between two modules with layers, or before the first, or after the last.
 
         If both are layers or in dense blocks, only the items can run between them, so the items
         must include everything that the network has there.
@@ -361,7 +361,7 @@ class _Model:
             self.pools[f"{parent.name}.global_pool".lstrip(".")] = "max"
 
     def _beside(self, item: Item, parent: Item) -> None:
-        """Check a module without layers whose parent contains layers or is a layer."""
+        """Check a module that contains no layer, but whose parent contains or is a layer."""
         stage = ".".join(self._stages(parent))
         if item.is_without_effect:
             self._placeholder(item, parent)
@@ -402,7 +402,7 @@ class _Model:
         word = f"{item.key} {item.kind}".lower()
         if item.module.name.startswith(BESIDE) or "loss" in word or "criterion" in word:
             return
-        if not self.spec.classifier:  # a body's features: a note reports the other head
+        if not self.spec.classifier:  # only the body is read; a note reports any other head
             return
         if item.is_stock and item.kind in OUTPUTS and _is_over_classes(item):
             self.loose[item.name] = OUTPUTS[item.kind]
