@@ -41,10 +41,10 @@ GROUPS = {  # purpose -> its commands
 
 
 class UsageError(click.UsageError):
-    """Invalid options or arguments, reported on one line as any other error of a command."""
+    """Invalid options or arguments, reported on one line like any other error of a command."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message, control characters escaped, and how to get help."""
+        """Print the message, with control characters escaped, and how to get help."""
         path = self.ctx.command_path if self.ctx else PROGRAM
         text = f"{PROGRAM}: {plain_lines(self.message)}; for the options: {path} --help"
         click.echo(text, file=file, err=file is None)
@@ -94,7 +94,7 @@ class Program(click.Group):
 
 @click.group(
     cls=Program,
-    epilog="Tab completion: add this line to ~/.bashrc (for zsh: zsh_source, in ~/.zshrc).\n\n\b\n"
+    epilog="Tab completion: add this line to ~/.bashrc (zsh: to ~/.zshrc, with zsh_source).\n\n\b\n"
     f'eval "$(_DENSENET_MULTI_COMPLETE=bash_source {PROGRAM})"',
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

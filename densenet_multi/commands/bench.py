@@ -97,9 +97,9 @@ def bench(
 ) -> int:
     """Measure the speed or memory of each backend, next to other implementations.
 
-    With --work training or inference, the others include a beginner's code and the framework's own
-    DenseNet. With --work memory, memory-efficient training is compared with plain training. Each
-    case runs in its own process. The cases take turns, so that background load affects all of them
+    The others include the framework's own DenseNet and, with --work training, a beginner's code.
+    With --work memory, memory-efficient training is compared with plain training instead. Each case
+    runs in its own process. The cases take turns, so that background load affects all of them
     alike: trust the ratios.
     """
     from .._files import replace_file

@@ -122,7 +122,7 @@ def compare(  # noqa: PLR0917  # click passes options by name
 
 
 def _page(result: dict[str, Any]) -> str:
-    """The result as an HTML page."""
+    """Return the result as an HTML page."""
     from .. import __version__
     from ..comparison.report.page import report_page
 

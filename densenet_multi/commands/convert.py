@@ -82,8 +82,8 @@ if TYPE_CHECKING:
 @click.option(
     "--verify",
     is_flag=True,
-    help="Compute the logits of a few real images before and after; write DEST only if they agree "
-    "to 1e-5. The model before is the original library's, if that is installed.",
+    help="Compute the logits of a few real images before and after the conversion; write DEST only "
+    "if they agree to 1e-5. SOURCE's logits come from the original library, if that is installed.",
 )
 @format_option
 @errors_as_exit_codes

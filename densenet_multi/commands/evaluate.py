@@ -114,7 +114,7 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def confused_with(confusion: Sequence[Sequence[int]]) -> list[tuple[int, int] | None]:
-    """For each true class, its most frequent wrong prediction and the count; None without any."""
+    """Return each true class's most frequent wrong prediction and its count; None without any."""
     found: list[tuple[int, int] | None] = []
     for true, counts in enumerate(confusion):
         wrong = [0 if predicted == true else count for predicted, count in enumerate(counts)]

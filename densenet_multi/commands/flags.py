@@ -56,7 +56,7 @@ def in_flags(text: str, context: click.Context) -> str:
 
 
 def flag_of(command: click.Command, name: str) -> str:
-    """The flag of a command's parameter, or the placeholder of a positional argument."""
+    """Return the flag of a command's parameter, or the placeholder of a positional argument."""
     return flag(_by_name(command)[name])
 
 
@@ -65,7 +65,7 @@ def _by_name(command: click.Command) -> dict[str, click.Parameter]:
 
 
 def _any_of(words: Iterable[str]) -> str:
-    """A pattern that matches one of these words, or nothing if there are none."""
+    """Return a pattern that matches one of these words, or nothing if there are none."""
     longest_first = sorted(words, key=len, reverse=True)
     return f"(?:{'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)"
 
@@ -78,14 +78,14 @@ def _words_and_paths(values: Iterable[object]) -> list[str]:
 
 
 def flag(parameter: click.Parameter) -> str:
-    """The flag of a parameter, or the placeholder of a positional argument."""
+    """Return the flag of a parameter, or the placeholder of a positional argument."""
     if isinstance(parameter, click.Argument):
         return parameter.human_readable_name
     return max(parameter.opts, key=len)
 
 
 def typed_command(context: click.Context) -> str:
-    """The command line of the current command: what the user typed, without the defaults."""
+    """Return the command line of the current command, as typed, without the defaults."""
     words = [PROGRAM, str(context.command.name)]
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
@@ -96,7 +96,7 @@ def typed_command(context: click.Context) -> str:
 
 
 def _typed_argument(parameter: click.Parameter, literal: str) -> str:
-    """``name=literal`` as a flag; the literal is Python code, a placeholder or empty."""
+    """Return ``name=literal`` as a flag; the literal is Python code, a placeholder or empty."""
     name, value = flag(parameter), _value(literal)
     if not literal:
         return name
@@ -116,7 +116,7 @@ def _value(literal: str) -> object:
 
 
 def _typed_call(call: str, command: click.Command) -> str:
-    """A Python call as a command line; the call itself if the command lacks an option."""
+    """Return a Python call as a command line, or the call itself if the command lacks an option."""
     try:
         parsed = ast.parse(call, mode="eval").body
     except SyntaxError:

@@ -32,10 +32,10 @@ def inspect(file: Path, file_format: str | None, prefix: str | None, output_form
 
 
 def table(result: dict[str, Any]) -> Table:
-    """Return one line per value; long lists, as of class names, are truncated."""
+    """Return one line per value; long lists, such as class names, are truncated."""
     usage = {
         name: listed(value, most=10) if isinstance(value, (list, tuple)) else value
         for name, value in result["usage"].items()
-        if name != "assumed" and value is not None  # a table shows these as notes
+        if name != "assumed" and value is not None  # "assumed" has its own line
     }
     return facts({**result, "usage": usage, "notes": spoken(result["notes"])})

@@ -149,8 +149,8 @@ def lockstep(  # noqa: PLR0917  # click passes options by name
 
 
 def exit_code(result: dict[str, Any], requested: list[str]) -> int:
-    """0: the float64 runs and all first float32 steps agree; 1: one differs or a backend failed;
-    3: a requested backend is not installed, or none is."""
+    """Return 0 if the float64 runs and all first float32 steps agree, 1 if one differs or a backend
+    failed, 3 if a requested backend or all backends are not installed."""
     same = [result["float64"]["same"], *(run["same"] for run in result["float32"].values())]
     return exit_code_of_backends(result, requested) if all(same) else 1
 
@@ -214,8 +214,8 @@ def _summary(result: dict[str, Any]) -> tuple[str, Table]:
         drawn.add_row(run, *_row(result["float32"][name]))
     tolerances = result["tolerances"]
     title = (
-        "Largest relative differences, of weights and running means at the end (L2 norm over all "
-        f"tensors). Same: up to {tolerances['float64']:.0e} in float64 (running means: "
+        "Largest relative differences of losses, and of final weights and running means (L2 norm "
+        f"over all tensors). Same: up to {tolerances['float64']:.0e} in float64 (running means: "
         f"{tolerances['float64 running means']:.0e}), and up to "
         f"{tolerances['float32 first step']:.0e} at the first step in float32."
     )

@@ -18,7 +18,7 @@ from ..training.recipe import RECIPES
 
 
 def example(command: str) -> str:
-    """The epilog of a command's help: one command line to copy."""
+    """Return the epilog of a command's help: one command line to copy."""
     return f"\b\nExample:\n  {command}"
 
 
@@ -34,7 +34,7 @@ class Integer(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gener
         self.least, self.most = least, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """An int."""
+        """Return an int."""
         try:
             number = int(value)
         except ValueError:  # also for thousands of digits
@@ -56,14 +56,14 @@ class ExistingPath(click.Path):
 
     Arguments:
         dir_okay: whether folders are accepted.
-        kwargs: of ``click.Path``.
+        kwargs: passed to ``click.Path``.
     """
 
     def __init__(self, *, dir_okay: bool = True, **kwargs: Any) -> None:
         super().__init__(exists=True, dir_okay=dir_okay, path_type=Path, **kwargs)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A ``Path``."""
+        """Return a ``Path``."""
         if os.path.islink(value) and not os.path.exists(value):  # noqa: PTH110, PTH114  # no errors
             target = Path(value).readlink()
             self.fail(f"{value}: expected a path, found a broken link to {target}", param, ctx)
@@ -85,17 +85,17 @@ class NewPath(click.Path):
         super().__init__(path_type=Path, **kwargs)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A ``Path``."""
+        """Return a ``Path``."""
         if not str(value):
             self.fail("expected a path, found an empty one", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class NewEntry(NewPath):
-    """A file or folder to write at the end; that its folder is writable is checked at the start."""
+    """A file or folder to write at the end; its folder must exist and be writable at the start."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A ``Path``."""
+        """Return a ``Path``."""
         path = super().convert(value, param, ctx)
         folder = path.parent
         if path.is_symlink() and (path.is_file() or not path.exists()):
@@ -119,8 +119,8 @@ class NewFile(NewEntry):
     """A file to write at the end.
 
     Arguments:
-        ending: required at the end of its name.
-        hint: ends the message about another name.
+        ending: the suffix that its name must have.
+        hint: advice in the error about a name without this suffix.
     """
 
     def __init__(self, ending: str = "", hint: str = "for numbers: --format json") -> None:
@@ -128,7 +128,7 @@ class NewFile(NewEntry):
         self.ending, self.hint = ending, hint
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A ``Path``."""
+        """Return a ``Path``."""
         path = super().convert(value, param, ctx)
         if not path.name.endswith(self.ending):
             self.fail(
@@ -145,7 +145,7 @@ class Seconds(click.FloatRange):
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A float."""
+        """Return a float."""
         seconds = super().convert(value, param, ctx)
         if seconds != seconds:  # noqa: PLR0124
             self.fail("expected a number of seconds, found nan", param, ctx)
@@ -158,7 +158,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gener
     name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A tuple of floats."""
+        """Return a tuple of floats."""
         if isinstance(value, tuple):
             return value
         try:
@@ -186,7 +186,7 @@ class Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic 
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        """The known names that complete the last one typed."""
+        """Return the known names that complete the last one typed."""
         before, comma, last = incomplete.rpartition(",")
         return [
             CompletionItem(f"{before}{comma}{name}")
@@ -265,12 +265,12 @@ backends_option = click.option(
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were typed: {parameter: value}."""
+    """Return the options that were typed: {parameter: value}."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def requested_backends(text: str | None) -> list[str]:
-    """The distinct names in ``--backends``; empty without it. Raises ``ConfigError``."""
+    """Return the distinct names in ``--backends``; [] without it. Raises ``ConfigError``."""
     requested = [] if text is None else [name.strip() for name in text.split(",")]
     if "" in requested:
         raise ConfigError("backends: expected names such as torch,flax, found an empty one")

@@ -35,7 +35,7 @@ JOINERS = "\u200c\u200d"  # needed in some scripts and in emoji
 
 
 def plain(text: str) -> str:
-    """The text on one line, with control characters such as ESC escaped as in Python."""
+    """Return the text on one line, with control characters such as ESC escaped as in Python."""
     if text.isprintable():
         return text
     return "".join(
@@ -49,13 +49,13 @@ def _is_shown(character: str) -> bool:
 
 
 def plain_lines(text: str) -> str:
-    """``plain`` line by line; later lines are indented, so that none can pose as a message."""
+    """Apply ``plain`` to each line; indent later lines, so that none can pose as a message."""
     first, *others = map(plain, text.split("\n"))
     return "\n".join([first, *(each if each[:2] == "  " else f"  {each}" for each in others)])
 
 
 def _plain_inside(result: Any) -> Any:
-    """A result with every string in its dictionaries, lists and tuples made ``plain``."""
+    """Return a result with every string in its dictionaries, lists and tuples made ``plain``."""
     if isinstance(result, str):
         return plain(result)
     if isinstance(result, dict):
@@ -104,7 +104,7 @@ def errors_as_exit_codes(command: Callable[..., int | None]) -> Callable[..., No
 def _raised_on_signals() -> Iterator[None]:
     """Raise ``KeyboardInterrupt`` on Ctrl-C and ``SystemExit`` on SIGTERM.
 
-    Either ends child processes and removes temporary folders.
+    Either exception ends child processes and removes temporary folders.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -140,7 +140,7 @@ def _translated(text: str) -> str:
 
 
 def spoken(notes: Iterable[str]) -> list[str]:
-    """Translate the library's arguments in these sentences into flags."""
+    """Translate the Python arguments in the library's sentences into flags."""
     return [_translated(note) for note in notes]
 
 
@@ -148,7 +148,7 @@ def spoken(notes: Iterable[str]) -> list[str]:
 
 
 def say(text: str) -> None:
-    """Print a sentence of the library on stderr, its arguments translated into flags."""
+    """Print a sentence of the library on stderr, with Python arguments translated into flags."""
     # not click.echo: an active progress bar replaces sys.stderr to print above itself
     print(f"{PROGRAM}: {plain_lines(_translated(text))}", file=sys.stderr)  # noqa: T201
 
@@ -213,7 +213,7 @@ def _drawn(table: RenderableType, *, to_file: bool) -> str:
 
 
 def _tables(drawn: Any) -> Iterator[Table]:
-    """All tables in a renderable."""
+    """Yield all tables in a renderable."""
     from rich.table import Table
 
     if isinstance(drawn, Table):
@@ -224,7 +224,7 @@ def _tables(drawn: Any) -> Iterator[Table]:
 
 
 def narrowest(table: Table) -> int:
-    """The smallest width of a table, in terminal cells, that truncates no number."""
+    """Return the smallest width of a table, in terminal cells, that truncates no number."""
     from rich.cells import cell_len
 
     width = len(table.columns) + 1 if table.box else 0  # vertical rules

@@ -63,7 +63,7 @@ WIDTH_OF_LOSS = 9  # columns of text, that of "test loss"
 @click.option("--learning-rate", type=float, help="Peak rate.  [default: the recipe's]")
 @click.option("--initialization", help="he_fan_out, he_fan_in or xavier.  [default: the recipe's]")
 @click.option(
-    "--seed", type=AT_LEAST_0, help="Seed of weights, order, flips and split.  [default: 0]"
+    "--seed", type=AT_LEAST_0, help="Seed of weights, order, augmentation, split.  [default: 0]"
 )
 @device_option
 @click.option("--bfloat16", is_flag=True, default=None, help="Multiply in bfloat16.")
@@ -153,7 +153,7 @@ def train(  # noqa: PLR0917  # click passes options by name
 
 
 def options_from(given: dict[str, Any], config: dict[str, Any] | None) -> Options:
-    """The options of a new or resumed run.
+    """Return the options of a new or resumed run.
 
     Arguments:
         given: {parameter: value}; None if not typed. ``recipe`` is a name; ``variant`` and other

@@ -209,7 +209,7 @@ def _text(key: Any) -> str:
 
 
 def _read_archive(path: Path, splits: tuple[str, ...]) -> dict[str, ImagesAndLabels]:
-    """Read the files of these splits, {file name: images and labels}; write nothing to disk."""
+    """Return {file name: images and labels} for these splits; write nothing to disk."""
     wanted = {
         name: of_python
         for of_python in (False, True)

@@ -1,4 +1,4 @@
-"""Compute a digest of examples. A resumed run recognizes its data by it, even after a move."""
+"""Compute a digest of examples. A resumed run compares digests, so its data may have moved."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class ImageFiles:
     Attributes:
         paths: N image files.
         labels: int64 of shape (N,).
-        prepare: converts pixels in the range 0 to 1 to the network's input.
+        prepare: converts pixels, scaled to the range 0 to 1, to the network's input.
     """
 
     paths: tuple[Path, ...]
@@ -112,7 +112,7 @@ class Folder:
         classes; it names these files or classes. Raises ``OSError`` if a folder is unreadable.
 
         Arguments:
-            prepare: converts pixels in the range 0 to 1 to the network's input.
+            prepare: converts pixels, scaled to the range 0 to 1, to the network's input.
             part: the split, a key of ``parts``; None if ``parts`` is empty.
         """
         folder = self.root if part is None else self.parts[part]
@@ -211,7 +211,7 @@ def load_folder(
 
     Arguments:
         path: the folder that contains the class folders, or the split folders.
-        prepare: converts pixels in the range 0 to 1 to the network's input.
+        prepare: converts pixels, scaled to the range 0 to 1, to the network's input.
         seed: the seed of the split, from 0 to 2**64 - 1.
 
     Returns:
@@ -267,9 +267,9 @@ def find_folder(path: str | os.PathLike[str]) -> Folder:
 
 
 def fingerprints(images: ImageFiles) -> tuple[str, ...]:
-    """Return fingerprints of up to 32 evenly spaced files: size in bytes and SHA256 ("SIZE:HEX").
+    """Return fingerprints of up to 32 evenly spaced files: size in bytes, 16 digits of the SHA256.
 
-    They show whether a network was trained on these images, even if files have been renamed.
+    As "SIZE:HEX", they show whether a network was trained on these images, even if renamed.
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, FINGERPRINTS).round().astype(int))
     return tuple(_fingerprint(images.paths[i]) for i in chosen)

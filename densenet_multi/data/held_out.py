@@ -1,8 +1,8 @@
 """Choose test images that a trained network has not seen in training.
 
-Published data already have splits, and so does a folder with split folders (train, val, test). From
-any other folder, a network that was trained on it gets the held-out fifth, and any other network
-gets all images. To tell these cases apart, a weights file records fingerprints of training images.
+Published data already have splits, and so does a folder with folders train, val and test. On any
+other folder, a network trained on it is tested with the held-out fifth, and any other network with
+all images. To tell these cases apart, a weights file records fingerprints of training images.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def load_held_out(
         in_channels: as for ``load_data``.
         usage: as for ``load_data``; it also records which images the network was trained on.
         data_dir: as for ``load_data``.
-        seed: selects the test images of a folder without folders train, val and test. Without it,
-            that is ``usage.split_seed``, or 0. With it, ``split`` is "test" by default.
+        seed: selects the test images of a folder without split folders; None means
+            ``usage.split_seed``, or 0. If a seed is given, ``split`` is "test" by default.
         split: "test", the held-out images; "train", the other images; "all", both. None means
             "test", or "all" if training held out none of the folder's images.
         with_train: whether the result's ``train`` is needed; if False, ``train`` may be the same
@@ -155,8 +155,8 @@ def _of_one(
         notes += _too_good(usage, [path for path in examples.paths if path in known])
     if split == "test" and usage.trained_on is None and first not in (None, seed):
         notes.append(
-            f"the network was trained on a folder split with seed {first}; if it is this folder, "
-            f"seed {seed} moves some of its training images into the test images"
+            f"the network was trained on a folder split with seed {first}; if it was this folder, "
+            f"seed {seed} moves some of the training images into the test images"
         )
     return HeldOut(split, examples, train, folder.classes, str(folder.root), tuple(notes))
 
@@ -171,7 +171,7 @@ def _decided(usage: Usage, known: int, seed: int | None, *, with_train: bool) ->
     if recorded and 2 * known < recorded:
         return "all", "since the network was not trained on this folder"
     if usage.split_seed is None:
-        why = "trained on all of this folder" if recorded else "the file records no folder"
+        why = "trained on all of this folder" if recorded else "the file records no training folder"
         return "all", f"since no images were held out in training: {why}"
     if recorded:
         return "test", "the fifth of each class that was held out when the network was trained"

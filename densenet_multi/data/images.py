@@ -60,7 +60,7 @@ OTHERS = {  # first bytes of other files that are found in place of images
 CONVERT, MEND = "convert or remove it", "fix or remove it"
 ADVICE = {  # what is found -> advice, if not CONVERT
     "an empty file": "copy it again, or remove it",
-    OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' there",
+    OTHERS[b"version https://git-lfs"]: "type 'git lfs pull' in its repository",
 }
 MOST_PIXELS = 2**27  # in an image; 1.6 GB as float32 in color
 OF_ANY_FILE = 36 * 10**6  # pixels allowed in any file, however small: an A4 page at 600 dpi
@@ -112,7 +112,7 @@ def read_image(path: str | os.PathLike[str], channels: int) -> NDArray[np.float3
     keeps the upper 8. Of several images in one file, such as an animation, the first is read.
 
     Raises ``DataError`` if the file is not such an image, is damaged, has unsupported pixels
-    (floating point, 32 bits, Lab) or too many pixels. Too many are more than 2**27, more than
+    (floating point, 32 bits, Lab) or too many pixels. Too many means more than 2**27, more than
     Pillow's ``Image.MAX_IMAGE_PIXELS``, or more than both 36 million and 100 per byte of the file.
     Raises ``OSError`` if the file cannot be opened; ``ConfigError`` if a color image cannot be
     converted to this number of channels.

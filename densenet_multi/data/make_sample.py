@@ -79,7 +79,7 @@ def make_sample(data_dir: Path, output: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; exit codes: 0 success, 2 wrong usage, 4 data cannot be read."""
+    """Run the command; exit codes: 0 success, 2 wrong usage, 4 data cannot be read or written."""
     parser = argparse.ArgumentParser(
         prog="python -m densenet_multi.data.make_sample",
         description="Choose the sample of Fashion-MNIST that this package includes.",

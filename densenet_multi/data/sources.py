@@ -28,7 +28,7 @@ NAMES = {
 }
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-CHECKSUMS = {  # SHA256 of the official .gz, and of its content; distributions change only the .gz
+CHECKSUMS = {  # SHA256 of the official .gz, and of its content (Linux distributions recompress it)
     "train-images-idx3-ubyte": (
         "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",

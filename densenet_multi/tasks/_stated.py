@@ -89,8 +89,8 @@ def read_class_names(given: ClassNames, outputs: int) -> tuple[str, ...]:
     A text file has one name per line. If each line starts with its number (from 0), the numbers are
     removed. A JSON file contains a list of names, {name: index} (PyTorch's ``class_to_idx``, Keras'
     ``class_indices``) or {index: name} (``id2label``). It may also be a ``config.json`` with an
-    ``id2label``, or Keras' ``imagenet_class_index.json``. A string without a comma is a path; but
-    for a network with one output, it is a name if no such file exists.
+    ``id2label``, or Keras' ``imagenet_class_index.json``. A string without a comma is a path. For a
+    network with one output, it is a name, unless the file exists or the string looks like a path.
 
     Raises ``ConfigError`` if a file does not exist, or if a name is empty or occurs twice;
     ``OSError`` if the file cannot be read.

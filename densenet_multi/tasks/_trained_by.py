@@ -43,7 +43,7 @@ def backend_to_use(
 ) -> str:
     """Return the requested backend, or the one that trained the network, or the first installed.
 
-    ``say`` reports the choice if the network was trained in another backend than the first.
+    ``say`` reports the choice if a backend other than the first installed trained the network.
 
     Raises ``ConfigError`` if the requested backend does not exist, and ``BackendNotInstalledError``
     if no backend is installed.

@@ -58,8 +58,8 @@ def convert(
 ) -> dict[str, Any]:
     """Convert a checkpoint between any two of ``formats.FORMATS``.
 
-    Arguments about pixels and classes override what the source states or implies. If the
-    destination is portable, it stores them.
+    Arguments about pixels and classes override what the source states or implies. A portable
+    destination stores these values.
 
     Raises ``ConversionError`` if the logits deviate by more than ``TOLERANCES`` in
     comparison/deviation.py; ``FileExistsError`` if the destination is a folder, or a file that a
@@ -79,7 +79,7 @@ def convert(
         activation: the activation to apply to the logits: see ``Usage``.
         mean: pixel mean for each channel of the source, within ``value_range``.
         std: standard deviation for each channel; the network's input is ``(pixels - mean) / std``.
-        value_range: the range of pixels before ``mean`` and ``std`` are applied, if they are.
+        value_range: the range of pixels before ``mean`` and ``std``, if any, are applied.
         image_size: the image size that the network expects, in pixels per side.
         verify: compare both models' logits of the same images before writing ``destination``.
 
@@ -161,7 +161,7 @@ def convert(
 
 
 def _absent(*names: str) -> str:
-    """Return the end of a note, on libraries that could verify these formats if installed."""
+    """Return the end of a note: which libraries to install to verify these formats."""
     libraries = {getattr(formats.module(name), "LIBRARY", None) for name in names} - {None}
     absent = sorted(str(each) for each in libraries if find_spec(str(each)) is None)
     return "".join(f"; install {name} to compare with its own model" for name in absent)
@@ -173,7 +173,7 @@ def _format_of(source: Path, file_format: str | None) -> str:
 
 
 def _free(destination: Path, file_format: str | None) -> str:
-    """Return the given format to write, or else the name's. Raises if the name is taken."""
+    """Return the given format, or else detect it from the name; raise if the name is taken."""
     if file_format is None:
         file_format = formats.guess_from_name(destination, "destination_format")
     check_names("format", [file_format], formats.FORMATS)
@@ -189,7 +189,7 @@ PREFIX = ".densenet_multi."
 
 @contextmanager
 def _named_at_last(destination: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success, rename the result there to ``destination``.
+    """Yield a temporary path; on success, move what was written there to ``destination``.
 
     A symbolic link stays a link; a device or pipe is written to. Errors name ``destination``.
     """
@@ -219,11 +219,11 @@ def _named_at_last(destination: Path) -> Iterator[Path]:
 def logits(
     path: Path, file_format: str, checkpoint: Checkpoint, images: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.floating], str, bool]:
-    """Compute a network's logits with the ecosystem's own model, if installed and suitable.
+    """Compute a network's logits with the model of the format's library, if installed and suitable.
 
-    Otherwise this package's model in the same framework computes them (its name includes the
-    reason, if known), or else the NumPy reference. Returns the logits (N, num_classes), the name
-    of the model that computed them, and whether that model is independent of this package.
+    Otherwise this package's model in the same framework computes them (the returned name includes
+    the reason, if known), or else the NumPy reference. Returns the logits (N, num_classes), the
+    name of the model that computed them, and whether that model is independent of this package.
     """
     module = formats.module(file_format)
     path, spec = as_path(path), check_checkpoint(checkpoint).spec

@@ -82,8 +82,8 @@ def evaluate(
         Plain values: ``accuracy``, ``loss`` (mean cross entropy, in nats), ``per_class`` ({name:
         accuracy, or None without images}), ``confusion`` (see ``confusion_counts``; rows and
         columns in the order of ``class_names``), ``examples``, ``split``, ``backend``,
-        ``versions``, and more. If the network has one sigmoid output for two
-        classes, that output's class is predicted if its probability is above 0.5.
+        ``versions``, and more. A network with one sigmoid output for two classes predicts
+        that output's class if its probability is above 0.5.
 
     Raises ``ConfigError`` if the network's classes are not those of the data, or are not mutually
     exclusive (one sigmoid each); ``WeightsError`` if a logit is not finite; otherwise as
@@ -172,7 +172,7 @@ def recalibrated(
         backend_name: the backend to compute in.
         checkpoint: the network.
         examples: used in the order of the first epoch with seed 0.
-        batches: the number of batches; fewer if the examples do not fill as many.
+        batches: the number of batches; fewer if the examples do not fill that many.
         batch_size: images per batch.
         device: see ``train.train``.
 

@@ -166,7 +166,7 @@ def highest(values: npt.NDArray[Any], count: int) -> Integers:
 def load_classifier(
     path: Path, image_size: int | None, data: str = "DATA"
 ) -> tuple[Checkpoint, int]:
-    """Load a network with a classifier; also return its image size: given, the file's, or usual.
+    """Return a network with a classifier, and the given image size, else the file's or the usual.
 
     Raises ``ConfigError``, ``ImageSizeError``, and as ``load_checkpoint``.
     """

@@ -179,11 +179,11 @@ def train(
 
     Raises ``RunError`` if the folder contains a run and ``resume`` is False, or if that run began
     with a different recipe, weights or data; ``TrainingError`` if training diverges; otherwise as
-    ``load_data``, ``load_backend`` and ``load_checkpoint``. A complete run needs no data: they are
-    not compared, and its report is returned. On Ctrl-C (or SIGTERM), a run with a folder saves
+    ``load_data``, ``load_backend`` and ``load_checkpoint``. For a complete run, the data are not
+    compared, and its report is returned. On Ctrl-C (or SIGTERM), a run with a folder saves
     after the current step and raises ``KeyboardInterrupt`` (or ``SystemExit``). Only Python's main
-    thread receives signals; in another, a run is saved only every ``save_every`` seconds and at
-    the end of an epoch.
+    thread receives signals; in another thread, a run is saved only every ``save_every`` seconds and
+    at the end of an epoch.
     """
     instance("options", options, Options, "Options, such as Options(backend_name='torch')")
     callbacks = check_callbacks(callbacks)
@@ -383,8 +383,8 @@ def _check_data(output: Path, data: DataSet) -> None:
 def _counted(found: dict[str, Any]) -> str:
     names = found["class_names"]
     return (
-        f"{found['train_examples']:,} and {found['test_examples']:,} images of {len(names)} "
-        f"classes ({', '.join(names)})"
+        f"{found['train_examples']:,} training and {found['test_examples']:,} test images of "
+        f"{len(names)} classes ({', '.join(names)})"
     )
 
 
@@ -422,7 +422,7 @@ def _prepare(options: Options, run: Path | None, say: Say) -> tuple[Checkpoint, 
 
 @contextmanager
 def saving_on_signals(recorder: Recorder, say: Say) -> Iterator[Callable[[], None]]:
-    """On the first Ctrl-C or SIGTERM, save and stop after the current step; on the second, at once.
+    """Save and stop after the current step on Ctrl-C or SIGTERM; stop at once on a second signal.
 
     Call the yielded function after the last step: it stops the run if a signal has arrived. From
     then on, even the first signal stops the run at once, since nothing is left to save. A stopped

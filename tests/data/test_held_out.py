@@ -114,7 +114,7 @@ def test_without_any_record_of_the_folder_the_split_of_the_training_is_used_and_
 def test_of_a_network_that_was_trained_on_no_folder_all_images_are_used(tmp_path):
     found = held_out(write(tmp_path / "own"), dm.Usage())
     assert (found.split, len(found.examples)) == ("all", 20)
-    assert "the file records no folder" in found.notes[0]
+    assert "the file records no training folder" in found.notes[0]
 
 
 @pytest.mark.parametrize(("split", "count"), [("test", 4), ("train", 16), ("all", 20)])
@@ -380,7 +380,7 @@ def test_all_files_that_are_no_images_are_listed_at_once(tmp_path):
         "  dog/a.webp: a file that starts with 78",
         "  dog/b.png: an empty file; copy it again, or remove it",
         "  dog/c.jpg: a broken link, to gone.jpg; fix or remove it",
-        "  dog/d.png: a Git LFS pointer to a file; type 'git lfs pull' there",
+        "  dog/d.png: a Git LFS pointer to a file; type 'git lfs pull' in its repository",
         "  dog/more: a folder",
     ]
 
@@ -403,7 +403,7 @@ def test_of_many_files_that_are_no_images_the_first_are_listed_and_the_others_co
         (lambda path: path.write_bytes(b""), "an empty file; copy it again, or remove it"),
         (
             lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:"),
-            "a Git LFS pointer to a file; type 'git lfs pull' there",
+            "a Git LFS pointer to a file; type 'git lfs pull' in its repository",
         ),
         (lambda path: path.write_bytes(b"GIF7"), "47 49 46 37; convert or remove it"),
     ],

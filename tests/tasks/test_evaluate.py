@@ -312,7 +312,7 @@ def test_a_folder_is_split_as_it_was_when_the_weights_were_trained(colours, fold
     (sentence,) = said
     assert "testing with 3 images of 15, the fifth of each class that seed 4 holds" in sentence
     evaluate.evaluate(path, backend_name=NAME, data=f"folder:{folder}", seed=5, say=said.append)
-    assert "seed 5 moves some of its training images" in said[2]
+    assert "seed 5 moves some of the training images" in said[2]
 
 
 def test_all_images_of_a_folder_are_used_that_the_network_was_not_trained_on(
