@@ -39,7 +39,7 @@ class TensorInfo:
     Attributes:
         shape: in canonical layout.
         role: ``"trainable"`` or ``"statistic"`` (of a BatchNorm).
-        kind: the type of its layer and its role in that layer, such as ``"conv.weight"``.
+        kind: the type of its layer and its own name in that layer, such as ``"conv.weight"``.
     """
 
     shape: tuple[int, ...]

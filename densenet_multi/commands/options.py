@@ -52,7 +52,7 @@ IMAGE_SIZE = Integer(1, LARGEST_SIDE)  # pixels per side
 
 
 class ExistingPath(click.Path):
-    """An existing file or folder; the error for a broken link names it as such.
+    """An existing file or folder; a broken link is reported as a broken link.
 
     Arguments:
         dir_okay: whether folders are accepted.
@@ -64,9 +64,9 @@ class ExistingPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a ``Path``."""
-        if os.path.islink(value) and not os.path.exists(value):  # noqa: PTH110, PTH114  # no errors
+        if os.path.islink(value) and not os.path.exists(value):  # noqa: PTH110, PTH114  # pathlib may raise
             target = Path(value).readlink()
-            self.fail(f"{value}: expected a path, found a broken link to {target}", param, ctx)
+            self.fail(f"{value}: expected an existing path, found a broken link to {target}", param, ctx)
         if not os.path.lexists(value):
             kind = "file or folder" if self.dir_okay else "file"
             self.fail(f"expected an existing {kind}, found none: {value}", param, ctx)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-NO = "NO"  # a backend that computes another function
+NO = "NO"  # marks a backend that computes a different function
 
 
 def table_rows(result: dict[str, Any]) -> list[list[tuple[str, list[str]]]]:

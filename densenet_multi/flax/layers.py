@@ -1,4 +1,4 @@
-"""The glossary: each term of the spec as a Flax NNX layer. Images are NHWC, kernels HWIO."""
+"""The spec's layers and operations in Flax NNX. Images are NHWC, kernels HWIO."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -23,7 +23,7 @@ def conv(spec: ConvSpec, rngs: nnx.Rngs) -> nnx.Conv:
 def batch_norm(spec: BatchNormSpec, rngs: nnx.Rngs) -> nnx.BatchNorm:
     return nnx.BatchNorm(
         spec.num_features,
-        momentum=spec.decay,  # the weight of the old value, as the spec's decay is
+        momentum=spec.decay,  # the weight of the old value, like the spec's decay
         epsilon=spec.eps,
         use_fast_variance=False,  # the default, E[x^2] - E[x]^2, loses digits if the mean is large
         rngs=rngs,

@@ -1,4 +1,4 @@
-"""The glossary: each term of the spec as a Gluon layer. Images are NCHW, kernels OIHW.
+"""The spec's layers and operations in Gluon. Images are NCHW, kernels OIHW.
 
 In ``hybrid_forward``, x is an NDArray, or a Symbol once the model is hybridized. Both have the
 methods used here.
@@ -24,7 +24,7 @@ def conv(spec: ConvSpec) -> nn.HybridBlock:
 
 
 def batch_norm(spec: BatchNormSpec) -> nn.HybridBlock:
-    # Gluon's momentum is the weight of the old value, as the spec's decay is. MXNet updates
+    # Gluon's momentum is the weight of the old value, like the spec's decay. MXNet updates
     # the running statistics in the backward pass, not in the forward pass
     return nn.BatchNorm(epsilon=spec.eps, momentum=spec.decay, in_channels=spec.num_features)
 

@@ -1,4 +1,4 @@
-"""The glossary: each term of the spec as a Keras layer. Images are NHWC, kernels HWIO.
+"""The spec's layers and operations in Keras. Images are NHWC, kernels HWIO.
 
 Each layer is built here rather than on its first call, so that a new model already has all its
 variables. ``tf.keras`` is Keras 3 running on TensorFlow.
@@ -27,7 +27,7 @@ def conv(spec: ConvSpec) -> keras.layers.Layer:
 
 
 def batch_norm(spec: BatchNormSpec) -> keras.layers.Layer:
-    # Keras' momentum is the weight of the old value, as the spec's decay is
+    # Keras' momentum is the weight of the old value, like the spec's decay
     layer = BatchNormalization(momentum=spec.decay, epsilon=spec.eps)
     layer.build((None, None, None, spec.num_features))
     return layer

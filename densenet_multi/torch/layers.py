@@ -1,4 +1,4 @@
-"""The glossary: each term of the spec as a PyTorch layer. Images are NCHW, kernels OIHW."""
+"""The spec's layers and operations in PyTorch. Images are NCHW, kernels OIHW."""
 
 import torch
 from torch import Tensor, nn
