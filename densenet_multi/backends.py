@@ -260,7 +260,8 @@ def hide_gpus() -> None:
 def place(backend: Backend, model: Any, device: str | None) -> None:
     """Place a model on "gpu" (an error if none is found) or "cpu"; None uses a GPU if available.
 
-    For "cpu", call ``hide_gpus`` before importing the framework. Raises ``BackendError``, ``ConfigError``.
+    For "cpu", call ``hide_gpus`` before importing the framework. Raises ``BackendError`` or
+    ``ConfigError``.
     """
     check_device(device)
     check_backend(backend)

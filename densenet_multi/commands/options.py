@@ -64,9 +64,10 @@ class ExistingPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a ``Path``."""
-        if os.path.islink(value) and not os.path.exists(value):  # noqa: PTH110, PTH114  # pathlib may raise
+        if os.path.islink(value) and not os.path.exists(value):  # noqa: PTH110, PTH114
             target = Path(value).readlink()
-            self.fail(f"{value}: expected an existing path, found a broken link to {target}", param, ctx)
+            found = f"found a broken link to {target}"
+            self.fail(f"{value}: expected an existing path, {found}", param, ctx)
         if not os.path.lexists(value):
             kind = "file or folder" if self.dir_okay else "file"
             self.fail(f"expected an existing {kind}, found none: {value}", param, ctx)

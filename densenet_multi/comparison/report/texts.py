@@ -108,7 +108,7 @@ def _gain(row: Row, line: str) -> float:
 
 @cache
 def _similarity(one: str, other: str) -> float:
-    """Return the share of words and punctuation that two lines have in common; 1 for equal lines."""
+    """Return the fraction of words and punctuation that two lines share; 1 for equal lines."""
     if one == other:
         return 1.0
     words = [Counter(re.findall(r"\w+|[^\w\s]", line.lower())) for line in (one, other)]
