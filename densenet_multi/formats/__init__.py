@@ -63,14 +63,14 @@ class Format(Protocol):
     ``BACKEND`` is the backend whose framework the format belongs to, or None. The format of an
     installable library may also define ``library_logits(path, checkpoint, images)``, which returns
     the logits and the name of the library's own model. It is called after the backend is imported,
-    and raises ``LookupError`` if there is no such model. ``LIBRARY`` is the package that it needs
-    beyond the backend's framework.
+    and raises ``LookupError`` if the library has no such model. ``LIBRARY`` is the package that
+    ``library_logits`` needs besides the backend's framework.
     """
 
     BACKEND: str | None
 
     def looks_like(self, path: Path, head: bytes) -> bool:
-        """Return whether a file that starts with ``head`` has this format; a folder's is ``b""``.
+        """Return whether a file that starts with ``head`` (a folder: ``b""``) has this format.
 
         Formats are tried in the order of ``FORMATS``; the first match wins. Raises
         ``WeightsError`` if the file has this format but is damaged.
@@ -85,7 +85,7 @@ class Format(Protocol):
         """
 
     def write(self, path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Write the file atomically; return notes on what it cannot store.
+        """Write the file atomically; return notes on what the format cannot store.
 
         Raises the same errors as ``read``.
         """
@@ -278,13 +278,13 @@ def _naming(path: Path, error: ValueError, but: str = "") -> WeightsError:
 
 
 def _another(path: Path, file_format: str | None) -> str:
-    """Return the end of an error message if the content has another format than given, else ""."""
+    """Return the end of an error message if the content has a different format; else ""."""
     found = file_format
     with suppress(WeightsError, OSError):
         found = guess(path) if file_format else None
     if found == file_format:
         return ""
-    return f"; the content looks like {found!r}: pass that format, or none"
+    return f"; the content looks like {found!r}: pass that format, or omit it"
 
 
 def __getattr__(name: str) -> Any:

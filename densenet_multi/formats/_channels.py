@@ -31,7 +31,7 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
     average of their standard deviations. To compensate, the kernels are rescaled, and the
     convolution's bias is shifted (or, if it has none, the running means of the BatchNorms that
     follow). If the merged means were equal, logits do not change. Otherwise they change slightly:
-    at the image's border, zero padding represents the mean, and the mean is now another.
+    at the image's border, zero padding represents the mean, and the mean has changed.
 
     Raises ``ConfigError`` unless ``in_channels`` is a valid number of channels.
 
@@ -73,10 +73,10 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
 
 
 def _summed(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Usage, Floats]:
-    """Return kernels (O, C, k, k) for fewer channels, their usage, and their outputs' excess (O,).
+    """Return kernels (O, C, k, k) for fewer channels, the new usage, and the outputs' excess (O,).
 
-    With w, m and s of each channel, the sum of w (x - m) / s equals w' (x - m') / s' plus the sum
-    of w (m' - m) / s, if m' and s' are averages and w' / s' is the sum of w / s.
+    If each channel has kernel w, mean m and std s, the sum of w (x - m) / s is w' (x - m') / s'
+    plus the sum of w (m' - m) / s. Here m' and s' are averages, and w' / s' is the sum of w / s.
     """
     count = kernels.shape[1]
     groups = [range(channel, count, in_channels) for channel in range(in_channels)]
@@ -100,7 +100,7 @@ def _average(values: list[float]) -> float:
 
 
 def _repeated(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Usage]:
-    """Return kernels (O, C, k, k) for more channels, and their usage."""
+    """Return kernels (O, C, k, k) for more channels, and the new usage."""
     count = kernels.shape[1]
     sources = [channel % count for channel in range(in_channels)]
     shares = [1 / sources.count(source) for source in sources]
@@ -123,7 +123,7 @@ def _moved(weights: Weights, spec: DenseNetSpec, shift: Floats) -> Weights:
         return {**weights, name: weights[name].astype(np.float64) - shift}
     if spec.stem.norm0 is not None:
         readers = ["features.norm0"]
-    else:  # every norm that reads the stem's output, as its first channels
+    else:  # every norm whose first input channels are the stem's output
         block, transition = spec.stages[0]
         readers = [f"features.{block.name}.{layer.name}.norm1" for layer in block.layers]
         readers.append(f"features.{transition.name}.norm" if transition else "features.norm5")

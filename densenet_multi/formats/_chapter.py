@@ -1,4 +1,4 @@
-"""Find the DenseNet of the chapter in Dive into Deep Learning in files that its readers saved.
+"""Find the network of Dive into Deep Learning's DenseNet chapter in files that readers saved.
 
 The chapter's code numbers layers instead of naming them. A dense block's names contain ``net.0.0``
 and ``net.0.2``, a transition's ``0`` and ``2``. The prefix depends on edition and framework:
@@ -42,7 +42,7 @@ NOTE = (
 
 @dataclass
 class _Layer:
-    """A layer in a file: its tensors' names in the file and shapes, by canonical leaf."""
+    """A layer in a file: the names and shapes of its tensors there, by canonical leaf."""
 
     names: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -107,7 +107,7 @@ def chapter_names(shapes: Shapes, prefix: str | None = None) -> dict[str, str] |
 
 
 def is_chapter_in_keras(paths: Collection[str]) -> bool:
-    """Whether a Keras file's paths are those of the chapter's classes, which use SAME padding."""
+    """Return whether a Keras file has paths of the chapter's classes, which use SAME padding."""
     return any(map(IN_KERAS.search, paths)) and any("transition_block" in path for path in paths)
 
 

@@ -1,8 +1,8 @@
 """Read {name: array} from the files that users of Flax (NNX or Linen) write.
 
 A tree of arrays is stored as an Orbax folder, MessagePack, safetensors or a pickle of dictionaries;
-a name is its path of keys, joined by dots. Only Orbax folders need a library (Orbax). No code in a
-file is ever run.
+an array's name is its path of keys, joined by dots. Only Orbax folders need a library (Orbax). No
+code in a file is ever run.
 Source: https://flax.readthedocs.io/en/latest/guides/checkpointing.html
 """
 
@@ -83,7 +83,7 @@ def names_of_flax(path: Path, head: bytes) -> list[str]:
 
 
 def is_of_optimizer(name: str) -> bool:
-    """Whether a name belongs to an optimizer's state, which repeats the network's names."""
+    """Return whether a name belongs to an optimizer's state, which repeats the network's names."""
     return any(key in OPTIMIZERS for key in name.split("."))
 
 
@@ -112,7 +112,7 @@ def leaves(tree: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def _is_pickle(head: bytes) -> bool:
-    """Whether a file starts like a pickle. Bare PyTorch pickles do too, but name no ``kernel``."""
+    """Return whether a file starts like a pickle, even a bare PyTorch one (without ``kernel``)."""
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
@@ -126,7 +126,7 @@ def _mentions(path: Path, word: bytes) -> bool:
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    """Return {name: array} of a pickle's dictionaries and NNX objects (keys: their attributes)."""
+    """Return {name: array} of a pickle's dictionaries and NNX objects (attributes are keys)."""
     found: dict[str, Any] = {}
     given: dict[str, str] = {}  # name -> full name in the file
     needed = 0
@@ -204,7 +204,7 @@ def _read_orbax(path: Path) -> dict[str, Any]:
             needed = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in arrays)
             too_much = is_bomb(needed, packed)
             tree = {} if too_much else checkpointer.restore(path.resolve())
-    except Exception as error:  # noqa: BLE001  # Orbax may raise anything on another folder
+    except Exception as error:  # noqa: BLE001  # Orbax may raise anything on other folders
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"expected an Orbax checkpoint, found a folder that Orbax cannot read ({first})"

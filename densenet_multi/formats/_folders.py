@@ -60,7 +60,7 @@ def file_in(path: Path) -> Path:
 
 
 def as_configured(checkpoint: Checkpoint, folder: Path, file: Path) -> Checkpoint:
-    """Add the settings in a Hub folder's ``config.json`` to the checkpoint read from its file.
+    """Add the settings in a Hub folder's ``config.json`` to the checkpoint read from ``file``.
 
     Raises ``WeightsError`` if ``config.json`` is invalid, or describes a different network.
     """
@@ -113,7 +113,7 @@ def _other_function(config: Mapping[str, Any]) -> str | None:
     """Return the error if timm's configuration describes an unsupported network; else None."""
     named = str(config.get("architecture")).lower()
     if re.match(r"densenet(blur|\d+d)", named):  # timm's, with another stem, pool or activation
-        return f"expected torchvision's network, found {named!r}, which is a different function"
+        return f"expected torchvision's network, found {named!r}, which computes another function"
     arguments = config.get("model_args")
     for name, value in (arguments if isinstance(arguments, dict) else {}).items():
         if name not in IGNORED and value is not None and value not in USUAL.get(name, ()):
@@ -177,7 +177,7 @@ def _from_saved_model(path: Path, names: Collection[str]) -> str:
 
 
 def _is_unpacked_keras(path: Path) -> bool:
-    """Whether ``config.json`` describes a Keras model, not one of KerasHub's presets."""
+    """Return whether ``config.json`` describes a Keras model, not one of KerasHub's presets."""
     if not (path / "config.json").is_file():
         return False
     with (path / "config.json").open("rb") as file:
@@ -245,7 +245,7 @@ def _names(path: Path) -> set[str]:
 
 
 def _is_orbax(path: Path, names: Collection[str]) -> bool:
-    """Whether a folder looks like Orbax's: it has Orbax metadata, or a subfolder per array."""
+    """Return whether a folder looks like Orbax's: with Orbax metadata, or a subfolder per array."""
     if OF_ORBAX & set(names):
         return True
     return any((path / name / mark).exists() for name in islice(names, 20) for mark in OF_ZARR)
@@ -273,7 +273,7 @@ def _steps_in(path: Path) -> Iterator[Path]:
 
 
 def _has_images(path: Path) -> bool:
-    """Whether a folder, or one of its subfolders, contains an image."""
+    """Return whether a folder, or one of its subfolders, contains an image."""
     for child in _children(path)[:100]:
         inside = islice(child.iterdir(), 20) if child.is_dir() else (child,)
         if any(each.name.lower().endswith(IMAGES) for each in inside):

@@ -27,7 +27,7 @@ class Found:
 
     Attributes:
         names: {name in the file: canonical name}.
-        prefix: what the file has in place of "features." before canonical names.
+        prefix: what precedes "features." in the file's names, or replaces it.
         new_first: whether dense layers put new channels before old ones: see _new_first.py.
         notes: sentences for the user.
     """
@@ -66,7 +66,7 @@ def is_linear(shapes: Shapes, leaves: Mapping[str, str]) -> bool:
 
 
 def is_counter(name: str) -> bool:
-    """Whether a tensor only counts something, such as batches or operations."""
+    """Return whether a tensor only counts something, such as batches or operations."""
     return name.rpartition(".")[2] in COUNTERS
 
 

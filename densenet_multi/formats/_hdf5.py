@@ -2,7 +2,7 @@
 
 Links, compressed or virtual arrays, and arrays that do not fit in the file are refused before
 anything is allocated. Text attributes are searched for in the file's bytes, because the HDF5
-library can hang or crash on a damaged one.
+library can hang or crash on a damaged attribute.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BFLOAT16 = "|V2"  # the dtype as h5py reports it
 
 
 def is_keras(path: Path, head: bytes) -> bool:
-    """Whether a file is an HDF5 file or a ``.keras`` archive."""
+    """Return whether a file is an HDF5 file or a ``.keras`` archive."""
     if head.startswith(MAGIC):
         return True
     if head[:4] != b"PK\x03\x04":

@@ -17,7 +17,7 @@ def find_classifier(
 ) -> Collection[str]:
     """Find the classifier, the only linear layer that fits, and add it to ``found``.
 
-    The innermost module around the body that has layers is searched. If its head is not such a
+    The innermost module around the body with other layers is searched. If its head is not such a
     classifier, add a note. Returns the names of that head's tensors, or of the classifier's copies.
     """
     layers: Layers = {}
@@ -34,7 +34,7 @@ def find_classifier(
     }
     fitting = [place for place, shape in linear.items() if shape[1] == width]
     further = layers_of(shapes, others)
-    if len(fitting) == 1:  # another layer that fits, or that reads its outputs, may be last
+    if len(fitting) == 1:  # layers further out may fit too, or read this one's outputs
         outputs = linear[fitting[0]][0]
         layers |= {
             place: leaves
@@ -70,7 +70,7 @@ def _copies(place: str, layers: Iterable[str]) -> list[str]:
 
 
 def _has_more(shapes: Shapes, place: str, leaves: Mapping[str, str]) -> bool:
-    """Whether a head is more than a linear layer: learned activations, scales, a margin loss."""
+    """Return whether a head is more than a linear layer: learned activation, scale, margin loss."""
     parent, _, number = place.rpartition(".")
     if not leaves.keys() <= {"weight", "bias"}:
         return True

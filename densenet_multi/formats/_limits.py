@@ -23,5 +23,5 @@ def check_size(path: str | os.PathLike[str]) -> int:
 
 
 def is_bomb(unpacked: int, packed: int) -> bool:
-    """Whether a file expands far more than compressed weights could (a decompression bomb)."""
+    """Return whether a file expands far more than compressed weights can (a decompression bomb)."""
     return unpacked > min(LARGEST_FILE, max(HARMLESS, 20 * packed))

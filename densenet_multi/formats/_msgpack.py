@@ -46,7 +46,7 @@ SIZED = {  # first byte -> kind, and the struct format of the length that follow
 
 
 def is_msgpack(head: bytes) -> bool:
-    """Whether a file starts like a map whose first key is a short name."""
+    """Return whether a file starts like a map whose first key is a short name."""
     starts = {0xDE: 3, 0xDF: 5} | dict.fromkeys(range(0x81, 0x90), 1)
     at = starts.get(head[0], len(head)) if head else 0
     if at >= len(head) or not 0xA1 <= head[at] <= 0xBF:

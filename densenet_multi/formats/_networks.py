@@ -31,7 +31,7 @@ from ._heads import find_classifier
 from ._other_names import in_words
 from ._stated import several, unknown_prefix
 
-OF_TIMM = re.compile(  # timm's features_only=True joins the names of the body and of its parts
+OF_TIMM = re.compile(  # timm's features_only=True joins the body's and its parts' names with _
     r"(?:^|(?<=\.))features_(?=(?:conv0|norm0|norm5|denseblock\d+|transition\d+)\.)"
 )
 NARROW = 16  # largest channel count of images; a layer that reads more cannot precede the network
@@ -174,7 +174,7 @@ def _tell_names(found: Found, around: str) -> None:
         found.notes.append(f"the prefix {found.prefix!r} was removed from every name")
     elif around != "features.":
         start = f"start with {around!r}" if around else "have no prefix"
-        found.notes.append(f"the names of its body {start}: read as 'features.'")
+        found.notes.append(f"the names of its body {start}: read as if they began with 'features.'")
     old = sum(bool(match["dot"]) for match in map(IN_BODY.fullmatch, found.names) if match)
     if old:
         found.notes.append(f"{old} names from before 2018 (norm.1) became today's (norm1)")

@@ -46,7 +46,7 @@ def old_first(weights: Weights) -> Weights:
 
 
 def _order(first: int, growth: int, before: int) -> list[int]:
-    """Return where a block's channels, oldest first, are in a feature map with the newest first.
+    """Return the positions of a block's channels, oldest first, in a map with the newest first.
 
     Arguments:
         first: channels of the block's input.

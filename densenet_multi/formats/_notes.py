@@ -41,7 +41,7 @@ def differences(
         checkpoint: the weights.
         models: the format's models, in words.
         conventions: their epsilon and decay.
-        framework: their framework, in the genitive.
+        framework: the possessive form of their framework's name, such as "Keras'".
         variance: how the framework estimates running variances, ``"biased"`` or ``"unbiased"``.
         where: the end of the note on variances.
     """

@@ -179,7 +179,7 @@ def _numpy(file: _File) -> Found | None:
     if b"'|O'" in file.head:  # Python objects, such as a dictionary
         loaded = f"numpy.load({str(file.path)!r}, allow_pickle=True).item()"
         what = "Python objects in a NumPy file"
-        trusted = "if you trust the file (to load it can run code that it contains) and"
+        trusted = "if you trust the file (loading it can run code that it contains) and"
         return what, f"{trusted} {IN_PYTHON}{loaded})"
     return "one NumPy array", "a network has many arrays, each with a name"
 

@@ -52,5 +52,5 @@ def several(prefixes: Collection[str]) -> WeightsError:
 def unknown_prefix(prefix: str, known: Iterable[str]) -> ConfigError:
     """Return the error for a requested prefix that none of a file's networks has."""
     given = list(known)
-    names = " or ".join(map(repr, given)) if any(given) else "no prefix, because no name has one"
+    names = " or ".join(map(repr, given)) if any(given) else "no prefix (no name has one)"
     return ConfigError(f"expected {names}, found prefix={prefix!r}")

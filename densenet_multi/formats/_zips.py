@@ -23,7 +23,7 @@ def entries_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         if end > following or (is_stored and entry.compress_size != entry.file_size):
             raise WeightsError(
                 f"expected separate zip entries, found {entry.filename!r} overlapping another; "
-                "download or copy it again"
+                "download or copy the file again"
             )
     return {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
 

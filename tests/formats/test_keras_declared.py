@@ -621,7 +621,7 @@ def test_a_class_of_ones_own_that_declares_its_layers_is_read_with_a_note():
     m = Model()
     declared = m.declared(network(m)) | {"class_name": "MyNet", "module": "my.nets"}
     read = declared_network(graph_of(declared))
-    assert "of a custom class (my.nets.MyNet), which may compute something else" in read.notes[0]
+    assert "of a custom class (my.nets.MyNet), which may compute something other" in read.notes[0]
 
 
 # --- Pixels -------------------------------------------------------------------------------------

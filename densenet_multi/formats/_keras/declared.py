@@ -2,8 +2,8 @@
 
 The graph is followed from the images to the outputs. Every layer that affects the result is
 compared with what this package builds: padding, strides, the order of a concatenation, epsilon,
-pooling, activations. Settings that this package supports are adopted; any other layer raises an
-error that names it.
+pooling, activations. Settings that this package supports are adopted; any other setting or layer
+raises an error that names the layer.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def before_network(declared: Declared, images: Layer) -> Layer:
         joins = {la for la in layer.readers if la.kind == "Concatenate"}
         if [set(join.reads) for join in joins] == [{layer}]:
             raise WeightsError(
-                f"{layer.readers[0]}: expected a layer that reads the images, found repeated "
-                "channels; convert the layers after it with in_channels=1: they compute the same"
+                f"{layer.readers[0]}: expected a layer that reads the images, found one that "
+                "repeats them; convert the layers after it with in_channels=1: outputs are the same"
             )
         following = only_reader(layer)
         if following.kind in SCALING:
@@ -125,8 +125,8 @@ def notes_of_classes(graph: Graph) -> list[str]:
     if not graph.own:
         return []
     note = (
-        f"its model is of a custom class ({listed(graph.own)}), which may compute something else "
-        "than its declared layers; the network was read from those layers"
+        f"its model is of a custom class ({listed(graph.own)}), which may compute something "
+        "other than its declared layers; the network was read from those layers"
     )
     return [note]
 
@@ -400,8 +400,8 @@ class _Walk:
                         f"BatchNormalizations, found {all_values}: {OTHER}"
                     )
                 notes.append(
-                    f"its BatchNormalizations have different momentums, which matter only in "
-                    f"training: {all_values}; the first is used"
+                    f"its BatchNormalizations have different momentums ({all_values}), which "
+                    "matter only in training; the first is used"
                 )
         if len(self.drops) == 1:
             (fields["drop_rate"],) = self.drops

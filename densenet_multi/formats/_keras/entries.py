@@ -47,13 +47,13 @@ def kind_of(declared: dict[str, Any]) -> str:
 
 
 def is_model(declared: dict[str, Any]) -> bool:
-    """Whether an entry is a nested model whose layers are declared."""
+    """Return whether an entry is a nested model whose layers are declared."""
     kind = kind_of(declared)
     return kind in MODELS or has_layers(kind, declared["config"])
 
 
 def has_layers(kind: str, config: Any) -> bool:
-    """Whether a model's layers are declared; a custom class may use the key "layers" freely."""
+    """Return whether a model's layers are declared; in a custom class, "layers" may be anything."""
     if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
         return False
     return kind in MODELS or not {"input_layers", "build_input_shape"}.isdisjoint(config)
@@ -67,7 +67,7 @@ def dictionary(config: Any) -> dict[str, Any]:
 
 
 def placed(entries: list[dict[str, Any]], place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (group in the file, entry). Keras 3 numbers the layers of a class, not operations."""
+    """Yield (group in the file, entry). Keras 3 numbers each class's layers, but not operations."""
     counts: Counter[str] = Counter()
     for entry in entries:
         if ".ops." in str(entry.get("module")):

@@ -212,7 +212,7 @@ def _arrays(
 
 
 def _is_moment(variable: Variable) -> bool:
-    """Whether a variable belongs to a Normalization, whose mean may be a scalar."""
+    """Return whether a variable belongs to a Normalization, whose mean may be a scalar."""
     return any(
         part.startswith("normalization") and _class_in(part) == "normalization"
         for part in variable.parts
@@ -220,7 +220,7 @@ def _is_moment(variable: Variable) -> bool:
 
 
 def _is_count(variable: Variable) -> bool:
-    """Whether a variable is a Normalization's integer count of the values that it has seen."""
+    """Return whether a variable is a Normalization's integer count of the values it has seen."""
     return _is_moment(variable) and MOMENTS.get(variable.leaf, variable.leaf) == "count"
 
 

@@ -1,7 +1,7 @@
 """Read the head of a declared Keras model: the pooling and classifier after the last ReLU.
 
 A head that no DenseNet of this package has is ignored with a note. If a single layer other than a
-convolution reads the last feature maps, it must be global pooling, because features are pooled.
+convolution reads the last feature maps, it must be global pooling: this package pools features.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_head(declared: Declared, relu: Layer, outputs: Sequence[Layer], size: i
 
 
 def is_head(conv: Layer) -> bool:
-    """Whether a convolution is part of a head: no BatchNorm or concatenation follows it."""
+    """Return whether a convolution is part of a head: no BatchNorm or concatenation follows it."""
     inside = ("BatchNormalization", "Concatenate")
     return not any(
         reader.kind in inside for layer in [conv, *chain(conv)] for reader in layer.readers
@@ -74,7 +74,7 @@ def _pooling(declared: Declared, pool: Layer, size: int | None) -> str:
     side = f"{declared.image_size}x{declared.image_size} images, the declared size"
     if pool.kind == "Flatten" and size == 1:
         declared.notes.append(
-            f"its {pool} reads a 1x1 map, which this package's pooling leaves unchanged: the "
+            f"its layer {pool} reads a 1x1 map, which this package's pooling leaves unchanged: the "
             f"outputs agree for {side}"
         )
         return "avg"
@@ -110,7 +110,7 @@ def _pair(value: Any) -> Any:
 
 
 def chain(layer: Layer) -> list[Layer]:
-    """Return the layers after this one, up to the first without exactly one reader."""
+    """Return the layers after this one, up to and including one with no or several readers."""
     found = []
     while len(layer.readers) == 1:
         layer = layer.readers[0]

@@ -1,4 +1,4 @@
-"""Run Keras' own models on a file, so that ``convert`` can verify what was read.
+"""Run Keras' own models with a file's weights, so that ``convert`` can verify what was read.
 
 A model is rebuilt from its declaration, using stock layers only, and then loads the weights.
 Nothing else in the file is built: ``load_model`` is never called.
@@ -47,7 +47,7 @@ def declared_models_logits(
     images: npt.NDArray[np.float32],
     dtype: str,
 ) -> npt.NDArray[np.floating]:
-    """Return the user's model's output (N, classes) where this package's network ends.
+    """Return the output (N, classes) of the user's model where this package's network ends.
 
     Raises ``LookupError`` if the declaration names anything but stock layers, or if Keras cannot
     rebuild the model.

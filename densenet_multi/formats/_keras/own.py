@@ -110,7 +110,7 @@ def read_our_weights(path: Path, groups: list[str], notes: list[str]) -> Checkpo
 
 
 def own_layer(graph: Graph) -> tuple[Layer, DenseNetConfig] | None:
-    """Return this package's first model among another model's layers, and its configuration."""
+    """Return the first of this package's models in another model, and its configuration."""
     for layer in graph.layers:
         config = own_config({"class_name": layer.kind, "config": layer.config})
         if config is not None:

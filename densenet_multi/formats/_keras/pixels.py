@@ -22,7 +22,7 @@ Numbers = list[float]
 def affine(
     layers: list[Layer], stored: Mapping[str, tuple[Any, Any]]
 ) -> tuple[Numbers, Numbers] | None:
-    """Return (a, b), per channel or for all: the network reads a x + b. None without layers.
+    """Return (a, b), per channel or for all: pixels x become a x + b. Return None without layers.
 
     Raises ``WeightsError`` for a layer that computes something else.
 
@@ -150,7 +150,7 @@ def pixels_of(
 
 
 def _is_for_bytes(scale: Numbers, shift: Numbers) -> bool:
-    """Whether pixels from 0 to 255, rather than 0 to 1, would get values of a usual size."""
+    """Return whether pixels from 0 to 255, rather than 0 to 1, would be scaled to usual values."""
     return max(scale) < 0.2 or max(-b / a for a, b in zip(scale, shift, strict=True)) > 2
 
 

@@ -14,7 +14,7 @@ from ...weights import WeightsError
 from .._hdf5 import CONFIG, MAGIC, WEIGHTS, is_keras, member, opened, walk
 
 LARGEST_TEXT = 2**25  # bytes of a declaration; densenet264's has 0.7 million
-MOST_TRIED = 2**26  # total bytes of an HDF5 file's texts that may be the declaration
+MOST_TRIED = 2**26  # total bytes of an HDF5 file's strings that may be the declaration
 STARTS = (b'{"class_name"', b'{"config"', b'{"module"')  # before Python 3.7, keys had no order
 COMPILED = (b'{"loss"', b'{"optimizer_config"')
 BEGINNING = re.compile(b"|".join(map(re.escape, (*STARTS, *COMPILED))))
@@ -67,7 +67,7 @@ def _json_in(texts: mmap.mmap) -> Any:
 
 
 def _texts_in(texts: mmap.mmap) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield (start, JSON) of each contiguous text that follows its length in an HDF5 file."""
+    """Yield (start, JSON) of each contiguous, length-prefixed string in an HDF5 file."""
     tried, looked = 0, 0
     while match := BEGINNING.search(texts, looked):  # one pass over a large file
         start, at, looked = match[0], match.start(), match.end()
@@ -100,7 +100,7 @@ def names_in(path: Path, head: bytes, names: Iterable[bytes]) -> set[bytes]:
 
 
 def has_layers_called(path: Path, names: Iterable[Sequence[bytes]]) -> bool:
-    """Whether a weights file, plain or in a ``.keras`` archive, contains a name of each layer.
+    """Return whether a weights file, plain or in a ``.keras`` archive, has a name of each layer.
 
     Keras writes layers in order, so each search starts after the previous name. A failed search
     reads the complete file.
@@ -122,7 +122,7 @@ def has_layers_called(path: Path, names: Iterable[Sequence[bytes]]) -> bool:
 
 
 def layers_have_names(path: Path) -> bool:
-    """Whether a weights-only file stores its layers' names."""
+    """Return whether a weights-only file stores its layers' names."""
     with opened(path) as (file, _):
         if "layer_names" in file.attrs or "model_weights" in file:
             return True
