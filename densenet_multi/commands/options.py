@@ -93,7 +93,10 @@ class NewPath(click.Path):
 
 
 class NewEntry(NewPath):
-    """A file or folder to write at the end; its folder must exist and be writable at the start."""
+    """A file or folder that the command writes last; it checks first that it may.
+
+    The parent folder must exist and be writable.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a ``Path``."""
@@ -107,12 +110,12 @@ class NewEntry(NewPath):
         if not folder.is_dir():
             found = "a file" if folder.exists() else "none"
             hint = "" if folder.exists() else f"; type: mkdir -p {quoted(folder)}"
-            text = f"{path}: expected an existing folder, found {found}: {folder}{hint}"
+            text = f"{path}: expected an existing parent folder, found {found}: {folder}{hint}"
             self.fail(text, param, ctx)
         if not path.name:
             self.fail(f"{value}: expected the name of a new file, found a folder", param, ctx)
         if not os.access(folder, os.W_OK):
-            self.fail(f"{path}: expected a writable folder, found {folder}", param, ctx)
+            self.fail(f"{path}: expected permission to write in {folder}, found none", param, ctx)
         return path
 
 

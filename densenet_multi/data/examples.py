@@ -165,7 +165,10 @@ def check_examples(name: str, given: Any) -> Examples:
 
 
 def _bytes(given: Any, size: tuple[int, ...] = ()) -> NDArray[np.uint8]:
-    """Return pixels if uint8 (N, *size), or (N, C, H, W) without a size. Raises ``ImageError``."""
+    """Return uint8 pixels of shape (N, *size); without a size, of any shape (N, C, H, W).
+
+    Raises ``ImageError`` for anything else.
+    """
     array = as_array("pixels", given)
     fits = array.shape[1:] == size if size else array.ndim == 4
     if array.dtype != np.uint8 or not fits:

@@ -21,15 +21,16 @@ from .svg import (
     width_of,
 )
 
-TOP, BOTTOM, HEIGHT = 44, 340, 402  # of the plot; of the figure
+TOP, BOTTOM = 44, 340  # of the plot
+HEIGHT = 402  # of the figure
 OTHERWISE = 0.5  # the compression to compare with if the network has none
 MOST_TICKS = 6
 APART = 38  # between the names of two lines
-LOWEST = BOTTOM - 22  # y of the lowest line end whose name is still above the axis
+LOWEST = BOTTOM - 22  # the lowest y at which a line's name still clears the axis
 
 Points = list[tuple[int, int]]  # (dense layers so far, channels)
 Line = tuple[Points, str, str, dict[str, Any]]  # with its color, name and look
-Place = Callable[[tuple[float, float]], tuple[float, float]]  # in the plot -> in the drawing
+Place = Callable[[tuple[float, float]], tuple[float, float]]  # data coordinates -> SVG coordinates
 
 
 def growth(spec: DenseNetSpec) -> Figure:

@@ -1,6 +1,6 @@
 """DenseNet in Flax NNX: modules, which are pytrees of arrays, called on NHWC images.
 
-../spec.py explains each class, and all four model.py files contain the same code. faster/ may swap
+../spec.py explains each class, and all four model.py files have one structure. faster/ may swap
 a module instance's class for one that computes the same function faster or in less memory.
 """
 

@@ -3,8 +3,8 @@
 A Linen layer's name is its author's choice, or its class and a number in call order (``Conv_1``).
 Two naming schemes are read: torchvision's (``params.features.conv0.kernel``), and that of the UvA
 Deep Learning Tutorials (``DenseBlock_0.DenseLayer_0.Conv_1``), which many projects copied. Other
-schemes are read only if the user states the variant. A file stores no settings: a note states what
-is assumed. Kernels are HWIO; the classifier's is (in, out).
+schemes are read only if the user states the variant. A file stores no settings, such as epsilon: a
+note of the checkpoint states the assumed ones. Kernels are HWIO; the classifier's is (in, out).
 Sources: https://flax-linen.readthedocs.io/en/latest/guides/training_techniques/batch_norm.html
 and https://uvadlc-notebooks.readthedocs.io (JAX, tutorial 5)
 """

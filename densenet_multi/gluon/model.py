@@ -1,6 +1,6 @@
 """DenseNet in Gluon: HybridBlocks, which run imperatively until ``hybridize()`` is called.
 
-../spec.py explains each class, and all four model.py files contain the same code. faster/ may swap
+../spec.py explains each class, and all four model.py files have one structure. faster/ may swap
 a block instance's class for one that computes the same function faster or in less memory.
 The argument ``F`` is unused: layers.py selects the operators.
 """

@@ -54,15 +54,17 @@ class Network(Block, keras.Model):
         self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Save as Keras does. In a legacy .h5 file, Keras stores only the class's plain name, with
-        which load_model would not find the class: replace it with the registered name."""
+        """Save as Keras does, but write the registered class name into a legacy .h5 file.
+
+        Keras would write the bare name, by which load_model cannot find the class.
+        """
         super().save(filepath, *args, **kwargs)
         if str(filepath).endswith((".h5", ".hdf5")):
             _rename_in_legacy(Path(filepath), keras.utils.get_registered_name(type(self)))
 
 
 def _rename_in_legacy(path: Path, name: str) -> None:
-    """Replace the file with a copy with the new class name; editing it would leave both names."""
+    """Replace the file with a copy that has the new name; after an edit it would have both."""
     import h5py
 
     with replacing(path) as new, h5py.File(path) as old, h5py.File(new, "w") as file:

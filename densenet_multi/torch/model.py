@@ -1,6 +1,6 @@
 """DenseNet in PyTorch: plain nn.Modules, whose state_dict has torchvision's keys.
 
-../spec.py explains each class, and all four model.py files contain the same code. faster/ may swap
+../spec.py explains each class, and all four model.py files have one structure. faster/ may swap
 a module instance's class for one that computes the same function faster or in less memory.
 """
 

@@ -134,7 +134,7 @@ def test_info_names_every_backend_and_library():
         (
             ["compare", "--output", "no-such-folder/x"],
             2,
-            "expected an existing folder, found none: no-such-folder",
+            "expected an existing parent folder, found none: no-such-folder",
         ),
         (["compare", "--output", ""], 2, "found an empty one"),
         (["train", "--output", ""], 2, "found an empty one"),
@@ -359,7 +359,7 @@ def test_a_process_that_a_signal_ends_says_which_and_what_was_installed(tmp_path
 
 @pytest.mark.parametrize(
     ("leads_to", "expected"),
-    [("loop.json", "found a link to itself"), ("gone/x", "expected an existing folder")],
+    [("loop.json", "found a link to itself"), ("gone/x", "expected an existing parent folder")],
 )
 def test_where_nothing_can_be_written_is_noticed_before_the_work(tmp_path, leads_to, expected):
     (tmp_path / "loop.json").symlink_to(leads_to)

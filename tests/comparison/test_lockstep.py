@@ -361,7 +361,7 @@ def test_the_bar_is_told_of_every_step(pretend):
         (
             ["--output", "no-such-folder/x"],
             2,
-            "expected an existing folder, found none: no-such-folder",
+            "expected an existing parent folder, found none: no-such-folder",
         ),
     ],
 )

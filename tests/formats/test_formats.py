@@ -669,7 +669,7 @@ def test_convert_replaces_the_classifier_and_says_so(tmp_path, checkpoint):
         (
             ["a.safetensors", "no/folder/b.safetensors"],
             2,
-            "expected an existing folder, found none",
+            "expected an existing parent folder, found none",
         ),
         (["a.safetensors", "b.params", "--variant", "d2l"], 1, "expected the tensors of d2l"),
     ],

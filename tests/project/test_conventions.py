@@ -9,7 +9,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "conventions.md").read_text("utf-8")
 FRAMEWORKS = ["torch", "keras", "gluon", "flax"]
-PARTS = ["What you see.", "Rule.", "How to write it.", "Who does it otherwise."]
+PARTS = ["What you see.", "Rule.", "How to write it.", "Who does it differently."]
 LABEL = re.compile(r"^\(([\w-]+)\)=\n", re.MULTILINE)
 _, *LABELED = LABEL.split(PAGE)
 ENTRIES = dict(zip(LABELED[::2], LABELED[1::2], strict=True))  # {label: text}

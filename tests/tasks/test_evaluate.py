@@ -488,7 +488,7 @@ def test_classes_that_do_not_fit_are_refused_with_the_command_that_helps(
         (
             ["--output", "no-such-folder/c.svg"],
             2,
-            "expected an existing folder, found none: no-such-folder",
+            "expected an existing parent folder, found none: no-such-folder",
         ),
         (["--output", "c.json"], 2, "a name that ends in .svg, found c.json"),
     ],

@@ -67,7 +67,7 @@ def declared_network(graph: Graph) -> Declared:
         raise WeightsError(f"{error}. {alone}") from None
     except DAMAGE as error:
         raise WeightsError(
-            f"expected a model's declaration, found a damaged one ({error!r:.80})"
+            f"expected a Keras model config, found a damaged one ({error!r:.80})"
         ) from None
     found.notes += notes_of_classes(graph)
     policies = {dtype_policy(layer.config.get("dtype")) for layer in found.layers.values()}

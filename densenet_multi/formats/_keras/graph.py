@@ -79,7 +79,7 @@ class Graph:
     Attributes:
         layers: the layers, each after the layers that it reads; the first is the input.
         outputs: the layers whose outputs the model returns.
-        own: the custom classes of models whose layers are declared nonetheless.
+        own: the names of models' custom classes, where the file declares the layers anyway.
     """
 
     layers: list[Layer]
@@ -93,7 +93,7 @@ class Graph:
 
 
 def graph_of(declared: Any) -> Graph:
-    """Return the graph of a model's declaration.
+    """Return the layer graph of a Keras model config.
 
     Raises ``WeightsError`` if it is damaged, has several inputs, or uses a layer twice;
     ``UndeclaredError`` if the model is of a custom class whose layers are not declared.
@@ -104,9 +104,9 @@ def graph_of(declared: Any) -> Graph:
     except WeightsError:
         raise
     except DAMAGE as error:
-        found = "one nested too deeply" if isinstance(error, RecursionError) else f"{error!r:.80}"
+        found = "nested too deeply" if isinstance(error, RecursionError) else f"{error!r:.80}"
         raise WeightsError(
-            f"expected a model's declaration, found a damaged one ({found})"
+            f"expected a Keras model config, found a damaged one ({found})"
         ) from None
     for layer in reader.layers:
         for read in layer.reads:

@@ -130,7 +130,7 @@ def declared_around(graph: Graph, own: Layer, config: DenseNetConfig) -> Declare
         raise
     except DAMAGE as error:
         raise WeightsError(
-            f"expected a model's declaration, found a damaged one ({error!r:.80})"
+            f"expected a Keras model config, found a damaged one ({error!r:.80})"
         ) from None
 
 
