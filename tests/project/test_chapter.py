@@ -115,6 +115,11 @@ def test_reading_finds_the_source_that_a_layer_reads_most(script):
     weights[name][:, 64:96] = 3  # what layer 1 wrote, after the 64 channels of the block's input
     found = script["reading"](spec, weights)["denseblock1"]
     assert [row[2] for row in found] == [0.6667, 2.0, 0.6667, None, None]
+    norm = "features.denseblock1.denselayer3.norm1.weight"
+    weights[norm] = np.ones_like(weights[norm])
+    weights[norm][64:96] = -1 / 3  # the scale undoes it; its sign does not matter
+    found = script["reading"](spec, weights)["denseblock1"]
+    assert [row[2] for row in found] == [1.0, 1.0, 1.0, None, None]
 
 
 def test_a_reader_is_cut_off_from_one_source_at_a_time(script):
