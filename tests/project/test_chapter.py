@@ -2,7 +2,7 @@
 
 import json
 import re
-from math import log
+from math import log, sqrt
 from pathlib import Path
 from runpy import run_path
 from xml.etree import ElementTree as ET
@@ -37,8 +37,36 @@ def inside(matrix):
     return [value for rows in matrix.values() for row in rows for value in row[1:-1] if value]
 
 
-def memory_of(depth, case):
-    return read(f"growth-{depth}")["backends"]["torch"]["cases"][case]["grown_bytes"]
+def losses_of(schedule):
+    """The lowest and the highest training loss of the last epoch, over the four frameworks."""
+    runs = [read(f"sample-curves-{name}") for name in ("torch", "keras", "gluon", "flax")]
+    last = [run["epochs"][schedule][-1]["loss"] for run in runs]
+    return [min(last), max(last)]
+
+
+def memory_of(depth, case, backend="torch"):
+    """The memory of a training step in GiB."""
+    cases = read(f"growth-{depth}")["backends"][backend]["cases"]
+    return cases[case]["grown_bytes"] / 2**30
+
+
+def counted(depth):
+    """The memory of an image in MiB, as counted."""
+    spec = dm.cifar_config(depth, growth_rate=12, bottleneck=True).resolve()
+    return sum(stage.activation_bytes() for stage in dm.profile(spec, 32, 32)) / 2**20
+
+
+def millions(depth, growth_rate):
+    """How many parameters the paper's DenseNet-BC has."""
+    spec = dm.cifar_config(depth, growth_rate=growth_rate, bottleneck=True).resolve()
+    return dm.count_parameters(spec).trainable / 1e6
+
+
+def saved_by_pooling_first():
+    """How many billion multiply-adds of densenet121; a quarter of each convolution is left."""
+    stages = dm.profile(dm.get_spec("densenet121"), 224, 224)
+    work = sum(stage.multiply_adds for stage in stages if "transition" in stage.name)
+    return 3 / 4 * work / 1e9
 
 
 def slower(name, backend):
@@ -48,16 +76,22 @@ def slower(name, backend):
 
 READING = read("reading")
 FIRST_SOURCES = [rows[0][-1] for rows in READING["cut_off"].values()]
+ENDS = [*ends_of("linear"), *ends_of("constant")]
 MEAN, GPU = read("chapter-torch-mean"), read("gpu-chapter")
 N, SHARE = r"(\d+(?:\.\d+)?)", r"(0\.\d{2,})"
 SAID = {  # what the chapter says -> its numbers in the stored results
-    rf"{SHARE} to {SHARE},? (?:instead of|against|rather than) {SHARE} to {SHARE}": [
-        *ends_of("linear"),
-        *ends_of("constant"),
+    rf"{SHARE} to {SHARE},? (?:instead of|against|rather than) {SHARE} to {SHARE}": ENDS,
+    rf"between {SHARE} and {SHARE} with the constant": losses_of("constant"),
+    rf"between {SHARE} and {SHARE} with the falling": losses_of("linear"),
+    rf"1,000 images has a standard error of about {SHARE}": [
+        sqrt(np.mean(ENDS) * (1 - np.mean(ENDS)) / 1000)
     ],
+    rf"DenseNet-BC, \$k = 12\$ \| 100 \| {N} million": [millions(100, 12)],
+    rf"DenseNet-BC, \$k = 40\$ \| 190 \| {N} million": [millions(190, 40)],
+    rf"saves densenet121 {SHARE} billion": [saved_by_pooling_first()],
     rf"took {N} minutes": [MEAN["training_seconds"] / 60],
     rf"{N} seconds on (?:one|a) GPU": [GPU["training_seconds"]],
-    rf"statistics, has {SHARE} and {SHARE}": [
+    rf"statistics recomputed \| {SHARE} \| {SHARE}": [
         each["final"]["test_accuracy"] for each in (MEAN, GPU)
     ],
     rf"{N}% of the images": [100 * read("recalibrated-best")["accuracy"]],
@@ -70,17 +104,22 @@ SAID = {  # what the chapter says -> its numbers in the stored results
     rf"loss, which is {SHARE}": [READING["loss"]],
     rf"loss rises by {SHARE} to {SHARE}": [min(FIRST_SOURCES), max(FIRST_SOURCES)],
     rf"loss rises by {SHARE} at most": [max(inside(READING["cut_off"]))],
-    rf"{N} GiB instead of {N}": [memory_of(250, case) / 2**30 for case in ("efficient", "plain")],
-    rf"step takes {N} times as long": [slower("bench-memory", "torch")],
+    rf"without recomputation needs {N} GiB": [memory_of(250, "plain")],
+    rf"With recomputation, the step needs {N} GiB": [memory_of(250, "efficient")],
+    rf"the count above says: {N} MiB": [counted(250)],
+    rf"plain step needs {N} GiB there and {N} GiB in Keras": [
+        memory_of(190, "plain", backend) for backend in ("torch", "keras")
+    ],
     rf"{N} to {N} times\]": [
-        each(slower("bench-memory", name) for name in ("flax", "gluon", "keras"))
+        each(slower("bench-memory", name) for name in ("flax", "gluon", "keras", "torch"))
         for each in (min, max)
     ],
+    rf"up to {N}% more time": [100 * slower("bench-memory", "flax") - 100],
     rf"{N} times\]\(results/gpu": [slower("gpu-memory", "torch")],
-    rf"test accuracy was {SHARE} and {SHARE}": [
+    rf"after the last epoch \| {SHARE} \| {SHARE}": [
         each["epochs"][-1]["validation_accuracy"] for each in (MEAN, GPU)
     ],
-    rf"exponent is smaller, {N}": [
+    rf"to the power of {N} in PyTorch": [
         log(memory_of(250, "plain") / memory_of(40, "plain")) / log(250 / 40)
     ],
 }
