@@ -6,8 +6,8 @@
     ```
 
 The first may name several definitions of its file. The second shows the four backends' code in
-tabs; adjacent ``{source}`` fences, each with a file of another backend, become tabs too. Each file that is shown also gets a page of its
-own, ``sources/<path>.html``, to which the code links.
+tabs; adjacent ``{source}`` fences, each with a file of another backend, become tabs too. Each file
+that is shown also gets a page of its own, ``sources/<path>.html``, to which the code links.
 """
 
 from __future__ import annotations

@@ -236,8 +236,7 @@ HEAT_MAPS = {  # what is measured -> a title, and what a number is
     ),
     "reading": (
         "How strongly each layer reads earlier maps",
-        "this reader's mean absolute product of BatchNorm scale and weight for this source, divided "
-        "by its mean for all sources",
+        "this reader's mean |BatchNorm scale x weight| for this source, divided by that for all",
     ),
 }
 
