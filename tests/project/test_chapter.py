@@ -28,13 +28,14 @@ def ends_of(schedule):
     return [min(last), max(last)]
 
 
-def values(matrix):
-    return [value for rows in matrix.values() for row in rows for value in row if value is not None]
-
-
 def inside(matrix):
     """What the layers 2 and later of each block read, without the reader after the block."""
     return [value for rows in matrix.values() for row in rows for value in row[1:-1] if value]
+
+
+def columns(rows):
+    """What the layers 2 to 4 of a block read, with their numbers counted from 0."""
+    return list(enumerate(zip(*rows, strict=True)))[1:-1]
 
 
 def losses_of(schedule):
@@ -76,6 +77,9 @@ def slower(name, backend):
 
 READING = read("reading")
 FIRST_SOURCES = [rows[0][-1] for rows in READING["cut_off"].values()]
+FIRST_WEIGHTS, LAST_WEIGHTS = (  # what each transition reads, and the classifier
+    [rows[source][-1] for rows in READING["reading"].values()] for source in (0, -1)
+)
 ENDS = [*ends_of("linear"), *ends_of("constant")]
 MEAN, GPU = read("chapter-torch-mean"), read("gpu-chapter")
 N, SHARE = r"(\d+(?:\.\d+)?)", r"(0\.\d{2,})"
@@ -100,10 +104,31 @@ SAID = {  # what the chapter says -> its numbers in the stored results
         read("recalibrated-last-1")["accuracy"],
     ],
     rf"test accuracy (?:is|was) {SHARE}[.,;]": [READING["test_accuracy"]],
-    rf"between {SHARE} and {N}": [each(values(READING["reading"])) for each in (min, max)],
+    rf"they are between {SHARE} and {N}": [each(inside(READING["reading"])) for each in (min, max)],
+    rf"input with {SHARE} to {SHARE} and the last layer with {N} to {N}\.": [
+        each(ends[:-1]) for ends in (FIRST_WEIGHTS, LAST_WEIGHTS) for each in (min, max)
+    ],
+    rf"classifier reads the block's input with {SHARE} and the last layer with {N}\.": [
+        FIRST_WEIGHTS[-1],
+        LAST_WEIGHTS[-1],
+    ],
     rf"loss, which is {SHARE}": [READING["loss"]],
-    rf"loss rises by {SHARE} to {SHARE}": [min(FIRST_SOURCES), max(FIRST_SOURCES)],
-    rf"loss rises by {SHARE} at most": [max(inside(READING["cut_off"]))],
+    rf"input, the loss rises by {SHARE} to {SHARE}": [min(FIRST_SOURCES), max(FIRST_SOURCES)],
+    rf"input most, by {SHARE} to {SHARE}": [
+        min(FIRST_SOURCES[:-1]),
+        max(FIRST_SOURCES[:-1]),
+    ],
+    rf"newest layer most, by {SHARE}, and the block's input by {SHARE}": [
+        READING["cut_off"]["denseblock4"][-1][-1],
+        FIRST_SOURCES[-1],
+    ],
+    rf"without it the loss rises by {SHARE} to {SHARE}": [
+        each(rows[0][0] for rows in READING["cut_off"].values()) for each in (min, max)
+    ],
+    rf"block's input by {SHARE} at most": [max(inside(READING["cut_off"]))],
+    rf"any other source by {SHARE} at most": [
+        max(inside({block: rows[1:] for block, rows in READING["cut_off"].items()}))
+    ],
     rf"without recomputation needs {N} GiB": [memory_of(250, "plain")],
     rf"With recomputation, the step needs {N} GiB": [memory_of(250, "efficient")],
     rf"the count above says: {N} MiB": [counted(250)],
@@ -173,6 +198,15 @@ def test_a_reader_is_cut_off_from_one_source_at_a_time(script):
     found = script["cut_off"](spec, weights, loss)["denseblock1"]
     first, second, third = 63, 64_095, 96_127  # channels 0 to 63, 64 to 95, 96 to 127
     assert found == [[first, first, first], [None, second, second], [None, None, third]]
+
+
+def test_layers_read_their_newest_maps_most_and_the_input_less_than_average():
+    layers = [
+        column[: i + 1] for rows in READING["reading"].values() for i, column in columns(rows)
+    ]
+    assert len(layers) == 12
+    assert all(read_by[0] < 1 for read_by in layers)
+    assert sum(read_by[-1] == max(read_by) for read_by in layers) >= 11  # "almost all"
 
 
 @pytest.mark.parametrize("pattern", SAID)
