@@ -104,7 +104,9 @@ SAID = {  # what the chapter says -> its numbers in the stored results
         read("recalibrated-last-1")["accuracy"],
     ],
     rf"test accuracy (?:is|was) {SHARE}[.,;]": [READING["test_accuracy"]],
-    rf"they are between {SHARE} and {N}": [each(inside(READING["reading"])) for each in (min, max)],
+    rf"differ little: they are between {SHARE} and {N}\.": [
+        each(inside(READING["reading"])) for each in (min, max)
+    ],
     rf"input with {SHARE} to {SHARE} and the last layer with {N} to {N}\.": [
         each(ends[:-1]) for ends in (FIRST_WEIGHTS, LAST_WEIGHTS) for each in (min, max)
     ],
