@@ -245,6 +245,7 @@ def heat_maps(measured: str) -> str:
     """Draw a matrix of sources and readers for each block of the trained network."""
     found = read("reading")[measured]
     most = max(value for rows in found.values() for row in rows for value in row if value)
+    low = 0.5 if measured == "reading" else 0.0  # without color
     parts, width, height = [], 52, 28
     title, meaning = HEAT_MAPS[measured]
     for index, (block, rows) in enumerate(found.items()):
@@ -260,7 +261,8 @@ def heat_maps(measured: str) -> str:
             for j, value in enumerate(row):
                 if value is not None:
                     at = x0 + width * j, y0 + height * i
-                    share = value / 2 if measured == "reading" else (max(value, 0.0) / most) ** 0.5
+                    share = (value - low) / (most - low)
+                    share = share if measured == "reading" else max(share, 0.0) ** 0.5
                     shown = f"{value:.2f}".replace("-0.00", "0.00")
                     parts.append(cell(at, (width, height), share, shown))
     description = (
