@@ -36,9 +36,9 @@ def addition_and_concatenation(spec: DenseBlockSpec) -> Figure:
     beside = [grown[: i + 1] for i in range(len(colors))]
     column = widest * scale + SPACE
     parts = [
-        *_Panel(30, "ResNet adds", "x ← x + f(x)", sums, colors, x, scale, column).drawn(),
+        *_Panel(30, "ResNet adds", "x ← x + g(x)", sums, colors, x, scale, column).drawn(),
         *_Panel(
-            370, "DenseNet concatenates", "x ← concat(x, f(x))", beside, colors, k, scale, column
+            370, "DenseNet concatenates", "x ← concat(x, g(x))", beside, colors, k, scale, column
         ).drawn(),
     ]
     return Figure(

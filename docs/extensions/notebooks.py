@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .pages import DOCS, FENCE, LABELS, PageError, split_options
-from .shipped import ROOT, definition
+from .shipped import ROOT, definitions, framework_of
 
 PAGE = "chapter"
 FOLDER = DOCS / "notebooks"
@@ -179,13 +179,13 @@ def _arguments(figure: str, options: dict[str, str]) -> str:
 
 def _code(directive: str, argument: str, framework: str) -> list[Cell]:
     """The code that {source} or {sources} shows, unless it is that of another framework."""
-    file, _, name = argument.partition(" ")
+    file, *names = argument.split()
     if directive == "sources":
         file = f"densenet_multi/{framework}/{file}"
-    elif file.split("/")[1] in LABELS and file.split("/")[1] != framework:
+    elif framework_of(file) not in {framework, "python"}:
         return []
     path = ROOT / file
-    code = definition(path, name)[0] if name else path.read_text("utf-8").rstrip()
+    code = definitions(path, *names)[0] if names else path.read_text("utf-8").rstrip()
     return [Cell("markdown", f"In `{file}`:\n\n```python\n{code}\n```")]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .pages import LABELS
 from .stamp import PACKAGE
 
 ROOT = PACKAGE.parent
@@ -13,6 +14,22 @@ ROOT = PACKAGE.parent
 
 class SourceError(Exception):
     """The code that a page shows does not exist."""
+
+
+def framework_of(file: str) -> str:
+    """Return the backend of a file of the package, or "python" if it is for all.
+
+    It is a file in the backend's folder, or one that has the backend's name.
+    """
+    path = PurePosixPath(file)
+    found = [name for name in (*path.parts[1:2], path.stem) if name in LABELS]
+    return found[0] if found else "python"
+
+
+def definitions(path: Path, *names: str) -> tuple[str, int]:
+    """Return the code of several definitions, two blank lines apart, and the line of the first."""
+    found = [definition(path, name) for name in names]
+    return "\n\n\n".join(code for code, _ in found), found[0][1]
 
 
 def definition(path: Path, name: str) -> tuple[str, int]:

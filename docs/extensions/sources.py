@@ -5,8 +5,9 @@
     ```{sources} model.py DenseLayer
     ```
 
-The second shows the four backends' code in tabs. Each file that is shown also gets a page of its
-own, ``sources/<path>.html``, to which the code links.
+The first may name several definitions of its file. The second shows the four backends' code in
+tabs; adjacent ``{source}`` fences, each with a file of another backend, become tabs too. Each file
+that is shown also gets a page of its own, ``sources/<path>.html``, to which the code links.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from .pages import LABELS
-from .shipped import ROOT, SourceError, definition
+from .shipped import ROOT, SourceError, definitions, framework_of
 from .tabs import choice
 
 if TYPE_CHECKING:
@@ -29,20 +30,22 @@ FOLDER = "sources"  # of the pages with complete files
 
 
 class Source(SphinxDirective):
-    """Show a definition of one file, or a complete file."""
+    """Show definitions of one file, or a complete file."""
 
     required_arguments = 1
     optional_arguments = 1
+    final_argument_whitespace = True  # the last one may be several names
 
     def run(self) -> list[nodes.Node]:
         """Return the code; a backend's code becomes a tab."""
-        return [self.shown(self.arguments[0], *self.arguments[1:])]
+        file, *names = " ".join(self.arguments).split()
+        return [self.shown(file, *names)]
 
-    def shown(self, file: str, name: str = "") -> choice:
+    def shown(self, file: str, *names: str) -> choice:
         """Return the code with a link to its file."""
         path = ROOT / file
         try:
-            code, line = definition(path, name) if name else (path.read_text("utf-8"), 1)
+            code, line = definitions(path, *names) if names else (path.read_text("utf-8"), 1)
         except (OSError, SourceError) as error:
             raise self.error(str(error)) from error
         self.env.note_dependency(path)
@@ -54,20 +57,18 @@ class Source(SphinxDirective):
         target = f"{up}{FOLDER}/{file}.html#line-{line}"
         link = nodes.reference("", "", nodes.literal(file, file), refuri=target, internal=True)
         caption = nodes.paragraph("", "", link, classes=["source-file"], translatable=False)
-        parts = file.split("/")
-        framework = parts[1] if len(parts) > 1 and parts[1] in LABELS else "python"
-        found = choice("", block, caption, framework=framework, classes=["source"])
+        found = choice("", block, caption, framework=framework_of(file), classes=["source"])
         self.set_source_info(found)
         return found
 
 
 class Sources(Source):
-    """Show the same definition of the four backends."""
+    """Show the same definitions of the four backends."""
 
     def run(self) -> list[nodes.Node]:
         """Return the four, which become tabs."""
-        file, *name = self.arguments
-        return [self.shown(f"densenet_multi/{backend}/{file}", *name) for backend in LABELS]
+        file, *names = " ".join(self.arguments).split()
+        return [self.shown(f"densenet_multi/{backend}/{file}", *names) for backend in LABELS]
 
 
 # --- The pages with complete files --------------------------------------------------------------

@@ -318,6 +318,21 @@ def test_the_code_around_a_docstring_stays(tmp_path):
     path = tmp_path / "code.py"
     path.write_text('@one\ndef f(x):\n    """Long\n    text.\n    """\n\n    # why\n    return x\n')
     assert shipped.definition(path, "f") == ("@one\ndef f(x):\n    # why\n    return x", 1)
+    path.write_text("a = 1\n\nb = 2\n\nc = 3\n")
+    assert shipped.definitions(path, "b", "a") == ("b = 2\n\n\na = 1", 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "framework"),
+    [
+        ("densenet_multi/keras/model.py", "keras"),
+        ("densenet_multi/comparison/rivals/flax.py", "flax"),
+        ("densenet_multi/spec.py", "python"),
+        ("noxfile.py", "python"),
+    ],
+)
+def test_shown_code_is_that_of_a_framework_or_of_all(file, framework):
+    assert shipped.framework_of(file) == framework
 
 
 def test_code_that_is_not_there_is_an_error():

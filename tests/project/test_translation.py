@@ -58,7 +58,7 @@ def paragraphs(text: str) -> list[str]:
             found += [fence[2]] if fence[1] == "dropdown" else []
         elif term or line.startswith("#"):
             found.append(item[1] if item else line)
-        elif line.startswith("|"):
+        elif line.startswith("|") and not NOT_TEXT.fullmatch(line):
             found += [cell.strip() for cell in line.strip("|").split("|") if cell.strip()]
         elif line.strip() and not NOT_TEXT.fullmatch(line):
             current.append(item[1] if item else line)
@@ -97,6 +97,10 @@ paragraph.
   of two lines
 - another
 
+| a | table |
+|---|--:|
+| of | 1.5% |
+
 ```{run} torch
 print("code")
 ```
@@ -113,7 +117,8 @@ term
   continued.
 ```
 """
-    expected = ["Title", "One paragraph.", "an item of two lines", "another", "Why?", "Because."]
+    expected = ["Title", "One paragraph.", "an item of two lines", "another"]
+    expected += ["a", "table", "of", "1.5%", "Why?", "Because."]
     assert paragraphs(page) == [*expected, "term", "Its meaning, continued."]
 
 

@@ -2,9 +2,9 @@
 
 In docs/results/data:
 
-    densenet-multi train --backend torch --recipe modern --variant d2l --image-size 32 --epochs 2 \
-        --output trained
-    python ../scripts/chapter.py read trained/best.safetensors > reading.json
+    densenet-multi train --backend torch --recipe modern --variant d2l --image-size 64 --epochs 3 \
+        --bfloat16 --output trained
+    python ../scripts/chapter.py read trained/last.safetensors > reading.json
     python ../scripts/chapter.py draw
 
 ``draw`` writes chapter-curves.svg (from sample-curves-*.json, see sample_curves.py),
@@ -71,17 +71,19 @@ def readers(spec: dm.DenseNetSpec) -> dict[str, list[tuple[str, str, list[slice]
 
 
 def reading(spec: dm.DenseNetSpec, weights: Weights) -> dict[str, list[list[float | None]]]:
-    """Return how large each reader's weights are for each source, {block: matrix}.
+    """Return how strongly each reader reads each source, {block: matrix}.
 
-    Row i, column j: source i and reader j. A value is the mean absolute weight, divided by the mean
-    over all channels that this reader reads: 1 is the average.
+    Row i, column j: source i and reader j. The reader's BatchNorm gives every channel the variance
+    1 and multiplies it by a scale. So a value is the mean absolute product of scale and weight,
+    divided by the mean over all channels that this reader reads: 1 is the average.
     """
     result = {}
     for block, found in readers(spec).items():
         columns = []
-        for _, conv, sources in found:
+        for norm, conv, sources in found:
             kernel = np.abs(weights[f"{conv}.weight"]).astype(np.float64)
             by_channel = kernel.mean(axis=0).reshape(kernel.shape[1], -1).mean(axis=1)
+            by_channel *= np.abs(weights[f"{norm}.weight"])
             columns.append([float(by_channel[s].mean() / by_channel.mean()) for s in sources])
         result[block] = _as_rows(columns)
     return result
@@ -234,7 +236,7 @@ HEAT_MAPS = {  # what is measured -> a title, and what a number is
     ),
     "reading": (
         "How strongly each layer reads earlier maps",
-        "this reader's mean absolute weight for this source, divided by its mean for all sources",
+        "this reader's mean |BatchNorm scale x weight| for this source, divided by that for all",
     ),
 }
 
@@ -243,6 +245,7 @@ def heat_maps(measured: str) -> str:
     """Draw a matrix of sources and readers for each block of the trained network."""
     found = read("reading")[measured]
     most = max(value for rows in found.values() for row in rows for value in row if value)
+    low = 0.5 if measured == "reading" else 0.0  # without color
     parts, width, height = [], 52, 28
     title, meaning = HEAT_MAPS[measured]
     for index, (block, rows) in enumerate(found.items()):
@@ -258,7 +261,8 @@ def heat_maps(measured: str) -> str:
             for j, value in enumerate(row):
                 if value is not None:
                     at = x0 + width * j, y0 + height * i
-                    share = value / 2 if measured == "reading" else (max(value, 0.0) / most) ** 0.5
+                    share = (value - low) / (most - low)
+                    share = share if measured == "reading" else max(share, 0.0) ** 0.5
                     shown = f"{value:.2f}".replace("-0.00", "0.00")
                     parts.append(cell(at, (width, height), share, shown))
     description = (
