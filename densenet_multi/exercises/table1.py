@@ -3,7 +3,7 @@
 The published numbers, for 1,000 classes and images of 224x224:
 
 - Output sizes, and the number of layers in a name: the paper's Table 1,
-  https://arxiv.org/abs/1608.06993. Its first version also has densenet161 (k = 48).
+  https://arxiv.org/abs/1608.06993. (densenet161 is another network of the authors, with k = 48.)
 - Parameters and multiply-adds (which it calls GFLOPS): the documentation of torchvision's
   pretrained weights, https://pytorch.org/vision/stable/models/densenet.html. torchvision has no
   densenet264, and the paper prints neither number.
@@ -296,7 +296,7 @@ def _label_of_part(part: str) -> str:
 EXERCISE = Exercise(
     name="table1",
     question="Which networks does the paper's Table 1 describe, and is each of them right?",
-    duration="10 minutes on two cores with all four frameworks",
+    duration="15 minutes on two cores with all four frameworks",
     measure=measure,
     tables=tables,
     draw=draw,

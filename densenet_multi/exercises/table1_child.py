@@ -4,6 +4,7 @@
 variant, the image size and the batch size.
 """
 
+import os
 import time
 from typing import Any
 
@@ -13,6 +14,9 @@ from ..backends import load_backend
 from ..comparison.child_process import run_child
 from ..training.recipe import Recipe
 from ..variants import get_spec
+
+# Flax compiles every network first. For a single step, XLA's optimizer would take minutes.
+UNOPTIMIZED = "--xla_backend_optimization_level=0"
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
@@ -50,4 +54,5 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("XLA_FLAGS", UNOPTIMIZED)
     run_child(measure)
