@@ -97,7 +97,7 @@ def tables(found: list[Table]) -> RenderableType:
     from rich.console import Group
     from rich.table import Table as RichTable
 
-    drawn = []
+    drawn: list[RenderableType] = []
     for each in found:
         table = RichTable(
             box=box.SIMPLE_HEAD,
@@ -111,5 +111,5 @@ def tables(found: list[Table]) -> RenderableType:
             table.add_column(heading, justify="right" if is_number else "left")
         for row in each.rows:
             table.add_row(*row)
-        drawn.append(table)
-    return Group(*drawn)
+        drawn += [table, ""]
+    return Group(*drawn[:-1])
