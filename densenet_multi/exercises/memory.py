@@ -155,7 +155,7 @@ def measured(
     if turns.message is not None or not turns.received:
         return _nothing(turns)
     found = [_sized(cases[case], messages) for case, messages in turns.received.items()]
-    result = {
+    result: dict[str, Any] = {
         "sizes": found,
         "fits": {
             variant: fit([each for each in found if each["network"] == variant])
@@ -232,7 +232,7 @@ def _compared(cases: Mapping[str, dict[str, Any]], turns: Turns) -> dict[str, An
 
     ``memory`` and ``time`` (per image, the median over the rounds) are relative to plain.
     """
-    found = {}
+    found = dict[str, dict[str, Any]]()
     for remedy, (first, *rest) in turns.received.items():
         case = cases[remedy]
         summary = summary_of(first, rest, case["batch_size"])
@@ -244,8 +244,10 @@ def _compared(cases: Mapping[str, dict[str, Any]], turns: Turns) -> dict[str, An
             "images_per_second": summary["images_per_second"],
             "rounds": summary["rounds"],
         }
-    plain = found.get("plain")
-    for each in found.values() if plain else ():
+    if "plain" not in found:
+        return found
+    plain = found["plain"]
+    for each in found.values():
         each["memory"] = each["measured_bytes"] / plain["measured_bytes"]
         pairs = zip(plain["rounds"], each["rounds"], strict=True)
         each["time"] = median(a / b for a, b in pairs)

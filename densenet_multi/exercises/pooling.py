@@ -354,7 +354,7 @@ def _own(result: Result, name: str, pool: str) -> float:
 
 def _pairs(result: Result, left: float, right: float) -> list[str]:
     """A line for each seed, from its accuracy with the average to that with the maximum."""
-    values = [run["accuracy"] for run in result["runs"]]
+    values: list[float] = [run["accuracy"] for run in result["runs"]]
     low, high = min(values), max(values)
     x = {"avg": left + 90, "max": right - 60}
 
@@ -392,13 +392,13 @@ def _windows(result: Result, left: float) -> list[str]:
         x, y = left + number * 145, TOP
         parts.append(text(x, 48, WORDS[pool], color=COLORS[pool]))
         for i in range(4):
-            at = x + i % 2 * side, y + i // 2 * side
+            across, down = x + i % 2 * side, y + i // 2 * side
             receives = i < receivers
-            look = {} if receives else {"stroke_dasharray": "3 3"}
+            look = {"stroke": "currentColor", "stroke_dasharray": None if receives else "3 3"}
             shade = f"receives-{pool}" if receives else "empty"
-            parts.append(rect(*at, side, side, shade, stroke="currentColor", **look))
+            parts.append(rect(across, down, side, side, shade, **look))
             share = f"{found['share']['mean']:.2f}" if receives else "0"
-            parts.append(text(at[0] + side / 2, at[1] + side / 2 + 5, share, anchor="middle"))
+            parts.append(text(across + side / 2, down + side / 2 + 5, share, anchor="middle"))
         means = [each[pool]["receivers"]["mean"] for each in result["transitions"].values()]
         extremes = sorted({f"{min(means):.2f}", f"{max(means):.2f}"})
         parts.append(text(x, y + 2 * side + 24, f"{' to '.join(extremes)} of 4"))
