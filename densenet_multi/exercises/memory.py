@@ -28,6 +28,7 @@ from ..drawing.svg import (
     Figure,
     document,
     path,
+    plural,
     rect,
     text,
     width_of,
@@ -36,7 +37,7 @@ from ..manifest import count_parameters, profile
 from ..spec import DenseNetSpec
 from ._exercise import Exercise, Result, Settings, Table, chosen_backend, header, installed_backends
 
-NETWORKS = {"d2l": 32, "densenet121": 8}  # -> images per step: about as many multiply-adds
+NETWORKS = {"d2l": 64, "densenet121": 16}  # -> images per step: about as many multiply-adds
 SIZES, FULL_SIZES = (96, 224), (96, 160, 224)
 REMEDY_ROUNDS, FULL_ROUNDS = 3, 5
 MIB = 2**20
@@ -346,16 +347,21 @@ def _remedies(device: str, backends: Mapping[str, Any], rounds: int) -> Table:
         for name, report in backends.items()
         for remedy, each in report["remedies"].items()
     ]
-    plain = next(iter(next(iter(backends.values()))["remedies"].values()))
-    size = f"{plain['image_size']}x{plain['image_size']}"
+    cases = {name: each for r in backends.values() for name, each in r["remedies"].items()}
+    batch = max(each["batch_size"] for each in cases.values())
+    size = next(iter(cases.values()))["image_size"]
+    notes = [f"Relative to plain training; time: the median of {plural(rounds, 'round')}."]
+    if "quarter" in cases:
+        notes.append(
+            "Quarter batches: fit does not add up gradients, so steps with "
+            f"{plural(cases['quarter']['batch_size'], 'image')} were measured; {PARTS} of them "
+            "make one update and need the memory of one."
+        )
     return Table(
-        f"What helps: densenet121, {NETWORKS['densenet121']} images of {size}, {DEVICES[device]}",
+        f"What helps: densenet121, {plural(batch, 'image')} of {size}x{size}, {DEVICES[device]}",
         ("backend", "remedy", "memory", "relative", "time per image", "what else it costs"),
         tuple(rows),
-        "Relative to plain training; time: the median "
-        f"of {rounds} rounds, all cases in turn. Quarter batches: fit does not add up gradients, "
-        f"so steps with {NETWORKS['densenet121'] // PARTS} images were measured; {PARTS} of them "
-        "make one update and need the memory of one.",
+        " ".join(notes),
     )
 
 

@@ -232,9 +232,8 @@ def energy_kept(kind: str, pool: PoolSpec, maps: Array) -> float:
     inside = maps[:, :, : (height - 1) * size + k, : (width - 1) * size + k]
     axes = (0, 2, 3)
     total = inside.var(axis=axes)
-    about = pooled - pooled.mean(axis=axes, keepdims=True)
-    shared = (about * (means - means.mean(axis=axes, keepdims=True))).mean(axis=axes)
-    variance = about.var(axis=axes)
+    about = means - means.mean(axis=axes, keepdims=True)
+    shared, variance = (pooled * about).mean(axis=axes), pooled.var(axis=axes)
     kept = np.divide(shared**2, variance, out=np.zeros_like(shared), where=variance > 0)
     return float(kept.sum() / total.sum()) if total.sum() > 0 else 1.0
 
