@@ -87,11 +87,14 @@ def test_the_table_has_mean_spread_and_what_a_resnet_needs(result):
     assert "mean over 2 seeds" in table.note
 
 
-def test_one_seed_has_no_spread(result):
+def test_one_seed_and_one_resnet_have_neither_spread_nor_interpolation(result):
     result["trained"] = trained(a=[0.92], b=[0.91])
     table = exercise("parameters").tables(result)[-1]
-    assert [row[4:6] for row in table.rows] == [("", ""), ("", "")]
+    expected = ("network", "parameters", "10^6\nmult-adds", "test\naccuracy", "seconds")
+    assert table.columns == expected
+    assert table.rows[0][3:] == ("0.9200", "9")
     assert "of one seed" in table.note
+    assert "ResNet needs" not in table.note
 
 
 @pytest.mark.parametrize(
