@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..manifest import LayerSpec, profile
 from ..manifest import layers as with_names
-from ..spec import BatchNormSpec, ConvSpec, DenseNetSpec, LinearSpec
+from ..spec import BatchNormSpec, ConvSpec, DenseNetSpec
 
 KINDS = ("1x1", "3x3", "7x7", "BatchNorm", "linear")
 STAGES = ("stem", "stage 1", "stage 2", "stage 3", "stage 4", "classifier")
@@ -75,14 +75,6 @@ def _place(name: str, areas: dict[str, int]) -> tuple[str, int]:
         blocks = sum(each.startswith("denseblock") for each in areas)
         return f"stage {blocks}", 0
     return ("classifier", 1) if part == "classifier" else ("stem", areas["stem"])
-
-
-def depth(specs: Iterable[LayerSpec]) -> int:
-    """Count the layers as the names of networks do: convolutions and the classifier.
-
-    A shortcut's convolution is a layer too; a name such as ResNet-50 does not count it.
-    """
-    return sum(isinstance(each, (ConvSpec, LinearSpec)) for each in specs)
 
 
 def summed(layers: Iterable[Layer], by: str) -> dict[str, dict[str, int]]:

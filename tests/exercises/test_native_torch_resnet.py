@@ -1,5 +1,6 @@
 """The ResNet in PyTorch: what the counter counts, trained as ``fit`` trains a DenseNet."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -91,9 +92,12 @@ def test_its_history_has_the_accuracy_on_the_validation_images():
     history = rival.fit(network, LIKE, (images, labels), recipe, validation=(images, labels))
     network.eval()
     with torch.inference_mode():
-        expected = (network(torch.tensor(images)).argmax(1).numpy() == labels).mean()
+        scores = network(torch.tensor(images))
+    expected = (scores.argmax(1).numpy() == labels).mean()
+    loss = cross_entropy(scores, torch.tensor(labels)).item()
     assert [epoch.number for epoch in history.epochs] == [1, 2]
     assert history.epochs[-1].validation_accuracy == expected
+    assert math.isclose(history.epochs[-1].validation_loss, loss, rel_tol=1e-4)
     assert len(history.steps) == 6
 
 

@@ -78,8 +78,8 @@ def test_the_table_has_mean_spread_and_what_a_resnet_needs(result):
     result["trained"] = trained(a=[0.91, 0.93], b=[0.92, 0.92], e=[0.88, 0.90], f=[0.93, 0.93])
     table = exercise("parameters").tables(result)[-1]
     rows = {row[0]: row for row in table.rows}
-    assert rows["DenseNet k=12"][1] == "102,298"
-    assert rows["DenseNet k=12"][3:6] == ("0.9200", "0.0141", "1.7x")  # 174,970 / 102,298
+    assert rows["DenseNet k=12"][1] == "100,066"
+    assert rows["DenseNet k=12"][3:6] == ("0.9200", "0.0141", "1.7x")  # 174,970 / 100,066
     assert rows["ResNet width 16"][3:6] == ("0.9200", "0.0000", "")
     assert [row[0] for row in table.rows][1:] == [
         "ResNet width 8", "ResNet width 16", "ResNet width 24"
@@ -87,11 +87,14 @@ def test_the_table_has_mean_spread_and_what_a_resnet_needs(result):
     assert "mean over 2 seeds" in table.note
 
 
-def test_one_seed_has_no_spread(result):
+def test_one_seed_and_one_resnet_have_neither_spread_nor_interpolation(result):
     result["trained"] = trained(a=[0.92], b=[0.91])
     table = exercise("parameters").tables(result)[-1]
-    assert [row[4:6] for row in table.rows] == [("", ""), ("", "")]
+    expected = ("network", "parameters", "10^6\nmult-adds", "test\naccuracy", "seconds")
+    assert table.columns == expected
+    assert table.rows[0][3:] == ("0.9200", "9")
     assert "of one seed" in table.note
+    assert "ResNet needs" not in table.note
 
 
 @pytest.mark.parametrize(

@@ -72,12 +72,13 @@ def test_the_command_measures_again_what_is_counted(monkeypatch):
 
 
 def test_a_result_that_is_missing_or_anothers_is_an_error(data):
-    (data / "exercise-memory.json").unlink(missing_ok=True)
-    with pytest.raises(measured.ResultError, match="densenet-multi exercise memory --output"):
-        measured.tables_of("memory", "", data)
-    (data / "exercise-memory.json").write_text('{"exercise": "table1"}', "utf-8")
-    with pytest.raises(measured.ResultError, match="a result of memory"):
-        measured.drawing_of("memory", data)
+    path = data / "exercise-table1.json"
+    path.unlink()
+    with pytest.raises(measured.ResultError, match="densenet-multi exercise table1 --output"):
+        measured.tables_of("table1", "", data)
+    path.write_text('{"exercise": "memory"}', "utf-8")
+    with pytest.raises(measured.ResultError, match="a result of table1"):
+        measured.drawing_of("table1", data)
 
 
 @pytest.mark.parametrize("shown", ["0", "9", "drawings", "1 9"])
