@@ -138,13 +138,17 @@ def test_what_a_transition_pools_is_that_of_the_network(name):
     assert kinds == {"max" if name == "cubic" else "avg"}
 
 
-def test_each_transition_of_a_network_is_looked_into_over_all_images(monkeypatch):
-    spec = small("bottleneck")
-    weights, seen = random_weights(spec), images(spec, 33, count=5)
-    backend = SimpleNamespace(
+def reference_backend(spec, weights):
+    return SimpleNamespace(
         export_weights=lambda _: weights,
         features=lambda _, x: dm.reference.forward(spec, weights, x).stages,
     )
+
+
+def test_each_transition_of_a_network_is_looked_into_over_all_images(monkeypatch):
+    spec = small("bottleneck")
+    weights, seen = random_weights(spec), images(spec, 33, count=5)
+    backend = reference_backend(spec, weights)
     model = SimpleNamespace(spec=spec)
     whole = pooling.looked_into(backend, model, seen.__getitem__, 5)
     monkeypatch.setattr(pooling, "AT_ONCE", 2)
@@ -154,6 +158,19 @@ def test_each_transition_of_a_network_is_looked_into_over_all_images(monkeypatch
         assert found["receivers"] == 4
         assert found["energy_max"] <= found["energy_avg"] < 1
     assert pooling.looked_into(backend, model, seen.__getitem__, 4) != whole
+
+
+@pytest.mark.parametrize("name", ["bottleneck", "cubic"])
+def test_a_backends_network_is_looked_into_like_the_reference(backend, name):
+    spec = small(name)
+    weights, seen = random_weights(spec), images(spec, 33, count=3)
+    model = backend.build(spec, dtype="float64")
+    backend.import_weights(model, weights)
+    actual = pooling.looked_into(backend, model, seen.__getitem__, 3)
+    expected = pooling.looked_into(reference_backend(spec, weights), model, seen.__getitem__, 3)
+    assert actual.keys() == expected.keys()
+    for transition, found in actual.items():
+        assert found == pytest.approx(expected[transition], rel=1e-9)
 
 
 @pytest.mark.parametrize(
