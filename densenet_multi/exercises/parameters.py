@@ -18,6 +18,7 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
+from .._checks import one_of
 from ..backends import load_backend
 from ..drawing.svg import (
     INPUT,
@@ -38,7 +39,7 @@ from ..drawing.svg import (
     width_of,
 )
 from ..spec import DenseNetConfig
-from ..training.recipe import RECIPES
+from ..training.recipe import RECIPES, Recipe
 from ..variants import VARIANTS, get_spec
 from ._exercise import Exercise, Result, Settings, Table, header, installed_backends
 from ._layers import KINDS, STAGES, Layer, layers_of, summed
@@ -76,19 +77,24 @@ TRAINED: dict[str, DenseNetConfig | ResNetConfig] = {  # Fashion-MNIST, images o
 }
 PAIR = 2  # networks that train without full=True
 TRAINED_SIZE = 28
-RECIPE = replace(RECIPES["modern"], image_size=TRAINED_SIZE, epochs=3)
+EPOCHS = {"fashion-mnist": 3, "sample": 30}  # the sample has a sixtieth of the images
+RECIPE = replace(RECIPES["modern"], image_size=TRAINED_SIZE)
 SEEDS, FULL_SEEDS = 1, 3
 
 
 def measure(settings: Settings) -> Result:
-    """Count the networks, and train some of them if PyTorch is installed."""
+    """Count the networks, and train some of them if PyTorch is installed.
+
+    Raises ``ConfigError`` for data that this exercise does not train on.
+    """
+    one_of("data", settings.data, tuple(EPOCHS))
     here = "torch" in installed_backends()
     return {
         **header("parameters", settings, ["torch"] if here else []),
         "image_size": IMAGE_SIZE,
         "networks": {name: counted(name) for name in (*RESNETS, *DENSENETS)},
         "growth": [_grown(rate) for rate in GROWTH_RATES],
-        "recipe": {"epochs": RECIPE.epochs, "image_size": TRAINED_SIZE},
+        "recipe": {"epochs": EPOCHS[settings.data], "image_size": TRAINED_SIZE},
         "trained": _trained(settings) if here else {},
     }
 
@@ -138,8 +144,9 @@ def _trained(settings: Settings) -> dict[str, dict[str, Any]]:
     names = list(TRAINED) if settings.full else list(TRAINED)[:PAIR]
     found: dict[str, dict[str, Any]] = {name: _described(TRAINED[name]) for name in names}
     for seed in range(seeds):  # the networks take turns
+        recipe = replace(RECIPE, epochs=EPOCHS[settings.data], seed=seed)
         for name in names:
-            found[name]["runs"].append(_run(TRAINED[name], images, seed))
+            found[name]["runs"].append(_run(TRAINED[name], images, recipe))
     return found
 
 
@@ -151,10 +158,9 @@ def _described(config: DenseNetConfig | ResNetConfig) -> dict[str, Any]:
     return {"kind": kind, **found, "runs": []}
 
 
-def _run(config: DenseNetConfig | ResNetConfig, images: Any, seed: int) -> dict[str, Any]:
+def _run(config: DenseNetConfig | ResNetConfig, images: Any, recipe: Recipe) -> dict[str, Any]:
     """Train a network, and return its accuracy on the test images after the last epoch."""
-    backend = load_backend("torch")
-    recipe = replace(RECIPE, seed=seed)
+    backend, seed = load_backend("torch"), recipe.seed
     if isinstance(config, ResNetConfig):
         rival = import_module(RIVALS, __package__ + ".x")
         like = DenseNetConfig(**SMALL).resolve()

@@ -106,7 +106,8 @@ def test_the_exercise_trains_a_pair(monkeypatch):
     few = SimpleNamespace(train=(sample.train.take(range(8)), sample.train.labels[:8]),
                   test=(sample.test.take(range(4)), sample.test.labels[:4]))  # fmt: skip
     monkeypatch.setattr("densenet_multi.data.load_data", lambda *_, **__: few)
-    monkeypatch.setattr(parameters, "RECIPE", replace(parameters.RECIPE, epochs=1, batch_size=4))
+    monkeypatch.setattr(parameters, "RECIPE", replace(parameters.RECIPE, batch_size=4))
+    monkeypatch.setitem(parameters.EPOCHS, "sample", 1)
     found = parameters._trained(Settings(data="sample"))
     for each in found.values():
         (run,) = each["runs"]

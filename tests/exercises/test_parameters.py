@@ -42,6 +42,11 @@ def test_counts_need_no_framework(result):
     assert "test accuracy" not in drawn
 
 
+def test_data_of_another_kind_are_refused():
+    with pytest.raises(dm.ConfigError, match=r"data: expected .*sample"):
+        exercise("parameters").run(Settings(data="cifar10:x"))
+
+
 def test_parameters_by_stage_and_by_kind_are_complete_in_each_row(result):
     tables = exercise("parameters").tables(result)
     for table in tables[1:5]:
@@ -122,13 +127,16 @@ def test_the_plot_has_every_network_inside_its_frame(result, accuracies):
     ],
 )
 def test_more_seeds_and_more_networks_are_trained_if_asked(monkeypatch, settings, networks, seeds):
-    train = Mock(side_effect=lambda _config, _images, seed: run_of(0.9, seed))
+    train = Mock(side_effect=lambda _config, _images, recipe: run_of(0.9, recipe.seed))
     monkeypatch.setattr(parameters, "_run", train)
     found = parameters._trained(settings)
     assert len(found) == networks
     assert {len(each["runs"]) for each in found.values()} == {seeds}
     kinds = [found[name]["kind"] for name in list(found)[:2]]
     assert kinds == ["DenseNet", "ResNet"]
+    recipes = [call.args[2] for call in train.call_args_list]
+    assert [recipe.seed for recipe in recipes] == sorted([*range(seeds)] * networks)
+    assert {recipe.epochs for recipe in recipes} == {30}  # of 1,000 images: three of 60,000 are 180
 
 
 def test_both_kinds_train_on_the_same_data_by_the_same_recipe(monkeypatch):
@@ -137,14 +145,14 @@ def test_both_kinds_train_on_the_same_data_by_the_same_recipe(monkeypatch):
     ours.fit.return_value = theirs.fit.return_value = history
     monkeypatch.setattr(parameters, "load_backend", lambda _: ours)
     monkeypatch.setattr(parameters, "import_module", lambda *_: theirs)
-    images = SimpleNamespace(train="train", test="test")
+    images, recipe = SimpleNamespace(train="train", test="test"), dm.Recipe(seed=7)
     for config in (dm.DenseNetConfig(block_config=(1,)), ResNetConfig((1,))):
-        found = parameters._run(config, images, 7)
+        found = parameters._run(config, images, recipe)
         assert found == {
             "seed": 7, "test_accuracy": 0.5, "test_accuracies": [0.5, 0.5], "seconds": 4.0
         }  # fmt: skip
     (_, *first), (_, _, *second) = ours.fit.call_args.args, theirs.fit.call_args.args
     assert first == second
-    assert first[1].seed == 7
+    assert first == ["train", recipe]
     assert ours.fit.call_args.kwargs == theirs.fit.call_args.kwargs == {"validation": "test"}
     assert ours.build.call_args.kwargs == theirs.build.call_args.kwargs == {"seed": 7}

@@ -4782,9 +4782,9 @@ MUTANTS = [
     Mutant(
         "both networks of a pair train from the same seed",
         "exercises/parameters.py",
-        "    recipe = replace(RECIPE, seed=seed)",
-        "    recipe = RECIPE",
-        "exercises/test_parameters.py same_recipe",
+        "epochs=EPOCHS[settings.data], seed=seed)",
+        "epochs=EPOCHS[settings.data])",
+        "exercises/test_parameters.py more_seeds",
     ),
     Mutant(
         "a ResNet trains with weight decay",
