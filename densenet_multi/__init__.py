@@ -11,7 +11,7 @@ The files, in reading order:
   model.py, weights.py, predict.py, train.py. backends.py: what every backend offers.
 - checkpoint.py: a trained network in memory. data/ (images), formats/ (weights files), training/
   (training runs), tasks/ (such as evaluation and conversion), comparison/ (backends side by side),
-  drawing/ (figures), commands/ (the command line).
+  exercises/ (the chapter's questions, measured), drawing/ (figures), commands/ (the command line).
 
 To learn DenseNet, you can ignore the last group, every faster/ folder, and all files whose names
 begin with an underscore.

@@ -21,6 +21,7 @@ from . import (
     convert,
     draw,
     evaluate,
+    exercise,
     info,
     inspect,
     lockstep,
@@ -35,6 +36,7 @@ GROUPS = {  # purpose -> its commands
     "Describe a network": (summary.summary, draw.draw),
     "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
     "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
+    "Answer the chapter's exercises": (exercise.exercise,),
     "Move a checkpoint between frameworks": (inspect.inspect, convert.convert),
     "Report a problem": (info.info,),
 }

@@ -9,8 +9,9 @@ within each round.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -155,35 +156,66 @@ def summary_of(warmup: dict[str, Any], rounds: list[dict[str, Any]], size: int) 
     }
 
 
-def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str, Any]:
+@dataclass
+class Turns:
+    """What the cases of one backend have sent.
+
+    Attributes:
+        received: {case: its warm-up's message, then a message for each round}, without ``failed``.
+        failed, absent: {case: why}: it ended early, or it does not exist here.
+        message: the report that ended all cases, if the backend cannot run any.
+    """
+
+    received: dict[str, list[Message]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    message: Message | None = None
+
+
+def take_turns(cases: Mapping[str, dict[str, Any]], step: Callable[[str], object]) -> Turns:
     """Run one backend's cases round by round, in reverse order in every other round.
 
     A case that ends early, perhaps for lack of memory, does not affect the other cases.
+
+    Arguments:
+        cases: {name: the settings of its child}, all with the same number of ``rounds``.
+        step: called with a line of text before each round.
     """
-    children, received, failed = dict[str, Child](), dict[str, list[Message]](), dict[str, str]()
+    children, found = dict[str, Child](), Turns()
+    received = found.received
     with ExitStack() as stack:
-        for case in CASES[settings["work"]]:
+        for case, settings in cases.items():
             step(f"{settings['backend']}, {case}: warming up")
-            children[case] = stack.enter_context(_started({**settings, "case": case}))
+            children[case] = stack.enter_context(_started(settings))
             message = children[case].receive()
             status = message.get("status")
             if status == "not installed" or message.pop("for_all", False):
-                return message
+                return Turns(message=message)
             if status == "failed":
-                failed[case] = message["error"]
-            elif status is None:  # "ok" would mean that the case does not exist here
+                found.failed[case] = message["error"]
+            elif status is None:
                 received[case] = [message]
-        for number in range(settings["rounds"]):
+            else:
+                found.absent[case] = message["absent"]
+        for number in range(max(settings["rounds"] for settings in cases.values())):
             for case in list(received)[:: 1 if number % 2 else -1]:
-                step(f"{settings['backend']}, {case}: round {number + 1}")
+                step(f"{cases[case]['backend']}, {case}: round {number + 1}")
                 children[case].proceed()
                 message = children[case].receive()
                 if "status" in message:
-                    failed[case] = message["error"]
+                    found.failed[case] = message["error"]
                     del received[case]
                 else:
                     received[case].append(message)
-    cases = _compared(settings, received)
+    return found
+
+
+def _turns(settings: dict[str, Any], step: Callable[[str], object]) -> dict[str, Any]:
+    """Run one backend's cases of a work, and return its report."""
+    found = take_turns({c: {**settings, "case": c} for c in CASES[settings["work"]]}, step)
+    if found.message is not None:
+        return found.message
+    cases, failed = _compared(settings, found.received), found.failed
     if not failed:
         return {"status": "ok", "cases": cases}
     same = {why: [case for case in failed if failed[case] == why] for why in failed.values()}

@@ -79,11 +79,14 @@ def measure(settings: dict[str, Any]) -> Message:
     raise RuntimeError("the work ended before the last round")
 
 
-def network(variant: str, depth: int | None) -> DenseNetSpec:
-    """Return the network: a variant, or the paper's DenseNet-BC (k = 12) of this depth."""
+def network(variant: str, depth: int | None, growth_rate: int | None = None) -> DenseNetSpec:
+    """Return the network: a variant, or the paper's DenseNet-BC (k = 12) of this depth.
+
+    ``growth_rate`` replaces the variant's own.
+    """
     if depth is not None:
         return cifar_config(depth, 12, bottleneck=True).resolve()
-    return get_spec(variant)
+    return get_spec(variant, **({} if growth_rate is None else {"growth_rate": growth_rate}))
 
 
 def _require_gpu(backend_name: str) -> None:
@@ -212,7 +215,7 @@ def _multiply(settings: dict[str, Any]) -> None:
 
 def _to_train(settings: dict[str, Any]) -> tuple[DenseNetSpec, Pixels, Recipe]:
     """Return the network, enough examples for all rounds, and the recipe."""
-    spec = network(settings["variant"], settings["depth"])
+    spec = network(settings["variant"], settings["depth"], settings.get("growth_rate"))
     pixels, labels = load_sample("train")
     steps = settings["warmup"] + settings["steps"] * settings["rounds"]
     order = np.arange(steps * settings["batch_size"]) % len(labels)

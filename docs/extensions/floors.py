@@ -13,6 +13,7 @@ from densenet_multi.drawing.svg import element, escaped
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 PURPOSES = {  # name -> what it is; the four backends share a line
     "commands": "the command line: one file per command",
+    "exercises": "the chapter's questions, measured",
     "tasks": "the work of a command, with any backend",
     "comparison": "backends side by side",
     "torch": "the network, four times",

@@ -14,7 +14,8 @@ MODULES = [  # those that need no framework and have examples
     *("__init__", "checkpoint", "manifest", "reference", "spec", "variants", "weights"),
     *("data.augment", "data.examples", "data.fashion_mnist", "data.folder", "data.idx"),
     *("data.images", "data.held_out", "data.order", "data.resize", "data.sources"),
-    *("drawing.__init__", "formats.__init__", "formats._channels", "formats.portable"),
+    *("drawing.__init__", "exercises._interval", "formats.__init__", "formats._channels"),
+    "formats.portable",
 ]
 
 

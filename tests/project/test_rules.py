@@ -51,6 +51,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "comparison": {"numpy"},
     "data": {"numpy", "PIL"},
     "drawing": set(),
+    "exercises": {"numpy"},
     "manifest": set(),
     "reference": {"numpy"},
     "spec": set(),
@@ -300,7 +301,7 @@ def test_the_listing_shows_the_lesson():
     assert len(modules) <= 12
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms - set(BACKENDS) == {
-        "commands", "comparison", "data", "drawing", "formats", "tasks", "training"
+        "commands", "comparison", "data", "drawing", "exercises", "formats", "tasks", "training"
     }  # fmt: skip
 
 

@@ -1,0 +1,84 @@
+"""The results of the exercises: docs/results/data/exercise-NAME.json, written by the command.
+
+Plain data without Sphinx, so that tests can read it. ``answers.py`` puts it on a page.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from densenet_multi.exercises import NAMES, Table, exercise
+
+from .pages import DOCS, LABELS
+
+DATA = DOCS / "results" / "data"
+PAGES = "exercises"  # folder of the pages with answers
+
+
+class ResultError(Exception):
+    """A page shows a result that does not exist, or a table that the result does not have."""
+
+
+def path_of(name: str, data: Path = DATA) -> Path:
+    """Return the path of an exercise's result."""
+    return data / f"exercise-{name}.json"
+
+
+def result_of(name: str, data: Path = DATA) -> dict[str, Any]:
+    """Return an exercise's stored result. Raises ``ResultError`` if there is none."""
+    path = path_of(name, data)
+    if name not in NAMES or not path.is_file():
+        raise ResultError(
+            f"expected the result of an exercise in {path.relative_to(data.parents[2])}, found "
+            f"none; run: densenet-multi exercise {name} --output FOLDER, then move "
+            f"FOLDER/{name}.json there"
+        )
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if found.get("exercise") != name:
+        raise ResultError(f"{path.name}: expected a result of {name}, found another exercise's")
+    return found
+
+
+def tables_of(name: str, shown: str, data: Path = DATA) -> list[Table]:
+    """Return the tables of an exercise; ``shown`` has their numbers, "1 3", or is "" for all.
+
+    Raises ``ResultError``.
+    """
+    found = exercise(name).tables(result_of(name, data))
+    if not shown:
+        return found
+    numbers = [int(word) if word.isdecimal() else 0 for word in shown.split()]
+    if wrong := [number for number in numbers if not 1 <= number <= len(found)]:
+        raise ResultError(f"expected tables from 1 to {len(found)}, found {shown!r} ({wrong[0]})")
+    return [found[number - 1] for number in numbers]
+
+
+def drawing_of(name: str, data: Path = DATA) -> str:
+    """Return the drawing of an exercise's result, as SVG. Raises ``ResultError``."""
+    return exercise(name).draw(result_of(name, data))
+
+
+def measured_on(name: str, data: Path = DATA) -> str:
+    """Return a sentence on the command, the machine and the versions of a result."""
+    result = result_of(name, data)
+    settings, machine, versions = result["settings"], result["machine"], result["versions"]
+    options = [f" --{key} {settings[key]}" for key in ("backend", "seeds") if settings[key]]
+    options += [" --csv FILE"] if settings["csv"] else []
+    command = f"densenet-multi exercise {name}{''.join(options)}"
+    command += " --full" if settings["full"] else ""
+    libraries = [
+        f"{library} {version}"
+        for backend, found in versions.items()
+        if backend in LABELS
+        for library, version in found.items()
+    ]
+    cpus = "1 CPU" if machine["cpus"] == 1 else f"{machine['cpus']} CPUs"
+    with_versions = ", ".join([f"Python {versions['python']}", *dict.fromkeys(libraries)])
+    return f"Measured with {command} on {cpus} ({machine['processor']}); {with_versions}."
+
+
+def has_page(name: str, docs: Path = DOCS) -> bool:
+    """Whether an exercise has a page with its answer."""
+    return (docs / PAGES / f"{name}.md").is_file()
