@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint, Usage
     from .formats.portable import load_checkpoint, load_weights, save_weights
     from .formats.pretrained import from_pretrained
+    from .reference import class_activation_map
     from .training.history import History
     from .training.recipe import RECIPES, Recipe
     from .training.run import TrainingError
@@ -83,6 +84,7 @@ __all__ = [
     "backend_names",
     "check_weights",
     "cifar_config",
+    "class_activation_map",
     "count_parameters",
     "dense_block",
     "from_pretrained",
@@ -111,6 +113,7 @@ _LAZY = {  # public name -> its module, imported on first use; most of these imp
     "Usage": "checkpoint",
     "WeightsError": "weights",
     "check_weights": "weights",
+    "class_activation_map": "reference",
     "from_pretrained": "formats.pretrained",
     "init_weights": "weights",
     "load_checkpoint": "formats.portable",

@@ -40,6 +40,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "_figures": {"matplotlib", "numpy"},
     "_files": set(),
     "_fold": {"numpy"},
+    "_heatmap": {"matplotlib", "numpy", "PIL"},
     "_inputs": {"numpy"},
     "_installed": set(),
     "_pickles": {"numpy"},
