@@ -67,8 +67,11 @@ def evaluate(weights: Path, output_format: str, output: Path | None, **given: An
     accuracy, loss, accuracy per class, and which classes are confused most often.
     """
     from .._files import replace_file
+    from .._memory import keep_freed_memory
     from ..tasks import evaluate as evaluation
 
+    if given["device"] != "gpu":
+        keep_freed_memory()
     result = evaluation.evaluate(weights, **given, say=say)
     if output:
         replace_file(output, picture(result))

@@ -114,7 +114,7 @@ def draw_heatmap(
             f"{heatmap}: the network's last map has one pixel at this size, so the heatmap has one "
             "color; to see places, pass a larger image_size="
         )
-    replace_file(heatmap, over(read_image(image, 3), values))
+    replace_file(heatmap, over(read_image(image, 1)[0], values))
     return {
         "file": str(heatmap),
         "index": index,

@@ -65,7 +65,7 @@ def drawn(shape, values):
 
 
 def test_the_colors_lie_where_the_map_is_high_and_low():
-    half = drawn((3, 20, 60), [[0.0, 0.0, 0.0], [0.0, 0.0, 7.0]])
+    half = drawn((20, 60), [[0.0, 0.0, 0.0], [0.0, 0.0, 7.0]])
     np.testing.assert_allclose(half[-1, -1], _heatmap.SHARE_OF_COLOR * BRIGHT, atol=0.01)
     for corner in (half[0, 0], half[0, -1], half[-1, 0]):
         np.testing.assert_allclose(corner, _heatmap.SHARE_OF_COLOR * DARK, atol=0.01)
@@ -75,17 +75,15 @@ def test_the_colors_lie_where_the_map_is_high_and_low():
 
 
 def test_a_map_without_differences_and_a_picture_of_one_pixel_are_drawn():
-    for shape, values in (
-        ((3, 4, 6), [[2.5, 2.5]]),
-        ((1, 1, 1), [[-3.0]]),
-        ((3, 1, 1), [[1, 2.0]]),
-    ):
-        assert drawn(shape, values).shape == (*shape[1:], 3)
-    np.testing.assert_allclose(drawn((1, 1, 1), [[-3.0]])[0, 0], DARK * 0.6, atol=0.01)
+    cases = {(4, 6): [[2.5, 2.5]], (1, 1): [[-3.0]], (1, 2): [[1.0, 2.0], [0.0, 3.0]]}
+    for shape, values in cases.items():
+        assert drawn(shape, values).shape == (*shape, 3)
+    dark = _heatmap.SHARE_OF_COLOR * DARK
+    np.testing.assert_allclose(drawn((1, 1), [[-3.0]])[0, 0], dark, atol=0.01)
 
 
 def test_the_picture_is_seen_through_the_colors():
-    white = np.ones((3, 8, 8), np.float32)
+    white = np.ones((8, 8), np.float32)
     light, dark = (
         np.asarray(Image.open(io.BytesIO(_heatmap.over(x, np.zeros((2, 2)))))) / 255
         for x in (white, 0 * white)
