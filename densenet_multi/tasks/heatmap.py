@@ -13,8 +13,8 @@ from .._checks import COUNTED, ConfigError, bad, listed, nearest, text
 from .._files import as_path, replace_file
 from .._heatmap import over
 from ..checkpoint import Checkpoint
+from ..class_maps import check_averaging, class_activation_map
 from ..data.images import read_image
-from ..reference import check_averaging, class_activation_map
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -103,7 +103,7 @@ def draw_heatmap(
         say: called with a sentence if the map has a single pixel.
 
     Returns:
-        ``file``, ``index``, ``map`` (a list of rows; see ``reference.class_activation_map``) and
+        ``file``, ``index``, ``map`` (a list of rows; see ``class_maps.class_activation_map``) and
         ``bias``: the mean of the map plus the bias is the logit.
 
     Raises ``DataError`` if the image cannot be read, ``OSError`` if the file cannot be written.

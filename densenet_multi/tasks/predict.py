@@ -60,7 +60,7 @@ def predict(
         batch_size: images per batch.
         device: see ``train.train``.
         heatmap: a PNG file to write: the only image, at its own size, colored by the class
-            activation map of a class: see ``reference.class_activation_map``.
+            activation map of a class: see ``class_maps.class_activation_map``.
         class_name: the name (or the number) of the class of the heatmap; None is the first class.
         say: called with sentences for the user.
 

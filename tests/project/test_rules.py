@@ -49,6 +49,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "_spec_dict": set(),
     "backends": {"numpy"},  # only for annotations
     "checkpoint": set(),
+    "class_maps": {"numpy"},
     "commands": {"click", "numpy", "rich"},
     "comparison": {"numpy"},
     "data": {"numpy", "PIL"},

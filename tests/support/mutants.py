@@ -4675,14 +4675,14 @@ MUTANTS = [
     ),
     Mutant(
         "a class activation map is of the rectified map",
-        "reference.py",
-        "np.tensordot(of_class, relu(last), axes=(0, 1))",
-        "np.tensordot(of_class, last, axes=(0, 1))",
-        "paper/test_reference.py class_activation",
+        "class_maps.py",
+        "np.maximum(last, 0)",
+        "last",
+        "paper/test_class_maps.py map",
     ),
     Mutant(
         "a class activation map adds up to a backend's logits",
-        "reference.py",
+        "class_maps.py",
         '["classifier.weight"][index]',
         '["classifier.weight"][index - 1]',
         "backends/test_parity.py class_activation",
@@ -4690,7 +4690,7 @@ MUTANTS = [
     ),
     Mutant(
         "a class activation map of a maximum is refused",
-        "reference.py",
+        "class_maps.py",
         'if linear and spec.global_pool == "avg":',
         "if linear:",
         "tasks/test_heatmap.py cannot_be_drawn",
