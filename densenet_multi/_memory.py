@@ -15,15 +15,19 @@ NEVER_RETURN = {
     -4: 0,
 }  # of malloc.h: no M_TRIM_THRESHOLD; M_MMAP_MAX of 0, no mapped blocks
 TUNABLES = "GLIBC_TUNABLES"
+# MXNet and XLA allocate in threads of their own, whose memory these settings leave as it is;
+# TensorFlow requests few pages in a step: see docs/results/speed.md
+GAINING = ("torch",)
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(backend_name: str | None) -> bool:
     """Let this process keep all memory that it frees; return whether it does.
 
-    Only for a process that this package's commands own: the setting is for all of its threads, and
-    stays. Nothing changes if ``obstacle`` returns a reason.
+    Only for a process that a command of this package owns: the setting is for all of its threads,
+    and stays. Nothing changes for a backend that does not gain (None may be any), or if
+    ``obstacle`` returns a reason.
     """
-    if obstacle():
+    if backend_name not in (None, *GAINING) or obstacle():
         return False
     set_option = ctypes.CDLL(None).mallopt
     return all(set_option(option, value) == 1 for option, value in NEVER_RETURN.items())

@@ -71,7 +71,7 @@ def evaluate(weights: Path, output_format: str, output: Path | None, **given: An
     from ..tasks import evaluate as evaluation
 
     if given["device"] != "gpu":
-        keep_freed_memory()
+        keep_freed_memory(given["backend_name"])
     result = evaluation.evaluate(weights, **given, say=say)
     if output:
         replace_file(output, picture(result))

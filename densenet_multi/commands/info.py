@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__, backend_names
-from .._memory import TUNABLES, obstacle
+from .._memory import GAINING, TUNABLES, obstacle
 from ..backends import framework_versions, package_versions
 from .options import example, format_option
 from .output import errors_as_exit_codes, print_result
@@ -16,6 +16,7 @@ from .output import errors_as_exit_codes, print_result
 if TYPE_CHECKING:
     from rich.table import Table
 
+KEPT = f"kept by train and evaluate, with {', '.join(GAINING)} on a CPU"
 ALLOCATION = ("MALLOC_", TUNABLES)  # these begin names, the others end them
 SETTINGS = ("_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "XLA_FLAGS", "KERAS_BACKEND")
 
@@ -36,7 +37,7 @@ def info(output_format: str) -> None:
         "cpus": os.cpu_count(),
         "usable_cpus": len(usable),
         "settings": {k: os.environ[k] for k in sorted(os.environ) if _is_setting(k)},
-        "freed_memory": f"as the C library does ({why})" if why else "kept by train and evaluate",
+        "freed_memory": f"as the C library does ({why})" if why else KEPT,
         "packages": package_versions(),
         "backends": {name: framework_versions(name) for name in backend_names()},
     }

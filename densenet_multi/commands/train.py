@@ -138,10 +138,11 @@ def train(  # noqa: PLR0917  # click passes options by name
     check_names("backend", filter(None, [given["backend_name"]]), backend_names())
     check_names("recipe", filter(None, [given["recipe"]]), RECIPES)
     config = read_config(output) if output is not None and resume else None
-    if device != "gpu":
-        keep_freed_memory()
+    options = options_from(given, config)
+    if device != "gpu" and not memory_efficient:
+        keep_freed_memory(options.backend_name)
     report = run_training(
-        options_from(given, config),
+        options,
         output=output,
         resume=resume,
         save_every=save_every,

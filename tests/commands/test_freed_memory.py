@@ -62,11 +62,24 @@ def file(tmp_path):
 
 
 @needs_glibc
-def test_train_and_evaluate_keep_freed_memory_and_predict_does_not(file):
-    name = dm.backend_names()[0]
-    assert in_process(COMMAND, "train", "--backend", name) == [True, False]
+def test_evaluate_keeps_freed_memory_and_predict_does_not(file):
     assert in_process(COMMAND, "evaluate", file) == [True, False]
     assert in_process(COMMAND, "predict", file, file) == [True, True]
+
+
+@needs_glibc
+@pytest.mark.parametrize("name", dm.backend_names())
+def test_only_a_backend_that_gains_keeps_freed_memory_in_training(name):
+    gains = name in _memory.GAINING
+    assert in_process(COMMAND, "train", "--backend", name) == [True, not gains]
+
+
+@needs_glibc
+def test_training_that_saves_memory_returns_freed_memory():
+    (name,) = _memory.GAINING
+    if name in dm.backend_names():
+        arguments = ("train", "--backend", name, "--memory-efficient")
+        assert in_process(COMMAND, *arguments) == [True, True]
 
 
 @needs_glibc
@@ -120,7 +133,7 @@ def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(os, "confstr", lambda _: None, raising=False)
     monkeypatch.setattr(ctypes, "CDLL", None)
     assert _memory.obstacle() == "the C library is not glibc"
-    assert not _memory.keep_freed_memory()
+    assert not _memory.keep_freed_memory(None)
 
 
 def test_info_tells_whether_freed_memory_is_kept(monkeypatch):
@@ -132,7 +145,7 @@ def test_info_tells_whether_freed_memory_is_kept(monkeypatch):
         return json.loads(CliRunner().invoke(main, ["info", "--format", "json"]).stdout)
 
     monkeypatch.setattr("densenet_multi.commands.info.obstacle", lambda: None)
-    assert shown()["freed_memory"] == "kept by train and evaluate"
+    assert shown()["freed_memory"] == "kept by train and evaluate, with torch on a CPU"
     monkeypatch.undo()
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
     monkeypatch.setattr(_memory, "_is_glibc", lambda: True)
