@@ -9,7 +9,7 @@ import click
 
 from .. import ConfigError, backend_names, get_spec
 from .._checks import check_names
-from .._memory import keep_freed_memory
+from .._large_pages import request_large_pages
 from ..backends import first_installed
 from ..variants import default_image_size
 from .flags import flag_of
@@ -138,11 +138,9 @@ def train(  # noqa: PLR0917  # click passes options by name
     check_names("backend", filter(None, [given["backend_name"]]), backend_names())
     check_names("recipe", filter(None, [given["recipe"]]), RECIPES)
     config = read_config(output) if output is not None and resume else None
-    options = options_from(given, config)
-    if device != "gpu" and not memory_efficient:
-        keep_freed_memory(options.backend_name)
+    request_large_pages()
     report = run_training(
-        options,
+        options_from(given, config),
         output=output,
         resume=resume,
         save_every=save_every,

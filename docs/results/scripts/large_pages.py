@@ -1,12 +1,11 @@
-"""Measure what ``train`` and ``evaluate`` gain by keeping freed memory, and the memory it costs.
+"""Measure what ``train`` and ``evaluate`` gain by large pages, and the memory that these cost.
 
 In docs/results/data, on an idle machine:
 
-    python ../scripts/freed_memory.py train torch > freed-memory-train-torch.json
-    python ../scripts/freed_memory.py evaluate torch > freed-memory-evaluate-torch.json
+    python ../scripts/large_pages.py train torch > large-pages-train-torch.json
+    python ../scripts/large_pages.py evaluate torch > large-pages-evaluate-torch.json
 
-Each run is a process of its own, and the two cases take turns. ``GLIBC_TUNABLES`` with a default
-value changes nothing in glibc, but stops the command from changing anything either.
+Each run is a process of its own, and the two cases take turns.
 """
 
 import json
@@ -19,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import densenet_multi as dm
+from densenet_multi._large_pages import VARIABLE
 from densenet_multi.backends import framework_versions
 from densenet_multi.comparison.machine import cpus, processor
 
 ROUNDS = 5
-CASES = {"kept": {}, "returned": {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}}
+CASES: dict[str, dict[str, str]] = {"large": {}, "small": {VARIABLE: "0"}}
 PROGRAM = [sys.executable, "-P", "-m", "densenet_multi"]
 TRAINED = ["--data", "sample", "--batch-size", "256", "--epochs", "3", "--recalibrate", "0"]
 TESTED = 10_000  # test images of Fashion-MNIST
@@ -72,7 +72,6 @@ def main(work: str, name: str, rounds: str = str(ROUNDS)) -> None:
         "command": " ".join(shown),
         "processor": processor(),
         "threads": len(cpus(None)),
-        "c_library": os.confstr("CS_GNU_LIBC_VERSION"),
         "versions": framework_versions(name),
         "runs": found,
     }
