@@ -46,7 +46,9 @@ def check_heatmap(
         )
     for used in (path, *images):
         if drawn.exists() and used.exists() and drawn.samefile(used):
-            raise ConfigError(f"heatmap: expected a new file, found {used}, which is read; rename")
+            raise ConfigError(
+                f"heatmap: expected a new file, found {used}, which is read; choose another name"
+            )
     return drawn
 
 
@@ -74,8 +76,9 @@ def class_index(given: str | None, names: Sequence[str]) -> int | None:
         )
     if found:
         return found[0]
-    if given.isdecimal() and int(given) < len(names):
-        return int(given)
+    numbered = [str(i) for i in range(len(names))]
+    if given in numbered:
+        return numbered.index(given)
     hint = f"did you mean {near!r}? " if (near := nearest(given, names)) else ""
     raise ConfigError(
         f"class_name: expected a class of the network or its number, found {given!r}; "
