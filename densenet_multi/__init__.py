@@ -9,9 +9,10 @@ The files, in reading order:
   initial weights, and the validation of weights.
 - torch/, keras/, gluon/, flax/: the same network in four frameworks. Each has the files layers.py,
   model.py, weights.py, predict.py, train.py. backends.py: what every backend offers.
-- checkpoint.py: a trained network in memory. data/ (images), formats/ (weights files), training/
-  (training runs), tasks/ (such as evaluation and conversion), comparison/ (backends side by side),
-  exercises/ (the chapter's questions, measured), drawing/ (figures), commands/ (the command line).
+- checkpoint.py: a trained network in memory. class_maps.py: where it sees a class. data/ (images),
+  formats/ (weights files), training/ (training runs), tasks/ (such as evaluation and conversion),
+  comparison/ (backends side by side), exercises/ (the chapter's questions, measured), drawing/
+  (figures), commands/ (the command line).
 
 To learn DenseNet, you can ignore the last group, every faster/ folder, and all files whose names
 begin with an underscore.
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from ._download import DownloadError
     from ._inputs import ImageError
     from .checkpoint import Checkpoint, Usage
+    from .class_maps import class_activation_map
     from .formats.portable import load_checkpoint, load_weights, save_weights
     from .formats.pretrained import from_pretrained
     from .training.history import History
@@ -83,6 +85,7 @@ __all__ = [
     "backend_names",
     "check_weights",
     "cifar_config",
+    "class_activation_map",
     "count_parameters",
     "dense_block",
     "from_pretrained",
@@ -111,6 +114,7 @@ _LAZY = {  # public name -> its module, imported on first use; most of these imp
     "Usage": "checkpoint",
     "WeightsError": "weights",
     "check_weights": "weights",
+    "class_activation_map": "class_maps",
     "from_pretrained": "formats.pretrained",
     "init_weights": "weights",
     "load_checkpoint": "formats.portable",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
@@ -161,6 +161,20 @@ def check_image_shape(spec: DenseNetSpec, shape: tuple[int, ...]) -> None:
         last = len(shape) == 4 and shape[3] == channels
         hint = "; for channels-last images: images.transpose(0, 3, 1, 2)" if last else ""
         raise ImageError(f"images: expected shape {expected}, found {shape}{hint}")
+
+
+def check_map(features: Any, stage: str, channels: int) -> npt.NDArray[np.floating]:
+    """Return a stage's map (N, C, H, W) from {stage: map}. Raises ``ImageError``."""
+    if not isinstance(features, Mapping) or stage not in features:
+        found = list(features) if isinstance(features, Mapping) else type(features).__name__
+        hint = "pass what a backend's features(model, images) returns"
+        raise ImageError(f"features: expected {{{stage!r}: map}}, found {found}; {hint}")
+    name = f"features[{stage!r}]"
+    array = check_floats(name, features[stage])
+    if array.shape[1] != channels or 0 in array.shape:
+        expected = f"(N, {channels}, H, W), none of them 0"
+        raise ImageError(f"{name}: expected shape {expected}, found {array.shape}")
+    return array
 
 
 def check_complete(spec: DenseNetSpec) -> None:

@@ -67,8 +67,10 @@ def evaluate(weights: Path, output_format: str, output: Path | None, **given: An
     accuracy, loss, accuracy per class, and which classes are confused most often.
     """
     from .._files import replace_file
+    from .._large_pages import request_large_pages
     from ..tasks import evaluate as evaluation
 
+    request_large_pages()
     result = evaluation.evaluate(weights, **given, say=say)
     if output:
         replace_file(output, picture(result))

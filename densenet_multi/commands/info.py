@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__, backend_names
+from .._large_pages import VARIABLE, obstacle
 from ..backends import framework_versions, package_versions
 from .options import example, format_option
 from .output import errors_as_exit_codes, print_result
@@ -15,6 +16,8 @@ from .output import errors_as_exit_codes, print_result
 if TYPE_CHECKING:
     from rich.table import Table
 
+REQUESTED = "requested by train and evaluate, for PyTorch on a CPU"
+ALLOCATION = ("MALLOC_", "GLIBC_TUNABLES", VARIABLE)  # these begin names, the others end them
 SETTINGS = ("_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "XLA_FLAGS", "KERAS_BACKEND")
 
 
@@ -26,17 +29,23 @@ def info(output_format: str) -> None:
     import platform
 
     usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    why = obstacle()
     result = {
         "densenet_multi": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "usable_cpus": len(usable),
-        "settings": {k: os.environ[k] for k in sorted(os.environ) if k.endswith(SETTINGS)},
+        "settings": {k: os.environ[k] for k in sorted(os.environ) if _is_setting(k)},
+        "large_pages": f"not requested ({why})" if why else REQUESTED,
         "packages": package_versions(),
         "backends": {name: framework_versions(name) for name in backend_names()},
     }
     print_result(result, output_format, table)
+
+
+def _is_setting(name: str) -> bool:
+    return name.endswith(SETTINGS) or name.startswith(ALLOCATION)
 
 
 def table(result: dict[str, Any]) -> Table:

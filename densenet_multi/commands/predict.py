@@ -10,6 +10,7 @@ import click
 from .options import (
     AT_LEAST_1,
     EXISTING_FILE,
+    NewFile,
     backend_option,
     batch_size_option,
     device_option,
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     type=AT_LEAST_1,
     help="Classes to print per image.  [default: 5; all, if each has its own sigmoid]",
 )
+@click.option(
+    "--heatmap",
+    type=NewFile(".png"),
+    help="Also draw where the network sees the first class of the only IMAGE: FILE.png.",
+)
+@click.option("--class", "class_name", help="Class of the heatmap: its name, or its number.")
 @weights_image_size_option
 @batch_size_option
 @device_option
@@ -66,7 +73,20 @@ def blocks(found: list[dict[str, Any]]) -> Group:
         for row in entry["top"]:
             classes.add_row(_number(row, entry["activation"]), row["class"])
         drawn += [entry["image"], Padding(classes, (0, 0, 0, 2)), ""]
+        if "heatmap" in entry:
+            drawn += [*_explained(entry["heatmap"]), ""]
     return Group(*drawn[:-1])
+
+
+def _explained(heatmap: dict[str, Any]) -> tuple[str, str, str]:
+    """Describe a heatmap in three lines: its file, what its colors mean, and the sum."""
+    places = [value for row in heatmap["map"] for value in row]
+    bias, mean = heatmap["bias"], sum(places) / len(places)
+    return (
+        heatmap["file"],
+        f"  adds to {heatmap['class']}: {min(places):.2f} (dark) to {max(places):.2f} (bright)",
+        f"  mean {mean:.2f} + bias {bias:.2f} = output {mean + bias:.2f}",
+    )
 
 
 def _number(row: dict[str, Any], activation: str) -> str:

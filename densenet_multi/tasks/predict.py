@@ -23,6 +23,7 @@ from ..manifest import shape_trace
 from ..variants import default_image_size
 from ..weights import WeightsError, widest
 from ._trained_by import backend_to_use
+from .heatmap import check_heatmap, check_network, class_index, draw_heatmap
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
@@ -41,6 +42,8 @@ def predict(
     image_size: int | None = None,
     batch_size: int = 64,
     device: str | None = None,
+    heatmap: str | Path | None = None,
+    class_name: str | None = None,
     say: Say = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Return the most probable classes of each image, according to a portable file's network.
@@ -56,12 +59,16 @@ def predict(
         image_size: pixels per side; None uses the file's value, else the usual size.
         batch_size: images per batch.
         device: see ``train.train``.
+        heatmap: a PNG file to write: the only image, at its own size, colored by the class
+            activation map of a class: see ``class_maps.class_activation_map``.
+        class_name: the name (or the number) of the class of the heatmap; None is the first class.
         say: called with sentences for the user.
 
     Returns:
         For each image, plain values: ``image``, ``activation`` (see ``shown_activation``) and
         ``top``, a list of {``class``, ``index``, ``probability``} with the highest first. With the
-        activation ``"none"``, ``output`` (the logit) replaces ``probability``.
+        activation ``"none"``, ``output`` (the logit) replaces ``probability``. With ``heatmap``,
+        also ``heatmap``: see ``draw_heatmap``, and the ``class``.
 
     Raises ``DataError`` (which names the image); otherwise as ``evaluate.evaluate``.
     """
@@ -76,7 +83,10 @@ def predict(
     batch_size = integer("batch_size", batch_size, 1)
     if backend_name is not None:
         check_names("backend", [backend_name], backend_names())
+    drawn = check_heatmap(heatmap, class_name, path, paths)
     checkpoint, size = load_classifier(path, image_size)
+    if drawn:
+        check_network(path, checkpoint)
     backend_name = backend_to_use(backend_name, path, checkpoint, say)
     prepare = Preparation(size, checkpoint.spec.config.in_channels, checkpoint.usage)
     for image in paths:  # find an invalid file before importing a framework
@@ -85,12 +95,13 @@ def predict(
     say_assumed_pixels(path, checkpoint, say)
     activation = shown_activation(path, checkpoint, say)
     names = output_names(checkpoint, activation)
+    chosen = class_index(class_name, names)
     if top is None:
         top = len(names) if activation == "sigmoid" else TOP
     key = "output" if activation == "none" else "probability"
     files = ImageFiles(paths, np.zeros(len(paths), np.int64), prepare)
     backend, model = build_model(checkpoint, backend_name, device)
-    found = []
+    found: list[dict[str, Any]] = []
     for indices, logits in batches_of_logits(path, backend, model, files, batch_size):
         shown = APPLIED[activation](logits)
         for index, values, scores in zip(indices, shown, logits, strict=True):
@@ -99,6 +110,11 @@ def predict(
                 for i in highest(scores, top)
             ]
             found.append({"image": str(paths[index]), "activation": activation, "top": rows})
+    if drawn:
+        index = found[0]["top"][0]["index"] if chosen is None else chosen
+        stages = backend.features(model, files.take(np.arange(1)))
+        made = draw_heatmap(drawn, paths[0], checkpoint, stages, index=index, say=say)
+        found[0]["heatmap"] = {"class": names[index], **made}
     return found
 
 

@@ -70,6 +70,20 @@ def test_a_model_accepts_image_and_batch_sizes_other_than_the_first(backend):
             assert backend.features(model, x)[stage].shape == (count, *shape)
 
 
+@pytest.mark.parametrize("optimized", [False, True], ids=["plain", "optimized"])
+def test_class_activation_maps_have_the_logits_as_their_means(backend, optimized):
+    spec = small("cubic")
+    weights, x = random_weights(spec), images(spec, 19)
+    model = backend.build(spec, dtype="float64")
+    backend.import_weights(model, weights)
+    model = backend.optimize(model) if optimized else model
+    logits, stages = backend.predict(model, x), backend.features(model, x)
+    for c, bias in enumerate(weights["classifier.bias"]):
+        places = dm.class_activation_map(spec, weights, stages, c)
+        actual = places.mean(axis=(1, 2)) + bias
+        np.testing.assert_allclose(actual, logits[:, c], rtol=0, atol=1e-12)
+
+
 # --- Weights ------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import densenet_multi as dm
 from densenet_multi.commands import main
@@ -55,15 +57,36 @@ def test_the_floors_of_the_house_fit_a_phone():
         assert 14 + len(purpose) * 7 < floors.WIDTH  # 13 px sans-serif: about 6.5 px each
 
 
-def test_the_code_that_makes_photos_makes_a_folder_to_train_on(tmp_path, monkeypatch):
+@pytest.fixture
+def run_snippet(tmp_path, monkeypatch):
+    """Return a function that runs the Python fence of training.md with this text."""
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "training.md").read_text("utf-8")
     snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (snippet,) = (code for code in snippets if "Image.fromarray" in code)
-    exec(snippet, {})  # noqa: S102  # the page's own code
+
+    def run(part):
+        (snippet,) = (code for code in snippets if part in code)
+        exec(snippet, {})  # noqa: S102  # the page's own code
+
+    return run
+
+
+def test_the_code_that_makes_photos_makes_a_folder_to_train_on(run_snippet):
+    run_snippet("Image.fromarray")
     found = load_data("folder:photos", image_size=64)
     assert (len(found.train), len(found.test)) == (192, 48)
     assert found.train.take([0]).shape == (1, 3, 64, 64)  # in color
+
+
+def test_the_scene_has_two_photos_of_the_folder(run_snippet):
+    run_snippet("Image.fromarray")
+    run_snippet("scene.paste(")
+    with Image.open("scene.png") as scene:
+        pixels = np.asarray(scene).max(axis=2).astype(int)
+    assert pixels.shape == (336, 448)
+    bag, sneaker = pixels[32:144, 32:144], pixels[160:272, 280:392]
+    assert min(bag.max(), sneaker.max()) > 60
+    assert bag.sum() + sneaker.sum() > 0.95 * pixels.sum()
 
 
 def test_the_citation_has_the_version_of_the_package():

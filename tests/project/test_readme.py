@@ -27,6 +27,7 @@ RUN_BY = {  # each fence contains exactly one of these texts -> the test that ru
     "dt.build(spec)": "test_the_import_of_each_backend_builds_what_the_readme_says",
     "df.import_weights(": "test_snippets_load_weights",
     "b.fit(": "test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights",
+    "scene.paste(": "test_the_scene_has_two_photos_of_the_folder",
     "Image.fromarray(": "test_the_code_that_makes_photos_makes_a_folder_to_train_on",
     "formats.read(": "test_the_snippet_of_the_page_on_formats_reads_a_file",
     "dm.DenseNetConfig(": "test_the_snippet_of_the_page_on_variants_counts_parameters",

@@ -167,6 +167,28 @@ def growth(what: str, unit: str, scale: float) -> str:
     return rows(f"backend | case | {depths} | exponent of L", *lines, texts=2)
 
 
+def large_pages() -> list[str]:
+    """Return the table of ``large_pages.py``; none before that has measured."""
+    lines = []
+    for path in sorted(HERE.glob("large-pages-*.json")):
+        work, name = path.stem.removeprefix("large-pages-").split("-")
+        runs = read(path.stem)["runs"]
+        small = middle(runs["small"], "images_per_second")
+        for case, found in runs.items():
+            speed, peak = middle(found, "images_per_second"), middle(found, "peak_bytes")
+            lines.append(
+                f"| {name} | {work}, {case} pages | {speed:.1f} | {speed / small:.2f}x "
+                f"| {peak / 2**30:.2f} GiB |"
+            )
+    heading = "backend | case | images per second | relative to small pages | peak memory"
+    return [rows(heading, *lines, texts=2)] if lines else []
+
+
+def middle(runs: list[dict[str, float]], key: str) -> float:
+    """Return the median of a value over runs."""
+    return median(each[key] for each in runs)
+
+
 def picture() -> bytes:
     """Draw memory against depth."""
     lines = {}
@@ -220,6 +242,7 @@ def tables() -> dict[str, list[str]]:
             memory(read("bench-memory")),
             growth("grown_bytes", "GiB", 2**30),
             growth("first_step_seconds", "s", 1),
+            *large_pages(),
         ],
     }
 
