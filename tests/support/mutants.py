@@ -4911,6 +4911,8 @@ MUTANTS = [
         "    _check(found, settings.backend)\n",
         "",
         "exercises/test_memory.py unless_another_can",
+    ),
+    Mutant(
         "a class activation map is of the rectified map",
         "class_maps.py",
         "np.maximum(last, 0)",
