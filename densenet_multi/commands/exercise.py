@@ -10,7 +10,7 @@ import click
 
 from ..exercises import NAMES, Settings
 from ..exercises import exercise as load_exercise
-from .options import AT_LEAST_1, BACKEND, EXISTING_FILE, Name, NewEntry, example, format_option
+from .options import AT_LEAST_1, BACKEND, Name, NewEntry, example, format_option
 from .output import errors_as_exit_codes, plain, print_result, say
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ DATA = ("fashion-mnist", "sample")
 )
 @click.option("--seeds", type=AT_LEAST_1, help="Number of runs.  [default: the exercise's]")
 @click.option("--full", is_flag=True, help="Run the long version of the published tables.")
-@click.option("--csv", type=EXISTING_FILE, help="Table of prices, for house-prices.")
 @click.option(
     "--output",
     type=NewEntry(file_okay=False, writable=True),
@@ -51,9 +50,8 @@ def exercise(
     """Measure the answer to one of the chapter's exercises.
 
     The exercises: pooling (average or maximum in a transition?), parameters (why fewer than
-    ResNet?), memory (how much, and what helps?), table1 (the paper's networks), house-prices (a
-    DenseNet of fully connected layers). Training uses the fastest installed backend; table1 runs
-    in every installed one.
+    ResNet?), memory (how much, and what helps?), table1 (the paper's networks). Training uses the
+    fastest installed backend; table1 runs in every installed one.
     """
     chosen = load_exercise(name)
     if data is not None or "data" not in chosen.uses:

@@ -1,4 +1,4 @@
-"""The chapter's five exercises, answered by measurement: one module for each.
+"""The chapter's exercises, answered by measurement: one module for each.
 
 A module says what is measured, how the numbers become tables, and how they are drawn. It imports no
 framework: backends are loaded by name.
@@ -14,7 +14,7 @@ from ._exercise import Exercise, Settings, Table
 
 __all__ = ["NAMES", "Exercise", "Settings", "Table", "exercise"]
 
-NAMES = ("pooling", "parameters", "memory", "table1", "house-prices")
+NAMES = ("pooling", "parameters", "memory", "table1")
 
 
 def exercise(name: str) -> Exercise:

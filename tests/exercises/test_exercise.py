@@ -110,7 +110,6 @@ def test_a_drawing_that_fails_leaves_no_files(counting, tmp_path):
     ("arguments", "message"),
     [
         (["poling"], "did you mean 'pooling'"),
-        (["pooling", "--csv", __file__], "--csv: expected nothing (the exercise 'pooling'"),
         (["pooling", "--seeds", "0"], "--seeds: expected an integer of at least 1"),
         (["pooling", "--data", "cifar10"], "--data"),
         (["pooling", "--output", "nowhere/x"], "expected an existing folder, found none: nowhere"),
