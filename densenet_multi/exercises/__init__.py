@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import cast
 
 from .._checks import check_names
-from ._exercise import Exercise, Settings, Table
+from ._exercise import DATA, Exercise, Settings, Table
 
-__all__ = ["NAMES", "Exercise", "Settings", "Table", "exercise"]
+__all__ = ["DATA", "NAMES", "Exercise", "Settings", "Table", "exercise"]
 
 NAMES = ("pooling", "parameters", "memory", "table1")
 
