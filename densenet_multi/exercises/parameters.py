@@ -100,7 +100,7 @@ def measure(settings: Settings) -> Result:
         "image_size": IMAGE_SIZE,
         "networks": {name: counted(name) for name in (*RESNETS, *DENSENETS)},
         "growth": [_grown(rate) for rate in GROWTH_RATES],
-        "recipe": {"name": RECIPE_NAME, **_without_seed(_recipe(settings))},
+        "recipe": {"name": RECIPE_NAME, **_fields(_recipe(settings))},
         "trained": _trained(settings) if here else {},
     }
 
@@ -146,9 +146,10 @@ def _recipe(settings: Settings) -> Recipe:
     return replace(RECIPE, epochs=EPOCHS[settings.data])
 
 
-def _without_seed(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's fields, except the seed: each run has its own."""
-    return {name: value for name, value in asdict(recipe).items() if name != "seed"}
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's fields, without those that each run and each network have of their own."""
+    own = ("seed", "variant")
+    return {name: value for name, value in asdict(recipe).items() if name not in own}
 
 
 def _trained(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -328,7 +329,7 @@ def _explained(shown: Container[str], seeds: int) -> str:
             "interpolated between the ResNets in this table; empty outside their range."
         )
         if seeds > 1:
-            sentences.append("In parentheses: the lowest and the highest of single seeds.")
+            sentences.append("In parentheses: of single seeds, those inside the range.")
     return " ".join(sentences)
 
 
@@ -356,10 +357,11 @@ def _factor(result: Result, name: str) -> str:
     seeds = range(len(each["runs"]))
     singles = [_needed(result, name, partial(_accuracy_of, i)) for i in seeds]
     inside = [single for single in singles if single is not None]
-    if len(seeds) == 1 or not inside:
+    if len(seeds) == 1:
         return f"{mean:.1f}x"
-    some = "" if len(inside) == len(seeds) else f"; {len(inside)} of {len(seeds)} seeds"
-    return f"{mean:.1f}x ({min(inside):.1f}-{max(inside):.1f}{some})"
+    spread = [f"{min(inside):.1f}-{max(inside):.1f}"] if inside else []
+    counted = [f"{len(inside)} of {len(seeds)} seeds"] if len(inside) < len(seeds) else []
+    return f"{mean:.1f}x ({'; '.join(spread + counted)})"
 
 
 def _accuracy_of(run: int, trained: dict[str, Any]) -> float:

@@ -133,7 +133,7 @@ def test_notes_on_the_result_are_on_stderr(counting):
         (["pooling", "--data", "cifar10"], "--data"),
         (
             ["pooling", "--output", "nowhere/x"],
-            "expected an existing parent folder, found none: nowhere",
+            "parent folder, found none: nowhere",
         ),
         (["pooling", "--output", __file__], "is a file"),
     ],

@@ -107,7 +107,7 @@ def test_the_table_has_mean_spread_and_what_a_resnet_needs(result):
         "ResNet width 8", "ResNet width 16", "ResNet width 24"
     ]  # fmt: skip
     assert "mean over 2 seeds" in table.note
-    assert "lowest and the highest of single seeds" in table.note
+    assert "In parentheses: of single seeds" in table.note
     assert "'modern', which was made for a DenseNet" in table.note
     assert "learning rate 0.2, weight decay 0.0005." in table.note
 
@@ -116,6 +116,9 @@ def test_a_seed_without_an_equal_resnet_is_counted(result):
     result["trained"] = trained(a=[0.91, 0.95], b=[0.94, 0.94], e=[0.90, 0.90])
     (cell,) = {row[5] for row in exercise("parameters").tables(result)[-1].rows if row[5]}
     assert cell.endswith("; 1 of 2 seeds)")
+    result["trained"] = trained(a=[0.85, 0.97], b=[0.94, 0.94], e=[0.90, 0.90])
+    (cell,) = {row[5] for row in exercise("parameters").tables(result)[-1].rows if row[5]}
+    assert cell.endswith("x (0 of 2 seeds)")
 
 
 def test_one_seed_and_one_resnet_have_neither_spread_nor_interpolation(result):

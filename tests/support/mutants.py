@@ -4831,8 +4831,8 @@ MUTANTS = [
     Mutant(
         "a seed without an equal ResNet is counted",
         "exercises/parameters.py",
-        'some = "" if len(inside) == len(seeds) else',
-        'some = "" if inside else',
+        "if len(inside) < len(seeds) else []",
+        "if not inside else []",
         "exercises/test_parameters.py without_an_equal",
     ),
     Mutant(
