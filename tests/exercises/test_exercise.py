@@ -131,26 +131,22 @@ def test_notes_on_the_result_are_on_stderr(counting):
         (["parameters", "--backend", "flax"], "--backend: expected 'torch', in which alone the"),
         (["pooling", "--seeds", "0"], "--seeds: expected an integer of at least 1"),
         (["pooling", "--data", "cifar10"], "--data"),
-        (
-            ["pooling", "--output", "nowhere/x"],
-            "parent folder, found none: nowhere",
-        ),
+        (["pooling", "--output", "nowhere/x"], "parent folder, found none: nowhere"),
         (["pooling", "--output", __file__], "is a file"),
     ],
 )
 def test_wrong_input_is_one_message_and_nothing_is_measured(arguments, message, monkeypatch):
-    measure = Mock()
-    found = replace(COUNTING, measure=measure)
-    monkeypatch.setattr(exercise_command, "load_exercise", exercise_of(found))
+    measure = Mock(return_value={})
+    monkeypatch.setattr(
+        exercise_command,
+        "load_exercise",
+        lambda name: replace(exercises.exercise(name), measure=measure),
+    )
     done = run(*arguments)
     assert done.exit_code == 2
     assert message in done.stderr
     assert not done.stdout
     measure.assert_not_called()
-
-
-def exercise_of(found):
-    return lambda name: found if name == found.name else exercises.exercise(name)
 
 
 @pytest.fixture
