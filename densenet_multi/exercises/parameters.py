@@ -189,7 +189,10 @@ def _run(config: DenseNetConfig | ResNetConfig, images: Any, recipe: Recipe) -> 
     if isinstance(config, ResNetConfig):
         rival = import_module(RIVALS, __package__)
         check_resnet(config)
-        channels = {"in_channels": config.in_channels, "num_classes": config.num_classes}
+        channels: dict[str, Any] = {
+            "in_channels": config.in_channels,
+            "num_classes": config.num_classes,
+        }
         like = DenseNetConfig(stem=config.stem, **channels).resolve()
         network = rival.build(config.blocks, config.width, seed=seed, **channels)
         history = rival.fit(network, like, images.train, recipe, validation=images.test)

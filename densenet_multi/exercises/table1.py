@@ -239,7 +239,9 @@ def _taken(result: Result) -> Table:
 def _farthest(result: Result) -> float:
     """The largest difference between two backends' losses of a variant, relative to the lower."""
     steps = result["backends"].values()
-    losses = [[step[name]["loss"] for step in steps] for name in result["variants"]]
+    losses: list[list[float]] = [
+        [step[name]["loss"] for step in steps] for name in result["variants"]
+    ]
     return max((max(each) - min(each)) / min(each) for each in losses)
 
 
