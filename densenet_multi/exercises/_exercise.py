@@ -116,7 +116,7 @@ class Exercise:
             if given[name] != default[name]:
                 raise bad(name, str(given[name]), f"nothing (the exercise {self.name!r} has none)")
         if self.backend and settings.backend not in (None, self.backend):
-            only = f"{self.backend!r}, in which alone the exercise {self.name!r} trains"
+            only = f"{self.backend!r}, the only backend that the exercise {self.name!r} trains in"
             raise bad("backend", settings.backend, only)
 
 

@@ -128,7 +128,7 @@ def test_notes_on_the_result_are_on_stderr(counting):
     [
         (["poling"], "did you mean 'pooling'"),
         (["table1", "--seeds", "2"], "--seeds: expected nothing (the exercise 'table1' has none)"),
-        (["parameters", "--backend", "flax"], "--backend: expected 'torch', in which alone the"),
+        (["parameters", "--backend", "flax"], "--backend: expected 'torch', the only backend"),
         (["pooling", "--seeds", "0"], "--seeds: expected an integer of at least 1"),
         (["pooling", "--data", "cifar10"], "--data"),
         (["pooling", "--output", "nowhere/x"], "parent folder, found none: nowhere"),

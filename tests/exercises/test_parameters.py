@@ -48,7 +48,7 @@ def test_without_pytorch_everyone_is_told_that_nothing_was_trained(result):
 
 
 def test_another_backend_is_refused_and_a_requested_pytorch_must_be_installed(monkeypatch):
-    with pytest.raises(dm.ConfigError, match="backend: expected 'torch', in which alone the exer"):
+    with pytest.raises(dm.ConfigError, match="backend: expected 'torch', the only backend that"):
         exercise("parameters").run(Settings(backend="flax"))
     missing = Mock(side_effect=dm.BackendNotInstalledError("backend 'torch' needs 'torch'"))
     monkeypatch.setattr(parameters, "load_backend", missing)
