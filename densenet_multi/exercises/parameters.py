@@ -15,11 +15,11 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from .._checks import one_of
-from ..backends import load_backend
+from ..backends import installed_backends, load_backend
 from ..drawing.svg import (
     INPUT,
     LAST,
@@ -40,9 +40,10 @@ from ..drawing.svg import (
 )
 from ..spec import DenseNetConfig
 from ..training.recipe import RECIPES, Recipe
-from ..variants import VARIANTS, get_spec
-from ._exercise import Exercise, Result, Settings, Table, header, installed_backends
-from ._layers import KINDS, STAGES, Layer, layers_of, summed
+from ..variants import get_spec
+from ._exercise import Exercise, Result, Settings, Table, header
+from ._interval import spread
+from ._layers import KINDS, STAGES, Layer, layers_of, summed, with_growth_rate
 from .resnet import RESNETS, ResNetConfig, layers_of_resnet, resnet_depth
 from .table1 import PUBLISHED as PUBLISHED_DENSENETS
 from .table1 import count_layers
@@ -129,8 +130,8 @@ def totals(layers: Iterable[Layer]) -> dict[str, int]:
 
 def _grown(rate: int) -> dict[str, int]:
     """Count densenet121 with another growth rate k; its stem has 2k channels."""
-    config = replace(VARIANTS["densenet121"], growth_rate=rate, num_init_features=2 * rate)
-    return {"growth_rate": rate, **totals(layers_of(config.resolve(), IMAGE_SIZE))}
+    spec = get_spec("densenet121", **with_growth_rate(rate))
+    return {"growth_rate": rate, **totals(layers_of(spec, IMAGE_SIZE))}
 
 
 # --- Training -----------------------------------------------------------------------------------
@@ -303,8 +304,8 @@ def _runs(count: int) -> str:
 
 
 def _mean_and_spread(trained: dict[str, Any]) -> tuple[float, float | None]:
-    found = [run["test_accuracy"] for run in trained["runs"]]
-    return fmean(found), stdev(found) if len(found) > 1 else None
+    found = spread([run["test_accuracy"] for run in trained["runs"]])
+    return found["mean"], found["std"]
 
 
 def _factor(result: Result, name: str) -> str:
