@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from .._checks import bad, instance, integer, one_of, text, truth
-from ..backends import backend_names, first_installed, framework_versions
+from ..backends import first_installed, framework_versions, installed_backends
 from ..comparison.machine import cpus, processor
 
 FASTEST = ("gluon", "keras", "torch", "flax")  # "fit" in the table of docs/results/speed.md
@@ -141,11 +141,6 @@ def header(name: str, settings: Settings, backends: Sequence[str] = ()) -> Resul
             **{name: framework_versions(name) for name in backends},
         },
     }
-
-
-def installed_backends() -> list[str]:
-    """Return the names of the backends whose framework is installed, in any version."""
-    return [name for name in backend_names() if None not in framework_versions(name).values()]
 
 
 def chosen_backend(settings: Settings) -> str:

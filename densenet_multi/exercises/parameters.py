@@ -16,11 +16,11 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from .._checks import bad
-from ..backends import load_backend
+from ..backends import installed_backends, load_backend
 from ..drawing.svg import (
     INPUT,
     LAST,
@@ -41,9 +41,10 @@ from ..drawing.svg import (
 )
 from ..spec import DenseNetConfig
 from ..training.recipe import RECIPES, Recipe
-from ..variants import VARIANTS, get_spec
-from ._exercise import Exercise, Result, Settings, Table, header, installed_backends
-from ._layers import KINDS, STAGES, Layer, layers_of, summed
+from ..variants import get_spec
+from ._exercise import Exercise, Result, Settings, Table, header
+from ._interval import spread
+from ._layers import KINDS, STAGES, Layer, layers_of, summed, with_growth_rate
 from .resnet import RESNETS, ResNetConfig, layers_of_resnet, resnet_depth
 from .table1 import PUBLISHED as PUBLISHED_DENSENETS
 from .table1 import count_layers
@@ -135,8 +136,8 @@ def totals(layers: Iterable[Layer]) -> dict[str, int]:
 
 def _grown(rate: int) -> dict[str, int]:
     """Count densenet121 with another growth rate k; its stem has 2k channels."""
-    config = replace(VARIANTS["densenet121"], growth_rate=rate, num_init_features=2 * rate)
-    return {"growth_rate": rate, **totals(layers_of(config.resolve(), IMAGE_SIZE))}
+    spec = get_spec("densenet121", **with_growth_rate(rate))
+    return {"growth_rate": rate, **totals(layers_of(spec, IMAGE_SIZE))}
 
 
 # --- Training -----------------------------------------------------------------------------------
@@ -345,8 +346,8 @@ def _runs(count: int) -> str:
 
 
 def _mean_and_spread(trained: dict[str, Any]) -> tuple[float, float | None]:
-    found = [run["test_accuracy"] for run in trained["runs"]]
-    return fmean(found), stdev(found) if len(found) > 1 else None
+    found = spread([run["test_accuracy"] for run in trained["runs"]])
+    return found["mean"], found["std"]
 
 
 def _factor(result: Result, name: str) -> str:

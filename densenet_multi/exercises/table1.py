@@ -14,7 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 from .._progress import progress
-from ..backends import BackendError, BackendNotInstalledError, load_backend
+from ..backends import (
+    BackendError,
+    BackendNotInstalledError,
+    installed_backends,
+    load_backend,
+)
 from ..comparison.child_process import report_of
 from ..drawing.svg import (
     INPUT,
@@ -30,11 +35,10 @@ from ..drawing.svg import (
     text,
     width_of,
 )
-from ..manifest import count_parameters, layers, profile
+from ..manifest import count_parameters, layers, profile, size_after
 from ..spec import ConvSpec, DenseNetSpec, LinearSpec
 from ..variants import get_spec
-from ._exercise import Exercise, Result, Settings, Table, header, installed_backends
-from ._layers import size_after
+from ._exercise import Exercise, Result, Settings, Table, header
 
 NAMES = ("densenet121", "densenet169", "densenet201", "densenet264", "densenet161")
 IMAGE_SIZE = 224  # of the counts

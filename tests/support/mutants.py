@@ -4888,8 +4888,8 @@ MUTANTS = [
     Mutant(
         "networks of a pair see the same batches",
         "exercises/pooling.py",
-        "_run(backend, replace(recipe, seed=seed), pool, data)",
-        '_run(backend, replace(recipe, seed=seed + (pool == "max")), pool, data)',
+        "_run(backend, replace(recipe, seed=seed), pool, data, looked_at)",
+        '_run(backend, replace(recipe, seed=seed + (pool == "max")), pool, data, looked_at)',
         "exercises/test_pooling.py pooling_alone",
     ),
     Mutant(
@@ -4921,10 +4921,59 @@ MUTANTS = [
         "exercises/test_pooling.py ties",
     ),
     Mutant(
-        "what a transition pools includes its convolution's bias",
+        "of equal maxima, one receives the gradient",
         "exercises/pooling.py",
-        "    if transition.conv.bias:",
-        "    if False:",
+        "receives &= receives.cumsum(axis=0) == 1",
+        "pass",
+        "exercises/test_pooling.py ties",
+    ),
+    Mutant(
+        "a result states that a GPU was used",
+        "exercises/pooling.py",
+        'device = "gpu" if backend.use_gpu(model) else "cpu"',
+        'device = "cpu"',
+        "exercises/test_pooling.py states_a_gpu",
+    ),
+    Mutant(
+        "a line through two sizes has no residual, which would be 0",
+        "exercises/memory.py",
+        "if len(set(x)) > 2 else None",
+        "if len(set(x)) > 1 else None",
+        "exercises/test_memory.py a_line_states",
+    ),
+    Mutant(
+        "on a GPU, each network runs alone",
+        "exercises/memory.py",
+        'take_turns if device == "cpu" else run_alone',
+        "take_turns",
+        "exercises/test_memory.py one_case_at_a_time",
+    ),
+    Mutant(
+        "cases that ran alone keep the reason why one does not exist",
+        "comparison/bench.py",
+        "        found.absent |= alone.absent\n",
+        "",
+        "exercises/test_memory.py one_case_at_a_time",
+    ),
+    Mutant(
+        "a growth rate has one number of parameters in all exercises",
+        "exercises/memory.py",
+        '"changes": with_growth_rate(GROWTH_RATE)',
+        '"changes": {"growth_rate": GROWTH_RATE}',
+        "exercises/test_memory.py per_image",
+    ),
+    Mutant(
+        "without plain training, no remedy is drawn relative to it",
+        "exercises/memory.py",
+        'if "plain" in each.get("remedies", {})',
+        'if each.get("remedies")',
+        "exercises/test_memory.py the_rest_is_drawn",
+    ),
+    Mutant(
+        "what a transition pools is computed in evaluation mode",
+        "reference.py",
+        "_Network(own, training=False, unbiased=False)",
+        "_Network(own, training=True, unbiased=False)",
         "exercises/test_pooling.py network",
     ),
     Mutant(
@@ -4938,7 +4987,7 @@ MUTANTS = [
         "Student's distribution is right for odd degrees of freedom",
         "exercises/_interval.py",
         "return 2 / math.pi * (angle + total) if odd else total",
-        "return 2 / math.pi * total if odd else total",
+        "return 2 / math.pi * (angle - total) if odd else total",
         "exercises/test_pooling.py students_t",
     ),
     Mutant(
@@ -4958,7 +5007,7 @@ MUTANTS = [
     Mutant(
         "a remedy's prediction and its child have its own growth rate",
         "comparison/bench_child.py",
-        'settings["depth"], settings.get("growth_rate"))',
+        'settings["depth"], settings.get("changes", {}))',
         'settings["depth"])',
         "exercises/test_memory.py growth_rate",
     ),
@@ -4979,8 +5028,8 @@ MUTANTS = [
     Mutant(
         "a backend that measures nothing is an error if it was requested",
         "exercises/memory.py",
-        "    _check(found, settings.backend)\n",
-        "",
+        '_check(found["cpu"], settings.backend)',
+        "pass",
         "exercises/test_memory.py unless_another_can",
     ),
     Mutant(
