@@ -271,14 +271,18 @@ def place(backend: Backend, model: Any, device: str | None) -> None:
         )
 
 
+def installed_backends() -> list[str]:
+    """Return the names of the backends whose framework is installed, in any version."""
+    return [name for name in backend_names() if None not in framework_versions(name).values()]
+
+
 def first_installed() -> str:
     """Return the first backend whose framework is installed, in any version.
 
     Raises ``BackendNotInstalledError`` if there is none.
     """
-    for name in backend_names():
-        if None not in framework_versions(name).values():
-            return name
+    if installed := installed_backends():
+        return installed[0]
     raise BackendNotInstalledError(
         f"backend: expected one of {', '.join(backend_names())}, found none installed; in a "
         "clone of densenet_multi, install one with: pip install '.[torch]'"

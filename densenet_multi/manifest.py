@@ -223,13 +223,18 @@ def _count(found: Iterator[LayerSpec]) -> ParameterCount:
 # --- One walk for sizes and work ---------------------------------------------------------------
 
 
+def size_after(layer: ConvSpec | PoolSpec, size: int) -> int:
+    """Return the pixels per side after a convolution or a pooling of ``size`` pixels."""
+    return (size + 2 * layer.padding - layer.kernel_size) // layer.stride + 1
+
+
 def _profile(spec: DenseNetSpec, height: int, width: int) -> list[StageProfile]:
     size = integer("height", height, 1, LARGEST_COUNT), integer("width", width, 1, LARGEST_COUNT)
     given = size
     stages: list[StageProfile] = []
 
     def after(layer: ConvSpec | PoolSpec, stage: str) -> tuple[int, int]:
-        h, w = ((n + 2 * layer.padding - layer.kernel_size) // layer.stride + 1 for n in size)
+        h, w = (size_after(layer, n) for n in size)
         if h < 1 or w < 1:
             what = f"{given[0]}x{given[1]} pixels are too few: {stage} gets {size[0]}x{size[1]}"
             raise ImageSizeError(f"image size: {what} and would leave {h}x{w}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -138,11 +139,14 @@ class _Network:
         return x
 
     def transition(self, name: str, transition: TransitionSpec, x: Array) -> Array:
-        x = relu(self.batch_norm(f"{name}.norm", transition.norm, x))
         # the backends average first: average pooling commutes with a 1x1 convolution
-        x = self.conv(f"{name}.conv", transition.conv, x)
+        x = self.before_pooling(name, transition, x)
         pool = average_pool if transition.pool_kind == "avg" else max_pool
         return pool(transition.pool, x)
+
+    def before_pooling(self, name: str, transition: TransitionSpec, x: Array) -> Array:
+        x = relu(self.batch_norm(f"{name}.norm", transition.norm, x))
+        return self.conv(f"{name}.conv", transition.conv, x)
 
     def conv(self, name: str, conv: ConvSpec, x: Array) -> Array:
         y = convolve(x, self.w[f"{name}.weight"], conv.stride, conv.padding)
@@ -221,6 +225,20 @@ def forward(
     checked = check_images(spec, images, several_values=training and unbiased)
     net = _Network(check_weights(spec, weights), training, unbiased)
     return net.run(spec, np.asarray(checked, np.float64))
+
+
+def before_pooling(
+    transition: TransitionSpec, weights: Weights, x: npt.NDArray[np.floating[Any]]
+) -> Array:
+    """Return what a transition pools, (N, C, H, W), given the block's map x, in evaluation mode.
+
+    This is the output of the transition's convolution, in the paper's order. A backend may average
+    first: see docs/decisions/0004-pooling-first.md.
+    """
+    name = f"features.{transition.name}"
+    own = {key: array for key, array in weights.items() if key.startswith(f"{name}.")}
+    net = _Network(own, training=False, unbiased=False)
+    return net.before_pooling(name, transition, np.asarray(x, np.float64))
 
 
 def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:

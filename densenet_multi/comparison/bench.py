@@ -175,7 +175,8 @@ class Turns:
 def take_turns(cases: Mapping[str, dict[str, Any]], step: Callable[[str], object]) -> Turns:
     """Run one backend's cases round by round, in reverse order in every other round.
 
-    A case that ends early, perhaps for lack of memory, does not affect the other cases.
+    A case that ends early, perhaps for lack of memory, does not affect the other cases. All of them
+    hold their networks until the last round: see ``run_alone``.
 
     Arguments:
         cases: {name: the settings of its child}, all with the same number of ``rounds``.
@@ -207,6 +208,22 @@ def take_turns(cases: Mapping[str, dict[str, Any]], step: Callable[[str], object
                     del received[case]
                 else:
                     received[case].append(message)
+    return found
+
+
+def run_alone(cases: Mapping[str, dict[str, Any]], step: Callable[[str], object]) -> Turns:
+    """Run one backend's cases one after the other, so that each has the whole memory.
+
+    Arguments and result are those of ``take_turns``.
+    """
+    found = Turns()
+    for case, settings in cases.items():
+        alone = take_turns({case: settings}, step)
+        if alone.message is not None:
+            return alone
+        found.received |= alone.received
+        found.failed |= alone.failed
+        found.absent |= alone.absent
     return found
 
 

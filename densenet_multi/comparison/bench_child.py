@@ -8,11 +8,12 @@ times and waits until the parent lets it continue.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -79,14 +80,16 @@ def measure(settings: dict[str, Any]) -> Message:
     raise RuntimeError("the work ended before the last round")
 
 
-def network(variant: str, depth: int | None, growth_rate: int | None = None) -> DenseNetSpec:
+def network(
+    variant: str, depth: int | None, changes: Mapping[str, Any] = MappingProxyType({})
+) -> DenseNetSpec:
     """Return the network: a variant, or the paper's DenseNet-BC (k = 12) of this depth.
 
-    ``growth_rate`` replaces the variant's own.
+    ``changes`` are fields that replace the variant's own.
     """
     if depth is not None:
         return cifar_config(depth, 12, bottleneck=True).resolve()
-    return get_spec(variant, **({} if growth_rate is None else {"growth_rate": growth_rate}))
+    return get_spec(variant, **changes)
 
 
 def _require_gpu(backend_name: str) -> None:
@@ -215,7 +218,7 @@ def _multiply(settings: dict[str, Any]) -> None:
 
 def _to_train(settings: dict[str, Any]) -> tuple[DenseNetSpec, Pixels, Recipe]:
     """Return the network, enough examples for all rounds, and the recipe."""
-    spec = network(settings["variant"], settings["depth"], settings.get("growth_rate"))
+    spec = network(settings["variant"], settings["depth"], settings.get("changes", {}))
     pixels, labels = load_sample("train")
     steps = settings["warmup"] + settings["steps"] * settings["rounds"]
     order = np.arange(steps * settings["batch_size"]) % len(labels)

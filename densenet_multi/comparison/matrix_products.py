@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..manifest import shape_trace
+from ..manifest import shape_trace, size_after
 from ..spec import DenseNetSpec
 
 
@@ -15,8 +15,7 @@ def matrix_products(
     """
     sizes = {name: h * w for name, (_, h, w) in shape_trace(spec, image_size, image_size)}
     conv0 = spec.stem.conv0
-    side = (image_size + 2 * conv0.padding - conv0.kernel_size) // conv0.stride + 1
-    convolutions = [(conv0, side**2)]
+    convolutions = [(conv0, size_after(conv0, image_size) ** 2)]
     for block, transition in spec.stages:
         for layer in block.layers:
             convolutions += [(c, sizes[block.name]) for c in (layer.conv1, layer.conv2) if c]

@@ -21,8 +21,9 @@ def interval(differences: Sequence[float]) -> dict[str, Any]:
     """Return the mean of paired differences, and ``low`` and ``high`` of its interval.
 
     Student's t: mean +- t * std / sqrt(n), with n - 1 degrees of freedom. It assumes that the
-    differences are independent and normally distributed. Of a single one, ``low`` and ``high`` are
-    None, since it says nothing about spread.
+    differences are independent and normally distributed, and covers only what varies between the
+    runs: their seeds, but not the images that they are tested on. Of a single difference, ``low``
+    and ``high`` are None, since it says nothing about spread.
     """
     found = spread(differences)
     half = None

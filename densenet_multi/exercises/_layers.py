@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..manifest import LayerSpec, profile
+from ..manifest import LayerSpec, profile, size_after
 from ..manifest import layers as with_names
 from ..spec import BatchNormSpec, ConvSpec, DenseNetSpec
 
@@ -47,9 +47,9 @@ def layer(name: str, stage: str, spec: LayerSpec, area: int) -> Layer:
     return Layer(name, stage, "linear", weights + spec.out_features, weights)
 
 
-def size_after(layer: ConvSpec, size: int) -> int:
-    """Return the pixels per side after a convolution of a square image."""
-    return (size + 2 * layer.padding - layer.kernel_size) // layer.stride + 1
+def with_growth_rate(rate: int) -> dict[str, int]:
+    """Return what a growth rate k changes in a configuration: the paper's stem has 2k channels."""
+    return {"growth_rate": rate, "num_init_features": 2 * rate}
 
 
 def layers_of(spec: DenseNetSpec, image_size: int) -> Iterator[Layer]:

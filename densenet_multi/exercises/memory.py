@@ -3,19 +3,19 @@
 Every measurement is a process of ``bench`` (see comparison/bench_child.py): peak memory of a
 training step, minus what the process held before the first step. It is compared with what the
 manifest predicts: the maps that a step keeps, and a gradient and a velocity for each parameter.
+A GPU is measured too, in the frameworks that see one.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from itertools import cycle
 from statistics import median
 from typing import Any
 
 from .._progress import progress
-from ..backends import BackendError, BackendNotInstalledError
-from ..comparison.bench import WARMUP, Turns, summary_of, take_turns
+from ..backends import BackendError, BackendNotInstalledError, installed_backends
+from ..comparison.bench import WARMUP, Turns, run_alone, summary_of, take_turns
 from ..comparison.bench_child import network
 from ..comparison.machine import cpus, gpu
 from ..drawing.svg import (
@@ -35,32 +35,34 @@ from ..drawing.svg import (
 )
 from ..manifest import count_parameters, profile
 from ..spec import DenseNetSpec
-from ._exercise import Exercise, Result, Settings, Table, chosen_backend, header, installed_backends
+from ._exercise import Exercise, Result, Settings, Table, chosen_backend, header
+from ._layers import with_growth_rate
 
 NETWORKS = {"d2l": 64, "densenet121": 16}  # -> images per step: about as many multiply-adds
-SIZES, FULL_SIZES = (96, 224), (96, 160, 224)
+SIZES = (96, 160, 224)  # three: a line through two points would explain anything
 REMEDY_ROUNDS, FULL_ROUNDS = 3, 5
 MIB = 2**20
-PARTS = 4  # in "quarter", which accumulates the gradients of this many parts of a batch
+PARTS = 4  # of a batch, in "quarter"
+GROWTH_RATE = 16  # in "growth"
 REMEDIES: dict[str, dict[str, Any]] = {  # name -> what differs from "plain"
     "plain": {"case": "plain"},
-    "some": {"case": "efficient"},
+    "efficient": {"case": "efficient"},
     "max": {"case": "max"},
     "bfloat16": {"case": "bfloat16"},
     "quarter": {"case": "plain", "batch_size": NETWORKS["densenet121"] // PARTS},
-    "growth": {"case": "plain", "growth_rate": 16},
+    "growth": {"case": "plain", "changes": with_growth_rate(GROWTH_RATE)},
 }
 LABELS = {
     "plain": "plain",
-    "some": "recompute concatenations, norms and ReLUs",
+    "efficient": "recompute concatenations, norms and ReLUs",
     "max": "recompute 1x1 convolutions too",
     "bfloat16": "bfloat16",
-    "quarter": "four quarter batches, gradients added up",
-    "growth": "growth rate 16 instead of 32",
+    "quarter": "quarter batches (memory of accumulation)",
+    "growth": f"growth rate {GROWTH_RATE} instead of 32",
 }
 PRICES = {
     "plain": "",
-    "some": "none: the same gradients",
+    "efficient": "none: the same gradients",
     "max": "none: the same gradients",
     "bfloat16": "products have 8 bits of precision",
     "quarter": "batch statistics of a quarter of the images",
@@ -71,6 +73,14 @@ MEASURED = (
     "Measured: the peak minus what the process held before its first step. Predicted: the maps "
     "that a step keeps, and a gradient and a velocity for each parameter."
 )
+
+# what a table's note adds, if this backend is in it
+RETURNED = (
+    "On the CPU, glibc is told to return every freed block to the system, so that a process holds "
+    "only memory in use; normally it holds more."
+)
+GLUON = "gluon: without static allocation, which fit uses, which is faster and needs more memory."
+FLAX = "flax: the peak on a GPU includes compilation."
 
 Step = Callable[[str], object]
 
@@ -83,28 +93,31 @@ def measure(settings: Settings) -> Result:
     """
     backends = [settings.backend] if settings.backend else installed_backends()
     with_remedies = backends if settings.full else [chosen_backend(settings)]
-    devices = ["cpu", *(["gpu"] if shutil.which("nvidia-smi") else [])]
-    sizes = FULL_SIZES if settings.full else SIZES
     rounds = FULL_ROUNDS if settings.full else REMEDY_ROUNDS
+    cases = 2 * len(NETWORKS) * len(SIZES) * len(backends)
+    cases += len(REMEDIES) * (1 + rounds) * len(with_remedies)
     found: dict[str, dict[str, Any]] = {}
     with progress() as bar:
-        each = 2 * len(NETWORKS) * len(sizes)
-        total = len(backends) * each + len(with_remedies) * len(REMEDIES) * (1 + rounds)
-        task = bar.add_task("", total=len(devices) * total)
+        for device in DEVICES:
+            task = bar.add_task("", total=cases)
 
-        def step(line: str) -> None:
-            bar.update(task, description=line)
-            bar.advance(task)
+            def step(line: str, task: Any = task) -> None:
+                bar.update(task, description=line)
+                bar.advance(task)
 
-        for device in devices:
             found[device] = {
-                name: measured(name, device, sizes, rounds, step, remedies=name in with_remedies)
+                name: measured(name, device, rounds, step, remedies=name in with_remedies)
                 for name in backends
             }
-    _check(found, settings.backend)
+            if device == "cpu":
+                _check(found["cpu"], settings.backend)
+    without = {name: each["error"] for name, each in found["gpu"].items() if not each["sizes"]}
+    if len(without) == len(backends):
+        del found["gpu"]
     return {
         **header("memory", settings, backends),
-        **({"gpu": gpu()} if "gpu" in devices else {}),
+        **({"gpu": gpu()} if "gpu" in found else {}),
+        "not_on_gpu": without,
         "networks": NETWORKS,
         "warmup": WARMUP,
         "rounds": rounds,
@@ -113,23 +126,24 @@ def measure(settings: Settings) -> Result:
 
 
 def _check(found: Mapping[str, Any], requested: str | None) -> None:
-    """Raise an error if the requested backend, or every backend, measured nothing on the CPU."""
-    errors = {name: each["error"] for name, each in found["cpu"].items() if not each["sizes"]}
-    if requested and found["cpu"][requested].get("not_installed"):
+    """Raise an error if the requested backend, or every backend, measured nothing."""
+    errors = {name: each["error"] for name, each in found.items() if not each["sizes"]}
+    if requested and found[requested].get("not_installed"):
         raise BackendNotInstalledError(errors[requested])
-    if len(errors) == len(found["cpu"]):
+    if len(errors) == len(found):
         why = "; ".join(f"{name}: {error}" for name, error in errors.items())
         raise BackendError(f"backend: expected one that can train, found none: {why}")
 
 
-def measured(
-    name: str, device: str, sizes: tuple[int, ...], rounds: int, step: Step, *, remedies: bool
-) -> dict[str, Any]:
+def measured(name: str, device: str, rounds: int, step: Step, *, remedies: bool) -> dict[str, Any]:
     """Measure one backend on one device.
 
-    Returns ``sizes`` (a list; see ``_sized``), ``fits`` ({network: see ``fit``}), ``remedies``
-    ({name: see ``_compared``}, if requested) and the ``failed`` and ``absent`` ones ({case: why}).
-    If the backend cannot run here, ``sizes`` is empty, and ``error`` states why.
+    Cases take turns on a CPU. A GPU may not have the memory for all their networks, so each runs
+    alone there.
+
+    Returns ``sizes`` (a list; see ``_sized``), ``lines`` ({network: see ``line_through``}),
+    ``remedies`` ({name: see ``_compared``}, if requested) and the ``failed`` and ``absent`` ones
+    ({case: why}). If the backend cannot run here, ``sizes`` is empty, and ``error`` states why.
     """
     base: dict[str, Any] = {
         "backend": name,
@@ -150,25 +164,26 @@ def measured(
             "batch_size": batch,
         }
         for variant, batch in NETWORKS.items()
-        for size in sizes
+        for size in SIZES
     }
-    turns = take_turns(cases, step)
+    run = take_turns if device == "cpu" else run_alone
+    turns = run(cases, step)
     if turns.message is not None or not turns.received:
         return _nothing(turns)
     found = [_sized(cases[case], messages) for case, messages in turns.received.items()]
     result: dict[str, Any] = {
         "sizes": found,
-        "fits": {
-            variant: fit([each for each in found if each["network"] == variant])
+        "lines": {
+            variant: line_through([each for each in found if each["network"] == variant])
             for variant in NETWORKS
         },
         "failed": turns.failed,
         "absent": turns.absent,
     }
     if remedies:
-        largest = cases[f"densenet121, {sizes[-1]}x{sizes[-1]}"] | {"rounds": rounds}
+        largest = cases[f"densenet121, {SIZES[-1]}x{SIZES[-1]}"] | {"rounds": rounds}
         changed = {remedy: {**largest, **change} for remedy, change in REMEDIES.items()}
-        turns = take_turns(changed, step)
+        turns = run(changed, step)
         result["remedies"] = _compared(changed, turns)
         result["failed"] |= turns.failed
         result["absent"] |= turns.absent
@@ -192,7 +207,7 @@ def predicted(spec: DenseNetSpec, size: int, batch: int) -> dict[str, int]:
 
 
 def _spec_of(case: Mapping[str, Any]) -> DenseNetSpec:
-    return network(case["variant"], None, case.get("growth_rate"))
+    return network(case["variant"], None, case.get("changes", {}))
 
 
 def _sized(case: Mapping[str, Any], messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -211,12 +226,14 @@ def _sized(case: Mapping[str, Any], messages: list[dict[str, Any]]) -> dict[str,
     }
 
 
-def fit(sized: list[dict[str, Any]]) -> dict[str, float] | None:
+def line_through(sized: list[dict[str, Any]]) -> dict[str, float | None] | None:
     """Explain a network's measured memory over its image sizes: rate * maps + fixed.
 
-    Least squares. ``rate`` is the memory for maps, measured, divided by the prediction: above 1,
-    the framework keeps or needs more per pixel. ``fixed_bytes`` does not depend on the image size:
-    gradients and velocity, compiled code, workspaces. None for fewer than two sizes.
+    Least squares. ``rate`` is the memory that the maps add, measured, divided by the prediction:
+    above 1, the framework keeps or needs more per pixel. ``fixed_bytes`` does not depend on the
+    image size: gradients and velocity, compiled code, workspaces. ``residual`` is the largest
+    distance of a measurement from the line, relative to the measurement; None for two sizes, whose
+    line explains anything. Returns None for fewer sizes.
     """
     x = [each["predicted"]["maps"] for each in sized]
     y = [each["measured_bytes"] for each in sized]
@@ -225,7 +242,10 @@ def fit(sized: list[dict[str, Any]]) -> dict[str, float] | None:
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     shared = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
     rate = shared / sum((a - mean_x) ** 2 for a in x)
-    return {"rate": rate, "fixed_bytes": mean_y - rate * mean_x}
+    fixed = mean_y - rate * mean_x
+    distances = [abs(b - rate * a - fixed) / b for a, b in zip(x, y, strict=True)]
+    residual = max(distances) if len(set(x)) > 2 else None
+    return {"rate": rate, "fixed_bytes": fixed, "residual": residual}
 
 
 def _compared(cases: Mapping[str, dict[str, Any]], turns: Turns) -> dict[str, Any]:
@@ -264,14 +284,14 @@ def tables(result: Result) -> list[Table]:
     for device, backends in result["devices"].items():
         ran = {name: each for name, each in backends.items() if each["sizes"]}
         if ran:
-            found += [_sizes(device, backends), _explained(device, ran)]
+            found += [_sizes(device, backends, result), _explained(device, ran)]
         compared = {name: each for name, each in ran.items() if each.get("remedies")}
         if compared:
-            found.append(_remedies(device, compared, result["rounds"]))
+            found.append(_remedies(device, compared, result))
     return found
 
 
-def _sizes(device: str, backends: Mapping[str, Any]) -> Table:
+def _sizes(device: str, backends: Mapping[str, Any], result: Result) -> Table:
     rows = [
         (
             name,
@@ -289,11 +309,19 @@ def _sizes(device: str, backends: Mapping[str, Any]) -> Table:
         f"Peak memory of a training step in float32, {DEVICES[device]}",
         ("backend", "network", "image", "images", "measured", "predicted", "difference"),
         tuple(rows),
-        " ".join([MEASURED, *_excuses(backends)]),
+        " ".join([MEASURED, *_how(device, backends, result), *_not_measured(backends)]),
     )
 
 
-def _excuses(backends: Mapping[str, Any]) -> list[str]:
+def _how(device: str, backends: Mapping[str, Any], result: Result) -> list[str]:
+    """Say how the memory measured differs from what a user's process holds."""
+    said = [RETURNED] if device == "cpu" else []
+    said += [GLUON] if backends.get("gluon", {}).get("sizes") else []
+    said += [FLAX] if device == "gpu" and backends.get("flax", {}).get("sizes") else []
+    return [*said, *([] if "gpu" in result["devices"] else ["No GPU was measured."])]
+
+
+def _not_measured(backends: Mapping[str, Any]) -> list[str]:
     """Say what was not measured, and why."""
     said = []
     for name, report in backends.items():
@@ -310,18 +338,32 @@ def _sentence(words: str) -> str:
 
 def _explained(device: str, backends: Mapping[str, Any]) -> Table:
     rows = [
-        (name, variant, f"{each['rate']:.2f}", _mib(each["fixed_bytes"]))
+        (
+            name,
+            variant,
+            f"{each['rate']:.2f}",
+            _mib(each["fixed_bytes"]),
+            "" if each["residual"] is None else f"{each['residual']:.1%}",
+        )
         for name, report in backends.items()
-        for variant, each in report["fits"].items()
+        for variant, each in report["lines"].items()
         if each
     ]
     return Table(
         f"What the measured memory consists of, {DEVICES[device]}",
-        ("backend", "network", "maps: measured / predicted", "independent of the image"),
+        (
+            "backend",
+            "network",
+            "maps: measured / predicted",
+            "independent of the image",
+            "largest residual",
+        ),
         tuple(rows),
         "The line through the sizes above: memory = ratio x predicted maps + the rest. A ratio "
         "above 1: the framework needs more than the maps. The rest includes the gradients and "
-        f"velocity ({_of_parameters(backends)}), compiled code and workspaces.",
+        f"velocity ({_of_parameters(backends)}), compiled code and workspaces. A negative rest is "
+        "no memory: the need grows faster than in proportion to the maps. Residual: the distance "
+        "of a measurement from the line, relative to it.",
     )
 
 
@@ -334,7 +376,7 @@ def _of_parameters(backends: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}: {bytes_}" for name, bytes_ in found.items())
 
 
-def _remedies(device: str, backends: Mapping[str, Any], rounds: int) -> Table:
+def _remedies(device: str, backends: Mapping[str, Any], result: Result) -> Table:
     rows = [
         (
             name,
@@ -348,15 +390,19 @@ def _remedies(device: str, backends: Mapping[str, Any], rounds: int) -> Table:
         for remedy, each in report["remedies"].items()
     ]
     cases = {name: each for r in backends.values() for name, each in r["remedies"].items()}
-    batch = max(each["batch_size"] for each in cases.values())
+    batch = result["networks"]["densenet121"]
     size = next(iter(cases.values()))["image_size"]
-    notes = [f"Relative to plain training; time: the median of {plural(rounds, 'round')}."]
+    notes = [
+        f"Relative to plain training; time: the median of {plural(result['rounds'], 'round')}."
+    ]
     if "quarter" in cases:
         notes.append(
-            "Quarter batches: fit does not add up gradients, so steps with "
-            f"{plural(cases['quarter']['batch_size'], 'image')} were measured; {PARTS} of them "
-            "make one update and need the memory of one."
+            "Quarter batches: fit does not accumulate gradients, so ordinary steps with "
+            f"{plural(cases['quarter']['batch_size'], 'image')} were measured. Accumulation needs "
+            f"their memory; their time includes {PARTS} updates, of which it makes one."
         )
+    if device == "gpu":
+        notes.append("Each network ran alone; on a CPU, they take turns.")
     return Table(
         f"What helps: densenet121, {plural(batch, 'image')} of {size}x{size}, {DEVICES[device]}",
         ("backend", "remedy", "memory", "relative", "time per image", "what else it costs"),
@@ -397,7 +443,11 @@ def draw(result: Result) -> str:
         drawn, said, y = _memory_bars(device, ran, colors, y)
         parts += drawn
         spoken += said
-        compared = {name: each["remedies"] for name, each in ran.items() if each.get("remedies")}
+        compared = {
+            name: each["remedies"]
+            for name, each in ran.items()
+            if "plain" in each.get("remedies", {})
+        }
         if compared:
             drawn, said, y = _remedy_bars(device, compared, colors, y)
             parts += drawn
@@ -453,13 +503,13 @@ def _remedy_bars(
     known = [remedy for remedy in REMEDIES if any(remedy in each for each in backends.values())]
     left = MARGIN + max(width_of(LABELS[remedy]) for remedy in known) + 8
     longest = WIDTH - MARGIN - left - width_of("100%, time 10.00x, gluon") - 6
-    most = max(each["memory"] for r in backends.values() for each in r.values() if "memory" in each)
+    most = max(each["memory"] for found in backends.values() for each in found.values())
     title = f"Memory relative to plain training, densenet121, {DEVICES[device]}; time per image"
     parts, spoken, y = [text(MARGIN, top + 24, title, bold=True)], list[str](), top + 40
     for remedy in known:
         parts.append(text(MARGIN, y + BAR, LABELS[remedy]))
         for name, found in backends.items():
-            if "memory" not in found.get(remedy, {}):
+            if remedy not in found:
                 continue
             each = found[remedy]
             length = longest * each["memory"] / max(most, 1)
@@ -475,7 +525,7 @@ def _remedy_bars(
 EXERCISE = Exercise(
     name="memory",
     question="Is memory a problem when DenseNets train, and what helps?",
-    duration="15 minutes on two cores; 1 hour with full=True",
+    duration="20 minutes on two cores; 1 hour with full=True",
     measure=measure,
     tables=tables,
     draw=draw,

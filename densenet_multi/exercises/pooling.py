@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..backends import Backend, load_backend, place
+from ..backends import Backend, load_backend
+from ..comparison.machine import gpu
 from ..data import load_data
 from ..data.sources import DataSet
 from ..drawing.svg import (
@@ -31,11 +31,10 @@ from ..drawing.svg import (
     text,
 )
 from ..drawing.svg import number as coordinate
-from ..reference import Array, average_pool, convolve, max_pool, relu
+from ..reference import Array, average_pool, before_pooling, max_pool
 from ..spec import DenseNetSpec, PoolSpec, TransitionSpec
 from ..training.recipe import RECIPES, Recipe
 from ..variants import get_spec
-from ..weights import Weights
 from ._exercise import Exercise, Result, Settings, Table, chosen_backend, header
 from ._interval import interval, spread
 
@@ -52,7 +51,9 @@ STEP = 1e-6  # of a difference quotient, in standard deviations of the map
 
 
 def measure(settings: Settings) -> Result:
-    """Train pairs of networks, and look into the transitions of each.
+    """Train pairs of networks, and inspect the transitions of each.
+
+    Trains on a GPU if the framework sees one; the result's ``device`` states which it was.
 
     Raises ``BackendNotInstalledError`` and the errors of ``load_data``.
     """
@@ -60,21 +61,26 @@ def measure(settings: Settings) -> Result:
     backend = load_backend(name)
     recipe = _recipe(settings)
     data = load_data(settings.data, image_size=recipe.image_size)
-    count = settings.seeds or (FULL_SEEDS if settings.full else SEEDS)
+    default = FULL_SEEDS if settings.full else SEEDS
+    looked_at = min(LOOKED_AT, len(data.test))
     runs = [
-        _run(backend, replace(recipe, seed=seed), pool, data)
-        for seed in range(count)
+        _run(backend, replace(recipe, seed=seed), pool, data, looked_at)
+        for seed in range(default if settings.seeds is None else settings.seeds)
         for pool in POOLS
     ]
+    device = runs[0]["device"]
     given = asdict(recipe)
     del given["seed"]  # each run has its own
     return {
         **header("pooling", settings, [name]),
         "backend": name,
+        "device": device,
+        **({"gpu": gpu()} if device == "gpu" else {}),
+        "data": settings.data,
         "recipe": given,
         "train_examples": len(data.train),
         "test_examples": len(data.test),
-        "looked_at": min(LOOKED_AT, len(data.test)),
+        "looked_at": looked_at,
         "runs": runs,
         **summary(runs),
     }
@@ -106,29 +112,32 @@ def _recipe(settings: Settings) -> Recipe:
     return replace(RECIPES["modern"], variant="d2l", image_size=32, epochs=epochs)
 
 
-def _run(backend: Backend, recipe: Recipe, pool: str, data: DataSet) -> dict[str, Any]:
-    """Train one network of a pair, and look into it."""
+def _run(
+    backend: Backend, recipe: Recipe, pool: str, data: DataSet, looked_at: int
+) -> dict[str, Any]:
+    """Train one network of a pair, and inspect it on the first ``looked_at`` test images."""
     classes = len(data.class_names)
     channels = data.test.take(np.arange(1)).shape[1]
     spec = get_spec(recipe.variant, in_channels=channels, num_classes=classes, transition_pool=pool)
     model = backend.build(spec, seed=recipe.seed)
-    place(backend, model, None)
+    device = "gpu" if backend.use_gpu(model) else "cpu"
     epochs = backend.fit(model, data.train, recipe, validation=data.test).epochs
     return {
         "pool": pool,
         "seed": recipe.seed,
+        "device": device,
         "accuracy": epochs[-1].validation_accuracy,
         "loss": epochs[-1].validation_loss,
         "accuracies": [epoch.validation_accuracy for epoch in epochs],
         "seconds": sum(epoch.seconds for epoch in epochs),
-        "transitions": looked_into(backend, model, data.test.take),
+        "transitions": inspect_transitions(backend, model, data.test.take, looked_at),
     }
 
 
-# --- Looking into a network ---------------------------------------------------------------------
+# --- Inside a network ---------------------------------------------------------------------------
 
 
-def looked_into(backend: Backend, model: Any, take: Any, count: int = LOOKED_AT) -> dict[str, Any]:
+def inspect_transitions(backend: Backend, model: Any, take: Any, count: int) -> dict[str, Any]:
     """Measure what each transition's pooling does to the maps of a trained network.
 
     Arguments:
@@ -164,36 +173,16 @@ def _transitions(spec: DenseNetSpec) -> Iterator[tuple[TransitionSpec, str]]:
             yield transition, block.name
 
 
-def before_pooling(
-    transition: TransitionSpec, weights: Weights, x: npt.NDArray[np.floating[Any]]
-) -> Array:
-    """Return what a transition pools, (N, C, H, W), given the map of the block before it.
-
-    That is the output of its convolution, in the paper's order. A backend may pool first if it
-    averages: see docs/decisions/0004-pooling-first.md.
-    """
-    prefix = f"features.{transition.name}"
-    w = {
-        leaf: weights[f"{prefix}.norm.{leaf}"].astype(np.float64)[:, None, None]
-        for leaf in ("weight", "bias", "running_mean", "running_var")
-    }
-    scale = w["weight"] / np.sqrt(w["running_var"] + transition.norm.eps)
-    rectified = relu((x.astype(np.float64) - w["running_mean"]) * scale + w["bias"])
-    y: Array = convolve(rectified, weights[f"{prefix}.conv.weight"].astype(np.float64))
-    if transition.conv.bias:
-        y = y + weights[f"{prefix}.conv.bias"].astype(np.float64)[:, None, None]
-    return y
-
-
 def gradient_of(kind: str, pool: PoolSpec, maps: Array) -> dict[str, float]:
     """Measure which inputs of a pooling window receive a gradient, on maps (N, C, H, W).
 
     The pooled map's derivative is a difference quotient, which is exact here: both poolings are
     linear in between the points where two inputs of a window are equal.
 
-    Returns means over all windows: ``receivers``, the number of inputs whose derivative is not 0;
+    Returns means over all windows: ``receivers``, the number of inputs that receive a gradient;
     ``share``, the derivative of a receiver; ``ties``, the fraction of windows whose maximum occurs
-    more than once (a framework then chooses one of them).
+    more than once. There, the quotient is not 0 for each of the equal inputs, but all four
+    frameworks give the gradient to one of them, so one is counted.
     """
     step = STEP * float(maps.std()) or STEP
     k, size = pool.kernel_size, pool.stride
@@ -206,21 +195,27 @@ def gradient_of(kind: str, pool: PoolSpec, maps: Array) -> dict[str, float]:
             slopes.append((up - down) / (2 * step))
     found = np.stack(slopes)  # (k * k, N, C, H', W')
     receives = np.abs(found) > 1e-3
-    several = float((receives.sum(axis=0) > 1).mean())
+    ties = 0.0
+    if kind == "max":
+        tied = receives.sum(axis=0) > 1
+        ties = float(tied.mean())
+        receives &= receives.cumsum(axis=0) == 1  # the first of equal inputs
+        found = np.where(tied, receives, found)
     return {
         "receivers": float(receives.sum(axis=0).mean()),
         "share": float(found[receives].mean()),
-        "ties": several if kind == "max" else 0.0,
+        "ties": ties,
     }
 
 
 def energy_kept(kind: str, pool: PoolSpec, maps: Array) -> float:
-    """Return how much of the energy of maps (N, C, H, W) can be read from the pooled maps.
+    """Return how much of the energy of maps (N, C, H, W) can be read linearly from the pooled maps.
 
     Energy is the variance of each channel over images and pixels, added up over the channels. Each
     pixel is predicted from its window's pooled value by the best line for its channel; what the
     lines predict is kept. For the average, this is the variance of the windows' means. No other
-    number per window keeps more, so on the same map the maximum cannot keep more than the average.
+    number per window keeps more, so on the same map the maximum cannot keep more than the average:
+    this is a theorem about least squares. Only how much less it keeps is a measurement.
 
     Energy rather than rank: pooling acts on each channel alone, so what it can lose is detail
     within a window. The rank of the matrix of channels does not see that.
@@ -261,13 +256,17 @@ def _accuracies(result: Result) -> Table:
     recipe = result["recipe"]
     size = f"{recipe['image_size']}x{recipe['image_size']}"
     return Table(
-        f"Test accuracy of {recipe['variant']}: {result['train_examples']:,} images of {size}, "
-        f"{recipe['epochs']} epochs, {result['backend']}",
+        f"Test accuracy of {recipe['variant']}: {result['train_examples']:,} images of {size} "
+        f"({result['data']}), {recipe['epochs']} epochs, {_trained_on(result)}",
         ("", "average", "maximum", "difference"),
         tuple(rows),
         f"{_conclusion(result['difference'])} Runs with equal seeds start from the same weights "
         f"and see the same batches; all are tested on the same {result['test_examples']:,} images.",
     )
+
+
+def _trained_on(result: Result) -> str:
+    return f"{result['backend']} on {result.get('gpu', 'the CPU')}"
 
 
 def _conclusion(difference: dict[str, Any]) -> str:
@@ -277,7 +276,10 @@ def _conclusion(difference: dict[str, Any]) -> str:
     pairs = f"{len(difference['each'])} pairs"
     where = f"from {low:+.4f} to {high:+.4f}"
     seen = "does not contain 0" if low > 0 or high < 0 else "contains 0"
-    return f"The 95% interval of the mean difference is {where} (Student's t, {pairs}); it {seen}."
+    return (
+        f"The 95% interval of the mean difference is {where} (Student's t, {pairs}); it {seen}. It "
+        "covers the spread over seeds, not that of another choice of test images."
+    )
 
 
 def _pooled(result: Result) -> Table:
@@ -308,8 +310,10 @@ def _pooled(result: Result) -> Table:
         ),
         tuple(rows),
         f"Means over seeds, {result['looked_at']:,} test images and all windows. Energy: variance "
-        "of the map before pooling that can be predicted, pixel by pixel, from the pooled map. "
-        "Both poolings are applied to the map of each trained network.",
+        "of the map before pooling that a line predicts, pixel by pixel, from the pooled map. Both "
+        "poolings are applied to the map of each trained network. Within a row, the average keeps "
+        "more by construction: no other number per window predicts more linearly. Ties: windows "
+        "with several equal maxima; one of them receives the gradient.",
     )
 
 
@@ -334,7 +338,8 @@ def draw(result: Result) -> str:
     accuracy = result["accuracy"]
     spoken = (
         f"Mean accuracy with the average {accuracy['avg']['mean']:.4f}, with the maximum "
-        f"{accuracy['max']['mean']:.4f}. {_conclusion(mean)} Energy that pooling keeps: "
+        f"{accuracy['max']['mean']:.4f}. {_conclusion(mean)} Energy that pooling keeps of each "
+        "network's own maps: "
         + "; ".join(
             f"{name}: average {_own(result, name, 'avg'):.1%}, maximum "
             f"{_own(result, name, 'max'):.1%}"
@@ -409,7 +414,8 @@ def _windows(result: Result, left: float) -> list[str]:
 def _energies(result: Result, top: float) -> list[str]:
     """Two bars for each transition: what each network's own pooling keeps."""
     left, longest = MARGIN + 120, WIDTH - 2 * MARGIN - 120 - 150
-    parts = [text(MARGIN, top - 10, "Energy of the map that its pooling keeps", bold=True)]
+    title = "Energy that each network's own pooling keeps of its own maps, read linearly"
+    parts = [text(MARGIN, top - 10, title, bold=True)]
     for i, name in enumerate(result["transitions"]):
         y = top + 6 + PITCH * i
         parts.append(text(MARGIN, y + BAR + 4, name))

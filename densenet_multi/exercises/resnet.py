@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from .._checks import Checked
-from ..manifest import LayerSpec
+from ..manifest import LayerSpec, size_after
 from ..spec import BatchNormSpec, ConvSpec, LinearSpec
-from ._layers import Layer, layer, size_after
+from ._layers import Layer, layer
 
 EXPANSION = 4  # output channels of a bottleneck, in units of its inner width
 

@@ -266,3 +266,10 @@ def test_rngs_of_another_type_are_refused(part, wrong):
     of = {"DenseNet": spec, "Stem": spec.stem}[part]
     with pytest.raises(dm.ConfigError, match=r"^rngs: expected a Rngs; found "):
         getattr(df, part)(of, rngs=wrong)
+
+
+def test_of_equal_maxima_one_receives_the_gradient():
+    pool = MaxPool(PoolSpec(2, 2, 0))
+    gradient = np.asarray(jax.grad(lambda x: pool(x).sum())(jnp.zeros((1, 4, 4, 1))))
+    np.testing.assert_array_equal(gradient.reshape(2, 2, 2, 2).sum(axis=(1, 3)), np.ones((2, 2)))
+    assert np.count_nonzero(gradient) == 4

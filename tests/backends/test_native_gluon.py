@@ -19,7 +19,9 @@ import densenet_multi.gluon as dg  # before mxnet, which it makes importable wit
 import mxnet as mx  # isort: skip
 from cases import images, labels, random_weights, small, tiny
 from densenet_multi.gluon.faster import for_training
+from densenet_multi.gluon.layers import max_pool
 from densenet_multi.gluon.weights import to_native
+from densenet_multi.spec import PoolSpec
 
 COPIES = """
 import os
@@ -282,3 +284,14 @@ def test_threads_that_predict_first_build_one_graph_after_the_other(function, mo
         for logits in pool.map(call, range(2)):
             np.testing.assert_array_equal(logits, expected)
     assert max(most) == 1
+
+
+def test_of_equal_maxima_one_receives_the_gradient():
+    x = mx.nd.zeros((1, 1, 4, 4))
+    x.attach_grad()
+    with mx.autograd.record():
+        y = max_pool(PoolSpec(2, 2, 0))(x)
+    y.backward()
+    gradient = x.grad.asnumpy()
+    np.testing.assert_array_equal(gradient.reshape(2, 2, 2, 2).sum(axis=(1, 3)), np.ones((2, 2)))
+    assert np.count_nonzero(gradient) == 4

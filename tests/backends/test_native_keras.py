@@ -7,11 +7,14 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow import keras
 
 import densenet_multi as dm
 import densenet_multi.keras as dk
 from cases import images, labels, small
+from densenet_multi.keras.layers import max_pool
+from densenet_multi.spec import PoolSpec
 
 # replaces TensorFlow, whose import takes long
 STUB = """
@@ -280,3 +283,13 @@ def test_a_fitted_model_is_saved_with_its_optimizer(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.get_config() == model.optimizer.get_config()
     np.testing.assert_array_equal(dk.predict(loaded, data[0]), dk.predict(model, data[0]))
+
+
+def test_of_equal_maxima_one_receives_the_gradient():
+    x = tf.zeros((1, 4, 4, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = max_pool(PoolSpec(2, 2, 0))(x)
+    gradient = tape.gradient(y, x).numpy()
+    np.testing.assert_array_equal(gradient.reshape(2, 2, 2, 2).sum(axis=(1, 3)), np.ones((2, 2)))
+    assert np.count_nonzero(gradient) == 4

@@ -16,6 +16,8 @@ import densenet_multi as dm
 import densenet_multi.torch as dt
 from cases import images, labels, random_weights, small, tiny
 from densenet_multi.comparison.deviation import deviation
+from densenet_multi.spec import PoolSpec
+from densenet_multi.torch.layers import max_pool
 
 # sha256 of "\n".join(torchvision.models.densenet121().state_dict()), torchvision 0.29.1
 TORCHVISION_KEYS = "366ea3ff24f18b7cc9996c31900a69ed5d2966aadbf7f96b444bce8a1825123e"
@@ -361,3 +363,11 @@ def test_another_dtype_is_refused_by_name():
     ):
         with pytest.raises(dm.ConfigError, match="dtype: expected 'float32' or 'float64'; found"):
             use()
+
+
+def test_of_equal_maxima_one_receives_the_gradient():
+    x = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    max_pool(PoolSpec(2, 2, 0))(x).sum().backward()
+    gradient = x.grad.numpy()
+    np.testing.assert_array_equal(gradient.reshape(2, 2, 2, 2).sum(axis=(1, 3)), np.ones((2, 2)))
+    assert np.count_nonzero(gradient) == 4

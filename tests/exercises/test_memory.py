@@ -1,18 +1,22 @@
 """Exercise 3: what is measured is what is asked for, compared with the specification."""
 
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
 
 import densenet_multi as dm
-from densenet_multi.comparison import bench_child
+from densenet_multi.comparison import bench, bench_child
 from densenet_multi.comparison.bench import Turns
+from densenet_multi.comparison.machine import cpus
 from densenet_multi.exercises import Settings, exercise, memory
+from densenet_multi.exercises.parameters import GROWTH_RATES, _grown
 
 GROWN = {"plain": 1.0, "efficient": 0.5, "max": 0.25, "bfloat16": 0.6}  # of the maps
 SECONDS = {"plain": 1.0, "efficient": 1.5, "max": 2.0, "bfloat16": 0.5}
 FIXED = 40 * 2**20
 ABSENT = "MXNet 1.9.1 does not support bfloat16"
+NO_GPU = "no GPU"
 
 
 def message(seconds, grown):
@@ -25,11 +29,14 @@ def turns(monkeypatch):
     asked = []
 
     def take_turns(cases, step):
-        asked.append(cases)
         found = Turns()
+        device = {case["device"] for case in cases.values()}.pop()
+        if device not in devices:
+            return Turns(message={"status": "failed", "error": NO_GPU})
+        asked.append(cases)
         for name, case in cases.items():
             step(name)
-            spec = bench_child.network(case["variant"], None, case.get("growth_rate"))
+            spec = bench_child.network(case["variant"], None, case.get("changes", {}))
             if case["case"] == "bfloat16" and case["backend"] == "gluon":
                 found.absent[name] = ABSENT
                 continue
@@ -39,11 +46,12 @@ def turns(monkeypatch):
             found.received[name] = [message(seconds, grown)] * (1 + case["rounds"])
         return found
 
+    devices = {"cpu"}
     monkeypatch.setattr(memory, "take_turns", take_turns)
+    monkeypatch.setattr(bench, "take_turns", take_turns)
     monkeypatch.setattr(memory, "installed_backends", lambda: ["gluon", "torch"])
     monkeypatch.setattr(memory, "chosen_backend", lambda given: given.backend or "torch")
-    monkeypatch.setattr(memory.shutil, "which", lambda _: None)
-    return asked
+    return SimpleNamespace(asked=asked, devices=devices)
 
 
 def test_the_prediction_is_the_maps_of_all_images_a_gradient_and_a_velocity():
@@ -56,60 +64,74 @@ def test_each_backend_measures_both_networks_at_each_size_and_one_the_remedies(t
     result = exercise("memory").run(Settings())
     sizes = [
         (case["backend"], case["variant"], case["image_size"], case["batch_size"], case["case"])
-        for cases in (turns[0], turns[1])
+        for cases in turns.asked[:2]
         for case in cases.values()
     ]
     assert sizes == [
         (backend, variant, size, memory.NETWORKS[variant], "plain")
         for backend in ("gluon", "torch")
         for variant in ("d2l", "densenet121")
-        for size in (96, 224)
+        for size in (96, 160, 224)
     ]
-    assert len(turns) == 3
+    assert len(turns.asked) == 3
     assert "remedies" not in result["devices"]["cpu"]["gluon"]
-    remedies = turns[2]
+    remedies = turns.asked[2]
     assert [case["backend"] for case in remedies.values()] == ["torch"] * len(memory.REMEDIES)
     cases = [case["case"] for case in remedies.values()]
     assert cases == ["plain", "efficient", "max", "bfloat16", "plain", "plain"]
     assert remedies["quarter"]["batch_size"] * memory.PARTS == remedies["plain"]["batch_size"]
-    assert remedies["growth"]["growth_rate"] == 16
+    assert remedies["growth"]["changes"] == {"growth_rate": 16, "num_init_features": 32}
     assert {case["image_size"] for case in remedies.values()} == {224}
     assert all(case["work"] == "memory" and case["device"] == "cpu" for case in remedies.values())
+    assert list(result["devices"]) == ["cpu"]
+    assert result["not_on_gpu"] == {"gluon": NO_GPU, "torch": NO_GPU}
+    assert "No GPU was measured." in memory.tables(result)[0].note
 
 
-def test_the_long_version_measures_remedies_everywhere_and_a_third_size(turns):
+def test_the_long_version_measures_remedies_in_every_backend(turns):
     result = exercise("memory").run(Settings(full=True))
     for report in result["devices"]["cpu"].values():
-        assert {each["image_size"] for each in report["sizes"]} == {96, 160, 224}
         assert report["remedies"]["plain"]["memory"] == 1
-    assert len(turns) == 4
-    assert turns[1]["plain"]["rounds"] == memory.FULL_ROUNDS
+    assert len(turns.asked) == 4
+    assert turns.asked[1]["plain"]["rounds"] == memory.FULL_ROUNDS
     assert result["devices"]["cpu"]["gluon"]["absent"] == {"bfloat16": ABSENT}
     assert f"gluon, bfloat16, was not measured: {ABSENT}." in memory.tables(result)[0].note
 
 
 def test_measured_memory_is_split_into_maps_and_the_rest(turns):
     result = exercise("memory").run(Settings(backend="torch"))
-    assert len(turns) == 2
+    assert len(turns.asked) == 2
     report = result["devices"]["cpu"]["torch"]
-    for found in report["fits"].values():
+    for found in report["lines"].values():
         assert found["rate"] == pytest.approx(1, abs=1e-6)
         assert found["fixed_bytes"] == pytest.approx(FIXED, abs=10)
+        assert found["residual"] == pytest.approx(0, abs=1e-6)
     first = report["sizes"][0]
     assert first["ratio"] == first["measured_bytes"] / first["predicted_bytes"]
-    assert memory.fit(report["sizes"][:1]) is None
+
+
+def test_a_line_states_its_residual_if_there_is_one():
+    def sized(*points):
+        return [{"predicted": {"maps": x}, "measured_bytes": y} for x, y in points]
+
+    found = memory.line_through(sized((0, 10), (1, 10), (2, 40)))
+    assert found == pytest.approx({"rate": 15, "fixed_bytes": 5, "residual": 1})  # 20 for 10
+    assert memory.line_through(sized((0, 10), (2, 40)))["residual"] is None
+    assert memory.line_through(sized((0, 10))) is None
 
 
 def test_remedies_are_relative_to_plain_training_per_image(turns):
     result = exercise("memory").run(Settings(backend="torch"))
     found = result["devices"]["cpu"]["torch"]["remedies"]
     times = {name: each["time"] for name, each in found.items()}
-    expected = {"plain": 1, "some": 1.5, "max": 2, "bfloat16": 0.5, "quarter": 1, "growth": 1}
+    expected = {"plain": 1, "efficient": 1.5, "max": 2, "bfloat16": 0.5, "quarter": 1, "growth": 1}
     assert times == pytest.approx(expected)
     plain = found["plain"]["measured_bytes"]
     assert found["max"]["memory"] == found["max"]["measured_bytes"] / plain < 0.3
-    assert found["growth"]["parameters"] < found["plain"]["parameters"] / 3
-    assert len(turns[1]["plain"]["cpus"]) >= 1
+    in_exercise_2 = {each["growth_rate"]: each["parameters"] for each in map(_grown, GROWTH_RATES)}
+    assert found["growth"]["parameters"] == in_exercise_2[16]
+    assert found["plain"]["parameters"] == in_exercise_2[32]
+    assert turns.asked[1]["plain"]["cpus"] == cpus(None)
 
 
 def test_time_is_the_median_of_rounds_compared_in_pairs():
@@ -122,20 +144,62 @@ def test_time_is_the_median_of_rounds_compared_in_pairs():
     assert found["max"]["memory"] == 0.5
 
 
-def test_without_plain_training_nothing_is_relative():
-    case = {"variant": "d2l", "batch_size": 2, "image_size": 32}
-    turns = Turns(received={"max": [message(1, 50)] * 2})
-    found = memory._compared({"max": case}, turns)
-    assert found["max"].keys().isdisjoint({"memory", "time"})
+def test_without_plain_training_nothing_is_relative_and_the_rest_is_drawn(turns, monkeypatch):
+    answers = memory.take_turns
 
+    def take_turns(cases, step):
+        found = answers(cases, step)
+        if found.received.pop("plain", None):
+            found.failed["plain"] = "out of memory"
+        return found
 
-def test_a_gpu_is_measured_where_there_is_one(turns, monkeypatch):
-    monkeypatch.setattr(memory.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(memory, "gpu", lambda: "NVIDIA H200")
+    monkeypatch.setattr(memory, "take_turns", take_turns)
     result = exercise("memory").run(Settings(backend="torch"))
-    assert [cases[next(iter(cases))]["device"] for cases in turns] == ["cpu", "cpu", "gpu", "gpu"]
+    assert "plain" in turns.asked[1]
+    remedies = result["devices"]["cpu"]["torch"]["remedies"]
+    assert remedies["max"].keys().isdisjoint({"memory", "time"})
+    sizes, _, table = memory.tables(result)
+    assert "torch, plain, was not measured: out of memory." in sizes.note
+    assert {row[3] for row in table.rows} == {""}
+    spoken = "".join(ET.fromstring(memory.draw(result)).itertext())  # noqa: S314  # ours
+    assert "densenet121 at 224" in spoken
+    assert "relative" not in spoken
+
+
+def test_a_gpu_is_measured_where_a_framework_sees_one_and_one_case_at_a_time(turns, monkeypatch):
+    turns.devices.add("gpu")
+    monkeypatch.setattr(memory, "gpu", lambda: "NVIDIA H200")
+    result = exercise("memory").run(Settings(backend="gluon"))
+    count = len(memory.NETWORKS) * len(memory.SIZES)
+    assert [len(cases) for cases in turns.asked[:2]] == [count, len(memory.REMEDIES)]
+    alone = turns.asked[2:]
+    assert [len(cases) for cases in alone] == [1] * (count + len(memory.REMEDIES))
+    assert {case["device"] for cases in alone for case in cases.values()} == {"gpu"}
     assert result["gpu"] == "NVIDIA H200"
-    assert len(memory.tables(result)) == 6
+    assert result["not_on_gpu"] == {}
+    of_both = [result["devices"][device]["gluon"] for device in ("cpu", "gpu")]
+    assert of_both[0] == of_both[1]
+    assert of_both[1]["absent"] == {"bfloat16": ABSENT}
+    tables = memory.tables(result)
+    assert len(tables) == 6
+    assert "glibc" in tables[0].note
+    assert "glibc" not in tables[3].note
+    assert "ran alone" in tables[5].note
+
+
+def test_notes_state_how_the_measured_memory_differs_from_a_users(turns, monkeypatch):
+    turns.devices.add("gpu")
+    monkeypatch.setattr(memory, "REMEDIES", {"plain": memory.REMEDIES["plain"]})
+    monkeypatch.setattr(memory, "SIZES", (96,))
+    assert turns.asked == []
+    for name, note in (("gluon", memory.GLUON), ("torch", "")):
+        of_cpu, of_gpu = memory.tables(exercise("memory").run(Settings(backend=name)))[::3]
+        assert (memory.GLUON in of_cpu.note) == bool(note)
+        assert memory.RETURNED in of_cpu.note
+        assert memory.FLAX not in of_gpu.note
+    of_flax = memory.tables(exercise("memory").run(Settings(backend="flax")))
+    assert memory.FLAX in of_flax[3].note
+    assert memory.FLAX not in of_flax[0].note
 
 
 def test_a_backend_that_cannot_train_is_an_error_unless_another_can(turns, monkeypatch):
@@ -160,28 +224,45 @@ def test_a_backend_that_cannot_train_is_an_error_unless_another_can(turns, monke
     result = exercise("memory").run(Settings())
     assert "gluon was not measured: no GPU." in memory.tables(result)[0].note
     assert "gluon" not in memory.draw(result)
-    assert len(turns) > 0
+    assert {case["backend"] for cases in turns.asked for case in cases.values()} == {"torch"}
 
 
 def test_tables_and_drawing_have_every_measurement(turns):
     result = exercise("memory").run(Settings())
     sizes, explained, remedies = memory.tables(result)
-    assert len(sizes.rows) == 2 * 2 * 2
+    assert len(sizes.rows) == 2 * 2 * 3
     assert sizes.is_number == (False, False, True, True, True, True, True)
-    assert explained.rows[0] == ("gluon", "d2l", "1.00", "40 MiB")
+    assert explained.rows[0] == ("gluon", "d2l", "1.00", "40 MiB", "0.0%")
     assert len(remedies.rows) == len(memory.REMEDIES)
     assert remedies.rows[-1][-1] == "another network: 2.3 million parameters"
     spoken = "".join(ET.fromstring(memory.draw(result)).itertext())  # noqa: S314  # ours
     for row in sizes.rows:
         assert f"{row[4]}, {row[0]}" in spoken
     assert "0.50x, torch" in spoken
-    assert len(turns) == 3
+    assert len(turns.asked) == 3
+
+
+@pytest.mark.long
+def test_real_children_measure_what_a_step_needs(backend, monkeypatch):
+    monkeypatch.setattr(memory, "NETWORKS", {"d2l": 2, "densenet121": 4})
+    monkeypatch.setattr(memory, "SIZES", (32, 64))
+    kept = {remedy: memory.REMEDIES[remedy] for remedy in ("plain", "quarter", "growth")}
+    monkeypatch.setattr(memory, "REMEDIES", kept)
+    found = memory.measured(backend.NAME, "cpu", 1, lambda _: None, remedies=True)
+    assert found["failed"] == found["absent"] == {}
+    memories = {(each["network"], each["image_size"]): each for each in found["sizes"]}
+    assert len(memories) == 4
+    for network in memory.NETWORKS:
+        small, large = (memories[network, size] for size in memory.SIZES)
+        assert 0 < small["measured_bytes"] < large["measured_bytes"]
+        assert large["ratio"] > 0.5
+    assert found["remedies"]["growth"]["memory"] < 1
 
 
 def test_a_child_trains_with_the_requested_growth_rate():
     settings = {"variant": "densenet121", "depth": None, "image_size": 32, "batch_size": 2}
     settings |= {"warmup": 1, "steps": 1, "rounds": 1}
-    spec, *_ = bench_child._to_train({**settings, "growth_rate": 16})
+    spec, *_ = bench_child._to_train({**settings, "changes": {"growth_rate": 16}})
     assert spec == dm.get_spec("densenet121", growth_rate=16)
     spec, *_ = bench_child._to_train(settings)
     assert spec == dm.get_spec("densenet121")

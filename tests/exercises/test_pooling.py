@@ -1,6 +1,7 @@
 """Exercise 1: pairs differ in their pooling alone, and what pooling does is measured right."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
@@ -9,6 +10,7 @@ import pytest
 
 import densenet_multi as dm
 from cases import images, random_weights, small
+from densenet_multi.data import load_data
 from densenet_multi.exercises import Settings, exercise, pooling
 from densenet_multi.exercises._interval import interval, spread, t_quantile
 from densenet_multi.spec import PoolSpec
@@ -30,7 +32,7 @@ def run(pool, seed, accuracy):
 @pytest.fixture
 def told(monkeypatch):
     """A backend that only writes down what it is told."""
-    written = SimpleNamespace(specs=[], seeds=[], recipes=[], data=[])
+    written = SimpleNamespace(specs=[], seeds=[], recipes=[], data=[], counts=[], gpu=False)
 
     def build(spec, seed):
         written.specs.append(spec)
@@ -44,9 +46,13 @@ def told(monkeypatch):
         epoch = SimpleNamespace(validation_accuracy=accuracy, validation_loss=0.5, seconds=1.0)
         return SimpleNamespace(epochs=[epoch] * recipe.epochs)
 
-    monkeypatch.setattr(pooling, "load_backend", lambda _: SimpleNamespace(build=build, fit=fit))
-    monkeypatch.setattr(pooling, "place", lambda *_: None)
-    monkeypatch.setattr(pooling, "looked_into", lambda *_: looked(0.5))
+    def inspect(_backend, _model, take, count):
+        written.counts.append(len(take(np.arange(count))))
+        return looked(0.5)
+
+    backend = SimpleNamespace(build=build, fit=fit, use_gpu=lambda _: written.gpu)
+    monkeypatch.setattr(pooling, "load_backend", lambda _: backend)
+    monkeypatch.setattr(pooling, "inspect_transitions", inspect)
     return written
 
 
@@ -73,6 +79,22 @@ def test_the_result_has_every_run_and_the_paired_difference(told):
     assert (result["train_examples"], result["test_examples"]) == (1000, 1000)
     assert "seed" not in result["recipe"]
     assert told.recipes[0].epochs == pooling.EPOCHS["sample"][False]
+    assert (result["device"], result["data"]) == ("cpu", "sample")
+    assert "(sample), 20 epochs, torch on the CPU" in pooling.tables(result)[0].title
+
+
+def test_the_result_states_a_gpu_and_how_many_images_were_inspected(told, monkeypatch):
+    told.gpu = True
+    monkeypatch.setattr(pooling, "gpu", lambda: "NVIDIA H200")
+    monkeypatch.setattr(pooling, "LOOKED_AT", 30)
+    result = exercise("pooling").run(Settings(backend="torch", data="sample", seeds=1))
+    assert (result["device"], result["gpu"]) == ("gpu", "NVIDIA H200")
+    assert "torch on NVIDIA H200" in pooling.tables(result)[0].title
+    assert told.counts == [30, 30]
+    assert result["looked_at"] == 30
+    monkeypatch.setattr(pooling, "LOOKED_AT", 3000)  # more than there are
+    assert exercise("pooling").run(Settings(data="sample", seeds=1))["looked_at"] == 1000
+    assert told.counts[2:] == [1000, 1000]
 
 
 def test_the_long_version_has_more_seeds_and_epochs(told):
@@ -88,14 +110,15 @@ def test_the_average_gives_each_input_a_quarter_and_the_maximum_all_to_one():
     assert found == pytest.approx({"receivers": 1, "share": 1, "ties": 0})
 
 
-def test_equal_maxima_are_counted_as_ties():
+def test_equal_maxima_are_ties_of_which_one_receives_the_gradient():
     maps = np.zeros((1, 1, 2, 4))
     maps[0, 0, :, 2:] = [[5, 1], [5, 2]]  # four equal inputs, and two equal maxima
     found = pooling.gradient_of("max", POOL, maps)
-    assert found["ties"] == 1
-    assert found["receivers"] == 3
+    assert found == {"receivers": 1, "share": 1, "ties": 1}
     maps[0, 0, 0, 2] = 6
-    assert pooling.gradient_of("max", POOL, maps)["ties"] == 0.5
+    found = pooling.gradient_of("max", POOL, maps)
+    assert found == pytest.approx({"receivers": 1, "share": 1, "ties": 0.5})
+    assert pooling.gradient_of("avg", POOL, maps)["receivers"] == 4
 
 
 def test_windows_of_equal_pixels_keep_all_energy_and_checkerboards_none():
@@ -131,7 +154,7 @@ def test_what_a_transition_pools_is_that_of_the_network(name):
     weights = random_weights(spec)
     stages = dm.reference.forward(spec, weights, images(spec, 33)).stages
     for transition, block in pooling._transitions(spec):
-        before = pooling.before_pooling(transition, weights, stages[block])
+        before = dm.reference.before_pooling(transition, weights, stages[block])
         actual = pooling.POOLS[transition.pool_kind](transition.pool, before)
         np.testing.assert_allclose(actual, stages[transition.name], rtol=1e-10, atol=1e-12)
         kinds.add(transition.pool_kind)
@@ -145,32 +168,57 @@ def reference_backend(spec, weights):
     )
 
 
-def test_each_transition_of_a_network_is_looked_into_over_all_images(monkeypatch):
+def test_each_transition_of_a_network_is_inspected_over_all_images(monkeypatch):
     spec = small("bottleneck")
     weights, seen = random_weights(spec), images(spec, 33, count=5)
     backend = reference_backend(spec, weights)
     model = SimpleNamespace(spec=spec)
-    whole = pooling.looked_into(backend, model, seen.__getitem__, 5)
+    whole = pooling.inspect_transitions(backend, model, seen.__getitem__, 5)
     monkeypatch.setattr(pooling, "AT_ONCE", 2)
     assert list(whole) == ["transition1", "transition2"]
-    for name, found in pooling.looked_into(backend, model, seen.__getitem__, 5).items():
+    for name, found in pooling.inspect_transitions(backend, model, seen.__getitem__, 5).items():
         assert found == pytest.approx(whole[name])
         assert found["receivers"] == 4
         assert found["energy_max"] <= found["energy_avg"] < 1
-    assert pooling.looked_into(backend, model, seen.__getitem__, 4) != whole
+    assert pooling.inspect_transitions(backend, model, seen.__getitem__, 4) != whole
 
 
 @pytest.mark.parametrize("name", ["bottleneck", "cubic"])
-def test_a_backends_network_is_looked_into_like_the_reference(backend, name):
+def test_a_backends_network_is_inspected_like_the_reference(backend, name):
     spec = small(name)
     weights, seen = random_weights(spec), images(spec, 33, count=3)
     model = backend.build(spec, dtype="float64")
     backend.import_weights(model, weights)
-    actual = pooling.looked_into(backend, model, seen.__getitem__, 3)
-    expected = pooling.looked_into(reference_backend(spec, weights), model, seen.__getitem__, 3)
+    actual = pooling.inspect_transitions(backend, model, seen.__getitem__, 3)
+    expected = pooling.inspect_transitions(
+        reference_backend(spec, weights), model, seen.__getitem__, 3
+    )
     assert actual.keys() == expected.keys()
     for transition, found in actual.items():
         assert found == pytest.approx(expected[transition], rel=1e-9)
+
+
+@pytest.mark.long("keras", "flax")
+def test_a_real_backend_trains_pairs_and_is_inspected(backend, monkeypatch):
+    monkeypatch.setattr(pooling, "EPOCHS", {"sample": (1, 1)})
+    monkeypatch.setattr(pooling, "LOOKED_AT", 10)
+    monkeypatch.setattr(pooling, "AT_ONCE", 5)
+    data = load_data("sample", image_size=32)
+    train, test = (
+        replace(part, pixels=part.pixels[:count], labels=part.labels[:count])
+        for part, count in ((data.train, 128), (data.test, 20))
+    )
+    few = replace(data, train=train, test=test)
+    monkeypatch.setattr(pooling, "load_data", lambda *_, **__: few)
+    less = {"block_config": (1, 1), "growth_rate": 4, "num_init_features": 4}
+    monkeypatch.setattr(pooling, "get_spec", partial(dm.get_spec, **less))
+    result = exercise("pooling").run(Settings(backend=backend.NAME, data="sample", seeds=1))
+    assert [run["pool"] for run in result["runs"]] == ["avg", "max"]
+    assert all(0 < run["loss"] < 10 for run in result["runs"])
+    found = result["transitions"]["transition1"]
+    assert found["avg"]["receivers"]["mean"] == 4
+    assert found["max"]["receivers"]["mean"] == 1
+    assert len(pooling.tables(result)[0].rows) == 2
 
 
 @pytest.mark.parametrize(
@@ -199,7 +247,7 @@ def test_tables_state_the_interval_and_whether_it_contains_0():
         ]
         counts = {"train_examples": 60_000, "test_examples": 10_000, "looked_at": 1000}
         recipe = {"variant": "d2l", "image_size": 32, "epochs": 2}
-        result = {"runs": runs, "backend": "torch", "recipe": recipe, **counts}
+        result = {"runs": runs, "backend": "torch", "recipe": recipe, "data": "sample", **counts}
         result |= pooling.summary(runs)
         root = ET.fromstring(pooling.draw(result))  # noqa: S314  # ours
         spoken = "".join(root.itertext())
@@ -209,6 +257,8 @@ def test_tables_state_the_interval_and_whether_it_contains_0():
     assert accuracies.rows[1] == ("seed 1", "0.9200", "0.9300", "-0.0100")
     assert accuracies.rows[3] == ("mean", "0.9100", "0.9067", "+0.0033")
     assert "contains 0" in accuracies.note
+    assert "not that of another choice of test images" in accuracies.note
+    assert "by construction" in pooled.note
     assert all(pooled.is_number[2:])
     assert pooled.rows[0][-2:] == ("50.0%", "25.0%")
     assert "average 50.0%, maximum 25.0%" in spoken
