@@ -21,8 +21,8 @@ from typing import Any
 from densenet_multi.backends import framework_versions
 from densenet_multi.comparison.machine import cpus, processor
 
-PAGE = Path(__file__).parents[2] / "training.md"
-HERE = Path(__file__).parents[1] / "data"
+HERE = Path(__file__).resolve().parents[1] / "data"
+PAGE = HERE.parents[1] / "training.md"
 PROGRAM = [sys.executable, "-P", "-m", "densenet_multi"]
 
 
