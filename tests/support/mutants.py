@@ -5104,6 +5104,13 @@ MUTANTS = [
         "commands/test_large_pages.py user_has_set",
     ),
     Mutant(
+        "large pages are requested only where a request is needed",
+        "_large_pages.py",
+        'if "[madvise]" in offered:',
+        'if "madvise" in offered:',
+        "commands/test_large_pages.py in_vain",
+    ),
+    Mutant(
         "PyTorch knows the variable that requests large pages",
         "_large_pages.py",
         'os.environ[VARIABLE] = "1"',
