@@ -2,8 +2,9 @@
 
 On a CPU, PyTorch has no caching allocator. glibc returns a large block to the OS when it is freed,
 and the OS hands out the next one page by page, each filled with zeros at its first use. With large
-pages, there are 512 times fewer. To keep freed blocks in the process instead (``mallopt``) is as
-fast, but the process then needs up to half more memory: see docs/results/speed.md.
+pages, there are 512 times fewer. A process could also keep freed blocks (``mallopt``), but these
+seldom fit the next arrays exactly, so it would hold more memory than it uses.
+docs/results/scripts/large_pages.py measures both.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def obstacle() -> str | None:
     offered = ""
     with suppress(OSError):  # of other systems
         offered = SWITCH.read_text(encoding="ascii")
-    if "[madvise]" in offered or "[always]" in offered:
+    if "[madvise]" in offered:
         return None
+    if "[always]" in offered:
+        return "the system uses them without a request"
     return f"the system offers none; {SWITCH}: {offered.strip() or 'no such file'}"

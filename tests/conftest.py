@@ -22,6 +22,7 @@ from hypothesis import settings
 
 import densenet_multi as dm
 from available import AVAILABLE, left_out
+from densenet_multi._large_pages import VARIABLE
 from densenet_multi.backends import SHARED_GPU, framework_versions, hide_gpus, place
 from tolerances import TIERS, Deviations
 
@@ -127,6 +128,16 @@ def backend(request: pytest.FixtureRequest) -> Any:
         return model
 
     return SimpleNamespace(**vars(found) | {"build": build})
+
+
+@pytest.fixture(autouse=True)
+def size_of_pages():
+    """Undo what ``train`` and ``evaluate`` set, which processes of later tests would inherit."""
+    before = os.environ.get(VARIABLE)
+    yield
+    os.environ.pop(VARIABLE, None)
+    if before is not None:
+        os.environ[VARIABLE] = before
 
 
 @pytest.fixture

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..exercises import NAMES, Settings
+from ..exercises import DATA, NAMES, Settings
 from ..exercises import exercise as load_exercise
-from .options import AT_LEAST_1, BACKEND, EXISTING_FILE, Name, NewEntry, example, format_option
+from .options import AT_LEAST_1, BACKEND, Name, NewEntry, example, format_option
 from .output import errors_as_exit_codes, plain, print_result, say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ..exercises import Exercise, Table
-
-DATA = ("fashion-mnist", "sample")
 
 
 @click.command(
@@ -32,15 +31,15 @@ DATA = ("fashion-mnist", "sample")
 @click.option(
     "--data",
     type=click.Choice(DATA),
-    help="Images to train on.  [default: fashion-mnist if it is found, otherwise sample]",
+    help="Images to train on. Fashion-MNIST is downloaded (30 MB) if this machine does not have "
+    "it.  [default: fashion-mnist, or sample where it is not available]",
 )
 @click.option("--seeds", type=AT_LEAST_1, help="Number of runs.  [default: the exercise's]")
 @click.option("--full", is_flag=True, help="Run the long version of the published tables.")
-@click.option("--csv", type=EXISTING_FILE, help="Table of prices, for house-prices.")
 @click.option(
     "--output",
     type=NewEntry(file_okay=False, writable=True),
-    help="Also write NAME.json and NAME.svg into FOLDER.",
+    help="Also write the result, NAME.json, and its drawing, NAME.svg, into FOLDER.",
     metavar="FOLDER",
 )
 @format_option
@@ -51,44 +50,56 @@ def exercise(
     """Measure the answer to one of the chapter's exercises.
 
     The exercises: pooling (average or maximum in a transition?), parameters (why fewer than
-    ResNet?), memory (how much, and what helps?), table1 (the paper's networks), house-prices (a
-    DenseNet of fully connected layers). Training uses the fastest installed backend; table1 runs
-    in every installed one.
+    ResNet?), memory (how much, and what helps?), table1 (the paper's networks). Training uses the
+    fastest installed backend, but parameters always PyTorch: its ResNet is written in it alone.
+    memory and table1 run in every installed one.
     """
     chosen = load_exercise(name)
-    if data is not None or "data" not in chosen.uses:
-        given["data"] = data or DATA[0]
-    settings = Settings(**given)
+    settings = Settings(data=data or DATA[0], **given)
     chosen.check(settings)
-    if "data" not in given:
-        settings = Settings(data=_found_data(), **given)
     say(f"exercise {name}: takes about {chosen.duration}")
+    if data is None and "data" in chosen.uses:
+        settings = replace(settings, data=_found_data())
     result = chosen.run(settings)
-    if output is not None:
-        _write(chosen, result, output)
+    for note in result.get("notes", ()):
+        say(note)
+    if output is not None:  # before anything that could fail, and lose hours of measuring
+        _write(result, output, name)
     print_result(result, output_format, lambda plain_result: tables(chosen.tables(plain_result)))
+    if output is not None:
+        _draw(chosen, result, output)
 
 
 def _found_data() -> str:
     """Return the name of the data to train on, and say so if it is only the sample."""
-    from ..data import DataError, IdxError, load_data
+    from ..data import DataNotFoundError, load_data
 
     try:
         load_data(DATA[0], image_size=28)
-    except (DataError, IdxError) as error:
-        say(f"trains on the sample of 1,000 images (data='sample'): {str(error).splitlines()[0]}")
+    except DataNotFoundError as error:
+        say(f"trains on the sample of 1,000 images (data='sample'): {_first_line(error)}")
         return DATA[1]
     return DATA[0]
 
 
-def _write(exercise: Exercise, result: dict[str, Any], folder: Path) -> None:
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(":")
+
+
+def _write(result: dict[str, Any], folder: Path, name: str) -> None:
+    """Write the numbers, and remove the drawing of earlier ones."""
     from .._files import replace_file
 
-    drawn = exercise.draw(result)
     folder.mkdir(exist_ok=True)
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    replace_file(folder / f"{exercise.name}.json", text.encode())
-    replace_file(folder / f"{exercise.name}.svg", drawn.encode())
+    replace_file(folder / f"{name}.json", text.encode())
+    (folder / f"{name}.svg").unlink(missing_ok=True)
+
+
+def _draw(exercise: Exercise, result: dict[str, Any], folder: Path) -> None:
+    from .._files import replace_file
+
+    replace_file(folder / f"{exercise.name}.svg", exercise.draw(result).encode())
 
 
 def tables(found: list[Table]) -> RenderableType:

@@ -7,7 +7,7 @@ from .fashion_mnist import CLASSES, load_directory, load_sample, to_input
 from .folder import ImageFiles, load_folder
 from .held_out import HeldOut, load_held_out
 from .idx import IdxError, read_idx, write_idx
-from .images import DataError, Preparation, normalize, read_image
+from .images import DataError, DataNotFoundError, Preparation, normalize, read_image
 from .order import epoch_order
 from .resize import resize
 from .sources import DataSet, load_data
@@ -16,6 +16,7 @@ __all__ = [
     "CLASSES",
     "Arrays",
     "DataError",
+    "DataNotFoundError",
     "DataSet",
     "Examples",
     "FashionMNIST",

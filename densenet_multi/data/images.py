@@ -80,6 +80,10 @@ class DataError(OSError):
     """Data are missing, damaged or of another data set; the message states where and what to do."""
 
 
+class DataNotFoundError(DataError):
+    """Data are in none of the places where they are looked for, and cannot be downloaded."""
+
+
 class ImageFileError(DataError):
     """A file is not a readable image.
 

@@ -18,7 +18,13 @@ from .digest import digest
 from .examples import Examples, Pixels
 from .folder import ImageFiles, find_folder, fingerprints
 from .idx import IdxError, header
-from .images import MOST_REPEATED, DataError, ImagesAndLabels, Preparation
+from .images import (
+    MOST_REPEATED,
+    DataError,
+    DataNotFoundError,
+    ImagesAndLabels,
+    Preparation,
+)
 
 NAMES = {
     "fashion-mnist": "fashion-mnist",
@@ -236,6 +242,7 @@ def _fashion_mnist(data_dir: str | Path | None) -> tuple[list[ImagesAndLabels], 
 
     cache = _download.cache_folder() / "fashion-mnist"
     missed = ["data_dir=None"]
+    kind: type[DataError] = DataNotFoundError
     for place in (cache, DEBIAN):
         try:
             return _official(_read(place)), str(place)
@@ -243,11 +250,12 @@ def _fashion_mnist(data_dir: str | Path | None) -> tuple[list[ImagesAndLabels], 
             missed.append(f"{place}: the folder or one of its four files is missing")
         except (OSError, IdxError) as error:
             missed.append(f"{place}: {error}")
+            kind = DataError  # they are there, but damaged
     try:
         return _fetch(cache), str(cache)
     except (OSError, IdxError) as error:
         missed.append(f"{ADDRESS}: {error}")
-    raise DataError(
+    raise kind(
         "Fashion-MNIST was not found in any of four places:\n  "
         + "\n  ".join(missed)
         + "\nOn Debian and Ubuntu, type 'apt-get install dataset-fashion-mnist'; elsewhere, put "

@@ -1,4 +1,4 @@
-"""The chapter's five exercises, answered by measurement: one module for each.
+"""The chapter's exercises, answered by measurement: one module for each.
 
 A module says what is measured, how the numbers become tables, and how they are drawn. It imports no
 framework: backends are loaded by name.
@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import cast
 
 from .._checks import check_names
-from ._exercise import Exercise, Settings, Table
+from ._exercise import DATA, Exercise, Settings, Table
 
-__all__ = ["NAMES", "Exercise", "Settings", "Table", "exercise"]
+__all__ = ["DATA", "NAMES", "Exercise", "Settings", "Table", "exercise"]
 
-NAMES = ("pooling", "parameters", "memory", "table1", "house-prices")
+NAMES = ("pooling", "parameters", "memory", "table1")
 
 
 def exercise(name: str) -> Exercise:

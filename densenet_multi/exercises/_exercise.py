@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .._checks import bad
+from .._checks import bad, instance, integer, one_of, text, truth
 from ..backends import first_installed, framework_versions, installed_backends
 from ..comparison.machine import cpus, processor
 
-FASTEST = ("torch", "gluon", "keras", "flax")  # in training "d2l" on two cores: docs/results
+FASTEST = ("gluon", "keras", "torch", "flax")  # "fit" in the table of docs/results/speed.md
+DATA = ("fashion-mnist", "sample")
 NUMBER = re.compile(r"|[^\w]*\d.*")  # no text, or a number with its sign and unit
 
 Result = dict[str, Any]
@@ -46,12 +47,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user chooses.
+    """What a user chooses; ``ConfigError`` names the field that is wrong.
 
     Attributes:
         backend: name of the backend; None is the exercise's choice (see ``chosen_backend``).
-        data: "fashion-mnist" or "sample".
-        seeds: how many runs, with the seeds 0, 1, …; None is the exercise's own number.
+        data: one of ``DATA``.
+        seeds: how many runs, with the seeds 0, 1, …, at least 1; None is the exercise's own number.
         full: whether to run the long version, which made the published tables.
         csv: the table of house prices.
     """
@@ -61,6 +62,16 @@ class Settings:
     seeds: int | None = None
     full: bool = False
     csv: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend is not None:
+            text("backend", self.backend)
+        one_of("data", self.data, DATA)
+        if self.seeds is not None:
+            integer("seeds", self.seeds, 1)
+        truth("full", self.full)
+        if self.csv is not None:
+            instance("csv", self.csv, Path, "a Path")
 
 
 @dataclass(frozen=True)
@@ -72,9 +83,11 @@ class Exercise:
         question: the question, in a sentence.
         duration: how long it takes, such as "10 minutes on two cores; 1 hour with full=True".
         measure: runs the measurement; its result is ``header`` and the measured numbers, as JSON.
+            Its entry "notes", if there is one, is a list of sentences for the user.
         tables: the result as tables.
         draw: the result as an SVG document.
         uses: the fields of ``Settings`` that ``measure`` reads. The others must keep their default.
+        backend: the only backend that it trains with; None if any will do.
     """
 
     name: str
@@ -84,11 +97,12 @@ class Exercise:
     tables: Callable[[Result], list[Table]]
     draw: Callable[[Result], str]
     uses: tuple[str, ...] = ("backend", "data", "seeds", "full")
+    backend: str | None = None
 
     def run(self, settings: Settings) -> Result:
         """Measure, and return the result as a reader of its JSON file gets it.
 
-        Raises ``ConfigError`` for a setting that this exercise does not use, and what ``measure``
+        Raises ``ConfigError`` for a setting that this exercise cannot use, and what ``measure``
         raises.
         """
         self.check(settings)
@@ -96,11 +110,14 @@ class Exercise:
         return found
 
     def check(self, settings: Settings) -> None:
-        """Raise ``ConfigError`` for a setting that this exercise does not use."""
+        """Raise ``ConfigError`` for a setting that this exercise cannot use."""
         given, default = asdict(settings), asdict(Settings())
         for name in given.keys() - set(self.uses):
             if given[name] != default[name]:
                 raise bad(name, str(given[name]), f"nothing (the exercise {self.name!r} has none)")
+        if self.backend and settings.backend not in (None, self.backend):
+            only = f"{self.backend!r}, the only backend that the exercise {self.name!r} trains in"
+            raise bad("backend", settings.backend, only)
 
 
 def header(name: str, settings: Settings, backends: Sequence[str] = ()) -> Result:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-from .._checks import one_of
+from .._checks import bad
 from ..backends import installed_backends, load_backend
 from ..drawing.svg import (
     INPUT,
@@ -59,7 +60,7 @@ PUBLISHED = {
     **PUBLISHED_DENSENETS,
 }
 GROWTH_RATES = (8, 12, 16, 24, 32, 40, 48)
-RIVALS = "...comparison.rivals.resnet.torch"
+RIVALS = "..comparison.rivals.resnet.torch"
 
 SMALL: dict[str, Any] = {"in_channels": 1, "num_classes": 10, "stem": "cifar"}
 TRAINED: dict[str, DenseNetConfig | ResNetConfig] = {  # Fashion-MNIST, images of 28x28
@@ -79,23 +80,28 @@ TRAINED: dict[str, DenseNetConfig | ResNetConfig] = {  # Fashion-MNIST, images o
 PAIR = 2  # networks that train without full=True
 TRAINED_SIZE = 28
 EPOCHS = {"fashion-mnist": 3, "sample": 30}  # the sample has a sixtieth of the images
-RECIPE = replace(RECIPES["modern"], image_size=TRAINED_SIZE)
+RECIPE_NAME = "modern"
+RECIPE = replace(RECIPES[RECIPE_NAME], image_size=TRAINED_SIZE)
 SEEDS, FULL_SEEDS = 1, 3
+NOT_TRAINED = "PyTorch is not installed: counts only"
 
 
 def measure(settings: Settings) -> Result:
-    """Count the networks, and train some of them if PyTorch is installed.
+    """Count the networks, and train some of them, on the CPU, if PyTorch is installed.
 
-    Raises ``ConfigError`` for data that this exercise does not train on.
+    Raises ``BackendNotInstalledError`` if PyTorch is requested and is not installed.
     """
-    one_of("data", settings.data, tuple(EPOCHS))
+    if settings.backend:
+        load_backend(settings.backend)
     here = "torch" in installed_backends()
     return {
         **header("parameters", settings, ["torch"] if here else []),
+        "notes": [] if here else [NOT_TRAINED],
+        "device": "cpu",
         "image_size": IMAGE_SIZE,
         "networks": {name: counted(name) for name in (*RESNETS, *DENSENETS)},
         "growth": [_grown(rate) for rate in GROWTH_RATES],
-        "recipe": {"epochs": EPOCHS[settings.data], "image_size": TRAINED_SIZE},
+        "recipe": {"name": RECIPE_NAME, **_fields(_recipe(settings))},
         "trained": _trained(settings) if here else {},
     }
 
@@ -137,6 +143,16 @@ def _grown(rate: int) -> dict[str, int]:
 # --- Training -----------------------------------------------------------------------------------
 
 
+def _recipe(settings: Settings) -> Recipe:
+    return replace(RECIPE, epochs=EPOCHS[settings.data])
+
+
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's fields, without those that each run and each network have of their own."""
+    own = ("seed", "variant")
+    return {name: value for name, value in asdict(recipe).items() if name not in own}
+
+
 def _trained(settings: Settings) -> dict[str, dict[str, Any]]:
     from ..data import load_data
 
@@ -144,11 +160,20 @@ def _trained(settings: Settings) -> dict[str, dict[str, Any]]:
     seeds = settings.seeds or (FULL_SEEDS if settings.full else SEEDS)
     names = list(TRAINED) if settings.full else list(TRAINED)[:PAIR]
     found: dict[str, dict[str, Any]] = {name: _described(TRAINED[name]) for name in names}
+    recipe = _recipe(settings)
     for seed in range(seeds):  # the networks take turns
-        recipe = replace(RECIPE, epochs=EPOCHS[settings.data], seed=seed)
         for name in names:
-            found[name]["runs"].append(_run(TRAINED[name], images, recipe))
+            run = _run(TRAINED[name], images, replace(recipe, seed=seed))
+            found[name]["runs"].append(run)
     return found
+
+
+def check_resnet(config: ResNetConfig) -> None:
+    """Raise ``ConfigError`` for a ResNet that can be counted, but is not written natively."""
+    if config.bottleneck:
+        raise bad("bottleneck", True, "False: a ResNet to train has basic blocks")
+    if config.stem != "cifar":
+        raise bad("stem", config.stem, "'cifar': a ResNet to train is for small images")
 
 
 def _described(config: DenseNetConfig | ResNetConfig) -> dict[str, Any]:
@@ -163,9 +188,14 @@ def _run(config: DenseNetConfig | ResNetConfig, images: Any, recipe: Recipe) -> 
     """Train a network, and return its accuracy on the test images after the last epoch."""
     backend, seed = load_backend("torch"), recipe.seed
     if isinstance(config, ResNetConfig):
-        rival = import_module(RIVALS, __package__ + ".x")
-        like = DenseNetConfig(**SMALL).resolve()
-        network = rival.build(config.blocks, config.width, seed=seed)
+        rival = import_module(RIVALS, __package__)
+        check_resnet(config)
+        channels: dict[str, Any] = {
+            "in_channels": config.in_channels,
+            "num_classes": config.num_classes,
+        }
+        like = DenseNetConfig(stem=config.stem, **channels).resolve()
+        network = rival.build(config.blocks, config.width, seed=seed, **channels)
         history = rival.fit(network, like, images.train, recipe, validation=images.test)
     else:
         model = backend.build(config.resolve(), seed=seed)
@@ -195,6 +225,7 @@ def tables(result: Result) -> list[Table]:
 
 
 def _counts(result: Result) -> Table:
+    notes = "".join(f" {note}." for note in result["notes"])
     rows = [
         (
             name,
@@ -217,7 +248,8 @@ def _counts(result: Result) -> Table:
             "published (GFLOPS)",
         ),
         tuple(rows),
-        "Published: torchvision. Layers: as in the name, without the convolutions of shortcuts.",
+        "Published: torchvision. Layers: as in the name, without the convolutions of shortcuts."
+        f"{notes}",
     )
 
 
@@ -276,7 +308,15 @@ def _accuracies(result: Result) -> Table:
         f"{recipe['image_size']}x{recipe['image_size']}",
         tuple(shown),
         tuple(zip(*shown.values(), strict=True)),
-        _explained(shown, len(each_row[0][1]["runs"])),
+        f"{_explained(shown, len(each_row[0][1]['runs']))} {_by_recipe(recipe)}",
+    )
+
+
+def _by_recipe(recipe: dict[str, Any]) -> str:
+    return (
+        f"Trained in PyTorch on the CPU, both by the recipe {recipe['name']!r}, which was made for "
+        f"a DenseNet: learning rate {recipe['learning_rate']:g}, weight decay "
+        f"{recipe['weight_decay']:g}. Other values could favor the ResNets."
     )
 
 
@@ -292,6 +332,8 @@ def _explained(shown: Container[str], seeds: int) -> str:
             "ResNet needs: how many times as many parameters a ResNet of the same accuracy has, "
             "interpolated between the ResNets in this table; empty outside their range."
         )
+        if seeds > 1:
+            sentences.append("In parentheses: of single seeds, those inside the range.")
     return " ".join(sentences)
 
 
@@ -300,7 +342,7 @@ def _kind_and_size(trained: dict[str, Any]) -> tuple[str, int]:
 
 
 def _runs(count: int) -> str:
-    return "of one seed" if count == 1 else f"mean over {count} seeds"
+    return "of one seed, so without spread" if count == 1 else f"mean over {count} seeds"
 
 
 def _mean_and_spread(trained: dict[str, Any]) -> tuple[float, float | None]:
@@ -309,16 +351,37 @@ def _mean_and_spread(trained: dict[str, Any]) -> tuple[float, float | None]:
 
 
 def _factor(result: Result, name: str) -> str:
+    """How many times as many parameters a ResNet needs: of the means, and of single seeds."""
     each = result["trained"][name]
     if each["kind"] != "DenseNet":
         return ""
+    mean = _needed(result, name, lambda trained: _mean_and_spread(trained)[0])
+    if mean is None:
+        return ""
+    seeds = range(len(each["runs"]))
+    singles = [_needed(result, name, partial(_accuracy_of, i)) for i in seeds]
+    inside = [single for single in singles if single is not None]
+    if len(seeds) == 1:
+        return f"{mean:.1f}x"
+    spread = [f"{min(inside):.1f}-{max(inside):.1f}"] if inside else []
+    counted = [f"{len(inside)} of {len(seeds)} seeds"] if len(inside) < len(seeds) else []
+    return f"{mean:.1f}x ({'; '.join(spread + counted)})"
+
+
+def _accuracy_of(run: int, trained: dict[str, Any]) -> float:
+    accuracy: float = trained["runs"][run]["test_accuracy"]
+    return accuracy
+
+
+def _needed(result: Result, name: str, accuracy: Callable[[Result], float]) -> float | None:
+    each = result["trained"][name]
     resnets = [
-        (_mean_and_spread(other)[0], other["parameters"])
+        (accuracy(other), other["parameters"])
         for other in result["trained"].values()
         if other["kind"] == "ResNet"
     ]
-    needed = interpolated(_mean_and_spread(each)[0], resnets)
-    return "" if needed is None else f"{needed / each['parameters']:.1f}x"
+    needed = interpolated(accuracy(each), resnets)
+    return None if needed is None else needed / each["parameters"]
 
 
 def interpolated(accuracy: float, points: list[tuple[float, int]]) -> float | None:
@@ -339,6 +402,7 @@ def interpolated(accuracy: float, points: list[tuple[float, int]]) -> float | No
 
 COLORS = dict(zip(KINDS, (INPUT, NEW, OTHER, LAST, QUIET), strict=True))
 PLOT_TOP, PLOT_BOTTOM, PLOT_LEFT = 46, 250, 74
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)  # distances; accuracies span 1
 BAR, PITCH, TOP = 18, 28, 66  # of the bars, and the y of the first one below their heading
 
 Point = tuple[int, float, float | None]  # parameters, mean accuracy, standard deviation
@@ -413,7 +477,7 @@ def _name(name: str, point: Point, place: Place, *, above: bool) -> str:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Four or more round accuracies that enclose both."""
-    step = next(s for s in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if high - low <= 4 * s)
+    step = next(step for step in TICKS if high - low <= 4 * step)
     first = math.floor(low / step - 0.5)
     last = max(first + 3, math.ceil(high / step + 0.5))
     return [i * step for i in range(first, last + 1)]
@@ -460,5 +524,6 @@ EXERCISE = Exercise(
     measure=measure,
     tables=tables,
     draw=draw,
-    uses=("data", "seeds", "full"),
+    uses=("backend", "data", "seeds", "full"),
+    backend="torch",
 )

@@ -225,13 +225,32 @@ def _taken(result: Result) -> Table:
         for name in result["variants"]
     ]
     size, count = result["step"]["image_size"], result["step"]["batch_size"]
+    note = "Loss in float32. Moved: tensors that the step has changed. All results are finite."
+    if len(backends) > 1:
+        note += (
+            " Every backend has the same weights, images and labels; the losses of a variant "
+            f"differ by at most {_farthest(result):.1e} of the loss. Moved: in the backend with "
+            "the fewest."
+        )
     return Table(
-        f"One training step on {count} images of {size}x{size}: the loss in each backend",
+        f"One training step on {count} images of {size}x{size}: the loss in {_and(list(backends))}",
         ("variant", *backends, "weights moved", "statistics moved"),
         tuple(rows),
-        "float32; the same weights, images and labels in every backend. Moved: tensors that the "
-        "step has changed, in the backend with the fewest. All results are finite.",
+        note,
     )
+
+
+def _farthest(result: Result) -> float:
+    """The largest difference between two backends' losses of a variant, relative to the lower."""
+    steps = result["backends"].values()
+    losses: list[list[float]] = [
+        [step[name]["loss"] for step in steps] for name in result["variants"]
+    ]
+    return max((max(each) - min(each)) / min(each) for each in losses)
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def _moved(steps: list[dict[str, Any]], which: str) -> str:

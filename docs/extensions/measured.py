@@ -61,10 +61,12 @@ def drawing_of(name: str, data: Path = DATA) -> str:
 
 
 def measured_on(name: str, data: Path = DATA) -> str:
-    """Return a sentence on the command, the machine and the versions of a result."""
+    """Return a sentence on the command, the data, the machine and the versions of a result."""
     result = result_of(name, data)
-    settings, machine, versions = result["settings"], result["machine"], result["versions"]
-    options = [f" --{key} {settings[key]}" for key in ("backend", "seeds") if settings[key]]
+    settings, versions = result["settings"], result["versions"]
+    used = exercise(name).uses
+    keys = [key for key in ("backend", "data", "seeds") if key in used and settings[key]]
+    options = [f" --{key} {settings[key]}" for key in keys]
     options += [" --csv FILE"] if settings["csv"] else []
     command = f"densenet-multi exercise {name}{''.join(options)}"
     command += " --full" if settings["full"] else ""
@@ -74,9 +76,18 @@ def measured_on(name: str, data: Path = DATA) -> str:
         if backend in LABELS
         for library, version in found.items()
     ]
-    cpus = "1 CPU" if machine["cpus"] == 1 else f"{machine['cpus']} CPUs"
     with_versions = ", ".join([f"Python {versions['python']}", *dict.fromkeys(libraries)])
-    return f"Measured with {command} on {cpus} ({machine['processor']}); {with_versions}."
+    return f"Measured with {command} on {_where(result)}; {with_versions}."
+
+
+def _where(result: dict[str, Any]) -> str:
+    """The processor, and the GPU if one was used: alone (``device``) or besides."""
+    machine, gpu = result["machine"], result.get("gpu", "a GPU")
+    cpus = "1 CPU" if machine["cpus"] == 1 else f"{machine['cpus']} CPUs"
+    host = f"{cpus} ({machine['processor']})"
+    if result.get("device") == "gpu":
+        return f"{gpu}, beside {host}"
+    return f"{host} and on {gpu}" if "gpu" in result else host
 
 
 def has_page(name: str, docs: Path = DOCS) -> bool:

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from runpy import run_path
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +16,15 @@ from densenet_multi.commands import main
 from densenet_multi.tasks import evaluate, predict, train
 
 NAME = dm.backend_names()[0]
+SCRIPT = Path(__file__).parents[2] / "docs" / "results" / "scripts" / "large_pages.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """Check that no test leaves the variable to later tests and their processes: conftest.py."""
+    before = os.environ.get(_large_pages.VARIABLE)
+    yield
+    assert os.environ.get(_large_pages.VARIABLE) == before
 
 
 @pytest.fixture
@@ -53,30 +64,30 @@ def variable_in(monkeypatch):
         done = CliRunner().invoke(main, [str(argument) for argument in arguments])
         assert "stopped" in done.stderr, done.output
         (value,) = seen
-        os.environ.pop(_large_pages.VARIABLE, None)
         return value
 
     return run
 
 
 @pytest.mark.usefixtures("offered")
-def test_train_and_evaluate_request_large_pages_and_predict_does_not(variable_in, file):
-    assert variable_in("train", "--backend", NAME) == "1"
-    assert variable_in("evaluate", file) == "1"
-    assert variable_in("predict", file, file) is None
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
+def test_train_and_evaluate_request_large_pages_and_predict_does_not(variable_in, file, name):
+    arguments = {"train": ["--backend", NAME], "evaluate": [file], "predict": [file, file]}
+    assert variable_in(name, *arguments[name]) == (None if name == "predict" else "1")
 
 
-@pytest.mark.parametrize("text", ["[always] madvise never", "always [madvise] never"])
-def test_large_pages_are_requested_where_the_system_offers_them(offered, variable_in, file, text):
-    offered(text)
-    assert variable_in("evaluate", file) == "1"
-
-
-@pytest.mark.parametrize("text", ["always madvise [never]", ""])
-def test_nothing_is_requested_where_the_system_offers_none(offered, variable_in, file, text):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("always madvise [never]", "the system offers none; "),
+        ("", "the system offers none; "),
+        ("[always] madvise never", "the system uses them without a request"),
+    ],
+)
+def test_nothing_is_requested_in_vain(offered, variable_in, file, text, reason):
     offered(text)
     assert variable_in("evaluate", file) is None
-    assert _large_pages.obstacle().startswith("the system offers none; ")
+    assert _large_pages.obstacle().startswith(reason)
 
 
 @pytest.mark.usefixtures("offered")
@@ -123,3 +134,12 @@ def test_info_tells_whether_large_pages_are_requested(monkeypatch):
     found = shown()
     assert found["large_pages"] == f"not requested ({_large_pages.VARIABLE} is set to '0')"
     assert found["settings"][_large_pages.VARIABLE] == "0"
+
+
+def test_the_script_that_measures_does_not_count_the_start_of_a_process():
+    measured = run_path(str(SCRIPT))["measured"]
+    few, many = ({"examples": 1_000}, 10.0, 5), ({"examples": 10_000}, 55.0, 7)
+    assert measured([few, many]) == {"images_per_second": 200.0, "peak_bytes": 7}
+    epochs = [{"images_per_second": speed} for speed in (1.0, 50.0, 70.0)]
+    found = measured([({"epochs": epochs}, 100.0, 9)])
+    assert found == {"images_per_second": 60.0, "peak_bytes": 9}

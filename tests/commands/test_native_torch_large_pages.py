@@ -25,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_pytorch_requests_a_large_array_in_few_pages(size):
     kept = {name: value for name, value in os.environ.items() if name != _large_pages.VARIABLE}
     if not _large_pages.SWITCH.exists() or "[madvise]" not in _large_pages.SWITCH.read_text():
-        pytest.skip("this system offers no large pages, or uses them always")
+        pytest.skip("this system offers no large pages on request")
     command = [sys.executable, "-c", CODE, size]
     done = subprocess.run(command, env=kept, capture_output=True, text=True, check=True)
     pages = 2**26 // SMALL

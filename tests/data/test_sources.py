@@ -21,6 +21,7 @@ from densenet_multi._download import cache_folder
 from densenet_multi.data import (
     CLASSES,
     DataError,
+    DataNotFoundError,
     FashionMNIST,
     IdxError,
     Preparation,
@@ -229,6 +230,7 @@ def test_the_last_error_names_all_four_places_and_what_to_type(world):
     (world.debian / f"{FILES[0]}.gz").write_bytes(b"damaged")
     with pytest.raises(DataError) as error:
         fashion()
+    assert not isinstance(error.value, DataNotFoundError)  # they are there, but damaged
     message = str(error.value)
     for part in [
         "data_dir=None",
@@ -240,6 +242,12 @@ def test_the_last_error_names_all_four_places_and_what_to_type(world):
         "data='sample'",
     ]:
         assert part in message
+
+
+def test_data_that_are_nowhere_and_cannot_be_fetched_are_an_error_of_their_own(world):
+    world.server.files.clear()
+    with pytest.raises(DataNotFoundError, match="the server answers 404"):
+        fashion()
 
 
 # --- The sample, and names ----------------------------------------------------------------------

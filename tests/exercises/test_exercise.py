@@ -12,13 +12,12 @@ import densenet_multi as dm
 from densenet_multi import exercises
 from densenet_multi.commands import exercise as exercise_command
 from densenet_multi.commands import main
-from densenet_multi.data import DataError
+from densenet_multi.data import DataError, DataNotFoundError
 from densenet_multi.drawing.svg import Figure, document, text
 from densenet_multi.exercises import Exercise, Settings, Table
-from densenet_multi.exercises._exercise import chosen_backend, header, installed_backends
+from densenet_multi.exercises._exercise import chosen_backend, header
 
-ROOM = Path(exercises.__file__).parent
-PRESENT = [name for name in exercises.NAMES if (ROOM / f"{name.replace('-', '_')}.py").is_file()]
+ROOM = "densenet_multi.exercises._exercise"
 
 
 def measured(settings):
@@ -51,7 +50,7 @@ def run(*arguments):
     return CliRunner().invoke(main, ["exercise", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("name", PRESENT)
+@pytest.mark.parametrize("name", exercises.NAMES)
 def test_each_name_is_an_exercise(name):
     found = exercises.exercise(name)
     assert isinstance(found, Exercise)
@@ -99,28 +98,50 @@ def test_a_folder_gets_the_numbers_and_the_drawing(tmp_path):
     assert (folder / "pooling.svg").read_text("utf-8") == drawn(json.loads(done.stdout))
 
 
-def test_a_drawing_that_fails_leaves_no_files(counting, tmp_path):
+def test_a_drawing_that_fails_loses_no_numbers_and_leaves_no_older_drawing(counting, tmp_path):
+    folder = tmp_path / "new"
+    run("pooling", "--data", "sample", "--output", folder, "--seeds", "3")
     counting(replace(COUNTING, draw=Mock(side_effect=dm.ConfigError("no ink"))))
-    done = run("pooling", "--data", "sample", "--output", tmp_path / "new")
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert not list(tmp_path.iterdir())
+    done = run("pooling", "--data", "sample", "--output", folder, "--format", "json")
+    assert done.exit_code == 2
+    assert "no ink" in done.stderr
+    assert json.loads(done.stdout)["settings"]["seeds"] is None
+    assert [path.name for path in folder.iterdir()] == ["pooling.json"]
+    assert (folder / "pooling.json").read_text("utf-8") == done.stdout
+
+
+def test_tables_that_fail_lose_no_numbers(counting, tmp_path):
+    counting(replace(COUNTING, tables=Mock(side_effect=dm.ConfigError("no columns"))))
+    done = run("pooling", "--data", "sample", "--output", tmp_path)
+    assert done.exit_code == 2
+    assert json.loads((tmp_path / "pooling.json").read_text("utf-8"))["counts"]["a"] == 3
+
+
+def test_notes_on_the_result_are_on_stderr(counting):
+    measure = Mock(side_effect=lambda given: measured(given) | {"notes": ["half with seeds=2"]})
+    counting(replace(COUNTING, measure=measure))
+    assert "half with --seeds 2" in run("pooling", "--data", "sample").stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["poling"], "did you mean 'pooling'"),
-        (["pooling", "--csv", __file__], "--csv: expected nothing (the exercise 'pooling'"),
+        (["table1", "--seeds", "2"], "--seeds: expected nothing (the exercise 'table1' has none)"),
+        (["parameters", "--backend", "flax"], "--backend: expected 'torch', the only backend"),
         (["pooling", "--seeds", "0"], "--seeds: expected an integer of at least 1"),
         (["pooling", "--data", "cifar10"], "--data"),
-        (["pooling", "--output", "nowhere/x"], "expected an existing folder, found none: nowhere"),
+        (["pooling", "--output", "nowhere/x"], "parent folder, found none: nowhere"),
         (["pooling", "--output", __file__], "is a file"),
     ],
 )
 def test_wrong_input_is_one_message_and_nothing_is_measured(arguments, message, monkeypatch):
-    measure = Mock()
-    found = replace(COUNTING, measure=measure)
-    monkeypatch.setattr(exercise_command, "load_exercise", exercise_of(found))
+    measure = Mock(return_value={})
+    monkeypatch.setattr(
+        exercise_command,
+        "load_exercise",
+        lambda name: replace(exercises.exercise(name), measure=measure),
+    )
     done = run(*arguments)
     assert done.exit_code == 2
     assert message in done.stderr
@@ -128,20 +149,40 @@ def test_wrong_input_is_one_message_and_nothing_is_measured(arguments, message, 
     measure.assert_not_called()
 
 
-def exercise_of(found):
-    return lambda name: found if name == found.name else exercises.exercise(name)
+@pytest.fixture
+def search(monkeypatch):
+    """The search for Fashion-MNIST, which finds nothing."""
+    found = Mock(side_effect=DataNotFoundError("not found in:\n  one place"))
+    monkeypatch.setattr("densenet_multi.data.load_data", found)
+    return found
+
+
+@pytest.mark.usefixtures("counting", "search")
+def test_the_sample_is_used_and_named_where_fashion_mnist_is_missing():
+    done = run("pooling", "--format", "json")
+    assert json.loads(done.stdout)["settings"]["data"] == "sample"
+    assert "sample of 1,000 images (--data sample): not found in\n" in done.stderr
 
 
 @pytest.mark.usefixtures("counting")
-def test_the_sample_is_used_and_named_where_fashion_mnist_is_missing(monkeypatch):
-    monkeypatch.setattr("densenet_multi.data.load_data", Mock(side_effect=DataError("not found")))
-    done = run("pooling", "--format", "json")
-    assert json.loads(done.stdout)["settings"]["data"] == "sample"
-    assert "sample of 1,000 images (--data sample): not found" in done.stderr
+def test_damaged_data_are_an_error_and_not_replaced_by_the_sample(search):
+    search.side_effect = DataError("damaged")
+    done = run("pooling")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert "damaged" in done.stderr
 
 
-def test_an_exercise_without_data_looks_for_none(counting, monkeypatch):
-    monkeypatch.setattr("densenet_multi.data.load_data", Mock(side_effect=DataError("not found")))
+@pytest.mark.usefixtures("counting")
+def test_the_duration_is_stated_before_anything_is_downloaded(search, monkeypatch):
+    said = []
+    monkeypatch.setattr(exercise_command, "say", said.append)
+    search.side_effect = lambda *_, **__: said.append("download")
+    run("pooling")
+    assert ["takes about" in each for each in said] == [True, False]
+
+
+@pytest.mark.usefixtures("search")
+def test_an_exercise_without_data_looks_for_none(counting):
     counting(replace(COUNTING, uses=("backend",)))
     done = run("pooling")
     assert done.exit_code == 0, done.stderr
@@ -161,18 +202,34 @@ def test_a_column_of_numbers_is_one_where_each_cell_is_a_number_or_empty():
 
 
 def test_the_fastest_installed_backend_is_chosen_unless_one_is_named(monkeypatch):
-    room = "densenet_multi.exercises._exercise"
-    monkeypatch.setattr(f"{room}.installed_backends", lambda: ["flax", "keras"])
+    monkeypatch.setattr(f"{ROOM}.installed_backends", lambda: ["flax", "keras"])
     assert chosen_backend(Settings()) == "keras"
     assert chosen_backend(Settings(backend="flax")) == "flax"
-    monkeypatch.setattr(f"{room}.installed_backends", list)
-    monkeypatch.setattr(f"{room}.first_installed", Mock(side_effect=dm.BackendNotInstalledError))
+    monkeypatch.setattr(f"{ROOM}.installed_backends", list)
+    monkeypatch.setattr(f"{ROOM}.first_installed", Mock(side_effect=dm.BackendNotInstalledError))
     with pytest.raises(dm.BackendNotInstalledError):
         chosen_backend(Settings())
 
 
-def test_a_header_names_the_version_of_each_backend_and_no_folder():
-    found = header("memory", Settings(csv=Path("/home/me/train.csv")), installed_backends())
+def test_a_header_names_the_version_of_each_backend_and_no_folder(monkeypatch):
+    monkeypatch.setattr(f"{ROOM}.framework_versions", lambda name: {f"lib{name}": "1.2"})
+    found = header("memory", Settings(csv=Path("/home/me/train.csv")), ["torch", "flax"])
     assert found["settings"]["csv"] == "train.csv"
-    for name in installed_backends():
-        assert None not in found["versions"][name].values()
+    assert found["versions"]["torch"] == {"libtorch": "1.2"}
+    assert found["versions"]["flax"] == {"libflax": "1.2"}
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"backend": 3}, "backend: expected a string"),
+        ({"data": "folder:x"}, "data: expected 'fashion-mnist' or 'sample'"),
+        ({"seeds": 0}, "seeds: expected an integer of at least 1"),
+        ({"seeds": -1}, "seeds: expected an integer of at least 1"),
+        ({"full": 1}, "full: expected True or False"),
+        ({"csv": "train.csv"}, "csv: expected a Path"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(field, message):
+    with pytest.raises(dm.ConfigError, match=message):
+        Settings(**field)

@@ -85,6 +85,17 @@ def test_it_takes_the_steps_of_the_recipes_rule():
         assert torch.allclose(p, q, atol=1e-5), name
 
 
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [({"bfloat16": True}, "bfloat16: expected False"),
+     ({"train_features": False}, "train_features: expected True")],
+)  # fmt: skip
+def test_what_it_would_ignore_is_refused(field, message):
+    network = rival.build((1,), 4, seed=0)
+    with pytest.raises(dm.ConfigError, match=message):
+        rival.fit(network, LIKE, numbers(8), replace(RECIPE, **field))
+
+
 def test_its_history_has_the_accuracy_on_the_validation_images():
     images, labels = numbers(12)
     network = rival.build((1,), 4, seed=0)

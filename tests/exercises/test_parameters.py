@@ -42,9 +42,25 @@ def test_counts_need_no_framework(result):
     assert "test accuracy" not in drawn
 
 
-def test_data_of_another_kind_are_refused():
-    with pytest.raises(dm.ConfigError, match=r"data: expected .*sample"):
-        exercise("parameters").run(Settings(data="cifar10:x"))
+def test_without_pytorch_everyone_is_told_that_nothing_was_trained(result):
+    assert result["notes"] == ["PyTorch is not installed: counts only"]
+    assert "PyTorch is not installed: counts only." in parameters.tables(result)[0].note
+
+
+def test_another_backend_is_refused_and_a_requested_pytorch_must_be_installed(monkeypatch):
+    with pytest.raises(dm.ConfigError, match="backend: expected 'torch', the only backend that"):
+        exercise("parameters").run(Settings(backend="flax"))
+    missing = Mock(side_effect=dm.BackendNotInstalledError("backend 'torch' needs 'torch'"))
+    monkeypatch.setattr(parameters, "load_backend", missing)
+    with pytest.raises(dm.BackendNotInstalledError, match="needs 'torch'"):
+        exercise("parameters").run(Settings(backend="torch"))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet18"])
+def test_a_resnet_that_is_not_written_natively_is_refused_and_not_trained_as_another(name):
+    wrong = {"resnet50": "bottleneck: expected False", "resnet18": "stem: expected 'cifar'"}
+    with pytest.raises(dm.ConfigError, match=wrong[name]):
+        parameters.check_resnet(parameters.RESNETS[name])
 
 
 def test_parameters_by_stage_and_by_kind_are_complete_in_each_row(result):
@@ -84,12 +100,25 @@ def test_the_table_has_mean_spread_and_what_a_resnet_needs(result):
     table = exercise("parameters").tables(result)[-1]
     rows = {row[0]: row for row in table.rows}
     assert rows["DenseNet k=12"][1] == "100,066"
-    assert rows["DenseNet k=12"][3:6] == ("0.9200", "0.0141", "1.7x")  # 174,970 / 100,066
+    # 174,970 / 100,066; seed 0: three quarters of the way from width 8 to 16; seed 1: width 24
+    assert rows["DenseNet k=12"][3:6] == ("0.9200", "0.0141", "1.7x (1.2-3.9)")
     assert rows["ResNet width 16"][3:6] == ("0.9200", "0.0000", "")
     assert [row[0] for row in table.rows][1:] == [
         "ResNet width 8", "ResNet width 16", "ResNet width 24"
     ]  # fmt: skip
     assert "mean over 2 seeds" in table.note
+    assert "In parentheses: of single seeds" in table.note
+    assert "'modern', which was made for a DenseNet" in table.note
+    assert "learning rate 0.2, weight decay 0.0005." in table.note
+
+
+def test_a_seed_without_an_equal_resnet_is_counted(result):
+    result["trained"] = trained(a=[0.91, 0.95], b=[0.94, 0.94], e=[0.90, 0.90])
+    (cell,) = {row[5] for row in exercise("parameters").tables(result)[-1].rows if row[5]}
+    assert cell.endswith("; 1 of 2 seeds)")
+    result["trained"] = trained(a=[0.85, 0.97], b=[0.94, 0.94], e=[0.90, 0.90])
+    (cell,) = {row[5] for row in exercise("parameters").tables(result)[-1].rows if row[5]}
+    assert cell.endswith("x (0 of 2 seeds)")
 
 
 def test_one_seed_and_one_resnet_have_neither_spread_nor_interpolation(result):
@@ -98,13 +127,13 @@ def test_one_seed_and_one_resnet_have_neither_spread_nor_interpolation(result):
     expected = ("network", "parameters", "10^6\nmult-adds", "test\naccuracy", "seconds")
     assert table.columns == expected
     assert table.rows[0][3:] == ("0.9200", "9")
-    assert "of one seed" in table.note
+    assert "of one seed, so without spread" in table.note
     assert "ResNet needs" not in table.note
 
 
 @pytest.mark.parametrize(
     "accuracies",
-    [{"a": [0.92], "b": [0.92]}, {"a": [0.1, 0.9], "b": [0.5, 0.6]}, {"a": [0.9101], "b": [0.91]}],
+    [{"a": [0.92], "b": [0.92]}, {"a": [0.0, 1.0], "b": [0.5, 0.6]}, {"a": [0.9101], "b": [0.91]}],
 )
 def test_the_plot_has_every_network_inside_its_frame(result, accuracies):
     result["trained"] = trained(**accuracies)
@@ -146,7 +175,8 @@ def test_both_kinds_train_on_the_same_data_by_the_same_recipe(monkeypatch):
     monkeypatch.setattr(parameters, "load_backend", lambda _: ours)
     monkeypatch.setattr(parameters, "import_module", lambda *_: theirs)
     images, recipe = SimpleNamespace(train="train", test="test"), dm.Recipe(seed=7)
-    for config in (dm.DenseNetConfig(block_config=(1,)), ResNetConfig((1,))):
+    resnet = ResNetConfig((1,), width=5, in_channels=3, num_classes=7, stem="cifar")
+    for config in (dm.DenseNetConfig(block_config=(1,)), resnet):
         found = parameters._run(config, images, recipe)
         assert found == {
             "seed": 7, "test_accuracy": 0.5, "test_accuracies": [0.5, 0.5], "seconds": 4.0
@@ -155,4 +185,8 @@ def test_both_kinds_train_on_the_same_data_by_the_same_recipe(monkeypatch):
     assert first == second
     assert first == ["train", recipe]
     assert ours.fit.call_args.kwargs == theirs.fit.call_args.kwargs == {"validation": "test"}
-    assert ours.build.call_args.kwargs == theirs.build.call_args.kwargs == {"seed": 7}
+    assert ours.build.call_args.kwargs == {"seed": 7}
+    channels = {"in_channels": 3, "num_classes": 7}
+    assert theirs.build.call_args == (((1,), 5), {"seed": 7, **channels})
+    config = theirs.fit.call_args.args[1].config
+    assert {name: getattr(config, name) for name in channels} == channels

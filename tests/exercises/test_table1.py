@@ -81,6 +81,21 @@ def test_every_installed_backend_takes_a_step_of_every_variant(child):
     tables = exercise("table1").tables(result)
     assert tables[-1].columns == ("variant", "torch", "flax", "weights moved", "statistics moved")
     assert tables[-1].rows[0][1:] == ("6.91235", "6.91235", "364 of 364", "242 of 242")
+    assert tables[-1].title.endswith("the loss in torch and flax")
+
+
+def test_the_note_says_how_far_losses_differ_and_of_one_backend_it_compares_nothing(child):
+    def report(_, settings):
+        farther = (settings["backend"], settings["variant"]) == ("flax", "densenet201")
+        return {"status": "ok", "versions": {}, **STEPPED, "loss": 4.02 if farther else 4.0}
+
+    child.side_effect = report
+    result = exercise("table1").run(Settings())
+    assert "differ by at most 5.0e-03 of the loss" in table1.tables(result)[-1].note
+    del result["backends"]["flax"]
+    alone = table1.tables(result)[-1]
+    assert alone.title.endswith("the loss in torch")
+    assert "backend" not in alone.note
 
 
 def test_the_backend_that_moves_the_fewest_weights_is_shown(child):

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from densenet_multi.exercises import NAMES, exercise
+from densenet_multi.exercises._exercise import FASTEST
 from extensions import measured
 from extensions.pages import DOCS
 
@@ -51,6 +52,25 @@ def test_a_page_says_how_to_repeat_its_result():
         assert result["versions"]["python"] in sentence
 
 
+def _measured_on(data, name, **changed):
+    result = measured.result_of("table1") | {"exercise": name} | changed
+    (data / f"exercise-{name}.json").write_text(json.dumps(result), "utf-8")
+    return measured.measured_on(name, data)
+
+
+def test_a_page_says_which_data_and_which_device_were_used(data):
+    settings = {"backend": None, "data": "sample", "seeds": 4, "full": True, "csv": None}
+    machine = {"processor": "Xeon", "cpus": 2}
+    pooling = {"settings": settings, "machine": machine}
+    sentence = _measured_on(data, "pooling", **pooling)
+    assert "exercise pooling --data sample --seeds 4 --full on 2 CPUs (Xeon); Python" in sentence
+    sentence = _measured_on(data, "pooling", **pooling, device="gpu", gpu="NVIDIA H200")
+    assert "--full on NVIDIA H200, beside 2 CPUs (Xeon);" in sentence
+    sentence = _measured_on(data, "memory", **pooling, gpu="NVIDIA H200")
+    assert "--full on 2 CPUs (Xeon) and on NVIDIA H200;" in sentence
+    assert "--data" not in sentence  # memory has none
+
+
 def test_a_changed_number_changes_the_page(data):
     path = data / "exercise-table1.json"
     result = json.loads(path.read_text("utf-8"))
@@ -85,6 +105,15 @@ def test_a_result_that_is_missing_or_anothers_is_an_error(data):
 def test_a_table_that_the_result_does_not_have_is_an_error(shown):
     with pytest.raises(measured.ResultError, match="expected tables from 1 to 3"):
         measured.tables_of("table1", shown)
+
+
+def test_the_fastest_backends_are_those_of_the_documented_measurement():
+    stored = json.loads((measured.DATA / "bench-training.json").read_text("utf-8"))
+    speeds = {
+        name: found["cases"]["fit"]["images_per_second"]
+        for name, found in stored["backends"].items()
+    }
+    assert list(FASTEST) == sorted(speeds, key=speeds.get, reverse=True)
 
 
 def test_tables_are_shown_in_the_order_of_their_numbers():

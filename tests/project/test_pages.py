@@ -1,5 +1,7 @@
 """The reference pages of the documentation describe the package as it is."""
 
+import io
+import json
 import re
 from pathlib import Path
 
@@ -8,13 +10,18 @@ import pytest
 from PIL import Image
 
 import densenet_multi as dm
+from densenet_multi._heatmap import over
 from densenet_multi.commands import main
-from densenet_multi.data import load_data
+from densenet_multi.commands.output import print_result
+from densenet_multi.commands.predict import blocks
+from densenet_multi.data import load_data, read_image
 from extensions import floors, reference
 from tolerances import TIERS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+DATA = DOCS / "results" / "data"
+SCENE = {"bag": (8, 8), "sneaker": (70, 40)}  # left, top; photos of 28x28 in 112x84 pixels
 
 
 def test_the_table_of_variants_has_each_with_its_depth_and_count():
@@ -87,6 +94,75 @@ def test_the_scene_has_two_photos_of_the_folder(run_snippet):
     bag, sneaker = pixels[32:144, 32:144], pixels[160:272, 280:392]
     assert min(bag.max(), sneaker.max()) > 60
     assert bag.sum() + sneaker.sum() > 0.95 * pixels.sum()
+
+
+@pytest.fixture(scope="module")
+def heatmaps():
+    """What docs/results/scripts/heatmaps.py has measured."""
+    return json.loads((DATA / "heatmaps.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", SCENE)
+def test_the_heatmaps_of_the_page_are_drawn_from_their_values(heatmaps, run_snippet, capsys, name):
+    run_snippet("Image.fromarray")
+    run_snippet("scene.paste(")
+    found = heatmaps["predicted"][name]
+    drawn = over(read_image("scene.png", 1)[0], np.array(found["heatmap"]["map"]))
+    stored, made = (
+        np.asarray(Image.open(file)).astype(int)
+        for file in (DATA / f"heatmap-{name}.png", io.BytesIO(drawn))
+    )
+    assert stored.shape == made.shape
+    assert abs(stored - made).max() <= 2  # of 255; versions of Pillow may round differently
+    print_result([found], "human", blocks)
+    assert capsys.readouterr().out == (DATA / f"heatmap-{name}.txt").read_text("utf-8")
+
+
+def parts_of_the_scene(height, width):
+    """Return {part: mask of the map's places}: at least half on an object, or on none at all."""
+    covered = {}
+    for name, (left, top) in SCENE.items():
+        x, y = (
+            np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
+            for edges, start, end in (
+                (np.linspace(0, 112, width + 1), left, left + 28),
+                (np.linspace(0, 84, height + 1), top, top + 28),
+            )
+        )
+        covered[name] = np.outer(y, x) / (112 * 84 / width / height)
+    masks = {name: share >= 0.5 for name, share in covered.items()}
+    return masks | {"background": sum(covered.values()) == 0}
+
+
+def test_the_page_says_what_the_heatmaps_show(heatmaps):
+    page = (DOCS / "training.md").read_text("utf-8")
+    maps = {n: np.array(f["heatmap"]["map"]) for n, f in heatmaps["predicted"].items()}
+    parts = parts_of_the_scene(*maps["bag"].shape)
+    for part, mask in parts.items():
+        means = " | ".join(f"{maps[name][mask].mean():.2f}" for name in SCENE)
+        assert f"| {part} | {means} |" in page
+    highest = {n: np.unravel_index(values.argmax(), values.shape) for n, values in maps.items()}
+    assert parts["bag"][highest["bag"]]
+    assert parts["background"][highest["sneaker"]]
+    assert heatmaps["predicted"]["bag"]["top"][0]["class"] == "sneaker"
+    tested = heatmaps["evaluated"]
+    right = round(tested["accuracy"] * tested["examples"])
+    assert f"{right} of the {tested['examples']} held-out images" in page
+    assert f"{right} out of {tested['examples']}" in page
+
+
+def test_the_page_says_how_much_of_its_photos_is_background(run_snippet):
+    run_snippet("Image.fromarray")
+    page = " ".join((DOCS / "training.md").read_text("utf-8").split())
+    shares = {
+        folder.name: np.mean([np.asarray(Image.open(p)).any(axis=2) for p in folder.iterdir()])
+        for folder in Path("photos").iterdir()
+    }
+    sentence = (
+        "a sneaker covers {sneaker:.0%} of its photo, trousers {trousers:.0%}, "
+        "a t-shirt {t-shirt:.0%} and a bag {bag:.0%}"
+    )
+    assert sentence.format(**shares) in page
 
 
 def test_the_citation_has_the_version_of_the_package():

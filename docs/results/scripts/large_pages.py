@@ -1,11 +1,16 @@
 """Measure what ``train`` and ``evaluate`` gain by large pages, and the memory that these cost.
 
-In docs/results/data, on an idle machine:
+In docs/results/data, on an idle machine with Fashion-MNIST (about ten minutes each on two cores):
 
     python ../scripts/large_pages.py train torch > large-pages-train-torch.json
     python ../scripts/large_pages.py evaluate torch > large-pages-evaluate-torch.json
 
-Each run is a process of its own, and the two cases take turns.
+The alternative is measured as well: small pages, with freed memory kept in the process. Any other
+backend shows whether it gains by this. Each run is a process of its own; the cases take turns.
+
+Starting a process and importing a framework do not count: ``train`` reports the speed of each
+epoch, of which the first is omitted; ``evaluate`` runs with few images and with many, and the
+difference of the times belongs to the difference of the images.
 """
 
 import json
@@ -23,21 +28,24 @@ from densenet_multi.backends import framework_versions
 from densenet_multi.comparison.machine import cpus, processor
 
 ROUNDS = 5
-CASES: dict[str, dict[str, str]] = {"large": {}, "small": {VARIABLE: "0"}}
+SMALL = {VARIABLE: "0"}
+KEEP = {"MALLOC_MMAP_THRESHOLD_": "8000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+CASES = {"large": {}, "small": SMALL, "kept": SMALL | KEEP}
 PROGRAM = [sys.executable, "-P", "-m", "densenet_multi"]
 TRAINED = ["--data", "sample", "--batch-size", "256", "--epochs", "3", "--recalibrate", "0"]
-TESTED = 10_000  # test images of Fashion-MNIST
+TESTED = ("sample", "fashion-mnist")  # 1,000 and 10,000 test images
 
 
-def command(work: str, name: str, weights: Path) -> list[str]:
-    """Return the arguments of the measured command."""
+def commands(work: str, name: str, weights: Path) -> list[list[str]]:
+    """Return the arguments of the measured commands."""
+    common = ["--backend", name, "--format", "json"]
     if work == "train":
-        return ["train", "--backend", name, *TRAINED, "--format", "json"]
-    return ["evaluate", str(weights), "--backend", name, "--format", "json"]
+        return [["train", *TRAINED, *common]]
+    return [["evaluate", str(weights), "--data", data, *common] for data in TESTED]
 
 
-def run(arguments: list[str], environment: dict[str, str]) -> dict[str, float]:
-    """Run a command, and return its images per second and the peak of its memory in bytes."""
+def run(arguments: list[str], environment: dict[str, str]) -> tuple[dict[str, Any], float, int]:
+    """Run a command; return its report, its seconds, and the peak of its memory in bytes."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603
@@ -49,11 +57,22 @@ def run(arguments: list[str], environment: dict[str, str]) -> dict[str, float]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - start
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, PROGRAM + arguments)
         output.seek(0)
-        report: dict[str, Any] = json.load(output)
-    speeds = [epoch["images_per_second"] for epoch in report.get("epochs", ())]
-    speed = sum(speeds[1:]) / len(speeds[1:]) if speeds else TESTED / seconds
-    return {"images_per_second": speed, "peak_bytes": usage.ru_maxrss * 1024}
+        return json.load(output), seconds, usage.ru_maxrss * 1024
+
+
+def measured(runs: list[tuple[dict[str, Any], float, int]]) -> dict[str, float]:
+    """Return the speed and the peak of memory, from one run of ``train`` or two of ``evaluate``."""
+    peak = max(each for _, _, each in runs)
+    if len(runs) == 1:
+        ((report, _, _),) = runs
+        speeds = [epoch["images_per_second"] for epoch in report["epochs"][1:]]
+        return {"images_per_second": sum(speeds) / len(speeds), "peak_bytes": peak}
+    (few, start, _), (many, end, _) = runs
+    speed = (many["examples"] - few["examples"]) / (end - start)
+    return {"images_per_second": speed, "peak_bytes": peak}
 
 
 def main(work: str, name: str, rounds: str = str(ROUNDS)) -> None:
@@ -62,14 +81,15 @@ def main(work: str, name: str, rounds: str = str(ROUNDS)) -> None:
         weights, spec = Path(folder, "weights.safetensors"), dm.get_spec("d2l")
         usage = dm.Usage(image_size=96, value_range=(0.0, 1.0), activation="softmax")
         dm.save_weights(weights, spec, dm.init_weights(spec), usage)
-        arguments = command(work, name, weights)
+        given = commands(work, name, weights)
         found: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
         for _ in range(int(rounds)):
             for case, environment in CASES.items():
-                found[case].append(run(arguments, environment))
-    shown = ["densenet-multi", *("WEIGHTS" if a == str(weights) else a for a in arguments)]
+                found[case].append(measured([run(each, environment) for each in given]))
+    shown = [["WEIGHTS" if word == str(weights) else word for word in each] for each in given]
     report = {
-        "command": " ".join(shown),
+        "commands": [" ".join(["densenet-multi", *each]) for each in shown],
+        "environment": CASES,
         "processor": processor(),
         "threads": len(cpus(None)),
         "versions": framework_versions(name),

@@ -19,6 +19,7 @@ from densenet_multi.commands.bench import LABELS
 DEPTHS = (40, 100, 190, 250)
 HERE = Path(__file__).parents[1] / "data"
 BACKENDS = ("torch", "keras", "gluon", "flax")
+PAGES = {"large": "large pages", "small": "small pages", "kept": "small pages, memory kept"}
 CURVES = ("chapter-torch", "chapter-torch-mean", "modern-torch")
 PROFILED = {"ours": "this package", "zoo": "MXNet's zoo"}
 
@@ -177,7 +178,7 @@ def large_pages() -> list[str]:
         for case, found in runs.items():
             speed, peak = middle(found, "images_per_second"), middle(found, "peak_bytes")
             lines.append(
-                f"| {name} | {work}, {case} pages | {speed:.1f} | {speed / small:.2f}x "
+                f"| {name} | {work}, {PAGES[case]} | {speed:.1f} | {speed / small:.2f}x "
                 f"| {peak / 2**30:.2f} GiB |"
             )
     heading = "backend | case | images per second | relative to small pages | peak memory"

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ...._checks import bad
 from ....training.history import History
 from ....training.recipe import Recipe
 from ....training.run import Data, Run, Subject
@@ -75,7 +76,14 @@ def fit(
 
     The order, the batches, the augmentation, the schedule, the loss and the update are the same.
     ``like`` is the specification of that DenseNet; images and labels are checked against it.
+
+    Raises ``ConfigError`` for a recipe that computes in bfloat16 or trains the classifier alone,
+    and the errors of ``Run``.
     """
+    if recipe.bfloat16:
+        raise bad("bfloat16", True, "False for a ResNet")
+    if not recipe.train_features:
+        raise bad("train_features", False, "True for a ResNet")
     run = Run(Subject(like, "float32"), data, recipe, validation=validation)
     recipe = run.recipe
     network.to(memory_format=torch.channels_last)
