@@ -23,7 +23,7 @@ from hypothesis import settings
 import densenet_multi as dm
 from available import AVAILABLE, left_out
 from densenet_multi._large_pages import VARIABLE
-from densenet_multi.backends import SHARED_GPU, framework_versions, hide_gpus, place
+from densenet_multi.backends import SHARED_GPU, hide_gpus, installed_backends, place
 from tolerances import TIERS, Deviations
 
 # Before any framework is imported. Threads that spin while they wait for work starve the other
@@ -65,8 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def selected(config: pytest.Config) -> list[str]:
     asked = config.getoption("--backends")
     if asked is None:
-        names = dm.backend_names()
-        return [name for name in names if None not in framework_versions(name).values()]
+        return installed_backends()
     return [] if asked == "none" else asked.split(",")
 
 

@@ -47,7 +47,7 @@ from ._interval import spread
 from ._layers import KINDS, STAGES, Layer, layers_of, summed, with_growth_rate
 from .resnet import RESNETS, ResNetConfig, layers_of_resnet, resnet_depth
 from .table1 import PUBLISHED as PUBLISHED_DENSENETS
-from .table1 import count_layers
+from .table1 import count_layers, counts_table
 
 IMAGE_SIZE = 224
 DENSENETS = ("densenet121", "densenet169", "densenet201", "densenet161")
@@ -226,28 +226,10 @@ def tables(result: Result) -> list[Table]:
 
 def _counts(result: Result) -> Table:
     notes = "".join(f" {note}." for note in result["notes"])
-    rows = [
-        (
-            name,
-            str(each["depth"]),
-            f"{each['parameters']:,}",
-            f"{each['published_parameters']:,}",
-            f"{each['multiply_adds'] / 1e9:.3f}",
-            f"{each['published_gflops']:.2f}",
-        )
-        for name, each in result["networks"].items()
-    ]
-    return Table(
+    return counts_table(
         f"Parameters and work, counted layer by layer, for images of {IMAGE_SIZE}x{IMAGE_SIZE}",
-        (
-            "network",
-            "layers",
-            "parameters",
-            "published",
-            "10^9 multiply-adds",
-            "published (GFLOPS)",
-        ),
-        tuple(rows),
+        "network",
+        result["networks"],
         "Published: torchvision. Layers: as in the name, without the convolutions of shortcuts."
         f"{notes}",
     )

@@ -183,6 +183,16 @@ def _label(stage: str) -> str:
 
 
 def _counts(result: Result) -> Table:
+    return counts_table(
+        "Layers, parameters and work, counted by walking the network",
+        "variant",
+        result["variants"],
+        "Layers: convolutions and the classifier. Published: torchvision; it has no densenet264.",
+    )
+
+
+def counts_table(title: str, first: str, networks: dict[str, Any], note: str) -> Table:
+    """Return the table of counted networks beside the published numbers, where there are any."""
     rows = [
         (
             name,
@@ -192,12 +202,12 @@ def _counts(result: Result) -> Table:
             f"{each['multiply_adds'] / 1e9:.3f}",
             _or_none(each["published_gflops"], "{:.2f}"),
         )
-        for name, each in result["variants"].items()
+        for name, each in networks.items()
     ]
     return Table(
-        "Layers, parameters and work, counted by walking the network",
+        title,
         (
-            "variant",
+            first,
             "layers",
             "parameters",
             "published",
@@ -205,7 +215,7 @@ def _counts(result: Result) -> Table:
             "published (GFLOPS)",
         ),
         tuple(rows),
-        "Layers: convolutions and the classifier. Published: torchvision; it has no densenet264.",
+        note,
     )
 
 
