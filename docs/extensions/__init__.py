@@ -2,7 +2,7 @@
 
 - pages.py finds the executed blocks of a page; stamp.py and follow.py say whether their stored
   outputs are fresh; execute.py, child.py and pictures.py run them (``nox -s outputs``); shipped.py
-  finds code of the package; measured.py reads the results of the exercises. None of these needs
+  finds code of the package; measured.py reads the stored results of commands. None of these needs
   Sphinx, and so the tests can use them.
 - run.py, tabs.py, sources.py, math.py and the others each add directives or a renderer: a module
   with a function ``setup`` is loaded here.

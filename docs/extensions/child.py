@@ -3,7 +3,8 @@
     python -P -m extensions.child REQUEST RESULT
 
 ``REQUEST`` is a JSON file with the page's path and its blocks; the outputs go to ``RESULT``, as
-JSON. An output is ``{"text": ...}`` or ``{"svg": ...}``.
+JSON. An output is ``{"text": ...}`` or ``{"svg": ...}``. A block of commands has one output for
+each command, which may be empty.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import json
 import linecache
 import platform
+import subprocess
 import sys
 import time
 import traceback
@@ -26,7 +28,16 @@ from densenet_multi import __version__, backends
 from .pictures import picture_of
 
 Output = dict[str, str]
+PROGRAM = [sys.executable, "-P", "-m", "densenet_multi"]
 HELPERS = ("numpy", "setuptools")  # in an extra, and no framework
+
+
+class CommandError(Exception):
+    """A command ended with an exit code that is not 0; ``line`` is its line on the page."""
+
+    def __init__(self, command: dict[str, Any], code: int, message: str) -> None:
+        super().__init__(f"{command['text']}: expected exit code 0, found {code}\n{message}")
+        self.line: int = command["line"]
 
 
 def run(source: str, blocks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -37,7 +48,10 @@ def run(source: str, blocks: list[dict[str, Any]]) -> dict[str, Any]:
     for block in blocks:
         began = time.perf_counter()
         try:
-            outputs = run_block(block["code"], module.__dict__, source, block["line"])
+            if commands := block.get("commands"):
+                outputs = run_commands(commands)
+            else:
+                outputs = run_block(block["code"], module.__dict__, source, block["line"])
         except BaseException as error:  # noqa: BLE001  # whatever a block raises, SystemExit too
             return {"error": explain(error, source), "line": line_of(error, source, block["line"])}
         done.append({"outputs": outputs, "seconds": round(time.perf_counter() - began, 2)})
@@ -65,6 +79,25 @@ def run_block(code: str, names: dict[str, Any], source: str, line: int) -> list[
     return outputs
 
 
+def run_commands(commands: list[dict[str, Any]]) -> list[Output]:
+    """Run commands of ``densenet-multi`` in this folder; return what each prints on stdout."""
+    outputs = []
+    for command in commands:
+        ran = subprocess.run(  # noqa: S603  # the page's command, without a shell
+            [*PROGRAM, *command["words"]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+        if ran.returncode:
+            raise CommandError(command, ran.returncode, ran.stderr)
+        shown = ran.stdout.replace(f"{Path.cwd()}/", "")  # the folder is temporary
+        outputs.append({"text": last_states(shown)})
+    return outputs
+
+
 def last_states(text: str) -> str:
     """Drop what a terminal would overwrite: progress bars, and spaces at the ends of lines."""
     lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
@@ -81,17 +114,21 @@ def explain(error: BaseException, source: str) -> str:
 
 def line_of(error: BaseException, source: str, line: int) -> int:
     """Return the page's line at which an error was raised; ``line`` if that is unknown."""
+    if isinstance(error, CommandError):
+        return error.line
     if isinstance(error, SyntaxError) and error.filename == source:
         return error.lineno or line
     frames = traceback.extract_tb(error.__traceback__)
     return next((f.lineno or line for f in reversed(frames) if f.filename == source), line)
 
 
-def versions(framework: str) -> dict[str, str]:
+def versions(frameworks: list[str]) -> dict[str, str]:
     """Return the versions that a page states, {package: version}."""
     from importlib.metadata import version
 
-    found = backends.framework_versions(framework) if framework != "python" else {}
+    found: dict[str, str | None] = {}
+    for framework in frameworks:
+        found |= backends.framework_versions(framework) if framework != "python" else {}
     stated = {"Python": platform.python_version(), "NumPy": version("numpy")}
     named = {name: v for name, v in found.items() if v and name not in HELPERS}
     return named | stated | {"densenet_multi": __version__}
@@ -103,7 +140,7 @@ def main(request: Path, result: Path) -> None:
     backends.hide_gpus()
     linecache.checkcache()
     found = run(asked["source"], asked["blocks"])
-    found["versions"] = versions(asked["framework"])
+    found["versions"] = versions(asked["frameworks"])
     result.write_text(json.dumps(found), "utf-8")
 
 

@@ -1,9 +1,11 @@
 """Run the blocks of the pages and store what they print: ``nox -s outputs``.
 
 Only stale pages run, each page and framework in a process of its own. ``-- --all`` runs all pages,
-``-- --framework torch`` and ``-- --page chapter`` only these (both may be repeated). ``-- --check``
-stores nothing: it runs the pages and reports outputs that differ from the stored ones. Text and
-integers have to be equal, other numbers nearly. In a block with ``:varies:``, only the text has to.
+``-- --framework torch`` and ``-- --page chapter`` only these (both may be repeated). The commands
+of a page run if all frameworks that they need are among these. ``-- --check`` stores nothing: it
+runs the pages and reports outputs that differ from the stored ones. Text and integers have to be
+equal, other numbers nearly. In a block with ``:varies:``, only the text has to;
+with ``:varies: lines``, only the number of lines.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from densenet_multi._files import replace_file
 from densenet_multi.comparison.machine import processor
 
 from . import stamp
-from .pages import DOCS, FRAMEWORKS, Block, PageError, blocks_of, page_names
+from .pages import DOCS, FRAMEWORKS, Block, PageError, blocks_of, frameworks_of, page_names
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg", "PYTHONHASHSEED": "0"}
 QUIET |= {"OMP_WAIT_POLICY": "passive"}  # threads that spin slow down whatever else runs
@@ -57,7 +59,7 @@ def chosen(arguments: argparse.Namespace) -> dict[tuple[str, str], list[Block]]:
     found = {}
     for page in arguments.page or page_names():
         for framework, blocks in blocks_of(page).items():
-            wanted = framework in (arguments.framework or FRAMEWORKS)
+            wanted = frameworks_of(blocks) <= set(arguments.framework or FRAMEWORKS)
             every = arguments.all or arguments.check
             if wanted and (stale(blocks, stamp.stored(page, framework)) or every):
                 found[page, framework] = blocks
@@ -71,8 +73,12 @@ def executed(page: str, framework: str, blocks: list[Block]) -> dict[str, Any]:
     """Run the blocks in a new process; return what is stored. Raises ``BlockError``."""
     source = str(DOCS / f"{page}.md")
     sources = stamp.sources_of(blocks)  # now: the files may change while the blocks run
-    asked_for = [{"code": block.code, "line": block.line} for block in blocks]
-    request = {"source": source, "framework": framework, "blocks": asked_for}
+    asked_for = [
+        {"code": b.code, "line": b.line, "commands": [c._asdict() for c in b.commands]}
+        for b in blocks
+    ]
+    needs = sorted(frameworks_of(blocks))
+    request = {"source": source, "frameworks": needs, "blocks": asked_for}
     path = os.pathsep.join(filter(None, [str(DOCS), os.environ.get("PYTHONPATH", "")]))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +138,7 @@ def differences(blocks: list[Block], old: dict[str, Any], new: dict[str, Any]) -
     entries = old.get("blocks", [])
     for block, entry, again in zip(blocks, entries, new["blocks"], strict=False):
         before, after = _text(entry), _text(again)
-        if not alike(before, after, varies="varies" in block.options):
+        if not alike(before, after, varies=block.options.get("varies")):
             lines = difflib.unified_diff(
                 before.splitlines(), after.splitlines(), "stored", "now", lineterm="", n=0
             )
@@ -152,14 +158,18 @@ def _text(entry: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def alike(before: str, after: str, *, varies: bool = False) -> bool:
-    """Whether two texts agree. Numbers that are no integers may differ a little; all, if it varies.
+def alike(before: str, after: str, *, varies: str | None = None) -> bool:
+    """Whether two texts agree. Numbers that are no integers may differ a little.
 
-    How many spaces there are does not count, because they align numbers.
+    How many spaces there are does not count, because they align numbers. ``varies`` is the value of
+    this option: None without it; "" if all numbers may differ; "lines" if all but the number of
+    lines may.
     """
+    if varies == "lines":
+        return before.count("\n") == after.count("\n")
     texts = [[part.split() for part in NUMBER.split(text)] for text in (before, after)]
     pairs = zip(NUMBER.findall(before), NUMBER.findall(after), strict=False)
-    return texts[0] == texts[1] and (varies or all(_near(*pair) for pair in pairs))
+    return texts[0] == texts[1] and (varies == "" or all(_near(*pair) for pair in pairs))
 
 
 def _near(one: str, other: str) -> bool:

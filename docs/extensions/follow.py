@@ -2,7 +2,8 @@
 
 A definition is a class, a function or an assignment in a module. It uses the names of its module
 that occur in its code, and so on, through imports too. The statements of its module that define
-nothing count as used. Not followed: annotations, and names that are strings.
+nothing count as used. ``import_module(f".{name}", __name__)`` may use every module of its package,
+and ``f"{__package__}.name"`` uses that module. Not followed: annotations, and other strings.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Code:
             found = {Definition(path, PLAIN)} if PLAIN in module.defined else set[Definition]()
             for node in module.defined[name]:
                 names = module.imported | self._imports(ast.walk(node), path)
+                found |= self._by_name(node, path)
                 for first, *rest in chains(node):
                     if first in module.defined:
                         found.add(Definition(path, first))
@@ -87,6 +89,22 @@ class Code:
                             found.add(target)
             self._uses[definition] = found
         return self._uses[definition]
+
+    def _by_name(self, node: ast.AST, path: Path) -> set[Definition]:
+        """Return what a definition imports, or starts as a process, by a name in a string."""
+        files: set[Path] = set()
+        for inner in ast.walk(node):
+            match inner:
+                case ast.Call(
+                    func=ast.Name("import_module"),
+                    args=[ast.JoinedStr([ast.Constant("."), *_]), *_],
+                ):
+                    files |= set(path.parent.glob("*.py"))
+                case ast.JoinedStr(
+                    [ast.FormattedValue(ast.Name("__package__")), ast.Constant(str(name))]
+                ):
+                    files |= {path.with_name(f"{name.removeprefix('.')}.py")}
+        return set[Definition]().union(*(self._all(file) for file in files if file.exists()))
 
     def _all(self, path: Path) -> set[Definition]:
         """Return all names of a module, without its own modules."""

@@ -1,14 +1,20 @@
-"""The results of the exercises: docs/results/data/exercise-NAME.json, written by the command.
+"""Results that commands have written into docs/results/data, for pages to show.
 
-Plain data without Sphinx, so that tests can read it. ``answers.py`` puts it on a page.
+``exercise-NAME.json`` is that of ``densenet-multi exercise NAME``. ``COMMAND.json``, such as
+lockstep.json, is that of a command that takes too long for ``{run} shell``. Plain data without
+Sphinx, so that tests can read it. ``answers.py`` and ``results.py`` put it on a page.
 """
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from densenet_multi.commands.output import print_result
 from densenet_multi.exercises import NAMES, Table, exercise
 
 from .pages import DOCS, LABELS
@@ -88,6 +94,21 @@ def _where(result: dict[str, Any]) -> str:
     if result.get("device") == "gpu":
         return f"{gpu}, beside {host}"
     return f"{host} and on {gpu}" if "gpu" in result else host
+
+
+def printed_by(command: str, data: Path = DATA) -> str:
+    """Return what a command prints for the stored COMMAND.json. Raises ``ResultError``."""
+    path = data / f"{command}.json"
+    if not path.is_file():
+        raise ResultError(
+            f"expected the result of a command in {path.relative_to(data.parents[2])}, found none; "
+            f"run: densenet-multi {command} --format json --output {path.name}, then move it there"
+        )
+    result = json.loads(path.read_text("utf-8"))
+    table = import_module(f"densenet_multi.commands.{command}").table
+    with redirect_stdout(io.StringIO()) as text:
+        print_result(result, "human", table)
+    return text.getvalue()
 
 
 def has_page(name: str, docs: Path = DOCS) -> bool:

@@ -1,5 +1,7 @@
 """The directive ``{run}``: a block of code and, below it, what it printed when it was executed.
 
+Each command of ``{run} shell`` is followed by its own output, which may be empty.
+
 Outputs are stored: see execute.py. A missing or stale one is a warning, which ``nox -s docs`` makes
 an error. Below the page's text, a fold states versions, date, machine and time for each framework.
 """
@@ -7,7 +9,7 @@ an error. Below the page's text, a fold states versions, date, machine and time 
 from __future__ import annotations
 
 from html import escape
-from itertools import count
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +25,7 @@ from .tabs import choice
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
+NAMES = {**pages.LABELS, pages.SHELL: "Commands"}
 logger = logging.getLogger(__name__)
 STAMPS = {
     "en": "What computed the outputs on this page",
@@ -34,37 +37,48 @@ class Run(SphinxDirective):
     """Show a block and its stored output."""
 
     has_content = True
-    required_arguments = 1  # the framework
+    required_arguments = 1  # the framework; or shell, and the frameworks that its commands need
+    final_argument_whitespace = True
     option_spec: ClassVar[dict[str, Any]] = {
-        "varies": directives.flag,  # see pages.py
+        "varies": directives.unchanged,  # see pages.py
         "alt": directives.unchanged_required,  # what a picture shows
     }
 
     def run(self) -> list[nodes.Node]:
         """Return the block and its outputs."""
-        framework = self.arguments[0]
-        block = self._block(framework)
+        block = self._block(self.arguments[0].split()[0])
         if block is None:
             message = (
                 f"this {{run}} block is not among those that {pages.__name__} finds on the page"
             )
             logger.warning(message, location=self.get_location(), type="outputs")
             return []
-        entry = self._entry(block)
-        code = nodes.literal_block(block.code, block.code, language="python")
-        code["classes"].append("run-code")
-        shown = choice("", code, framework=framework, classes=["run"])
-        self.set_source_info(code)
+        outputs = self._entry(block).get("outputs", [])
+        shown = choice("", framework=block.framework, classes=["run"])
         self.set_source_info(shown)
-        shown += [self._output(output) for output in entry.get("outputs", [])]
+        if block.commands:
+            for command, output in zip_longest(block.commands, outputs[: len(block.commands)]):
+                shown += self._code(command.text, "sh", "command")
+                shown += [self._output(output)] if output and output["text"] else []
+        else:
+            shown += self._code(block.code, "python")
+            shown += [self._output(output) for output in outputs]
         return [shown]
 
-    def _block(self, framework: str) -> pages.Block | None:
+    def _code(self, text: str, language: str, *classes: str) -> nodes.literal_block:
+        code = nodes.literal_block(text, text, language=language)
+        code["classes"] += ["run-code", *classes]
+        self.set_source_info(code)
+        return code
+
+    def _block(self, name: str) -> pages.Block | None:
         """Return this block as the executor sees it: the next one of its framework."""
         data = self.env.temp_data  # of this page
         if "run-blocks" not in data:
             data["run-blocks"] = pages.blocks_of(self.env.docname, Path(self.env.srcdir))
-            data["run-counts"] = {name: count() for name in pages.FRAMEWORKS}
+            data["run-counts"] = {each: count() for each in data["run-blocks"]}
+        together = name == "python" and pages.SHELL in data["run-blocks"]
+        framework = pages.SHELL if together else name
         blocks = data["run-blocks"].get(framework, [])
         index = next(data["run-counts"].get(framework, count()))
         code = "\n".join(self.content).strip()
@@ -122,7 +136,7 @@ def add_stamps(app: Sphinx, document: nodes.document) -> None:
 def sentence(found: dict[str, Any]) -> str:
     """Return a stamp as a line of text."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    label = pages.LABELS.get(found["framework"], "Python")
+    label = NAMES.get(found["framework"], "Python")
     return f"{label}: {versions}; {found['date']}, {found['machine']}, {found['seconds']} s"
 
 

@@ -5,7 +5,8 @@ stamp: versions, date, machine, seconds. Each block's entry has three kinds of h
 
 - ``key``: of its code and of all code before it on that page in that framework;
 - ``sources``: for each name of densenet_multi that the block uses, of all code that this name uses
-  in turn (follow.py). Docstrings and comments do not count;
+  in turn (follow.py). Docstrings and comments do not count. A command uses its module and the
+  backends that its block names;
 - ``made``: of the outputs themselves.
 
 An output is stale if one of these hashes has changed since.
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .follow import chains, code_of
-from .pages import DOCS, Block, PageError, blocks_of, page_names
+from .pages import DOCS, Block, PageError, blocks_of, frameworks_of, page_names
 
 PACKAGE = DOCS.parent / "densenet_multi"
 COMMAND = "run: nox -s outputs"
@@ -36,6 +37,7 @@ class Problem:
     framework: str
     line: int
     reason: str
+    needs: set[str]  # frameworks, to run the blocks of this page
 
     def __str__(self) -> str:
         where = f"docs/{self.page}.md:{self.line}"
@@ -76,7 +78,8 @@ def problems(docs: Path = DOCS, package: Path = PACKAGE) -> list[Problem]:
             kept = stored(page, framework, docs)
             for block, sources in zip(blocks, sources_of(blocks, package), strict=True):
                 if reason := why_stale(block, sources, kept):
-                    found.append(Problem(page, framework, block.line, reason))
+                    needs = frameworks_of(blocks)
+                    found.append(Problem(page, framework, block.line, reason, needs))
     return found
 
 
@@ -116,12 +119,21 @@ def sources_of(blocks: list[Block], package: Path = PACKAGE) -> list[dict[str, s
     code = code_of(package)
     found = []
     for block in blocks:
-        hashes = {name: code.hash_of(name) for name in sorted(_names_used(block.code, bound))}
+        used = _of_commands(block) if block.commands else _names_used(block.code, bound)
+        hashes = {name: code.hash_of(name) for name in sorted(used)}
         found.append({name: value for name, value in hashes.items() if value})
     return found
 
 
 # --- The names that a block uses ----------------------------------------------------------------
+
+
+def _of_commands(block: Block) -> Iterator[str]:
+    """Yield the full names of the modules of a block's commands, and of the backends they need."""
+    for command in block.commands:
+        yield f"{PACKAGE.name}.commands.{command.words[0].replace('-', '_')}"
+    for backend in block.needs:
+        yield f"{PACKAGE.name}.{backend}"
 
 
 def _names_used(code: str, bound: dict[str, str]) -> Iterator[str]:

@@ -107,6 +107,22 @@ def test_a_table_that_the_result_does_not_have_is_an_error(shown):
         measured.tables_of("table1", shown)
 
 
+def test_a_page_shows_what_a_command_prints_for_a_stored_result(data, monkeypatch, capsys):
+    from densenet_multi.commands import lockstep
+
+    result = {"float64": {"losses": []}, "text": "a table"}
+    (data / "lockstep.json").write_text(json.dumps(result), "utf-8")
+    monkeypatch.setattr(lockstep, "table", lambda found: found["text"])
+    assert measured.printed_by("lockstep", data) == "a table\n"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_command_without_a_stored_result_is_an_error(data):
+    message = r"docs/results/data/bench\.json, found none; run: densenet-multi bench --format json"
+    with pytest.raises(measured.ResultError, match=message):
+        measured.printed_by("bench", data)
+
+
 def test_the_fastest_backends_are_those_of_the_documented_measurement():
     stored = json.loads((measured.DATA / "bench-training.json").read_text("utf-8"))
     speeds = {

@@ -132,6 +132,13 @@ def test_an_absent_framework_is_reported_with_the_line_that_installs_it(word, tm
         )
 
 
+def test_the_page_on_installing_shows_the_error_about_an_absent_framework(tmp_path):
+    error = error_of("dm.load_backend('torch')", tmp_path, without("torch"))
+    page = (ROOT / "docs" / "install.md").read_text("utf-8")
+    shown = page.partition("```text\n")[2].partition("\n```")[0]
+    assert " ".join(shown.split()) == error["text"]
+
+
 @only_with_gluon
 def test_without_distutils_gluon_is_not_installed_and_its_extra_brings_it(tmp_path):
     """Python 3.12 dropped it; MXNet imports it."""

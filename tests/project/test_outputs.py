@@ -3,10 +3,12 @@
 No test here needs Sphinx. Those with a backend run the pages' blocks again.
 """
 
+import argparse
 import ast
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import densenet_multi as dm
+from densenet_multi.backends import installed_backends
 from extensions import child, execute, follow, pages, pictures, shipped, stamp
 
 PACKAGE = Path(dm.__file__).parent
@@ -81,6 +84,11 @@ def test_the_blocks_of_a_page_are_found_with_their_lines_and_options():
     ("text", "message"),
     [
         ("\n```{run} caffe\nx\n```\n", "page.md:2: expected one of torch, keras, .* found 'caffe'"),
+        ("```{run} torch flax\nx\n```\n", "page.md:1: expected one of .* found 'torch flax'"),
+        ("```{run} shell caffe\nx\n```\n", "page.md:1: expected frameworks of .* found 'caffe'"),
+        ("```{run} shell\nrm a\n```\n", "page.md:2: expected densenet-multi COMMAND .* 'rm a'"),
+        ("```{run} shell\ndensenet-multi -h\n```\n", "page.md:2: expected densenet-multi COMMAND"),
+        ("```{run} torch\n:varies: all\nx\n```\n", "page.md:1: expected :varies: or .* 'all'"),
         ("```{run} torch\n:hide:\nx\n```\n", "page.md:1: {run} has no option 'hide'"),
         ("text\n```{run} torch\nx\n", "page.md:2: this fence is never closed"),
         (":::{note}\n\n:::{tip}\ntext. :::\n", "page.md:3: this fence is never closed"),
@@ -89,6 +97,42 @@ def test_the_blocks_of_a_page_are_found_with_their_lines_and_options():
 def test_a_block_that_cannot_be_read_is_an_error_with_page_and_line(text, message):
     with pytest.raises(pages.PageError, match=message):
         pages.parse("page", text)
+
+
+COMMANDS = """```{run} python
+import densenet_multi as dm
+dm.save_weights("a b.safetensors", dm.get_spec("d2l"), dm.init_weights(dm.get_spec("d2l")))
+```
+```{run} shell torch flax
+:varies:
+densenet-multi summary d2l \\
+    --image-size 96  # "pixels
+densenet-multi inspect "a b.safetensors"
+```
+```{run} keras
+x = 1
+```
+```{run} shell torch
+densenet-multi info
+```
+"""
+
+
+def test_the_commands_of_a_page_are_found_with_its_code_without_a_framework():
+    found = pages.parse("page", COMMANDS)
+    assert found.keys() == {"shell", "keras"}
+    assert [(b.line, b.needs) for b in found["shell"]] == [
+        (2, ()), (7, ("torch", "flax")), (15, ("torch",))
+    ]  # fmt: skip
+    code, two, one = (block.commands for block in found["shell"])
+    assert code == ()
+    assert [(c.words, c.line) for c in two] == [
+        (["summary", "d2l", "--image-size", "96"], 7), (["inspect", "a b.safetensors"], 9)
+    ]  # fmt: skip
+    assert two[0].text == 'densenet-multi summary d2l \\\n    --image-size 96  # "pixels'
+    assert one[0].words == ["info"]
+    assert pages.frameworks_of(found["shell"]) == {"torch", "flax"}
+    assert pages.frameworks_of(found["shell"][:1]) == {"python"}
 
 
 def keys(text: str) -> dict[str, list[str]]:
@@ -162,7 +206,7 @@ def test_what_a_block_uses_of_the_package_is_found_through_its_imports():
 def test_every_output_on_the_site_is_fresh():
     """If this fails, run ``nox -s outputs``."""
     there = {"python", *(path.parent.name for path in PACKAGE.glob("*/model.py"))}
-    assert [str(p) for p in stamp.problems() if p.framework in there] == []
+    assert [str(p) for p in stamp.problems() if p.needs <= there] == []
     assert stamp.leftovers() == []
 
 
@@ -243,6 +287,36 @@ def test_what_a_name_uses_in_turn_counts(site, change, used, same):
     assert before
     replaced(site["package"] / file, old, new)
     assert (follow.code_of(site["package"]).hash_of(used) == before) == same
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "same"),
+    [
+        ("commands/convert.py", "def convert(", False),
+        ("tasks/convert.py", "def convert(", False),
+        ("formats/linen.py", "def read(", False),  # imported by a name from a table
+        ("torch/model.py", "class DenseNet(", False),  # the block names it
+        ("commands/lockstep.py", "def table(", True),
+        ("comparison/lockstep_child.py", "def measure(", True),
+    ],
+)
+def test_what_a_command_uses_in_turn_counts(site, file, old, same):
+    text = "```{run} shell torch\ndensenet-multi convert a b\n```\n"
+    blocks = pages.parse("page", text)["shell"]
+    if not (site["package"] / "torch").exists():
+        pytest.skip("this backend was deleted")
+    (before,) = stamp.sources_of(blocks, site["package"])
+    assert before.keys() == {"densenet_multi.commands.convert", "densenet_multi.torch"}
+    replaced(site["package"] / file, old, f"@print\n{old}")
+    assert (stamp.sources_of(blocks, site["package"]) == [before]) == same
+
+
+def test_a_module_that_runs_in_a_process_of_its_own_counts(site):
+    used = "densenet_multi.comparison.compare"
+    before = follow.code_of(site["package"]).hash_of(used)
+    child = site["package"] / "comparison" / "compare_child.py"
+    replaced(child, "def measure(", "@print\ndef measure(")
+    assert follow.code_of(site["package"]).hash_of(used) != before
 
 
 def test_an_alias_of_a_module_uses_all_of_it(site):
@@ -398,6 +472,54 @@ def test_a_block_whose_process_dies_names_the_page():
         execute.executed("page", "python", [block])
 
 
+def test_each_command_has_its_output_and_sees_the_files_of_those_before_it():
+    text = COMMANDS.replace("{run} shell torch flax", "{run} shell").replace(" --image-size 96", "")
+    blocks = pages.parse("page", text)["shell"][:2]
+    result = execute.executed("page", "shell", blocks)
+    code, commands = (entry["outputs"] for entry in result["blocks"])
+    assert code == []
+    summary, inspected = (output["text"] for output in commands)
+    assert summary.split("\n")[0].strip() == "d2l, 96x96"
+    assert "d2l" in inspected
+    assert "758,226" in inspected
+
+
+def test_the_folder_in_which_commands_run_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = f"192 images of folder:{tmp_path}/photos\n"
+    done = subprocess.CompletedProcess([], 0, printed, "")
+    monkeypatch.setattr(child.subprocess, "run", lambda *_, **__: done)
+    command = {"words": ["train"], "text": "densenet-multi train", "line": 1}
+    assert child.run_commands([command]) == [{"text": "192 images of folder:photos"}]
+
+
+def test_a_command_that_prints_nothing_has_an_empty_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = "```{run} shell\ndensenet-multi draw d2l --output net.svg\n```\n"
+    (command,) = pages.parse("page", page)["shell"][0].commands
+    assert child.run_commands([command._asdict()]) == [{"text": ""}]
+    assert (tmp_path / "net.svg").exists()
+
+
+def test_a_command_that_fails_stops_with_its_line_and_its_message():
+    page = "```{run} shell\ndensenet-multi summary d2l\ndensenet-multi summary d2m\n```\n"
+    blocks = pages.parse("page", page)["shell"]
+    message = r"docs/page\.md:3: (.|\n)*summary d2m: expected exit code 0, found 2\n(.|\n)*'d2m'"
+    with pytest.raises(execute.BlockError, match=message):
+        execute.executed("page", "shell", blocks)
+
+
+@pytest.mark.parametrize(
+    ("frameworks", "runs"),
+    [(["keras", "flax"], True), (["keras"], False), (["torch", "python"], False), (None, True)],
+)
+def test_commands_run_if_all_frameworks_that_they_need_do(monkeypatch, frameworks, runs):
+    text = "```{run} shell keras flax\ndensenet-multi convert a b\n```\n"
+    monkeypatch.setattr(execute, "blocks_of", lambda page: pages.parse(page, text))
+    asked = argparse.Namespace(page=["page"], framework=frameworks, all=True, check=False)
+    assert list(execute.chosen(asked)) == ([("page", "shell")] if runs else [])
+
+
 @pytest.mark.parametrize(
     ("before", "after", "same"),
     [
@@ -422,9 +544,14 @@ def test_numbers_may_differ_by_rounding_and_integers_not_at_all(before, after, s
 
 
 def test_where_numbers_vary_the_text_still_counts():
-    assert execute.alike("epoch 1: loss 2.338", "epoch 1: loss 1.9", varies=True)
-    assert not execute.alike("epoch 1: loss 2.338", "epoch 1: cost 2.338", varies=True)
-    assert not execute.alike("1: 2.3\n2: 1.9", "1: 2.3", varies=True)
+    assert execute.alike("epoch 1: loss 2.338", "epoch 1: loss 1.9", varies="")
+    assert not execute.alike("epoch 1: loss 2.338", "epoch 1: cost 2.338", varies="")
+    assert not execute.alike("1: 2.3\n2: 1.9", "1: 2.3", varies="")
+
+
+def test_where_words_vary_the_number_of_lines_still_counts():
+    assert execute.alike("0.9 bag\n0.1 shirt", "0.8 shirt\n0.2 bag", varies="lines")
+    assert not execute.alike("0.9 bag\n0.1 shirt", "1.0 bag", varies="lines")
 
 
 def test_what_differs_is_reported_with_page_and_line():
@@ -476,29 +603,52 @@ def test_a_write_that_fails_keeps_the_stored_outputs(tmp_path, monkeypatch):
 QUICK = 30  # seconds; slower pages run in long tests, and in CI's weekly check of outputs
 
 
-def with_blocks(*frameworks: str) -> list[object]:
-    """The pages with blocks of one of these frameworks, as parameters."""
+def needing(page: str, wanted: Callable[[set[str]], bool]) -> dict[str, list[pages.Block]]:
+    """The blocks of a page that need frameworks like these, {"torch" or "shell": blocks}."""
+    found = pages.blocks_of(page)
+    return {n: blocks for n, blocks in found.items() if wanted(pages.frameworks_of(blocks))}
+
+
+def with_blocks(wanted: Callable[[set[str]], bool]) -> list[object]:
+    """The pages with blocks that need frameworks like these, as parameters."""
     found = []
     for page in pages.page_names():
-        here = pages.blocks_of(page).keys() & set(frameworks)
+        here = needing(page, wanted)
         slow = any(stamp.stored(page, name).get("seconds", 0) > QUICK for name in here)
         if here:
             found.append(pytest.param(page, marks=[pytest.mark.long] if slow else []))
     return found
 
 
-@pytest.mark.parametrize("page", with_blocks("python"))
+def is_none(needs: set[str]) -> bool:
+    return needs == {"python"}
+
+
+def is_one(needs: set[str]) -> bool:
+    return len(needs) == 1 and not is_none(needs)
+
+
+def is_several(needs: set[str]) -> bool:
+    return len(needs) > 1 and needs <= set(installed_backends())
+
+
+@pytest.mark.parametrize("page", with_blocks(is_none))
 def test_the_blocks_without_a_framework_print_what_is_stored(page):
-    assert_as_stored(page, "python", pages.blocks_of(page)["python"])
+    assert_as_stored(page, needing(page, is_none))
 
 
-@pytest.mark.parametrize("page", with_blocks(*pages.LABELS))
+@pytest.mark.parametrize("page", with_blocks(is_one))
 def test_the_blocks_of_a_page_print_what_is_stored_in_each_framework(page, backend):
-    blocks = pages.blocks_of(page).get(backend.NAME)
-    if blocks:
-        assert_as_stored(page, backend.NAME, blocks)
+    assert_as_stored(page, needing(page, lambda needs: needs == {backend.NAME}))
 
 
-def assert_as_stored(page: str, framework: str, blocks: list[pages.Block]) -> None:
-    again = execute.executed(page, framework, blocks)
-    assert execute.differences(blocks, stamp.stored(page, framework), again) == []
+@pytest.mark.together
+@pytest.mark.parametrize("page", with_blocks(is_several))
+def test_the_commands_of_a_page_that_need_several_frameworks_print_what_is_stored(page):
+    assert_as_stored(page, needing(page, is_several))
+
+
+def assert_as_stored(page: str, found: dict[str, list[pages.Block]]) -> None:
+    for framework, blocks in found.items():
+        again = execute.executed(page, framework, blocks)
+        assert execute.differences(blocks, stamp.stored(page, framework), again) == []

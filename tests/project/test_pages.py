@@ -4,6 +4,8 @@ import io
 import json
 import re
 from pathlib import Path
+from runpy import run_path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -69,7 +71,7 @@ def run_snippet(tmp_path, monkeypatch):
     """Return a function that runs the Python fence of training.md with this text."""
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "training.md").read_text("utf-8")
-    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    snippets = re.findall(r"```(?:python|{run} python)\n(.*?)```", page, re.DOTALL)
 
     def run(part):
         (snippet,) = (code for code in snippets if part in code)
@@ -145,10 +147,37 @@ def test_the_page_says_what_the_heatmaps_show(heatmaps):
     assert parts["bag"][highest["bag"]]
     assert parts["background"][highest["sneaker"]]
     assert heatmaps["predicted"]["bag"]["top"][0]["class"] == "sneaker"
-    tested = heatmaps["evaluated"]
-    right = round(tested["accuracy"] * tested["examples"])
-    assert f"{right} of the {tested['examples']} held-out images" in page
-    assert f"{right} out of {tested['examples']}" in page
+
+
+def test_the_page_on_training_has_the_memory_that_was_measured():
+    page = (DOCS / "training.md").read_text("utf-8")
+    here, gpu = (
+        json.loads((DATA / f"{name}.json").read_text("utf-8"))["backends"]
+        for name in ("bench-memory", "gpu-memory")
+    )
+    for case, option in {"efficient": "", "max": " max"}.items():
+        memory = [ratio(each["cases"], case, "grown_bytes") for each in here.values()]
+        time = [time_ratio(each["cases"], case) for each in here.values()]
+        on_gpu = time_ratio(gpu["torch"]["cases"], case)
+        (row,) = re.findall(rf"^\| `--memory-efficient{option}` \|.*$", page, re.MULTILINE)
+        assert f"| {min(memory):.2f} to {max(memory):.2f} " in row
+        assert f"time: {min(time):.2f} to {max(time):.2f} times on a CPU" in row
+        assert f"{on_gpu:.2f} times on a GPU" in row
+    spec = dm.get_spec("densenet_bc100_k12")
+    predicted = 64 * sum(part.activation_bytes() for part in dm.profile(spec, 32, 32)) / 2**20
+    plain = [each["cases"]["plain"]["grown_bytes"] / 2**20 for each in here.values()]
+    text = " ".join(page.split())
+    sentence = f"it is {predicted:,.0f} MiB, where the four frameworks took {min(plain):,.0f} to"
+    assert f"{sentence} {max(plain):,.0f} MiB" in text
+
+
+def ratio(cases, case, key):
+    return cases[case][key] / cases["plain"][key]
+
+
+def time_ratio(cases, case):
+    pairs = zip(cases["plain"]["rounds"], cases[case]["rounds"], strict=True)
+    return median(ours / theirs for ours, theirs in pairs)
 
 
 def test_the_page_says_how_much_of_its_photos_is_background(run_snippet):
@@ -163,6 +192,20 @@ def test_the_page_says_how_much_of_its_photos_is_background(run_snippet):
         "a t-shirt {t-shirt:.0%} and a bag {bag:.0%}"
     )
     assert sentence.format(**shares) in page
+
+
+def test_the_tables_of_the_page_on_lockstep_are_made_from_the_measured_steps():
+    tables = run_path(str(ROOT / "docs" / "results" / "scripts" / "tables.py"))
+    page = (ROOT / "docs" / "lockstep.md").read_text("utf-8")
+    assert [each for each in ("changed_steps", "threads") if tables[each]() not in page] == []
+    step = tables["read"]("lockstep-torch")["step"]
+    changed, text = step["changed"], " ".join(page.split())
+    assert f"{step['relu_inputs']:,} values reach a ReLU" in text
+    assert f"another value in {changed['float32']['windows']} windows" in text
+    assert f"other gradients change by {changed['float32']['gradients_after_max_pool']:.1e}" in text
+    for change in ("1e-07", "3e-07"):
+        factor = changed[change]["gradients"] / float(change)
+        assert f"the gradients change by {factor:.0f} times as much" in text
 
 
 def test_the_citation_has_the_version_of_the_package():

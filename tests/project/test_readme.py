@@ -15,6 +15,7 @@ from densenet_multi import data, formats
 from densenet_multi.comparison.compare_child import code_lines
 from densenet_multi.data import load_sample
 from densenet_multi.formats.pretrained import SOURCES
+from extensions import measured
 from extensions.pages import page_names
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,6 @@ RUN_BY = {  # each fence contains exactly one of these texts -> the test that ru
     "df.import_weights(": "test_snippets_load_weights",
     "b.fit(": "test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights",
     "scene.paste(": "test_the_scene_has_two_photos_of_the_folder",
-    "Image.fromarray(": "test_the_code_that_makes_photos_makes_a_folder_to_train_on",
     "formats.read(": "test_the_snippet_of_the_page_on_formats_reads_a_file",
     "dm.DenseNetConfig(": "test_the_snippet_of_the_page_on_variants_counts_parameters",
     "b.optimize(": "test_the_snippet_of_the_page_on_speed_computes_the_same_logits",
@@ -160,6 +160,11 @@ def test_the_snippet_of_the_page_on_training_goes_on_to_the_same_weights(backend
     expected = backend.export_weights(names["model"])
     for name, array in backend.export_weights(names["again"]).items():
         np.testing.assert_array_equal(array, expected[name])
+
+
+def test_the_readme_shows_what_compare_printed():
+    """docs/results/data/compare.json is the result of ``densenet-multi compare``."""
+    assert f"```\n{measured.printed_by('compare').rstrip()}\n```" in README
 
 
 def test_the_comparison_counts_the_lines_of_each_model_as_it_is(backend):

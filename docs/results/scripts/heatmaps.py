@@ -28,18 +28,19 @@ PROGRAM = [sys.executable, "-P", "-m", "densenet_multi"]
 
 def fences(language: str) -> list[str]:
     """Return the code of the page's fences in this language."""
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    text = PAGE.read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def fence(part: str) -> str:
     """Return the page's only Python fence that contains this text."""
-    (found,) = (code for code in fences("python") if part in code)
+    (found,) = (code for code in fences(r"(?:python|{run} python)") if part in code)
     return found
 
 
 def commands() -> list[list[str]]:
     """Return the words of the page's commands on its photos, in order, without the program's."""
-    lines = "".join(fences("sh")).replace("\\\n", "").splitlines()
+    lines = "".join(fences(r"(?:sh|{run} shell torch)")).replace("\\\n", "").splitlines()
     found = [shlex.split(line)[1:] for line in lines if line.startswith("densenet-multi")]
     return [words for words in found if "photos" in words or "--heatmap" in words]
 

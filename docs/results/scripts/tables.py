@@ -190,6 +190,28 @@ def middle(runs: list[dict[str, float]], key: str) -> float:
     return median(each[key] for each in runs)
 
 
+def changed_steps() -> str:
+    """Return the table of ``lockstep.py``: what small changes do to one step."""
+    lines = []
+    for change, found in read("lockstep-torch")["step"]["changed"].items():
+        how = f"all weights by {change.replace('e-0', 'e-')}"
+        how = "float32 instead of float64" if change == "float32" else how
+        deviations = f"{found['loss']:.1e} | {found['gradients']:.1e}"
+        lines.append(f"| {how} | {deviations} | {found['flips']} | {found['windows']} |")
+    heading = "what is changed | loss | gradients, L2 | ReLU inputs whose sign flips"
+    return rows(f"{heading} | max-pool windows with another maximum", *lines)
+
+
+def threads() -> str:
+    """Return the table of ``lockstep.py``: a few losses with one thread and with two."""
+    one, two = read("lockstep-torch")["threads"].values()
+    lines = [
+        f"| {i + 1} | {one[i]:.6f} | {two[i]:.6f} | {abs(two[i] - one[i]) / one[i]:.1e} |"
+        for i in range(len(one))
+    ]
+    return rows("step | 1 thread | 2 threads | relative difference", *lines)
+
+
 def picture() -> bytes:
     """Draw memory against depth."""
     lines = {}
@@ -208,7 +230,7 @@ def training_curve_of(report: dict[str, Any]) -> bytes:
 
 
 def tables() -> dict[str, list[str]]:
-    """Return the tables of each page, in the order of the page."""
+    """Return the tables of each page of docs/results, in the order of the page."""
     epochs = [read("chapter-torch"), *(read(f"epoch-{name}") for name in BACKENDS[1:])]
     return {
         "training": [
@@ -251,6 +273,7 @@ def tables() -> dict[str, list[str]]:
 if __name__ == "__main__":
     for page, found in tables().items():
         print(f"{page}.md\n", *found, sep="\n")
+    print("lockstep.md\n", changed_steps(), threads(), sep="\n")
     (HERE / "growth.svg").write_bytes(picture())
     for curve in CURVES:
         (HERE / f"{curve}.svg").write_bytes(training_curve_of(read(curve)))
