@@ -198,8 +198,7 @@ def changed_steps() -> str:
         how = "float32 instead of float64" if change == "float32" else how
         deviations = f"{found['loss']:.1e} | {found['gradients']:.1e}"
         lines.append(f"| {how} | {deviations} | {found['flips']} | {found['windows']} |")
-    heading = "what is changed | loss | gradients, L2 | ReLU inputs whose sign flips"
-    return rows(f"{heading} | max-pool windows with another maximum", *lines)
+    return rows("what is changed | loss | gradients, L2 | flipped signs | pool windows", *lines)
 
 
 def threads() -> str:
