@@ -4781,15 +4781,15 @@ MUTANTS = [
     Mutant(
         "where numbers vary, the text still counts",
         "docs/extensions/execute.py",
-        "texts[0] == texts[1] and (varies or",
-        "varies or (texts[0] == texts[1] and",
+        'texts[0] == texts[1] and (varies == "" or',
+        'varies == "" or (texts[0] == texts[1] and',
         "project/test_outputs.py text_still_counts",
     ),
     Mutant(
         "numbers vary only in blocks that say so",
         "docs/extensions/execute.py",
-        'varies="varies" in block.options',
-        "varies=True",
+        'varies=block.options.get("varies")',
+        'varies=""',
         "project/test_outputs.py in_their_block_alone",
     ),
     Mutant(
