@@ -67,6 +67,14 @@ VARIANTS: Mapping[str, DenseNetConfig] = MappingProxyType(
         "densenet_bc32_k32": DenseNetConfig(
             block_config=(2, 4, 8), num_classes=10, in_channels=1, stem="cifar"
         ),
+        # Ours, for the recipe "quick": six dense layers, with maps of 14x14 in the first block.
+        "densenet10_k32": DenseNetConfig(
+            block_config=(2, 2, 2),
+            num_init_features=32,
+            bn_size=None,
+            num_classes=10,
+            in_channels=1,
+        ),
     }
 )
 

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     type=RECIPE,
     default="chapter",
     show_default=True,
-    help="Hyperparameters: chapter, paper or modern.",
+    help="Hyperparameters: chapter, paper, modern or quick.",
 )
 @click.option(
     "--seed",

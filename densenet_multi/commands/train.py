@@ -48,7 +48,7 @@ WIDTH_OF_LOSS = 9  # columns of text, that of "test loss"
     type=BACKEND,
     help="Backend that trains.  [default: the first installed]",
 )
-@click.option("--recipe", type=RECIPE, help="chapter, paper or modern.  [default: chapter]")
+@click.option("--recipe", type=RECIPE, help="chapter, paper, modern or quick.  [default: chapter]")
 @click.option("--variant", type=VARIANT, help="Network.  [default: the recipe's]")
 @click.option(
     "--data",

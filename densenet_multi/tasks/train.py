@@ -30,8 +30,9 @@ from ..checkpoint import Checkpoint
 from ..data.sources import DataSet, load_data
 from ..formats import with_classes
 from ..formats.portable import load_checkpoint, save_weights
-from ..manifest import count_parameters
+from ..manifest import count_parameters, profile
 from ..reference import cross_entropy
+from ..spec import DenseNetSpec
 from ..training.began import Began
 from ..training.fields import (
     AMOUNT,
@@ -77,6 +78,8 @@ from ..weights import Weights, init_weights
 from ._trained_by import source_of
 from .predict import Say, batches_of_logits
 
+# What two CPU cores do in training, in the fastest backend: docs/results/training.md, "quick".
+MULTIPLY_ADDS_PER_SECOND = 45e9
 TESTED = EPOCH | {"validation_loss": NUMBER, "validation_accuracy": FRACTION}
 REPORT_SHAPE = {
     **{name: shape for name, shape in CONFIG_SHAPE.items() if name != "found?"},
@@ -279,6 +282,8 @@ def _train(
         assumed=(),  # training with these values makes them true
         source=source_of(options.backend_name, options.data),
     )
+    if not resume:
+        say(_duration(start.spec, options.recipe, len(data.train)))
     model = backend.build(start.spec, memory_efficient=memory_efficient)
     backend.import_weights(model, start.weights)
     place(backend, model, device)
@@ -321,6 +326,27 @@ def _train(
     if output is not None:
         say(f"{output}: {', '.join(kept)}, curve.svg")
     return report
+
+
+def expected_seconds(spec: DenseNetSpec, recipe: Recipe, examples: int) -> float:
+    """Estimate how long a recipe trains on two CPU cores, in float32, from its multiply-adds.
+
+    The backward pass takes twice as many as the forward pass. Trust the result within a factor of
+    two: small maps and other processors compute at another speed.
+    """
+    stages = profile(spec, recipe.image_size, recipe.image_size)
+    work = sum(stage.multiply_adds for stage in stages) * examples * recipe.epochs
+    return (3 if recipe.train_features else 1) * work / MULTIPLY_ADDS_PER_SECOND
+
+
+def _duration(spec: DenseNetSpec, recipe: Recipe, examples: int) -> str:
+    seconds = expected_seconds(spec, recipe, examples)
+    units = {"hour": 3600, "minute": 60}
+    unit = next((unit for unit, size in units.items() if seconds > 1.5 * size), None)
+    rough = "less than 2 minutes"
+    if unit:
+        rough = f"about {round(seconds / units[unit])} {unit}s"
+    return f"training takes {rough} on two CPU cores in the fastest backend"
 
 
 def _began(options: Options) -> Began:

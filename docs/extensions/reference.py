@@ -29,6 +29,7 @@ SOURCES = {  # variant -> where its numbers are published
     "densenet_bc250_k24": "paper, Table 2",
     "densenet_bc190_k40": "paper, Table 2",
     "densenet_bc32_k32": "this project",
+    "densenet10_k32": "this project",
 }
 COLUMNS = ("variant", "source", "depth", "k", "blocks", "parameters", "multiply-adds", "at")
 

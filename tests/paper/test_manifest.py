@@ -33,6 +33,8 @@ CIFAR_COUNTS = {
     "densenet_bc190_k40": (25_624_430, "25.6"),
 }
 
+OUR_OWN = [("densenet_bc32_k32", 847_114, 9_472), ("densenet10_k32", 121_098, 1_456)]
+
 TINY = dm.DenseNetConfig(  # a bottleneck net of two layers and one transition
     growth_rate=2,
     block_config=(1, 1),
@@ -66,13 +68,17 @@ def test_the_chapters_net_has_758226_parameters_and_6608_statistics():
     assert dm.count_parameters(dm.get_spec("d2l")) == dm.ParameterCount(758_226, 6_608)
 
 
-def test_our_own_variant_has_847114_parameters_and_9472_statistics():
-    count = dm.count_parameters(dm.get_spec("densenet_bc32_k32"))
-    assert count == dm.ParameterCount(847_114, 9_472)
+@pytest.mark.parametrize(("variant", "trainable", "statistics"), OUR_OWN)
+def test_our_own_variants_have_as_many_parameters_and_statistics_as_ever(
+    variant, trainable, statistics
+):
+    count = dm.count_parameters(dm.get_spec(variant))
+    assert count == dm.ParameterCount(trainable, statistics)
 
 
 def test_every_variant_has_a_count_on_this_page():
-    assert {*IMAGENET_COUNTS, *CIFAR_COUNTS, "d2l", "densenet_bc32_k32"} == set(dm.VARIANTS)
+    own = {variant for variant, *_ in OUR_OWN}
+    assert {*IMAGENET_COUNTS, *CIFAR_COUNTS, "d2l", *own} == set(dm.VARIANTS)
 
 
 def test_the_bottleneck_net_of_fashion_mnist_has_768730_parameters():

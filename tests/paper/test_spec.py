@@ -582,6 +582,7 @@ def test_the_table_of_variants_is_complete_and_cannot_be_changed():
         "densenet_bc250_k24",
         "densenet_bc190_k40",
         "densenet_bc32_k32",
+        "densenet10_k32",
     ]
     with pytest.raises(TypeError):
         dm.VARIANTS["d2l"] = dm.DenseNetConfig()

@@ -29,7 +29,15 @@ from densenet_multi.commands.train import options_from
 from densenet_multi.data import load_data
 from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from densenet_multi.tasks import evaluate
-from densenet_multi.tasks.train import Options, _prepare, saving_on_signals, train
+from densenet_multi.tasks.train import (
+    MULTIPLY_ADDS_PER_SECOND,
+    Options,
+    _duration,
+    _prepare,
+    expected_seconds,
+    saving_on_signals,
+    train,
+)
 from densenet_multi.training.began import Began
 from densenet_multi.training.history import Epoch, Step
 from densenet_multi.training.run_folder import (
@@ -764,6 +772,30 @@ def test_a_run_goes_on_in_less_memory(backend, weights, tmp_path, monkeypatch):
         done = called(backend, weights, tmp_path / "run", *common, "--resume", *level)
         assert done.exit_code == 0, done.output
     assert built == [False, "some", "max"]
+
+
+def test_the_expected_time_follows_from_the_multiply_adds():
+    spec, recipe = dm.get_spec("d2l"), dm.Recipe(epochs=2)
+    work = 3 * 2 * 1000 * sum(stage.multiply_adds for stage in dm.profile(spec, 96, 96))
+    expected = expected_seconds(spec, recipe, 1000)
+    assert expected == pytest.approx(work / MULTIPLY_ADDS_PER_SECOND)
+    frozen = replace(recipe, train_features=False)
+    assert expected_seconds(spec, frozen, 1000) == pytest.approx(expected / 3)  # no backward pass
+    said = [_duration(spec, recipe, int(seconds * 1000 / expected)) for seconds in (80, 600, 7e3)]
+    assert [line.split(" on ")[0].removeprefix("training takes ") for line in said] == [
+        "less than 2 minutes",
+        "about 10 minutes",
+        "about 2 hours",
+    ]
+
+
+def test_a_run_says_how_long_it_takes_before_it_starts(backend, weights, monkeypatch):
+    recipe, said = dm.Recipe(image_size=32, batch_size=500), list[str]()
+    monkeypatch.setattr(backend, "fit", Mock(side_effect=RuntimeError))
+    options = Options(backend_name=backend.NAME, data="sample", weights=str(weights), recipe=recipe)
+    with pytest.raises(RuntimeError):
+        train(options, say=said.append)
+    assert said == ["training takes less than 2 minutes on two CPU cores in the fastest backend"]
 
 
 def test_a_start_that_fails_leaves_no_run_behind(backend, weights, tmp_path):

@@ -8,7 +8,7 @@ A test compares these tables with the pages.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ DEPTHS = (40, 100, 190, 250)
 HERE = Path(__file__).parents[1] / "data"
 BACKENDS = ("torch", "keras", "gluon", "flax")
 PAGES = {"large": "large pages", "small": "small pages", "kept": "small pages, memory kept"}
-CURVES = ("chapter-torch", "chapter-torch-mean", "modern-torch")
+CURVES = ("chapter-torch", "chapter-torch-mean", "quick-torch", "modern-torch")
 PROFILED = {"ours": "this package", "zoo": "MXNet's zoo"}
 
 
@@ -168,6 +168,18 @@ def growth(what: str, unit: str, scale: float) -> str:
     return rows(f"backend | case | {depths} | exponent of L", *lines, texts=2)
 
 
+def seeds(name: str) -> str:
+    """Return the table of several runs that differ in the seed, and their mean."""
+    paths = sorted(HERE.glob(f"{name}-[0-9].json"))
+    found = {path.stem[-1]: read(path.stem) for path in paths}
+    accuracies = [report["test_accuracy"] for report in found.values()]
+    lines = [
+        f"| {seed} | {accuracy:.4f} |" for seed, accuracy in zip(found, accuracies, strict=True)
+    ]
+    average = f"{mean(accuracies):.4f} (standard deviation {stdev(accuracies):.4f})"
+    return rows("seed | test accuracy of the last epoch", *lines, f"| mean | {average} |")
+
+
 def large_pages() -> list[str]:
     """Return the table of ``large_pages.py``; none before that has measured."""
     lines = []
@@ -238,6 +250,8 @@ def tables() -> dict[str, list[str]]:
             run(read("chapter-torch-1")),
             recalibrated(),
             first_epochs(epochs),
+            run(read("quick-torch")),
+            seeds("quick-torch"),
             run(read("modern-torch")),
         ],
         "gpu": [
