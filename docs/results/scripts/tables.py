@@ -20,7 +20,7 @@ DEPTHS = (40, 100, 190, 250)
 HERE = Path(__file__).parents[1] / "data"
 BACKENDS = ("torch", "keras", "gluon", "flax")
 PAGES = {"large": "large pages", "small": "small pages", "kept": "small pages, memory kept"}
-CURVES = ("chapter-torch", "chapter-torch-mean", "quick-torch", "modern-torch")
+CURVES = ("chapter-torch", "chapter-torch-mean", "quick-torch-0", "modern-torch")
 PROFILED = {"ours": "this package", "zoo": "MXNet's zoo"}
 
 
@@ -250,7 +250,7 @@ def tables() -> dict[str, list[str]]:
             run(read("chapter-torch-1")),
             recalibrated(),
             first_epochs(epochs),
-            run(read("quick-torch")),
+            run(read("quick-torch-0")),
             seeds("quick-torch"),
             run(read("modern-torch")),
         ],
