@@ -1,5 +1,7 @@
 """The spec's layers and operations in Flax NNX. Images are NHWC, kernels HWIO."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -62,3 +64,10 @@ def global_avg_pool(x: Array) -> Array:
 def global_max_pool(x: Array) -> Array:
     # the gradient of jnp.max compares x with the maximum, which XLA may have rounded differently
     return nnx.max_pool(x, x.shape[1:3])[:, 0, 0]
+
+
+def batch_norm_1d(spec: BatchNormSpec, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    return batch_norm(spec, rngs)  # Flax's layer accepts rows (N, C), too
+
+
+ACTIVATIONS: dict[str, Any] = {"relu": relu, "silu": nnx.silu, "tanh": jnp.tanh}

@@ -65,5 +65,16 @@ def global_max_pool(x: Any) -> Any:
     return x.max(axis=(2, 3))
 
 
+def batch_norm_1d(spec: BatchNormSpec) -> nn.HybridBlock:
+    return batch_norm(spec)  # Gluon's layer accepts rows (N, C), too
+
+
 def operators(x: Any) -> Any:
     return mx.nd if isinstance(x, mx.nd.NDArray) else mx.sym
+
+
+ACTIVATIONS: dict[str, Any] = {
+    "relu": relu,
+    "silu": lambda x: x * x.sigmoid(),
+    "tanh": lambda x: x.tanh(),
+}

@@ -69,3 +69,13 @@ def global_avg_pool(x: Any) -> Any:
 
 def global_max_pool(x: Any) -> Any:
     return keras.ops.max(x, axis=(1, 2))
+
+
+def batch_norm_1d(spec: BatchNormSpec) -> keras.layers.Layer:
+    # rows (N, C) need Keras' own layer: TensorFlow's fused operation accepts only maps
+    layer = keras.layers.BatchNormalization(epsilon=spec.eps, momentum=spec.decay)
+    layer.build((None, spec.num_features))
+    return layer
+
+
+ACTIVATIONS: dict[str, Any] = {"relu": relu, "silu": keras.ops.silu, "tanh": keras.ops.tanh}

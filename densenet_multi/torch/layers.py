@@ -1,5 +1,7 @@
 """The spec's layers and operations in PyTorch. Images are NCHW, kernels OIHW."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,3 +55,11 @@ def global_avg_pool(x: Tensor) -> Tensor:
 
 def global_max_pool(x: Tensor) -> Tensor:
     return x.amax(dim=(2, 3))
+
+
+def batch_norm_1d(spec: BatchNormSpec) -> nn.BatchNorm1d:
+    norm = batch_norm(spec)  # BatchNorm2d computes the same, but refuses rows (N, C)
+    return nn.BatchNorm1d(norm.num_features, norm.eps, norm.momentum)
+
+
+ACTIVATIONS: dict[str, Any] = {"relu": relu, "silu": F.silu, "tanh": torch.tanh}
