@@ -35,6 +35,7 @@ OTHER_WORDS = {  # another project's word -> our names for it; (): suggest none,
 }
 DTYPES = ("float32", "float64")  # offered by every backend
 POOLS = ("avg", "max")
+NORMALIZATIONS, ACTIVATIONS = ("batch", "none"), ("relu", "silu", "tanh")  # in tabular.py
 INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weights
 
 SHOWN = 500  # maximum characters of a value in an error
@@ -65,7 +66,9 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 }
 RANGES |= {"eps": RANGES["bn_eps"], "decay": RANGES["bn_decay"]}
 FINITE = ("a finite number", math.isfinite)
+CHOICES: dict[str, tuple[str, ...]]
 CHOICES = {"pool_kind": POOLS, "global_pool": POOLS}  # field of a ``Checked`` -> allowed values
+CHOICES |= {"normalization": NORMALIZATIONS, "activation": ACTIVATIONS}
 MAY_BE_0 = ("padding",)  # fields of a ``Checked``; other integers in it are at least 1
 
 
@@ -280,9 +283,9 @@ def refuse_unknown_fields(cls: type[T]) -> type[T]:
     make: Any = cls.__init__
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
 
-    def init(self: T, **given: Any) -> None:
+    def init(self: T, *args: Any, **given: Any) -> None:
         check_names("field", given, names)
-        make(self, **given)
+        make(self, *args, **given)
 
     checked: Any = wraps(make)(init)
     cls.__init__ = checked  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import LARGEST_SIDE, ConfigError, instance, integer, truth
-from .manifest import min_image_size, shape_trace
+from .manifest import AnySpec, ListedSpec, min_image_size, shape_trace
 from .spec import DenseNetSpec, PoolSpec, check_spec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -186,7 +186,7 @@ def check_complete(spec: DenseNetSpec) -> None:
         )
 
 
-def check_trainable(spec: DenseNetSpec) -> None:
+def check_trainable(spec: AnySpec) -> None:
     """Raise ``ConfigError`` for the spec of an inference-only model from ``optimize``."""
     if _is_folded(spec):
         raise ConfigError(
@@ -206,8 +206,9 @@ def check_without_dropout(spec: DenseNetSpec, training: bool) -> None:
         )
 
 
-def _is_folded(spec: DenseNetSpec) -> bool:
-    return check_spec(spec) != spec.config.resolve()
+def _is_folded(spec: AnySpec) -> bool:
+    given: AnySpec = spec if isinstance(spec, ListedSpec) else check_spec(spec)
+    return bool(given != given.config.resolve())
 
 
 def check_batch(

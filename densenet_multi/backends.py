@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from .manifest import ParameterCount
     from .spec import DenseNetSpec
+    from .tabular import TabularSpec
     from .training.history import History
     from .training.recipe import Recipe
     from .training.run import Callback, Data, Keep
@@ -192,6 +195,55 @@ class Backend(Protocol):
         """
 
 
+class TabularBackend(Protocol):
+    """What every backend's module ``tabular`` offers: networks of fully connected layers.
+
+    Rows are NumPy arrays (N, in_features) of prepared numbers, targets are (N,). The functions
+    without a docstring of their own here do what those of ``Backend`` do.
+    """
+
+    TabularLayer: Any
+    TabularNet: Any
+
+    def build(self, spec: TabularSpec, *, seed: int = 0, dtype: str = "float32") -> Any:
+        """Build a model from ``TabularConfig(...).resolve()``, with weights of ``init_weights``.
+
+        They are initialized as "xavier", the usual choice for fully connected layers. Example::
+
+            model = build(TabularConfig(in_features=300).resolve(), seed=1)
+        """
+
+    import_weights: Any = Backend.import_weights
+    export_weights: Any = Backend.export_weights
+    count_parameters: Any = Backend.count_parameters
+
+    def predict(self, model: Any, rows: npt.ArrayLike) -> Array:
+        """Return the predictions (N,) for rows, in the model's dtype and evaluation mode."""
+
+    def loss_and_gradients(
+        self, model: Any, rows: npt.ArrayLike, targets: npt.ArrayLike
+    ) -> tuple[float, dict[str, Array]]:
+        """Compute the mean squared error of two or more rows, and gradients by canonical name.
+
+        As in ``Backend``, the model runs in training mode, and running statistics are updated.
+        """
+
+    def fit(
+        self,
+        model: Any,
+        data: tuple[Any, Any],
+        recipe: Recipe,
+        *,
+        validation: tuple[Any, Any] | None = None,
+        callbacks: Iterable[Callback] = (),
+    ) -> History:
+        """Train the model in place on (rows, targets): ``Backend.fit`` with mean squared error.
+
+        The history's accuracies are NaN. Raises ``ConfigError``, also for a recipe's fields that
+        only images have; ``ImageError`` and ``TrainingError``.
+        """
+
+
 def backend_names() -> list[str]:
     """Return the names of all registered backends, whether their framework is installed or not."""
     return list(_registered())
@@ -214,6 +266,17 @@ def load_backend(name: str) -> Backend:
         )
     check_names("backend", [name], registered)
     return cast("Backend", registered[name].load())
+
+
+def load_tabular(name: str) -> TabularBackend:
+    """Import a backend's networks for tables: see ``TabularBackend`` and ``load_backend``."""
+    backend: Any = load_backend(name)
+    try:
+        return cast("TabularBackend", import_module(f"{backend.__name__}.tabular"))
+    except ModuleNotFoundError as error:
+        if not str(error.name).endswith(".tabular"):
+            raise
+        raise BackendError(f"backend {name!r}: expected a module tabular.py, found none") from None
 
 
 def source_folder(name: str) -> Path | None:
@@ -299,6 +362,7 @@ CLASSES = {  # public class -> the spec that it is built from
     "Features": "DenseNetSpec",
     "DenseNet": "DenseNetSpec",
 }
+TABULAR_CLASSES = {"TabularLayer": "TabularLayerSpec", "TabularNet": "TabularSpec"}
 OWN_DOCSTRINGS = {
     "Features": "Everything before the classifier: stem, dense blocks, transitions, norm5.",
     "DenseNet": "The complete network: features, ReLU, global pooling, classifier. Call it "
@@ -306,36 +370,41 @@ OWN_DOCSTRINGS = {
 }
 
 
-def publish(module: dict[str, Any]) -> None:
+def publish(module: dict[str, Any], contract: type = Backend) -> None:
     """Set a backend's ``__all__``, ``dir()``, docstrings and argument checks from the contract.
 
-    ``module`` is the ``globals()`` of the backend's ``__init__``. Its functions get the contract's
+    ``module`` is the ``globals()`` of the backend's ``__init__``, or of its tabular.py, whose
+    contract is ``TabularBackend``. Its functions get the contract's
     docstrings, its classes those of their specs; ``__all__`` and ``dir()`` list exactly these names
     and the constants. The functions are wrapped to accept only this backend's models, and the
     classes only their kind of spec, so no backend needs these checks itself.
     """
-    from . import spec
+    from . import spec, tabular
 
-    constants = [name for name in Backend.__annotations__ if name.isupper()]
-    functions = [name for name, value in vars(Backend).items() if _is_public_function(name, value)]
+    specs: Any = spec if contract is Backend else tabular
+    classes = CLASSES if contract is Backend else TABULAR_CLASSES
+    framework_name = sys.modules[module["__package__"]].FRAMEWORK
+    constants = [name for name in contract.__annotations__ if name.isupper()]
+    functions = [name for name, value in vars(contract).items() if _is_public_function(name, value)]
     for name in functions:
-        module[name].__doc__ = inspect.cleandoc(getattr(Backend, name).__doc__)
-        if "model" in inspect.signature(getattr(Backend, name)).parameters:
-            module[name] = _for_models(module[name], module)
-    for name, of in CLASSES.items():
-        text = OWN_DOCSTRINGS.get(name) or inspect.cleandoc(getattr(spec, of).__doc__)
-        how = f"Built from a ``{of}``, in {module['FRAMEWORK']}'s own layers."
+        module[name].__doc__ = inspect.cleandoc(getattr(contract, name).__doc__)
+        if "model" in inspect.signature(getattr(contract, name)).parameters:
+            module[name] = _for_models(module[name], module, module[[*classes][-1]])
+    for name, of in classes.items():
+        text = OWN_DOCSTRINGS.get(name) or inspect.cleandoc(getattr(specs, of).__doc__)
+        how = f"Built from a ``{of}``, in {framework_name}'s own layers."
         module[name].__doc__ = f"{text}\n\n{how}"
-        module[name].__init__ = _from_spec(module[name].__init__, getattr(spec, of))
-    module["Features"].stages.__doc__ = "The map after each stage, {stage: map}."
-    names = [*sorted(constants), *sorted([*CLASSES, *functions])]
+        module[name].__init__ = _from_spec(module[name].__init__, getattr(specs, of))
+    if "Features" in classes:
+        module["Features"].stages.__doc__ = "The map after each stage, {stage: map}."
+    names = [*sorted(constants), *sorted([*classes, *functions])]
     module["__all__"] = names
     module["__dir__"] = names.copy
 
 
-def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
-    """Wrap a function so that it accepts only a model of this backend."""
-    kind, word = module["DenseNet"], module["NAME"]
+def _for_models(function: Any, module: Mapping[str, Any], kind: type) -> Any:
+    """Wrap a function so that it accepts only a model of this kind, which the module builds."""
+    name = module["__name__"]
 
     @wraps(function)
     def checked(model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -343,9 +412,8 @@ def _for_models(function: Any, module: Mapping[str, Any]) -> Any:
         if not isinstance(getattr(model, "_orig_mod", model), kind):
             found = type(model)
             raise ConfigError(
-                f"model: expected a model of densenet_multi.{word}, found a "
-                f"{found.__module__}.{found.__qualname__}; type: model = "
-                f"densenet_multi.{word}.build(spec)"
+                f"model: expected a model of {name}, found a "
+                f"{found.__module__}.{found.__qualname__}; type: model = {name}.build(spec)"
             )
         return function(model, *args, **kwargs)
 

@@ -7,10 +7,11 @@ linear weights (out, in); see docs/conventions.md. This module uses only the sta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from ._checks import LARGEST_COUNT, ConfigError, integer
+from ._checks import LARGEST_COUNT, Checked, ConfigError, integer
 from .spec import (
     BatchNormSpec,
     ConvSpec,
@@ -26,6 +27,17 @@ from .spec import (
 
 LayerSpec = ConvSpec | BatchNormSpec | LinearSpec
 Group = StemSpec | DenseBlockSpec | TransitionSpec | DenseLayerSpec
+
+
+class ListedSpec(Checked):
+    """Base of other kinds of specs, which list their own layers (``tabular.TabularSpec``)."""
+
+    __slots__ = ()
+    config: Any
+    named_layers: Callable[..., Iterator[tuple[str, LayerSpec]]]
+
+
+AnySpec = DenseNetSpec | ListedSpec
 
 
 class ImageSizeError(ConfigError):
@@ -96,8 +108,11 @@ class StageProfile:
         return integer("itemsize", itemsize, 1) * self.activation_elements
 
 
-def layers(spec: DenseNetSpec) -> Iterator[tuple[str, LayerSpec]]:
+def layers(spec: AnySpec) -> Iterator[tuple[str, LayerSpec]]:
     """Yield (canonical name, spec) of every layer with tensors, in torchvision's order."""
+    if isinstance(spec, ListedSpec):
+        yield from spec.named_layers()
+        return
     check_spec(spec)
     yield from _inside("features", spec.stem)
     for block, transition in spec.stages:
@@ -109,7 +124,7 @@ def layers(spec: DenseNetSpec) -> Iterator[tuple[str, LayerSpec]]:
         yield "classifier", spec.classifier
 
 
-def tensors(spec: DenseNetSpec) -> dict[str, TensorInfo]:
+def tensors(spec: AnySpec) -> dict[str, TensorInfo]:
     """Return {canonical name: ``TensorInfo``} of every tensor of a network.
 
     Names and order are those of torchvision's ``state_dict``, which has one more entry per
@@ -121,7 +136,7 @@ def tensors(spec: DenseNetSpec) -> dict[str, TensorInfo]:
     return {f"{name}.{leaf}": info for name, layer in layers(spec) for leaf, info in _leaves(layer)}
 
 
-def count_parameters(spec: DenseNetSpec) -> ParameterCount:
+def count_parameters(spec: AnySpec) -> ParameterCount:
     """Count the parameters of a network, and the running statistics of its BatchNorms.
 
     >>> dm.count_parameters(dm.get_spec("densenet121")).trainable

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import DTYPES, INITIALIZATIONS, ConfigError, check_names, check_seed, one_of
 from ._inputs import ImageError, as_array
-from .manifest import TensorInfo, count_parameters, tensors
-from .spec import DenseNetConfig, DenseNetSpec
+from .manifest import AnySpec, TensorInfo, count_parameters, tensors
 
 Weights = dict[str, npt.NDArray[np.floating]]
 LARGEST = 2**40  # elements in a network; no memory holds more
@@ -25,7 +25,7 @@ class WeightsError(ValueError):
     """Weights or a weights file are invalid; the message lists each problem with its tensor."""
 
 
-def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fan_out") -> Weights:
+def init_weights(spec: AnySpec, seed: int = 0, initialization: str = "he_fan_out") -> Weights:
     """Return random initial weights, {canonical name: float32 array}, the same on every machine.
 
     Kernels are normally distributed with variance 2 / fan: fan is k * k * out_channels for
@@ -61,7 +61,7 @@ def init_weights(spec: DenseNetSpec, seed: int = 0, initialization: str = "he_fa
 
 
 def check_weights(
-    spec: DenseNetSpec, weights: Mapping[str, npt.NDArray[np.generic]], dtype: str = "float64"
+    spec: AnySpec, weights: Mapping[str, npt.NDArray[np.generic]], dtype: str = "float64"
 ) -> Weights:
     """Validate weights, and return ``dtype`` arrays in the order of ``tensors(spec)``.
 
@@ -110,7 +110,7 @@ def check_weights(
     return {name: array.astype(dtype, copy=False) for name, array in arrays.items()}
 
 
-def check_depth(config: DenseNetConfig, weights: Mapping[str, object]) -> None:
+def check_depth(config: Any, weights: Mapping[str, object]) -> None:
     """Raise ``WeightsError`` if a configuration has more dense layers than its file has tensors.
 
     Such a configuration may come from a tiny file, and resolving it could exhaust memory.

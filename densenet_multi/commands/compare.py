@@ -83,7 +83,7 @@ def compare(  # noqa: PLR0917  # click passes options by name
     from .._files import replace_file
     from ..comparison.compare import compare as compare_backends
     from ..comparison.compare import progress_steps
-    from ..formats.portable import load_weights
+    from ..formats.portable import load_checkpoint
     from ..weights import init_weights
 
     requested = requested_backends(backends)
@@ -96,7 +96,8 @@ def compare(  # noqa: PLR0917  # click passes options by name
     if weights:
         if variant or seed is not None:
             raise click.UsageError("--weights determines the network: omit --variant and --seed")
-        spec, values = load_weights(weights)
+        checkpoint = load_checkpoint(weights)
+        spec, values = checkpoint.spec, checkpoint.weights
     else:
         variant, seed = variant or "d2l", seed or 0
         spec = get_spec(variant, in_channels=1, num_classes=10)

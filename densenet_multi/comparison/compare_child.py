@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import Backend, load_backend
-from ..formats.portable import load_weights
+from ..formats.portable import load_checkpoint
 from .child_process import run_child
 from .deviation import TOLERANCES, deviation
 from .machine import peak_memory
@@ -38,7 +38,8 @@ def measure_backend(backend: Backend, folder: Path) -> dict[str, Any]:
     ``predict``. ``stages`` maps each stage of ``manifest.shape_trace`` to the deviation of its
     feature map. A deviation is None if the result is not finite or its shape is wrong.
     """
-    spec, weights = load_weights(folder / "weights.safetensors")
+    checkpoint = load_checkpoint(folder / "weights.safetensors")
+    spec, weights = checkpoint.spec, checkpoint.weights
     images, expected = np.load(folder / "images.npy"), np.load(folder / "expected.npy")
     dtype = images.dtype.name
     model = backend.build(spec, dtype=dtype)

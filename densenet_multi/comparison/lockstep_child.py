@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import hide_gpus, load_backend
-from ..formats.portable import load_weights, save_weights
+from ..formats.portable import load_checkpoint, save_weights
 from ..training.history import Epoch, Step
 from ..training.recipe import Recipe
 from .child_process import run_child, say
@@ -49,7 +49,8 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """
     hide_gpus()
     backend, folder = load_backend(settings["backend"]), Path(settings["folder"])
-    spec, weights = load_weights(folder / "weights.safetensors")
+    checkpoint = load_checkpoint(folder / "weights.safetensors")
+    spec, weights = checkpoint.spec, checkpoint.weights
     recipe = Recipe.from_json((folder / "recipe.json").read_text(encoding="utf-8"))
     images = np.load(folder / "images.npy", mmap_mode="r")
     data = Repeated(images, np.load(folder / "labels.npy"))

@@ -62,3 +62,10 @@ def global_avg_pool(x: Array) -> Array:
 def global_max_pool(x: Array) -> Array:
     # the gradient of jnp.max compares x with the maximum, which XLA may have rounded differently
     return nnx.max_pool(x, x.shape[1:3])[:, 0, 0]
+
+
+def batch_norm_1d(spec: BatchNormSpec, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    return batch_norm(spec, rngs)  # for rows (N, C): Flax's layer reads any number of dimensions
+
+
+ACTIVATIONS = {"relu": relu, "silu": nnx.silu, "tanh": jnp.tanh}

@@ -70,7 +70,7 @@ def fit(model: DenseNet, run: Run) -> None:
         graphdef, parameters, rest = nnx.split(model, trained(recipe), ...)
         velocity = nnx.clone(parameters)
         nnx.update(velocity, to_native(model.spec, run.velocity))
-        optimizer = _optimizer(recipe).init(parameters)
+        optimizer = sgd(recipe).init(parameters)
         optimizer = optax.tree.set(optimizer, trace=velocity)
         # copied, because each step donates its input buffers to its output
         state = jax.tree.map(jnp.copy, (parameters, rest, optimizer))
@@ -103,7 +103,7 @@ def fit(model: DenseNet, run: Run) -> None:
 def _update(graphdef: Any, recipe: Recipe, state: Any, batch: Any, rate: Any) -> Any:
     parameters, rest, optimizer = state
     (loss, (rest, scores)), gradients = _step(graphdef, recipe, parameters, rest, batch, fast=True)
-    steps, optimizer = _optimizer(recipe).update(gradients, optimizer, parameters)
+    steps, optimizer = sgd(recipe).update(gradients, optimizer, parameters)
     parameters = jax.tree.map(lambda w, step: w - rate * step, parameters, steps)
     return (
         (parameters, rest, optimizer),
@@ -112,7 +112,7 @@ def _update(graphdef: Any, recipe: Recipe, state: Any, batch: Any, rate: Any) ->
     )
 
 
-def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+def sgd(recipe: Recipe) -> optax.GradientTransformation:
     """Return ``optax.sgd`` with weight decay, but without the learning rate."""
     return optax.chain(
         optax.add_decayed_weights(recipe.weight_decay),

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from flax import nnx
 
 from ..backends import check_dtype
-from ..manifest import ParameterCount, tensors
-from ..spec import DenseNetSpec
+from ..manifest import AnySpec, ParameterCount, layers, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
@@ -49,12 +48,15 @@ def count_parameters(model: DenseNet) -> ParameterCount:
 
 
 def dtype_of(model: DenseNet) -> str:
-    return check_dtype(str(model.features.conv0.kernel.dtype))
+    name, _ = next(layers(model.spec))
+    return check_dtype(str(attrgetter(name)(model).kernel.dtype))
 
 
-def new_model(spec: DenseNetSpec, weights: Weights, dtype: str, seed: int = 0) -> DenseNet:
-    def native() -> DenseNet:
-        return DenseNet(spec, rngs=nnx.Rngs(int(seed) % 2**32))  # for dropout; JAX uses 32 bits
+def new_model(
+    spec: AnySpec, weights: Weights, dtype: str, seed: int = 0, kind: Any = DenseNet
+) -> Any:
+    def native() -> Any:
+        return kind(spec, rngs=nnx.Rngs(int(seed) % 2**32))  # for dropout; JAX uses 32 bits
 
     with precision(dtype):
         model = nnx.eval_shape(native)  # native() would compile an initializer for each shape
@@ -74,7 +76,7 @@ def precision(dtype: str) -> Any:
     return jax.experimental.enable_x64()
 
 
-def to_native(spec: DenseNetSpec, values: Weights) -> dict[str, Any]:
+def to_native(spec: AnySpec, values: Weights) -> dict[str, Any]:
     """Nest canonical weights as NNX does: {"features": {"conv0": {"kernel": ...}, ...}, ...}."""
     tree: dict[str, Any] = {}
     for name in values:
@@ -87,7 +89,7 @@ def to_native(spec: DenseNetSpec, values: Weights) -> dict[str, Any]:
     return tree
 
 
-def to_canonical(spec: DenseNetSpec, tree: Any) -> Weights:
+def to_canonical(spec: AnySpec, tree: Any) -> Weights:
     """Return the arrays of a model, or of a state with some of its variables, by canonical name."""
     found = {}
     for name, info in tensors(spec).items():

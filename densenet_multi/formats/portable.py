@@ -3,7 +3,7 @@
 It is a safetensors file (https://github.com/huggingface/safetensors) with torchvision's tensor
 names and PyTorch's layout. torchvision's or timm's model can load it with ``safetensors`` alone.
 Its metadata has one entry, ``densenet_multi``: JSON with a schema version, the configuration and
-the usage.
+the usage. A network for tables (tabular.py) has ``"preprocessing"`` in place of the usage.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ import numpy.typing as npt
 from .._checks import ConfigError, bad, check_names
 from .._files import as_path
 from ..checkpoint import Checkpoint, Usage, check_usage
+from ..manifest import AnySpec
 from ..spec import DenseNetConfig, DenseNetSpec, check_spec
+from ..tabular import TabularConfig, TabularSpec
 from ..weights import (
     Weights,
     WeightsError,
@@ -66,9 +69,11 @@ def write(path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def save_weights(
     path: str | os.PathLike[str],
-    spec: DenseNetSpec,
+    spec: AnySpec,
     weights: Mapping[str, npt.NDArray[np.generic]],
     usage: Usage | None = None,
+    *,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a network and its weights as a portable ``.safetensors`` file.
 
@@ -80,9 +85,10 @@ def save_weights(
 
     Arguments:
         path: the file; ``.safetensors`` is the usual suffix.
-        spec: the network, as ``DenseNetConfig.resolve`` returns it.
+        spec: the network, as ``DenseNetConfig.resolve`` or ``TabularConfig.resolve`` returns it.
         weights: {canonical name: array}; float16 is stored as float32, without loss.
-        usage: how to use the weights.
+        usage: how to use the weights; only for images.
+        preprocessing: how rows are prepared, as JSON objects and lists; only for tables.
 
     >>> import pathlib, tempfile
     >>> spec = dm.get_spec("d2l")
@@ -100,7 +106,7 @@ def save_weights(
             f"suffix {ending}; for another project's format: "
             f"formats.write({_other_name(path)!r}, Checkpoint(spec, weights))"
         )
-    _save(path, spec, weights, usage)
+    _save(path, spec, weights, usage, preprocessing)
 
 
 def _other_name(path: Path) -> str:
@@ -112,33 +118,63 @@ def _other_name(path: Path) -> str:
 
 def _save(
     path: str | os.PathLike[str],
-    spec: DenseNetSpec,
+    spec: AnySpec,
     weights: Mapping[str, npt.NDArray[np.generic]],
     usage: Usage | None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> None:
-    if check_spec(spec) != spec.config.resolve():
+    is_tabular = isinstance(spec, TabularSpec)
+    if (spec if is_tabular else check_spec(spec)) != spec.config.resolve():
         expected = "expected a spec that config.resolve() returned, found a modified one"
         raise WeightsError(f"{path}: {expected}")
-    usage = (Usage() if usage is None else check_usage(usage)).fits(spec)
+    if (usage if is_tabular else preprocessing) is not None:
+        name, kind = ("usage", "tables") if is_tabular else ("preprocessing", "images")
+        raise ConfigError(f"{name}: expected None for a network for {kind}")
+    about: dict[str, Any] = {"preprocessing": dict(preprocessing or {})}
+    if isinstance(spec, DenseNetSpec):
+        about = {"usage": asdict((Usage() if usage is None else check_usage(usage)).fits(spec))}
+    try:
+        header = json.dumps({**json.loads(spec.config.to_json()), **about}, sort_keys=True)
+    except TypeError as error:
+        raise ConfigError(f"preprocessing: expected what JSON can store, found {error}") from None
     check_mapping(weights)
     arrays = {name: to_float(array) for name, array in weights.items()}
     checked = check_weights(spec, arrays, widest(arrays))
-    header = {**json.loads(spec.to_json()), "usage": asdict(usage)}
-    write_safetensors(path, checked, {PORTABLE_ENTRY: json.dumps(header, sort_keys=True)})
+    write_safetensors(path, checked, {PORTABLE_ENTRY: header})
 
 
-def load_weights(path: str | os.PathLike[str]) -> tuple[DenseNetSpec, Weights]:
+def load_weights(path: str | os.PathLike[str]) -> tuple[AnySpec, Weights]:
     """Read the spec and the weights from a portable file, and check that they match.
 
-    Raises ``WeightsError`` for anything but a complete portable file; ``OSError`` if it cannot be
-    read.
+    The spec is a ``DenseNetSpec``, or a ``TabularSpec`` if the network is for tables. Raises
+    ``WeightsError`` for anything but a complete portable file; ``OSError`` if it cannot be read.
     """
-    checkpoint = load_checkpoint(path)
-    return checkpoint.spec, checkpoint.weights
+    return _load(path)[:2]
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a portable file: spec, weights and usage. Raises the same errors as ``load_weights``."""
+    """Read a portable file: spec, weights and usage. Raises the same errors as ``load_weights``.
+
+    A network for tables is one of them.
+    """
+    spec, weights, usage = _load(path)
+    if isinstance(usage, Usage) and isinstance(spec, DenseNetSpec):
+        return Checkpoint(spec, weights, usage)
+    raise WeightsError(
+        f"{path}: expected a network for images, found one for tables; read it with "
+        "formats.portable.load_tabular"
+    )
+
+
+def load_tabular(path: str | os.PathLike[str]) -> tuple[TabularSpec, Weights, dict[str, Any]]:
+    """Read a network for tables: spec, weights and preprocessing. Raises as ``load_weights``."""
+    spec, weights, preprocessing = _load(path)
+    if isinstance(spec, TabularSpec) and isinstance(preprocessing, dict):
+        return spec, weights, preprocessing
+    raise WeightsError(f"{path}: expected a network for tables, found one for images")
+
+
+def _load(path: str | os.PathLike[str]) -> tuple[AnySpec, Weights, Usage | dict[str, Any]]:
     path = as_path(path)
     refuse_others(path, "a safetensors file")
     other = f"for another project's checkpoint: convert({str(path)!r}, 'NEW.safetensors')"
@@ -155,20 +191,24 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path}: expected a portable file, found no spec in its metadata; {other}"
         )
     try:
-        config, usage = _from_header(metadata[PORTABLE_ENTRY])
+        config, about = _from_header(metadata[PORTABLE_ENTRY])
         check_depth(config, weights)
         spec = config.resolve()
-        return Checkpoint(spec, check_weights(spec, weights, widest(weights)), usage.fits(spec))
+        about = about.fits(spec) if isinstance(about, Usage) else about
+        return spec, check_weights(spec, weights, widest(weights)), about
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from None
 
 
-def _from_header(text: str) -> tuple[DenseNetConfig, Usage]:
+def _from_header(text: str) -> tuple[Any, Usage | dict[str, Any]]:
     try:
         header = json.loads(text)
         given = header.pop("usage", {})
     except (ValueError, TypeError, AttributeError, RecursionError):
         given, header = {}, text  # DenseNetConfig.from_json reports what is wrong with it
+    if isinstance(header, dict) and isinstance(header.get("preprocessing"), dict):
+        preprocessing = header.pop("preprocessing")
+        return TabularConfig.from_json(json.dumps(header)), preprocessing
     if not isinstance(given, dict):
         raise bad("usage", given, "an object")
     check_names("usage", given, [f.name for f in fields(Usage)])

@@ -65,5 +65,12 @@ def global_max_pool(x: Any) -> Any:
     return x.max(axis=(2, 3))
 
 
+def batch_norm_1d(spec: BatchNormSpec) -> nn.HybridBlock:
+    return batch_norm(spec)  # for rows (N, C): Gluon's layer reads any number of dimensions
+
+
 def operators(x: Any) -> Any:
     return mx.nd if isinstance(x, mx.nd.NDArray) else mx.sym
+
+
+ACTIVATIONS = {"relu": relu, "silu": lambda x: x * x.sigmoid(), "tanh": lambda x: x.tanh()}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from operator import attrgetter
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -10,8 +11,7 @@ import numpy.typing as npt
 from mxnet import gluon
 
 from ..backends import BackendError, check_dtype
-from ..manifest import ParameterCount, tensors
-from ..spec import DenseNetSpec
+from ..manifest import AnySpec, ParameterCount, layers, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
@@ -45,7 +45,8 @@ def count_parameters(model: DenseNet) -> ParameterCount:
 
 
 def dtype_of(model: DenseNet) -> str:
-    weight = model.features.conv0.weight
+    name, _ = next(layers(model.spec))
+    weight = attrgetter(name)(model).weight
     try:
         weight.list_ctx()
     except RuntimeError:
@@ -63,9 +64,9 @@ def native_parameters(model: DenseNet) -> dict[str, gluon.Parameter]:
     return found
 
 
-def new_model(spec: DenseNetSpec, weights: Weights, dtype: str) -> DenseNet:
+def new_model(spec: AnySpec, weights: Weights, dtype: str, kind: Any = DenseNet) -> Any:
     with mx.name.NameManager():  # names (also in exported files) do not depend on earlier models
-        model = DenseNet(spec)
+        model = kind(spec)
     model.cast(dtype)
     model.initialize(mx.init.Zero())  # every tensor is about to be overwritten
     import_weights(model, weights)

@@ -69,3 +69,13 @@ def global_avg_pool(x: Any) -> Any:
 
 def global_max_pool(x: Any) -> Any:
     return keras.ops.max(x, axis=(1, 2))
+
+
+def batch_norm_1d(spec: BatchNormSpec) -> keras.layers.Layer:
+    # for rows (N, C): Keras' own layer, because TensorFlow's fused operation needs maps
+    layer = keras.layers.BatchNormalization(momentum=spec.decay, epsilon=spec.eps)
+    layer.build((None, spec.num_features))
+    return layer
+
+
+ACTIVATIONS = {"relu": relu, "silu": keras.ops.silu, "tanh": keras.ops.tanh}

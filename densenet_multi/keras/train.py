@@ -54,12 +54,7 @@ def fit(model: DenseNet, run: Run) -> None:
         return export_weights(model), {**run.velocity, **velocity}
 
     with dtype_policy(dtype_of(model)), floatx(dtype_of(model)), changed(model, recipe):
-        optimizer = SGD(
-            run.rates[0],
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            decay=recipe.weight_decay,
-        )
+        optimizer = sgd(recipe)
         model.compile(
             optimizer,
             keras.losses.CategoricalCrossentropy(from_logits=True, dtype=dtype_of(model)),
@@ -189,3 +184,12 @@ class SGD(keras.optimizers.Optimizer):
         self.assign(velocity, self.momentum * velocity + gradient if self.momentum else gradient)
         step = gradient + self.momentum * velocity if self.nesterov else velocity
         self.assign_sub(variable, keras.ops.cast(learning_rate, variable.dtype) * step)
+
+
+def sgd(recipe: Recipe) -> SGD:
+    return SGD(
+        recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        decay=recipe.weight_decay,
+    )

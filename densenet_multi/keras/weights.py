@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import check_dtype
-from ..manifest import ParameterCount, tensors
+from ..manifest import ParameterCount, layers, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
@@ -44,7 +44,8 @@ def count_parameters(model: DenseNet) -> ParameterCount:
 
 
 def dtype_of(model: DenseNet) -> str:
-    return check_dtype(model.features.conv0.kernel.dtype)
+    name, _ = next(layers(model.spec))
+    return check_dtype(attrgetter(name)(model).kernel.dtype)
 
 
 def native_variables(model: DenseNet) -> dict[str, tuple[Any, tuple[int, ...]]]:

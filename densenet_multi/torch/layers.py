@@ -53,3 +53,11 @@ def global_avg_pool(x: Tensor) -> Tensor:
 
 def global_max_pool(x: Tensor) -> Tensor:
     return x.amax(dim=(2, 3))
+
+
+def batch_norm_1d(spec: BatchNormSpec) -> nn.BatchNorm1d:
+    # for rows (N, C), which BatchNorm2d refuses
+    return nn.BatchNorm1d(spec.num_features, eps=spec.eps, momentum=round(1 - spec.decay, 15))
+
+
+ACTIVATIONS = {"relu": relu, "silu": F.silu, "tanh": torch.tanh}

@@ -1,15 +1,17 @@
 """Training in PyTorch's own idiom: an explicit loop with autograd and torch.optim."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from .._inputs import check_batch
+from ..training.recipe import Recipe
 from ..training.run import Run, fit_with
 from ..weights import Weights
 from .faster import for_training
@@ -39,13 +41,7 @@ def fit(model: DenseNet, run: Run) -> None:
     device = model.features.conv0.weight.device
     native = native_tensors(model)
     parameters = {name: native[name] for name in run.velocity}
-    optimizer = torch.optim.SGD(
-        parameters.values(),
-        lr=run.rates[0],
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-    )
+    optimizer = sgd(recipe, parameters.values())
     for name, array in run.velocity.items():
         velocity = torch.tensor(array, device=device)
         optimizer.state[parameters[name]]["momentum_buffer"] = velocity
@@ -81,8 +77,21 @@ def fit(model: DenseNet, run: Run) -> None:
     optimizer.zero_grad()
 
 
+def sgd(
+    recipe: Recipe, parameters: Iterable[torch.Tensor], *, foreach: bool | None = None
+) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        parameters,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        foreach=foreach,
+    )
+
+
 @contextmanager
-def in_mode(model: DenseNet, *, training: bool) -> Iterator[None]:
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """Inside the ``with`` block, put all modules into one mode; then restore each module's own."""
     modes = {module: module.training for module in model.modules()}
     model.train(training)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from ..backends import check_dtype
-from ..manifest import ParameterCount, tensors
+from ..manifest import ParameterCount, layers, tensors
 from ..weights import Weights, check_weights
 from .model import DenseNet
 
@@ -37,7 +37,8 @@ def count_parameters(model: DenseNet) -> ParameterCount:
 
 
 def dtype_of(model: DenseNet) -> str:
-    return check_dtype(str(model.features.conv0.weight.dtype).removeprefix("torch."))
+    name, _ = next(layers(model.spec))
+    return check_dtype(str(attrgetter(name)(model).weight.dtype).removeprefix("torch."))
 
 
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[np.floating]:

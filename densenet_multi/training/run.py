@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from statistics import median
-from typing import Any, ParamSpec, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ Data = Examples | tuple[Any, Any]
 Callback = Callable[[Step | Epoch], object]
 Keep = Callable[[Callable[[], TrainingState]], object]
 P = ParamSpec("P")
+R = TypeVar("R", bound="Run")
 
 
 class TrainingError(ValueError):
@@ -156,7 +157,7 @@ class Run:
         ``snapshot`` returns copies of the weights and of the velocity, by canonical name.
         """
         self._logits, self._snapshot = logits, snapshot
-        self._progress = _bar()
+        self._progress = self._new_bar()
         self._bar = self._progress.add_task(
             "training", total=len(self.rates), completed=self.steps, status=""
         )
@@ -381,28 +382,36 @@ class Run:
         text = f"epoch {step.epoch}/{self.recipe.epochs}"
         self._progress.update(self._bar, description=text, completed=self.steps, status=status)
 
+    def _new_bar(self) -> Any:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        text, status = TextColumn("{task.description}"), TextColumn("{task.fields[status]}")
+        return progress(text, BarColumn(), MofNCompleteColumn(), status, TimeRemainingColumn())
+
 
 def fit_with(
-    head: Callable[P, Run],
+    head: Callable[P, R],
     dtype_of: Callable[[Any], str],
     import_weights: Callable[[Any, Weights], None],
-) -> Callable[[Callable[[Any, Run], None]], Callable[P, History]]:
+) -> Callable[[Callable[[Any, R], None]], Callable[P, History]]:
     """Turn a backend's training loop, ``loop(model, run)``, into its ``fit``.
 
     ``fit`` creates the run, imports the weights of ``resume`` if given, runs the loop and returns
     the history.
 
     Arguments:
-        head: ``Run``, whose signature ``fit`` gets; editors and ``inspect.signature`` show it.
+        head: ``Run``, or ``RowRun`` for rows; ``fit`` gets its signature, which editors and
+            ``inspect.signature`` show.
         dtype_of: a function that returns the dtype of a native model.
         import_weights: a function that imports weights into a native model.
     """
 
-    def decorate(loop: Callable[[Any, Run], None]) -> Callable[P, History]:
+    def decorate(loop: Callable[[Any, R], None]) -> Callable[P, History]:
         def fit(*args: Any, **kwargs: Any) -> History:
             given = signature.bind(*args, **kwargs).arguments
             model, resume = given.pop("model"), given.get("resume")
-            run = Run(Subject(model.spec, dtype_of(model)), **given)
+            make = cast("Callable[..., R]", head)
+            run = make(Subject(model.spec, dtype_of(model)), **given)
             if resume is not None:
                 import_weights(model, resume.weights)
             loop(model, run)
@@ -419,10 +428,3 @@ def fit_with(
 
     signature = inspect.signature(head).replace(return_annotation=History)
     return decorate
-
-
-def _bar() -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-    text, status = TextColumn("{task.description}"), TextColumn("{task.fields[status]}")
-    return progress(text, BarColumn(), MofNCompleteColumn(), status, TimeRemainingColumn())
