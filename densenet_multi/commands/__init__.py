@@ -22,6 +22,7 @@ from . import (
     draw,
     evaluate,
     exercise,
+    house_prices,
     info,
     inspect,
     lockstep,
@@ -36,7 +37,7 @@ GROUPS = {  # purpose -> its commands
     "Describe a network": (summary.summary, draw.draw),
     "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
     "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
-    "Answer the chapter's exercises": (exercise.exercise,),
+    "Answer the chapter's exercises": (exercise.exercise, house_prices.house_prices),
     "Move a checkpoint between frameworks": (inspect.inspect, convert.convert),
     "Report a problem": (info.info,),
 }
