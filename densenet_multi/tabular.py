@@ -85,8 +85,8 @@ class TabularConfig(Checked):
     block_config: tuple[int, ...] = (4,)
     num_init_features: int = 64
     compression: float = 0.5
-    normalization: str = "batch"
-    activation: str = "relu"
+    normalization: str = "none"
+    activation: str = "tanh"
     drop_rate: float = 0.0
     concatenate: bool = True
     bn_eps: float = 1e-5

@@ -6,6 +6,7 @@ initial weights and the order of their examples.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -88,7 +89,9 @@ def compare(
         for seed in range(seeds):
             step(f"{NAMES[name]}, seed {seed}")
             make = partial(_regressor, name, network, seed, hidden)
-            errors.append(task.cross_validate(make, houses, seed))
+            with warnings.catch_warnings():  # the MLP ends after as many epochs as ours
+                warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")
+                errors.append(task.cross_validate(make, houses, seed))
         models[name] = {
             "parameters": counts.get(name),
             "seconds": (perf_counter() - began) / seeds / task.FOLDS,
@@ -114,7 +117,9 @@ def _regressor(name: str, network: task.Network, seed: int, hidden: tuple[int, .
     if name == "ridge":
         return RidgeCV(np.logspace(-1, 3, 9))
     if name == "mlp_sklearn":
-        return MLPRegressor(hidden, activation="tanh", alpha=10, max_iter=40, random_state=seed)
+        return MLPRegressor(
+            hidden_layer_sizes=hidden, activation="tanh", alpha=10, max_iter=40, random_state=seed
+        )
     trees = {"learning_rate": 0.03, "max_iter": 500, "max_leaf_nodes": 15}
     return HistGradientBoostingRegressor(**trees, random_state=seed)
 

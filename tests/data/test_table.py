@@ -117,5 +117,7 @@ def test_openml_without_pandas_network_or_name_is_an_error(monkeypatch, raised, 
 
 def test_openml_without_scikit_learn_states_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(dm.BackendNotInstalledError, match=r"openml needs 'sklearn'.*'\.\[tabular\]"):
+    with pytest.raises(
+        dm.BackendNotInstalledError, match=r"openml needs 'sklearn'.*'\.\[tabular\]"
+    ):
         fetch_openml("house_prices")
