@@ -1,5 +1,7 @@
 """The spec's layers and operations in Flax NNX. Images are NHWC, kernels HWIO."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -68,4 +70,4 @@ def batch_norm_1d(spec: BatchNormSpec, rngs: nnx.Rngs) -> nnx.BatchNorm:
     return batch_norm(spec, rngs)  # for rows (N, C): Flax's layer reads any number of dimensions
 
 
-ACTIVATIONS = {"relu": relu, "silu": nnx.silu, "tanh": jnp.tanh}
+ACTIVATIONS: dict[str, Any] = {"relu": relu, "silu": nnx.silu, "tanh": jnp.tanh}

@@ -73,4 +73,8 @@ def operators(x: Any) -> Any:
     return mx.nd if isinstance(x, mx.nd.NDArray) else mx.sym
 
 
-ACTIVATIONS = {"relu": relu, "silu": lambda x: x * x.sigmoid(), "tanh": lambda x: x.tanh()}
+ACTIVATIONS: dict[str, Any] = {
+    "relu": relu,
+    "silu": lambda x: x * x.sigmoid(),
+    "tanh": lambda x: x.tanh(),
+}

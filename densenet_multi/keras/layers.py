@@ -78,4 +78,4 @@ def batch_norm_1d(spec: BatchNormSpec) -> keras.layers.Layer:
     return layer
 
 
-ACTIVATIONS = {"relu": relu, "silu": keras.ops.silu, "tanh": keras.ops.tanh}
+ACTIVATIONS: dict[str, Any] = {"relu": relu, "silu": keras.ops.silu, "tanh": keras.ops.tanh}

@@ -1,5 +1,7 @@
 """The spec's layers and operations in PyTorch. Images are NCHW, kernels OIHW."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,4 +62,4 @@ def batch_norm_1d(spec: BatchNormSpec) -> nn.BatchNorm1d:
     return nn.BatchNorm1d(spec.num_features, eps=spec.eps, momentum=round(1 - spec.decay, 15))
 
 
-ACTIVATIONS = {"relu": relu, "silu": F.silu, "tanh": torch.tanh}
+ACTIVATIONS: dict[str, Any] = {"relu": relu, "silu": F.silu, "tanh": torch.tanh}

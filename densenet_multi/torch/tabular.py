@@ -1,13 +1,14 @@
 """A DenseNet of fully connected layers in PyTorch: see ../tabular.py and, for images, model.py."""
 
-import numpy as np
+from typing import Any
+
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backends import TabularBackend, check_dtype, publish
-from ..tabular import TabularLayerSpec, TabularSpec, check_row_batch, check_rows
+from ..tabular import TabularLayerSpec, TabularSpec, check_row_batch, check_rows, check_tabular_spec
 from ..training.rows import RowRun
 from ..training.run import fit_with
 from ..weights import Weights, init_weights
@@ -20,6 +21,7 @@ from .weights import count_parameters, dtype_of, export_weights, import_weights,
 class TabularLayer(nn.Module):
     def __init__(self, spec: TabularLayerSpec) -> None:
         super().__init__()
+        self.spec = spec
         self.norm = batch_norm_1d(spec.norm) if spec.norm else None
         self.activation = ACTIVATIONS[spec.activation]
         self.linear = linear(spec.linear)
@@ -47,20 +49,18 @@ class TabularNet(nn.Module):
 
 
 def build(spec: TabularSpec, *, seed: int = 0, dtype: str = "float32") -> TabularNet:
-    model = TabularNet(spec).to(getattr(torch, check_dtype(dtype)))
+    model = TabularNet(check_tabular_spec(spec)).to(getattr(torch, check_dtype(dtype)))
     import_weights(model, init_weights(spec, seed, "xavier"))
     return model
 
 
-def predict(model: TabularNet, rows: npt.ArrayLike) -> npt.NDArray[np.floating]:
+def predict(model: TabularNet, rows: Any) -> npt.NDArray[Any]:
     x = torch.tensor(check_rows(model.spec, rows, dtype_of(model)))
     with torch.inference_mode():
         return in_evaluation(model)(x)[:, 0].numpy()
 
 
-def loss_and_gradients(
-    model: TabularNet, rows: npt.ArrayLike, targets: npt.ArrayLike
-) -> tuple[float, Weights]:
+def loss_and_gradients(model: TabularNet, rows: Any, targets: Any) -> tuple[float, Weights]:
     x, y = check_row_batch(model.spec, rows, targets, dtype_of(model))
     parameters = {n: tensor for n, tensor in native_tensors(model).items() if tensor.requires_grad}
     with in_mode(model, training=True):

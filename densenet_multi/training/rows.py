@@ -15,6 +15,7 @@ import numpy as np
 from rich.progress import Progress
 
 from .._checks import ConfigError, bad
+from .._inputs import ImageError
 from ..data import Arrays
 from ..tabular import check_row_batch
 from .recipe import Recipe
@@ -66,7 +67,10 @@ class RowRun(Run):
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise ConfigError(f"{what}: expected (rows, targets), found {type(data).__name__}")
         least = 1 if what == "validation" else 2
-        return Arrays(*check_row_batch(self._spec, *data, self._dtype, least))
+        try:
+            return Arrays(*check_row_batch(self._spec, *data, self._dtype, least))
+        except ImageError as error:
+            raise ImageError(f"{what}: {error}") from None
 
     def _test(self, predict: Callable[[Any], Any]) -> tuple[float | None, None]:
         if self._validation is None:

@@ -18,7 +18,7 @@ from densenet_multi.tasks import house_prices as task
 ROWS = 40
 
 
-def csv_of(rows, prices=True):
+def csv_of(rows, *, prices=True):
     draw = np.random.default_rng(0)
     lines = ["Id,Area,Street,Country" + ",SalePrice" * prices]
     for i in range(rows):
@@ -41,7 +41,7 @@ def folder(tmp_path, monkeypatch):
         build=build,
         predict=lambda model, x: predict(model.spec, model.weights, x),
         export_weights=lambda model: model.weights,
-        fit=lambda model, data, recipe: recipes.append(recipe),
+        fit=lambda _model, _data, recipe: recipes.append(recipe),
         recipes=(recipes := []),
     )
     monkeypatch.setattr(task, "load_tabular", lambda _: backend)
@@ -104,7 +104,8 @@ def small_comparison(compare):
     return small
 
 
-def test_a_data_set_of_openml_replaces_the_file(folder, monkeypatch):
+@pytest.mark.usefixtures("folder")
+def test_a_data_set_of_openml_replaces_the_file(monkeypatch):
     table = tables.read_csv("train.csv")
     monkeypatch.setattr(tables, "fetch_openml", lambda name: {"house_prices": table}[name])
     done = run("--openml", "house_prices", *TRAIN[1:])
@@ -137,7 +138,7 @@ def test_wrong_input_is_one_message_and_nothing_is_trained(folder, arguments, co
 
 def test_a_submission_needs_a_column_id(folder):
     for name, prices in (("train.csv", True), ("test.csv", False)):
-        lines = [line.partition(",")[2] for line in csv_of(ROWS, prices).splitlines()]
+        lines = [line.partition(",")[2] for line in csv_of(ROWS, prices=prices).splitlines()]
         (folder.path / name).write_text("\n".join(lines))
     done = run(*TRAIN, *SUBMIT)
     assert done.exit_code == 2
@@ -145,7 +146,8 @@ def test_a_submission_needs_a_column_id(folder):
     assert not folder.backend.recipes
 
 
-def test_without_scikit_learn_the_exit_code_is_3(folder, monkeypatch):
+@pytest.mark.usefixtures("folder")
+def test_without_scikit_learn_the_exit_code_is_3(monkeypatch):
     def missing(*_):
         raise dm.BackendNotInstalledError("house-prices needs 'sklearn'")
 

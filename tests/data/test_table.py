@@ -77,7 +77,7 @@ def test_the_size_is_limited_also_after_decompression(written, monkeypatch):
 
 class Column(list):
     def isna(self):
-        return [cell is None or cell != cell for cell in self]
+        return [cell is None or cell is np.nan for cell in self]
 
 
 class Frame(dict):
@@ -93,7 +93,9 @@ def fake_openml(monkeypatch, fetch):
 
 def test_a_data_set_of_openml_becomes_a_table_of_text(monkeypatch):
     frame = Frame(Id=Column([1, 2]), Lot=Column([12.5, np.nan]), Street=Column(["Pave", None]))
-    fake_openml(monkeypatch, lambda name, as_frame: SimpleNamespace(frame=as_frame and frame))
+    fake_openml(
+        monkeypatch, lambda name, as_frame: SimpleNamespace(frame=as_frame and name and frame)
+    )
     expected = {"Id": ["1", "2"], "Lot": ["12.5", ""], "Street": ["Pave", ""]}
     assert fetch_openml("house_prices") == table.Table("OpenML's house_prices", expected)
 

@@ -35,7 +35,7 @@ def made(monkeypatch):
     """What is compared: (name, network, seed); a ridge regression stands in for every model."""
     asked = []
 
-    def regressor(name, network, seed, hidden):
+    def regressor(name, network, seed, _hidden):
         asked.append((name, network, seed))
         return Ridge(alpha=1 + len(name))
 
@@ -114,7 +114,7 @@ def test_tables_and_drawing_show_every_model_and_option(path):
     assert [row[-1] for row in options.rows].count("default") == 1
     means = [float(row[3]) for row in options.rows]
     assert means == sorted(means)
-    drawing = ET.fromstring(house_prices.draw(result))
+    drawing = ET.fromstring(house_prices.draw(result))  # noqa: S314  # ours
     dots = [each for each in drawing.iter() if each.tag.endswith("circle")]
     assert len(dots) == 2 * (len(house_prices.NAMES) + 4)
     texts = [each.text for each in drawing.iter() if each.tag.endswith("text")]
@@ -130,9 +130,9 @@ def test_one_seed_says_nothing_about_spread(path):
     table = house_prices.tables(result)[0]
     assert table.rows[0][3] == ""
     assert "interval" not in table.note
-    ET.fromstring(house_prices.draw(result))
+    ET.fromstring(house_prices.draw(result))  # noqa: S314  # ours
 
 
 def test_without_a_table_it_states_what_to_add():
-    with pytest.raises(dm.ConfigError, match="^csv: expected a table .* found none; add csv="):
+    with pytest.raises(dm.ConfigError, match=r"^csv: expected a table .* found none; add csv="):
         exercise("house-prices").run(Settings(backend="torch"))

@@ -20,9 +20,10 @@ import densenet_multi as dm
 PACKAGE = Path(dm.__file__).parent
 BACKENDS = sorted(path.parent.name for path in PACKAGE.glob("*/model.py"))
 LESSON = ["layers", "model", "weights", "predict", "train"]  # in every backend, in reading order
+BESIDE = ["tabular"]  # another network, which the lesson does not need
 FASTER = ["exchange", "inference", "recompute", "training"]
 # in order of import; files with an underscore are a framework's own helpers, and come first
-ORDER = ["layers", "model", "weights", "faster", "predict", "train", "__init__"]
+ORDER = ["layers", "model", "weights", "faster", "predict", "train", *BESIDE, "__init__"]
 
 FRAMEWORKS = {  # backend -> the packages that are its framework
     "torch": {"torch", "torchvision"},  # torchvision: only to compare speeds with
@@ -58,6 +59,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "manifest": set(),
     "reference": {"numpy"},
     "spec": set(),
+    "tabular": {"numpy"},
     "tasks": {"numpy", "sklearn"},
     "training": {"numpy", "rich"},
     "variants": set(),
@@ -282,7 +284,7 @@ def test_every_public_name_exists_and_nothing_else_is_offered():
 @pytest.mark.parametrize("folder", BACKENDS)
 def test_every_backend_has_the_same_files(folder):
     files = {path.stem for path in (PACKAGE / folder).glob("*.py")}
-    assert {name for name in files if not name.startswith("_")} == set(LESSON)
+    assert {name for name in files if not name.startswith("_")} == {*LESSON, *BESIDE}
     faster = {path.stem for path in (PACKAGE / folder / "faster").glob("*.py")}
     assert {name for name in faster if not name.startswith("_")} == set(FASTER)
 
@@ -424,6 +426,46 @@ def test_every_model_is_the_same_text(folder):
     assert not text, f"expected the same change in every model.py, found:\n{text}"
 
 
+def classes_of_tables(source: str) -> str:
+    """The skeletons of the classes in a tabular.py; its functions are each framework's own."""
+    module = ast.parse(source)
+    module.body = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    return ast.unparse(Fold().visit(module))
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_the_classes_for_tables_are_the_same_text(folder):
+    expected = classes_of_tables(source(BACKENDS[0], "tabular"))
+    assert classes_of_tables(source(folder, "tabular")) == expected
+    for old, new in (
+        ("concat(x, new)", "concat(new, x)"),
+        ("self.linear(self.activation(x))", "self.activation(self.linear(x))"),
+    ):
+        assert old in source(folder, "tabular")
+        assert classes_of_tables(source(folder, "tabular").replace(old, new)) != expected
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_the_functions_for_tables_have_the_contracts_order_and_parameters(folder):
+    _, expected = contract("TabularBackend")
+    found = functions_in(PACKAGE / folder / "tabular.py")
+    assert found.pop("fit") == "model, run"  # fit_with gives it the parameters of RowRun
+    public = {name: text for name, text in found.items() if not name.startswith("_")}
+    assert [*public.items()] == [(n, text) for n, text in expected.items() if n != "fit"]
+
+
+@pytest.mark.parametrize("folder", BACKENDS)
+def test_the_network_for_tables_is_short_and_calculates_no_widths(folder):
+    assert len(source(folder, "tabular").splitlines()) <= 115
+    module = ast.parse(source(folder, "tabular"))
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    assert [node.name for node in classes] == ["TabularLayer", "TabularNet"]
+    nodes = [node for each in classes for node in ast.walk(each)]
+    operators = [n for n in nodes if isinstance(n, ast.BinOp | ast.AugAssign | ast.UnaryOp)]
+    assert {type(node.op) for node in operators} <= {ast.BitOr}
+    assert not set(re.split(r"[^a-z]+", " ".join(map(ast.unparse, classes)).lower())) & CONVENTIONS
+
+
 REAL_DIFFERENCES = {
     "a ReLU dropped": ("relu(self.norm0(x))", "self.norm0(x)"),
     "another ReLU dropped": ("relu(self.features(x))", "self.features(x)"),
@@ -485,10 +527,10 @@ def test_folding_keeps_arguments_with_defaults_and_calls_that_are_not_spelling()
 # --- The contract -------------------------------------------------------------------------------
 
 
-def contract() -> tuple[set[str], dict[str, str]]:
-    """The Backend protocol: its constants and classes, and its functions with their parameters."""
+def contract(which: str = "Backend") -> tuple[set[str], dict[str, str]]:
+    """A protocol: its constants and classes, and its functions with their parameters."""
     (protocol,) = [n for n in tree(PACKAGE / "backends.py").body
-                   if isinstance(n, ast.ClassDef) and n.name == "Backend"]  # fmt: skip
+                   if isinstance(n, ast.ClassDef) and n.name == which]  # fmt: skip
     values = {node.target.id for node in protocol.body if isinstance(node, ast.AnnAssign)}
     functions = {f.name: parameters(f) for f in protocol.body if isinstance(f, ast.FunctionDef)}
     return values, {name: text.removeprefix("self, ") for name, text in functions.items()}

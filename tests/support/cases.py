@@ -3,6 +3,8 @@
 import numpy as np
 
 import densenet_multi as dm
+from densenet_multi import tabular
+from densenet_multi.tabular import TabularConfig, TabularSpec
 from densenet_multi.weights import Weights
 
 SMALL = {  # every feature of the spec, in networks of a few thousand parameters
@@ -26,6 +28,42 @@ SMALL = {  # every feature of the spec, in networks of a few thousand parameters
 }  # fmt: skip
 
 
+TABULAR = {  # every feature of the spec for tables
+    "dense": {"block_config": (2, 1), "growth_rate": 3, "compression": 0.6, "bn_decay": 0.875},
+    "silu": {"block_config": (2,), "growth_rate": 4, "activation": "silu", "bn_decay": 0.5},
+    "bare": {"block_config": (1, 2), "growth_rate": 2, "normalization": "none"},
+    # matrices of shape (5, 5): a missing transposition does not show in the shape
+    "chain": {
+        "block_config": (2, 1), "growth_rate": 5, "num_init_features": 5, "compression": 1.0,
+        "activation": "tanh", "concatenate": False, "bn_eps": 1e-3, "bn_decay": 0.875,
+    },
+}  # fmt: skip
+
+
+def small_table(name: str, **overrides: object) -> TabularSpec:
+    return TabularConfig(5, **{"num_init_features": 6, **TABULAR[name], **overrides}).resolve()
+
+
+def rows(spec: TabularSpec, count: int = 7, seed: int = 2):
+    """Random rows (count, in_features) and targets (count,), float64."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, spec.config.in_features)), rng.normal(size=count)
+
+
+def trained_on_rows(spec: TabularSpec, weights: Weights, x, *, unbiased: bool = False):
+    """The reference's predictions in training mode, and the updated running statistics."""
+    net = tabular._Rows(weights, training=True, unbiased=unbiased)
+    return net.predict(spec, x), net.statistics
+
+
+def derivative_on_rows(spec: TabularSpec, weights: Weights, x, y, name: str, direction) -> float:
+    """The exact derivative of the mean squared error: see ``derivative``."""
+    h = 1e-30
+    net = tabular._Rows(weights, training=True, unbiased=False)
+    net.w[name] = net.w[name] + 1j * h * direction
+    return float(((net.predict(spec, x) - y) ** 2).mean().imag / h)
+
+
 def small(name: str, **overrides: object) -> dm.DenseNetSpec:
     return dm.DenseNetConfig(**{**SMALL[name], **overrides}).resolve()
 
@@ -35,7 +73,7 @@ def tiny(**overrides: object) -> dm.DenseNetSpec:
     return small("bottleneck", block_config=(1, 1), **overrides)
 
 
-def random_weights(spec: dm.DenseNetSpec, seed: int = 1) -> Weights:
+def random_weights(spec: dm.DenseNetSpec | TabularSpec, seed: int = 1) -> Weights:
     """Random float64 weights, none of them trivial: no shift or mean of 0, no variance of 1."""
     rng = np.random.default_rng(seed)
     drawn = {}

@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 import densenet_multi as dm
+from densenet_multi.tabular import TabularConfig
 
 fractions = st.floats(0, 1, exclude_max=True)
 decimals = st.integers(1, 100).map(lambda hundredths: hundredths / 100)
@@ -49,9 +50,26 @@ def small_configs(least_classes: int = 1) -> st.SearchStrategy[dm.DenseNetConfig
     ).filter(_keeps_channels)
 
 
-def _keeps_channels(config: dm.DenseNetConfig) -> bool:
+def _keeps_channels(config: dm.DenseNetConfig | TabularConfig) -> bool:
     try:
         config.resolve()
     except dm.ConfigError:
         return False
     return True
+
+
+def tabular_configs() -> st.SearchStrategy[TabularConfig]:
+    """Networks for tables of every kind, without dropout, whose transitions keep a feature."""
+    return st.builds(
+        TabularConfig,
+        st.integers(1, 9),
+        growth_rate=st.integers(1, 6),
+        block_config=st.lists(st.integers(1, 3), max_size=3).map(tuple),
+        num_init_features=st.integers(1, 9),
+        compression=decimals,
+        normalization=st.sampled_from(["batch", "none"]),
+        activation=st.sampled_from(["relu", "silu", "tanh"]),
+        concatenate=st.booleans(),
+        bn_eps=st.sampled_from([1e-5, 1.001e-5, 1e-3]),
+        bn_decay=st.sampled_from([0.5, 0.875, 0.96875]),
+    ).filter(_keeps_channels)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from sklearn.compose import ColumnTransformer
+from sklearn.dummy import DummyRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
@@ -91,7 +93,9 @@ def test_a_text_of_a_thousand_levels_is_refused_by_name():
 
 def test_a_table_without_a_feature_is_refused():
     table = Table("t.csv", {"Id": [*map(str, range(30))], "Price": [*map(str, range(1, 31))]})
-    with pytest.raises(dm.ConfigError, match="t.csv: expected a column beside 'Price' that varies"):
+    with pytest.raises(
+        dm.ConfigError, match=r"t\.csv: expected a column beside 'Price' that varies"
+    ):
         task.read_houses(table, "Price")
 
 
@@ -159,61 +163,56 @@ def test_a_table_of_numbers_alone_or_of_texts_alone_is_enough(only):
 # --- Folds --------------------------------------------------------------------------------------
 
 
-class Spy(LinearRegression):
-    """A regressor that writes down how it is used."""
+@pytest.fixture
+def spy():
+    """A regressor that writes down what it is fitted to."""
+    seen = []
 
-    seen: list = []
+    class Spy(LinearRegression):
+        def fit(self, x, z):
+            seen.append(x)
+            return super().fit(x, z)
 
-    def fit(self, x, z):
-        self.seen.append(x)
-        return super().fit(x, z)
+    return SimpleNamespace(regressor=Spy, seen=seen)
 
 
-def test_folds_are_the_same_for_every_model_and_follow_from_the_seed():
+def test_folds_are_the_same_for_every_model_and_follow_from_the_seed(spy):
     found = task.read_houses(houses(), "SalePrice")
-    Spy.seen, steps = [], []
-    errors = task.cross_validate(Spy, found, 3, steps.append)
+    steps = []
+    errors = task.cross_validate(spy.regressor, found, 3, steps.append)
     assert steps == [f"fold {i}" for i in range(1, 6)]
-    again, others = task.cross_validate(Spy, found, 3), task.cross_validate(Spy, found, 4)
+    again, others = (task.cross_validate(spy.regressor, found, seed) for seed in (3, 4))
     assert errors == again != others
-    for one, other in zip(Spy.seen[:5], Spy.seen[5:10], strict=True):
+    for one, other in zip(spy.seen[:5], spy.seen[5:10], strict=True):
         np.testing.assert_array_equal(one, other)
-    assert [len(x) for x in Spy.seen[:5]] == [48] * 5
+    assert [len(x) for x in spy.seen[:5]] == [48] * 5
 
 
 def test_the_error_is_that_of_the_logarithm():
     """A model that predicts the mean of the training rows has their spread as its error."""
     found = task.read_houses(houses(), "SalePrice")
 
-    class Mean:
-        fit = lambda self, *_: self  # noqa: E731
-        predict = lambda self, x: np.zeros(len(x), np.float32)  # noqa: E731
-
-    errors = task.cross_validate(Mean, found, 0)
-    from sklearn.model_selection import KFold
-
-    for error, (fit, test) in zip(
-        errors, KFold(5, shuffle=True, random_state=0).split(found.log_price), strict=True
-    ):
+    errors = task.cross_validate(DummyRegressor, found, 0)
+    split = KFold(5, shuffle=True, random_state=0).split(found.log_price)
+    for error, (fit, test) in zip(errors, split, strict=True):
         difference = found.log_price[test] - found.log_price[fit].mean()
         assert error == pytest.approx(np.sqrt(np.mean(difference**2)))
 
 
-def test_preprocessing_and_model_see_the_other_folds_alone(monkeypatch):
+def test_preprocessing_and_model_see_the_other_folds_alone(spy, monkeypatch):
     found = task.read_houses(houses(), "SalePrice")
     fitted_to = []
     fit = task.fit_preprocessing
 
-    def spy(houses, rows):
+    def fit_and_write_down(houses, rows):
         fitted_to.append(rows)
         return fit(houses, rows)
 
-    monkeypatch.setattr(task, "fit_preprocessing", spy)
-    Spy.seen = []
-    task.cross_validate(Spy, found, 0)
+    monkeypatch.setattr(task, "fit_preprocessing", fit_and_write_down)
+    task.cross_validate(spy.regressor, found, 0)
     assert [len(rows) for rows in fitted_to] == [48] * 5
     assert set.intersection(*(set(rows) for rows in fitted_to)) == set()
-    for rows, x in zip(fitted_to, Spy.seen, strict=True):
+    for rows, x in zip(fitted_to, spy.seen, strict=True):
         np.testing.assert_array_equal(x, task.inputs(fit(found, rows), found.cells)[rows])
 
 
@@ -230,7 +229,7 @@ def untrained(monkeypatch):
 
     backend = SimpleNamespace(
         build=build,
-        fit=lambda model, data, recipe: recipes.append(recipe),
+        fit=lambda _model, _data, recipe: recipes.append(recipe),
         predict=lambda model, x: predict(model.spec, model.weights, x),
         export_weights=lambda model: model.weights,
     )
