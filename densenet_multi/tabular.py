@@ -82,7 +82,7 @@ class TabularConfig(Checked):
     in_features: int
     _: KW_ONLY
     growth_rate: int = 32
-    block_config: tuple[int, ...] = (4,)
+    block_config: tuple[int, ...] = (2, 2)
     num_init_features: int = 64
     compression: float = 0.5
     normalization: str = "none"

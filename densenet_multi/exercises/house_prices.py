@@ -80,7 +80,7 @@ def compare(
     features = task.inputs(task.fit_preprocessing(houses), houses.cells).shape[1]
     config = replace(network.config, in_features=features)
     chain = plain(config)
-    hidden = (chain.growth_rate,) * (1 + sum(chain.block_config))  # as many as those of the chain
+    hidden = (chain.growth_rate,) * len(chain.resolve().layers)  # the stem's, and so on
     counted = {"densenet": config, "mlp": chain, "mlp_sklearn": chain}
     counts = {name: count_parameters(of.resolve()).trainable for name, of in counted.items()}
     models: Result = {}
@@ -131,10 +131,10 @@ def tables(result: Result) -> list[Table]:
     """Return the comparison of the models and, if they were measured, of the options."""
     models = result["models"]
     best = models["gradient_boosting"]["rmse_log"]["mean"]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             NAMES[name],
-            f"{each['parameters'] or '':,}" if each["parameters"] else "",
+            f"{each['parameters']:,}" if each["parameters"] else "",
             *_error(each),
             f"{each['rmse_log']['mean'] / best - 1:+.1%}",
             f"{each['seconds']:.1f}",
@@ -149,7 +149,14 @@ def tables(result: Result) -> list[Table]:
     if found["low"] is not None:
         note += f", 95% interval {found['low']:+.4f} to {found['high']:+.4f} (paired by seed)"
     title = f"{result['rows']:,} houses, {result['features']:,} inputs, {result['backend']}"
-    heads = ("model", "parameters", "RMSE", "std", "to boosting", "seconds per fit")
+    heads: tuple[str, ...] = (
+        "model",
+        "parameters",
+        "RMSE",
+        "std",
+        "to boosting",
+        "seconds per fit",
+    )
     first = Table(title, heads, tuple(rows), f"{note}.")
     if "options" not in result:
         return [first]
@@ -177,7 +184,9 @@ def draw(result: Result) -> str:
         if each["changed"] == 1:
             name = next(k for k in CHOICES if each[k] != getattr(task.ANY_INPUTS, k))
             lines[f"DenseNet, {name.replace('_', ' ')} {each[name]}"] = each["densenet"]
-    dots = {name: [mean(folds) for folds in each["folds"]] for name, each in lines.items()}
+    dots: dict[str, list[float]] = {
+        name: [mean(folds) for folds in each["folds"]] for name, each in lines.items()
+    }
     low, high = min(map(min, dots.values())), max(map(max, dots.values()))
     left, right = 260, WIDTH - MARGIN - 60
 

@@ -39,7 +39,7 @@ ANY_INPUTS = TabularConfig(1)  # replaced by the number of inputs
 RECIPE = Recipe(
     epochs=40,
     batch_size=64,
-    learning_rate=0.02,
+    learning_rate=0.03,
     schedule="cosine",
     warmup=0.1,
     momentum=0.9,
@@ -178,7 +178,8 @@ def inputs(fitted: Fitted, cells: tuple[Array, Array]) -> Array:
 def targets(fitted: Fitted, houses: Houses) -> Array:
     """Return the standardized logarithms of the prices."""
     middle, scale = fitted["log_price"]
-    return ((houses.log_price - middle) / scale).astype(np.float32)
+    standardized: Array = ((houses.log_price - middle) / scale).astype(np.float32)
+    return standardized
 
 
 # --- Training -----------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ def cross_validate(
     """
     with framework("tabular", "sklearn", user="house-prices"):
         from sklearn.model_selection import KFold
-    errors = []
+    errors: list[float] = []
     for fit, test in KFold(FOLDS, shuffle=True, random_state=seed).split(houses.log_price):
         step(f"fold {len(errors) + 1}")
         fitted = fit_preprocessing(houses, fit)

@@ -93,7 +93,7 @@ def test_the_plain_networks_have_equal_parameters(path):
     assert not warned
     config = replace(TINY, in_features=2)
     chain = plain(config)
-    hidden = (chain.growth_rate,) * (1 + sum(chain.block_config))
+    hidden = (chain.growth_rate,) * 6
     regressor = REGRESSOR("mlp_sklearn", task.Network("torch", TINY), 0, hidden)
     regressor.set_params(max_iter=1000, tol=1).fit(np.eye(2), np.arange(2))
     count = sum(each.size for each in (*regressor.coefs_, *regressor.intercepts_))
