@@ -271,12 +271,7 @@ def load_backend(name: str) -> Backend:
 def load_tabular(name: str) -> TabularBackend:
     """Import a backend's networks for tables: see ``TabularBackend`` and ``load_backend``."""
     backend: Any = load_backend(name)
-    try:
-        return cast("TabularBackend", import_module(f"{backend.__name__}.tabular"))
-    except ModuleNotFoundError as error:
-        if not str(error.name).endswith(".tabular"):
-            raise
-        raise BackendError(f"backend {name!r}: expected a module tabular.py, found none") from None
+    return cast("TabularBackend", import_module(f"{backend.__name__}.tabular"))
 
 
 def source_folder(name: str) -> Path | None:
@@ -374,10 +369,10 @@ def publish(module: dict[str, Any], contract: type = Backend) -> None:
     """Set a backend's ``__all__``, ``dir()``, docstrings and argument checks from the contract.
 
     ``module`` is the ``globals()`` of the backend's ``__init__``, or of its tabular.py, whose
-    contract is ``TabularBackend``. Its functions get the contract's
-    docstrings, its classes those of their specs; ``__all__`` and ``dir()`` list exactly these names
-    and the constants. The functions are wrapped to accept only this backend's models, and the
-    classes only their kind of spec, so no backend needs these checks itself.
+    contract is ``TabularBackend``. Its functions get the contract's docstrings, its classes those
+    of their specs; ``__all__`` and ``dir()`` list exactly these names and the constants. The
+    functions are wrapped to accept only this backend's models, and the classes only their kind of
+    spec, so no backend needs these checks itself.
     """
     from . import spec, tabular
 

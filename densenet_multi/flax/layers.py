@@ -67,7 +67,7 @@ def global_max_pool(x: Array) -> Array:
 
 
 def batch_norm_1d(spec: BatchNormSpec, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    return batch_norm(spec, rngs)  # for rows (N, C): Flax's layer reads any number of dimensions
+    return batch_norm(spec, rngs)  # Flax's layer accepts rows (N, C), too
 
 
 ACTIVATIONS: dict[str, Any] = {"relu": relu, "silu": nnx.silu, "tanh": jnp.tanh}

@@ -66,7 +66,7 @@ def global_max_pool(x: Any) -> Any:
 
 
 def batch_norm_1d(spec: BatchNormSpec) -> nn.HybridBlock:
-    return batch_norm(spec)  # for rows (N, C): Gluon's layer reads any number of dimensions
+    return batch_norm(spec)  # Gluon's layer accepts rows (N, C), too
 
 
 def operators(x: Any) -> Any:

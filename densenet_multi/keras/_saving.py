@@ -9,8 +9,9 @@ from typing import Any
 
 from tensorflow import keras
 
+from .. import tabular
 from .._files import replacing
-from .._spec_dict import from_dict, to_dict
+from .._spec_dict import KINDS, from_dict, kinds_in, to_dict
 
 
 class Block(keras.layers.Layer):
@@ -33,8 +34,8 @@ class Block(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        policy = keras.dtype_policies.get(config["dtype"])
-        return cls(**{**config, "spec": from_dict(config["spec"]), "dtype": policy})
+        policy, kinds = keras.dtype_policies.get(config["dtype"]), KINDS | kinds_in(tabular)
+        return cls(**{**config, "spec": from_dict(config["spec"], kinds), "dtype": policy})
 
 
 def _in_its_dtype(make: Any) -> Any:

@@ -72,8 +72,8 @@ def global_max_pool(x: Any) -> Any:
 
 
 def batch_norm_1d(spec: BatchNormSpec) -> keras.layers.Layer:
-    # for rows (N, C): Keras' own layer, because TensorFlow's fused operation needs maps
-    layer = keras.layers.BatchNormalization(momentum=spec.decay, epsilon=spec.eps)
+    # rows (N, C) need Keras' own layer: TensorFlow's fused operation accepts only maps
+    layer = keras.layers.BatchNormalization(epsilon=spec.eps, momentum=spec.decay)
     layer.build((None, spec.num_features))
     return layer
 

@@ -58,8 +58,8 @@ def global_max_pool(x: Tensor) -> Tensor:
 
 
 def batch_norm_1d(spec: BatchNormSpec) -> nn.BatchNorm1d:
-    # for rows (N, C), which BatchNorm2d refuses
-    return nn.BatchNorm1d(spec.num_features, eps=spec.eps, momentum=round(1 - spec.decay, 15))
+    norm = batch_norm(spec)  # BatchNorm2d computes the same, but refuses rows (N, C)
+    return nn.BatchNorm1d(norm.num_features, norm.eps, norm.momentum)
 
 
 ACTIVATIONS: dict[str, Any] = {"relu": relu, "silu": F.silu, "tanh": torch.tanh}

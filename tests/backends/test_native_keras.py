@@ -12,7 +12,8 @@ from tensorflow import keras
 
 import densenet_multi as dm
 import densenet_multi.keras as dk
-from cases import images, labels, small
+from cases import images, labels, rows, small, small_table
+from densenet_multi.keras import tabular
 from densenet_multi.keras.layers import max_pool
 from densenet_multi.spec import PoolSpec
 
@@ -293,3 +294,12 @@ def test_of_equal_maxima_one_receives_the_gradient():
     gradient = tape.gradient(y, x).numpy()
     np.testing.assert_array_equal(gradient.reshape(2, 2, 2, 2).sum(axis=(1, 3)), np.ones((2, 2)))
     assert np.count_nonzero(gradient) == 4
+
+
+def test_a_network_for_tables_is_saved_and_restored(tmp_path):
+    spec = small_table("dense", drop_rate=0.5)
+    model, (x, _) = tabular.build(spec, seed=3), rows(spec)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.spec == spec
+    np.testing.assert_array_equal(tabular.predict(loaded, x), tabular.predict(model, x))

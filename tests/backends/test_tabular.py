@@ -1,7 +1,6 @@
 """Every backend's network for tables computes the same as the NumPy reference, and learns alike."""
 
 import inspect
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -19,12 +18,13 @@ from cases import (
     small_table,
     trained_on_rows,
 )
-from densenet_multi.backends import Backend, BackendError, TabularBackend, load_tabular
+from densenet_multi.backends import Backend, TabularBackend, load_tabular
 from densenet_multi.comparison.deviation import deviation
+from densenet_multi.data import epoch_order
 from densenet_multi.tabular import TabularConfig, predict
 from densenet_multi.training.history import Epoch, Step
 from densenet_multi.training.rows import RowRun
-from densenet_multi.training.run import Subject
+from densenet_multi.training.run import Run, Subject
 from parity import gradient_scale
 from strategies import tabular_configs
 
@@ -79,16 +79,6 @@ def test_a_model_or_spec_of_the_other_kind_is_refused(tables, backend):
         tables.build(image.spec)
     with pytest.raises(dm.ConfigError, match=r"spec: expected a TabularSpec"):
         tables.build(table.spec.config)
-
-
-def test_a_backend_without_networks_for_tables_is_named(monkeypatch):
-    monkeypatch.setattr("densenet_multi.backends.load_backend", lambda _: json_module())
-    with pytest.raises(BackendError, match=r"'other': expected a module tabular.py, found none"):
-        load_tabular("other")
-
-
-def json_module():
-    return import_module("json")
 
 
 # --- Counts, weights, predictions ---------------------------------------------------------------
@@ -204,7 +194,7 @@ def test_dropout_follows_dense_layers_while_training_only(tables, backend):
 
 # --- Training -----------------------------------------------------------------------------------
 
-RECIPES = {  # the fourth step has a smaller batch; the seventh row of five batches of two is left
+RECIPES = {  # of 11 rows, one recipe has a smaller last batch, and the other leaves one row out
     "nesterov": dm.Recipe(
         epochs=2,
         batch_size=3,
@@ -225,13 +215,14 @@ def test_steps_follow_the_rule(tables, backend, deviations, name, kind):
     weights, data = random_weights(spec), rows(spec, 11)
     model = filled(tables, spec, weights)
     history = tables.fit(model, data, recipe)
-    run, rule = RowRun(Subject(spec, "float64"), data, recipe), recipe.rounded()
-    other = tables.build(spec, dtype="float64")
+    rule, other = recipe.rounded(), tables.build(spec, dtype="float64")
+    orders = [epoch_order(11, recipe.seed, epoch) for epoch in range(recipe.epochs)]
+    starts = range(0, 11 - (11 % recipe.batch_size == 1), recipe.batch_size)
+    batches = [order[start : start + recipe.batch_size] for order in orders for start in starts]
     w, v, losses = weights, dict.fromkeys(weights, 0.0), []
-    for step, rate in enumerate(run.rates):
-        x, y = run.batch(*divmod(step, run.steps_per_epoch))
+    for part, rate in zip(batches, rule.learning_rates(len(batches)), strict=True):
         tables.import_weights(other, w)
-        loss, gradients = tables.loss_and_gradients(other, x, y[:, 0])
+        loss, gradients = tables.loss_and_gradients(other, data[0][part], data[1][part])
         w = tables.export_weights(other)  # with the new running statistics
         losses.append(loss)
         for tensor, gradient in gradients.items():
@@ -340,6 +331,14 @@ def test_recipes_for_images_are_refused_by_name(tables, data, recipe, message):
     given = rows(spec) if data is None else data
     with pytest.raises(dm.ConfigError, match=message):
         tables.fit(tables.build(spec), given, dm.Recipe(**{"epochs": 1, "batch_size": 2, **recipe}))
+
+
+def test_a_run_draws_no_progress_bar_even_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    spec = small_table("dense")
+    run = RowRun(Subject(spec, "float64"), rows(spec), dm.Recipe(batch_size=2))
+    assert run._new_bar().disable
+    assert not Run._new_bar(run).disable
 
 
 def test_the_contract_shares_what_images_have():

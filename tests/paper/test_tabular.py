@@ -251,7 +251,7 @@ def test_a_small_file_cannot_request_a_large_network(tmp_path):
     dm.save_weights(path, spec, random_weights(spec))
     metadata, weights = read_safetensors(path)
     header = json.loads(metadata["densenet_multi"])
-    header["config"]["block_config"] = [2**20] * 50
+    header["config"]["block_config"] = [100_000]
     write_safetensors(path, weights, {"densenet_multi": json.dumps(header)})
-    with pytest.raises(dm.WeightsError, match=r"expected tensors for 52,?428,?800 dense layers"):
+    with pytest.raises(dm.WeightsError, match=r"expected tensors for 100000 dense layers"):
         load_tabular(path)
