@@ -110,7 +110,7 @@ def main(context: click.Context) -> None:
     flax (Flax NNX).
 
     Exit codes: 0 success, 1 a failed check or a file that cannot be used, 2 invalid arguments,
-    3 backend not installed, 4 images not available or not readable, 130 interrupted.
+    3 backend not installed, 4 data not available or not readable, 130 interrupted.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or TensorFlow logs missing libraries
     before = logging.root.manager.disable

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--activation", help="relu, silu or tanh.  [default: tanh]")
 @click.option("--drop-rate", type=float, help="Dropout after a dense layer.  [default: 0]")
 @click.option("--epochs", type=AT_LEAST_1, help="Passes over the rows.  [default: 40]")
+@click.option("--learning-rate", type=float, help="Peak rate.  [default: 0.02]")
 @click.option("--seed", type=AT_LEAST_0, help="Seed of folds, weights and order.  [default: 0]")
 @click.option("--compare", is_flag=True, help="Compare with other models; save no network.")
 @format_option
@@ -64,6 +65,7 @@ def house_prices(
     submission: Path | None,
     output: Path,
     epochs: int | None,
+    learning_rate: float | None,
     seed: int | None,
     compare: bool,
     output_format: str,
@@ -91,7 +93,7 @@ def house_prices(
     network = task.Network(
         backend or first_installed(),
         replace(task.ANY_INPUTS, **given(**options)),
-        replace(task.RECIPE, **given(epochs=epochs, seed=seed)),
+        replace(task.RECIPE, **given(epochs=epochs, learning_rate=learning_rate, seed=seed)),
     )
     for name in houses.constant:
         say(f"column {name!r} is dropped: all its cells are equal or missing")

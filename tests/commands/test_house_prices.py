@@ -77,11 +77,13 @@ def test_folds_are_printed_and_the_model_and_the_submission_written(folder):
 
 def test_json_has_the_folds_and_options_reach_the_network(folder):
     chosen = ("--normalization", "batch", "--activation", "relu", "--drop-rate", "0.2")
-    done = run(*TRAIN, *chosen, "--epochs", "3", "--seed", "7", "--format", "json")
+    chosen += ("--epochs", "3", "--learning-rate", "0.5", "--seed", "7")
+    done = run(*TRAIN, *chosen, "--format", "json")
     report = json.loads(done.stdout)
     assert [fold["fold"] for fold in report["folds"]] == [1, 2, 3, 4, 5]
     assert report["constant"] == ["Country"]
-    assert {(recipe.epochs, recipe.seed) for recipe in folder.backend.recipes} == {(3, 7)}
+    found = {(each.epochs, each.learning_rate, each.seed) for each in folder.backend.recipes}
+    assert found == {(3, 0.5, 7)}
     config = portable.load_tabular("house-prices.safetensors")[0].config
     assert (config.normalization, config.activation, config.drop_rate) == ("batch", "relu", 0.2)
 
