@@ -76,10 +76,12 @@ def test_options_change_one_at_a_time_or_all_in_the_long_version(path, made):
     settings = Settings(backend="torch", csv=path, seeds=1)
     options = exercise("house-prices").run(settings)["options"]
     assert sorted(each["changed"] for each in options) == [0, 1, 1, 1, 1]
+    assert not any("mlp" in each for each in options)
     assert {network.config.normalization for _, network, _ in made} == {"none", "batch"}
     assert {network.config.drop_rate for _, network, _ in made} == {0.0, 0.1}
     options = exercise("house-prices").run(replace(settings, full=True))["options"]
     assert len(options) == 2 * 3 * 2
+    assert all("mlp" in each for each in options)
     assert len({tuple(each[name] for name in house_prices.CHOICES) for each in options}) == 12
     default = next(each for each in options if not each["changed"])
     assert all(default[name] == getattr(task.ANY_INPUTS, name) for name in house_prices.CHOICES)
