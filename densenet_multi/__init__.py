@@ -12,7 +12,7 @@ The files, in reading order:
 - checkpoint.py: a trained network in memory. class_maps.py: where it sees a class. data/ (images),
   formats/ (weights files), training/ (training runs), tasks/ (such as evaluation and conversion),
   comparison/ (backends side by side), exercises/ (the chapter's questions, measured), drawing/
-  (figures), commands/ (the command line).
+  (figures), commands/ (the command line). tabular.py: a DenseNet of fully connected layers.
 
 To learn DenseNet, you can ignore the last group, every faster/ folder, and all files whose names
 begin with an underscore.

@@ -2,7 +2,8 @@
 
 Read layers.py, then model.py: the paper's network (../spec.py) in this framework's own idiom. Then
 read weights.py, predict.py and train.py. torch/, keras/, gluon/ and flax/ contain the same files,
-one set for each framework. You may ignore faster/ and files whose names start with an underscore.
+one set for each framework. Ignore faster/, tabular.py (a network for tables) and files whose
+names start with an underscore.
 """
 
 from ..backends import framework, publish

@@ -30,7 +30,8 @@ EPOCH = {
 @dataclass(frozen=True)
 class Step:
     """One training step. ``number`` and ``epoch`` count from 1. Loss (mean cross entropy in nats)
-    and accuracy (a fraction) are those of the step's batch, before the update."""
+    and accuracy (a fraction) are those of the step's batch, before the update. For rows of a table,
+    the loss is the mean squared error, and the accuracy is NaN."""
 
     number: int
     epoch: int

@@ -22,6 +22,7 @@ PURPOSES = {  # name -> what it is; the four backends share a line
     "formats": "weights files, also of other projects",
     "data": "images: read, prepare, augment, order",
     "drawing": "figures of a specification",
+    "tabular": "a DenseNet for tables, without images",
     "reference": "the formulas in NumPy",
     "checkpoint": "a network in memory",
     "weights": "initial weights, and the check of weights",

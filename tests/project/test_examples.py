@@ -12,7 +12,7 @@ import densenet_multi as dm
 PACKAGE = Path(dm.__file__).parent
 MODULES = [  # those that need no framework and have examples
     *("__init__", "checkpoint", "class_maps", "manifest", "reference", "spec"),
-    *("variants", "weights"),
+    *("tabular", "variants", "weights"),
     *("data.augment", "data.examples", "data.fashion_mnist", "data.folder", "data.idx"),
     *("data.images", "data.held_out", "data.order", "data.resize", "data.sources"),
     *("drawing.__init__", "exercises._interval", "formats.__init__", "formats._channels"),

@@ -5466,10 +5466,10 @@ MUTANTS = [
         "backends/test_native_keras.py tables",
     ),
     Mutant(
-        "tables: the loss is a mean already (Gluon)",
+        "tables: the schedule is followed (Gluon)",
         "gluon/tabular.py",
-        "trainer.step(batch_size=1)",
-        "trainer.step(batch_size=2)",
+        "                trainer.set_learning_rate(rate)\n",
+        "",
         "backends/test_tabular.py follow_the_rule",
     ),
     Mutant(
@@ -5512,7 +5512,7 @@ MUTANTS = [
         "flax/weights.py",
         '"linear.weight": ("kernel", (1, 0))',
         '"linear.weight": ("kernel", (0, 1))',
-        "backends/test_tabular.py every_bit",
+        "backends/test_tabular.py predictions_are",
     ),
     Mutant(
         "tables: the four tabular.py are one text",
