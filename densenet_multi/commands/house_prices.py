@@ -38,10 +38,14 @@ if TYPE_CHECKING:
     "--backend", type=BACKEND, help="Backend that trains.  [default: the first installed]"
 )
 @click.option("--test", type=EXISTING_FILE, help="CSV file of houses without prices.")
-@click.option("--submission", type=NewFile(".csv"), help="Write the prices of --test to FILE.csv.")
+@click.option(
+    "--submission",
+    type=NewFile(".csv", "choose another"),
+    help="Write the prices of --test to FILE.csv.",
+)
 @click.option(
     "--output",
-    type=NewFile(".safetensors"),
+    type=NewFile(".safetensors", "choose another"),
     default="house-prices.safetensors",
     show_default=True,
     help="Write the network, trained on all rows, and its preprocessing.",
