@@ -39,12 +39,12 @@ ANY_INPUTS = TabularConfig(1)  # replaced by the number of inputs
 RECIPE = Recipe(
     epochs=40,
     batch_size=64,
-    learning_rate=0.02,
+    learning_rate=0.03,
     schedule="cosine",
     warmup=0.1,
     momentum=0.9,
     nesterov=True,
-    weight_decay=0.01,
+    weight_decay=0.015,
 )
 
 
