@@ -77,7 +77,7 @@ def tests_of(name: str) -> None:
     @nox.session(name=f"tests-{name}", default=False)
     def run(session: nox.Session) -> None:
         """The tests with one backend alone, in its newest versions (torch: as constrained)."""
-        install_wheel(session, name, *TORCH)
+        install_wheel(session, f"{name},tabular", *TORCH)
         session.run(*PYTEST, "--backends", name, *session.posargs, env=INSTALLED)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class BackendNotInstalledError(ImportError):
-    """A backend's framework is not installed; the message has the command that installs it."""
+    """A framework or library is not installed; the message has the command that installs it."""
 
 
 class BackendError(ValueError):
@@ -23,7 +23,11 @@ BROUGHT_BY = {"distutils": "setuptools"}  # module -> its distribution since Pyt
 
 @contextmanager
 def framework(
-    name: str, *packages: str, note: str = "", last_python: tuple[int, int] | None = None
+    name: str,
+    *packages: str,
+    note: str = "",
+    last_python: tuple[int, int] | None = None,
+    user: str = "",
 ) -> Iterator[None]:
     """Wrap a backend's imports: if the framework is missing, the error states how to install it.
 
@@ -31,10 +35,11 @@ def framework(
     raises its own error, because the framework is installed but broken.
 
     Arguments:
-        name: the name of the backend, and of the extra that installs its packages.
+        name: the name of the extra that installs the packages.
         packages: the modules whose absence means that the framework is not installed.
         note: appended to the message.
         last_python: the newest Python that the framework supports; None if there is no limit.
+        user: what needs the packages; by default the backend of the extra's name.
     """
     try:
         yield
@@ -46,8 +51,9 @@ def framework(
         else:
             source = f" of {BROUGHT_BY[error.name]}" if error.name in BROUGHT_BY else ""
             text = (
-                f"backend {name!r} needs {error.name!r}{source}, which is not installed; in a "
-                f"clone of densenet_multi, install it with: pip install '.[{name}]'{note}"
+                f"{user or f'backend {name!r}'} needs {error.name!r}{source}, which is not "
+                f"installed; in a clone of densenet_multi, install it with: pip install "
+                f"'.[{name}]'{note}"
             )
         raise BackendNotInstalledError(text, name=error.name) from error
 

@@ -76,17 +76,17 @@ class TabularConfig(Checked):
     >>> from densenet_multi.tabular import TabularConfig
     >>> spec = TabularConfig(300, growth_rate=8, block_config=(2,)).resolve()
     >>> [layer.linear.in_features for layer in spec.layers]
-    [64, 72, 80]
+    [16, 24, 32]
     """
 
     in_features: int
     _: KW_ONLY
     growth_rate: int = 32
     block_config: tuple[int, ...] = (4,)
-    num_init_features: int = 64
+    num_init_features: int = 16
     compression: float = 0.5
-    normalization: str = "batch"
-    activation: str = "relu"
+    normalization: str = "none"
+    activation: str = "tanh"
     drop_rate: float = 0.0
     concatenate: bool = True
     bn_eps: float = 1e-5

@@ -22,6 +22,7 @@ from . import (
     draw,
     evaluate,
     exercise,
+    house_prices,
     info,
     inspect,
     lockstep,
@@ -36,7 +37,7 @@ GROUPS = {  # purpose -> its commands
     "Describe a network": (summary.summary, draw.draw),
     "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
     "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
-    "Answer the chapter's exercises": (exercise.exercise,),
+    "Answer the chapter's exercises": (exercise.exercise, house_prices.house_prices),
     "Move a checkpoint between frameworks": (inspect.inspect, convert.convert),
     "Report a problem": (info.info,),
 }
@@ -109,7 +110,7 @@ def main(context: click.Context) -> None:
     flax (Flax NNX).
 
     Exit codes: 0 success, 1 a failed check or a file that cannot be used, 2 invalid arguments,
-    3 backend not installed, 4 images not available or not readable, 130 interrupted.
+    3 backend not installed, 4 data not available or not readable, 130 interrupted.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or TensorFlow logs missing libraries
     before = logging.root.manager.disable

@@ -11,7 +11,15 @@ import click
 
 from ..exercises import DATA, NAMES, Settings
 from ..exercises import exercise as load_exercise
-from .options import AT_LEAST_1, BACKEND, Name, NewEntry, example, format_option
+from .options import (
+    AT_LEAST_1,
+    BACKEND,
+    EXISTING_FILE,
+    Name,
+    NewEntry,
+    example,
+    format_option,
+)
 from .output import errors_as_exit_codes, plain, print_result, say
 
 if TYPE_CHECKING:
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
     "it.  [default: fashion-mnist, or sample where it is not available]",
 )
 @click.option("--seeds", type=AT_LEAST_1, help="Number of runs.  [default: the exercise's]")
+@click.option("--csv", type=EXISTING_FILE, help="Table of house-prices: Kaggle's train.csv.")
 @click.option("--full", is_flag=True, help="Run the long version of the published tables.")
 @click.option(
     "--output",
@@ -50,9 +59,9 @@ def exercise(
     """Measure the answer to one of the chapter's exercises.
 
     The exercises: pooling (average or maximum in a transition?), parameters (why fewer than
-    ResNet?), memory (how much, and what helps?), table1 (the paper's networks). Training uses the
-    fastest installed backend, but parameters always PyTorch: its ResNet is written in it alone.
-    memory and table1 run in every installed one.
+    ResNet?), memory (how much, and what helps?), table1 (the paper's networks), house-prices (a
+    DenseNet for the table --csv). Training uses the fastest installed backend, but parameters
+    always PyTorch: its ResNet is written in it alone. memory and table1 run in every installed one.
     """
     chosen = load_exercise(name)
     settings = Settings(data=data or DATA[0], **given)

@@ -14,7 +14,7 @@ from ._exercise import DATA, Exercise, Settings, Table
 
 __all__ = ["DATA", "NAMES", "Exercise", "Settings", "Table", "exercise"]
 
-NAMES = ("pooling", "parameters", "memory", "table1")
+NAMES = ("pooling", "parameters", "memory", "table1", "house-prices")
 
 
 def exercise(name: str) -> Exercise:

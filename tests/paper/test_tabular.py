@@ -22,10 +22,8 @@ from strategies import tabular_configs
 
 
 def test_every_dense_layer_reads_all_features_before_it():
-    config = TabularConfig(
-        300, growth_rate=8, block_config=(2, 1), num_init_features=20, compression=0.29
-    )
-    spec = config.resolve()
+    widths = {"growth_rate": 8, "num_init_features": 20, "compression": 0.29}
+    spec = TabularConfig(300, block_config=(2, 1), normalization="batch", **widths).resolve()
     assert (spec.stem.in_features, spec.stem.out_features) == (300, 20)
     found = [(layer.name, layer.linear, layer.concatenate) for layer in spec.layers]
     assert [(name, x.in_features, x.out_features, dense) for name, x, dense in found] == [

@@ -41,7 +41,8 @@ TABULAR = {  # every feature of the spec for tables
 
 
 def small_table(name: str, **overrides: object) -> TabularSpec:
-    return TabularConfig(5, **{"num_init_features": 6, **TABULAR[name], **overrides}).resolve()
+    usual = {"num_init_features": 6, "normalization": "batch", "activation": "relu"}
+    return TabularConfig(5, **{**usual, **TABULAR[name], **overrides}).resolve()
 
 
 def rows(spec: TabularSpec, count: int = 7, seed: int = 2):

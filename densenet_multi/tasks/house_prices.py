@@ -1,0 +1,302 @@
+"""Predict prices from a table: cross-validate a network, train one on all rows, save it.
+
+The error is the root mean square of the differences of the prices' natural logarithms.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._checks import ConfigError, check_names, listed
+from .._files import replace_file
+from .._installed import framework
+from ..backends import load_tabular
+from ..data.table import Table
+from ..formats import portable
+from ..tabular import TabularConfig, plain, predict
+from ..training.recipe import Recipe
+
+Array = npt.NDArray[Any]
+Fitted = dict[str, Any]
+Step = Callable[[str], None]
+
+FOLDS = 5
+LEAST_ROWS = 20
+MOST_LEVELS = 255  # different texts in a column
+MISSING = ("", "?", "na", "n/a", "nan", "null")  # in lower case, as the column that is no feature:
+ID = "id"
+ANY_INPUTS = TabularConfig(1)  # replaced by the number of inputs
+RECIPE = Recipe(
+    epochs=40,
+    batch_size=64,
+    learning_rate=0.03,
+    schedule="cosine",
+    warmup=0.1,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=0.015,
+)
+
+
+@dataclass(frozen=True)
+class Houses:
+    """A validated table with prices.
+
+    ``others`` names all columns but the target. Those of ``numbers`` and ``texts`` are features,
+    with values in ``cells`` (see ``cells_of``). The cells of ``constant`` are equal or missing.
+    """
+
+    target: str
+    others: list[str]
+    log_price: Array
+    numbers: list[str]
+    texts: list[str]
+    constant: list[str]
+    cells: tuple[Array, Array]
+
+
+def read_houses(table: Table, target: str) -> Houses:
+    """Validate a table with prices; ``ConfigError`` names what cannot be used."""
+    check_names(f"{table.name}: column", [target], table.columns)
+    prices = _numbers(table, target, "a price above 0", lambda value: 0 < value < math.inf)
+    if len(prices) < LEAST_ROWS or len(set(prices)) < 2:
+        found = f"{len(prices)} rows with {len(set(prices))} prices"
+        raise ConfigError(
+            f"{table.name}: expected at least {LEAST_ROWS} rows and different prices, found "
+            f"{found}; use a larger table"
+        )
+    others = [name for name in table.columns if name != target]
+    numbers: list[str] = []
+    texts: list[str] = []
+    constant: list[str] = []
+    for name in others:
+        levels = set(_texts(table, name))
+        words = sorted(level for level in levels if math.isinf(_number(level)))
+        if len(levels - {""} if not words else levels) < 2:
+            constant.append(name)
+        elif name.lower() != ID:
+            (texts if words else numbers).append(name)
+        if name in texts and len(levels) > MOST_LEVELS:
+            raise ConfigError(
+                f"{table.name}: expected numbers or at most {MOST_LEVELS} different texts in "
+                f"column {name!r}, found {len(levels):,}, such as {words[0]!r}; remove the column"
+            )
+    if not numbers + texts:
+        raise ConfigError(f"{table.name}: expected a column beside {target!r} that varies")
+    cells = cells_of(table, numbers, texts)
+    return Houses(target, others, np.log(prices), numbers, texts, constant, cells)
+
+
+def cells_of(table: Table, numbers: Iterable[str], texts: Iterable[str]) -> tuple[Array, Array]:
+    """Return the cells of columns of numbers, NaN if missing, and of columns of texts.
+
+    Both have the shape (rows, columns). Raises ``ConfigError`` for a number that is none.
+    """
+    real = "a finite number or nothing", lambda value: not math.isinf(value)
+    values = [_numbers(table, name, *real) for name in numbers]
+    levels = [_texts(table, name) for name in texts]
+    rows = len(next(iter(table.columns.values())))
+    return np.array(values).reshape(-1, rows).T, np.array(levels, object).reshape(-1, rows).T
+
+
+def _texts(table: Table, name: str) -> list[str]:
+    return ["" if cell.lower() in MISSING else cell for cell in table.columns[name]]
+
+
+def _number(cell: str) -> float:
+    """Return a cell's value: NaN if it is missing, infinity if it is no number."""
+    try:
+        return math.nan if cell.lower() in MISSING else float(cell)
+    except ValueError:
+        return math.inf
+
+
+def _numbers(table: Table, name: str, expected: str, allowed: Callable[[float], bool]) -> Array:
+    values = list(map(_number, table.columns[name]))
+    if wrong := [row for row, value in enumerate(values) if not allowed(value)]:
+        found = f"{table.columns[name][wrong[0]]!r} in row {wrong[0] + 1} below the header"
+        raise ConfigError(
+            f"{table.name}: expected {expected} in column {name!r}, found {found}; correct the row"
+        )
+    return np.array(values)
+
+
+# --- Preprocessing ------------------------------------------------------------------------------
+
+
+def fit_preprocessing(houses: Houses, rows: Any = slice(None)) -> Fitted:
+    """Fit the preprocessing to some rows: plain values, which JSON can store.
+
+    ``numbers`` maps a column to its median, and mean and standard deviation of its ``signed_log``;
+    ``texts`` maps a column to its levels; ``log_price`` is a mean and a standard deviation.
+    """
+    with framework("tabular", "sklearn", user="house-prices"):
+        from sklearn.impute import SimpleImputer
+        from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    (numbers, texts), prices = (each[rows] for each in houses.cells), houses.log_price[rows]
+    columns, levels = np.zeros((0, 3)), []
+    if houses.numbers:
+        imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+        scaler = StandardScaler().fit(signed_log(imputer.fit_transform(numbers)))
+        columns = np.stack([imputer.statistics_, scaler.mean_, scaler.scale_], axis=1)
+    if houses.texts:
+        levels = OneHotEncoder().fit(texts).categories_
+    return {
+        "target": houses.target,
+        "columns": houses.others,
+        "numbers": dict(zip(houses.numbers, columns.tolist(), strict=True)),
+        "texts": {n: each.tolist() for n, each in zip(houses.texts, levels, strict=True)},
+        "log_price": [float(prices.mean()), float(prices.std()) or 1.0],
+    }
+
+
+def signed_log(x: Array) -> Array:
+    """Return sign(x) * log(1 + abs(x)), which shortens the long tails of areas."""
+    return np.sign(x) * np.log1p(np.abs(x))
+
+
+def inputs(fitted: Fitted, cells: tuple[Array, Array]) -> Array:
+    """Return (rows, features): scaled numbers, then a 1 for the level of each text, if known."""
+    numbers, texts = cells
+    fill, middle, scale = np.array([*fitted["numbers"].values()]).reshape(-1, 3).T
+    parts = [(signed_log(np.where(np.isnan(numbers), fill, numbers)) - middle) / scale]
+    for i, levels in enumerate(fitted["texts"].values()):
+        parts.append(texts[:, i : i + 1] == np.array(levels, object))
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def targets(fitted: Fitted, houses: Houses) -> Array:
+    """Return the standardized logarithms of the prices."""
+    middle, scale = fitted["log_price"]
+    standardized: Array = ((houses.log_price - middle) / scale).astype(np.float32)
+    return standardized
+
+
+# --- Training -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Network:
+    """A network of a backend, with the methods of scikit-learn's regressors.
+
+    ``config`` is for any number of inputs; ``chain`` makes its ``plain`` counterpart.
+    """
+
+    backend_name: str
+    config: TabularConfig = ANY_INPUTS
+    recipe: Recipe = RECIPE
+    chain: bool = False
+
+    def fit(self, x: Array, z: Array) -> Network:
+        """Build and train the network for inputs x and targets z."""
+        config = replace(self.config, in_features=x.shape[1])
+        self.backend = load_tabular(self.backend_name)
+        spec = (plain(config) if self.chain else config).resolve()
+        self.model = self.backend.build(spec, seed=self.recipe.seed)
+        size = min(self.recipe.batch_size, len(x))
+        self.backend.fit(self.model, (x, z), replace(self.recipe, batch_size=size))
+        return self
+
+    def predict(self, x: Array) -> Array:
+        """Return the predicted targets (rows,)."""
+        return self.backend.predict(self.model, x)
+
+
+def cross_validate(
+    make: Callable[[], Any], houses: Houses, seed: int, step: Step = lambda _: None
+) -> list[float]:
+    """Return the error of each fold; the folds depend on the seed and the number of rows alone.
+
+    ``make`` returns a regressor. It and the preprocessing are fitted to the other folds.
+    """
+    with framework("tabular", "sklearn", user="house-prices"):
+        from sklearn.model_selection import KFold
+    errors: list[float] = []
+    for fit, test in KFold(FOLDS, shuffle=True, random_state=seed).split(houses.log_price):
+        step(f"fold {len(errors) + 1}")
+        fitted = fit_preprocessing(houses, fit)
+        x, z = inputs(fitted, houses.cells), targets(fitted, houses)
+        error = np.float64(make().fit(x[fit], z[fit]).predict(x[test])) - z[test]
+        errors.append(float(fitted["log_price"][1] * np.sqrt(np.mean(error**2))))
+    return errors
+
+
+def house_prices(
+    houses: Houses,
+    network: Network,
+    output: Path,
+    *,
+    test: Table | None = None,
+    submission: Path | None = None,
+    step: Step = lambda _: None,
+) -> dict[str, Any]:
+    """Cross-validate a network, then train it on all rows and save it; return a report.
+
+    ``output`` is a portable file with network and preprocessing. ``submission`` is a CSV file of
+    the predicted prices of ``test``, as Kaggle accepts it. Raises ``ConfigError``, before training,
+    if ``test`` cannot be used.
+    """
+    fitted = fit_preprocessing(houses)
+    if test is not None:
+        inputs_of(test, fitted)
+    ids = [cells for name, cells in (test.columns if test else {}).items() if name.lower() == ID]
+    if submission is not None and not ids:
+        raise ConfigError("submission: expected test= with a column Id, found none")
+    errors = cross_validate(lambda: network, houses, network.recipe.seed, step)
+    step("all rows")
+    network.fit(inputs(fitted, houses.cells), targets(fitted, houses))
+    spec, weights = network.model.spec, network.backend.export_weights(network.model)
+    portable.save_weights(output, spec, weights, preprocessing=fitted)
+    if test is not None and submission is not None:
+        prices = predict_prices(output, test).tolist()
+        rows = [("Id", houses.target), *zip(ids[0], prices, strict=True)]
+        text = StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        replace_file(submission, text.getvalue().encode())
+    return {
+        "backend": network.backend_name,
+        "rows": len(houses.log_price),
+        "features": spec.config.in_features,
+        "constant": houses.constant,
+        "folds": [{"fold": i, "rmse_log": error} for i, error in enumerate(errors, 1)],
+        "rmse_log": {"mean": mean(errors), "std": stdev(errors)},
+        "model": str(output),
+        "submission": submission and str(submission),
+    }
+
+
+def predict_prices(path: str | Path, table: Table) -> Array:
+    """Return the prices (rows,) that a file of ``house_prices`` predicts, by the NumPy reference.
+
+    Raises ``ConfigError`` for a table with other columns, and as ``portable.load_tabular``.
+    """
+    spec, weights, fitted = portable.load_tabular(path)
+    middle, scale = fitted["log_price"]
+    found: Array = np.exp(middle + scale * predict(spec, weights, inputs_of(table, fitted)))
+    return found
+
+
+def inputs_of(table: Table, fitted: Fitted) -> Array:
+    """Return ``inputs`` for a table without prices. Raises ``ConfigError`` for other columns."""
+    known, found = set(fitted["columns"]), set(table.columns)
+    if known != found:
+        raise ConfigError(
+            f"{table.name}: expected the columns of the training table without "
+            f"{fitted['target']!r}, found a table that lacks {_quoted(known - found)} and has "
+            f"{_quoted(found - known)} besides; correct its header"
+        )
+    return inputs(fitted, cells_of(table, fitted["numbers"], fitted["texts"]))
+
+
+def _quoted(names: set[str]) -> str:
+    return listed(sorted(map(repr, names))) or "nothing"
