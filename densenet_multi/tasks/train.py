@@ -79,7 +79,7 @@ from ._trained_by import source_of
 from .predict import Say, batches_of_logits
 
 # What two CPU cores do in training, in the fastest backend: docs/results/training.md, "quick".
-MULTIPLY_ADDS_PER_SECOND = 45e9
+MULTIPLY_ADDS_PER_SECOND = 48e9
 TESTED = EPOCH | {"validation_loss": NUMBER, "validation_accuracy": FRACTION}
 REPORT_SHAPE = {
     **{name: shape for name, shape in CONFIG_SHAPE.items() if name != "found?"},
@@ -332,7 +332,7 @@ def expected_seconds(spec: DenseNetSpec, recipe: Recipe, examples: int) -> float
     """Estimate how long a recipe trains on two CPU cores, in float32, from its multiply-adds.
 
     The backward pass takes twice as many as the forward pass. Trust the result within a factor of
-    two: small maps and other processors compute at another speed.
+    two: speed differs between networks, frameworks and processors.
     """
     stages = profile(spec, recipe.image_size, recipe.image_size)
     work = sum(stage.multiply_adds for stage in stages) * examples * recipe.epochs
