@@ -33,18 +33,19 @@ Step = Callable[[str], None]
 FOLDS = 5
 LEAST_ROWS = 20
 MOST_LEVELS = 255  # different texts in a column
+MOST_DEVIATIONS = 5  # of a number from its mean; a pool in one house of 1,000 is 30 away
 MISSING = ("", "?", "na", "n/a", "nan", "null")  # in lower case, as the column that is no feature:
 ID = "id"
 ANY_INPUTS = TabularConfig(1)  # replaced by the number of inputs
 RECIPE = Recipe(
     epochs=40,
     batch_size=64,
-    learning_rate=0.03,
+    learning_rate=0.01,
     schedule="cosine",
     warmup=0.1,
     momentum=0.9,
     nesterov=True,
-    weight_decay=0.015,
+    weight_decay=0.02,
 )
 
 
@@ -169,7 +170,8 @@ def inputs(fitted: Fitted, cells: tuple[Array, Array]) -> Array:
     """Return (rows, features): scaled numbers, then a 1 for the level of each text, if known."""
     numbers, texts = cells
     fill, middle, scale = np.array([*fitted["numbers"].values()]).reshape(-1, 3).T
-    parts = [(signed_log(np.where(np.isnan(numbers), fill, numbers)) - middle) / scale]
+    scaled = (signed_log(np.where(np.isnan(numbers), fill, numbers)) - middle) / scale
+    parts = [scaled.clip(-MOST_DEVIATIONS, MOST_DEVIATIONS)]
     for i, levels in enumerate(fitted["texts"].values()):
         parts.append(texts[:, i : i + 1] == np.array(levels, object))
     return np.concatenate(parts, axis=1).astype(np.float32)

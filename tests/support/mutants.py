@@ -5636,6 +5636,13 @@ MUTANTS = [
         "tasks/test_house_prices.py own_transformers",
     ),
     Mutant(
+        "a number far from all others is clipped",
+        "tasks/house_prices.py",
+        "scaled.clip(-MOST_DEVIATIONS, MOST_DEVIATIONS)",
+        "scaled",
+        "tasks/test_house_prices.py is_clipped",
+    ),
+    Mutant(
         "the preprocessing is fitted to the training rows alone",
         "tasks/house_prices.py",
         "fitted = fit_preprocessing(houses, fit)",

@@ -118,6 +118,16 @@ def test_inputs_are_those_of_scikit_learns_own_transformers():
     np.testing.assert_allclose(actual[test], both.transform(table[test]), rtol=1e-6, atol=1e-6)
 
 
+def test_a_number_far_from_all_others_is_clipped():
+    """Otherwise one house with a pool would decide the gradient, and training diverge."""
+    areas = ["100", "110"] * (ROWS // 2)
+    areas[7] = "1e9"
+    found = task.read_houses(houses(Area=areas), "SalePrice")
+    x = task.inputs(task.fit_preprocessing(found), found.cells)
+    assert x[7, 0] == task.MOST_DEVIATIONS
+    assert (np.abs(x[:, 0]) < 1).sum() == ROWS - 1
+
+
 def test_preprocessing_is_fitted_to_the_given_rows_alone():
     fit = np.arange(40)
     changed = houses()
