@@ -71,7 +71,7 @@ def loss_and_gradients(model: TabularNet, rows: Any, targets: Any) -> tuple[floa
 
 @fit_with(RowRun, dtype_of, import_weights)
 def fit(model: TabularNet, run: RowRun) -> None:
-    optimizer = sgd(run.recipe, model.parameters(), foreach=True)  # fewer calls of small operations
+    optimizer = sgd(run.recipe, model.parameters(), fused=True)  # one call, not one for each tensor
     started = run.started(lambda x: predict(model, x), lambda: (export_weights(model), {}))
     with started, in_mode(model, training=True):
         for _ in run.epochs_left:

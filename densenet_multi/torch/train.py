@@ -78,7 +78,7 @@ def fit(model: DenseNet, run: Run) -> None:
 
 
 def sgd(
-    recipe: Recipe, parameters: Iterable[torch.Tensor], *, foreach: bool | None = None
+    recipe: Recipe, parameters: Iterable[torch.Tensor], *, fused: bool | None = None
 ) -> torch.optim.SGD:
     return torch.optim.SGD(
         parameters,
@@ -86,7 +86,7 @@ def sgd(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
-        foreach=foreach,
+        fused=fused,
     )
 
 

@@ -69,7 +69,7 @@ def test_a_function_has_the_contracts_docstring_and_parameters(tables, name):
 def test_a_model_or_spec_of_the_other_kind_is_refused(tables, backend):
     image, table = backend.build(small("plain")), tables.build(small_table("dense"))
     x, _ = rows(table.spec)
-    with pytest.raises(dm.ConfigError, match=rf"expected a model of .*{backend.NAME}.tabular, fo"):
+    with pytest.raises(dm.ConfigError, match=rf"expected a model of .*{backend.NAME}.tabular, f"):
         tables.predict(image, x)
     with pytest.raises(dm.ConfigError, match=rf"expected a model of .*{backend.NAME}, found a"):
         backend.predict(table, x)

@@ -84,7 +84,7 @@ def test_a_configuration_survives_json(config):
         ({"activation": "rellu"}, r"activation: expected .* did you mean 'relu'"),
         ({"drop_rate": 1.0}, "drop_rate: expected a number from 0 up to"),
         ({"concatenate": 1}, "concatenate: expected True or False"),
-        ({"compresion": 0.5}, "field 'compresion' does not exist; did you mean 'compression'"),
+        ({"compress": 0.5}, "field 'compress' does not exist; did you mean 'compression'"),
     ],
 )
 def test_a_wrong_hyper_parameter_is_refused_by_name(change, message):
