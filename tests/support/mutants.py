@@ -5695,7 +5695,7 @@ MUTANTS = [
         "a file keeps the order of the columns",
         "tasks/house_prices.py",
         'found: Array = np.exp(price["mean"]',
-        'fitted["texts"].sort(key=str)\n    z = predict(spec, weights, inputs_of(table, fitted))\n'
+        'fitted["texts"].reverse()\n    z = predict(spec, weights, inputs_of(table, fitted))\n'
         '    found: Array = np.exp(price["mean"]',
         "tasks/test_house_prices.py has_the_preprocessing",
     ),
