@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @click.option("--activation", help="relu, silu or tanh.  [default: tanh]")
 @click.option("--drop-rate", type=float, help="Dropout after a dense layer.  [default: 0]")
 @click.option("--epochs", type=AT_LEAST_1, help="Passes over the rows.  [default: 40]")
-@click.option("--learning-rate", type=float, help="Peak rate.  [default: 0.03]")
+@click.option("--learning-rate", type=float, help="Peak rate.  [default: 0.01]")
 @click.option("--seed", type=AT_LEAST_0, help="Seed of folds, weights and order.  [default: 0]")
 @click.option("--compare", is_flag=True, help="Compare with other models; save no network.")
 @format_option

@@ -24,6 +24,7 @@ from ..backends import load_tabular
 from ..data.table import Table
 from ..formats import portable
 from ..tabular import TabularConfig, plain, predict
+from ..training.fields import NUMBER, TEXT, FieldError, check
 from ..training.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -33,18 +34,26 @@ Step = Callable[[str], None]
 FOLDS = 5
 LEAST_ROWS = 20
 MOST_LEVELS = 255  # different texts in a column
+MOST_DEVIATIONS = 5  # of a number from its mean; a pool in one house of 1,000 is 30 away
 MISSING = ("", "?", "na", "n/a", "nan", "null")  # in lower case, as the column that is no feature:
 ID = "id"
+FITTED = {  # what a file has as ``preprocessing``
+    "target": TEXT,
+    "columns": [TEXT, ...],
+    "numbers": [{"name": TEXT, "median": NUMBER, "mean": NUMBER, "std": NUMBER}],
+    "texts": [{"name": TEXT, "levels": [TEXT, ...]}],
+    "log_price": {"mean": NUMBER, "std": NUMBER},
+}
 ANY_INPUTS = TabularConfig(1)  # replaced by the number of inputs
 RECIPE = Recipe(
     epochs=40,
     batch_size=64,
-    learning_rate=0.03,
+    learning_rate=0.01,
     schedule="cosine",
     warmup=0.1,
     momentum=0.9,
     nesterov=True,
-    weight_decay=0.015,
+    weight_decay=0.02,
 )
 
 
@@ -135,28 +144,35 @@ def _numbers(table: Table, name: str, expected: str, allowed: Callable[[float], 
 
 
 def fit_preprocessing(houses: Houses, rows: Any = slice(None)) -> Fitted:
-    """Fit the preprocessing to some rows: plain values, which JSON can store.
+    """Fit the preprocessing to some rows: plain values, which have the shape ``FITTED``.
 
-    ``numbers`` maps a column to its median, and mean and standard deviation of its ``signed_log``;
-    ``texts`` maps a column to its levels; ``log_price`` is a mean and a standard deviation.
+    Columns are in lists: a file may store the fields of an object in another order. ``mean`` and
+    ``std`` are those of the ``signed_log``.
     """
     with framework("tabular", "sklearn", user="house-prices"):
         from sklearn.impute import SimpleImputer
         from sklearn.preprocessing import OneHotEncoder, StandardScaler
     (numbers, texts), prices = (each[rows] for each in houses.cells), houses.log_price[rows]
-    columns, levels = np.zeros((0, 3)), []
+    columns: Any = []
+    levels: Any = []
     if houses.numbers:
         imputer = SimpleImputer(strategy="median", keep_empty_features=True)
         scaler = StandardScaler().fit(signed_log(imputer.fit_transform(numbers)))
-        columns = np.stack([imputer.statistics_, scaler.mean_, scaler.scale_], axis=1)
+        columns = np.stack([imputer.statistics_, scaler.mean_, scaler.scale_], axis=1).tolist()
     if houses.texts:
         levels = OneHotEncoder().fit(texts).categories_
     return {
         "target": houses.target,
         "columns": houses.others,
-        "numbers": dict(zip(houses.numbers, columns.tolist(), strict=True)),
-        "texts": {n: each.tolist() for n, each in zip(houses.texts, levels, strict=True)},
-        "log_price": [float(prices.mean()), float(prices.std()) or 1.0],
+        "numbers": [
+            {"name": name, "median": median, "mean": middle, "std": std}
+            for name, (median, middle, std) in zip(houses.numbers, columns, strict=True)
+        ],
+        "texts": [
+            {"name": name, "levels": each.tolist()}
+            for name, each in zip(houses.texts, levels, strict=True)
+        ],
+        "log_price": {"mean": float(prices.mean()), "std": float(prices.std()) or 1.0},
     }
 
 
@@ -168,17 +184,20 @@ def signed_log(x: Array) -> Array:
 def inputs(fitted: Fitted, cells: tuple[Array, Array]) -> Array:
     """Return (rows, features): scaled numbers, then a 1 for the level of each text, if known."""
     numbers, texts = cells
-    fill, middle, scale = np.array([*fitted["numbers"].values()]).reshape(-1, 3).T
-    parts = [(signed_log(np.where(np.isnan(numbers), fill, numbers)) - middle) / scale]
-    for i, levels in enumerate(fitted["texts"].values()):
-        parts.append(texts[:, i : i + 1] == np.array(levels, object))
+    median, middle, std = (
+        [each[f] for each in fitted["numbers"]] for f in ("median", "mean", "std")
+    )
+    scaled = (signed_log(np.where(np.isnan(numbers), median, numbers)) - middle) / std
+    parts = [scaled.clip(-MOST_DEVIATIONS, MOST_DEVIATIONS)]
+    for i, each in enumerate(fitted["texts"]):
+        parts.append(texts[:, i : i + 1] == np.array(each["levels"], object))
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def targets(fitted: Fitted, houses: Houses) -> Array:
     """Return the standardized logarithms of the prices."""
-    middle, scale = fitted["log_price"]
-    standardized: Array = ((houses.log_price - middle) / scale).astype(np.float32)
+    price = fitted["log_price"]
+    standardized: Array = ((houses.log_price - price["mean"]) / price["std"]).astype(np.float32)
     return standardized
 
 
@@ -227,7 +246,7 @@ def cross_validate(
         fitted = fit_preprocessing(houses, fit)
         x, z = inputs(fitted, houses.cells), targets(fitted, houses)
         error = np.float64(make().fit(x[fit], z[fit]).predict(x[test])) - z[test]
-        errors.append(float(fitted["log_price"][1] * np.sqrt(np.mean(error**2))))
+        errors.append(float(fitted["log_price"]["std"] * np.sqrt(np.mean(error**2))))
     return errors
 
 
@@ -281,8 +300,12 @@ def predict_prices(path: str | Path, table: Table) -> Array:
     Raises ``ConfigError`` for a table with other columns, and as ``portable.load_tabular``.
     """
     spec, weights, fitted = portable.load_tabular(path)
-    middle, scale = fitted["log_price"]
-    found: Array = np.exp(middle + scale * predict(spec, weights, inputs_of(table, fitted)))
+    try:
+        check(fitted, FITTED, "preprocessing")
+    except FieldError as error:
+        raise ConfigError(f"{path}: {error}; use a file that house_prices wrote") from None
+    z, price = predict(spec, weights, inputs_of(table, fitted)), fitted["log_price"]
+    found: Array = np.exp(price["mean"] + price["std"] * z)
     return found
 
 
@@ -295,7 +318,8 @@ def inputs_of(table: Table, fitted: Fitted) -> Array:
             f"{fitted['target']!r}, found a table that lacks {_quoted(known - found)} and has "
             f"{_quoted(found - known)} besides; correct its header"
         )
-    return inputs(fitted, cells_of(table, fitted["numbers"], fitted["texts"]))
+    names = [[each["name"] for each in fitted[kind]] for kind in ("numbers", "texts")]
+    return inputs(fitted, cells_of(table, *names))
 
 
 def _quoted(names: set[str]) -> str:

@@ -5783,6 +5783,13 @@ MUTANTS = [
         "tasks/test_house_prices.py own_transformers",
     ),
     Mutant(
+        "a number far from all others is clipped",
+        "tasks/house_prices.py",
+        "scaled.clip(-MOST_DEVIATIONS, MOST_DEVIATIONS)",
+        "scaled",
+        "tasks/test_house_prices.py is_clipped",
+    ),
+    Mutant(
         "the preprocessing is fitted to the training rows alone",
         "tasks/house_prices.py",
         "fitted = fit_preprocessing(houses, fit)",
@@ -5806,7 +5813,7 @@ MUTANTS = [
     Mutant(
         "an error is that of the logarithm, not of its standardized value",
         "tasks/house_prices.py",
-        'fitted["log_price"][1] * np.sqrt',
+        'fitted["log_price"]["std"] * np.sqrt',
         "np.sqrt",
         "tasks/test_house_prices.py of_the_logarithm",
     ),
@@ -5828,14 +5835,29 @@ MUTANTS = [
         "a file keeps the preprocessing",
         "tasks/house_prices.py",
         "preprocessing=fitted)",
-        'preprocessing={"log_price": [0, 1]})',
+        'preprocessing=fitted | {"columns": ["Id"]})',
         "tasks/test_house_prices.py has_the_preprocessing",
+    ),
+    Mutant(
+        "a file keeps the order of the columns",
+        "tasks/house_prices.py",
+        'found: Array = np.exp(price["mean"]',
+        'fitted["texts"].reverse()\n    z = predict(spec, weights, inputs_of(table, fitted))\n'
+        '    found: Array = np.exp(price["mean"]',
+        "tasks/test_house_prices.py has_the_preprocessing",
+    ),
+    Mutant(
+        "a file without preprocessing of house prices is refused",
+        "tasks/house_prices.py",
+        'check(fitted, FITTED, "preprocessing")',
+        "pass",
+        "tasks/test_house_prices.py without_this_preprocessing",
     ),
     Mutant(
         "predicted prices are no logarithms",
         "tasks/house_prices.py",
-        "np.exp(middle +",
-        "(middle +",
+        "found: Array = np.exp(",
+        "found: Array = (",
         "tasks/test_house_prices.py has_the_preprocessing",
     ),
     Mutant(

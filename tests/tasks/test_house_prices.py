@@ -118,6 +118,16 @@ def test_inputs_are_those_of_scikit_learns_own_transformers():
     np.testing.assert_allclose(actual[test], both.transform(table[test]), rtol=1e-6, atol=1e-6)
 
 
+def test_a_number_far_from_all_others_is_clipped():
+    """Otherwise one house with a pool would decide the gradient, and training diverge."""
+    areas = ["100", "110"] * (ROWS // 2)
+    areas[7] = "1e9"
+    found = task.read_houses(houses(Area=areas), "SalePrice")
+    x = task.inputs(task.fit_preprocessing(found), found.cells)
+    assert x[7, 0] == task.MOST_DEVIATIONS
+    assert (np.abs(x[:, 0]) < 1).sum() == ROWS - 1
+
+
 def test_preprocessing_is_fitted_to_the_given_rows_alone():
     fit = np.arange(40)
     changed = houses()
@@ -145,7 +155,7 @@ def test_unseen_levels_are_zeros_and_missing_numbers_the_median():
     table.columns["Year"] = [""] * ROWS
     x = task.inputs_of(table, fitted)
     assert not x[:, 2:5].any()
-    year, mean, std = fitted["numbers"]["Year"]
+    year, mean, std = (fitted["numbers"][1][name] for name in ("median", "mean", "std"))
     assert year == np.median(found.cells[0][:, 1])
     np.testing.assert_allclose(x[:, 1], (math.log1p(year) - mean) / std, rtol=1e-5)
 
@@ -258,9 +268,9 @@ def test_the_saved_file_has_the_preprocessing_and_makes_the_submission(tmp_path)
     report = task.house_prices(
         found, network, output, test=test, submission=submission, step=steps.append
     )
-    fitted = portable.load_tabular(output)[2]
-    assert fitted == task.fit_preprocessing(found)
-    mean, std = fitted["log_price"]
+    fitted = task.fit_preprocessing(found)  # not the file's, whose keys may have another order
+    assert portable.load_tabular(output)[2] == fitted
+    mean, std = fitted["log_price"]["mean"], fitted["log_price"]["std"]
     expected = np.exp(mean + std * network.predict(task.inputs_of(test, fitted)))
     np.testing.assert_allclose(task.predict_prices(output, test), expected, rtol=1e-6)
     with submission.open(newline="") as file:
@@ -275,6 +285,14 @@ def test_the_saved_file_has_the_preprocessing_and_makes_the_submission(tmp_path)
     assert report["rmse_log"]["mean"] == pytest.approx(np.mean(errors))
     assert (report["rows"], report["features"]) == (ROWS, 2 + 3 + 2)
     assert report["constant"] == ["Country", "Pool", "Floors"]
+
+
+def test_a_file_without_this_preprocessing_is_refused(tmp_path):
+    spec, path = TabularConfig(2).resolve(), tmp_path / "net.safetensors"
+    dm.save_weights(path, spec, dm.init_weights(spec), preprocessing={"target": "SalePrice"})
+    message = f"^{path}: preprocessing.columns: expected a list, found none; use a file that"
+    with pytest.raises(dm.ConfigError, match=message):
+        task.predict_prices(path, without_prices(houses()))
 
 
 def other_columns():
