@@ -229,9 +229,10 @@ def ceiling_of_decimal(factor: float, count: int) -> int:
 class Checked:
     """Base of dataclasses whose fields are validated on creation, by their annotations.
 
-    Raises ``ConfigError``, which names the class and the field. Integers are at least 1 (or 0 if
-    their name is in ``MAY_BE_0``) and at most ``MOST_CHANNELS``. Floats are finite and within
-    ``RANGES``. A string whose name is in ``CHOICES`` has one of the values listed there.
+    Raises ``ConfigError``, which names the field, and the class unless it is a configuration.
+    Integers are at least 1 (or 0 if their name is in ``MAY_BE_0``) and at most ``MOST_CHANNELS``.
+    Floats are finite and within ``RANGES``. A string whose name is in ``CHOICES`` has one of the
+    values listed there.
     """
 
     __slots__ = ()
@@ -246,7 +247,8 @@ class Checked:
 def _checks_of(cls: type) -> list[tuple[str, str, Callable[[str, Any], Any]]]:
     """Return (field, its name in errors, its check) for each field of a dataclass."""
     hints = get_type_hints(cls)
-    names = [(f.name, f"{cls.__name__}.{f.name}") for f in fields(cls)]
+    where = "" if cls.__name__.endswith("Config") else f"{cls.__name__}."  # a user's own options
+    names = [(f.name, f"{where}{f.name}") for f in fields(cls)]
     return [(field, name, check_of(hints[field], name)) for field, name in names]
 
 

@@ -271,7 +271,15 @@ def load_backend(name: str) -> Backend:
 def load_tabular(name: str) -> TabularBackend:
     """Import a backend's networks for tables: see ``TabularBackend`` and ``load_backend``."""
     backend: Any = load_backend(name)
-    return cast("TabularBackend", import_module(f"{backend.__name__}.tabular"))
+    module = f"{backend.__name__}.tabular"
+    try:
+        return cast("TabularBackend", import_module(module))
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise BackendError(
+            f"backend: expected one with networks for tables, found {name!r}"
+        ) from None
 
 
 def source_folder(name: str) -> Path | None:

@@ -23,6 +23,8 @@ from .output import errors_as_exit_codes, print_result, progress_bar, say
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+OUTPUT = "house-prices.safetensors"
+
 
 @click.command(
     name="house-prices",
@@ -35,26 +37,27 @@ if TYPE_CHECKING:
 @click.option("--openml", help="Data set to use instead of TRAIN.", metavar="NAME")
 @click.option("--target", required=True, help="Column of the prices.", metavar="COLUMN")
 @click.option(
-    "--backend", type=BACKEND, help="Backend that trains.  [default: the first installed]"
+    "--backend",
+    "backend_name",
+    type=BACKEND,
+    help="Backend that trains.  [default: the first installed]",
 )
 @click.option("--test", type=EXISTING_FILE, help="CSV file of houses without prices.")
 @click.option(
     "--submission",
     type=NewFile(".csv", "choose another"),
-    help="Write the prices of --test to FILE.csv.",
+    help="Write the predicted prices of --test to FILE.csv.",
 )
 @click.option(
     "--output",
     type=NewFile(".safetensors", "choose another"),
-    default="house-prices.safetensors",
-    show_default=True,
-    help="Write the network, trained on all rows, and its preprocessing.",
+    help=f"Write the network, trained on all rows, and its preprocessing.  [default: {OUTPUT}]",
 )
 @click.option("--normalization", help="none or batch.  [default: none]")
 @click.option("--activation", help="relu, silu or tanh.  [default: tanh]")
 @click.option("--drop-rate", type=float, help="Dropout after a dense layer.  [default: 0]")
 @click.option("--epochs", type=AT_LEAST_1, help="Passes over the rows.  [default: 40]")
-@click.option("--learning-rate", type=float, help="Peak rate.  [default: 0.01]")
+@click.option("--learning-rate", type=float, help="Peak learning rate.  [default: 0.01]")
 @click.option("--seed", type=AT_LEAST_0, help="Seed of folds, weights and order.  [default: 0]")
 @click.option("--compare", is_flag=True, help="Compare with other models; save no network.")
 @format_option
@@ -64,10 +67,10 @@ def house_prices(
     *,
     openml: str | None,
     target: str,
-    backend: str | None,
+    backend_name: str | None,
     test: Path | None,
     submission: Path | None,
-    output: Path,
+    output: Path | None,
     epochs: int | None,
     learning_rate: float | None,
     seed: int | None,
@@ -79,7 +82,8 @@ def house_prices(
 
     TRAIN is a CSV file, such as train.csv of Kaggle's "House Prices", and may be compressed
     (.csv.gz). The errors are those of the prices' logarithms in 5-fold cross-validation. The
-    network that is saved was trained on all rows. It needs scikit-learn: the extra tabular.
+    saved network was trained on all rows. This command needs scikit-learn: install the extra
+    tabular.
     """
     from dataclasses import replace
 
@@ -92,15 +96,25 @@ def house_prices(
         raise click.UsageError("expected TRAIN, a CSV file, or --openml NAME")
     if (test is None) != (submission is None) or (compare and test):
         raise click.UsageError("--test and --submission belong together, without --compare")
+    if compare and (output or seed is not None):
+        raise click.UsageError(
+            "--compare saves no network and uses seeds of its own: omit --output and --seed"
+        )
+    if (
+        submission
+        and submission.exists()
+        and any(submission.samefile(read) for read in (train, test) if read)
+    ):
+        raise click.UsageError(f"--submission: {submission} is read; choose another file")
     table = read_csv(train) if train else fetch_openml(openml or "")
     houses = task.read_houses(table, target)
     network = task.Network(
-        backend or first_installed(),
+        backend_name or first_installed(),
         replace(task.ANY_INPUTS, **given(**options)),
         replace(task.RECIPE, **given(epochs=epochs, learning_rate=learning_rate, seed=seed)),
     )
-    for name in houses.constant:
-        say(f"column {name!r} is dropped: all its cells are equal or missing")
+    for note in houses.notes:
+        say(note)
     if compare:
         with progress_bar(len(exercise.NAMES) * exercise.SEEDS) as step:
             found = exercise.compare(houses, network, exercise.SEEDS, step=step)
@@ -109,7 +123,7 @@ def house_prices(
     rows = read_csv(test) if test else None
     with progress_bar(task.FOLDS + 1) as step:
         report = task.house_prices(
-            houses, network, output, test=rows, submission=submission, step=step
+            houses, network, output or Path(OUTPUT), test=rows, submission=submission, step=step
         )
     print_result(report, output_format, folds)
 
@@ -120,7 +134,8 @@ def folds(report: dict[str, Any]) -> RenderableType:
     from .exercise import tables
 
     rows = [(str(fold["fold"]), f"{fold['rmse_log']:.4f}") for fold in report["folds"]]
-    rows += [(name, f"{value:.4f}") for name, value in report["rmse_log"].items()]
+    names = {"mean": "mean", "std": "standard deviation"}
+    rows += [(names[name], f"{value:.4f}") for name, value in report["rmse_log"].items()]
     title = f"{report['rows']:,} houses, {report['features']:,} inputs, {report['backend']}"
     files = ", ".join(filter(None, (report["model"], report["submission"])))
     return tables([Table(title, ("fold", "RMSE of the logarithm"), tuple(rows), f"Wrote {files}.")])

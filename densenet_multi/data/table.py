@@ -45,6 +45,8 @@ def read_csv(path: str | Path) -> Table:
     if len(content) > LARGEST:
         size = f"at most {LARGEST:,} bytes after decompression"
         raise DataError(f"{path}: expected {size}, found more; use fewer rows")
+    if content.startswith(b"PK\x03\x04"):
+        raise DataError(f"{path}: expected a CSV file, found a zip archive; unpack it")
     if text == "\0":
         other = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
         raise DataError(
@@ -79,7 +81,7 @@ def fetch_openml(name: str) -> Table:
     """Fetch a data set of OpenML by name with scikit-learn, which keeps a copy.
 
     Raises ``BackendNotInstalledError`` without scikit-learn or pandas, ``DataError`` if there is
-    no such data set or no network.
+    no such data set or no connection.
     """
     with framework("tabular", "sklearn", user="openml"):
         from sklearn import datasets
@@ -89,7 +91,9 @@ def fetch_openml(name: str) -> Table:
         how = "which is not installed; install it with: pip install pandas"
         raise BackendNotInstalledError(f"openml needs 'pandas', {how}", name="pandas") from None
     except (OSError, ValueError) as error:
-        expected = "expected the name of a data set, such as house_prices, and a network"
+        expected = (
+            "expected the name of a data set, such as house_prices, and an internet connection"
+        )
         raise DataError(f"openml: {expected}; found {error}; or use a CSV file") from None
     columns = {}
     for column in frame.columns:

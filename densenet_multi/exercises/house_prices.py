@@ -103,7 +103,13 @@ def compare(
             "folds": errors,
             "rmse_log": spread([mean(each) for each in errors]),
         }
-    about = {"target": houses.target, "rows": len(houses.log_price), "features": features}
+    about: Result = {
+        "target": houses.target,
+        "rows": len(houses.log_price),
+        "features": features,
+        "constant": houses.constant,
+        "notes": houses.notes,
+    }
     about["scikit-learn"] = version("scikit-learn")
     return {
         "backend": network.backend_name,
@@ -124,7 +130,11 @@ def _regressor(name: str, network: task.Network, seed: int, hidden: tuple[int, .
         return RidgeCV(np.logspace(-1, 3, 9))
     if name == "mlp_sklearn":
         return MLPRegressor(
-            hidden_layer_sizes=hidden, activation="tanh", alpha=0.3, max_iter=40, random_state=seed
+            hidden_layer_sizes=hidden,
+            activation="tanh",
+            alpha=0.3,
+            max_iter=network.recipe.epochs,
+            random_state=seed,
         )
     trees = {"learning_rate": 0.03, "max_iter": 500, "max_leaf_nodes": 15}
     return HistGradientBoostingRegressor(**trees, random_state=seed)

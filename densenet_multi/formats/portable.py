@@ -155,7 +155,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[AnySpec, Weights]:
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a portable file: spec, weights and usage. Raises the same errors as ``load_weights``.
 
-    A network for tables is one of them.
+    Raises ``WeightsError`` also for a network for tables: use ``load_tabular``.
     """
     spec, weights, usage = _load(path)
     if isinstance(usage, Usage) and isinstance(spec, DenseNetSpec):

@@ -71,7 +71,8 @@ def loss_and_gradients(model: TabularNet, rows: Any, targets: Any) -> tuple[floa
     parameters = {n: p for n, p in native_parameters(model).items() if p.grad_req != "null"}
     with autograd.record():
         loss = ((model(to_native(x)) - to_native(y)) ** 2).mean()
-    gradients = autograd.grad(loss, [parameter.data() for parameter in parameters.values()])
+    arrays = [parameter.data() for parameter in parameters.values()]
+    gradients = autograd.grad(loss, arrays) if arrays else []
     return loss.asscalar().item(), {
         name: gradient.asnumpy() for name, gradient in zip(parameters, gradients, strict=True)
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -35,8 +36,9 @@ FOLDS = 5
 LEAST_ROWS = 20
 MOST_LEVELS = 255  # different texts in a column
 MOST_DEVIATIONS = 5  # of a number from its mean; a pool in one house of 1,000 is 30 away
-MISSING = ("", "?", "na", "n/a", "nan", "null")  # in lower case, as the column that is no feature:
-ID = "id"
+MISSING = ("", "?", "na", "n/a", "nan", "null")  # cells, in lower case
+ID = "id"  # a column that is no feature, in lower case
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 FITTED = {  # what a file has as ``preprocessing``
     "target": TEXT,
     "columns": [TEXT, ...],
@@ -63,6 +65,7 @@ class Houses:
 
     ``others`` names all columns but the target. Those of ``numbers`` and ``texts`` are features,
     with values in ``cells`` (see ``cells_of``). The cells of ``constant`` are equal or missing.
+    ``notes`` are sentences for the user about columns that are dropped or mixed.
     """
 
     target: str
@@ -71,6 +74,7 @@ class Houses:
     numbers: list[str]
     texts: list[str]
     constant: list[str]
+    notes: list[str]
     cells: tuple[Array, Array]
 
 
@@ -88,13 +92,17 @@ def read_houses(table: Table, target: str) -> Houses:
     numbers: list[str] = []
     texts: list[str] = []
     constant: list[str] = []
+    notes: list[str] = []
     for name in others:
         levels = set(_texts(table, name))
         words = sorted(level for level in levels if math.isinf(_number(level)))
         if len(levels - {""} if not words else levels) < 2:
             constant.append(name)
+            notes.append(f"column {name!r} is dropped: all its cells are equal or missing")
         elif name.lower() != ID:
             (texts if words else numbers).append(name)
+            if words and any(math.isfinite(_number(level)) for level in levels):
+                notes.append(f"column {name!r} is read as text: {words[0]!r} is not a number")
         if name in texts and len(levels) > MOST_LEVELS:
             raise ConfigError(
                 f"{table.name}: expected numbers or at most {MOST_LEVELS} different texts in "
@@ -103,7 +111,7 @@ def read_houses(table: Table, target: str) -> Houses:
     if not numbers + texts:
         raise ConfigError(f"{table.name}: expected a column beside {target!r} that varies")
     cells = cells_of(table, numbers, texts)
-    return Houses(target, others, np.log(prices), numbers, texts, constant, cells)
+    return Houses(target, others, np.log(prices), numbers, texts, constant, notes, cells)
 
 
 def cells_of(table: Table, numbers: Iterable[str], texts: Iterable[str]) -> tuple[Array, Array]:
@@ -115,7 +123,10 @@ def cells_of(table: Table, numbers: Iterable[str], texts: Iterable[str]) -> tupl
     values = [_numbers(table, name, *real) for name in numbers]
     levels = [_texts(table, name) for name in texts]
     rows = len(next(iter(table.columns.values())))
-    return np.array(values).reshape(-1, rows).T, np.array(levels, object).reshape(-1, rows).T
+    return (
+        np.array(values).reshape(len(values), rows).T,
+        np.array(levels, object).reshape(len(levels), rows).T,
+    )
 
 
 def _texts(table: Table, name: str) -> list[str]:
@@ -124,10 +135,9 @@ def _texts(table: Table, name: str) -> list[str]:
 
 def _number(cell: str) -> float:
     """Return a cell's value: NaN if it is missing, infinity if it is no number."""
-    try:
-        return math.nan if cell.lower() in MISSING else float(cell)
-    except ValueError:
-        return math.inf
+    if cell.lower() in MISSING:
+        return math.nan
+    return float(cell) if DECIMAL.fullmatch(cell) else math.inf
 
 
 def _numbers(table: Table, name: str, expected: str, allowed: Callable[[float], bool]) -> Array:
@@ -312,15 +322,16 @@ def predict_prices(path: str | Path, table: Table) -> Array:
 def inputs_of(table: Table, fitted: Fitted) -> Array:
     """Return ``inputs`` for a table without prices. Raises ``ConfigError`` for other columns."""
     known, found = set(fitted["columns"]), set(table.columns)
-    if known != found:
+    wrong = {"add": known - found, "remove": found - known}
+    if any(wrong.values()):
+        how = [
+            f"{verb} {listed(sorted(map(repr, names)))}" for verb, names in wrong.items() if names
+        ]
         raise ConfigError(
             f"{table.name}: expected the columns of the training table without "
-            f"{fitted['target']!r}, found a table that lacks {_quoted(known - found)} and has "
-            f"{_quoted(found - known)} besides; correct its header"
+            f"{fitted['target']!r}, found others; {' and '.join(how)}"
         )
+    if not all(table.columns.values()):
+        raise ConfigError(f"{table.name}: expected at least one row, found none; use another table")
     names = [[each["name"] for each in fitted[kind]] for kind in ("numbers", "texts")]
     return inputs(fitted, cells_of(table, *names))
-
-
-def _quoted(names: set[str]) -> str:
-    return listed(sorted(map(repr, names))) or "nothing"

@@ -126,8 +126,12 @@ def test_a_data_set_of_openml_replaces_the_file(monkeypatch):
         (("train.csv", "--target", "Price"), 2, "column 'Price' does not exist; did you mean"),
         (("train.csv", "--target", "Street"), 2, "expected a price above 0 in column 'Street'"),
         (("train.png", "--target", "SalePrice"), 4, "found another encoding or binary data"),
-        ((*TRAIN, "--test", "train.csv", *SUBMIT[2:]), 2, "has 'SalePrice' besides"),
-        ((*TRAIN, "--activation", "gelu"), 2, "activation: expected 'relu'"),
+        ((*TRAIN, "--test", "train.csv", *SUBMIT[2:]), 2, "found others; remove 'SalePrice'"),
+        ((*TRAIN, "--activation", "gelu"), 2, "densenet-multi: --activation: expected 'relu'"),
+        ((*TRAIN, "--compare", "--seed", "5"), 2, "omit --output and --seed"),
+        ((*TRAIN, "--compare", "--output", "n.safetensors"), 2, "omit --output and --seed"),
+        ((*TRAIN, *SUBMIT[:3], "train.csv"), 2, "--submission: train.csv is read; choose another"),
+        ((*TRAIN, *SUBMIT[:3], "test.csv"), 2, "--submission: test.csv is read; choose another"),
     ],
 )
 def test_wrong_input_is_one_message_and_nothing_is_trained(folder, arguments, code, message):

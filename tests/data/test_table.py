@@ -51,6 +51,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
         ('a,b\n1,"2"3\n', "line 2: expected a CSV file, found: ',' expected"),
         (f"a,b\n1,{'2' * 200_000}\n", "line 2: expected a CSV file, found: field larger"),
         (PNG, "in UTF-8, found another encoding or binary data"),
+        (b"PK\x03\x04\0\0", "expected a CSV file, found a zip archive; unpack it"),
         ("a,b\n1,\0\n", "in UTF-8, found another encoding or binary data"),
         ("a,ä\n1,2\n".encode("latin-1"), "iconv -f LATIN1"),
         ("a,ä\n1,2\n".encode("utf-16"), "iconv -f UTF-16"),

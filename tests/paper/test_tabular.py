@@ -11,7 +11,7 @@ from hypothesis import given
 
 import densenet_multi as dm
 from cases import TABULAR, random_weights, rows, small_table, trained_on_rows
-from densenet_multi import formats
+from densenet_multi import backends, formats
 from densenet_multi.commands import main
 from densenet_multi.formats._safetensors import read_safetensors, write_safetensors
 from densenet_multi.formats.portable import load_tabular
@@ -253,3 +253,10 @@ def test_a_small_file_cannot_request_a_large_network(tmp_path):
     write_safetensors(path, weights, {"densenet_multi": json.dumps(header)})
     with pytest.raises(dm.WeightsError, match=r"expected tensors for 100000 dense layers"):
         load_tabular(path)
+
+
+def test_a_backend_without_networks_for_tables_is_named(monkeypatch):
+    monkeypatch.setattr(backends, "load_backend", lambda _: json)  # a package without tabular.py
+    message = "^backend: expected one with networks for tables, found 'other'"
+    with pytest.raises(backends.BackendError, match=message):
+        backends.load_tabular("other")

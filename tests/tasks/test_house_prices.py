@@ -56,7 +56,25 @@ def test_columns_are_numbers_texts_or_dropped_and_the_id_is_no_feature():
     assert found.constant == ["Country", "Pool", "Floors"]  # a number that may be missing: nothing
     assert np.isnan(found.cells[0][::9, 0]).all()
     assert not np.isnan(found.cells[0][1:9]).any()
+    dropped = "column '{}' is dropped: all its cells are equal or missing"
+    assert found.notes == [dropped.format(name) for name in found.constant]
     np.testing.assert_allclose(np.exp(found.log_price[0]), float(houses().columns["SalePrice"][0]))
+
+
+@pytest.mark.parametrize("cell", ["7 x", "1_000", "inf", "nan()", "١٢", "0x1f"])
+def test_a_column_with_numbers_and_a_word_is_read_as_text_and_that_is_said(cell):
+    found = task.read_houses(
+        houses(Year=["1.5e3", *[str(1900 + i) for i in range(58)], cell]), "SalePrice"
+    )
+    assert "Year" in found.texts
+    assert f"column 'Year' is read as text: {cell!r} is not a number" in found.notes
+
+
+@pytest.mark.parametrize("cell", ["7", "+7.", ".5", "-7.5E-3"])
+def test_a_decimal_number_is_a_number(cell):
+    found = task.read_houses(houses(Year=[cell, *range(1, ROWS)]), "SalePrice")
+    assert "Year" in found.numbers
+    assert found.cells[0][0, found.numbers.index("Year")] == float(cell)
 
 
 REFUSED = [
@@ -306,9 +324,13 @@ def other_columns():
     [
         (
             other_columns(),
-            r"test.csv: .* without 'SalePrice', found .* lacks 'Area' and has 'Garage'",
+            r"test.csv: .* without 'SalePrice', found others; add 'Area' and remove 'Garage'",
         ),
-        (Table("test.csv", houses(5).columns), "lacks nothing and has 'SalePrice' besides"),
+        (Table("test.csv", houses(5).columns), "found others; remove 'SalePrice'"),
+        (
+            Table("test.csv", {name: [] for name in without_prices(houses()).columns}),
+            "test.csv: expected at least one row, found none",
+        ),
         (
             without_prices(houses(5, Area=["1", "big", "2", "3", "4"])),
             "'Area', found 'big' in row 2",
