@@ -5941,8 +5941,8 @@ MUTANTS = [
     Mutant(
         "a test file with other columns is refused",
         "tasks/house_prices.py",
-        "if known != found:",
-        "if known - found:",
+        "if any(wrong.values()):",
+        "if all(wrong.values()):",
         "tasks/test_house_prices.py before_training",
     ),
     Mutant(
@@ -6004,8 +6004,8 @@ MUTANTS = [
     Mutant(
         "a column that is dropped is said",
         "commands/house_prices.py",
-        '        say(f"column',
-        '        str(f"column',
+        "        say(note)",
+        "        str(note)",
         "commands/test_house_prices.py folds_are_printed",
     ),
     Mutant(
