@@ -34,7 +34,7 @@ OUTPUT = "house-prices.safetensors"
     ),
 )
 @click.argument("train", type=EXISTING_FILE, required=False)
-@click.option("--openml", help="Data set to use instead of TRAIN.", metavar="NAME")
+@click.option("--openml", help="OpenML's data set, instead of TRAIN; needs pandas.", metavar="NAME")
 @click.option("--target", required=True, help="Column of the prices.", metavar="COLUMN")
 @click.option(
     "--backend",
@@ -81,9 +81,9 @@ def house_prices(
     """Predict house prices from the table TRAIN with a DenseNet of fully connected layers.
 
     TRAIN is a CSV file, such as train.csv of Kaggle's "House Prices", and may be compressed
-    (.csv.gz). The errors are those of the prices' logarithms in 5-fold cross-validation. The
-    saved network was trained on all rows. This command needs scikit-learn: install the extra
-    tabular.
+    (.csv.gz). Give TRAIN or --openml. The command prints the RMSE of log(price) in 5-fold
+    cross-validation, and saves a network that was trained on all rows. --test and --submission
+    belong together. It needs scikit-learn: pip install '.[tabular]' in a clone.
     """
     from dataclasses import replace
 
