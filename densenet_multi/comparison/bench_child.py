@@ -33,6 +33,7 @@ from .rounds import Rounds
 
 PRODUCTS = ("products", "bfloat16 products")
 PLAIN_LOOP = ("beginner", "model", "framework")  # in training: a rival's loop instead of `fit`
+PARTS = {"accumulated": 4}  # case -> of each batch, in a rival's loop
 CASES = {  # work -> its cases; the first is compared with each of the others
     "training": ("fit", "bfloat16", *PLAIN_LOOP, "feeding", *PRODUCTS),
     "inference": ("optimized", "model", "bfloat16", "framework", *PRODUCTS),
@@ -68,7 +69,7 @@ def measure(settings: dict[str, Any]) -> Message:
         work = _predict
     elif case == "feeding":
         work = _feed
-    elif case in PLAIN_LOOP:
+    elif case in (*PLAIN_LOOP, *PARTS):
         work = _train_in_a_plain_loop
     narrow = case.startswith("bfloat16") and settings["device"] == "cpu"
     if narrow and not multiplies_bfloat16():
@@ -122,16 +123,19 @@ def _train_in_a_plain_loop(settings: dict[str, Any]) -> None:
     backend = load_backend(settings["backend"])
     rival = _rival(settings)
     spec, data, recipe = _to_train(settings)
-    if settings["case"] == "model":
+    case = settings["case"]
+    if case in ("model", *PARTS):
         net = backend.build(spec)
         place(backend, net, settings["device"])
-    elif settings["case"] == "framework":
+        if settings["work"] == "memory":
+            rival.free_arrays_early(net)
+    elif case == "framework":
         net = _framework_network(backend, rival, settings)
     elif settings["variant"] == "d2l":
         net = rival.beginners_network(settings["image_size"])
     else:
         raise AbsentError(f"there is no beginner's network for {settings['variant']}")
-    if settings["case"] != "model" and settings["device"] == "gpu":
+    if case in ("beginner", "framework") and settings["device"] == "gpu":
         rival.use_gpu(net)
     # prepared in advance, so that reading images is not measured
     size = recipe.batch_size
@@ -140,7 +144,8 @@ def _train_in_a_plain_loop(settings: dict[str, Any]) -> None:
         for indices in np.arange(min(len(data), DIFFERENT * size)).reshape(-1, size)
     ]
     enough = list(islice(cycle(batches), len(data) // size))
-    rival.train(net, enough, recipe.learning_rate, _rounds(rival, settings))
+    rounds = _rounds(rival, settings)
+    rival.train(net, enough, recipe.learning_rate, rounds, PARTS.get(case, 1))
 
 
 def _feed(settings: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from .._progress import progress
 from ..backends import BackendError, BackendNotInstalledError, installed_backends
 from ..comparison.bench import WARMUP, Turns, run_alone, summary_of, take_turns
-from ..comparison.bench_child import network
+from ..comparison.bench_child import PARTS, network
 from ..comparison.machine import cpus, gpu
 from ..drawing.svg import (
     INPUT,
@@ -42,22 +42,23 @@ NETWORKS = {"d2l": 64, "densenet121": 16}  # -> images per step: about as many m
 SIZES = (96, 160, 224)  # three: a line through two points would explain anything
 REMEDY_ROUNDS, FULL_ROUNDS = 3, 5
 MIB = 2**20
-PARTS = 4  # of a batch, in "quarter"
 GROWTH_RATE = 16  # in "growth"
 REMEDIES: dict[str, dict[str, Any]] = {  # name -> what differs from "plain"
     "plain": {"case": "plain"},
     "efficient": {"case": "efficient"},
     "max": {"case": "max"},
     "bfloat16": {"case": "bfloat16"},
-    "quarter": {"case": "plain", "batch_size": NETWORKS["densenet121"] // PARTS},
+    "loop": {"case": "model"},
+    "accumulated": {"case": "accumulated"},
     "growth": {"case": "plain", "changes": with_growth_rate(GROWTH_RATE)},
 }
-LABELS = {
+BASELINES = {"accumulated": "loop"}  # fit does not accumulate: compare two plain loops
+LABELS = {  # without "loop", which is no remedy
     "plain": "plain",
     "efficient": "recompute concatenations, norms and ReLUs",
     "max": "recompute 1x1 convolutions too",
     "bfloat16": "bfloat16",
-    "quarter": "quarter batches (memory of accumulation)",
+    "accumulated": f"accumulate gradients over {PARTS['accumulated']} parts of a batch",
     "growth": f"growth rate {GROWTH_RATE} instead of 32",
 }
 PRICES = {
@@ -65,7 +66,7 @@ PRICES = {
     "efficient": "none: the same gradients",
     "max": "none: the same gradients",
     "bfloat16": "products have 8 bits of precision",
-    "quarter": "batch statistics of a quarter of the images",
+    "accumulated": f"batch statistics of 1/{PARTS['accumulated']} of the images",
     "growth": "another network: ",
 }
 DEVICES = {"cpu": "CPU", "gpu": "GPU"}
@@ -249,9 +250,10 @@ def line_through(sized: list[dict[str, Any]]) -> dict[str, float | None] | None:
 
 
 def _compared(cases: Mapping[str, dict[str, Any]], turns: Turns) -> dict[str, Any]:
-    """Compare each remedy with plain training.
+    """Compare each remedy with plain training, or with another baseline (``BASELINES``).
 
-    ``memory`` and ``time`` (per image, the median over the rounds) are relative to plain.
+    ``memory`` and ``time`` (per image, the median over the rounds) are relative to it. They are
+    absent if the baseline was not measured.
     """
     found = dict[str, dict[str, Any]]()
     for remedy, (first, *rest) in turns.received.items():
@@ -265,13 +267,12 @@ def _compared(cases: Mapping[str, dict[str, Any]], turns: Turns) -> dict[str, An
             "images_per_second": summary["images_per_second"],
             "rounds": summary["rounds"],
         }
-    if "plain" not in found:
-        return found
-    plain = found["plain"]
-    for each in found.values():
-        each["memory"] = each["measured_bytes"] / plain["measured_bytes"]
-        pairs = zip(plain["rounds"], each["rounds"], strict=True)
-        each["time"] = median(a / b for a, b in pairs)
+    for remedy, each in found.items():
+        baseline = found.get(BASELINES.get(remedy, "plain"))
+        if baseline:
+            each["memory"] = each["measured_bytes"] / baseline["measured_bytes"]
+            pairs = zip(baseline["rounds"], each["rounds"], strict=True)
+            each["time"] = median(a / b for a, b in pairs)
     return found
 
 
@@ -388,6 +389,7 @@ def _remedies(device: str, backends: Mapping[str, Any], result: Result) -> Table
         )
         for name, report in backends.items()
         for remedy, each in report["remedies"].items()
+        if remedy in LABELS
     ]
     cases = {name: each for r in backends.values() for name, each in r["remedies"].items()}
     batch = result["networks"]["densenet121"]
@@ -395,11 +397,10 @@ def _remedies(device: str, backends: Mapping[str, Any], result: Result) -> Table
     notes = [
         f"Relative to plain training; time: the median of {plural(result['rounds'], 'round')}."
     ]
-    if "quarter" in cases:
+    if "accumulated" in cases:
         notes.append(
-            "Quarter batches: fit does not accumulate gradients, so ordinary steps with "
-            f"{plural(cases['quarter']['batch_size'], 'image')} were measured. Accumulation needs "
-            f"their memory; their time includes {PARTS} updates, of which it makes one."
+            "Accumulated gradients: fit does not offer this, so a plain loop with it is compared "
+            "with the same loop without it."
         )
     if device == "gpu":
         notes.append("Each network ran alone; on a CPU, they take turns.")
@@ -444,11 +445,14 @@ def draw(result: Result) -> str:
         parts += drawn
         spoken += said
         compared = {
-            name: each["remedies"]
+            name: {
+                remedy: found
+                for remedy, found in each.get("remedies", {}).items()
+                if remedy in LABELS and "memory" in found
+            }
             for name, each in ran.items()
-            if "plain" in each.get("remedies", {})
         }
-        if compared:
+        if any(compared.values()):
             drawn, said, y = _remedy_bars(device, compared, colors, y)
             parts += drawn
             spoken += said
@@ -500,7 +504,7 @@ def _remedy_bars(
     device: str, backends: Mapping[str, Any], colors: Mapping[str, str], top: float
 ) -> tuple[list[str], list[str], float]:
     """Draw, for each remedy and backend, the memory relative to plain; the time is written."""
-    known = [remedy for remedy in REMEDIES if any(remedy in each for each in backends.values())]
+    known = [remedy for remedy in LABELS if any(remedy in each for each in backends.values())]
     left = MARGIN + max(width_of(LABELS[remedy]) for remedy in known) + 8
     longest = WIDTH - MARGIN - left - width_of("100%, time 10.00x, gluon") - 6
     most = max(each["memory"] for found in backends.values() for each in found.values())

@@ -92,6 +92,28 @@ def test_a_beginners_loop_takes_the_steps_of_fit(backend):
 
 
 @pytest.mark.long("keras", "flax")
+def test_a_loop_adds_up_the_gradients_of_a_batchs_parts(backend):
+    # two equal parts have the mean gradient of one, and the same batch statistics
+    rival = rivals.load_rival(backend.NAME)
+    weights, x, y = random_weights(SPEC), images(SPEC, 32, count=8), labels(SPEC, 8)
+    found, steps = [], []
+    for batches, parts in [
+        ([(x[:4], y[:4]), (x[4:], y[4:])], 1),
+        ([(x[twice], y[twice]) for twice in ([0, 1, 2, 3] * 2, [4, 5, 6, 7] * 2)], 2),
+    ]:
+        with beginners_network(backend.NAME, rival, 32) as (network, tensors):
+            for tensor, array in zip(tensors, weights.values(), strict=True):
+                tensor.write(array)
+            rival.train(network, batches, 0.1, lambda: steps.append(None), parts)
+            rival.finish()
+            found.append(dict(zip(weights, [tensor.read() for tensor in tensors], strict=True)))
+    assert len(steps) == 4
+    for name, info in dm.tensors(SPEC).items():
+        if info.role == "trainable":  # each part updates the running statistics
+            assert deviation(found[1][name], found[0][name]) < OF_STEPS["float64"], name
+
+
+@pytest.mark.long("keras", "flax")
 def test_a_plain_loop_trains_until_it_is_stopped(backend):
     rival = rivals.load_rival(backend.NAME)
     x, y = images(SPEC, 32, count=4).astype(np.float32), labels(SPEC, 4)

@@ -13,7 +13,9 @@ from densenet_multi.exercises import Settings, exercise, memory
 from densenet_multi.exercises.parameters import GROWTH_RATES, _grown
 
 GROWN = {"plain": 1.0, "efficient": 0.5, "max": 0.25, "bfloat16": 0.6}  # of the maps
+GROWN |= {"model": 0.9, "accumulated": 0.3}
 SECONDS = {"plain": 1.0, "efficient": 1.5, "max": 2.0, "bfloat16": 0.5}
+SECONDS |= {"model": 1.25, "accumulated": 1.5}
 FIXED = 40 * 2**20
 ABSENT = "MXNet 1.9.1 does not support bfloat16"
 NO_GPU = "no GPU"
@@ -78,8 +80,9 @@ def test_each_backend_measures_both_networks_at_each_size_and_one_the_remedies(t
     remedies = turns.asked[2]
     assert [case["backend"] for case in remedies.values()] == ["torch"] * len(memory.REMEDIES)
     cases = [case["case"] for case in remedies.values()]
-    assert cases == ["plain", "efficient", "max", "bfloat16", "plain", "plain"]
-    assert remedies["quarter"]["batch_size"] * memory.PARTS == remedies["plain"]["batch_size"]
+    expected = ["plain", "efficient", "max", "bfloat16", "model", "accumulated", "plain"]
+    assert cases == expected
+    assert {case["batch_size"] for case in remedies.values()} == {16}
     assert remedies["growth"]["changes"] == {"growth_rate": 16, "num_init_features": 32}
     assert {case["image_size"] for case in remedies.values()} == {224}
     assert all(case["work"] == "memory" and case["device"] == "cpu" for case in remedies.values())
@@ -124,7 +127,8 @@ def test_remedies_are_relative_to_plain_training_per_image(turns):
     result = exercise("memory").run(Settings(backend="torch"))
     found = result["devices"]["cpu"]["torch"]["remedies"]
     times = {name: each["time"] for name, each in found.items()}
-    expected = {"plain": 1, "efficient": 1.5, "max": 2, "bfloat16": 0.5, "quarter": 1, "growth": 1}
+    expected = {"plain": 1, "efficient": 1.5, "max": 2, "bfloat16": 0.5, "growth": 1}
+    expected |= {"loop": 1.25, "accumulated": 1.2}  # 1.5 instead of 1.25
     assert times == pytest.approx(expected)
     plain = found["plain"]["measured_bytes"]
     assert found["max"]["memory"] == found["max"]["measured_bytes"] / plain < 0.3
@@ -158,12 +162,14 @@ def test_without_plain_training_nothing_is_relative_and_the_rest_is_drawn(turns,
     assert "plain" in turns.asked[1]
     remedies = result["devices"]["cpu"]["torch"]["remedies"]
     assert remedies["max"].keys().isdisjoint({"memory", "time"})
+    assert remedies["accumulated"].keys() >= {"memory", "time"}  # has a baseline of its own
     sizes, _, table = memory.tables(result)
     assert "torch, plain, was not measured: out of memory." in sizes.note
-    assert {row[3] for row in table.rows} == {""}
+    assert [row[3] for row in table.rows] == ["", "", "", "0.35x", ""]
     spoken = "".join(ET.fromstring(memory.draw(result)).itertext())  # noqa: S314  # ours
     assert "densenet121 at 224" in spoken
-    assert "relative" not in spoken
+    assert memory.LABELS["accumulated"] in spoken
+    assert memory.LABELS["max"] not in spoken
 
 
 def test_a_gpu_is_measured_where_a_framework_sees_one_and_one_case_at_a_time(turns, monkeypatch):

@@ -42,8 +42,14 @@ class Rival(Protocol):
         batches: Sequence[Batch],
         learning_rate: float,
         after_step: Callable[[], object],
+        parts: int = 1,
     ) -> None:
-        """Train a network with SGD, and compute the loss and accuracy of every step."""
+        """Train a network with SGD, and compute the loss and accuracy of every step.
+
+        With several ``parts``, each step divides its batch into this many equal parts, computes
+        them one after the other, and then updates the weights by the mean of the parts' gradients.
+        BatchNorm normalizes each part by the part's own statistics.
+        """
 
     def free_arrays_early(self, model: Any) -> None:
         """Make ``fit`` free the arrays of a backend's model as early as plain code does."""

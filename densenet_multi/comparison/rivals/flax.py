@@ -118,14 +118,24 @@ def use_gpu(network: Any) -> None:
 
 
 def train(
-    network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
+    network: Any,
+    batches: Sequence[Any],
+    learning_rate: float,
+    after_step: Callable[[], object],
+    parts: int = 1,
 ) -> None:
-    optimizer = nnx.Optimizer(network, optax.sgd(learning_rate), wrt=nnx.Param)
+    rule: Any = optax.sgd(learning_rate)
+    if parts > 1:
+        # keeps the mean of the gradients; in float32, even for float64 weights, unless told
+        dtype = batches[0][0].dtype
+        rule = optax.MultiSteps(rule, every_k_schedule=parts, accumulator_dtype=dtype)
+    optimizer = nnx.Optimizer(network, rule, wrt=nnx.Param)
     network.train()
-    for images, labels in batches:
-        x, y = jnp.asarray(images.transpose(0, 2, 3, 1)), jnp.asarray(labels)
-        loss, right = train_step(network, optimizer, x, y)
-        loss.item(), right.item()
+    for batch in batches:
+        for images, labels in zip(*(np.split(array, parts) for array in batch), strict=True):
+            x, y = jnp.asarray(images.transpose(0, 2, 3, 1)), jnp.asarray(labels)
+            loss, right = train_step(network, optimizer, x, y)
+            loss.item(), right.item()
         after_step()
 
 

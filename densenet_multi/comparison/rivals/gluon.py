@@ -82,19 +82,32 @@ def use_gpu(network: Any) -> None:
 
 
 def train(
-    network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
+    network: Any,
+    batches: Sequence[Any],
+    learning_rate: float,
+    after_step: Callable[[], object],
+    parts: int = 1,
 ) -> None:
     network.hybridize(static_alloc=True)
     cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
-    trainer = gluon.Trainer(network.collect_params(), "sgd", {"learning_rate": learning_rate})
-    for images, labels in batches:
-        x, y = mx.nd.from_numpy(images, zero_copy=False), mx.nd.from_numpy(labels, zero_copy=False)
-        with autograd.record():
-            scores = network(x)
-            losses = cross_entropy(scores, y)
-        losses.backward()
-        trainer.step(len(images))
-        losses.sum().asscalar(), (scores.asnumpy().argmax(axis=1) == labels).sum()
+    parameters = network.collect_params()
+    if parts > 1:
+        for parameter in parameters.values():
+            if parameter.grad_req != "null":  # of a running statistic
+                parameter.grad_req = "add"  # instead of "write"
+    trainer = gluon.Trainer(parameters, "sgd", {"learning_rate": learning_rate})
+    for batch in batches:
+        if parts > 1:
+            parameters.zero_grad()
+        for images, labels in zip(*(np.split(array, parts) for array in batch), strict=True):
+            x = mx.nd.from_numpy(images, zero_copy=False)
+            y = mx.nd.from_numpy(labels, zero_copy=False)
+            with autograd.record():
+                scores = network(x)
+                losses = cross_entropy(scores, y)
+            losses.backward()
+            losses.sum().asscalar(), (scores.asnumpy().argmax(axis=1) == labels).sum()
+        trainer.step(len(batch[0]))
         after_step()
 
 

@@ -51,21 +51,32 @@ def use_gpu(network: Any) -> None:
 
 
 def train(
-    network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
+    network: Any,
+    batches: Sequence[Any],
+    learning_rate: float,
+    after_step: Callable[[], object],
+    parts: int = 1,
 ) -> None:
     network.compile(
-        optimizer=keras.optimizers.SGD(learning_rate),
+        optimizer=keras.optimizers.SGD(
+            learning_rate, gradient_accumulation_steps=parts if parts > 1 else None
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
 
-    def on_train_batch_end(_: int, logs: dict[str, Any]) -> None:
+    def on_train_batch_end(part: int, logs: dict[str, Any]) -> None:
         float(logs["loss"]), float(logs["accuracy"])
-        after_step()
+        if (part + 1) % parts == 0:
+            after_step()
 
     network.fit(
-        ((images.transpose(0, 2, 3, 1), labels) for images, labels in batches),
-        steps_per_epoch=len(batches),
+        (
+            (images.transpose(0, 2, 3, 1), labels)
+            for batch in batches
+            for images, labels in zip(*(np.split(array, parts) for array in batch), strict=True)
+        ),
+        steps_per_epoch=len(batches) * parts,
         shuffle=False,
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=on_train_batch_end)],
         verbose=0,

@@ -77,19 +77,24 @@ def use_gpu(network: Any) -> None:
 
 
 def train(
-    network: Any, batches: Sequence[Any], learning_rate: float, after_step: Callable[[], object]
+    network: Any,
+    batches: Sequence[Any],
+    learning_rate: float,
+    after_step: Callable[[], object],
+    parts: int = 1,
 ) -> None:
     device = next(network.parameters()).device
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
     network.train()
-    for images, labels in batches:
-        x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
-        scores = network(x)
-        loss = F.cross_entropy(scores, y)
+    for batch in batches:
         optimizer.zero_grad()
-        loss.backward()
+        for images, labels in zip(*(np.split(array, parts) for array in batch), strict=True):
+            x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+            scores = network(x)
+            loss = F.cross_entropy(scores, y)
+            (loss / parts).backward()  # adds to the gradients
+            loss.item(), (scores.argmax(dim=1) == y).sum().item()
         optimizer.step()
-        loss.item(), (scores.argmax(dim=1) == y).sum().item()
         after_step()
 
 
