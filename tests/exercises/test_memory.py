@@ -239,7 +239,7 @@ def test_tables_and_drawing_have_every_measurement(turns):
     assert len(sizes.rows) == 2 * 2 * 3
     assert sizes.is_number == (False, False, True, True, True, True, True)
     assert explained.rows[0] == ("gluon", "d2l", "1.00", "40 MiB", "0.0%")
-    assert len(remedies.rows) == len(memory.REMEDIES)
+    assert len(remedies.rows) == len(memory.LABELS)
     assert remedies.rows[-1][-1] == "another network: 2.3 million parameters"
     spoken = "".join(ET.fromstring(memory.draw(result)).itertext())  # noqa: S314  # ours
     for row in sizes.rows:
