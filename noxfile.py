@@ -85,6 +85,13 @@ for name in BACKENDS:
     tests_of(name)
 
 
+@nox.session(name="tests-onnx", default=False)
+def tests_onnx(session: nox.Session) -> None:
+    """The tests of ONNX files, without any framework: the graph against the reference."""
+    install_wheel(session, "onnx", *TRIED)
+    session.run(*PYTEST, "--backends", "onnx", "-m", "onnx", *session.posargs, env=INSTALLED)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test but the long ones, in the one tried environment: one process per backend."""

@@ -3,6 +3,9 @@
 ``pytest`` tests every installed backend. ``--backends torch,flax`` tests exactly these; one that
 cannot be imported then fails. ``--backends none`` runs only the framework-free tests.
 
+The tests of ONNX files, in tests/onnx, run where ``onnx`` and ``onnxruntime`` are installed.
+``--backends onnx`` requests them, as the name of a backend requests that backend's.
+
 A backend that cannot be installed here, such as Gluon on Python 3.13, is named with the reason.
 Tests of all backends together then use the others.
 
@@ -13,6 +16,7 @@ Tests run on the CPU, or with ``--device gpu`` on a GPU, which is then required.
 import os
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +41,7 @@ with suppress(PackageNotFoundError):
         FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
+ONNX = "onnx"  # an extra, and the folder of its tests
 DEVIATIONS = pytest.StashKey[Deviations]()
 
 
@@ -66,7 +71,14 @@ def selected(config: pytest.Config) -> list[str]:
     asked = config.getoption("--backends")
     if asked is None:
         return installed_backends()
-    return [] if asked == "none" else asked.split(",")
+    return [name for name in asked.split(",") if name not in ("none", ONNX)]
+
+
+def with_onnx(config: pytest.Config) -> bool:
+    asked = config.getoption("--backends")
+    if asked is None:
+        return all(find_spec(name) for name in (ONNX, "onnxruntime"))
+    return ONNX in asked.split(",")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -77,6 +89,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     name = collection_path.name
+    if name == ONNX:
+        return None if with_onnx(config) else True
     if name == "peers":  # other projects' models: nox -s peers-torchvision, ...
         return True
     if name.startswith("test_native_"):
@@ -98,6 +112,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         needs_backend = "backend" in getattr(item, "fixturenames", ())
         if needs_backend or item.path.name.startswith("test_native_"):
             item.add_marker("backend")
+        if item.path.parent.name == ONNX:
+            item.add_marker(ONNX)
         if item.get_closest_marker("together"):
             wanted = set(names) == set(AVAILABLE)
         else:

@@ -18,7 +18,9 @@ import pytest
 import densenet_multi as dm
 
 PACKAGE = Path(dm.__file__).parent
-BACKENDS = sorted(path.parent.name for path in PACKAGE.glob("*/model.py"))
+BACKENDS = sorted(path.parent.name for path in PACKAGE.glob("*/faster"))
+GRAPH = "onnx"  # the same network as a graph, not a backend
+TEXTS = [*BACKENDS, GRAPH]
 LESSON = ["layers", "model", "weights", "predict", "train"]  # in every backend, in reading order
 BESIDE = ["tabular"]  # another network, which the lesson does not need
 FASTER = ["exchange", "inference", "recompute", "training"]
@@ -57,6 +59,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "drawing": set(),
     "exercises": {"numpy", "sklearn"},
     "manifest": set(),
+    "onnx": {"numpy", "onnx"},
     "reference": {"numpy"},
     "spec": set(),
     "tabular": {"numpy"},
@@ -199,12 +202,13 @@ def test_only_exchange_changes_a_class(path):
 
 
 def test_a_model_speaks_only_the_words_of_its_glossary():
-    """From the package, it imports only the spec and its own layers.py (in Keras, also _saving)."""
-    for backend in BACKENDS:
+    """From the package, it imports only the spec, its own layers.py and the two helpers below."""
+    for backend in TEXTS:
         own = [n for n in imported_by(Path(backend, "model.py")) if n.startswith("densenet_multi")]
         sources = {name.rpartition(".")[0] for name in own}
-        saving = {"densenet_multi.keras._saving"} if backend == "keras" else set()
-        assert sources == {"densenet_multi.spec", f"densenet_multi.{backend}.layers"} | saving
+        helpers = {"keras": {"densenet_multi.keras._saving"}, GRAPH: {"densenet_multi.onnx._graph"}}
+        own_helpers = helpers.get(backend, set())
+        assert sources == {"densenet_multi.spec", f"densenet_multi.{backend}.layers"} | own_helpers
 
 
 def loaded_by(code: str, *folders: Path) -> set[str]:
@@ -306,11 +310,12 @@ def test_the_listing_shows_the_lesson():
     assert len(modules) <= 12
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms - set(BACKENDS) == {
-        "commands", "comparison", "data", "drawing", "exercises", "formats", "tasks", "training"
+        "commands", "comparison", "data", "drawing", "exercises", "formats", "onnx", "tasks",
+        "training",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", BACKENDS)
+@pytest.mark.parametrize("folder", TEXTS)
 def test_a_model_calculates_nothing(folder):
     """Numbers of channels come from the spec; the only operator is the | of annotations."""
     nodes = list(ast.walk(tree(PACKAGE / folder / "model.py")))
@@ -324,7 +329,7 @@ CONVENTIONS = {"epsilon", "eps", "decay", "momentum", "axis", "axes", "dim", "di
 CONVENTIONS |= {"padding", "pad", "stride", "strides", "kernel"}
 
 
-@pytest.mark.parametrize("folder", BACKENDS)
+@pytest.mark.parametrize("folder", TEXTS)
 def test_a_model_never_names_a_convention(folder):
     """Epsilon, decay, padding and axes belong in layers.py; not even comments here name them."""
     text = (PACKAGE / folder / "model.py").read_text(encoding="utf-8")
@@ -415,7 +420,7 @@ def model_source(backend: str) -> str:
     return (PACKAGE / backend / "model.py").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", BACKENDS)
+@pytest.mark.parametrize("folder", TEXTS)
 def test_every_model_is_the_same_text(folder):
     first = BACKENDS[0]
     ours, theirs = (skeleton(model_source(name)).splitlines() for name in (first, folder))
@@ -505,7 +510,7 @@ REAL_DIFFERENCES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", BACKENDS)
+@pytest.mark.parametrize("folder", TEXTS)
 @pytest.mark.parametrize("what", REAL_DIFFERENCES)
 def test_folding_hides_no_real_difference(what, folder):
     old, new = REAL_DIFFERENCES[what]
@@ -610,14 +615,14 @@ GLOSSARY = {
 }
 
 
-@pytest.mark.parametrize("folder", BACKENDS)
+@pytest.mark.parametrize("folder", TEXTS)
 def test_every_glossary_has_the_same_words_in_the_same_order(folder):
     words = functions_in(PACKAGE / folder / "layers.py")
     without_rngs = {word: text.removesuffix(", rngs") for word, text in words.items()}
     assert list(without_rngs.items())[: len(GLOSSARY)] == list(GLOSSARY.items())
 
 
-@pytest.mark.parametrize("folder", BACKENDS)
+@pytest.mark.parametrize("folder", TEXTS)
 def test_every_model_uses_every_word_of_its_glossary(folder):
     names = {name.rpartition(".")[2] for name in imported_by(Path(folder, "model.py"))}
     assert names >= GLOSSARY.keys()
