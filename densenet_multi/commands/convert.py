@@ -85,14 +85,26 @@ if TYPE_CHECKING:
     help="Compute the logits of a few real images before and after the conversion; write DEST only "
     "if they agree to 1e-5. SOURCE's logits come from the original library, if that is installed.",
 )
+@click.option(
+    "--probabilities",
+    is_flag=True,
+    help="ONNX: apply the stated activation; the output is probabilities instead of logits.",
+)
+@click.option(
+    "--folded",
+    is_flag=True,
+    help="ONNX: fold each BatchNorm that follows a convolution into it.",
+)
+@click.option("--half", is_flag=True, help="ONNX: store weights and compute in float16 (3 digits).")
 @format_option
 @errors_as_exit_codes
 def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:
     """Convert a checkpoint from one framework's format to another's.
 
-    SOURCE is a checkpoint of torchvision, timm, Keras, the Gluon zoo or Flax, or a portable file
-    (.safetensors); "inspect --help" lists the formats. DEST is written completely or not at all.
-    A portable file also stores what the options state about pixels and classes.
+    SOURCE is a checkpoint of torchvision, timm, Keras, the Gluon zoo or Flax, an ONNX file, or a
+    portable file (.safetensors); "inspect --help" lists the formats. DEST is written completely or
+    not at all. A portable file and an ONNX file also store what the options state about pixels and
+    classes.
     """
     from ..tasks import convert as conversion
 

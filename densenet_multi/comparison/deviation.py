@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 # The largest deviation from the reference that counts as rounding error, even in the deepest
 # variants. tests/support/tolerances.py is stricter, since its networks are small.
-TOLERANCES = {"float32": 1e-5, "float64": 1e-13}
+TOLERANCES = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-13}
 
 
 def deviation(actual: npt.ArrayLike, expected: npt.ArrayLike) -> float:

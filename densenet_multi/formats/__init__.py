@@ -7,13 +7,14 @@ it is needed. Nothing in a file is ever executed: pickles are parsed as data, se
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from .._checks import ConfigError, check_names, integer, listed, text
+from .._checks import ConfigError, check_names, integer, listed, text, truth
 from .._files import as_path
 from ..checkpoint import Checkpoint, check_checkpoint
 from ..manifest import tensors
@@ -44,6 +45,7 @@ FORMATS = {  # name -> (module, description); detection tries them in this order
     "keras": ("keras_applications", "keras.applications' .weights.h5, .h5 and .keras"),
     "kerashub": ("kerashub", "KerasHub's .weights.h5, .keras and presets"),
     "linen": ("linen", "Flax Linen: .msgpack, .safetensors, a pickle, or an Orbax folder"),
+    "onnx": ("onnx_file", "ONNX's .onnx, for inference in any runtime"),
     "nnx": ("nnx", "Flax NNX: .safetensors, .msgpack, a pickle, or an Orbax folder"),
     "torchvision": ("torchvision", "torchvision's and timm's .pth and .safetensors"),
     "gluon": ("gluon_zoo", "MXNet Gluon's .params, the zoo's and others"),
@@ -64,7 +66,8 @@ class Format(Protocol):
     installable library may also define ``library_logits(path, checkpoint, images)``, which returns
     the logits and the name of the library's own model. It is called after the backend is imported,
     and raises ``LookupError`` if the library has no such model. ``LIBRARY`` is the package that
-    ``library_logits`` needs besides the backend's framework.
+    ``library_logits`` needs besides the backend's framework. ``OPTIONS`` names the keyword
+    arguments of ``write`` that a format has.
     """
 
     BACKEND: str | None
@@ -84,7 +87,7 @@ class Format(Protocol):
         Raises ``WeightsError``, ``ConfigError``, ``OSError``, ``BackendNotInstalledError``.
         """
 
-    def write(self, path: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    def write(self, path: Path, checkpoint: Checkpoint, **options: bool) -> tuple[str, ...]:
         """Write the file atomically; return notes on what the format cannot store.
 
         Raises the same errors as ``read``.
@@ -156,12 +159,27 @@ def read(
 
 
 def write(
-    path: str | os.PathLike[str], checkpoint: Checkpoint, file_format: str | None = None
+    path: str | os.PathLike[str],
+    checkpoint: Checkpoint,
+    file_format: str | None = None,
+    *,
+    probabilities: bool = False,
+    folded: bool = False,
+    half: bool = False,
 ) -> tuple[str, ...]:
     """Write weights in a format; by default, the file name's suffix selects it.
 
     Returns notes for the user on what the format cannot store, or stores differently. The write is
-    atomic: the file is complete or absent. Raises the same errors as ``read``.
+    atomic: the file is complete or absent. Raises the same errors as ``read``; ``ConfigError`` for
+    an option that the format does not have.
+
+    Arguments:
+        path: the file; for some formats, a new folder.
+        checkpoint: the network.
+        file_format: one of ``FORMATS``.
+        probabilities: ONNX: apply the activation that the usage states to the logits.
+        folded: ONNX: fold each BatchNorm that follows a convolution into it.
+        half: ONNX: store weights and compute in float16.
 
     >>> from densenet_multi import formats
     >>> import pathlib, tempfile
@@ -174,7 +192,27 @@ def write(
     """
     path = as_path(path)
     name = guess_from_name(path) if file_format is None else file_format
-    return module(name).write(path, check_checkpoint(checkpoint))
+    options = {"probabilities": probabilities, "folded": folded, "half": half}
+    chosen = check_options(name, options)
+    return module(name).write(path, check_checkpoint(checkpoint), **chosen)
+
+
+def check_options(name: str, options: Mapping[str, bool]) -> dict[str, bool]:
+    """Return the options that are on. Raises ``ConfigError`` if a format does not have one.
+
+    Arguments:
+        name: one of ``FORMATS``.
+        options: {argument of ``write``: whether it is on}.
+    """
+    chosen = {option: True for option, value in options.items() if truth(option, value)}
+    known = getattr(module(name), "OPTIONS", ())
+    for option in chosen:
+        if option not in known:
+            raise ConfigError(
+                f"{option}: expected an ONNX file as the destination, found the format {name!r}; "
+                f"omit {option}=True, or write NEW.onnx"
+            )
+    return chosen
 
 
 def guess(path: Path, argument: str = "file_format") -> str:
@@ -219,6 +257,7 @@ def guess_from_name(path: Path, argument: str = "file_format") -> str:
         ".weights.h5": "keras",
         ".params": "gluon",
         ".msgpack": "linen",
+        ".onnx": "onnx",
     }
     path = as_path(path)
     for ending, name in endings.items():

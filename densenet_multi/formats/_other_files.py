@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from ._folders import (
     what_folder,
 )
 from ._limits import LARGEST_FILE
+from ._protobuf import BYTES, NUMBER, fields_of, is_onnx
 from ._safetensors import is_safetensors
 from ._zips import names_in_zip
 
@@ -33,7 +34,6 @@ HEAD = 512  # bytes
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second starts an empty archive
 NPY = ".npy"
-NUMBER, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # the wire types of protobuf
 
 ELSEWHERE = "this format cannot be read: convert the file that it was made from"
 AGAIN = "download or copy it again"
@@ -91,7 +91,6 @@ POINTERS = (  # (the start of a pointer file, its owner, how to fetch the file)
     ("outs:\n- ", "DVC", "in its repository, type: dvc pull"),
 )
 ENDINGS = {  # suffix -> kind, if the content does not show the format
-    ".onnx": "an ONNX network",
     ".pb": "a TensorFlow graph",
     ".mlmodel": "a Core ML network",
     ".caffemodel": "a Caffe network",
@@ -293,10 +292,11 @@ def _json(text: str) -> Found:
 
 def _protobuf(file: _File) -> Found | None:
     """Recognize a network in a protobuf message by its field numbers."""
-    fields = _fields(file) if file.head[:1] in (b"\x08", b"\x0a") else {}
+    if is_onnx(file.path):
+        return None
+    fields = fields_of(file.path) if file.head[:1] in (b"\x08", b"\x0a") else {}
     first = fields.get(1)
     for found, what, advice in (
-        (first == NUMBER and fields.get(7) == fields.get(8) == BYTES, "an ONNX network", ELSEWHERE),
         (first == NUMBER and max(fields, default=0) >= 200, "a Core ML network", ELSEWHERE),
         (
             fields == {1: NUMBER, 2: BYTES},
@@ -309,40 +309,6 @@ def _protobuf(file: _File) -> Found | None:
         if found:
             return what, advice
     return None
-
-
-def _fields(file: _File) -> Mapping[int, int]:
-    """Return {number: wire type} of a message's first 1,000 fields; empty if it is not a message.
-
-    Source: https://protobuf.dev/programming-guides/encoding/
-    """
-    found: dict[int, int] = {}
-    at = 0
-    with file.path.open("rb") as opened:
-        for _ in range(1000):
-            if at == file.size:
-                break
-            opened.seek(at)
-            start = opened.read(20)
-            tag, used = _varint(start)
-            value, more = _varint(start[used:])
-            number, wire = tag >> 3, tag & 7
-            length = {NUMBER: more, EIGHT_BYTES: 8, BYTES: more + value, FOUR_BYTES: 4}.get(wire, 0)
-            at += used + length
-            is_field = used and number and length and (more or wire not in (NUMBER, BYTES))
-            if not is_field or at > file.size or found.setdefault(number, wire) != wire:
-                return {}
-    return found
-
-
-def _varint(content: bytes) -> tuple[int, int]:
-    """Decode a varint of up to ten bytes: (value, bytes used); (0, 0) if there is none."""
-    value = 0
-    for i, byte in enumerate(content[:10]):
-        value |= (byte & 0x7F) << 7 * i
-        if byte < 0x80:
-            return value, i + 1
-    return 0, 0
 
 
 def _tensorflow(file: _File) -> Found | None:

@@ -8,22 +8,20 @@ the usage. A network for tables (tabular.py) has ``"preprocessing"`` in place of
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, bad, check_names
+from .._checks import ConfigError
 from .._files import as_path
-from ..checkpoint import Checkpoint, Usage, check_usage
+from ..checkpoint import Checkpoint, Usage
 from ..manifest import AnySpec
-from ..spec import DenseNetConfig, DenseNetSpec, check_spec
-from ..tabular import TabularConfig, TabularSpec
+from ..spec import DenseNetSpec, check_spec
+from ..tabular import TabularSpec
 from ..weights import (
     Weights,
     WeightsError,
@@ -32,6 +30,7 @@ from ..weights import (
     check_weights,
     widest,
 )
+from ._header import about_images, from_header, to_header
 from ._other_files import other_weights, refuse_others
 from ._safetensors import (
     PORTABLE_ENTRY,
@@ -132,9 +131,9 @@ def _save(
         raise ConfigError(f"{name}: expected None for a network for {kind}")
     about: dict[str, Any] = {"preprocessing": dict(preprocessing or {})}
     if isinstance(spec, DenseNetSpec):
-        about = {"usage": asdict((Usage() if usage is None else check_usage(usage)).fits(spec))}
+        about = about_images(spec, usage)
     try:
-        header = json.dumps({**json.loads(spec.config.to_json()), **about}, sort_keys=True)
+        header = to_header(spec, about)
     except TypeError as error:
         raise ConfigError(f"preprocessing: expected what JSON can store, found {error}") from None
     check_mapping(weights)
@@ -191,26 +190,10 @@ def _load(path: str | os.PathLike[str]) -> tuple[AnySpec, Weights, Usage | dict[
             f"{path}: expected a portable file, found no spec in its metadata; {other}"
         )
     try:
-        config, about = _from_header(metadata[PORTABLE_ENTRY])
+        config, about = from_header(metadata[PORTABLE_ENTRY])
         check_depth(config, weights)
         spec = config.resolve()
         about = about.fits(spec) if isinstance(about, Usage) else about
         return spec, check_weights(spec, weights, widest(weights)), about
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from None
-
-
-def _from_header(text: str) -> tuple[Any, Usage | dict[str, Any]]:
-    try:
-        header = json.loads(text)
-        given = header.pop("usage", {})
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        given, header = {}, text  # DenseNetConfig.from_json reports what is wrong with it
-    if isinstance(header, dict) and isinstance(header.get("preprocessing"), dict):
-        preprocessing = header.pop("preprocessing")
-        return TabularConfig.from_json(json.dumps(header)), preprocessing
-    if not isinstance(given, dict):
-        raise bad("usage", given, "an object")
-    check_names("usage", given, [f.name for f in fields(Usage)])
-    config = DenseNetConfig.from_json(header if isinstance(header, str) else json.dumps(header))
-    return config, Usage(**given)

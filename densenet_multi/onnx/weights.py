@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from .. import __version__
 from .._fold import fill_folded, fold
 from ..spec import DenseNetSpec
 from ..weights import Weights, WeightsError, check_weights, widest
@@ -96,7 +95,6 @@ def to_proto(
     proto = helper.make_model(
         graph,
         producer_name="densenet_multi",
-        producer_version=__version__,
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
     )

@@ -18,6 +18,7 @@ from .. import formats
 from .._checks import check_names, truth
 from .._files import as_path, is_special, put_in_place, resolved
 from .._inputs import check_images
+from .._installed import BackendNotInstalledError
 from ..backends import load_backend
 from ..checkpoint import Checkpoint, check_checkpoint
 from ..comparison.deviation import TOLERANCES, deviation
@@ -55,6 +56,9 @@ def convert(
     value_range: Sequence[float] | None = None,
     image_size: int | None = None,
     verify: bool = False,
+    probabilities: bool = False,
+    folded: bool = False,
+    half: bool = False,
 ) -> dict[str, Any]:
     """Convert a checkpoint between any two of ``formats.FORMATS``.
 
@@ -82,6 +86,7 @@ def convert(
         value_range: the range of pixels before ``mean`` and ``std``, if any, are applied.
         image_size: the image size that the network expects, in pixels per side.
         verify: compare both models' logits of the same images before writing ``destination``.
+        probabilities, folded, half: only for ONNX: see ``formats.write``.
 
     Returns:
         A summary in plain values: ``from``, ``to``, ``variant``, ``activation`` (if known),
@@ -93,6 +98,9 @@ def convert(
     source, destination = as_path(source, "source"), as_path(destination, "destination")
     source_format = _format_of(source, source_format)
     destination_format = _free(destination, destination_format)
+    options = formats.check_options(
+        destination_format, {"probabilities": probabilities, "folded": folded, "half": half}
+    )
     original = with_stated_pixels(
         formats.read(source, source_format, variant=variant, prefix=prefix),
         mean=mean,
@@ -115,10 +123,10 @@ def convert(
         done["activation"] = checkpoint.usage.activation
     told = {"assumed": [f"{what}: {value}" for what, value in checkpoint.unstated().items()]}
     if not verify:
-        notes = formats.write(destination, checkpoint, destination_format)
+        notes = formats.write(destination, checkpoint, destination_format, **options)
         return {**done, "notes": [*checkpoint.notes, *notes], **told}
     with _named_at_last(destination) as written:
-        notes = formats.write(written, checkpoint, destination_format)
+        notes = formats.write(written, checkpoint, destination_format, **options)
         images = verification_images(checkpoint)
         own_images = verification_images(original)
         expected, asked, independent = logits(source, source_format, original, own_images)
@@ -134,10 +142,14 @@ def convert(
             if num_classes is None:
                 kept = f"{deviation(expected, own):.1e}"
                 notes = (*notes, f"logits of gray images deviate from the source's by {kept}")
-        back = formats.read(written, destination_format, bn_eps=checkpoint.spec.config.bn_eps)
+        back = checkpoint  # weights that were folded or rounded cannot be read as they were
+        if not (folded or half):
+            back = formats.read(written, destination_format, bn_eps=checkpoint.spec.config.bn_eps)
         actual, answered, confirmed = logits(written, destination_format, back, images)
+        if (folded or half) and not confirmed:
+            raise _unverifiable("folded" if folded else "half")
         value = max(before, deviation(actual, expected))
-        tolerance = TOLERANCES["float32"]
+        tolerance = TOLERANCES["float16" if half else "float32"]
         if value > tolerance:
             raise ConversionError(
                 f"{destination}: expected the source's logits to within {tolerance:.0e}, found a "
@@ -158,6 +170,14 @@ def convert(
     }
     size = f"{images.shape[2]}x{images.shape[3]}"
     return {**done, "notes": [*checkpoint.notes, *notes], **told, **verified, "image_size": size}
+
+
+def _unverifiable(option: str) -> BackendNotInstalledError:
+    return BackendNotInstalledError(
+        f"{option}: expected 'onnxruntime' to verify such a file, found none; in a clone of "
+        f"densenet_multi, install it with: pip install '.[onnx]'",
+        name="onnxruntime",
+    )
 
 
 def _absent(*names: str) -> str:
@@ -226,15 +246,23 @@ def logits(
     name of the model that computed them, and whether that model is independent of this package.
     """
     module = formats.module(file_format)
+    library_logits = getattr(module, "library_logits", None)
     path, spec = as_path(path), check_checkpoint(checkpoint).spec
     check_images(spec, images)
     why = ""
+    if module.BACKEND is None and library_logits:
+        try:
+            with suppress(ImportError):
+                answer, who = library_logits(path, checkpoint, images)
+                return answer, who, True
+        except LookupError as error:
+            why = f", because {error}"
     if module.BACKEND is not None:
         with suppress(ImportError):
             # load the backend first: this makes MXNet importable with current NumPy, and rejects
             # Keras engines other than TensorFlow
             backend = load_backend(module.BACKEND)
-            if library_logits := getattr(module, "library_logits", None):
+            if library_logits:
                 try:
                     with suppress(ImportError):
                         answer, who = library_logits(path, checkpoint, images)
@@ -244,7 +272,7 @@ def logits(
             model = backend.build(checkpoint.spec, dtype=widest(checkpoint.weights))
             backend.import_weights(model, checkpoint.weights)
             return backend.predict(model, images), f"densenet_multi.{backend.NAME}{why}", False
-    return predict(checkpoint.spec, checkpoint.weights, images), REFERENCE, False
+    return predict(checkpoint.spec, checkpoint.weights, images), f"{REFERENCE}{why}", False
 
 
 def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
