@@ -3,35 +3,35 @@
 from typing import Any
 
 from ..spec import BatchNormSpec, ConvSpec, LinearSpec, PoolSpec
-from ._graph import Identity, Layer, Module, Value
+from ._graph import Identity, Layer, Value
 
 
-def conv(spec: ConvSpec) -> Module:
+def conv(spec: ConvSpec) -> Layer:
     tensors = ("weight", "bias") if spec.bias else ("weight",)
     return Layer("Conv", *tensors, **_window(spec))
 
 
-def batch_norm(spec: BatchNormSpec) -> Module:
+def batch_norm(spec: BatchNormSpec) -> Layer:
     # ONNX's momentum is the weight of the old value, like the spec's decay. Both attributes are
     # float32, whatever the type of the tensors: 1e-5 becomes 9.99999975e-06.
     tensors = ("weight", "bias", "running_mean", "running_var")
     return Layer("BatchNormalization", *tensors, epsilon=spec.eps, momentum=spec.decay)
 
 
-def max_pool(spec: PoolSpec) -> Module:
+def max_pool(spec: PoolSpec) -> Layer:
     return Layer("MaxPool", **_window(spec))  # padding is minus infinity
 
 
-def avg_pool(spec: PoolSpec) -> Module:
+def avg_pool(spec: PoolSpec) -> Layer:
     # by default, ONNX's average excludes padding; the spec's counts it as zeros
     return Layer("AveragePool", **_window(spec), count_include_pad=1)
 
 
-def linear(spec: LinearSpec) -> Module:  # noqa: ARG001  # its size is that of its tensors
+def linear(spec: LinearSpec) -> Layer:  # noqa: ARG001  # its size is that of its tensors
     return Layer("Gemm", "weight", "bias", transB=1)  # the weight is (out, in)
 
 
-def dropout(rate: float) -> Module:  # noqa: ARG001  # inference drops nothing
+def dropout(rate: float) -> Identity:  # noqa: ARG001  # inference drops nothing
     return Identity()
 
 

@@ -86,7 +86,9 @@ def convert(
         value_range: the range of pixels before ``mean`` and ``std``, if any, are applied.
         image_size: the image size that the network expects, in pixels per side.
         verify: compare both models' logits of the same images before writing ``destination``.
-        probabilities, folded, half: only for ONNX: see ``formats.write``.
+        probabilities: only for ONNX: apply the stated activation to the logits.
+        folded: only for ONNX: fold each BatchNorm that follows a convolution into it.
+        half: only for ONNX: store weights and compute in float16.
 
     Returns:
         A summary in plain values: ``from``, ``to``, ``variant``, ``activation`` (if known),
@@ -128,25 +130,15 @@ def convert(
     with _named_at_last(destination) as written:
         notes = formats.write(written, checkpoint, destination_format, **options)
         images = verification_images(checkpoint)
-        own_images = verification_images(original)
-        expected, asked, independent = logits(source, source_format, original, own_images)
-        before = 0.0
-        changed = ["classifier"] if num_classes is not None else []
-        if checkpoint.spec.config.in_channels != original.spec.config.in_channels:
-            changed.append("channels")
-        if changed:  # the reference computes logits before and after the change
-            own = predict(original.spec, original.weights, own_images)
-            before = deviation(own, expected)
-            expected = predict(checkpoint.spec, checkpoint.weights, images)
-            asked = f"{asked} (original {' and '.join(changed)}), {REFERENCE} (original and new)"
-            if num_classes is None:
-                kept = f"{deviation(expected, own):.1e}"
-                notes = (*notes, f"logits of gray images deviate from the source's by {kept}")
-        back = checkpoint  # weights that were folded or rounded cannot be read as they were
-        if not (folded or half):
-            back = formats.read(written, destination_format, bn_eps=checkpoint.spec.config.bn_eps)
+        before, expected, asked, independent, more = _source_logits(
+            source, source_format, original, checkpoint, images, num_classes is not None
+        )
+        notes += more
+        exact = not (folded or half)  # weights that were folded or rounded cannot be read again
+        epsilon = checkpoint.spec.config.bn_eps
+        back = formats.read(written, destination_format, bn_eps=epsilon) if exact else checkpoint
         actual, answered, confirmed = logits(written, destination_format, back, images)
-        if (folded or half) and not confirmed:
+        if not (exact or confirmed):
             raise _unverifiable("folded" if folded else "half")
         value = max(before, deviation(actual, expected))
         tolerance = TOLERANCES["float16" if half else "float32"]
@@ -170,6 +162,38 @@ def convert(
     }
     size = f"{images.shape[2]}x{images.shape[3]}"
     return {**done, "notes": [*checkpoint.notes, *notes], **told, **verified, "image_size": size}
+
+
+def _source_logits(
+    source: Path,
+    source_format: str,
+    original: Checkpoint,
+    checkpoint: Checkpoint,
+    images: npt.NDArray[np.float32],
+    new_classifier: bool,
+) -> tuple[float, npt.NDArray[np.floating], str, bool, tuple[str, ...]]:
+    """Return what the destination's logits must be, and where they come from.
+
+    Returns the deviation of the reference's logits from the source's, before the classifier or the
+    channels were changed; the logits; the models that computed them; whether one is independent
+    of this package; and notes.
+    """
+    own_images = verification_images(original)
+    expected, asked, independent = logits(source, source_format, original, own_images)
+    changed = ["classifier"] if new_classifier else []
+    if checkpoint.spec.config.in_channels != original.spec.config.in_channels:
+        changed.append("channels")
+    if not changed:
+        return 0.0, expected, asked, independent, ()
+    # the reference computes logits before and after the change
+    own = predict(original.spec, original.weights, own_images)
+    new = predict(checkpoint.spec, checkpoint.weights, images)
+    asked = f"{asked} (original {' and '.join(changed)}), {REFERENCE} (original and new)"
+    notes: tuple[str, ...] = ()
+    if not new_classifier:
+        kept = f"{deviation(new, own):.1e}"
+        notes = (f"logits of gray images deviate from the source's by {kept}",)
+    return deviation(own, expected), new, asked, independent, notes
 
 
 def _unverifiable(option: str) -> BackendNotInstalledError:

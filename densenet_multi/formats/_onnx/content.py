@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._installed import framework
 from ..._checks import listed
+from ..._installed import framework
 from ...weights import WeightsError
 from .._limits import check_size
 from .._protobuf import BYTES, walk
@@ -46,7 +46,7 @@ def parse(path: Path) -> Any:
         model = onnx.ModelProto.FromString(content)
     except WeightsError:
         raise
-    except Exception as error:  # noqa: BLE001  # ValueError, or an error of protobuf's own
+    except Exception as error:  # ValueError, or an error of protobuf's own
         raise damaged() from error
     if not model.HasField("graph") or not model.graph.node:
         raise damaged()
@@ -72,8 +72,8 @@ def _check_size(content: memoryview) -> None:
             )
     if rest > LARGEST_GRAPH:
         raise WeightsError(
-            f"expected at most {LARGEST_GRAPH:,} bytes besides the initializers, found {rest:,}; if "
-            "its weights are nodes (Constant), export it again with initializers"
+            f"expected at most {LARGEST_GRAPH:,} bytes besides the initializers, found {rest:,}; "
+            "if its weights are nodes (Constant), export it again with initializers"
         )
 
 
@@ -103,8 +103,9 @@ def _refuse_unreadable(path: Path, model: Any) -> None:
         )
     if model.functions:
         raise WeightsError(
-            f"expected ONNX's own operators, found functions ({listed(f.name for f in model.functions)}); "
-            "inline them; type in Python: import onnx, onnx.inliner; "
+            "expected ONNX's own operators, found functions "
+            f"({listed(function.name for function in model.functions)}); inline them; type in "
+            "Python: import onnx, onnx.inliner; "
             f"onnx.save(onnx.inliner.inline_local_functions(onnx.load({str(path)!r})), 'NEW.onnx')"
         )
     if model.graph.sparse_initializer:
@@ -130,7 +131,7 @@ def to_numpy(tensor: Any) -> npt.NDArray[Any]:
         raise WeightsError(f"{tensor.name}: expected data in the file itself, found external data")
     try:
         array = onnx.numpy_helper.to_array(tensor)
-    except Exception as error:  # noqa: BLE001  # of whatever its fields lead to
+    except Exception as error:  # of whatever its fields lead to
         raise WeightsError(
             f"{tensor.name}: expected as many values as its shape {tuple(tensor.dims)} has, found "
             f"others ({error}); {AGAIN}"

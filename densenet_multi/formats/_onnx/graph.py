@@ -171,11 +171,13 @@ class _Graph:
         if others := [name for name in attributes if name not in known]:
             raise _wrong(node, f"attributes {', '.join(known)}", listed(others))
         constant = node.op_type in GLOBAL  # the axes, which newer opsets have as an input
-        tensors = tuple(self.array(node, name, constant) for name in node.input[1:] if name)
+        tensors = tuple(
+            self.array(node, name, constant=constant) for name in node.input[1:] if name
+        )
         self.steps.append(Step(node, x, number, attributes, tensors))
         self.values[node.output[0]] = Map((number,))
 
-    def array(self, node: Any, name: str, constant: bool = False) -> npt.NDArray[Any]:
+    def array(self, node: Any, name: str, *, constant: bool = False) -> npt.NDArray[Any]:
         """Return the array of a node's input. Raises ``WeightsError`` if it is computed."""
         if name not in self.tensors:
             raise _wrong(node, "weights that the file stores", f"{name!r}, which is computed")
@@ -199,7 +201,7 @@ class _Graph:
         return Map(parts)
 
     def padded(self, node: Any, attributes: dict[str, Any], x: Map) -> Pads:
-        amounts = attributes.get("pads")
+        amounts: Any = attributes.get("pads")
         if amounts is None and len(node.input) > 1:
             amounts = self.array(node, node.input[1], constant=True).tolist()
         value = attributes.get("value", 0.0)
@@ -262,7 +264,7 @@ def _attributes(node: Any) -> dict[str, Any]:
 
     try:
         return {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-    except Exception as error:  # noqa: BLE001  # an attribute of no type, or of another
+    except Exception as error:  # an attribute of no type, or of another
         raise _wrong(node, "attributes with values", "a damaged attribute") from error
 
 
@@ -385,9 +387,9 @@ class _Reader:
 
     def layer(self, name: str, op: str, x: Map) -> Map:
         step = self.found.steps[name] = self.next(op, reads=x)
-        leaves = ("weight", "bias", "running_mean", "running_var")
+        leaves = ["weight", "bias", "running_mean", "running_var"]
         if op == "Conv":
-            leaves = leaves[:2]
+            del leaves[2:]
         least = 4 if op == "BatchNormalization" else 1
         if not least <= len(step.tensors) <= len(leaves):
             raise _wrong(step.node, f"{least} to {len(leaves)} tensors", str(len(step.tensors)))
