@@ -46,7 +46,7 @@ def fold(
         kernel, bias = folded[f"{conv}.weight"], folded.get(f"{conv}.bias", 0.0)
         folded[f"{conv}.weight"] = (kernel * scale[:, None, None, None]).astype(dtype)
         folded[f"{conv}.bias"] = (shift + (bias - mean) * scale).astype(dtype)
-    changed = _without_pairs(spec)
+    changed = without_pairs(spec)
     return changed, check_weights(changed, folded, dtype)
 
 
@@ -78,7 +78,8 @@ def _pairs(spec: DenseNetSpec) -> list[tuple[str, str, float]]:
     ]
 
 
-def _without_pairs(spec: DenseNetSpec) -> DenseNetSpec:
+def without_pairs(spec: DenseNetSpec) -> DenseNetSpec:
+    """Return the specification of the network that ``fold`` returns."""
     stem = spec.stem
     if stem.norm0:
         stem = replace(stem, conv0=replace(stem.conv0, bias=True), norm0=None)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from .._checks import ConfigError, truth
 from .._files import replacing
-from .._fold import fold
+from .._fold import fold, without_pairs
 from .._installed import framework
 from ..checkpoint import Checkpoint, Usage
+from ..manifest import tensors
 from ..spec import DenseNetConfig
 from ..weights import WeightsError, check_depth, check_weights, widest
 from ._header import about_images, from_header, to_header
@@ -161,29 +162,25 @@ def library_logits(
 
     Raises ``LookupError`` if the file is float64, which ONNX Runtime cannot compute on a CPU.
     """
-    import onnx
-    import onnxruntime
+    from ..onnx import predict as runtime
 
+    model = runtime.load(parse(path), checkpoint.spec)
+    return runtime.predict(model, images), f"{runtime.FRAMEWORK} {model.versions[LIBRARY]}"
+
+
+def describe(path: Path) -> Checkpoint:
+    """Return the network of a file and its usage, also if BatchNorms are folded.
+
+    The weights of a file with folded BatchNorms are absent: {}. Raises as ``formats.read``.
+    """
     model = parse(path)
-    nodes = model.graph.node
-    if nodes[-1].op_type in ("Softmax", "Sigmoid"):  # return the logits, too
-        (kind,) = model.graph.output
-        logits = onnx.ValueInfoProto()
-        logits.CopyFrom(kind)
-        logits.name = nodes[-1].input[0]
-        model.graph.output.insert(0, logits)
-    session = _session(onnxruntime, model.SerializeToString())
-    (given, *_), (wanted, *_) = session.get_inputs(), session.get_outputs()
-    (answer,) = session.run([wanted.name], {given.name: images.astype(np.float32)})
-    return answer, f"ONNX Runtime {onnxruntime.__version__}"
-
-
-def _session(onnxruntime: Any, content: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, too
-    try:
-        return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-    except Exception as error:  # its own classes, below Exception
-        if "NOT_IMPLEMENTED" in str(error):
-            raise LookupError("ONNX Runtime has no float64 convolution on CPUs") from error
-        raise
+    header = {entry.key: entry.value for entry in model.metadata_props}.get(PORTABLE_ENTRY)
+    if header is not None:
+        config, usage = from_header(header)
+        if isinstance(config, DenseNetConfig) and isinstance(usage, Usage):
+            spec = config.resolve()
+            shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
+            expected = {n: info.shape for n, info in tensors(without_pairs(spec)).items()}
+            if shapes == expected and without_pairs(spec) != spec:
+                return Checkpoint(spec, {}, usage.fits(spec))
+    return read(path)

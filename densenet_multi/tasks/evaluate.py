@@ -35,8 +35,10 @@ from .predict import (
     Integers,
     Say,
     batches_of_logits,
+    ONNX_RUNTIME,
     build_model,
     load_classifier,
+    runs_in_onnx_runtime,
     say_assumed_pixels,
     train_a_new_classifier,
 )
@@ -59,10 +61,10 @@ def evaluate(
     bfloat16: bool = False,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure accuracy, loss and confusion matrix of a portable file's network on test images.
+    """Measure accuracy, loss and confusion matrix of a trained network on test images.
 
     Arguments:
-        path: the portable file.
+        path: the portable file, or an ONNX file, which ONNX Runtime runs without any backend.
         backend_name: the backend to predict in; None uses the one that trained the network, if
             known and installed, else the first installed.
         data: see ``data.load_data``.
@@ -100,9 +102,15 @@ def evaluate(
         check_names("backend", [backend_name], backend_names())
     if seed is not None and find(data)[0] != "folder":
         raise bad("seed", seed, f"none with data={data!r}, whose test images are fixed")
+    impossible = {"backend_name": backend_name, "device": device}
+    impossible |= {"recalibrate": recalibrate, "bfloat16": bfloat16}
+    with_onnx = runs_in_onnx_runtime(path, **impossible)
     checkpoint, size = load_classifier(path, image_size, data)
     check_exclusive(path, checkpoint)
-    backend_name = backend_to_use(backend_name, path, checkpoint, say)
+    if with_onnx:
+        backend_name = ONNX_RUNTIME
+    else:
+        backend_name = backend_to_use(backend_name, path, checkpoint, say)
     chosen = load_held_out(
         data,
         image_size=size,
@@ -126,7 +134,7 @@ def evaluate(
     if recalibrate:
         weights = recalibrated(backend_name, checkpoint, chosen.train, recalibrate, device=device)
         checkpoint = replace(checkpoint, weights=weights)
-    backend, model = build_model(checkpoint, backend_name, device)
+    backend, model = build_model(checkpoint, backend_name, device, path)
     if bfloat16:
         model = backend.optimize(model, bfloat16=True)
     confusion, loss = np.zeros((len(names),) * 2, np.int64), 0.0
@@ -149,7 +157,7 @@ def evaluate(
         "per_class": dict(zip(names, class_accuracies(confusion), strict=True)),
         "confusion": confusion.tolist(),
         "backend": backend_name,
-        "versions": framework_versions(backend_name),
+        "versions": model.versions if with_onnx else framework_versions(backend_name),
     }
 
 

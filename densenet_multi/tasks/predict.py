@@ -1,16 +1,19 @@
-"""Classify images with a portable file's network; ``evaluate`` and ``train`` share code with it."""
+"""Classify images with a trained network; ``evaluate`` and ``train`` share code with it.
+
+The network is in a portable file, which a backend runs, or in an ONNX file, which ONNX Runtime runs.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, check_names, function, integer, items
+from .._checks import ConfigError, bad, check_names, function, integer, items
 from .._files import as_path
 from .._inputs import check_logits
 from .._progress import progress
@@ -18,6 +21,7 @@ from ..backends import Backend, backend_names, check_device, hide_gpus, load_bac
 from ..checkpoint import Checkpoint
 from ..data import Examples, ImageFiles, Preparation
 from ..data.images import open_image
+from ..formats import onnx_file
 from ..formats.portable import load_checkpoint
 from ..manifest import shape_trace
 from ..variants import default_image_size
@@ -30,6 +34,7 @@ Integers = npt.NDArray[np.int64]
 Say = Callable[[str], None]
 
 TOP = 5  # the number of classes shown for a softmax
+ONNX_RUNTIME = "onnxruntime"  # in place of a backend's name
 MOST_VALUES = 2**26  # in a batch of images; 400 color images of 224x224 have 0.9 * 2**26
 
 
@@ -46,10 +51,10 @@ def predict(
     class_name: str | None = None,
     say: Say = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Return the most probable classes of each image, according to a portable file's network.
+    """Return the most probable classes of each image, according to a trained network.
 
     Arguments:
-        path: the portable file.
+        path: the portable file, or an ONNX file, which ONNX Runtime runs without any backend.
         images: one or more files in any format of ``data.read_image``; each is resized to a square
             without keeping its aspect ratio.
         backend_name: the backend to predict in; None uses the one that trained the network, if
@@ -84,10 +89,14 @@ def predict(
     if backend_name is not None:
         check_names("backend", [backend_name], backend_names())
     drawn = check_heatmap(heatmap, class_name, path, paths)
+    with_onnx = runs_in_onnx_runtime(path, backend_name=backend_name, device=device, heatmap=heatmap)
     checkpoint, size = load_classifier(path, image_size)
     if drawn:
         check_network(path, checkpoint)
-    backend_name = backend_to_use(backend_name, path, checkpoint, say)
+    if with_onnx:
+        backend_name = ONNX_RUNTIME
+    else:
+        backend_name = backend_to_use(backend_name, path, checkpoint, say)
     prepare = Preparation(size, checkpoint.spec.config.in_channels, checkpoint.usage)
     for image in paths:  # find an invalid file before importing a framework
         with open_image(image):
@@ -100,7 +109,7 @@ def predict(
         top = len(names) if activation == "sigmoid" else TOP
     key = "output" if activation == "none" else "probability"
     files = ImageFiles(paths, np.zeros(len(paths), np.int64), prepare)
-    backend, model = build_model(checkpoint, backend_name, device)
+    backend, model = build_model(checkpoint, backend_name, device, path)
     found: list[dict[str, Any]] = []
     for indices, logits in batches_of_logits(path, backend, model, files, batch_size):
         shown = APPLIED[activation](logits)
@@ -186,7 +195,13 @@ def load_classifier(
 
     Raises ``ConfigError``, ``ImageSizeError``, and as ``load_checkpoint``.
     """
-    checkpoint = load_checkpoint(path)
+    if onnx_file.looks_like(path, b""):
+        try:
+            checkpoint = onnx_file.describe(path)
+        except ValueError as error:
+            raise WeightsError(f"{path}: {error}") from None
+    else:
+        checkpoint = load_checkpoint(path)
     if not checkpoint.spec.config.num_classes:
         found = "expected a network with a classifier, found one without (num_classes=0)"
         raise ConfigError(f"{path}: {found}; {train_a_new_classifier(path, data)}")
@@ -194,6 +209,21 @@ def load_classifier(
     size = usual if image_size is None else integer("image_size", image_size, 1)
     shape_trace(checkpoint.spec, size, size)  # its error names the smallest size
     return checkpoint, size
+
+
+def runs_in_onnx_runtime(path: Path, **given: Any) -> bool:
+    """Return whether this is an ONNX file, which ONNX Runtime runs on the CPU.
+
+    Raises ``ConfigError`` for an argument in ``given`` that is then not possible, if it is set.
+    """
+    if not onnx_file.looks_like(path, b""):
+        return False
+    for name, value in given.items():
+        if value and not (name == "device" and value == "cpu"):
+            convert = f"convert({str(path)!r}, 'NEW.safetensors')"
+            expected = f"none for an ONNX file, which ONNX Runtime runs (to use a backend: {convert})"
+            raise bad(name, value, expected)
+    return True
 
 
 def _most_at_once(examples: Examples) -> int:
@@ -219,9 +249,22 @@ def say_assumed(path: Path, checkpoint: Checkpoint, what: str, say: Say) -> None
 
 
 def build_model(
-    checkpoint: Checkpoint, backend_name: str, device: str | None
+    checkpoint: Checkpoint, backend_name: str, device: str | None, path: Path | None = None
 ) -> tuple[Backend, Any]:
-    """Return the backend, and its model on the device, with the checkpoint's weights and dtype."""
+    """Return the backend, and its model on the device, with the checkpoint's weights and dtype.
+
+    For ``ONNX_RUNTIME``, return onnx/predict.py, which has a backend's ``predict``, and its model of
+    the ONNX file at ``path``.
+    """
+    if backend_name == ONNX_RUNTIME and path is not None:
+        from ..onnx import predict as runtime
+
+        try:
+            return cast("Backend", runtime), runtime.load(onnx_file.parse(path), checkpoint.spec)
+        except LookupError as error:
+            raise ConfigError(
+                f"{path}: {error}; convert it to NEW.safetensors, and that to an ONNX file"
+            ) from None
     if device == "cpu":
         hide_gpus()
     backend = load_backend(backend_name)

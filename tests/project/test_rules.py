@@ -59,7 +59,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "drawing": set(),
     "exercises": {"numpy", "sklearn"},
     "manifest": set(),
-    "onnx": {"numpy", "onnx"},
+    "onnx": {"numpy", "onnx", "onnxruntime"},
     "reference": {"numpy"},
     "spec": set(),
     "tabular": {"numpy"},
