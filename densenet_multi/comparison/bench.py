@@ -58,7 +58,8 @@ def bench(
             "feeding" only prepares the batches for ``fit``. Case "products" computes only the
             network's matrix products, in NumPy (in PyTorch for bfloat16 or a GPU).
             "inference": ``predict`` with ``optimize(model)``, with the model as built, with
-            ``optimize(model, bfloat16=True)``, with the framework's own DenseNet; and the products.
+            ``optimize(model, bfloat16=True)``, with the framework's own DenseNet; ONNX Runtime and
+            OpenVINO with the ONNX graph of this network, where installed; and the products.
             "memory": ``fit`` with ``build(spec, memory_efficient="some")``, with ``"max"``, and
             with the model as built (in Gluon, static allocation is turned off to save memory). On a
             CPU, environment variables (``EXACT``) make memory measurable.
@@ -251,7 +252,7 @@ def _compared(settings: dict[str, Any], received: dict[str, list[Any]]) -> dict[
             grown = max(1, cases[case]["grown_bytes"])
             cases[case]["memory_ratio"] = cases[ours]["grown_bytes"] / grown
     for case in cases.keys() - {"feeding", *PRODUCTS}:
-        products = cases.get("bfloat16 products" if case == "bfloat16" else "products")
+        products = cases.get("bfloat16 products" if case.startswith("bfloat16") else "products")
         if products is not None:
             cases[case]["share"] = _ratio(cases[case], products)
     return cases

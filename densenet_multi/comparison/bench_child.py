@@ -25,6 +25,7 @@ from ..spec import DenseNetSpec
 from ..training.recipe import RECIPES, Recipe
 from ..training.run import Run, Subject
 from ..variants import cifar_config, get_spec
+from ..weights import init_weights
 from .child_process import Message, run_child
 from .machine import multiplies_bfloat16
 from .matrix_products import matrix_products
@@ -32,11 +33,12 @@ from .rivals import Rival, load_rival
 from .rounds import Rounds
 
 PRODUCTS = ("products", "bfloat16 products")
+RUNTIMES = ("onnxruntime", "openvino", "bfloat16 openvino")  # in inference, without the framework
 PLAIN_LOOP = ("beginner", "model", "framework")  # in training: a rival's loop instead of `fit`
 PARTS = {"accumulated": 4}  # case -> of each batch, in a rival's loop
 CASES = {  # work -> its cases; the first is compared with each of the others
     "training": ("fit", "bfloat16", *PLAIN_LOOP, "feeding", *PRODUCTS),
-    "inference": ("optimized", "model", "bfloat16", "framework", *PRODUCTS),
+    "inference": ("optimized", "model", "bfloat16", "framework", *RUNTIMES, *PRODUCTS),
     "memory": ("efficient", "max", "plain"),
 }
 MEMORY_EFFICIENT: dict[str, Literal["some", "max"]] = {"efficient": "some", "max": "max"}
@@ -55,6 +57,8 @@ def measure(settings: dict[str, Any]) -> Message:
     case = settings["case"]
     if settings["device"] == "cpu":
         hide_gpus()
+    elif case in RUNTIMES:
+        return {"absent": "only measured on a CPU"}
     elif case not in PRODUCTS:
         try:
             _require_gpu(settings["backend"])
@@ -159,11 +163,17 @@ def _feed(settings: dict[str, Any]) -> None:
 
 
 def _predict(settings: dict[str, Any]) -> None:
-    backend = load_backend(settings["backend"])
     spec = get_spec(settings["variant"])
     size = settings["image_size"]
     shape = settings["batch_size"], spec.config.in_channels, size, size
     images = np.random.default_rng(0).random(shape, np.float32)
+    if settings["case"] in RUNTIMES:
+        logits = _in_a_runtime(settings, spec)
+        rounds = Rounds(settings["steps"], settings["warmup"])
+        while True:
+            logits(images)
+            rounds()
+    backend = load_backend(settings["backend"])
     if settings["case"] == "framework":
         rival = _rival(settings)
         net = _framework_network(backend, rival, settings)
@@ -183,6 +193,20 @@ def _predict(settings: dict[str, Any]) -> None:
     while True:
         logits(images)
         rounds()
+
+
+def _in_a_runtime(settings: dict[str, Any], spec: DenseNetSpec) -> Callable[[Any], Any]:
+    """Return what predicts without the backend. Raises ``AbsentError`` if it is not installed."""
+    weights, threads = init_weights(spec), len(settings["cpus"])
+    try:
+        from . import runtimes
+
+        if settings["case"] == "onnxruntime":
+            return runtimes.onnx_runtime(spec, weights, threads)
+        bfloat16 = settings["case"].startswith("bfloat16")
+        return runtimes.openvino(spec, weights, threads, bfloat16=bfloat16)
+    except ImportError as error:
+        raise AbsentError(str(error)) from None
 
 
 def _multiply(settings: dict[str, Any]) -> None:

@@ -31,11 +31,11 @@ from ..training.statistics import measure_statistics
 from ..weights import Weights
 from ._trained_by import backend_to_use
 from .predict import (
+    ONNX_RUNTIME,
     Floats,
     Integers,
     Say,
     batches_of_logits,
-    ONNX_RUNTIME,
     build_model,
     load_classifier,
     runs_in_onnx_runtime,

@@ -89,7 +89,9 @@ def predict(
     if backend_name is not None:
         check_names("backend", [backend_name], backend_names())
     drawn = check_heatmap(heatmap, class_name, path, paths)
-    with_onnx = runs_in_onnx_runtime(path, backend_name=backend_name, device=device, heatmap=heatmap)
+    with_onnx = runs_in_onnx_runtime(
+        path, backend_name=backend_name, device=device, heatmap=heatmap
+    )
     checkpoint, size = load_classifier(path, image_size)
     if drawn:
         check_network(path, checkpoint)
@@ -221,7 +223,9 @@ def runs_in_onnx_runtime(path: Path, **given: Any) -> bool:
     for name, value in given.items():
         if value and not (name == "device" and value == "cpu"):
             convert = f"convert({str(path)!r}, 'NEW.safetensors')"
-            expected = f"none for an ONNX file, which ONNX Runtime runs (to use a backend: {convert})"
+            expected = (
+                f"none for an ONNX file, which ONNX Runtime runs (to use a backend: {convert})"
+            )
             raise bad(name, value, expected)
     return True
 

@@ -26,7 +26,9 @@ CLASSES += ("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 @pytest.fixture
 def checkpoint():
     spec = dm.get_spec("d2l", block_config=(2, 2), num_init_features=8)
-    usage = dm.Usage(class_names=CLASSES, image_size=28, value_range=(0.0, 1.0), activation="softmax")
+    usage = dm.Usage(
+        class_names=CLASSES, image_size=28, value_range=(0.0, 1.0), activation="softmax"
+    )
     weights = {name: array.astype("f") for name, array in random_weights(spec).items()}
     return dm.Checkpoint(spec, weights, usage)
 

@@ -54,7 +54,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "checkpoint": set(),
     "class_maps": {"numpy"},
     "commands": {"click", "numpy", "rich"},
-    "comparison": {"numpy"},
+    "comparison": {"numpy", "onnxruntime", "openvino"},
     "data": {"numpy", "PIL", "sklearn"},
     "drawing": set(),
     "exercises": {"numpy", "sklearn"},
