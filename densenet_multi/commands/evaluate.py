@@ -63,9 +63,9 @@ if TYPE_CHECKING:
 def evaluate(weights: Path, output_format: str, output: Path | None, **given: Any) -> None:
     """Measure the accuracy of trained WEIGHTS on test images.
 
-    WEIGHTS is a portable file (.safetensors), as train and convert write it, or an ONNX
-    file (.onnx), which ONNX Runtime runs. The table shows
-    accuracy, loss, accuracy per class, and which classes are confused most often.
+    WEIGHTS is a portable file (.safetensors), as train and convert write it, or an ONNX file
+    (.onnx), which ONNX Runtime runs. The table shows accuracy, loss, accuracy per class, and which
+    classes are confused most often.
     """
     from .._files import replace_file
     from .._large_pages import request_large_pages

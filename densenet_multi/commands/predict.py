@@ -48,10 +48,9 @@ if TYPE_CHECKING:
 def predict(weights: Path, images: tuple[Path, ...], output_format: str, **given: Any) -> None:
     """Classify each IMAGE with WEIGHTS and print the most probable classes.
 
-    WEIGHTS is a portable file (.safetensors), as train and convert write it, or an ONNX
-    file (.onnx), which ONNX Runtime runs. Each IMAGE is a PNG,
-    JPEG, WebP, BMP, TIFF or GIF file of any size and color mode. It is resized to a square, not
-    cropped.
+    WEIGHTS is a portable file (.safetensors), as train and convert write it, or an ONNX file
+    (.onnx), which ONNX Runtime runs. Each IMAGE is a PNG, JPEG, WebP, BMP, TIFF or GIF file of any
+    size and color mode. It is resized to a square, not cropped.
     """
     from ..tasks import predict as prediction
 

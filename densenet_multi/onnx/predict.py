@@ -83,8 +83,8 @@ def predict(model: Model, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
     size = model.batch or count
     parts = (x[start : start + size] for start in range(0, len(x), size))
     logits = [model.session.run([wanted], {given.name: part})[0] for part in parts]
-    found: npt.NDArray[np.floating] = np.concatenate(logits)[:count].astype(np.float32)
-    return found
+    answer: npt.NDArray[np.floating] = np.concatenate(logits)[:count].astype(np.float32)
+    return answer
 
 
 def _with_logits(proto: ModelProto) -> ModelProto:

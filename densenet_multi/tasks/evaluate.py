@@ -102,7 +102,7 @@ def evaluate(
         check_names("backend", [backend_name], backend_names())
     if seed is not None and find(data)[0] != "folder":
         raise bad("seed", seed, f"none with data={data!r}, whose test images are fixed")
-    impossible = {"backend_name": backend_name, "device": device}
+    impossible: dict[str, Any] = {"backend_name": backend_name, "device": device}
     impossible |= {"recalibrate": recalibrate, "bfloat16": bfloat16}
     with_onnx = runs_in_onnx_runtime(path, **impossible)
     checkpoint, size = load_classifier(path, image_size, data)

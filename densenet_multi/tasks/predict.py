@@ -1,6 +1,7 @@
 """Classify images with a trained network; ``evaluate`` and ``train`` share code with it.
 
-The network is in a portable file, which a backend runs, or in an ONNX file, which ONNX Runtime runs.
+The network is in a portable file, which a backend runs, or in an ONNX file, which ONNX Runtime
+runs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..checkpoint import Checkpoint
 from ..data import Examples, ImageFiles, Preparation
 from ..data.images import open_image
 from ..formats import onnx_file
+from ..formats._onnx.content import parse
 from ..formats.portable import load_checkpoint
 from ..manifest import shape_trace
 from ..variants import default_image_size
@@ -257,14 +259,14 @@ def build_model(
 ) -> tuple[Backend, Any]:
     """Return the backend, and its model on the device, with the checkpoint's weights and dtype.
 
-    For ``ONNX_RUNTIME``, return onnx/predict.py, which has a backend's ``predict``, and its model of
-    the ONNX file at ``path``.
+    For ``ONNX_RUNTIME``, return onnx/predict.py, which has a backend's ``predict``, and its model
+    of the ONNX file at ``path``.
     """
     if backend_name == ONNX_RUNTIME and path is not None:
         from ..onnx import predict as runtime
 
         try:
-            return cast("Backend", runtime), runtime.load(onnx_file.parse(path), checkpoint.spec)
+            return cast("Backend", runtime), runtime.load(parse(path), checkpoint.spec)
         except LookupError as error:
             raise ConfigError(
                 f"{path}: {error}; convert it to NEW.safetensors, and that to an ONNX file"

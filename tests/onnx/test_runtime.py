@@ -11,7 +11,7 @@ import densenet_multi as dm
 from cases import images, random_weights, small
 from densenet_multi import formats
 from densenet_multi.comparison.deviation import deviation
-from densenet_multi.formats.onnx_file import parse
+from densenet_multi.formats._onnx.content import parse
 from densenet_multi.onnx import predict as runtime
 from densenet_multi.onnx import to_proto
 from densenet_multi.tasks.evaluate import evaluate
@@ -83,7 +83,7 @@ def test_a_file_may_accept_one_batch_size_and_one_image_size():
     model = runtime.load(resized(to_proto(spec, weights), 2, channels, 32, 32), spec)
     expected = dm.reference.predict(spec, weights, x)
     assert deviation(runtime.predict(model, x), expected) < TOLERANCE
-    with pytest.raises(dm.ConfigError, match="expected width 32.* found 40; pass image_size=32"):
+    with pytest.raises(dm.ConfigError, match=r"expected width 32.* found 40; pass image_size=32"):
         runtime.predict(model, np.zeros((1, channels, 32, 40)))
 
 
