@@ -33,6 +33,7 @@ BACKEND = None  # a runtime's format, not a framework's
 LIBRARY = "onnxruntime"
 OPTIONS = ("probabilities", "folded", "half")  # arguments of ``write``
 HALF = "its weights are stored in float16 (3 digits); the values are now float32"
+QUANTIZED = "its graph is quantized: ONNX Runtime runs it as it is"
 NO_FLOAT64 = (
     "its weights and its computation are float64, for which ONNX Runtime has no convolution on CPUs"
 )
@@ -170,7 +171,8 @@ def library_logits(
 def describe(path: Path) -> Checkpoint:
     """Return the network of a file and its usage, also if BatchNorms are folded.
 
-    The weights of a file with folded BatchNorms are absent: {}. Raises as ``formats.read``.
+    The weights are absent, {}, if a file of ours has folded BatchNorms, or has been quantized. The
+    graph of a quantized file is not compared with its network. Raises as ``formats.read``.
     """
     model = parse(path)
     header = {entry.key: entry.value for entry in model.metadata_props}.get(PORTABLE_ENTRY)
@@ -178,6 +180,8 @@ def describe(path: Path) -> Checkpoint:
         config, usage = from_header(header)
         if isinstance(config, DenseNetConfig) and isinstance(usage, Usage):
             spec = config.resolve()
+            if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+                return Checkpoint(spec, {}, usage.fits(spec), (QUANTIZED,))
             shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
             expected = {n: info.shape for n, info in tensors(without_pairs(spec)).items()}
             if shapes == expected and without_pairs(spec) != spec:

@@ -89,12 +89,13 @@ def predict(model: Model, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
 
 def _with_logits(proto: ModelProto) -> ModelProto:
     """Return a copy whose first output is the input of the activation at its end, if it has one."""
-    last = proto.graph.node[-1]
+    (output,) = proto.graph.output
+    last = next(node for node in proto.graph.node if output.name in node.output)
     found = ModelProto()
     found.CopyFrom(proto)
     if last.op_type in ACTIVATIONS:
         logits = ValueInfoProto()
-        logits.CopyFrom(proto.graph.output[0])
+        logits.CopyFrom(output)
         logits.name = last.input[0]
         found.graph.output.insert(0, logits)
     return found

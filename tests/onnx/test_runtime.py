@@ -1,7 +1,9 @@
 """``predict`` and ``evaluate`` run an ONNX file in ONNX Runtime, without any framework."""
 
+import importlib.util
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from cases import images, random_weights, small
 from densenet_multi import formats
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats._onnx.content import parse
+from densenet_multi.formats.onnx_file import describe
 from densenet_multi.onnx import predict as runtime
 from densenet_multi.onnx import to_proto
 from densenet_multi.tasks.evaluate import evaluate
@@ -133,6 +136,27 @@ def test_float64_is_refused_because_onnx_runtime_cannot_convolve_it(tmp_path, ch
     formats.write(path, replace(checkpoint, weights=weights))
     with pytest.raises(dm.ConfigError, match=r"net\.onnx: .*no float64 convolution"):
         predict(path, photo)
+
+
+def test_a_file_that_was_quantized_is_evaluated(tmp_path, checkpoint):
+    script = Path(__file__).parents[2] / "docs" / "results" / "scripts" / "int8.py"
+    described = importlib.util.spec_from_file_location("int8", script)
+    int8 = importlib.util.module_from_spec(described)
+    described.loader.exec_module(int8)
+    paths = [tmp_path / "float32.onnx", tmp_path / "int8.onnx"]
+    formats.write(paths[0], checkpoint, folded=True, probabilities=True)
+    pixels, _ = dm.data.load_sample("train")
+    shown = (pixels[:64, np.newaxis] / 255).astype("f")
+    int8.quantize(*paths, iter([shown]))
+    assert paths[1].stat().st_size < paths[0].stat().st_size
+    answers = []
+    for path in paths:
+        model = runtime.load(parse(path), describe(path).spec)
+        answers.append(runtime.predict(model, shown))
+    assert 1e-4 < deviation(answers[1], answers[0]) < 0.1  # 8 bits
+    assert evaluate(paths[1], data="sample")["examples"] == 1000
+    with pytest.raises(dm.WeightsError, match="it is quantized"):
+        formats.read(paths[1])
 
 
 def test_another_file_is_refused_by_name_and_a_changed_header_too(tmp_path, checkpoint, photo):
