@@ -23,7 +23,7 @@ from ..spec import DenseNetConfig
 from ..weights import WeightsError, check_depth, check_weights, widest
 from ._header import about_images, from_header, to_header
 from ._onnx.content import parse
-from ._onnx.graph import Network, check_function, find_network, unpadded
+from ._onnx.graph import Network, check_function, decimal, find_network, unpadded
 from ._protobuf import is_onnx
 from ._safetensors import PORTABLE_ENTRY
 from ._stated import NOTHING, Stated
@@ -65,7 +65,7 @@ def _own(header: str, network: Network) -> Checkpoint:
     check_depth(config, network.weights)
     spec = config.resolve()
     shown: dict[str, tuple[object, object]] = {
-        "bn_eps": (float(np.float32(config.bn_eps)), float(np.float32(network.epsilon))),
+        "bn_eps": (decimal(config.bn_eps), decimal(network.epsilon)),
         "transition_pool": (config.transition_pool, network.transition_pool),
         "global_pool": (config.global_pool, network.global_pool),
     }

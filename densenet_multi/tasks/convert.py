@@ -131,7 +131,12 @@ def convert(
         notes = formats.write(written, checkpoint, destination_format, **options)
         images = verification_images(checkpoint)
         before, expected, asked, independent, more = _source_logits(
-            source, source_format, original, checkpoint, images, num_classes is not None
+            source,
+            source_format,
+            original,
+            checkpoint,
+            images,
+            new_classifier=num_classes is not None,
         )
         notes += more
         exact = not (folded or half)  # weights that were folded or rounded cannot be read again
@@ -170,6 +175,7 @@ def _source_logits(
     original: Checkpoint,
     checkpoint: Checkpoint,
     images: npt.NDArray[np.float32],
+    *,
     new_classifier: bool,
 ) -> tuple[float, npt.NDArray[np.floating], str, bool, tuple[str, ...]]:
     """Return what the destination's logits must be, and where they come from.

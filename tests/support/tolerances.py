@@ -55,6 +55,18 @@ TIERS = {
         1e-13, 2.6e-15, "another project's model of up to 201 layers, in another order of additions"
     ),
     "peer float32": Tier(2e-6, 9.1e-7, "the same in float32"),
+    "onnx float64": Tier(
+        1e-11,
+        1e-14,
+        "onnx's evaluator against a reference with the file's epsilon: sums in another order",
+    ),
+    "onnx epsilon": Tier(
+        1e-9,
+        1e-10,
+        "the same against the exact epsilon: ONNX stores it as float32, 1e-3 as 1.00000005e-3",
+    ),
+    "onnx float32": Tier(2e-6, 1e-6, "ONNX Runtime in float32, which fuses layers"),
+    "onnx float16": Tier(1e-2, 1e-3, "the same with weights and maps rounded to 11 bits"),
     "gradients together": Tier(1e-11, 7.4e-15, "backend against backend, by name, in one process"),
 }
 

@@ -48,7 +48,7 @@ def parse(path: Path) -> Any:
         raise
     except Exception as error:  # ValueError, or an error of protobuf's own
         raise damaged() from error
-    if not model.HasField("graph") or not model.graph.node:
+    if not model.graph.node or not all(isinstance(text, str) for text in _texts(model)):
         raise damaged()
     _refuse_unreadable(path, model)
     return model
@@ -90,6 +90,19 @@ def _messages(content: memoryview) -> Iterator[tuple[int, int]]:
             for part, packed, data in walk(inside):
                 is_data = field == INITIALIZER and part in DATA and packed == BYTES
                 yield len(data) if is_data else 0, 1
+
+
+def _texts(model: Any) -> Iterator[object]:
+    """Yield all names of a model, and its metadata; protobuf returns bytes if one is not UTF-8."""
+    graph = model.graph
+    for named in (*graph.initializer, *graph.input, *graph.output, *model.functions):
+        yield named.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for entry in model.metadata_props:
+        yield from (entry.key, entry.value)
+    yield from (opset.domain for opset in model.opset_import)
 
 
 def _refuse_unreadable(path: Path, model: Any) -> None:
