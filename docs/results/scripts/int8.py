@@ -41,6 +41,7 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime 
         self.images = images
 
     def get_next(self) -> dict[str, Any] | None:
+        """Return the next batch as the network's inputs, or None."""
         images = next(self.images, None)
         return None if images is None else {"images": images}
 
@@ -83,7 +84,7 @@ def speeds(paths: list[Path], images: np.ndarray[Any, Any]) -> list[float]:
 
 
 def measured(folder: Path, checkpoint: dm.Checkpoint, size: int) -> dict[str, Any]:
-    """Quantize a network; return both files' bytes and speeds, and the accuracy if it is trained."""
+    """Quantize a network; return both files' bytes and speeds, and accuracies if it is trained."""
     paths = [folder / "float32.onnx", folder / "int8.onnx"]
     formats.write(paths[0], checkpoint, folded=True)
     config = checkpoint.spec.config
