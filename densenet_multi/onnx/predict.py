@@ -14,9 +14,6 @@ from .._inputs import check_images
 from .._installed import framework
 from ..spec import DenseNetSpec
 
-with framework("onnx", "onnxruntime", user="predicting with an ONNX file"):
-    import onnxruntime
-
 FRAMEWORK = "ONNX Runtime"
 ACTIVATIONS = ("Softmax", "Sigmoid")
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -43,7 +40,7 @@ class Model:
     @property
     def versions(self) -> dict[str, str]:
         """As ``framework_versions`` returns them for a backend."""
-        return {"onnxruntime": onnxruntime.__version__}
+        return {"onnxruntime": _onnx_runtime().__version__}
 
 
 def load(proto: ModelProto, spec: DenseNetSpec) -> Model:
@@ -101,7 +98,14 @@ def _with_logits(proto: ModelProto) -> ModelProto:
     return found
 
 
+def _onnx_runtime() -> Any:
+    with framework("onnx", "onnxruntime", user="predicting with an ONNX file"):
+        import onnxruntime
+    return onnxruntime
+
+
 def _session(content: bytes) -> Any:
+    onnxruntime = _onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, too
     try:

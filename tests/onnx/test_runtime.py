@@ -175,7 +175,5 @@ def test_without_onnx_runtime_the_message_says_how_to_install_it(
     path = tmp_path / "net.onnx"
     formats.write(path, checkpoint)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "densenet_multi.onnx.predict")
-    monkeypatch.delattr("densenet_multi.onnx.predict")
     with pytest.raises(dm.BackendNotInstalledError, match=r"pip install '\.\[onnx\]'"):
         predict(path, photo)
