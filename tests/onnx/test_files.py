@@ -97,7 +97,12 @@ def test_probabilities_need_a_stated_activation(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("transition_pool", "max"), ("global_pool", "max"), ("bn_eps", 2e-3), ("activation", "sigmoid")],
+    [
+        ("transition_pool", "max"),
+        ("global_pool", "max"),
+        ("bn_eps", 2e-3),
+        ("activation", "sigmoid"),
+    ],
 )
 def test_metadata_that_contradicts_the_graph_is_refused(tmp_path, field, value):
     checkpoint = checkpoint_of()
@@ -359,7 +364,7 @@ def written(tmp_path):
 def test_a_truncated_file_is_refused(tmp_path, kept):
     path, whole = written(tmp_path)
     path.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else kept])
-    with pytest.raises(dm.WeightsError, match="truncated.*; download or copy it again"):
+    with pytest.raises(dm.WeightsError, match=r"truncated.*; download or copy it again"):
         formats.read(path)
 
 

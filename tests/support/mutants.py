@@ -2274,10 +2274,10 @@ MUTANTS = [
     ),
     Mutant(
         "ONNX is known by its fields",
-        "formats/_other_files.py",
+        "formats/_protobuf.py",
         "fields.get(7) == fields.get(8) == BYTES",
         "fields.get(7) == fields.get(6) == BYTES",
-        "formats/test_other_files.py called_what_it_is",
+        "formats/test_other_files.py known_by_its_fields",
     ),
     Mutant(
         "a broken link is reported as one",
@@ -2588,7 +2588,7 @@ MUTANTS = [
         "formats/test_networks.py what_was_found",
     ),
     Mutant(
-        "onnx is not treated as a typo of nnx",
+        "another format's name is not treated as a typo",
         "_checks.py",
         "    if small in OTHER_WORDS:",
         "    if False:",
@@ -5378,7 +5378,7 @@ MUTANTS = [
     ),
     Mutant(
         "tables: a file returns the preprocessing",
-        "formats/portable.py",
+        "formats/_header.py",
         "json.dumps(header)), preprocessing",
         "json.dumps(header)), {}",
         "paper/test_tabular.py and_the_preprocessing",
@@ -5406,7 +5406,7 @@ MUTANTS = [
     ),
     Mutant(
         "tables: preprocessing in a file is an object",
-        "formats/portable.py",
+        "formats/_header.py",
         'isinstance(header.get("preprocessing"), dict)',
         '"preprocessing" in header',
         "paper/test_tabular.py damaged_header",
