@@ -159,7 +159,8 @@ def library_logits(
 ) -> tuple[npt.NDArray[np.floating], str]:
     """Return the logits that ONNX Runtime computes with a file, and its name.
 
-    Raises ``LookupError`` if the file is float64, which ONNX Runtime cannot compute on a CPU.
+    Raises ``LookupError`` if ONNX Runtime cannot compute the file on a CPU, because it is float64,
+    or cannot compute these images, because the file's image or batch size is fixed.
     """
     import onnx
     import onnxruntime
@@ -174,7 +175,14 @@ def library_logits(
         model.graph.output.insert(0, logits)
     session = _session(onnxruntime, model.SerializeToString())
     (given, *_), (wanted, *_) = session.get_inputs(), session.get_outputs()
-    (answer,) = session.run([wanted.name], {given.name: images.astype(np.float32)})
+    try:
+        (answer,) = session.run([wanted.name], {given.name: images.astype(np.float32)})
+    except Exception as error:  # its own classes, below Exception
+        shape = "x".join(map(str, given.shape))
+        raise LookupError(
+            f"ONNX Runtime cannot compute {'x'.join(map(str, images.shape))} pixels with an input "
+            f"of {shape}"
+        ) from error
     return answer, f"ONNX Runtime {onnxruntime.__version__}"
 
 

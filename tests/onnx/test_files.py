@@ -447,6 +447,20 @@ def test_a_float64_file_is_verified_with_the_reference_and_the_reason(tmp_path):
     assert not done["verified"]
 
 
+def test_a_file_for_one_image_of_a_fixed_size_is_verified_with_the_reference(tmp_path):
+    """PyTorch's exporter writes such files by default."""
+    model = exported(checkpoint_of())
+    for size, dimension in zip(
+        (1, 3, 40, 40), model.graph.input[0].type.tensor_type.shape.dim, strict=True
+    ):
+        dimension.dim_value = size
+    onnx.save(model, tmp_path / "x.onnx")
+    done = conversion.convert(tmp_path / "x.onnx", tmp_path / "x.safetensors", verify=True)
+    assert done["source_model"].startswith("the NumPy reference, because ONNX Runtime cannot ")
+    assert done["source_model"].endswith("with an input of 1x3x40x40")
+    assert not done["verified"]
+
+
 def test_a_folded_file_needs_onnx_runtime_to_be_verified(tmp_path, monkeypatch):
     formats.write(tmp_path / "x.safetensors", checkpoint_of())
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
