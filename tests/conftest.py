@@ -83,13 +83,15 @@ def with_onnx(config: pytest.Config) -> bool:
 
 def pytest_report_header(config: pytest.Config) -> str:
     names = selected(config)
-    header = f"backends: {', '.join(names) or 'none'}; densenet_multi from {dm.__path__[0]}"
+    onnx = "with" if with_onnx(config) else "without"
+    header = f"backends: {', '.join(names) or 'none'}, {onnx} ONNX files; "
+    header += f"densenet_multi from {dm.__path__[0]}"
     return "\n".join([header, *(f"without {name}: {why}" for name, why in left_out().items())])
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     name = collection_path.name
-    if name == ONNX:
+    if ONNX in (name, collection_path.parent.name):  # the folder may be named
         return None if with_onnx(config) else True
     if name == "peers":  # other projects' models: nox -s peers-torchvision, ...
         return True

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 # The largest deviation from the reference that counts as rounding error, even in the deepest
-# variants. tests/support/tolerances.py is stricter, since its networks are small.
+# variants; float16 occurs in ONNX files only. tests/support/tolerances.py is stricter, since its
+# networks are small.
 TOLERANCES = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-13}
 
 

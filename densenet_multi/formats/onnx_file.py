@@ -160,12 +160,17 @@ def library_logits(
 ) -> tuple[npt.NDArray[np.floating], str]:
     """Return the logits that ONNX Runtime computes with a file, and its name.
 
-    Raises ``LookupError`` if the file is float64, which ONNX Runtime cannot compute on a CPU.
+    Raises ``LookupError`` if ONNX Runtime cannot compute the file on a CPU, because it is float64,
+    or cannot compute these images, because the file's image or batch size is fixed.
     """
     from ..onnx import predict as runtime
 
     model = runtime.load(parse(path), checkpoint.spec)
-    return runtime.predict(model, images), f"{runtime.FRAMEWORK} {model.versions[LIBRARY]}"
+    try:
+        answer = runtime.predict(model, images)
+    except ConfigError as error:
+        raise LookupError(str(error)) from error
+    return answer, f"{runtime.FRAMEWORK} {model.versions[LIBRARY]}"
 
 
 def describe(path: Path) -> Checkpoint:

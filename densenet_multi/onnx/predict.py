@@ -79,7 +79,14 @@ def predict(model: Model, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
     x = (x.transpose(0, 2, 3, 1) if model.channels_last else x).astype(DTYPES[given.type])
     size = model.batch or count
     parts = (x[start : start + size] for start in range(0, len(x), size))
-    logits = [model.session.run([wanted], {given.name: part})[0] for part in parts]
+    try:
+        logits = [model.session.run([wanted], {given.name: part})[0] for part in parts]
+    except Exception as error:  # its own classes, below Exception
+        shape = "x".join(map(str, given.shape))
+        raise ConfigError(
+            f"images: expected what this ONNX file accepts ({shape}), found "
+            f"{'x'.join(map(str, x.shape))}, which ONNX Runtime refuses: {error}"
+        ) from error
     answer: npt.NDArray[np.floating] = np.concatenate(logits)[:count].astype(np.float32)
     return answer
 

@@ -9,6 +9,7 @@ import re
 import shlex
 import struct
 import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -123,8 +124,6 @@ FILES = {  # what the error calls a file: (its name, its content)
     "an archive of torch.package": ("x.pt", zipped("x/.data/extern_modules", "x/m/data.pkl")),
     "NumPy arrays (a, b)": ("x.npz", zipped("a.npy", "b.npy")),
     "one NumPy array": ("x.npy", b"\x93NUMPY\x01\0"),
-    "an ONNX network; ": ("x.bin", ONNX),
-    "an ONNX network, judging by its name": ("x.onnx", ONNX[:-1]),
     "a Core ML network": ("x.mlmodel", message(1, 5) + message(2, b"d") + message(500, b"n")),
     "a Caffe network": ("x.caffemodel", message(1, b"DenseNet") + message(100, b"layer") * 3),
     "a TensorFlow graph": ("x.pb", message(1, b"\x0a\x01x\x12\x05Const") * 2000 + message(4, b"v")),
@@ -183,6 +182,29 @@ def test_a_file_that_holds_no_weights_is_called_what_it_is(tmp_path, expected, f
     text = refusal(path)
     assert f"found {expected}" in text or expected in text
     assert "; " in text  # followed by what to do
+
+
+@pytest.mark.parametrize("file", [("x.bin", ONNX), ("x.onnx", ONNX), ("x.onnx", ONNX[:-1])])
+def test_an_onnx_file_is_known_by_its_fields_and_needs_the_library(tmp_path, monkeypatch, file):
+    """A truncated one is known by its name. See tests/onnx for what is in such files."""
+    path = tmp_path / file[0]
+    path.write_bytes(file[1])
+    assert formats.guess(path) == "onnx"
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(dm.BackendNotInstalledError) as caught:
+        formats.read(path)
+    assert str(caught.value).startswith("an ONNX file needs 'onnx', which is not installed; ")
+    assert str(caught.value).endswith("pip install '.[onnx]'")
+    with pytest.raises(dm.BackendNotInstalledError, match="an ONNX file needs 'onnx'"):
+        formats.write(tmp_path / "y.onnx", dm.Checkpoint(SPEC, dm.init_weights(SPEC)))
+
+
+@pytest.mark.parametrize("option", ["probabilities", "folded", "half"])
+def test_an_option_of_onnx_is_refused_by_every_other_format(tmp_path, weights, option):
+    for name in set(formats.FORMATS) - {"onnx"}:
+        with pytest.raises(dm.ConfigError, match=rf"^{option}: expected an ONNX.*{name!r}"):
+            formats.write(tmp_path / "x", dm.Checkpoint(SPEC, weights), name, **{option: True})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("file_format", formats.FORMATS)
@@ -562,7 +584,7 @@ def test_a_configuration_of_another_function_is_refused(hub, changes, found):
 # --- Names --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["onnx", "ONNX", "tflite"])
+@pytest.mark.parametrize("name", ["torchscript", "TFLite", "tflite"])
 def test_the_name_of_another_thing_is_no_mistyped_one(name):
     with pytest.raises(dm.ConfigError) as caught:
         formats.read("x", name)

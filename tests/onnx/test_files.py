@@ -97,7 +97,12 @@ def test_probabilities_need_a_stated_activation(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("transition_pool", "max"), ("global_pool", "max"), ("bn_eps", 2e-3), ("activation", "sigmoid")],
+    [
+        ("transition_pool", "max"),
+        ("global_pool", "max"),
+        ("bn_eps", 2e-3),
+        ("activation", "sigmoid"),
+    ],
 )
 def test_metadata_that_contradicts_the_graph_is_refused(tmp_path, field, value):
     checkpoint = checkpoint_of()
@@ -359,7 +364,7 @@ def written(tmp_path):
 def test_a_truncated_file_is_refused(tmp_path, kept):
     path, whole = written(tmp_path)
     path.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else kept])
-    with pytest.raises(dm.WeightsError, match="truncated.*; download or copy it again"):
+    with pytest.raises(dm.WeightsError, match=r"truncated.*; download or copy it again"):
         formats.read(path)
 
 
@@ -439,6 +444,20 @@ def test_a_float64_file_is_verified_with_the_reference_and_the_reason(tmp_path):
     formats.write(tmp_path / "x.safetensors", checkpoint_of(dtype="float64"))
     done = conversion.convert(tmp_path / "x.safetensors", tmp_path / "x.onnx", verify=True)
     assert done["destination_model"].endswith("ONNX Runtime has no float64 convolution on CPUs")
+    assert not done["verified"]
+
+
+def test_a_file_for_one_image_of_a_fixed_size_is_verified_with_the_reference(tmp_path):
+    """PyTorch's exporter writes such files by default."""
+    model = exported(checkpoint_of())
+    for size, dimension in zip(
+        (1, 3, 40, 40), model.graph.input[0].type.tensor_type.shape.dim, strict=True
+    ):
+        dimension.dim_value = size
+    onnx.save(model, tmp_path / "x.onnx")
+    done = conversion.convert(tmp_path / "x.onnx", tmp_path / "x.safetensors", verify=True)
+    assert done["source_model"].startswith("the NumPy reference, because ONNX Runtime cannot ")
+    assert done["source_model"].endswith("with an input of 1x3x40x40")
     assert not done["verified"]
 
 

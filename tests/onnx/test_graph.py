@@ -25,9 +25,9 @@ from strategies import small_configs
 
 RUNTIME, EVALUATOR = "ORT", "onnx"  # as the table of deviations calls them
 THOROUGH = settings.get_current_profile_name() == "thorough"
-QUICK = {"d2l", "densenet_bc100_k12"}
+SLOW = {"densenet100_k12", "densenet100_k24", "densenet_bc250_k24"}  # for the reference
 SIZES = [
-    pytest.param(name, size, marks=() if name in QUICK else pytest.mark.long)
+    pytest.param(name, size, marks=pytest.mark.long if name in SLOW else ())
     for name, config in dm.VARIANTS.items()
     for size in ((32, 35) if config.stem == "cifar" else (64, 67))
 ]
@@ -184,7 +184,7 @@ def test_nodes_and_tensors_have_the_names_of_their_stage_and_layer():
         "norm1", "relu1", "conv1", "norm2", "relu2", "conv2", "concat"
     ]  # fmt: skip
     assert list(nodes[f"{first}.conv1"].input) == [f"{first}.relu1", f"{first}.conv1.weight"]
-    assert list(nodes["features.transition1.conv"].input)[0] == "features.transition1.pool"
+    assert nodes["features.transition1.conv"].input[0] == "features.transition1.pool"
     assert [*nodes][:4] == [f"features.{name}" for name in ("conv0", "norm0", "relu0", "pool0")]
     assert [*nodes][-4:] == ["features.relu5", "global_pool", "flatten", "classifier"]
     assert [(value.name) for value in model.graph.output] == ["logits"]

@@ -422,7 +422,7 @@ def model_source(backend: str) -> str:
 
 @pytest.mark.parametrize("folder", TEXTS)
 def test_every_model_is_the_same_text(folder):
-    first = BACKENDS[0]
+    first = TEXTS[0]
     ours, theirs = (skeleton(model_source(name)).splitlines() for name in (first, folder))
     difference = difflib.unified_diff(
         ours, theirs, f"{first}/model.py", f"{folder}/model.py", lineterm="", n=2

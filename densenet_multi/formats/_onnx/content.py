@@ -22,8 +22,8 @@ from .._protobuf import BYTES, walk
 from .._safetensors import to_float
 
 LARGEST_MESSAGE = 2**31 - 1  # bytes that protobuf can parse
-LARGEST_GRAPH = 2**24  # bytes besides the weights; densenet264 needs 10**6
-MOST_ENTRIES = 1_000_000  # nodes, inputs, initializers, ...; densenet264 has 2 * 10**4
+LARGEST_GRAPH = 2**23  # bytes besides the weights; densenet264 needs 2 * 10**5
+MOST_ENTRIES = 1_000_000  # fields of nodes and initializers; densenet264 has 2 * 10**4
 GRAPH, INITIALIZER, NODE = 7, 5, 1  # fields of a model and of a graph
 DATA = (4, 5, 9)  # fields of a tensor: floats, halves, raw bytes
 AGAIN = "download or copy it again"

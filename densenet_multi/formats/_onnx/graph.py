@@ -33,8 +33,8 @@ SHAPING = ("Flatten", "Reshape", "Squeeze")  # of the pooled features
 SAME = ("Identity", "Cast", "Dropout")  # in inference, they change no value
 ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
 FOLDED = (
-    "expected a BatchNorm before it, found none: the BatchNorms are folded into convolutions, which "
-    "cannot be undone; convert the weights that it was made from (with PyTorch: "
+    "expected a BatchNorm before it, found none: BatchNorms are folded into convolutions, which "
+    "cannot be undone; convert the weights that the file was made from (with PyTorch: "
     "torch.save(model.state_dict(), 'NEW.pth')), or export it again without folding (with PyTorch: "
     "dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False; with "
     "this package: without folded=True)"
