@@ -169,7 +169,7 @@ def library_logits(
     try:
         answer = runtime.predict(model, images)
     except ConfigError as error:
-        raise LookupError(str(error)) from error
+        raise LookupError(f"ONNX Runtime cannot compute the test images ({error})") from error
     return answer, f"{runtime.FRAMEWORK} {model.versions[LIBRARY]}"
 
 
