@@ -268,6 +268,6 @@ def _started(settings: dict[str, Any]) -> AbstractContextManager[Child]:
     environment = dict.fromkeys(THREADS, count)
     if settings["device"] == "gpu":
         environment |= SHARED_GPU
-    elif settings["work"] == "memory":
+    elif settings["work"] == "memory" and settings.get("exact", True):
         environment |= EXACT
     return started(f"{__package__}.bench_child", settings, environment)

@@ -288,6 +288,8 @@ def test_memory_is_counted_where_what_is_freed_is_given_back(monkeypatch):
     monkeypatch.setattr(bench, "started", lambda _, __, given: found.update(environment=given))
     bench._started({"work": "memory", "cpus": [0], "device": "cpu"})
     assert found["environment"].items() > bench.EXACT.items()
+    bench._started({"work": "memory", "cpus": [0], "device": "cpu", "exact": False})
+    assert not found["environment"].keys() & bench.EXACT.keys()
     for work, device in [("training", "cpu"), ("memory", "gpu")]:
         bench._started({"work": work, "cpus": [0], "device": device})
         assert not found["environment"].keys() & bench.EXACT.keys()

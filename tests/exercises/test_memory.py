@@ -75,7 +75,7 @@ def test_each_backend_measures_both_networks_at_each_size_and_one_the_remedies(t
         for variant in ("d2l", "densenet121")
         for size in (96, 160, 224)
     ]
-    assert len(turns.asked) == 3
+    assert len(turns.asked) == 4
     assert "remedies" not in result["devices"]["cpu"]["gluon"]
     remedies = turns.asked[2]
     assert [case["backend"] for case in remedies.values()] == ["torch"] * len(memory.REMEDIES)
@@ -85,6 +85,9 @@ def test_each_backend_measures_both_networks_at_each_size_and_one_the_remedies(t
     assert {case["batch_size"] for case in remedies.values()} == {16}
     assert remedies["growth"]["changes"] == {"growth_rate": 16, "num_init_features": 32}
     assert {case["image_size"] for case in remedies.values()} == {224}
+    assert {case["rounds"] for case in remedies.values()} == {1}
+    usual = {"rounds": memory.REMEDY_ROUNDS, "exact": False}
+    assert turns.asked[3] == {name: {**case, **usual} for name, case in remedies.items()}
     assert all(case["work"] == "memory" and case["device"] == "cpu" for case in remedies.values())
     assert list(result["devices"]) == ["cpu"]
     assert result["not_on_gpu"] == {"gluon": NO_GPU, "torch": NO_GPU}
@@ -95,15 +98,15 @@ def test_the_long_version_measures_remedies_in_every_backend(turns):
     result = exercise("memory").run(Settings(full=True))
     for report in result["devices"]["cpu"].values():
         assert report["remedies"]["plain"]["memory"] == 1
-    assert len(turns.asked) == 4
-    assert turns.asked[1]["plain"]["rounds"] == memory.FULL_ROUNDS
+    assert len(turns.asked) == 6
+    assert turns.asked[2]["plain"]["rounds"] == memory.FULL_ROUNDS
     assert result["devices"]["cpu"]["gluon"]["absent"] == {"bfloat16": ABSENT}
     assert f"gluon, bfloat16, was not measured: {ABSENT}." in memory.tables(result)[0].note
 
 
 def test_measured_memory_is_split_into_maps_and_the_rest(turns):
     result = exercise("memory").run(Settings(backend="torch"))
-    assert len(turns.asked) == 2
+    assert len(turns.asked) == 3
     report = result["devices"]["cpu"]["torch"]
     for found in report["lines"].values():
         assert found["rate"] == pytest.approx(1, abs=1e-6)
@@ -143,7 +146,7 @@ def test_time_is_the_median_of_rounds_compared_in_pairs():
     turns = Turns()
     turns.received["plain"] = [message(9, 100), *(message(s, 100) for s in (1, 10, 2))]
     turns.received["max"] = [message(9, 50), *(message(s, 50) for s in (2, 11, 6))]
-    found = memory._compared({"plain": case, "max": case}, turns)
+    found = memory._compared({"plain": case, "max": case}, turns, turns)
     assert found["max"]["time"] == pytest.approx(2)  # of 2, 1.1 and 3
     assert found["max"]["memory"] == 0.5
 
@@ -177,9 +180,10 @@ def test_a_gpu_is_measured_where_a_framework_sees_one_and_one_case_at_a_time(tur
     monkeypatch.setattr(memory, "gpu", lambda: "NVIDIA H200")
     result = exercise("memory").run(Settings(backend="gluon"))
     count = len(memory.NETWORKS) * len(memory.SIZES)
-    assert [len(cases) for cases in turns.asked[:2]] == [count, len(memory.REMEDIES)]
-    alone = turns.asked[2:]
-    assert [len(cases) for cases in alone] == [1] * (count + len(memory.REMEDIES))
+    two = [len(memory.REMEDIES)] * 2  # for memory and for time
+    assert [len(cases) for cases in turns.asked[:3]] == [count, *two]
+    alone = turns.asked[3:]
+    assert [len(cases) for cases in alone] == [1] * (count + sum(two))
     assert {case["device"] for cases in alone for case in cases.values()} == {"gpu"}
     assert result["gpu"] == "NVIDIA H200"
     assert result["not_on_gpu"] == {}
@@ -245,7 +249,7 @@ def test_tables_and_drawing_have_every_measurement(turns):
     for row in sizes.rows:
         assert f"{row[4]}, {row[0]}" in spoken
     assert "0.50x, torch" in spoken
-    assert len(turns.asked) == 3
+    assert len(turns.asked) == 4
 
 
 @pytest.mark.long
