@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import densenet_multi.torch as dt
 from cases import images, labels, random_weights, small, tiny
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.spec import PoolSpec
+from densenet_multi.torch.faster import inference, packed
 from densenet_multi.torch.layers import max_pool
 
 # sha256 of "\n".join(torchvision.models.densenet121().state_dict()), torchvision 0.29.1
@@ -73,6 +75,38 @@ def test_an_optimized_model_has_gradients_of_its_input():
         network(x).square().sum().backward()
         found.append(x.grad.numpy())
     assert deviation(found[1], found[0]) < 1e-12
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_reordered_kernels_compute_what_pytorchs_own_convolution_computes(monkeypatch, bfloat16):
+    spec = small("bottleneck")
+    model = dt.build(spec)
+    dt.import_weights(model, {n: a.astype("f") for n, a in random_weights(spec).items()})
+    optimized, x = dt.optimize(model, bfloat16=bfloat16), images(spec, 33).astype(np.float32)
+    assert packed.is_usable(torch.zeros(1), optimized.features.conv0.weight, torch.float32)
+    found = dt.predict(optimized, x)
+    convolutions = [m for m in optimized.modules() if isinstance(m, inference.InferenceConv)]
+    assert optimized.features.conv0.packed.kernel.layout == torch._mkldnn
+    with monkeypatch.context() as patched:
+        patched.setattr(packed, "CONVOLVE", None)  # as in a PyTorch without it
+        expected = dt.predict(optimized, x)
+    kernels = [array for array in dt.export_weights(model).values() if array.ndim == 4]
+    assert len(convolutions) == len(kernels)
+    assert deviation(found, expected) < (2e-2 if bfloat16 else 1e-6)
+    again = pickle.loads(pickle.dumps(optimized))  # noqa: S301  # our own
+    np.testing.assert_array_equal(dt.predict(again, x), found)
+
+
+def test_a_kernel_that_has_changed_is_reordered_again():
+    spec = small("bottleneck")
+    optimized, x = dt.optimize(dt.build(spec)), images(spec, 32).astype(np.float32)
+    before = dt.features(optimized, x)["denseblock1"]
+    with torch.no_grad():
+        optimized.features.denseblock1.denselayer1.conv2.weight.mul_(2)
+    after = dt.features(optimized, x)["denseblock1"]
+    start = spec.stages[0][0].layers[0].norm1.num_features
+    new = slice(start, start + spec.config.growth_rate)
+    np.testing.assert_array_equal(after[:, new], 2 * before[:, new])
 
 
 def test_prediction_and_gradients_leave_mode_and_grad_alone():

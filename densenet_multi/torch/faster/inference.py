@@ -3,7 +3,7 @@
 In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution become a clamp and a
 convolution: one pass over the maps instead of two. BatchNorm and ReLU are relu(a * x + b), which
 equals a * clamp(x) + b. The clamp's bound is -b / a: a lower bound if a > 0, an upper bound if
-a < 0. The factor a is folded into the kernel, and b into the bias.
+a < 0. The factor a is folded into the kernel, and b into the bias. packed.py has the convolutions.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..._fold import fill_folded, fold
 from ..layers import relu
 from ..model import DenseBlock, DenseLayer, DenseNet, Features
 from ..weights import dtype_of, export_weights, import_weights
 from .exchange import Kinds, exchange
+from .packed import Packed
 
 
 def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
@@ -25,7 +25,7 @@ def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
     faster = DenseNet(spec).to(getattr(torch, dtype_of(model)))
     fill_folded(faster, nn.Identity)
     for module in exchange(faster, INFERENCE).modules():
-        if isinstance(module, InferenceLayer):
+        if isinstance(module, InferenceLayer | InferenceConv):
             module.set_up(bfloat16)
         elif isinstance(module, InferenceFeatures):
             module.bfloat16 = bfloat16
@@ -35,12 +35,29 @@ def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
     return faster.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
+class InferenceConv(nn.Conv2d):
+    def set_up(self, bfloat16: bool) -> None:
+        """Do the work of ``__init__``, which ``exchange`` does not call."""
+        self.packed = Packed()
+        self.bfloat16 = bfloat16
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: FBT002  # PyTorch's signature
+        super()._apply(function, recurse)  # called by .to(), .double(), .cuda()
+        self.packed = Packed()
+        return self
+
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        dtype = torch.bfloat16 if self.bfloat16 else self.weight.dtype
+        return self.packed.convolve(x, self.weight, self.bias, self, dtype=dtype, relu=relu)
+
+
 class InferenceLayer(DenseLayer):
     def set_up(self, bfloat16: bool) -> None:
         """Do the work of ``__init__``, which ``exchange`` does not call."""
         # a wider kernel also reads zero padding, which must not be clamped
         self.clamps = not self.spec.conv1.padding
         self.bfloat16 = bfloat16
+        self.packed = Packed()
         for name in ("lower", "upper", "kernel", "bias"):
             self.register_buffer(name, None, persistent=False)
         self.register_load_state_dict_post_hook(prepare)
@@ -63,6 +80,7 @@ class InferenceLayer(DenseLayer):
         self.bias = (bias if conv.bias is None else bias + conv.bias).to(dtype)
         kernel = (kernel * a[:, None, None]).to(dtype)
         self.kernel = kernel.to(memory_format=torch.channels_last)
+        self.packed = Packed()
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: FBT002  # PyTorch's signature
         super()._apply(function, recurse)  # called by .to(), .double(), .cuda()
@@ -71,13 +89,16 @@ class InferenceLayer(DenseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         # a GPU's convolutions round their input to TF32: normalizing it first is more precise
+        folded = self.norm2 is not None  # into conv1
         if self.clamps and x.device.type == "cpu":
-            x = F.conv2d(torch.clamp(x, self.lower, self.upper), self.kernel, self.bias)
+            x = torch.clamp(x, self.lower, self.upper)
+            dtype = self.kernel.dtype
+            x = self.packed.convolve(
+                x, self.kernel, self.bias, self.conv1, dtype=dtype, relu=folded
+            )
         else:
-            x = self.conv1(relu(self.norm1(x)))
-        if self.norm2 is not None:
-            x = self.conv2(F.relu_(self.norm2(x)))
-        return x  # N, k, H, W
+            x = self.conv1(relu(self.norm1(x)), relu=folded)
+        return self.conv2(x) if folded else x  # N, k, H, W
 
 
 class InferenceBlock(DenseBlock):
@@ -108,6 +129,7 @@ class InferenceFeatures(Features):
 
 
 INFERENCE: Kinds = {
+    nn.Conv2d: InferenceConv,
     DenseLayer: InferenceLayer,
     DenseBlock: InferenceBlock,
     Features: InferenceFeatures,

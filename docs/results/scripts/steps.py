@@ -72,6 +72,11 @@ def inference(b: Any) -> dict[str, list[float]]:
     run: dict[str, Callable[[], Any]] = {
         step: partial(b.predict, model, x) for step, model in models(b).items()
     }
+    if b.NAME == "torch":
+        last, call = run.popitem()
+        packed = import_module(f"{b.__name__}.faster.packed")
+        run[last] = patch.object(packed, "CONVOLVE", None)(call)  # PyTorch's own convolution
+        run["kernels reordered once, with the ReLU"] = call
     expected = run["as built"]()
     for predict in run.values():
         difference = np.abs(predict() - expected).max() / np.abs(expected).max()
