@@ -231,7 +231,7 @@ MUTANTS = [
         "whole.moments = concat(*means), concat(*variances)",
         "whole.moments = concat(*means[::-1]), concat(*variances)",
         "backends/test_native_flax.py read_as_one",
-        "flax",
+        needs="flax",
     ),
     Mutant(
         "gradients flow through the mean of a BatchNorm in training",
@@ -430,7 +430,7 @@ MUTANTS = [
         "        backend.import_weights(model, history.mean)",
         "        pass",
         "training/test_run_folder.py measured_anew",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "each epoch has the same weight in the mean",
@@ -438,7 +438,7 @@ MUTANTS = [
         "(weights[n] - mean[n]) / count",
         "(weights[n] - mean[n]) / 3",
         "backends/test_fit.py bit_for_bit",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "a run ends with running statistics that are means over batches",
@@ -446,7 +446,7 @@ MUTANTS = [
         "recipe.recalibrate, recipe.batch_size)",
         "1, recipe.batch_size)",
         "training/test_run_folder.py measured_anew",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "bench stops its clock only when the result has been computed",
@@ -805,7 +805,7 @@ MUTANTS = [
         "layers.ZeroPadding2D(3)",
         "layers.ZeroPadding2D(((2, 3), (2, 3)))",
         "comparison/test_rivals.py same_function",
-        "keras",
+        needs="keras",
     ),
     Mutant(
         "a beginner's loop takes the steps of fit",
@@ -813,7 +813,7 @@ MUTANTS = [
         "        optimizer.zero_grad()",
         "        pass",
         "comparison/test_rivals.py steps_of_fit",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "preparing batches does not count toward the matrix products",
@@ -821,7 +821,7 @@ MUTANTS = [
         '{"feeding", *PRODUCTS}',
         "{*PRODUCTS}",
         "comparison/test_bench.py measures_each_case",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "a requested GPU is not replaced by the CPU",
@@ -829,7 +829,7 @@ MUTANTS = [
         'and device == "gpu"',
         "and False",
         "comparison/test_bench.py not_there",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "a killed run resumes after its last saved step",
@@ -837,7 +837,7 @@ MUTANTS = [
         "self.steps, self._seconds = resume.steps, resume.seconds",
         "self._seconds = resume.seconds",
         "training/test_run_folder.py as_if_it_had_not",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "a folder named like a framework does not shadow it",
@@ -845,7 +845,7 @@ MUTANTS = [
         'sys.executable, "-P", "-m"',
         'sys.executable, "-m"',
         "commands/test_commands.py on_real_images",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "bench compares times of the same round",
@@ -924,7 +924,7 @@ MUTANTS = [
         ", ONE_AT_A_TIME:  # also",
         ":  # also",
         "backends/test_native_gluon.py threads_that_predict_first",
-        "gluon",
+        needs="gluon",
     ),
     Mutant(
         "prediction runs in evaluation mode even inside record()",
@@ -1128,7 +1128,7 @@ MUTANTS = [
         "        check_finite(self.steps, weights, velocity)",
         "        pass",
         "backends/test_fit.py destroyed",
-        "gluon",
+        needs="gluon",
     ),
     Mutant(
         "a BatchNorm that would be bypassed is refused",
@@ -1340,7 +1340,7 @@ MUTANTS = [
         "module[name].__doc__ = inspect.cleandoc(getattr(contract, name).__doc__)",
         "pass",
         "backends/test_contract.py docstring",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "fit has the parameters of Run",
@@ -1348,7 +1348,7 @@ MUTANTS = [
         '            "__signature__": signature,\n',
         "",
         "backends/test_contract.py docstring",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "examples in docstrings are true",
@@ -1821,7 +1821,7 @@ MUTANTS = [
         "trained_on=data.fingerprints(),",
         "trained_on=None,",
         "tasks/test_trained_by.py what_train_records",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "a trained network has a softmax",
@@ -1829,7 +1829,7 @@ MUTANTS = [
         '        activation="softmax",\n',
         "",
         "tasks/test_trained_by.py what_train_records",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "the folder of a run is remembered with its kind",
@@ -4120,7 +4120,7 @@ MUTANTS = [
         'if not isinstance(getattr(model, "_orig_mod", model), kind):',
         "if False:",
         "backends/test_misuse.py anything_but_a_model",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "misuse: a class of a backend refuses another part of a spec",
@@ -4128,7 +4128,7 @@ MUTANTS = [
         '        instance("spec", spec, kind, expected)\n',
         "",
         "backends/test_misuse.py its_part_of_a_spec",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "misuse: resize names its images",
@@ -4164,7 +4164,7 @@ MUTANTS = [
         "nnx.Rngs(int(seed) % 2**32)",
         "nnx.Rngs(seed)",
         "backends/test_misuse.py every_seed",
-        "flax",
+        needs="flax",
     ),
     Mutant(
         "misuse: a checkpoint= that is not a function is refused before the first step",
@@ -4172,7 +4172,7 @@ MUTANTS = [
         'function("checkpoint", checkpoint)',
         "checkpoint",
         "backends/test_misuse.py fit_names_a_wrong_argument",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "misuse: a value that cannot be shown is named nevertheless",
@@ -4243,7 +4243,7 @@ MUTANTS = [
         "            own[name](name, kwargs[name])\n",
         "            pass\n",
         "backends/test_native_flax.py rngs_of_another_type",
-        "flax",
+        needs="flax",
     ),
     Mutant(
         "misuse: comparisons name what is not a list of backends",
@@ -4440,7 +4440,7 @@ MUTANTS = [
         "_deviation(actual[stage], map_)",
         "_deviation(map_, map_)",
         "comparison/test_report.py difference_begins",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "a comparison names what differs",
@@ -4945,7 +4945,7 @@ MUTANTS = [
         "if not np.array_equal(before[name], after[name])",
         "",
         "exercises/test_table1.py do_not_move",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "no accuracy is extrapolated",
@@ -4988,7 +4988,7 @@ MUTANTS = [
         "    if not recipe.train_features:",
         "    if False:",
         "exercises/test_native_torch_resnet.py would_ignore",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "losses of backends are compared with the farthest",
@@ -5424,7 +5424,7 @@ MUTANTS = [
         "if y.shape != (len(x),):",
         "if len(y) != len(x):",
         "backends/test_tabular.py unsuitable_rows",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: targets have the shape of the output",
@@ -5432,7 +5432,7 @@ MUTANTS = [
         "return x, y[:, None]",
         "return x, y",
         "backends/test_tabular.py of_a_step",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: one row has no batch statistics",
@@ -5440,7 +5440,7 @@ MUTANTS = [
         "least: int = 2",
         "least: int = 1",
         "backends/test_tabular.py unsuitable_rows",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: fit does not change its arguments",
@@ -5448,7 +5448,7 @@ MUTANTS = [
         "    return x, y[:, None]",
         "    x *= 2\n    return x, y[:, None]",
         "backends/test_tabular.py its_arguments",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: a recipe's fields for images are refused",
@@ -5456,7 +5456,7 @@ MUTANTS = [
         "if field.name in FOR_IMAGES and",
         "if False and",
         "backends/test_tabular.py for_images",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: an error tells data from validation",
@@ -5464,7 +5464,7 @@ MUTANTS = [
         'raise ImageError(f"{what}: {error}") from None',
         "raise",
         "backends/test_tabular.py unsuitable_rows",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: the validation loss is the mean squared error",
@@ -5472,7 +5472,7 @@ MUTANTS = [
         "predict(rows) - data.labels[:, 0]",
         "predict(rows) - data.labels",
         "backends/test_tabular.py every_step_and_epoch",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: every epoch has an order of its own",
@@ -5480,7 +5480,7 @@ MUTANTS = [
         "self._order(epoch)",
         "self._order(0)",
         "backends/test_tabular.py follow_the_rule",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: a run on rows has no accuracy",
@@ -5488,7 +5488,7 @@ MUTANTS = [
         "accuracy: float = math.nan",
         "accuracy: float = 1.0",
         "backends/test_tabular.py every_step_and_epoch",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: a run on rows draws no progress bar",
@@ -5496,7 +5496,7 @@ MUTANTS = [
         "Progress(disable=True)",
         "super()._new_bar()",
         "backends/test_tabular.py progress_bar",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: help() answers",
@@ -5504,7 +5504,7 @@ MUTANTS = [
         'how = f"Built from a ``{of}``, in {framework_name}\'s own layers."',
         'how = ""',
         "backends/test_tabular.py exactly_the_contract",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: the contract shares functions with images",
@@ -5512,7 +5512,7 @@ MUTANTS = [
         "import_weights: Any = Backend.import_weights",
         'def import_weights(self, model: Any, weights: Any) -> None:\n        """Import."""',
         "backends/test_tabular.py shares_what",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "tables: prediction is in evaluation mode (PyTorch)",
@@ -5753,7 +5753,7 @@ MUTANTS = [
         "say(_duration(start.spec, options.recipe, len(data.train)))",
         "_duration(start.spec, options.recipe, len(data.train))",
         "training/test_run_folder.py how_long",
-        "torch",
+        needs="torch",
     ),
     Mutant(
         "a table is read without the byte order mark",
@@ -6372,6 +6372,123 @@ MUTANTS = [
         "    if False:",
         "onnx/test_files.py verify_asks",
         needs="onnx",
+    ),
+    Mutant(
+        "ONNX Runtime: logits, not probabilities",
+        "onnx/predict.py",
+        "if last.op_type in ACTIVATIONS:",
+        "if False:",
+        "onnx/test_runtime.py evaluation_counts",
+        needs="onnx",
+    ),
+    Mutant(
+        "ONNX Runtime: the last batch is completed",
+        "onnx/predict.py",
+        "-count % model.batch",
+        "0",
+        "onnx/test_runtime.py one_batch_size",
+        needs="onnx",
+    ),
+    Mutant(
+        "ONNX Runtime: images with the channels last",
+        "onnx/predict.py",
+        'channels_last = first.op_type == "Transpose"',
+        "channels_last = False",
+        "onnx/test_runtime.py channels_last",
+        needs="onnx",
+    ),
+    Mutant(
+        "ONNX Runtime: a folded file's header fits its weights",
+        "formats/onnx_file.py",
+        "if shapes == expected and ",
+        "if ",
+        "onnx/test_runtime.py changed_header",
+        needs="onnx",
+    ),
+    Mutant(
+        "ONNX Runtime: no backend, GPU, heatmap or bfloat16",
+        "tasks/predict.py",
+        'if value and not (name == "device" and value == "cpu"):',
+        "if False:",
+        "onnx/test_runtime.py refused_by_name",
+        needs="onnx",
+    ),
+    Mutant(
+        "bench: OpenVINO in bfloat16",
+        "comparison/runtimes.py",
+        '"bf16" if bfloat16 else "f32"',
+        '"f32"',
+        "onnx/test_bench_runtimes.py reference_predicts",
+        needs="onnx",
+    ),
+    Mutant(
+        "exercise memory: time is measured as usual",
+        "exercises/memory.py",
+        '"exact": False',
+        '"exact": True',
+        "exercises/test_memory.py each_backend_measures",
+    ),
+    Mutant(
+        "exercise memory: accumulation has its own baseline",
+        "exercises/memory.py",
+        'BASELINES = {"accumulated": "loop"}',
+        "BASELINES = dict[str, str]()",
+        "exercises/test_memory.py relative_to_plain",
+    ),
+    Mutant(
+        "bench: freed memory is returned only on request",
+        "comparison/bench.py",
+        ' and settings.get("exact", True)',
+        "",
+        "comparison/test_bench.py given_back",
+    ),
+    Mutant(
+        "accumulated gradients are a mean (torch)",
+        "comparison/rivals/torch.py",
+        "(loss / parts).backward()",
+        "loss.backward()",
+        "comparison/test_rivals.py adds_up",
+        needs="torch",
+    ),
+    Mutant(
+        "accumulated gradients are added (gluon)",
+        "comparison/rivals/gluon.py",
+        'parameter.grad_req = "add"',
+        'parameter.grad_req = "write"',
+        "comparison/test_rivals.py adds_up",
+        needs="gluon",
+    ),
+    Mutant(
+        "accumulated gradients are a mean (keras)",
+        "comparison/rivals/keras.py",
+        "gradient_accumulation_steps=parts if parts > 1 else None",
+        "gradient_accumulation_steps=None",
+        "comparison/test_rivals.py adds_up",
+        needs="keras",
+    ),
+    Mutant(
+        "accumulated gradients have the weights' dtype (flax)",
+        "comparison/rivals/flax.py",
+        ", accumulator_dtype=dtype)",
+        ")",
+        "comparison/test_rivals.py adds_up",
+        needs="flax",
+    ),
+    Mutant(
+        "a kernel is reordered again when it has changed (torch)",
+        "torch/faster/packed.py",
+        "if self.source != source:",
+        "if self.source is None:",
+        "backends/test_native_torch.py reordered_again",
+        needs="torch",
+    ),
+    Mutant(
+        "reordered kernels include the ReLU (torch)",
+        "torch/faster/packed.py",
+        'ending = "relu" if relu else "none", [], ""',
+        'ending = "none", [], ""',
+        "backends/test_native_torch.py reordered_kernels",
+        needs="torch",
     ),
 ]
 
