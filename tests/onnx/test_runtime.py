@@ -125,8 +125,9 @@ def test_what_onnx_runtime_cannot_do_is_refused_by_name(tmp_path, checkpoint, ph
     formats.write(path, checkpoint)
     (name,) = given
     about = [photo] if call is predict else []
+    more = {} if call is predict else {"data": "sample"}
     with pytest.raises(dm.ConfigError, match=f"^{name}: expected none for an ONNX file"):
-        call(path, *about, **given)
+        call(path, *about, **given, **more)
     assert not (tmp_path / "map.png").exists()
 
 
