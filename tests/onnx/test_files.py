@@ -301,6 +301,10 @@ OTHERS = {  # what is refused: (the change, words of the error)
         lambda model: (pooled_first(model), swap_pool(model)),
         "expected one kind of pooling",
     ),
+    "a BatchNorm in pieces, as Keras exports it": (
+        renamed("BatchNormalization", "Mul", 1),
+        r"^.*: Mul \(/BatchNorm.*\): expected a BatchNorm, found none.*with Keras",
+    ),
     "a quantized network": (renamed("Conv", "QLinearConv"), "it is quantized"),
     "an operator of others": (
         renamed("Conv", "FusedConv", domain="com.microsoft"),

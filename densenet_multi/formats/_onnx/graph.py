@@ -32,12 +32,14 @@ GLOBAL = {
 SHAPING = ("Flatten", "Reshape", "Squeeze")  # of the pooled features
 SAME = ("Identity", "Cast", "Dropout")  # in inference, they change no value
 ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+ARITHMETIC = ("Mul", "Add", "Sub")  # what tf2onnx makes of a BatchNorm that it cannot fold
 FOLDED = (
-    "expected a BatchNorm before it, found none: BatchNorms are folded into convolutions, which "
-    "cannot be undone; convert the weights that the file was made from (with PyTorch: "
-    "torch.save(model.state_dict(), 'NEW.pth')), or export it again without folding (with PyTorch: "
-    "dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False; with "
-    "this package: without folded=True)"
+    "expected a BatchNorm, found none: BatchNorms are folded into convolutions, which cannot be "
+    "undone; convert the weights that the file was made from (with PyTorch: "
+    "torch.save(model.state_dict(), 'NEW.pth'); with Keras: model.save('NEW.keras')), or export it "
+    "again without folding (with PyTorch: dynamo=False, "
+    "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False; with this package: "
+    "without folded=True)"
 )
 OTHER = "it computes another function than a DenseNet of this package"
 OLDEST_OPSET = 9
@@ -235,6 +237,8 @@ class _Graph:
 
     def unknown(self, node: Any) -> WeightsError:
         name = f" ({node.name})" if node.name else ""
+        if node.op_type in ARITHMETIC:
+            return WeightsError(f"{node.op_type}{name}: {FOLDED}")
         advice = ""
         if node.op_type in ("QLinearConv", "DequantizeLinear", "QuantizeLinear", "ConvInteger"):
             advice = "; it is quantized: use the network that it was made from"
@@ -329,8 +333,6 @@ class _Reader:
 
     def stem(self) -> Map:
         conv0 = self.layer("features.conv0", "Conv", Map((0,)))
-        if self.peek() == "Relu":
-            raise WeightsError(f"{self.graph.steps[self.at]}: {FOLDED}")
         if [self.peek(i) for i in range(3)] == ["BatchNormalization", "Relu", "MaxPool"]:
             norm0 = self.layer("features.norm0", "BatchNormalization", conv0)
             return self.pool("features.pool0", self.next("Relu", reads=norm0).output, "MaxPool")
