@@ -6373,6 +6373,22 @@ MUTANTS = [
         needs="onnx",
     ),
     Mutant(
+        "ONNX: only windows read a border",
+        "formats/_onnx/graph.py",
+        "        if any(step.reads.pads) and step.op not in PADDED:",
+        "        if False:",
+        "onnx/test_files.py another_function",
+        needs="onnx",
+    ),
+    Mutant(
+        "ONNX: flattening keeps the batch",
+        "formats/_onnx/graph.py",
+        'if op == "Flatten" and',
+        "if False and",
+        "onnx/test_files.py another_function",
+        needs="onnx",
+    ),
+    Mutant(
         "ONNX: a BatchNorm in pieces is named",
         "formats/_onnx/graph.py",
         "        if node.op_type in ARITHMETIC:",
