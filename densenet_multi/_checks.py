@@ -22,13 +22,12 @@ class ConfigError(ValueError):
 
 
 OTHER_WORDS = {  # another project's word -> our names for it; (): suggest none, even if similar
-    **dict.fromkeys(("torchscript", "tflite", "openvino", "coreml", "tensorrt"), ()),
+    **dict.fromkeys(("onnx", "torchscript", "tflite", "openvino", "coreml", "tensorrt"), ()),
     **dict.fromkeys(("tensorflow", "tf", "tf.keras", "tf_keras"), ("keras",)),
     **dict.fromkeys(("mxnet", "mx"), ("gluon",)),
     **dict.fromkeys(("jax", "flax"), ("flax", "nnx")),
     **dict.fromkeys(("pytorch", "torch", "timm"), ("torch", "torchvision")),
     "safetensors": ("portable",),
-    "onnx": ("onnx",),  # not nnx
     "lr": ("learning_rate",),
     **dict.fromkeys(("kaiming", "he", "kaiming_normal"), ("he_fan_out",)),
     "glorot": ("xavier",),

@@ -23,7 +23,7 @@ from ..spec import DenseNetConfig
 from ..weights import WeightsError, check_depth, check_weights, widest
 from ._header import about_images, from_header, to_header
 from ._onnx.content import parse
-from ._onnx.graph import Network, check_function, decimal, find_network, unpadded
+from ._onnx.graph import Network, check_function, decimal, find_network
 from ._protobuf import is_onnx
 from ._safetensors import PORTABLE_ENTRY
 from ._stated import NOTHING, Stated
@@ -48,8 +48,6 @@ def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:
     """Read the weights; of a file that this package wrote, also the usage."""
     model = parse(path)
     network = find_network(model)
-    for step in unpadded(network):
-        raise WeightsError(f"{step}: expected an input without padding, found a padded one")
     header = {entry.key: entry.value for entry in model.metadata_props}.get(PORTABLE_ENTRY)
     found = _of_others(path, network) if header is None else _own(header, network)
     check_function(network, found.spec)

@@ -584,7 +584,7 @@ def test_a_configuration_of_another_function_is_refused(hub, changes, found):
 # --- Names --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["torchscript", "TFLite", "tflite"])
+@pytest.mark.parametrize("name", ["torchscript", "ONNX", "tflite"])
 def test_the_name_of_another_thing_is_no_mistyped_one(name):
     with pytest.raises(dm.ConfigError) as caught:
         formats.read("x", name)

@@ -25,7 +25,8 @@ from strategies import small_configs
 
 RUNTIME, EVALUATOR = "ORT", "onnx"  # as the table of deviations calls them
 THOROUGH = settings.get_current_profile_name() == "thorough"
-SLOW = {"densenet100_k12", "densenet100_k24", "densenet_bc250_k24"}  # for the reference
+SLOW = {"densenet100_k12", "densenet100_k24", "densenet_bc190_k40", "densenet_bc250_k24"}
+SLOW |= {"densenet161", "densenet201", "densenet264"}
 SIZES = [
     pytest.param(name, size, marks=pytest.mark.long if name in SLOW else ())
     for name, config in dm.VARIANTS.items()

@@ -5112,8 +5112,8 @@ MUTANTS = [
     Mutant(
         "without plain training, no remedy is drawn relative to it",
         "exercises/memory.py",
-        'if "plain" in each.get("remedies", {})',
-        'if each.get("remedies")',
+        'if remedy in LABELS and "memory" in found',
+        "if remedy in LABELS",
         "exercises/test_memory.py the_rest_is_drawn",
     ),
     Mutant(
@@ -6184,15 +6184,15 @@ MUTANTS = [
     ),
     Mutant(
         "ONNX: logits are asked for, not probabilities",
-        "formats/onnx_file.py",
-        "model.graph.output.insert(0, logits)",
-        "model.graph.output.insert(1, logits)",
+        "onnx/predict.py",
+        "found.graph.output.insert(0, logits)",
+        "found.graph.output.insert(1, logits)",
         "onnx/test_files.py verify_asks",
         needs="onnx",
     ),
     Mutant(
         "ONNX: no float64 on CPUs is a reason",
-        "formats/onnx_file.py",
+        "onnx/predict.py",
         'if "NOT_IMPLEMENTED" in str(error):',
         "if False:",
         "onnx/test_files.py float64_file_is_verified",
@@ -6233,9 +6233,8 @@ MUTANTS = [
     Mutant(
         "ONNX: folded BatchNorms are named",
         "formats/_onnx/graph.py",
-        '        if self.peek() == "Relu":\n            raise WeightsError'
-        '(f"{self.graph.steps[self.at]}: {FOLDED}")\n        if [self',
-        "        if [self",
+        'if self.peek() in ("Relu", "Conv"):',
+        "if False:",
         "onnx/test_files.py refused_by_name",
         needs="onnx",
     ),
@@ -6489,6 +6488,38 @@ MUTANTS = [
         'ending = "none", [], ""',
         "backends/test_native_torch.py reordered_kernels",
         needs="torch",
+    ),
+    Mutant(
+        "ONNX: only windows read a border",
+        "formats/_onnx/graph.py",
+        "        if any(step.reads.pads) and step.op not in PADDED:",
+        "        if False:",
+        "onnx/test_files.py another_function",
+        needs="onnx",
+    ),
+    Mutant(
+        "ONNX: flattening keeps the batch",
+        "formats/_onnx/graph.py",
+        'if op == "Flatten" and',
+        "if False and",
+        "onnx/test_files.py another_function",
+        needs="onnx",
+    ),
+    Mutant(
+        "ONNX: a BatchNorm in pieces is named",
+        "formats/_onnx/graph.py",
+        "        if node.op_type in ARITHMETIC:",
+        "        if False:",
+        "onnx/test_files.py another_function",
+        needs="onnx",
+    ),
+    Mutant(
+        "ONNX: a file of a fixed size is verified with the reference",
+        "formats/onnx_file.py",
+        "    except ConfigError as error:\n        raise LookupError",
+        "    except OSError as error:\n        raise LookupError",
+        "onnx/test_files.py one_image",
+        needs="onnx",
     ),
 ]
 

@@ -7,7 +7,6 @@ specification: what the graph computes is what the specification says, or an err
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,12 +31,15 @@ GLOBAL = {
 SHAPING = ("Flatten", "Reshape", "Squeeze")  # of the pooled features
 SAME = ("Identity", "Cast", "Dropout")  # in inference, they change no value
 ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+PADDED = ("Conv", "MaxPool")  # layers whose padding may be a node of its own
+ARITHMETIC = ("Mul", "Add", "Sub")  # what tf2onnx makes of a BatchNorm that it cannot fold
 FOLDED = (
-    "expected a BatchNorm before it, found none: BatchNorms are folded into convolutions, which "
-    "cannot be undone; convert the weights that the file was made from (with PyTorch: "
-    "torch.save(model.state_dict(), 'NEW.pth')), or export it again without folding (with PyTorch: "
-    "dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False; with "
-    "this package: without folded=True)"
+    "expected a BatchNorm, found none: BatchNorms are folded into convolutions, which cannot be "
+    "undone; convert the weights that the file was made from (with PyTorch: "
+    "torch.save(model.state_dict(), 'NEW.pth'); with Keras: model.save('NEW.keras')), or export it "
+    "again without folding (with PyTorch: dynamo=False, "
+    "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False; with this package: "
+    "without folded=True)"
 )
 OTHER = "it computes another function than a DenseNet of this package"
 OLDEST_OPSET = 9
@@ -49,7 +51,6 @@ class Map:
 
     parts: tuple[int, ...]
     pads: Pads = UNPADDED
-    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,12 @@ class Network:
         steps: {canonical name of a layer or pooling: its node}.
         transition_pool, global_pool: "avg" or "max".
         epsilon: of all BatchNorms.
-        decay: of all BatchNorms; None if the nodes do not agree.
+        decay: of all BatchNorms, where the nodes agree; else 0.9.
         activation: "softmax", "sigmoid", or None.
+        half: whether a tensor is stored in float16.
     """
 
     weights: Weights = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
     transition_pool: str = "avg"
     global_pool: str = "avg"
@@ -160,6 +161,8 @@ class _Graph:
         elif op == "Pad":
             self.values[output] = Map(x.parts, self.padded(node, attributes, x))
         elif op in SHAPING and self.steps and self.steps[-1].op in GLOBAL:
+            if op == "Flatten" and attributes.get("axis", 1) not in (1, -3):
+                raise _wrong(node, "axis 1", f"axis {attributes['axis']}")
             self.values[output] = x
         elif op == "Add" and self.steps and self.steps[-1].op == "MatMul":
             self.biased(node, x, output)
@@ -235,6 +238,8 @@ class _Graph:
 
     def unknown(self, node: Any) -> WeightsError:
         name = f" ({node.name})" if node.name else ""
+        if node.op_type in ARITHMETIC:
+            return WeightsError(f"{node.op_type}{name}: {FOLDED}")
         advice = ""
         if node.op_type in ("QLinearConv", "DequantizeLinear", "QuantizeLinear", "ConvInteger"):
             advice = "; it is quantized: use the network that it was made from"
@@ -324,13 +329,13 @@ class _Reader:
             )
         if step.reads.parts != reads.parts:
             raise _wrong(step.node, "the output of the layers before it", "another input")
+        if any(step.reads.pads) and step.op not in PADDED:
+            raise _wrong(step.node, "an input without a border", "a padded one")
         self.at += 1
         return step
 
     def stem(self) -> Map:
         conv0 = self.layer("features.conv0", "Conv", Map((0,)))
-        if self.peek() == "Relu":
-            raise WeightsError(f"{self.graph.steps[self.at]}: {FOLDED}")
         if [self.peek(i) for i in range(3)] == ["BatchNormalization", "Relu", "MaxPool"]:
             norm0 = self.layer("features.norm0", "BatchNormalization", conv0)
             return self.pool("features.pool0", self.next("Relu", reads=norm0).output, "MaxPool")
@@ -398,7 +403,6 @@ class _Reader:
         inputs = [given for given in step.node.input[1:] if given]
         for leaf, array, given in zip(leaves, step.tensors, inputs, strict=False):
             self.found.weights[f"{name}.{leaf}"] = array
-            self.found.names[given] = f"{name}.{leaf}"
             self.found.half |= kind_of(self.graph.tensors[given]) == "FLOAT16"
         return step.output
 
@@ -478,21 +482,12 @@ def _check_window(step: Step, layer: ConvSpec | PoolSpec) -> None:
     values = {
         "kernel_shape": (given.get("kernel_shape", [size] * 2), [size] * 2),
         "strides": (given.get("strides", [1, 1]), [layer.stride] * 2),
-        "pads": (pads, [layer.padding] * 4),
+        "pads": (pads, [layer.padding] * 4),  # an average has none: count_include_pad is any
         "dilations": (given.get("dilations", [1, 1]), [1, 1]),
         "group": (given.get("group", 1), 1),
         "ceil_mode": (given.get("ceil_mode", 0), 0),
         "storage_order": (given.get("storage_order", 0), 0),
     }
-    if step.op == "AveragePool" and any(own):  # otherwise no padding is counted
-        values["count_include_pad"] = (given.get("count_include_pad", 0), 1)
     for name, (found, expected) in values.items():
         if found != expected:
             raise _wrong(step.node, f"{name} {expected}", str(found))
-
-
-def unpadded(network: Network) -> Iterator[Step]:
-    """Yield the steps that read a padded map, but cannot have padding."""
-    for step in network.steps.values():
-        if any(step.reads.pads) and step.op not in ("Conv", "MaxPool"):
-            yield step
