@@ -18,7 +18,8 @@ import densenet_multi.torch as dt
 from cases import images, labels, random_weights, small, tiny
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.spec import PoolSpec
-from densenet_multi.torch.faster import inference, packed
+from densenet_multi.torch.faster import _packed as packed
+from densenet_multi.torch.faster import inference
 from densenet_multi.torch.layers import max_pool
 
 # sha256 of "\n".join(torchvision.models.densenet121().state_dict()), torchvision 0.29.1

@@ -6475,7 +6475,7 @@ MUTANTS = [
     ),
     Mutant(
         "a kernel is reordered again when it has changed (torch)",
-        "torch/faster/packed.py",
+        "torch/faster/_packed.py",
         "if self.source != source:",
         "if self.source is None:",
         "backends/test_native_torch.py reordered_again",
@@ -6483,9 +6483,9 @@ MUTANTS = [
     ),
     Mutant(
         "reordered kernels include the ReLU (torch)",
-        "torch/faster/packed.py",
-        'ending = "relu" if relu else "none", [], ""',
-        'ending = "none", [], ""',
+        "torch/faster/_packed.py",
+        'ending: tuple[Any, ...] = "relu" if relu else "none", [], ""',
+        'ending: tuple[Any, ...] = "none", [], ""',
         "backends/test_native_torch.py reordered_kernels",
         needs="torch",
     ),

@@ -3,7 +3,7 @@
 In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution become a clamp and a
 convolution: one pass over the maps instead of two. BatchNorm and ReLU are relu(a * x + b), which
 equals a * clamp(x) + b. The clamp's bound is -b / a: a lower bound if a > 0, an upper bound if
-a < 0. The factor a is folded into the kernel, and b into the bias. packed.py has the convolutions.
+a < 0. The factor a is folded into the kernel, and b into the bias. _packed.py has the convolutions.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from ..._fold import fill_folded, fold
 from ..layers import relu
 from ..model import DenseBlock, DenseLayer, DenseNet, Features
 from ..weights import dtype_of, export_weights, import_weights
+from ._packed import Packed
 from .exchange import Kinds, exchange
-from .packed import Packed
 
 
 def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:

@@ -74,7 +74,7 @@ def inference(b: Any) -> dict[str, list[float]]:
     }
     if b.NAME == "torch":
         last, call = run.popitem()
-        packed = import_module(f"{b.__name__}.faster.packed")
+        packed = import_module(f"{b.__name__}.faster._packed")
         run[last] = patch.object(packed, "CONVOLVE", None)(call)  # PyTorch's own convolution
         run["kernels reordered once, with the ReLU"] = call
     expected = run["as built"]()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-REORDER = getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None)
-CONVOLVE = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+REORDER: Any = getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None)
+CONVOLVE: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -38,15 +38,15 @@ class Packed:
     ) -> Tensor:
         """Return the convolution in this dtype, with the stride and the padding of ``layer``."""
         if not is_usable(x, kernel, dtype):
-            y = F.conv2d(x, kernel, bias, layer.stride, layer.padding)  # type: ignore[arg-type]
-            return F.relu_(y) if relu else y
+            plain = F.conv2d(x, kernel, bias, layer.stride, layer.padding)
+            return F.relu_(plain) if relu else plain
         how: tuple[Any, ...] = layer.padding, layer.stride, layer.dilation, layer.groups
         source = kernel.data_ptr(), None if kernel.is_inference() else kernel._version  # noqa: SLF001
         if self.source != source:  # it has changed since it was reordered, or never was
-            self.kernel, self.source = REORDER(kernel.to(dtype), *how), source  # type: ignore[misc]
+            self.kernel, self.source = REORDER(kernel.to(dtype), *how), source
         bias = None if bias is None else bias.to(dtype)
-        ending = "relu" if relu else "none", [], ""
-        y: Tensor = CONVOLVE(x.to(dtype), self.kernel, bias, *how, *ending)  # type: ignore[misc]
+        ending: tuple[Any, ...] = "relu" if relu else "none", [], ""
+        y: Tensor = CONVOLVE(x.to(dtype), self.kernel, bias, *how, *ending)
         return y
 
 
