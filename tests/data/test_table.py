@@ -55,7 +55,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
         ("a,b\n1,\0\n", "in UTF-8, found another encoding or binary data"),
         ("a,ä\n1,2\n".encode("latin-1"), "iconv -f LATIN1"),
         ("a,ä\n1,2\n".encode("utf-16"), "iconv -f UTF-16"),
-        (gzip.compress(b"a,b\n1,2\n")[:-9], "expected a gzip file, found .*; copy it again"),
+        (gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], "expected a gzip file, found .*; copy it"),
         (b"\x1f\x8bmore", "expected a gzip file, found .*; copy it again"),
     ],
 )
