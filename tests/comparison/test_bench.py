@@ -574,6 +574,10 @@ def check_each_case(backend, work):
         absent.add("bfloat16")
     if not bfloat16 or not find_spec("torch"):
         absent.add("bfloat16 products")
+    for case in bench_child.RUNTIMES if work == "inference" else ():
+        installed = find_spec("onnx") and find_spec(case.removeprefix("bfloat16 "))
+        if not installed or (case.startswith("bfloat16") and not bfloat16):
+            absent.add(case)
     first, *others = (name for name in bench_child.CASES[work] if name not in absent)
     cases = measured["cases"]
     assert list(cases) == [first, *others]
