@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._checks import ConfigError, truth
 from .._files import replacing
-from .._fold import fold, without_pairs
+from .._fold import without_pairs
 from .._installed import framework
 from ..checkpoint import Checkpoint, Usage
 from ..manifest import tensors
@@ -48,11 +49,16 @@ def read(path: Path, stated: Stated = NOTHING) -> Checkpoint:
     """Read the weights; of a file that this package wrote, also the usage."""
     model = parse(path)
     network = find_network(model)
-    header = {entry.key: entry.value for entry in model.metadata_props}.get(PORTABLE_ENTRY)
+    header = _header_of(model)
     found = _of_others(path, network) if header is None else _own(header, network)
     check_function(network, found.spec)
     notes = (HALF,) if network.half else ()
     return replace(found, notes=(*found.notes, *notes))
+
+
+def _header_of(model: Any) -> str | None:
+    """Return the portable file's header in the metadata of a ModelProto; None in others' files."""
+    return {entry.key: entry.value for entry in model.metadata_props}.get(PORTABLE_ENTRY)
 
 
 def _own(header: str, network: Network) -> Checkpoint:
@@ -134,7 +140,7 @@ def write(
         notes.append("weights and computation are float16: logits have about 3 digits")
     elif widest(checkpoint.weights) == "float64":
         notes.append(NO_FLOAT64)
-    if folded and fold(spec, checkpoint.weights)[0] != spec:
+    if folded and without_pairs(spec) != spec:
         notes.append("its BatchNorms are folded: this file cannot be converted back")
     return tuple(notes)
 
@@ -178,7 +184,7 @@ def describe(path: Path) -> Checkpoint:
     graph of a quantized file is not compared with its network. Raises as ``formats.read``.
     """
     model = parse(path)
-    header = {entry.key: entry.value for entry in model.metadata_props}.get(PORTABLE_ENTRY)
+    header = _header_of(model)
     if header is not None:
         config, usage = from_header(header)
         if isinstance(config, DenseNetConfig) and isinstance(usage, Usage):
