@@ -303,18 +303,18 @@ def framework_versions(name: str) -> dict[str, str | None]:
     The extra belongs to the package that registers the backend. Versions come from metadata, so
     nothing is imported, and a broken installation shows its version too.
     """
-    import re
-
     entry = _registered().get(text("name", name))
-    requirements = (entry and entry.dist and entry.dist.requires) or []
-    return _versions(r for r in requirements if re.search(rf"extra == ['\"]{name}['\"]", r))
+    return _versions((entry and entry.dist and entry.dist.requires) or [], extra=name)
 
 
-def package_versions() -> dict[str, str | None]:
-    """Return {distribution: installed version or None} of this package's own requirements."""
+def package_versions(extra: str | None = None) -> dict[str, str | None]:
+    """Return {distribution: installed version or None} of this package's own requirements.
+
+    With an extra, such as ``"onnx"``, of what that extra adds.
+    """
     from importlib.metadata import requires
 
-    return _versions(r for r in requires("densenet_multi") or [] if "extra ==" not in r)
+    return _versions(requires("densenet_multi") or [], extra=extra)
 
 
 def hide_gpus() -> None:
@@ -467,12 +467,15 @@ def check_memory_efficient(level: object) -> Level:
     return "some" if level == "some" else "max"
 
 
-def _versions(requirements: Iterable[str]) -> dict[str, str | None]:
+def _versions(requirements: Iterable[str], *, extra: str | None) -> dict[str, str | None]:
     import re
     from importlib.metadata import PackageNotFoundError, version
 
     versions: dict[str, str | None] = {}
     for requirement in requirements:
+        found = re.search(r"extra == ['\"]([\w.-]+)['\"]", requirement)
+        if (found and found[1]) != extra:
+            continue
         distribution = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
         try:
             versions[distribution] = version(distribution)

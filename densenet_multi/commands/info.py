@@ -39,6 +39,7 @@ def info(output_format: str) -> None:
         "settings": {k: os.environ[k] for k in sorted(os.environ) if _is_setting(k)},
         "large_pages": f"not requested ({why})" if why else REQUESTED,
         "packages": package_versions(),
+        "extras": {name: package_versions(name) for name in ("onnx", "tabular")},
         "backends": {name: framework_versions(name) for name in backend_names()},
     }
     print_result(result, output_format, table)

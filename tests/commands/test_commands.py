@@ -107,6 +107,8 @@ def test_info_names_every_backend_and_library():
     result = json.loads(run("info", "--format", "json").stdout)
     assert result["packages"].keys() >= {"click", "matplotlib", "numpy", "pillow", "rich"}
     assert result["packages"]["numpy"] == np.__version__
+    assert result["extras"].keys() == {"onnx", "tabular"}
+    assert result["extras"]["onnx"].keys() == {"onnx", "onnxruntime"}
     assert list(result["backends"]) == dm.backend_names()
     assert result["densenet_multi"] == dm.__version__
 
