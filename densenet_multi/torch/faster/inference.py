@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..._fold import fill_folded, fold
 from ..layers import relu
-from ..model import DenseBlock, DenseLayer, DenseNet, Features
+from ..model import DenseBlock, DenseLayer, DenseNet, Features, Stem
 from ..weights import dtype_of, export_weights, import_weights
 from ._packed import Packed
 from .exchange import Kinds, exchange
@@ -49,6 +49,13 @@ class InferenceConv(nn.Conv2d):
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         dtype = torch.bfloat16 if self.bfloat16 else self.weight.dtype
         return self.packed.convolve(x, self.weight, self.bias, self, dtype=dtype, relu=relu)
+
+
+class InferenceStem(Stem):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pool0 is None:
+            return self.conv0(x)
+        return self.pool0(self.conv0(x, relu=True))  # norm0 is folded into conv0
 
 
 class InferenceLayer(DenseLayer):
@@ -130,6 +137,7 @@ class InferenceFeatures(Features):
 
 INFERENCE: Kinds = {
     nn.Conv2d: InferenceConv,
+    Stem: InferenceStem,
     DenseLayer: InferenceLayer,
     DenseBlock: InferenceBlock,
     Features: InferenceFeatures,
