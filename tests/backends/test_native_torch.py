@@ -6,6 +6,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -18,6 +20,7 @@ import densenet_multi.torch as dt
 from cases import images, labels, random_weights, small, tiny
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.spec import PoolSpec
+from densenet_multi.torch.faster import _memory as memory
 from densenet_multi.torch.faster import _packed as packed
 from densenet_multi.torch.faster import inference
 from densenet_multi.torch.layers import max_pool
@@ -108,6 +111,48 @@ def test_a_kernel_that_has_changed_is_reordered_again():
     start = spec.stages[0][0].layers[0].norm1.num_features
     new = slice(start, start + spec.config.growth_rate)
     np.testing.assert_array_equal(after[:, new], 2 * before[:, new])
+
+
+def test_maps_that_are_held_elsewhere_are_not_overwritten(monkeypatch):
+    monkeypatch.setattr(memory, "SMALLEST", 0)
+    spec = small("bottleneck")
+    optimized = dt.optimize(dt.build(spec))
+    first, second = images(spec, 32).astype(np.float32), images(spec, 32, seed=1).astype(np.float32)
+    block, held = optimized.features.denseblock1, []
+    hook = block.register_forward_hook(lambda _module, _inputs, maps: held.append(maps[:, :3]))
+    predicted = dt.predict(optimized, first)
+    stages = dt.features(optimized, first)
+    expected = {name: array.copy() for name, array in stages.items()}
+    hooked = held[0].clone()
+    for _ in range(3):
+        dt.predict(optimized, second)
+    for name, array in stages.items():
+        np.testing.assert_array_equal(array, expected[name])
+    np.testing.assert_array_equal(held[0], hooked)
+    np.testing.assert_array_equal(hooked, expected["denseblock1"][:, :3])
+    np.testing.assert_array_equal(dt.predict(optimized, first), predicted)
+    hook.remove()
+    del stages, held[:], array
+    free = block.memory.free
+    assert free  # nobody holds these any more
+    before = set(free)
+    dt.predict(optimized, second)
+    assert set(free) == before  # the same blocks were used again, and no other
+    assert copy.deepcopy(optimized).features.denseblock1.memory.free == {}
+
+
+def test_threads_that_share_an_optimized_model_share_no_maps(monkeypatch):
+    monkeypatch.setattr(memory, "SMALLEST", 0)
+    spec = small("bottleneck")
+    optimized = dt.optimize(dt.build(spec))
+    inputs = [images(spec, 32, seed=seed).astype(np.float32) for seed in range(4)]
+    expected = [dt.predict(optimized, x) for x in inputs]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(20):
+            for found, alone in zip(
+                threads.map(partial(dt.predict, optimized), inputs), expected, strict=True
+            ):
+                np.testing.assert_array_equal(found, alone)
 
 
 def test_prediction_and_gradients_leave_mode_and_grad_alone():

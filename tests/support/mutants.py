@@ -1041,7 +1041,7 @@ MUTANTS = [
     Mutant(
         "zero padding is not clamped",
         "torch/faster/inference.py",
-        "not self.spec.conv1.padding",
+        "not any(self.pair()[1].padding)",
         "True",
         "paper/test_fold.py optimized_model_is_the_same",
     ),
@@ -6479,6 +6479,22 @@ MUTANTS = [
         "if self.source != source:",
         "if self.source is None:",
         "backends/test_native_torch.py reordered_again",
+        needs="torch",
+    ),
+    Mutant(
+        "memory that somebody holds is not lent again (torch)",
+        "torch/faster/_memory.py",
+        "lent = block[:size]  #",
+        "lent = block  #",
+        "backends/test_native_torch.py held_elsewhere",
+        needs="torch",
+    ),
+    Mutant(
+        "memory that nobody holds is used again (torch)",
+        "torch/faster/_memory.py",
+        "weakref.finalize(lent, self.free.setdefault, id(block), block).atexit = False",
+        "pass",
+        "backends/test_native_torch.py held_elsewhere",
         needs="torch",
     ),
     Mutant(

@@ -1,9 +1,10 @@
 """An inference-only network: the layers of a block write into one preallocated array.
 
-In a bottleneck, the first BatchNorm, its ReLU and the 1x1 convolution become a clamp and a
-convolution: one pass over the maps instead of two. BatchNorm and ReLU are relu(a * x + b), which
-equals a * clamp(x) + b. The clamp's bound is -b / a: a lower bound if a > 0, an upper bound if
-a < 0. The factor a is folded into the kernel, and b into the bias. _packed.py has the convolutions.
+A BatchNorm, its ReLU and the 1x1 convolution after it become a clamp and a convolution: one pass
+over the maps instead of two. BatchNorm and ReLU are relu(a * x + b), which equals
+a * clamp(x) + b. The clamp's bound is -b / a: a lower bound if a > 0, an upper bound if a < 0. The
+factor a is folded into the kernel, and b into the bias. _packed.py has the convolutions, and
+_memory.py the arrays.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from ..._fold import fill_folded, fold
 from ..layers import relu
-from ..model import DenseBlock, DenseLayer, DenseNet, Features, Stem
+from ..model import DenseBlock, DenseLayer, DenseNet, Features, Transition
 from ..weights import dtype_of, export_weights, import_weights
+from ._memory import Memory
 from ._packed import Packed
 from .exchange import Kinds, exchange
 
@@ -24,9 +26,17 @@ def for_inference(model: DenseNet, *, bfloat16: bool = False) -> DenseNet:
     spec, weights = fold(model.spec, export_weights(model))
     faster = DenseNet(spec).to(getattr(torch, dtype_of(model)))
     fill_folded(faster, nn.Identity)
+    stem = faster.features
+    if stem.pool0 is not None:  # pooled first, the ReLU reads and writes a quarter of the map
+        stem.norm0, stem.pool0 = stem.pool0, stem.norm0
+    memory = Memory()
     for module in exchange(faster, INFERENCE).modules():
-        if isinstance(module, InferenceLayer | InferenceConv):
+        if isinstance(module, Clamping):
+            module.set_up(bfloat16, memory)
+        elif isinstance(module, InferenceConv):
             module.set_up(bfloat16)
+        elif isinstance(module, InferenceBlock):
+            module.memory = memory
         elif isinstance(module, InferenceFeatures):
             module.bfloat16 = bfloat16
     import_weights(faster, weights)
@@ -51,20 +61,19 @@ class InferenceConv(nn.Conv2d):
         return self.packed.convolve(x, self.weight, self.bias, self, dtype=dtype, relu=relu)
 
 
-class InferenceStem(Stem):
-    def forward(self, x: Tensor) -> Tensor:
-        if self.pool0 is None:
-            return self.conv0(x)
-        return self.pool0(self.conv0(x, relu=True))  # norm0 is folded into conv0
+class Clamping(nn.Module):
+    """A BatchNorm, a ReLU and a convolution, computed as a clamp and a convolution."""
 
+    def pair(self) -> tuple[nn.BatchNorm2d, InferenceConv]:
+        """Return the BatchNorm and the convolution."""
+        raise NotImplementedError
 
-class InferenceLayer(DenseLayer):
-    def set_up(self, bfloat16: bool) -> None:
+    def set_up(self, bfloat16: bool, memory: Memory) -> None:
         """Do the work of ``__init__``, which ``exchange`` does not call."""
         # a wider kernel also reads zero padding, which must not be clamped
-        self.clamps = not self.spec.conv1.padding
+        self.clamps = not any(self.pair()[1].padding)
         self.bfloat16 = bfloat16
-        self.packed = Packed()
+        self.packed, self.memory = Packed(), memory
         for name in ("lower", "upper", "kernel", "bias"):
             self.register_buffer(name, None, persistent=False)
         self.register_load_state_dict_post_hook(prepare)
@@ -72,7 +81,7 @@ class InferenceLayer(DenseLayer):
     @torch.no_grad()
     def prepare(self) -> None:
         """Compute the bounds, kernel and bias of the forward pass from the current weights."""
-        norm, conv = self.norm1, self.conv1
+        norm, conv = self.pair()
         a = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
         b = norm.bias.double() - norm.running_mean.double() * a
         dtype = torch.bfloat16 if self.bfloat16 else conv.weight.dtype
@@ -82,6 +91,7 @@ class InferenceLayer(DenseLayer):
         bound = bound.masked_fill(constant, 0)[:, None, None]
         self.lower = bound.masked_fill(a[:, None, None] < 0, -torch.inf)
         self.upper = bound.masked_fill(a[:, None, None] > 0, torch.inf)
+        self.has_upper = not self.upper.isinf().all()
         kernel = conv.weight.double()
         bias = torch.einsum("oihw,i->o", kernel, b)
         self.bias = (bias if conv.bias is None else bias + conv.bias).to(dtype)
@@ -94,26 +104,53 @@ class InferenceLayer(DenseLayer):
         prepare(self)
         return self
 
+    def clamp(self, x: Tensor) -> Tensor:
+        out = None if x.requires_grad else self.memory.like(x, *x.shape)
+        if self.has_upper:
+            return torch.clamp(x, self.lower, self.upper, out=out)
+        return torch.maximum(x, self.lower, out=out)  # takes half as long in bfloat16
+
+    def convolve(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """Return the convolution of a clamped map."""
+        conv = self.pair()[1]
+        dtype = self.kernel.dtype
+        return self.packed.convolve(x, self.kernel, self.bias, conv, dtype=dtype, relu=relu)
+
+
+class InferenceLayer(Clamping, DenseLayer):
+    def pair(self) -> tuple[nn.BatchNorm2d, InferenceConv]:
+        return self.norm1, self.conv1
+
     def forward(self, x: Tensor) -> Tensor:
         # a GPU's convolutions round their input to TF32: normalizing it first is more precise
         folded = self.norm2 is not None  # into conv1
         if self.clamps and x.device.type == "cpu":
-            x = torch.clamp(x, self.lower, self.upper)
-            dtype = self.kernel.dtype
-            x = self.packed.convolve(
-                x, self.kernel, self.bias, self.conv1, dtype=dtype, relu=folded
-            )
+            x = self.convolve(self.clamp(x), relu=folded)
         else:
             x = self.conv1(relu(self.norm1(x)), relu=folded)
         return self.conv2(x) if folded else x  # N, k, H, W
 
 
+class InferenceTransition(Clamping, Transition):
+    def pair(self) -> tuple[nn.BatchNorm2d, InferenceConv]:
+        return self.norm, self.conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.clamps and x.device.type == "cpu"):
+            return super().forward(x)
+        if self.averages:  # an average of a * x + b is a * average of x + b
+            return self.convolve(self.pool(self.clamp(x)))
+        return self.pool(self.convolve(self.clamp(x)))
+
+
 class InferenceBlock(DenseBlock):
+    memory: Memory
+
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad:  # gradients need each layer's unmodified input
             return super().forward(x)
         count, end, height, width = x.shape
-        maps = x.new_empty((count, height, width, self.spec.out_channels)).permute(0, 3, 1, 2)
+        maps = self.memory.like(x, count, self.spec.out_channels, height, width)
         maps[:, :end] = x
         for layer in self.spec.layers:
             new = getattr(self, layer.name)(maps[:, :end])
@@ -137,15 +174,15 @@ class InferenceFeatures(Features):
 
 INFERENCE: Kinds = {
     nn.Conv2d: InferenceConv,
-    Stem: InferenceStem,
     DenseLayer: InferenceLayer,
     DenseBlock: InferenceBlock,
+    Transition: InferenceTransition,
     Features: InferenceFeatures,
 }
 
 
 def prepare(module: nn.Module, _: Any = None) -> None:
-    """Prepare every ``InferenceLayer`` in a module again, after the weights have changed."""
-    for layer in module.modules():
-        if isinstance(layer, InferenceLayer) and layer.clamps and layer.conv1.weight.is_cpu:
-            layer.prepare()
+    """Prepare every clamp in a module again, after the weights have changed."""
+    for each in module.modules():
+        if isinstance(each, Clamping) and each.clamps and each.pair()[1].weight.is_cpu:
+            each.prepare()
