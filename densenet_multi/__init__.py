@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ._inputs import ImageError
     from .checkpoint import Checkpoint, Usage
     from .class_maps import class_activation_map
+    from .diagnosis import diagnose
     from .formats.portable import load_checkpoint, load_weights, save_weights
     from .formats.pretrained import from_pretrained
     from .training.history import History
@@ -88,6 +89,7 @@ __all__ = [
     "class_activation_map",
     "count_parameters",
     "dense_block",
+    "diagnose",
     "from_pretrained",
     "get_spec",
     "init_weights",
@@ -115,6 +117,7 @@ _LAZY = {  # public name -> its module, imported on first use; most of these imp
     "WeightsError": "weights",
     "check_weights": "weights",
     "class_activation_map": "class_maps",
+    "diagnose": "diagnosis",
     "from_pretrained": "formats.pretrained",
     "init_weights": "weights",
     "load_checkpoint": "formats.portable",

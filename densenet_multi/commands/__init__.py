@@ -19,6 +19,7 @@ from . import (
     bench,
     compare,
     convert,
+    doctor,
     draw,
     evaluate,
     exercise,
@@ -38,7 +39,7 @@ GROUPS = {  # purpose -> its commands
     "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
     "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
     "Answer the chapter's exercises": (exercise.exercise, house_prices.house_prices),
-    "Move a checkpoint between frameworks": (inspect.inspect, convert.convert),
+    "Move a checkpoint between frameworks": (inspect.inspect, convert.convert, doctor.doctor),
     "Report a problem": (info.info,),
 }
 

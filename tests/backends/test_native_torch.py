@@ -87,7 +87,7 @@ def test_reordered_kernels_compute_what_pytorchs_own_convolution_computes(monkey
     model = dt.build(spec)
     dt.import_weights(model, {n: a.astype("f") for n, a in random_weights(spec).items()})
     optimized, x = dt.optimize(model, bfloat16=bfloat16), images(spec, 33).astype(np.float32)
-    assert packed.is_usable(torch.zeros(1), optimized.features.conv0.weight, torch.float32)
+    assert packed.is_usable(torch.zeros(1), optimized.features.conv0.weight)
     found = dt.predict(optimized, x)
     convolutions = [m for m in optimized.modules() if isinstance(m, inference.InferenceConv)]
     assert optimized.features.conv0.packed.kernel.layout == torch._mkldnn

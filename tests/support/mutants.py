@@ -1032,6 +1032,13 @@ MUTANTS = [
         "paper/test_fold.py follows_weights",
     ),
     Mutant(
+        "a channel whose slope is 0 has zeros around it",
+        "torch/faster/inference.py",
+        "not any(conv.padding) or not (constant & (b > 0)).any()",
+        "True",
+        "paper/test_fold.py follows_weights",
+    ),
+    Mutant(
         "a channel whose slope is 0 is constant",
         "torch/faster/inference.py",
         "torch.where(constant, relu(b), b)",
@@ -1039,10 +1046,10 @@ MUTANTS = [
         "paper/test_fold.py follows_weights",
     ),
     Mutant(
-        "zero padding is not clamped",
+        "the border of a clamped map becomes zero",
         "torch/faster/inference.py",
-        "not any(self.pair()[1].padding)",
-        "True",
+        "edge.copy_(self.border)",
+        "edge.zero_()",
         "paper/test_fold.py optimized_model_is_the_same",
     ),
     Mutant(

@@ -31,29 +31,30 @@ class Packed:
         x: Tensor,
         kernel: Tensor,
         bias: Tensor | None,
-        layer: nn.Conv2d,
         *,
-        dtype: torch.dtype,
+        padding: tuple[int, ...],
+        stride: tuple[int, ...],
         relu: bool = False,
     ) -> Tensor:
-        """Return the convolution in this dtype, with the stride and the padding of ``layer``."""
-        if not is_usable(x, kernel, dtype):
-            plain = F.conv2d(x, kernel, bias, layer.stride, layer.padding)
+        """Return the convolution, in the dtype of x, and its ReLU if requested."""
+        if not is_usable(x, kernel):
+            bias = None if bias is None else bias.to(x.dtype)
+            plain = F.conv2d(x, kernel.to(x.dtype), bias, stride, padding)
             return F.relu_(plain) if relu else plain
-        how: tuple[Any, ...] = layer.padding, layer.stride, layer.dilation, layer.groups
+        how: tuple[Any, ...] = padding, stride, (1, 1), 1  # dilation, groups
         source = kernel.data_ptr(), None if kernel.is_inference() else kernel._version  # noqa: SLF001
         if self.source != source:  # it has changed since it was reordered, or never was
-            self.kernel, self.source = REORDER(kernel.to(dtype), *how), source
-        bias = None if bias is None else bias.to(dtype)
+            self.kernel, self.source = REORDER(kernel.to(x.dtype), *how), source
+        bias = None if bias is None else bias.to(x.dtype)
         ending: tuple[Any, ...] = "relu" if relu else "none", [], ""
-        y: Tensor = CONVOLVE(x.to(dtype), self.kernel, bias, *how, *ending)
+        y: Tensor = CONVOLVE(x, self.kernel, bias, *how, *ending)
         return y
 
 
-def is_usable(x: Tensor, kernel: Tensor, dtype: torch.dtype) -> bool:
+def is_usable(x: Tensor, kernel: Tensor) -> bool:
     return (
         None not in (REORDER, CONVOLVE)
-        and dtype in DTYPES
+        and x.dtype in DTYPES
         and x.device.type == kernel.device.type == "cpu"
         and not (torch.is_grad_enabled() and x.requires_grad)  # they have no gradient
         and not torch.compiler.is_compiling()  # a compiler reorders by itself

@@ -58,7 +58,8 @@ class InferenceConv(nn.Conv2d):
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         dtype = torch.bfloat16 if self.bfloat16 else self.weight.dtype
-        return self.packed.convolve(x, self.weight, self.bias, self, dtype=dtype, relu=relu)
+        how = {"padding": self.padding, "stride": self.stride, "relu": relu}
+        return self.packed.convolve(x.to(dtype), self.weight, self.bias, **how)
 
 
 class Clamping(nn.Module):
@@ -70,11 +71,9 @@ class Clamping(nn.Module):
 
     def set_up(self, bfloat16: bool, memory: Memory) -> None:
         """Do the work of ``__init__``, which ``exchange`` does not call."""
-        # a wider kernel also reads zero padding, which must not be clamped
-        self.clamps = not any(self.pair()[1].padding)
         self.bfloat16 = bfloat16
         self.packed, self.memory = Packed(), memory
-        for name in ("lower", "upper", "kernel", "bias"):
+        for name in ("lower", "upper", "border", "kernel", "bias"):
             self.register_buffer(name, None, persistent=False)
         self.register_load_state_dict_post_hook(prepare)
 
@@ -88,7 +87,9 @@ class Clamping(nn.Module):
         bound = (-b / a).to(dtype)
         constant = ~torch.isfinite(bound)  # a is 0 or almost 0
         a, b = a.masked_fill(constant, 0), torch.where(constant, relu(b), b)
-        bound = bound.masked_fill(constant, 0)[:, None, None]
+        bound = self.border = bound.masked_fill(constant, 0)[:, None, None]
+        # padding is 0; the bound becomes 0, but the 0 of a constant channel becomes b
+        self.clamps = not any(conv.padding) or not (constant & (b > 0)).any()
         self.lower = bound.masked_fill(a[:, None, None] < 0, -torch.inf)
         self.upper = bound.masked_fill(a[:, None, None] > 0, torch.inf)
         self.has_upper = not self.upper.isinf().all()
@@ -104,17 +105,29 @@ class Clamping(nn.Module):
         prepare(self)
         return self
 
+    def can_clamp(self, x: Tensor) -> bool:
+        # a GPU's convolutions round their input to TF32: normalizing it first is more precise
+        return self.clamps and x.device.type == "cpu" and not x.requires_grad
+
     def clamp(self, x: Tensor) -> Tensor:
-        out = None if x.requires_grad else self.memory.like(x, *x.shape)
+        """Return the clamped map, surrounded by the bounds: in the convolution, these become 0."""
+        count, channels, height, width = x.shape
+        p, _ = self.pair()[1].padding
+        y = self.memory.like(x, count, channels, height + 2 * p, width + 2 * p)
+        inside = y[:, :, p : p + height, p : p + width]
         if self.has_upper:
-            return torch.clamp(x, self.lower, self.upper, out=out)
-        return torch.maximum(x, self.lower, out=out)  # takes half as long in bfloat16
+            torch.clamp(x, self.lower, self.upper, out=inside)
+        else:
+            torch.maximum(x, self.lower, out=inside)  # takes half as long in bfloat16
+        if p:
+            for edge in (y[:, :, :p], y[:, :, -p:], y[:, :, :, :p], y[:, :, :, -p:]):
+                edge.copy_(self.border)
+        return y
 
     def convolve(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Return the convolution of a clamped map."""
-        conv = self.pair()[1]
-        dtype = self.kernel.dtype
-        return self.packed.convolve(x, self.kernel, self.bias, conv, dtype=dtype, relu=relu)
+        how = {"padding": (0, 0), "stride": self.pair()[1].stride, "relu": relu}
+        return self.packed.convolve(x, self.kernel, self.bias, **how)
 
 
 class InferenceLayer(Clamping, DenseLayer):
@@ -122,9 +135,8 @@ class InferenceLayer(Clamping, DenseLayer):
         return self.norm1, self.conv1
 
     def forward(self, x: Tensor) -> Tensor:
-        # a GPU's convolutions round their input to TF32: normalizing it first is more precise
         folded = self.norm2 is not None  # into conv1
-        if self.clamps and x.device.type == "cpu":
+        if self.can_clamp(x):
             x = self.convolve(self.clamp(x), relu=folded)
         else:
             x = self.conv1(relu(self.norm1(x)), relu=folded)
@@ -136,7 +148,7 @@ class InferenceTransition(Clamping, Transition):
         return self.norm, self.conv
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.clamps and x.device.type == "cpu"):
+        if not self.can_clamp(x):
             return super().forward(x)
         if self.averages:  # an average of a * x + b is a * average of x + b
             return self.convolve(self.pool(self.clamp(x)))
@@ -184,5 +196,5 @@ INFERENCE: Kinds = {
 def prepare(module: nn.Module, _: Any = None) -> None:
     """Prepare every clamp in a module again, after the weights have changed."""
     for each in module.modules():
-        if isinstance(each, Clamping) and each.clamps and each.pair()[1].weight.is_cpu:
+        if isinstance(each, Clamping) and each.pair()[1].weight.is_cpu:
             each.prepare()

@@ -20,6 +20,18 @@ DEPTHS = (40, 100, 190, 250)
 HERE = Path(__file__).parents[1] / "data"
 BACKENDS = ("torch", "keras", "gluon", "flax")
 PAGES = {"large": "large pages", "small": "small pages", "kept": "small pages, memory kept"}
+PREDICTED = {  # -> the file of its measurement
+    "densenet121, 1 image": "bench-inference-1",
+    "densenet121, 8 images": "bench-inference",
+    "d2l, 64 images": "bench-inference-d2l",
+}
+FASTEST = {
+    "optimized": "optimized",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "bfloat16": "optimized, bfloat16",
+    "bfloat16 openvino": "OpenVINO, bfloat16",
+}
 CURVES = ("chapter-torch", "chapter-torch-mean", "quick-torch-0", "modern-torch")
 PROFILED = {"ours": "this package", "zoo": "MXNet's zoo"}
 
@@ -168,6 +180,43 @@ def growth(what: str, unit: str, scale: float) -> str:
     return rows(f"backend | case | {depths} | exponent of L", *lines, texts=2)
 
 
+def fastest() -> str:
+    """Return the table of everything that predicts: images per second, by network and batch."""
+    found = [read(name)["backends"] for name in PREDICTED.values()]
+    lines = []
+    for case, label in FASTEST.items():
+        ours = case in ("optimized", "bfloat16")
+        for name in BACKENDS if ours else (None,):
+            cells = []
+            for backends in found:
+                # a runtime was measured once beside each backend
+                speeds = [
+                    backends[b]["cases"][case]["images_per_second"]
+                    for b in ([name] if name else BACKENDS)
+                    if case in backends[b]["cases"]
+                ]
+                cells.append(f"{median(speeds):.0f}" if speeds else "")
+            if any(cells):
+                lines.append(f"| {name or ''} | {label} | {' | '.join(cells)} |")
+    return rows(" | ".join(["backend", "case", *PREDICTED]), *lines, texts=2)
+
+
+def int8() -> str:
+    """Return the table of ``int8.py``."""
+    found, lines = read("int8"), []
+    for name, label in (("quick", "recipe quick"), ("densenet121", "densenet121, untrained")):
+        each = found[name]
+        for place, kind in enumerate(("float32", "int8")):
+            accuracy = f"{each['accuracy'][place]:.4f}" if "accuracy" in each else ""
+            speed = each["images_per_second"][place]
+            lines.append(
+                f"| {label} | {kind} | {accuracy} | {each['bytes'][place] / 1e6:.2f} MB "
+                f"| {speed:,.0f} | {speed / each['images_per_second'][0]:.2f}x |"
+            )
+    heading = "network | weights | test accuracy | file | images per second"
+    return rows(f"{heading} | relative to float32", *lines, texts=2)
+
+
 def seeds(name: str) -> str:
     """Return the table of several runs that differ in the seed, and their mean."""
     paths = sorted(HERE.glob(f"{name}-[0-9].json"))
@@ -261,6 +310,7 @@ def tables() -> dict[str, list[str]]:
             speed(read("gpu-inference")),
         ],
         "speed": [
+            fastest(),
             speed(read("bench-inference")),
             speed(read("bench-inference-1")),
             speed(read("bench-inference-64")),
@@ -269,8 +319,10 @@ def tables() -> dict[str, list[str]]:
             steps(),
             steps("steps-many", ["torch"], "model, images"),
             profile("profile-torch"),
+            profile("profile-torch-1"),
             profile("profile-gluon"),
             profile("profile-gluon-1"),
+            int8(),
             speed(read("bench-training")),
             speed(read("bench-training-densenet121")),
             profile("profile-gluon-training"),

@@ -1,0 +1,112 @@
+"""``densenet-multi doctor``: name the convention that a port breaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import (
+    AT_LEAST_1,
+    EXISTING_FILE,
+    VARIANT,
+    ExistingPath,
+    example,
+    format_option,
+    prefix_option,
+)
+from .output import errors_as_exit_codes, print_result
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+FRAMEWORKS = {"torch": "PyTorch", "keras": "tf.keras", "gluon": "Gluon", "flax": "Flax NNX"}
+
+
+@click.command(epilog=example("densenet-multi doctor net.safetensors --model port.py:model"))
+@click.argument("weights", type=ExistingPath())
+@click.option(
+    "--model",
+    metavar="MODULE:CALLABLE",
+    help="The port: a function from NumPy images to logits, such as port.py:model.",
+)
+@click.option(
+    "--outputs",
+    type=EXISTING_FILE,
+    help="Instead: a file of numpy.savez with inputs, logits and possibly maps of stages.",
+)
+@click.option("--variant", type=VARIANT, help="Override the variant detected from WEIGHTS.")
+@prefix_option
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Type of the images for --model.",
+)
+@click.option(
+    "--most",
+    type=AT_LEAST_1,
+    default=3,
+    show_default=True,
+    help="Conventions broken at once to look for.",
+)
+@format_option
+@errors_as_exit_codes
+def doctor(weights: Path, output_format: str, **given: Any) -> int:
+    """Say which convention a port of WEIGHTS breaks, where, and what to write instead.
+
+    WEIGHTS is a checkpoint of any format that convert reads. The port is asked for the logits of a
+    few images, normalized as the weights expect, in NCHW or NHWC; the exit code is 0 if they are
+    the same up to rounding, and 1 if not.
+    """
+    from .._progress import progress
+    from ..tasks.doctor import doctor as examined
+
+    with progress() as bar:
+        task = bar.add_task("asking the port", total=None)
+        found = examined(weights, **given, advance=lambda text: bar.update(task, description=text))
+    print_result(found, output_format, blocks)
+    return 0 if found["same"] else 1
+
+
+def blocks(found: dict[str, Any]) -> Group:
+    """Return the deviation, a block per finding, and what was asked."""
+    from rich.console import Group
+    from rich.padding import Padding
+
+    drawn: list[Any] = [_summary(found)]
+    for each in found["findings"]:
+        lines = [each["text"], _change(each)]
+        lines += [f"or: {text}" for text in each["or_else"]]
+        if each["or_else"]:
+            lines[-1] += " (what was asked cannot tell them apart)"
+        lines += [f"{_in(name)}{text}" for name, text in each["remedy"].items()]
+        heading = f"{each['stage']}: {each['convention']}"
+        drawn += ["", heading, Padding("\n".join(lines), (0, 0, 0, 2))]
+    if found["unexplained"]:
+        drawn += ["", found["unexplained"]]
+    drawn += ["", f"asked: {'; '.join(found['asked'])}"]
+    drawn += [f"not visible: {note}" for note in found["notes"]]
+    return Group(*drawn)
+
+
+def _summary(found: dict[str, Any]) -> str:
+    size = found["deviation"]
+    how_much = "not finite" if size is None else f"{size:.1e} of the largest logit"
+    verdict = "the same up to rounding" if found["same"] else "not the same"
+    return f"{verdict}: deviation {how_much} (tolerance {found['tolerance']:.0e})"
+
+
+def _change(each: dict[str, Any]) -> str:
+    before, after = (
+        "not finite" if each[key] is None else f"{each[key]:.1e}" for key in ("before", "after")
+    )
+    if each["convention"] == "dropout_active":
+        return f"deviation {before} between two equal calls"
+    return f"deviation {before} -> {after} if the reference does the same"
+
+
+def _in(name: str) -> str:
+    return f"{FRAMEWORKS[name]}: " if name else ""

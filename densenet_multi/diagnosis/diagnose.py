@@ -1,0 +1,381 @@
+"""Compare a port with the reference, and name the convention that it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._checks import ConfigError, one_of
+from .._inputs import ImageError, check_images
+from ..checkpoint import Usage
+from ..manifest import min_image_size
+from ..spec import DenseNetSpec, check_spec
+from ..weights import check_weights
+from .conventions import CONVENTIONS, Pixels, Suspect, suspects
+from .network import OUTPUT, Array, Network
+from .port import Port, arranged
+from .search import Evidence, Explanation, deviation, explanations
+
+TOLERANCES = {"float32": 1e-5, "float64": 1e-11}
+ROUNDING = 1e-2  # deviations above this are never explained by half precision
+SIZES = (76, 65)  # 76: SAME pads its stem and pool otherwise, and its maps become odd
+FALLBACKS = (224, 96, 64, 32)  # what a port of one size usually has
+BESIDES = 20  # how much larger a deviation may be that cannot be told from the best one
+MOST = 3  # conventions that are broken at once
+
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken convention.
+
+    Attributes:
+        convention: the identifier, a key of ``CONVENTIONS``.
+        stage: where it bites first: a stage of ``shape_trace``, ``"input"`` or ``"output"``.
+        text: what the port does, and what the weights expect.
+        before: the deviation of the port from the reference, relative to the largest value.
+        after: the deviation that remains if this, and all other findings, are imitated.
+        remedy: {framework: what to write there}; ``""`` stands for any framework.
+        or_else: texts of what cannot be told from this with the given evidence.
+    """
+
+    convention: str
+    stage: str
+    text: str
+    before: float
+    after: float
+    remedy: Mapping[str, str]
+    or_else: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a port does differently.
+
+    Attributes:
+        deviation: of the port's outputs from the reference, relative to the largest value.
+        tolerance: up to which a deviation is rounding.
+        findings: the broken conventions, the best explained first; empty if nothing is wrong.
+        unexplained: where no known convention explains the deviation, why; otherwise None.
+        asked: what the port was asked, in words.
+        notes: what this evidence could not show.
+    """
+
+    deviation: float
+    tolerance: float
+    findings: tuple[Finding, ...] = ()
+    unexplained: str | None = None
+    asked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def same(self) -> bool:
+        """Whether the port is the same function, as far as this evidence shows."""
+        return not self.findings and self.unexplained is None
+
+
+def diagnose(
+    spec: DenseNetSpec,
+    weights: Mapping[str, npt.NDArray[Any]],
+    model: Callable[[Any], Any],
+    *,
+    usage: Usage | None = None,
+    dtype: str = "float32",
+    most: int = MOST,
+    advance: Advance = lambda _: None,
+) -> Diagnosis:
+    """Ask a port for its outputs, and name the conventions that it breaks.
+
+    Raises ``ImageError`` if the port cannot be asked, and ``ConfigError`` or ``WeightsError``.
+
+    Arguments:
+        spec, weights: the network that the port should be.
+        model: a function from images to logits, NumPy arrays or tensors of any framework, in NCHW
+            or NHWC. It may return a dictionary instead, with the maps of stages beside ``"output"``.
+        usage: the mean and std with which images are normalized; ``model`` receives them normalized.
+        dtype: of the images: "float32" or "float64".
+        most: how many broken conventions to look for at once.
+        advance: called with a line of text after every trial.
+
+    >>> spec = dm.get_spec("d2l", block_config=(1, 1))
+    >>> weights = dm.init_weights(spec)
+    >>> port = lambda images: dm.reference.predict(spec, weights, images).clip(0)
+    >>> dm.diagnose(spec, weights, port).same
+    False
+    """
+    one_of("dtype", dtype, tuple(TOLERANCES))
+    network = Network(check_spec(spec), check_weights(spec, weights))
+    port = Port(spec, model, dtype)
+    pixels = _pixels(usage)
+    first, found = _first_answer(port, pixels, usage)
+    again = port(first)
+    if deviation(again[OUTPUT], found[OUTPUT]) > 0 and not np.allclose(
+        again[OUTPUT], found[OUTPUT], rtol=TOLERANCES[dtype], atol=0, equal_nan=True
+    ):
+        return _random(deviation(again[OUTPUT], found[OUTPUT]), TOLERANCES[dtype], port)
+    asked = [(first, found)]
+    other = images(spec, pixels, SIZES[1] if first.shape[2] == SIZES[0] else first.shape[2], 1)
+    try:
+        asked.append((other.astype(dtype).astype(np.float64), port(other)))
+    except ImageError:
+        port.calls.append(f"{len(other)} images of {other.shape[2]}x{other.shape[3]}: refused")
+    return _diagnosed(network, asked, pixels, dtype, most, advance, tuple(port.calls))
+
+
+def diagnose_outputs(
+    spec: DenseNetSpec,
+    weights: Mapping[str, npt.NDArray[Any]],
+    inputs: npt.ArrayLike,
+    outputs: Mapping[str, Any],
+    *,
+    usage: Usage | None = None,
+    most: int = MOST,
+    advance: Advance = lambda _: None,
+) -> Diagnosis:
+    """Name the conventions that a port breaks, from images and what it returned for them.
+
+    ``inputs`` are normalized images, NCHW or NHWC. ``outputs`` has ``"output"`` (or ``"logits"``)
+    and possibly maps of stages. Otherwise as ``diagnose``.
+    """
+    network = Network(check_spec(spec), check_weights(spec, weights))
+    x, layout = np.asarray(inputs), "NCHW"
+    channels = spec.config.in_channels
+    if x.ndim == 4 and x.shape[1] != channels and x.shape[3] == channels:  # noqa: PLR2004
+        x, layout = x.transpose(0, 3, 1, 2), "NHWC"
+    dtype = "float64" if x.dtype == np.float64 and _is_exact(outputs) else "float32"
+    x = check_images(spec, x).astype(np.float64)
+    found = arranged(spec, outputs, layout, len(x))
+    if OUTPUT not in found:
+        raise ConfigError(f"outputs: expected {OUTPUT!r} or 'logits', found {', '.join(found)}")
+    asked = f"{len(x)} images of {x.shape[2]}x{x.shape[3]}, {layout}, from a file"
+    return _diagnosed(network, [(x, found)], _pixels(usage), dtype, most, advance, (asked,))
+
+
+def _is_exact(outputs: Mapping[str, Any]) -> bool:
+    return all(getattr(each, "dtype", None) == np.float64 for each in outputs.values())
+
+
+def _pixels(usage: Usage | None) -> Pixels:
+    if usage is None or usage.mean is None or usage.std is None:
+        return Pixels()
+    largest = (usage.value_range or (0, 1))[1]
+    return Pixels(
+        tuple(value / largest for value in usage.mean), tuple(v / largest for v in usage.std)
+    )
+
+
+def images(spec: DenseNetSpec, pixels: Pixels, size: int, seed: int = 0) -> Array:
+    """Return three images that separate the suspects, normalized: (3, C, size, size).
+
+    Their channels have unequal means. The first is noise, the second has a bright border and a
+    gradient that differs in height and width, the third is dark.
+    """
+    rng = np.random.default_rng(seed)
+    channels = spec.config.in_channels
+    means = np.linspace(0.25, 0.75, channels) if channels > 1 else np.array([0.5])
+    noise = rng.random((3, channels, size, size))
+    x = 0.5 * noise + 0.5 * means[:, None, None]
+    slope = np.linspace(0, 1, size)
+    x[1] = 0.3 * x[1] + 0.5 * slope[:, None] + 0.2 * slope**2
+    x[1, :, :2] = x[1, :, -2:] = x[1, :, :, :2] = x[1, :, :, -2:] = 1
+    x[2] *= 0.1
+    return pixels.normalized(x)
+
+
+def _first_answer(
+    port: Port, pixels: Pixels, usage: Usage | None
+) -> tuple[Array, dict[str, Array]]:
+    stated = usage.image_size if usage else None
+    least = -(-min_image_size(port.spec) // 4) * 4
+    sizes = dict.fromkeys([max(SIZES[0], least), *([stated] if stated else []), *FALLBACKS])
+    failures = []
+    for size in sizes:
+        x = images(port.spec, pixels, size).astype(port.dtype).astype(np.float64)
+        try:
+            return x, port(x)
+        except ImageError as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def _random(found: float, tolerance: float, port: Port) -> Diagnosis:
+    finding = Finding(
+        "dropout_active",
+        OUTPUT,
+        "the port returns something else when it is asked the same again: dropout or another "
+        "source of randomness is active",
+        found,
+        float("nan"),
+        {
+            "torch": "model.eval()",
+            "keras": "model(x, training=False)",
+            "gluon": "call the model outside of autograd.record()",
+            "flax": "model.eval()",
+        },
+    )
+    return Diagnosis(found, tolerance, (finding,), None, tuple(port.calls))
+
+
+def _diagnosed(
+    network: Network,
+    asked: Sequence[tuple[Array, Mapping[str, Array]]],
+    pixels: Pixels,
+    dtype: str,
+    most: int,
+    advance: Advance,
+    calls: tuple[str, ...],
+) -> Diagnosis:
+    known, tolerance = suspects(network.spec, pixels), TOLERANCES[dtype]
+    whole = Evidence(network, [(x, found[OUTPUT]) for x, found in asked])
+    before = whole.deviation(())
+    findings: list[Finding] = []
+    for evidence in _parts(network, asked):
+        part = evidence.deviation(())
+        if part <= tolerance:
+            continue
+        relevant = [s for s in known if any(map(evidence.touched, s.changes))]
+        exact = [s for s in relevant if s.convention != "half_precision"]
+        found = explanations(evidence, exact, tolerance, most=most, advance=advance)
+        if found:
+            findings += _findings(evidence, found, part)
+        elif rounding := _rounding(evidence, relevant, part):
+            findings.append(rounding)
+        else:
+            why = _unexplained(evidence, relevant, part, most)
+            return Diagnosis(before, tolerance, _merged(findings), why, calls)
+    notes = () if findings else _hidden(whole, known, tolerance)
+    return Diagnosis(before, tolerance, _merged(findings), None, calls, notes)
+
+
+def _parts(
+    network: Network, asked: Sequence[tuple[Array, Mapping[str, Array]]]
+) -> Iterator[Evidence]:
+    """Yield the parts of the network that can be judged alone, in order.
+
+    Without maps of stages, this is the complete network. A part that follows a map of the port
+    reads that map, so that a defect in an earlier part does not hide one in this part.
+    """
+    seen = [s for s in network.stages[1:-1] if all(s in found for _, found in asked)]
+    begin, sources = 0, [x for x, _ in asked]
+    for stage in [*seen, OUTPUT]:
+        end = network.stages.index(stage) + 1
+        returned = [found[stage] for _, found in asked]
+        names = network.stages[begin:end]
+        yield Evidence(network, list(zip(sources, returned, strict=True)), names)
+        begin, sources = end, returned
+
+
+def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return one finding for what is broken in the same way in several stages."""
+    merged: dict[tuple[str, str], Finding] = {}
+    for each in findings:
+        key = each.convention, each.text
+        if key not in merged:
+            merged[key] = each
+            continue
+        first = merged[key]
+        merged[key] = replace(
+            first,
+            stage=f"{first.stage}, {each.stage}",
+            before=max(first.before, each.before),
+            after=max(first.after, each.after),
+        )
+    return tuple(merged.values())
+
+
+def _findings(
+    evidence: Evidence, found: list[Explanation], before: float
+) -> Iterator[Finding]:
+    best = found[0]
+    equal = [each for each in found[1:] if each.after <= max(BESIDES * best.after, 1e-7)]
+    others = tuple(
+        f"the port {' and '.join(_where(s) for s in each.suspects)}" for each in equal
+    )
+    for number, suspect in enumerate(best.suspects):
+        yield Finding(
+            suspect.convention,
+            suspect.stage or _first_stage(evidence, suspect),
+            f"the port {_where(suspect)}. {CONVENTIONS[suspect.convention].rule}",
+            before,
+            best.after,
+            _remedy(evidence, suspect),
+            () if number else others,
+        )
+
+
+def _where(suspect: Suspect) -> str:
+    return f"{suspect.text}, in {suspect.stage} only" if suspect.stage else suspect.text
+
+
+def _remedy(evidence: Evidence, suspect: Suspect) -> dict[str, str]:
+    eps = evidence.network.spec.config.bn_eps
+    remedy = CONVENTIONS[suspect.convention].remedy
+    return {key: text.replace("{eps:g}", f"{eps:g}") for key, text in remedy.items()}
+
+
+def _first_stage(evidence: Evidence, suspect: Suspect) -> str:
+    touched = {stage for change in suspect.changes for stage in evidence.touched(change)}
+    return next(stage for stage in evidence.names if stage in touched)
+
+
+def _hidden(evidence: Evidence, known: Iterable[Suspect], tolerance: float) -> tuple[str, ...]:
+    """Return what would not have shown, if the port did it."""
+    notes, imitated = [], _own(evidence)
+    for suspect in known:
+        if suspect.convention in ("half_precision", "features_after_relu"):
+            continue
+        effect = imitated.deviation((suspect,))
+        imitated.forget()
+        if effect <= tolerance:
+            notes.append(
+                f"{suspect.convention}: a port that {suspect.text} would differ by {effect:.0e} "
+                "only, which is rounding here"
+            )
+    return tuple(notes)
+
+
+def _own(evidence: Evidence) -> Evidence:
+    """Return what the port would have returned if it broke no convention."""
+    asked = [(x, evidence.outputs(number, ())) for number, (x, _) in enumerate(evidence.asked)]
+    return Evidence(evidence.network, asked, evidence.names)
+
+
+def _rounding(evidence: Evidence, known: Iterable[Suspect], before: float) -> Finding | None:
+    """Return the lower precision that a deviation looks like, if any.
+
+    Its rounding errors cannot be imitated one by one, only their size.
+    """
+    for suspect in known:
+        if suspect.convention == "half_precision" and before <= ROUNDING:
+            size = _own(evidence).deviation((suspect,))
+            if size / 8 <= before <= size * 3:
+                return Finding(
+                    suspect.convention,
+                    _first_stage(evidence, suspect),
+                    f"the port probably {suspect.text}: no other known convention explains the "
+                    f"deviation, and its size is that of such rounding ({size:.0e}). "
+                    f"{CONVENTIONS[suspect.convention].rule}",
+                    before,
+                    evidence.deviation((suspect,)),
+                    _remedy(evidence, suspect),
+                )
+    return None
+
+
+def _unexplained(
+    evidence: Evidence, known: Sequence[Suspect], before: float, most: int
+) -> str:
+    first, last = evidence.names[0], evidence.names[-1]
+    where = f"in {last}" if first == last else f"between {first} and {last}"
+    trials = [(evidence.deviation((each,)), each) for each in known]
+    after, nearest = min(trials, key=lambda trial: trial[0])
+    several = f", nor up to {most} of them together," if most > 1 else ""
+    return (
+        f"none of the known conventions{several} explains the deviation of {before:.1e} {where}; "
+        f"the nearest ({nearest.convention}: the port {_where(nearest)}) leaves {after:.1e}"
+    )

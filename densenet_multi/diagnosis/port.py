@@ -1,0 +1,149 @@
+"""Ask a port: find out how it wants its images, and record every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._checks import ConfigError, shown
+from .._inputs import ImageError
+from ..spec import DenseNetSpec
+from .network import OUTPUT, Array
+
+LAYOUTS = ("NCHW", "NHWC")
+
+
+class Port:
+    """A callable of somebody else's: NumPy images in, NumPy logits out.
+
+    It may also return a dictionary of stage maps, with the logits as ``"output"``.
+
+    Attributes:
+        layout: how it reads images, found out by the first call that it accepts.
+        calls: what it was asked, in words.
+    """
+
+    def __init__(self, spec: DenseNetSpec, model: Callable[[Any], Any], dtype: str) -> None:
+        self.spec, self.model, self.dtype = spec, model, dtype
+        self.layout = ""
+        self.calls: list[str] = []
+
+    def __call__(self, x: Array) -> dict[str, Array]:
+        """Return stage maps, if the port has any, and ``"output"``, in NCHW.
+
+        Raises ``ImageError`` if the port accepts the images in no layout, or returns something that
+        is not the outputs of this network.
+        """
+        failures: list[Exception] = []
+        for layout in [self.layout] if self.layout else LAYOUTS:
+            images = x.astype(self.dtype)
+            if layout == "NHWC":
+                images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+            try:
+                returned = self.model(images)
+            except Exception as error:  # noqa: BLE001  # the port is not ours: it may raise anything
+                failures.append(error)
+                continue
+            self.layout = layout
+            n, _, height, width = x.shape
+            self.calls.append(f"{n} images of {height}x{width}, {layout}, {self.dtype}")
+            return arranged(self.spec, returned, layout, n)
+        reasons = "; ".join(
+            f"{layout}: {type(e).__name__}: {str(e).strip().splitlines()[0] if str(e) else ''}"
+            for layout, e in zip([self.layout] if self.layout else LAYOUTS, failures, strict=True)
+        )
+        raise ImageError(
+            f"model: expected a function of NumPy images {x.shape} ({self.dtype}), found that it "
+            f"accepts them in neither layout ({reasons}); for PyTorch, for example: "
+            "def model(images): return net(torch.from_numpy(images)).detach().numpy()"
+        )
+
+
+def arranged(spec: DenseNetSpec, returned: Any, layout: str, n: int) -> dict[str, Array]:
+    """Return what a port returned as arrays in NCHW, with the logits as ``"output"``.
+
+    Raises ``ImageError``.
+    """
+    given = returned if isinstance(returned, Mapping) else {OUTPUT: returned}
+    found = {str(name): to_array(str(name), value) for name, value in given.items()}
+    if OUTPUT not in found and "logits" in found:
+        found[OUTPUT] = found.pop("logits")
+    classes = spec.config.num_classes
+    for name, array in found.items():
+        if name == OUTPUT:
+            expected = (n, classes) if classes else (n, array.shape[-1])
+            found[name] = array.reshape(n, -1) if array.size == np.prod(expected) else array
+            if found[name].shape != expected:
+                raise ImageError(
+                    f"model: expected logits of shape {expected}, found {array.shape}; the weights "
+                    "have another number of classes, or the model returns something else"
+                )
+        elif array.ndim == 4 and layout == "NHWC":  # noqa: PLR2004  # N, H, W, C
+            found[name] = array.transpose(0, 3, 1, 2)
+    return found
+
+
+def to_array(name: str, value: Any) -> Array:
+    """Return a tensor of any framework as a float64 array. Raises ``ImageError``."""
+    if hasattr(value, "detach"):  # PyTorch
+        value = value.detach().cpu()
+        value = value.float() if "float16" in str(value.dtype) else value  # NumPy has no bfloat16
+    elif hasattr(value, "asnumpy"):  # MXNet
+        value = value.asnumpy()
+    try:
+        array: npt.NDArray[Any] = np.asarray(value)
+        if array.dtype == object or array.ndim == 0:
+            raise TypeError
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ImageError(
+            f"model: expected NumPy arrays, found {type(value).__name__} for {shown(name)}; return "
+            "the logits, or a dictionary of stage maps and output"
+        ) from error
+
+
+def loaded(text: str) -> Callable[[Any], Any]:
+    """Return the callable that ``"module:name"`` or ``"file.py:name"`` names.
+
+    Raises ``ConfigError``. The module's own errors propagate.
+    """
+    import sys
+    from importlib import import_module
+    from importlib.util import module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    module_name, _, name = text.rpartition(":")
+    if not module_name or not name:
+        raise ConfigError(
+            f"model: expected MODULE:CALLABLE, such as port.py:model, found {shown(text)}"
+        )
+    if module_name.endswith(".py"):
+        path = Path(module_name)
+        found = spec_from_file_location(path.stem, path) if path.is_file() else None
+        if found is None or found.loader is None:
+            raise ConfigError(f"model: expected a Python file, found none at {shown(module_name)}")
+        module = module_from_spec(found)
+        sys.modules.setdefault(path.stem, module)
+        found.loader.exec_module(module)
+    else:
+        sys.path[:0] = [str(Path.cwd())]
+        try:
+            module = import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name != module_name.split(".", maxsplit=1)[0]:
+                raise
+            raise ConfigError(
+                f"model: expected a module that can be imported, found none named {module_name!r} "
+                "here; for a file, type its name: port.py:model"
+            ) from error
+        finally:
+            sys.path.remove(str(Path.cwd()))
+    model = getattr(module, name, None)
+    if not callable(model):
+        raise ConfigError(
+            f"model: expected a function {name!r} in {module_name}, found {shown(model)}"
+        )
+    return model  # type: ignore[no-any-return]

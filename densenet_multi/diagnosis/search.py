@@ -1,0 +1,169 @@
+"""Search for the broken conventions that explain what a port returned.
+
+An explanation is a set of suspects with which the network returns what the port returned, up to
+rounding. Single suspects are tried first, then each one in a single stage, then pairs and triples
+that begin with the most promising ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from .conventions import Suspect
+from .network import Array, Change, Network
+
+WIDTH = 8  # how many of the most promising sets are extended by one more suspect
+TOGETHER = (("same_padding", "pool_padding"),)  # broken together by a known project: tried first
+
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A set of suspects, and the deviation that remains with it, relative to the largest value."""
+
+    suspects: tuple[Suspect, ...]
+    after: float
+
+
+class Evidence:
+    """What a port read and what it returned: a deviation for every set of suspects.
+
+    Outputs of stages are kept, so that a set of suspects costs only the stages after its first one.
+
+    Arguments:
+        network: what the port should be.
+        asked: pairs of what the first of the stages reads, and what the port's last one returned.
+        stages: consecutive stages of the network; by default all of them.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        asked: Sequence[tuple[Array, Array]],
+        stages: Sequence[str] | None = None,
+    ) -> None:
+        self.network, self.asked = network, asked
+        self.names = list(stages or network.stages)
+        self.kept: list[dict[tuple[Change, ...], dict[str, Array]]] = [{} for _ in asked]
+        self.touches: dict[Change, frozenset[str]] = {}
+
+    def touched(self, change: Change) -> frozenset[str]:
+        """Return those of the stages in which a change applies."""
+        if change not in self.touches:
+            places = self.network.places(change.operation)
+            found = {place.stage for place in places if change.where(place)}
+            self.touches[change] = frozenset(found.intersection(self.names))
+        return self.touches[change]
+
+    def deviation(self, suspects: Sequence[Suspect]) -> float:
+        """Return the largest deviation that remains with these suspects."""
+        changes = tuple(change for suspect in suspects for change in suspect.changes)
+        with np.errstate(all="ignore"):
+            return max(
+                deviation(found, self.outputs(number, changes))
+                for number, (_, found) in enumerate(self.asked)
+            )
+
+    def outputs(self, number: int, changes: tuple[Change, ...]) -> Array:
+        """Return what the last stage returns for what was asked, with these changes."""
+        applied: tuple[Change, ...] = ()
+        for before, stage in pairwise(["", *self.names]):
+            active = tuple(c for c in changes if c in applied or stage in self.touched(c))
+            kept = self.kept[number].setdefault(active, {})
+            if stage not in kept:
+                source = self.kept[number][applied][before] if before else self.asked[number][0]
+                kept[stage] = self.network.stage(stage, source, active)
+            applied = active
+        return self.kept[number][applied][self.names[-1]]
+
+    def forget(self) -> None:
+        """Drop what was kept, except the outputs without any change."""
+        for kept in self.kept:
+            for key in [key for key in kept if key]:
+                del kept[key]
+
+
+def deviation(found: Array, expected: Array) -> float:
+    """Return the largest deviation of an image's outputs, relative to its largest output.
+
+    Two values that are not finite in the same way agree. Infinity, if the shapes differ.
+    """
+    if found.shape != expected.shape:
+        return float("inf")
+    odd = ~np.isfinite(found) | ~np.isfinite(expected)
+    if odd.any() and not np.array_equal(found[odd], expected[odd], equal_nan=True):
+        return float("inf")
+    found, expected = np.where(odd, 0, found), np.where(odd, 0, expected)
+    axes = tuple(range(1, found.ndim))
+    scale = np.maximum(np.abs(expected).max(axis=axes), np.finfo(np.float64).tiny)
+    value = float((np.abs(found - expected).max(axis=axes) / scale).max())
+    return value if np.isfinite(value) else float("inf")
+
+
+def explanations(
+    evidence: Evidence,
+    suspects: Sequence[Suspect],
+    tolerance: float,
+    *,
+    most: int = 3,
+    advance: Advance = lambda _: None,
+) -> list[Explanation]:
+    """Return the smallest sets of suspects that leave at most ``tolerance``, best first.
+
+    All returned sets have the same size. Empty if no set of up to ``most`` suspects explains the
+    evidence.
+    """
+    ranked = _tried(evidence, [(each,) for each in suspects], advance)
+    if found := _explain(ranked, tolerance):
+        return found
+    narrow = [each for suspect in suspects for each in _narrowed(evidence, suspect)]
+    narrowed = _tried(evidence, [(each,) for each in narrow], advance)
+    if found := _explain(narrowed, tolerance):
+        return found
+    known = [pair for names in TOGETHER for pair in _named(suspects, names)]
+    if found := _explain(_tried(evidence, known, advance), tolerance):
+        return found
+    for _ in range(most - 1):
+        sets = {
+            frozenset((*each.suspects, other)): (*each.suspects, other)
+            for each in ranked[:WIDTH]
+            for other in suspects
+            if all(other.convention != s.convention or other.text != s.text for s in each.suspects)
+        }
+        ranked = _tried(evidence, list(sets.values()), advance)
+        if found := _explain(ranked, tolerance):
+            return found
+    return []
+
+
+def _tried(
+    evidence: Evidence, sets: Iterable[tuple[Suspect, ...]], advance: Advance
+) -> list[Explanation]:
+    tried = []
+    for each in sets:
+        tried.append(Explanation(each, evidence.deviation(each)))
+        evidence.forget()
+        advance(each[-1].convention)
+    return sorted(tried, key=lambda found: found.after)
+
+
+def _explain(ranked: list[Explanation], tolerance: float) -> list[Explanation]:
+    return [found for found in ranked if found.after <= tolerance]
+
+
+def _narrowed(evidence: Evidence, suspect: Suspect) -> Iterator[Suspect]:
+    stages = {stage for change in suspect.changes for stage in evidence.touched(change)}
+    if len(stages) > 1:
+        yield from (suspect.within(stage) for stage in evidence.names if stage in stages)
+
+
+def _named(suspects: Sequence[Suspect], names: tuple[str, ...]) -> Iterator[tuple[Suspect, ...]]:
+    firsts = [next((s for s in suspects if s.convention == name), None) for name in names]
+    found = tuple(each for each in firsts if each)
+    if len(found) == len(names):
+        yield found
