@@ -54,6 +54,7 @@ class Suspect:
         changes: what it changes in the network.
         who: who does it, if anybody is known for it.
         stage: the only stage where it applies; "" means everywhere.
+        kind: of half precision: "float16" or "bfloat16".
     """
 
     convention: str
@@ -61,6 +62,7 @@ class Suspect:
     changes: tuple[Change, ...]
     who: str = ""
     stage: str = ""
+    kind: str = ""
 
     def within(self, stage: str) -> Suspect:
         """Return the same, in one stage only."""
@@ -628,16 +630,18 @@ def bias_missing(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 # --- Precision ----------------------------------------------------------------------------------
 
 
-def _rounded_to(kind: str) -> Callable[[Array], Array]:
-    def to_float16(x: Array) -> Array:
+def _to_float16(x: Array) -> Array:
+    with np.errstate(over="ignore"):
         return x.astype(np.float16).astype(np.float64)
 
-    def to_bfloat16(x: Array) -> Array:
-        bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-        nearest = bits + 0x7FFF + (bits >> 16 & 1)  # to even
-        return (nearest & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
 
-    return to_float16 if kind == "float16" else to_bfloat16
+def _to_bfloat16(x: Array) -> Array:
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    nearest = bits + 0x7FFF + (bits >> 16 & 1)  # to even
+    return (nearest & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+
+
+ROUNDED: dict[str, Callable[[Array], Array]] = {"float16": _to_float16, "bfloat16": _to_bfloat16}
 
 
 @convention(
@@ -646,8 +650,7 @@ def _rounded_to(kind: str) -> Callable[[Array], Array]:
     'policy; on a GPU, also jax_default_matmul_precision="highest" and no TF32',
 )
 def half_precision(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
-    for kind in ("float16", "bfloat16"):
-        rounded = _rounded_to(kind)
+    for kind, rounded in ROUNDED.items():
 
         def in_half(
             op: Operation, at: Place, *args: Any, rounded: Callable[[Array], Array] = rounded
@@ -657,5 +660,5 @@ def half_precision(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
 
         anywhere = ("convolution", "classification", "pooling")
         changes = tuple(Change(name, in_half, lambda _: True) for name in anywhere)
-        yield Suspect("", f"computes in {kind}", changes)
+        yield Suspect("", f"computes in {kind}", changes, kind=kind)
 

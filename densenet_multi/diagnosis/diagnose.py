@@ -15,14 +15,13 @@ from ..checkpoint import Usage
 from ..manifest import min_image_size
 from ..spec import DenseNetSpec, check_spec
 from ..weights import check_weights
-from .conventions import CONVENTIONS, Pixels, Suspect, suspects
+from .conventions import CONVENTIONS, ROUNDED, Pixels, Suspect, suspects
 from .network import OUTPUT, Array, Network
 from .port import Port, arranged
 from .search import Evidence, Explanation, deviation, explanations
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-11}
-ROUNDING = 1e-2  # deviations above this are never explained by half precision
-SIZES = (76, 65)  # 76: SAME pads its stem and pool otherwise, and its maps become odd
+SIZES = (68, 65)  # 68: SAME pads its stem and pool otherwise, and its maps become odd
 FALLBACKS = (224, 96, 64, 32)  # what a port of one size usually has
 BESIDES = 20  # how much larger a deviation may be that cannot be told from the best one
 MOST = 3  # conventions that are broken at once
@@ -170,20 +169,19 @@ def _pixels(usage: Usage | None) -> Pixels:
 
 
 def images(spec: DenseNetSpec, pixels: Pixels, size: int, seed: int = 0) -> Array:
-    """Return three images that separate the suspects, normalized: (3, C, size, size).
+    """Return two images that separate the suspects, normalized: (2, C, size, size).
 
-    Their channels have unequal means. The first is noise, the second has a bright border and a
-    gradient that differs in height and width, the third is dark.
+    Their channels have unequal means. The first is noise; the second is darker, with a bright
+    border and a gradient that differs in height and width.
     """
     rng = np.random.default_rng(seed)
     channels = spec.config.in_channels
     means = np.linspace(0.25, 0.75, channels) if channels > 1 else np.array([0.5])
-    noise = rng.random((3, channels, size, size))
+    noise = rng.random((2, channels, size, size))
     x = 0.5 * noise + 0.5 * means[:, None, None]
     slope = np.linspace(0, 1, size)
-    x[1] = 0.3 * x[1] + 0.5 * slope[:, None] + 0.2 * slope**2
+    x[1] = 0.2 * x[1] + 0.4 * slope[:, None] + 0.2 * slope**2
     x[1, :, :2] = x[1, :, -2:] = x[1, :, :, :2] = x[1, :, :, -2:] = 1
-    x[2] *= 0.1
     return pixels.normalized(x)
 
 
@@ -240,10 +238,12 @@ def _diagnosed(
             continue
         relevant = [s for s in known if any(map(evidence.touched, s.changes))]
         exact = [s for s in relevant if s.convention != "half_precision"]
-        found = explanations(evidence, exact, tolerance, most=most, advance=advance)
+        rounding = _rounding(evidence, relevant, part)
+        sizes = 1 if rounding else most
+        found = explanations(evidence, exact, tolerance, most=sizes, advance=advance)
         if found:
             findings += _findings(evidence, found, part)
-        elif rounding := _rounding(evidence, relevant, part):
+        elif rounding:
             findings.append(rounding)
         else:
             why = _unexplained(evidence, relevant, part, most)
@@ -346,25 +346,36 @@ def _own(evidence: Evidence) -> Evidence:
 
 
 def _rounding(evidence: Evidence, known: Iterable[Suspect], before: float) -> Finding | None:
-    """Return the lower precision that a deviation looks like, if any.
+    """Return the lower precision in which the port computes, if its outputs show one.
 
-    Its rounding errors cannot be imitated one by one, only their size.
+    Its rounding errors cannot be imitated one by one. But numbers that come out of a layer in half
+    precision have few digits, and the deviation has the size of such rounding.
     """
-    for suspect in known:
-        if suspect.convention == "half_precision" and before <= ROUNDING:
-            size = _own(evidence).deviation((suspect,))
-            if size / 8 <= before <= size * 3:
-                return Finding(
-                    suspect.convention,
-                    _first_stage(evidence, suspect),
-                    f"the port probably {suspect.text}: no other known convention explains the "
-                    f"deviation, and its size is that of such rounding ({size:.0e}). "
-                    f"{CONVENTIONS[suspect.convention].rule}",
-                    before,
-                    evidence.deviation((suspect,)),
-                    _remedy(evidence, suspect),
-                )
+    for suspect, size in _half_precisions(evidence, known):
+        rounded = ROUNDED[suspect.kind]
+        few = all(np.array_equal(rounded(y), y, equal_nan=True) for _, y in evidence.asked)
+        if few and before <= 4 * size:
+            return Finding(
+                suspect.convention,
+                evidence.names[-1],
+                f"the port {suspect.text}: every output is a {suspect.kind} number, and no other "
+                f"known convention explains the deviation, which is as large as such rounding "
+                f"({size:.0e}). {CONVENTIONS[suspect.convention].rule}",
+                before,
+                evidence.deviation((suspect,)),
+                _remedy(evidence, suspect),
+            )
     return None
+
+
+def _half_precisions(
+    evidence: Evidence, known: Iterable[Suspect]
+) -> Iterator[tuple[Suspect, float]]:
+    """Yield each half precision, and how large the deviation would be that it causes here."""
+    own = _own(evidence)
+    for suspect in known:
+        if suspect.convention == "half_precision":
+            yield suspect, own.deviation((suspect,))
 
 
 def _unexplained(
@@ -374,8 +385,10 @@ def _unexplained(
     where = f"in {last}" if first == last else f"between {first} and {last}"
     trials = [(evidence.deviation((each,)), each) for each in known]
     after, nearest = min(trials, key=lambda trial: trial[0])
+    alike = [s.kind for s, size in _half_precisions(evidence, known) if size / 2 < before < 2 * size]
+    hint = f"; computing in {alike[0]} would cause one of this size" if alike else ""
     several = f", nor up to {most} of them together," if most > 1 else ""
     return (
         f"none of the known conventions{several} explains the deviation of {before:.1e} {where}; "
-        f"the nearest ({nearest.convention}: the port {_where(nearest)}) leaves {after:.1e}"
+        f"the nearest ({nearest.convention}: the port {_where(nearest)}) leaves {after:.1e}{hint}"
     )

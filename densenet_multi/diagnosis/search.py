@@ -118,25 +118,33 @@ def explanations(
     All returned sets have the same size. Empty if no set of up to ``most`` suspects explains the
     evidence.
     """
-    ranked = _tried(evidence, [(each,) for each in suspects], advance)
-    if found := _explain(ranked, tolerance):
+    first = Evidence(evidence.network, evidence.asked[:1], evidence.names)  # to search in
+
+    def explained(sets: Iterable[tuple[Suspect, ...]]) -> list[Explanation]:
+        ranked[:] = _tried(first, sets, advance)
+        promising = [each.suspects for each in ranked if each.after <= tolerance]
+        verified = _tried(evidence, promising, advance) if evidence.asked[1:] else ranked
+        return [each for each in verified if each.after <= tolerance]
+
+    ranked: list[Explanation] = []
+    if found := explained([(each,) for each in suspects]):
         return found
-    narrow = [each for suspect in suspects for each in _narrowed(evidence, suspect)]
-    narrowed = _tried(evidence, [(each,) for each in narrow], advance)
-    if found := _explain(narrowed, tolerance):
+    singles = list(ranked)
+    if found := explained(pair for names in TOGETHER for pair in _named(suspects, names)):
         return found
-    known = [pair for names in TOGETHER for pair in _named(suspects, names)]
-    if found := _explain(_tried(evidence, known, advance), tolerance):
+    if most == 1 or (
+        found := explained((each,) for whole in suspects for each in _narrowed(first, whole))
+    ):
         return found
+    ranked[:] = singles
     for _ in range(most - 1):
         sets = {
             frozenset((*each.suspects, other)): (*each.suspects, other)
             for each in ranked[:WIDTH]
             for other in suspects
-            if all(other.convention != s.convention or other.text != s.text for s in each.suspects)
+            if other not in each.suspects
         }
-        ranked = _tried(evidence, list(sets.values()), advance)
-        if found := _explain(ranked, tolerance):
+        if found := explained(list(sets.values())):
             return found
     return []
 
@@ -150,10 +158,6 @@ def _tried(
         evidence.forget()
         advance(each[-1].convention)
     return sorted(tried, key=lambda found: found.after)
-
-
-def _explain(ranked: list[Explanation], tolerance: float) -> list[Explanation]:
-    return [found for found in ranked if found.after <= tolerance]
 
 
 def _narrowed(evidence: Evidence, suspect: Suspect) -> Iterator[Suspect]:

@@ -58,7 +58,7 @@ def doctor(
     else:
         saved = _saved(outputs)
         found = diagnose_outputs(spec, arrays, saved.pop(INPUTS), saved, **how)
-    return {"weights": str(path), "variant": variant_name(spec), **as_json(found)}
+    return {"weights": str(path), "variant": variant_name(spec.config), **as_json(found)}
 
 
 def _saved(outputs: Any) -> dict[str, npt.NDArray[Any]]:
