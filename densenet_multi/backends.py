@@ -112,7 +112,8 @@ class Backend(Protocol):
         BatchNorms are folded into convolutions; memory layout and compilation suit this framework.
         Later changes to the model's weights do not reach the copy. ``predict`` and ``features``
         accept it; training raises ``ConfigError``. With ``bfloat16``, the features are computed in
-        bfloat16; weights, classifier and logits stay float32 (Gluon has no ``bfloat16``).
+        bfloat16; weights, classifier and logits stay float32 (Gluon has no ``bfloat16``). On a
+        CPU, PyTorch's copy keeps memory for the maps of its largest batch.
         """
 
     def use_gpu(self, model: Any) -> bool:

@@ -5,7 +5,7 @@ Read ``network`` first (the network, taken apart), then ``conventions`` (what po
 """
 
 from .conventions import CONVENTIONS, Convention, Suspect
-from .diagnose import Diagnosis, Finding, diagnose, diagnose_outputs
+from .diagnose import Diagnosis, Finding, diagnose, diagnose_outputs, suspicion
 
 __all__ = [
     "CONVENTIONS",
@@ -15,4 +15,5 @@ __all__ = [
     "Suspect",
     "diagnose",
     "diagnose_outputs",
+    "suspicion",
 ]

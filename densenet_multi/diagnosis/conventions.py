@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..reference import relu
-from ..spec import ConvSpec, DenseNetSpec, PoolSpec
+from ..spec import DenseNetSpec, PoolSpec
 from .network import Array, Change, Norm, Operation, Place
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -21,7 +21,7 @@ STATISTICS = {  # of the pixels of a data set, from 0 to 1
     "ImageNet": IMAGENET,
     "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
 }
-EPSILONS = {1e-3: "Keras' default", 1.001e-5: "keras.applications", 1e-5: "PyTorch", 1e-6: "timm"}
+EPSILONS = {1e-3: "Keras, by default", 1.001e-5: "keras.applications", 1e-5: "PyTorch", 1e-6: "timm"}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class Suspect:
         """Return the same, in one stage only."""
 
         def narrowed(change: Change) -> Change:
-            return replace(
-                change, where=lambda place: place.stage == stage and change.where(place)
-            )
+            return replace(change, where=lambda place: place.stage == stage and change.where(place))
 
         return replace(self, stage=stage, changes=tuple(narrowed(c) for c in self.changes))
 
@@ -95,10 +93,12 @@ class Convention:
 CONVENTIONS: dict[str, Convention] = {}
 
 
-def convention(
-    rule: str, **remedy: str
-) -> Callable[[Callable[..., Iterator[Suspect]]], Convention]:
-    """Register a function that yields suspects as the convention of its name."""
+def convention(**remedy: str) -> Callable[[Callable[..., Iterator[Suspect]]], Convention]:
+    """Register a function that yields suspects as the convention of its name.
+
+    Its docstring is the convention's rule, and ``remedy`` is {framework: what to write there}, or
+    what to do ``everywhere``.
+    """
 
     def registered(function: Callable[..., Iterator[Suspect]]) -> Convention:
         name = function.__name__
@@ -108,6 +108,7 @@ def convention(
             for suspect in function(spec, pixels):
                 yield replace(suspect, convention=name)
 
+        rule = " ".join(str(function.__doc__).split())
         CONVENTIONS[name] = Convention(name, rule, suspects, texts)
         return CONVENTIONS[name]
 
@@ -141,11 +142,11 @@ IN_TRANSITION = _at(".pool", ".norm", ".conv")
 
 
 @convention(
-    "The network reads red, green and blue, in this order.",
     everywhere="give the channels in the other order: images[:, ::-1] (NCHW) or "
     "images[..., ::-1] (NHWC); OpenCV and some Keras helpers read blue first",
 )
 def channels_reversed(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """The network reads red, green and blue, in this order."""
     if spec.config.in_channels > 1:
         yield _suspect(
             "reads the image's channels in reverse order (BGR)",
@@ -156,11 +157,11 @@ def channels_reversed(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "The network reads pixels in the range of its training, minus mean, divided by std.",
     everywhere="scale the pixels as the weights expect, once: densenet-multi inspect shows range, "
     "mean and std",
 )
 def value_range(_: DenseNetSpec, pixels: Pixels) -> Iterator[Suspect]:
+    """The network reads pixels in the range of its training, minus mean, divided by std."""
     raw, scaled = pixels.restored, pixels.normalized
     ways: dict[str, Callable[[Array], Array]] = {
         "reads pixels from 0 to 255": lambda x: 255 * raw(x),
@@ -178,11 +179,11 @@ def value_range(_: DenseNetSpec, pixels: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "The network reads pixels minus the mean, divided by the std, of its own training data.",
     everywhere="use the mean and std that densenet-multi inspect shows for these weights",
 )
 def pixel_statistics(spec: DenseNetSpec, pixels: Pixels) -> Iterator[Suspect]:
-    if spec.config.in_channels != 3:  # noqa: PLR2004  # the data sets below are in color
+    """The network reads pixels minus the mean, divided by the std, of its own training data."""
+    if spec.config.in_channels != 3:  # the data sets below are in color
         return
     for name, (mean, std) in STATISTICS.items():
         other = Pixels(mean, std)
@@ -195,10 +196,10 @@ def pixel_statistics(spec: DenseNetSpec, pixels: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "Images change from NHWC to NCHW by a transposition.",
     everywhere="use transpose(0, 3, 1, 2), or permute, instead of reshape",
 )
 def image_reshaped(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """Images change from NHWC to NCHW by a transposition."""
     if spec.config.in_channels == 1:
         return  # then both are the same
 
@@ -227,25 +228,23 @@ def _padded(x: Array, height: tuple[int, int], width: tuple[int, int], value: fl
 
 
 @convention(
-    "The stem's 7x7 convolution pads 3 pixels on every side.",
     torch="nn.Conv2d(..., stride=2, padding=3)",
     keras='ZeroPadding2D(3), then Conv2D(..., strides=2, padding="valid")',
     gluon="nn.Conv2D(..., strides=2, padding=3)",
     flax="nnx.Conv(..., strides=2, padding=3)",
 )
 def same_padding(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """The stem's 7x7 convolution pads 3 pixels on every side."""
     if spec.stem.conv0.stride == 1:
         return  # then SAME pads as much
 
-    def same(
-        op: Operation, at: Place, x: Array, kernel: Array, bias: Array | None, conv: ConvSpec
-    ) -> Array:
+    def same(op: Operation, at: Place, x: Array, kernel: Array, *more: Any) -> Array:
+        bias, conv = more
         height, width = (_same(size, kernel.shape[-1], conv.stride) for size in x.shape[2:])
         return op(at, _padded(x, height, width), kernel, bias, replace(conv, padding=0))
 
-    def unpadded(
-        op: Operation, at: Place, x: Array, kernel: Array, bias: Array | None, conv: ConvSpec
-    ) -> Array:
+    def unpadded(op: Operation, at: Place, x: Array, kernel: Array, *more: Any) -> Array:
+        bias, conv = more
         return op(at, x, kernel, bias, replace(conv, padding=0))
 
     who = "KerasHub, the TensorFlow and JAX tabs of the book"
@@ -253,23 +252,19 @@ def same_padding(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
     yield _suspect("does not pad the stem's convolution", "convolution", unpadded, STEM)
 
 
-def _turned(
-    turn: Callable[[Array], Array],
-) -> Callable[[Operation, Place, Array, Array, Any, ConvSpec], Array]:
-    def turned(
-        op: Operation, at: Place, x: Array, kernel: Array, bias: Any, conv: ConvSpec
-    ) -> Array:
-        return op(at, x, turn(kernel), bias, conv)
+def _turned(turn: Callable[[Array], Array]) -> Operation:
+    def turned(op: Operation, at: Place, x: Array, kernel: Array, *more: Any) -> Array:
+        return op(at, x, turn(kernel), *more)
 
     return turned
 
 
 @convention(
-    "Kernels are (out, in, height, width).",
     everywhere="transpose kernels with (2, 3, 1, 0) from OIHW to HWIO, with (3, 2, 0, 1) back; "
     "another order exchanges height and width",
 )
 def kernel_transposed(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """Kernels are (out, in, height, width)."""
     yield _suspect(
         "exchanges height and width of the kernels",
         "convolution",
@@ -278,10 +273,10 @@ def kernel_transposed(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "Convolutions are cross-correlations: the kernel is not flipped.",
     everywhere="do not flip kernels; Theano and SciPy's convolve do",
 )
 def kernel_flipped(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """Convolutions are cross-correlations: the kernel is not flipped."""
     yield _suspect(
         "flips the kernels in height and width",
         "convolution",
@@ -291,31 +286,28 @@ def kernel_flipped(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "Kernels change their layout by a transposition.",
     everywhere="use transpose(2, 3, 1, 0) from OIHW to HWIO, instead of reshape",
 )
 def kernel_reshaped(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """Kernels change their layout by a transposition."""
+
     def reshaped(kernel: Array) -> Array:
         o, i, h, w = kernel.shape
         return kernel.reshape(h, w, i, o).transpose(3, 2, 0, 1)
 
-    yield _suspect(
-        "reads the memory of OIHW kernels as HWIO", "convolution", _turned(reshaped)
-    )
+    yield _suspect("reads the memory of OIHW kernels as HWIO", "convolution", _turned(reshaped))
 
 
 @convention(
-    "Linear weights are (out, in).",
     everywhere="transpose the classifier's weights instead of reshaping them",
 )
 def classifier_reshaped(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """Linear weights are (out, in)."""
     if spec.classifier:
         yield _suspect(
             "reads the memory of the classifier's (out, in) weights as (in, out)",
             "classification",
-            lambda op, at, x, weight, bias: op(
-                at, x, weight.reshape(weight.shape[::-1]).T, bias
-            ),
+            lambda op, at, x, weight, bias: op(at, x, weight.reshape(weight.shape[::-1]).T, bias),
         )
 
 
@@ -323,13 +315,13 @@ def classifier_reshaped(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "The stem's 3x3 max pool pads 1 pixel on every side.",
     torch="nn.MaxPool2d(3, stride=2, padding=1)",
     keras='ZeroPadding2D(1), then MaxPooling2D(3, 2, padding="valid")',
     gluon="nn.MaxPool2D(3, 2, padding=1)",
     flax="nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))",
 )
 def pool_padding(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """The stem's 3x3 max pool pads 1 pixel on every side."""
     if not spec.stem.pool0:
         return
 
@@ -347,13 +339,14 @@ def pool_padding(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "The pools of the transitions round down: they drop the last row and column of an odd map.",
     torch="nn.AvgPool2d(2, stride=2), without ceil_mode",
     keras='AveragePooling2D(2, 2), padding="valid"',
     gluon="nn.AvgPool2D(2, 2), without ceil_mode",
     flax='nnx.avg_pool(x, (2, 2), (2, 2)), padding "VALID"',
 )
 def pool_rounding(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """The pools of the transitions round down: they drop the last row and column of an odd map."""
+
     def up(op: Operation, at: Place, x: Array, pool: PoolSpec, kind: str) -> Array:
         height, width = ((0, size % 2) for size in x.shape[2:])
         if kind == "max":
@@ -376,13 +369,14 @@ def pool_rounding(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "The stem takes maxima; the transitions average, unless transition_pool says otherwise.",
     torch="nn.AvgPool2d in a transition, nn.MaxPool2d in the stem",
     keras="AveragePooling2D in a transition, MaxPooling2D in the stem",
     gluon="nn.AvgPool2D in a transition, nn.MaxPool2D in the stem",
     flax="nnx.avg_pool in a transition, nnx.max_pool in the stem",
 )
 def max_pool(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """The stem takes maxima; the transitions average, unless transition_pool says otherwise."""
+
     def other(op: Operation, at: Place, x: Array, pool: PoolSpec, kind: str) -> Array:
         return op(at, x, pool, "avg" if kind == "max" else "max")
 
@@ -396,13 +390,13 @@ def max_pool(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "The last pool averages over the whole map, unless global_pool says otherwise.",
     torch="x.mean((2, 3))",
     keras="GlobalAveragePooling2D()",
     gluon="nn.GlobalAvgPool2D()",
     flax="x.mean((1, 2))",
 )
 def global_pool(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """The last pool averages over the whole map, unless global_pool says otherwise."""
     other = "max" if spec.global_pool == "avg" else "avg"
     word = "the maximum" if other == "max" else "the mean"
     yield _suspect(
@@ -416,13 +410,13 @@ def global_pool(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "BatchNorm divides by sqrt(variance + epsilon), with the specification's bn_eps.",
     torch="nn.BatchNorm2d(channels, eps={eps:g})",
     keras="BatchNormalization(epsilon={eps:g})",
     gluon="nn.BatchNorm(epsilon={eps:g})",
     flax="nnx.BatchNorm(channels, epsilon={eps:g})",
 )
 def bn_epsilon(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """BatchNorm divides by sqrt(variance + epsilon), with the specification's bn_eps."""
     for epsilon, who in EPSILONS.items():
         if epsilon != spec.config.bn_eps:
             yield _suspect(
@@ -434,13 +428,14 @@ def bn_epsilon(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "In evaluation, BatchNorm normalizes with the running statistics.",
     torch="model.eval()",
     keras="model(x, training=False)",
     gluon="call the model outside of autograd.record()",
     flax="model.eval()",
 )
 def batch_statistics(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """In evaluation, BatchNorm normalizes with the running statistics."""
+
     def of_the_batch(op: Operation, at: Place, x: Array, norm: Norm) -> Array:
         axes = (0, 2, 3)
         return op(at, x, norm._replace(mean=x.mean(axis=axes), variance=x.var(axis=axes)))
@@ -453,15 +448,14 @@ def batch_statistics(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "BatchNorm reads the weight, bias, running mean and running variance, each as what it is.",
     everywhere="check the names with which the four arrays of a BatchNorm are loaded; it needs the "
     "variance, not the standard deviation",
 )
 def bn_arrays(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """BatchNorm reads the weight, bias, running mean and running variance, each as what it is."""
+
     def read(text: str, change: Callable[[Norm], Norm]) -> Suspect:
-        return _suspect(
-            text, "normalization", lambda op, at, x, norm: op(at, x, change(norm))
-        )
+        return _suspect(text, "normalization", lambda op, at, x, norm: op(at, x, change(norm)))
 
     yield read(
         "exchanges weight and bias of the BatchNorms",
@@ -501,13 +495,13 @@ RELUS = {
 
 
 @convention(
-    "Each BatchNorm is followed by a ReLU; the one after norm5 belongs to the head.",
     torch="F.relu(norm(x))",
     keras="keras.ops.relu(norm(x))",
     gluon="F.relu(norm(x))",
     flax="nnx.relu(norm(x))",
 )
 def relu_missing(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """Each BatchNorm is followed by a ReLU; the one after norm5 belongs to the head."""
     absent = set()
     if not spec.stem.norm0:
         absent.add("norm0")
@@ -515,16 +509,14 @@ def relu_missing(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
         absent.add("norm2")
     for end, where in RELUS.items():
         if end not in absent:
-            yield _suspect(
-                f"has no ReLU {where}", "activation", lambda _op, _at, x: x, _at(end)
-            )
+            yield _suspect(f"has no ReLU {where}", "activation", lambda _op, _at, x: x, _at(end))
 
 
 @convention(
-    "No ReLU follows a convolution directly, except in the stem, after its BatchNorm.",
     everywhere="remove this ReLU",
 )
 def relu_added(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """No ReLU follows a convolution directly, except in the stem, after its BatchNorm."""
     yield _suspect(
         "has a ReLU after each dense layer",
         "concatenation",
@@ -547,10 +539,10 @@ def relu_added(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "The last ReLU belongs to the head: features end with norm5.",
     everywhere="take the features before the last ReLU, or apply it to the other ones too",
 )
 def features_after_relu(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """The last ReLU belongs to the head: features end with norm5."""
     yield _suspect(
         "returns norm5 after the last ReLU",
         "normalization",
@@ -561,13 +553,13 @@ def features_after_relu(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "A concatenation has the old channels first and the new ones last.",
     torch="torch.cat([x, new], dim=1)",
     keras="keras.ops.concatenate([x, new], axis=-1)",
     gluon="F.concat(x, new, dim=1)",
     flax="jnp.concatenate([x, new], axis=-1)",
 )
 def concat_order(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """A concatenation has the old channels first and the new ones last."""
     yield _suspect(
         "puts the new channels before the old ones",
         "concatenation",
@@ -589,11 +581,11 @@ def _sigmoid(x: Array) -> Array:
 
 
 @convention(
-    "The network returns logits; the loss or the caller applies a softmax.",
     everywhere="remove the last activation: classifier_activation=None in keras.applications, "
     "from_logits=True in a Keras loss",
 )
-def softmax_output(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+def softmax_output(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """The network returns logits; the loss or the caller applies a softmax."""
     ways = {
         "a softmax": (_softmax, "keras.applications"),
         "the logarithm of a softmax": (lambda x: np.log(_softmax(x)), ""),
@@ -609,10 +601,10 @@ def softmax_output(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    "The classifier adds its bias.",
     everywhere="load classifier.bias",
 )
 def bias_missing(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """The classifier adds its bias."""
     if spec.classifier:
         yield _suspect(
             "did not load the classifier's bias",
@@ -645,11 +637,11 @@ ROUNDED: dict[str, Callable[[Array], Array]] = {"float16": _to_float16, "bfloat1
 
 
 @convention(
-    "Weights and activations are float32 or float64.",
     everywhere="build and call the network in float32: no .half(), no autocast, no mixed precision "
     'policy; on a GPU, also jax_default_matmul_precision="highest" and no TF32',
 )
 def half_precision(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """Weights and activations are float32 or float64."""
     for kind, rounded in ROUNDED.items():
 
         def in_half(
@@ -661,4 +653,3 @@ def half_precision(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
         anywhere = ("convolution", "classification", "pooling")
         changes = tuple(Change(name, in_half, lambda _: True) for name in anywhere)
         yield Suspect("", f"computes in {kind}", changes, kind=kind)
-

@@ -93,10 +93,11 @@ def diagnose(
     Raises ``ImageError`` if the port cannot be asked, and ``ConfigError`` or ``WeightsError``.
 
     Arguments:
-        spec, weights: the network that the port should be.
+        spec: the network that the port should be.
+        weights: its weights.
         model: a function from images to logits, NumPy arrays or tensors of any framework, in NCHW
-            or NHWC. It may return a dictionary instead, with the maps of stages beside ``"output"``.
-        usage: the mean and std with which images are normalized; ``model`` receives them normalized.
+            or NHWC. It may return a dictionary instead, with maps of stages and ``"output"``.
+        usage: has the mean and std with which the images for ``model`` are normalized.
         dtype: of the images: "float32" or "float64".
         most: how many broken conventions to look for at once.
         advance: called with a line of text after every trial.
@@ -123,7 +124,9 @@ def diagnose(
         asked.append((other.astype(dtype).astype(np.float64), port(other)))
     except ImageError:
         port.calls.append(f"{len(other)} images of {other.shape[2]}x{other.shape[3]}: refused")
-    return _diagnosed(network, asked, pixels, dtype, most, advance, tuple(port.calls))
+    calls = tuple(port.calls)
+    how: dict[str, Any] = {"pixels": pixels, "dtype": dtype, "most": most, "advance": advance}
+    return _diagnosed(network, asked, calls=calls, **how)
 
 
 def diagnose_outputs(
@@ -144,7 +147,7 @@ def diagnose_outputs(
     network = Network(check_spec(spec), check_weights(spec, weights))
     x, layout = np.asarray(inputs), "NCHW"
     channels = spec.config.in_channels
-    if x.ndim == 4 and x.shape[1] != channels and x.shape[3] == channels:  # noqa: PLR2004
+    if x.ndim == 4 and x.shape[1] != channels and x.shape[3] == channels:
         x, layout = x.transpose(0, 3, 1, 2), "NHWC"
     dtype = "float64" if x.dtype == np.float64 and _is_exact(outputs) else "float32"
     x = check_images(spec, x).astype(np.float64)
@@ -152,7 +155,23 @@ def diagnose_outputs(
     if OUTPUT not in found:
         raise ConfigError(f"outputs: expected {OUTPUT!r} or 'logits', found {', '.join(found)}")
     asked = f"{len(x)} images of {x.shape[2]}x{x.shape[3]}, {layout}, from a file"
-    return _diagnosed(network, [(x, found)], _pixels(usage), dtype, most, advance, (asked,))
+    how: dict[str, Any] = {"dtype": dtype, "most": most, "advance": advance}
+    return _diagnosed(network, [(x, found)], pixels=_pixels(usage), calls=(asked,), **how)
+
+
+def suspicion(
+    spec: DenseNetSpec,
+    weights: Mapping[str, npt.NDArray[Any]],
+    inputs: npt.ArrayLike,
+    logits: npt.ArrayLike,
+) -> str:
+    """Return what explains some logits: a broken convention, where, and a sentence; "" if nothing.
+
+    For the messages of other commands: it looks for one broken convention, with two images.
+    """
+    x, found = np.asarray(inputs)[:2], np.asarray(logits)[:2]
+    diagnosis = diagnose_outputs(spec, weights, x, {OUTPUT: found}, most=1)
+    return "; ".join(f"{f.convention} in {f.stage}: {f.text}" for f in diagnosis.findings)
 
 
 def _is_exact(outputs: Mapping[str, Any]) -> bool:
@@ -222,6 +241,7 @@ def _random(found: float, tolerance: float, port: Port) -> Diagnosis:
 def _diagnosed(
     network: Network,
     asked: Sequence[tuple[Array, Mapping[str, Array]]],
+    *,
     pixels: Pixels,
     dtype: str,
     most: int,
@@ -288,14 +308,10 @@ def _merged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(merged.values())
 
 
-def _findings(
-    evidence: Evidence, found: list[Explanation], before: float
-) -> Iterator[Finding]:
+def _findings(evidence: Evidence, found: list[Explanation], before: float) -> Iterator[Finding]:
     best = found[0]
     equal = [each for each in found[1:] if each.after <= max(BESIDES * best.after, 1e-7)]
-    others = tuple(
-        f"the port {' and '.join(_where(s) for s in each.suspects)}" for each in equal
-    )
+    others = tuple(f"the port {' and '.join(_where(s) for s in each.suspects)}" for each in equal)
     for number, suspect in enumerate(best.suspects):
         yield Finding(
             suspect.convention,
@@ -309,7 +325,8 @@ def _findings(
 
 
 def _where(suspect: Suspect) -> str:
-    return f"{suspect.text}, in {suspect.stage} only" if suspect.stage else suspect.text
+    where = f", in {suspect.stage} only" if suspect.stage else ""
+    return suspect.text + where + (f" (as in {suspect.who})" if suspect.who else "")
 
 
 def _remedy(evidence: Evidence, suspect: Suspect) -> dict[str, str]:
@@ -378,14 +395,14 @@ def _half_precisions(
             yield suspect, own.deviation((suspect,))
 
 
-def _unexplained(
-    evidence: Evidence, known: Sequence[Suspect], before: float, most: int
-) -> str:
+def _unexplained(evidence: Evidence, known: Sequence[Suspect], before: float, most: int) -> str:
     first, last = evidence.names[0], evidence.names[-1]
     where = f"in {last}" if first == last else f"between {first} and {last}"
     trials = [(evidence.deviation((each,)), each) for each in known]
     after, nearest = min(trials, key=lambda trial: trial[0])
-    alike = [s.kind for s, size in _half_precisions(evidence, known) if size / 2 < before < 2 * size]
+    alike = [
+        s.kind for s, size in _half_precisions(evidence, known) if size / 2 < before < 2 * size
+    ]
     hint = f"; computing in {alike[0]} would cause one of this size" if alike else ""
     several = f", nor up to {most} of them together," if most > 1 else ""
     return (

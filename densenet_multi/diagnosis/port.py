@@ -81,7 +81,7 @@ def arranged(spec: DenseNetSpec, returned: Any, layout: str, n: int) -> dict[str
                     f"model: expected logits of shape {expected}, found {array.shape}; the weights "
                     "have another number of classes, or the model returns something else"
                 )
-        elif array.ndim == 4 and layout == "NHWC":  # noqa: PLR2004  # N, H, W, C
+        elif array.ndim == 4 and layout == "NHWC":  # N, H, W, C
             found[name] = array.transpose(0, 3, 1, 2)
     return found
 
@@ -95,14 +95,15 @@ def to_array(name: str, value: Any) -> Array:
         value = value.asnumpy()
     try:
         array: npt.NDArray[Any] = np.asarray(value)
-        if array.dtype == object or array.ndim == 0:
-            raise TypeError
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
+        numbers = array.astype(np.float64) if array.dtype != object and array.ndim else None
+    except (TypeError, ValueError):
+        numbers = None
+    if numbers is None:
         raise ImageError(
             f"model: expected NumPy arrays, found {type(value).__name__} for {shown(name)}; return "
             "the logits, or a dictionary of stage maps and output"
-        ) from error
+        )
+    return numbers
 
 
 def loaded(text: str) -> Callable[[Any], Any]:

@@ -23,6 +23,7 @@ from ..backends import load_backend
 from ..checkpoint import Checkpoint, check_checkpoint
 from ..comparison.deviation import TOLERANCES, deviation
 from ..data import Preparation, load_sample, to_input
+from ..diagnosis import suspicion
 from ..formats.recognize import variant_name
 from ..manifest import count_parameters, min_image_size
 from ..reference import predict
@@ -151,6 +152,7 @@ def convert(
             raise ConversionError(
                 f"{destination}: expected the source's logits to within {tolerance:.0e}, found a "
                 f"deviation of {value:.1e} ({asked} against {answered}); not written. "
+                + _suspects(checkpoint, images, {asked: expected, answered: actual})
                 + " ".join(f"Note: {note}." for note in (*checkpoint.notes, *notes))
             )
     if np.ptp(expected, axis=0).max() <= tolerance * np.abs(expected).max():
@@ -200,6 +202,17 @@ def _source_logits(
         kept = f"{deviation(new, own):.1e}"
         notes = (f"logits of gray images deviate from the source's by {kept}",)
     return deviation(own, expected), new, asked, independent, notes
+
+
+def _suspects(
+    checkpoint: Checkpoint,
+    images: npt.NDArray[np.float32],
+    answers: dict[str, npt.NDArray[np.floating]],
+) -> str:
+    """Return sentences that name the conventions which models break, as far as they are known."""
+    spec, weights = checkpoint.spec, checkpoint.weights
+    found = {who: suspicion(spec, weights, images, answer) for who, answer in answers.items()}
+    return "".join(f"Suspect in {who}: {what} " for who, what in found.items() if what)
 
 
 def _unverifiable(option: str) -> BackendNotInstalledError:

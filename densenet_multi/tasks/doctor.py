@@ -41,7 +41,8 @@ def doctor(
         model: the port, a function from NumPy images to logits, or ``"module:name"``.
         outputs: instead of ``model``, a file of ``numpy.savez``: ``inputs`` (normalized images),
             ``logits``, and possibly maps of stages.
-        variant, prefix: as for ``formats.read``.
+        variant: as for ``formats.read``.
+        prefix: as for ``formats.read``.
         dtype: of the images that ``model`` is asked with.
         most: how many broken conventions to look for at once.
         advance: called with a line of text after every trial.

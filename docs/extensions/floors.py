@@ -21,6 +21,7 @@ PURPOSES = {  # name -> what it is; the four backends share a line
     "training": "everything about a run except its steps",
     "formats": "weights files, also of other projects",
     "onnx": "the network as an ONNX graph",
+    "diagnosis": "what a port does differently",
     "data": "images: read, prepare, augment, order",
     "drawing": "figures of a specification",
     "tabular": "a DenseNet for tables, without images",

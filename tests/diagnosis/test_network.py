@@ -1,5 +1,7 @@
 """The network of the doctor is the reference, taken apart."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ def test_stages_can_be_computed_one_at_a_time():
     weights, x = random_weights(spec), images(spec, 44)
     network = Network(spec, weights)
     found = network.outputs(x)
-    for before, stage in zip(network.stages, network.stages[1:]):
+    for before, stage in pairwise(network.stages):
         np.testing.assert_array_equal(network.stage(stage, found[before]), found[stage])
     with pytest.raises(ValueError, match="stage: expected one of"):
         network.stage("denseblock9", x)

@@ -554,6 +554,24 @@ def test_a_conversion_that_changes_the_answers_is_refused_and_leaves_no_file(
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_a_deviation_that_a_known_convention_explains_is_called_by_its_name(
+    tmp_path, checkpoint, monkeypatch
+):
+    source, dest = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    formats.write(source, checkpoint)
+
+    def logits(path, _format, found, x):
+        flipped = {n: a[..., ::-1, ::-1] if a.ndim == 4 else a for n, a in found.weights.items()}
+        weights = flipped if path == source else found.weights
+        return dm.reference.predict(found.spec, weights, x), path.name, True
+
+    monkeypatch.setattr(convert, "logits", logits)
+    done = run("convert", source, dest, "--to", "nnx", "--verify")
+    assert done.exit_code == 1
+    assert "Suspect in a.safetensors: kernel_flipped in stem: the port flips the" in done.stderr
+    assert not dest.exists()
+
+
 @pytest.fixture
 def alone(monkeypatch):
     """Verify with the NumPy reference, as if no framework were installed."""

@@ -56,6 +56,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "commands": {"click", "numpy", "rich"},
     "comparison": {"numpy", "onnxruntime", "openvino"},
     "data": {"numpy", "PIL", "sklearn"},
+    "diagnosis": {"numpy"},
     "drawing": set(),
     "exercises": {"numpy", "sklearn"},
     "manifest": set(),
@@ -310,8 +311,8 @@ def test_the_listing_shows_the_lesson():
     assert len(modules) <= 12
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms - set(BACKENDS) == {
-        "commands", "comparison", "data", "drawing", "exercises", "formats", "onnx", "tasks",
-        "training",
+        "commands", "comparison", "data", "diagnosis", "drawing", "exercises", "formats", "onnx",
+        "tasks", "training",
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ where they are missing or cannot be used, ``F.conv2d`` computes the same.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 REORDER: Any = getattr(torch.ops.mkldnn, "_reorder_convolution_weight", None)

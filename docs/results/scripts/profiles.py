@@ -3,6 +3,7 @@
 In docs/results/data:
 
     python ../scripts/profiles.py torch > profile-torch.json
+    python ../scripts/profiles.py torch inference 1 > profile-torch-1.json
     python ../scripts/profiles.py gluon > profile-gluon.json
     python ../scripts/profiles.py gluon inference 1 > profile-gluon-1.json
     python ../scripts/profiles.py gluon training > profile-gluon-training.json

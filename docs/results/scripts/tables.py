@@ -181,24 +181,40 @@ def growth(what: str, unit: str, scale: float) -> str:
 
 
 def fastest() -> str:
-    """Return the table of everything that predicts: images per second, by network and batch."""
-    found = [read(name)["backends"] for name in PREDICTED.values()]
+    """Return the table of everything that predicts: its speed relative to ONNX Runtime's."""
+    measured = [read(name)["backends"] for name in PREDICTED.values()]
     lines = []
     for case, label in FASTEST.items():
         ours = case in ("optimized", "bfloat16")
-        for name in BACKENDS if ours else (None,):
-            cells = []
-            for backends in found:
-                # a runtime was measured once beside each backend
-                speeds = [
-                    backends[b]["cases"][case]["images_per_second"]
-                    for b in ([name] if name else BACKENDS)
-                    if case in backends[b]["cases"]
-                ]
-                cells.append(f"{median(speeds):.0f}" if speeds else "")
-            if any(cells):
-                lines.append(f"| {name or ''} | {label} | {' | '.join(cells)} |")
+        for name in BACKENDS if ours else ("",):
+            # a runtime was measured beside each backend
+            ratios = [
+                [relative(backends[b]["cases"], case) for b in ([name] if name else BACKENDS)]
+                for backends in measured
+            ]
+            if all(None not in each for each in ratios):
+                cells = " | ".join(f"{median(each):.2f}x" for each in ratios)
+                lines.append(f"| {name} | {label} | {cells} |")
     return rows(" | ".join(["backend", "case", *PREDICTED]), *lines, texts=2)
+
+
+def relative(cases: dict[str, Any], case: str, to: str = "onnxruntime") -> float | None:
+    """Return the median, over rounds in turn, of the ratio of two cases' speeds."""
+    if case not in cases:
+        return None
+    pairs = zip(cases[case]["rounds"], cases[to]["rounds"], strict=True)
+    return median(ours / theirs for ours, theirs in pairs)
+
+
+def deviations() -> str:
+    """Return the table of ``onnx_deviations.py``."""
+    found = read("onnx-deviations")
+    lines = [
+        f"| {name} | " + " | ".join(f"{value:.1e}" for value in each.values()) + " |"
+        for name, each in found["variants"].items()
+    ]
+    lines.append(f"| float64, in the evaluator | {found['evaluator_float64']:.1e} | | |")
+    return rows("variant | float32 | --folded | --half", *lines)
 
 
 def int8() -> str:
@@ -309,6 +325,7 @@ def tables() -> dict[str, list[str]]:
             memory(read("gpu-memory")),
             speed(read("gpu-inference")),
         ],
+        "onnx": [deviations(), int8()],
         "speed": [
             fastest(),
             speed(read("bench-inference")),
@@ -322,7 +339,6 @@ def tables() -> dict[str, list[str]]:
             profile("profile-torch-1"),
             profile("profile-gluon"),
             profile("profile-gluon-1"),
-            int8(),
             speed(read("bench-training")),
             speed(read("bench-training-densenet121")),
             profile("profile-gluon-training"),
