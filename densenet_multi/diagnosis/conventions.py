@@ -21,7 +21,12 @@ STATISTICS = {  # of the pixels of a data set, from 0 to 1
     "ImageNet": IMAGENET,
     "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
 }
-EPSILONS = {1e-3: "Keras, by default", 1.001e-5: "keras.applications", 1e-5: "PyTorch", 1e-6: "timm"}
+EPSILONS = {  # -> who uses it
+    1e-3: "Keras, by default",
+    1.001e-5: "keras.applications",
+    1e-5: "PyTorch, Gluon and Flax, by default",
+    1e-6: "",
+}
 
 
 @dataclass(frozen=True)
@@ -157,8 +162,7 @@ def channels_reversed(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    everywhere="scale the pixels as the weights expect, once: densenet-multi inspect shows range, "
-    "mean and std",
+    everywhere="scale the pixels once, with the range, mean and std that the weights file states",
 )
 def value_range(_: DenseNetSpec, pixels: Pixels) -> Iterator[Suspect]:
     """The network reads pixels in the range of its training, minus mean, divided by std."""
@@ -179,7 +183,7 @@ def value_range(_: DenseNetSpec, pixels: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
-    everywhere="use the mean and std that densenet-multi inspect shows for these weights",
+    everywhere="use the mean and std that the weights file states",
 )
 def pixel_statistics(spec: DenseNetSpec, pixels: Pixels) -> Iterator[Suspect]:
     """The network reads pixels minus the mean, divided by the std, of its own training data."""

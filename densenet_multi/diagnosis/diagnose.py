@@ -113,11 +113,9 @@ def diagnose(
     port = Port(spec, model, dtype)
     pixels = _pixels(usage)
     first, found = _first_answer(port, pixels, usage)
-    again = port(first)
-    if deviation(again[OUTPUT], found[OUTPUT]) > 0 and not np.allclose(
-        again[OUTPUT], found[OUTPUT], rtol=TOLERANCES[dtype], atol=0, equal_nan=True
-    ):
-        return _random(deviation(again[OUTPUT], found[OUTPUT]), TOLERANCES[dtype], port)
+    change = deviation(port(first)[OUTPUT], found[OUTPUT])
+    if change > TOLERANCES[dtype]:
+        return _random(change, TOLERANCES[dtype], port)
     asked = [(first, found)]
     other = images(spec, pixels, SIZES[1] if first.shape[2] == SIZES[0] else first.shape[2], 1)
     try:

@@ -240,7 +240,8 @@ class _Stage:
         if norm is None:  # folded into the convolution before it
             return x
         leaves = ("weight", "bias", "running_mean", "running_var")
-        read = Norm(*(self.w[f"{name}.{leaf}"] for leaf in leaves), norm.eps)
+        weight, bias, mean, variance = (self.w[f"{name}.{leaf}"] for leaf in leaves)
+        read = Norm(weight, bias, mean, variance, norm.eps)
         return self.do("normalization", name, x, read)
 
     def relu(self, name: str, x: Array) -> Array:

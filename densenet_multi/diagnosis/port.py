@@ -88,11 +88,11 @@ def arranged(spec: DenseNetSpec, returned: Any, layout: str, n: int) -> dict[str
 
 def to_array(name: str, value: Any) -> Array:
     """Return a tensor of any framework as a float64 array. Raises ``ImageError``."""
-    if hasattr(value, "detach"):  # PyTorch
+    if hasattr(value, "asnumpy"):  # MXNet
+        value = value.asnumpy()
+    elif hasattr(value, "detach"):  # PyTorch
         value = value.detach().cpu()
         value = value.float() if "float16" in str(value.dtype) else value  # NumPy has no bfloat16
-    elif hasattr(value, "asnumpy"):  # MXNet
-        value = value.asnumpy()
     try:
         array: npt.NDArray[Any] = np.asarray(value)
         numbers = array.astype(np.float64) if array.dtype != object and array.ndim else None

@@ -15,6 +15,8 @@ MISTAKES = {
 }
 
 
+# MXNet's nd.array asks whether its argument is one of SciPy's sparse matrices
+@pytest.mark.filterwarnings("ignore:Please import .csr_matrix.:DeprecationWarning")
 def test_the_mistake_in_a_port_written_by_hand_is_named(backend, capsys):
     names: dict[str, object] = {}
     port, asked, mended = pages.blocks_of("doctor")[backend.NAME]

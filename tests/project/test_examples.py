@@ -14,6 +14,7 @@ MODULES = [  # those that need no framework and have examples
     *("__init__", "checkpoint", "class_maps", "manifest", "reference", "spec"),
     *("tabular", "variants", "weights"),
     *("data.augment", "data.examples", "data.fashion_mnist", "data.folder", "data.idx"),
+    "diagnosis.diagnose",
     *("data.images", "data.held_out", "data.order", "data.resize", "data.sources"),
     *("drawing.__init__", "exercises._interval", "formats.__init__", "formats._channels"),
     "formats.portable",

@@ -25,13 +25,19 @@ SIZES = {"imagenet": (64, 65), "cifar": (32, 33)}  # by stem
 
 
 def random_weights(spec: dm.DenseNetSpec) -> Weights:
-    """Return float32 weights whose running statistics are not 0 and 1."""
-    rng, weights = np.random.default_rng(0), dm.init_weights(spec)
-    for name, array in weights.items():
-        if name.endswith("running_var"):
-            weights[name] = rng.uniform(0.5, 2, array.shape).astype("f")
-        elif ".norm" in name:
-            weights[name] = (array + rng.normal(0, 0.2, array.shape)).astype("f")
+    """Return float32 weights that keep the size of the maps, with statistics that are not 0, 1."""
+    rng, weights = np.random.default_rng(0), {}
+    for name, info in dm.tensors(spec).items():
+        fan_in = max(info.size // info.shape[0], 1)
+        scale, center = {
+            "conv.weight": ((2 / fan_in) ** 0.5, 0.0),
+            "linear.weight": ((1 / fan_in) ** 0.5, 0.0),
+            "norm.weight": (0.2, 1.0),
+        }.get(info.kind, (0.3, 0.0))
+        values = rng.normal(center, scale, info.shape)
+        is_variance = name.endswith("running_var")
+        values = rng.uniform(0.5, 2.0, info.shape) if is_variance else values
+        weights[name] = values.astype(np.float32)
     return weights
 
 
