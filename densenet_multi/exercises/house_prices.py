@@ -187,7 +187,7 @@ def tables(result: Result) -> list[Table]:
         for each in options
     ]
     names = (cell for name in NETWORKS if name in options[0] for cell in (NAMES[name], "std"))
-    heads = (*(name.replace("_", " ") for name in CHOICES), *names, "")
+    heads = (*(name.replace("_", " ") for name in CHOICES), *names, "note")
     return [first, Table("Options, sorted by the error of DenseNet", heads, tuple(rows))]
 
 

@@ -258,7 +258,7 @@ def _accuracies(result: Result) -> Table:
     return Table(
         f"Test accuracy of {recipe['variant']}: {result['train_examples']:,} images of {size} "
         f"({result['data']}), {recipe['epochs']} epochs, {_trained_on(result)}",
-        ("", "average", "maximum", "difference"),
+        ("runs", "average", "maximum", "difference"),
         tuple(rows),
         f"{_conclusion(result['difference'])} Runs with equal seeds start from the same weights "
         f"and see the same batches; all are tested on the same {result['test_examples']:,} images.",
