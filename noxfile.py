@@ -89,7 +89,9 @@ for name in BACKENDS:
 def tests_onnx(session: nox.Session) -> None:
     """The tests of ONNX files, without any framework: the graph against the reference."""
     install_wheel(session, "onnx", *TRIED)
-    session.run(*PYTEST, "--backends", "onnx", "-m", "onnx", *session.posargs, env=INSTALLED)
+    session.install("openvino", *TRIED)  # a case of bench
+    chosen = ("tests/onnx", "--backends", "onnx", "-m", "onnx")
+    session.run(*PYTEST, *chosen, *session.posargs, env=INSTALLED)
 
 
 @nox.session
