@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, one_of
+from .._checks import one_of
 from .._inputs import ImageError, check_images
 from ..checkpoint import Usage
 from ..manifest import min_image_size
@@ -150,8 +150,6 @@ def diagnose_outputs(
     dtype = "float64" if x.dtype == np.float64 and _is_exact(outputs) else "float32"
     x = check_images(spec, x).astype(np.float64)
     found = arranged(spec, outputs, layout, len(x))
-    if OUTPUT not in found:
-        raise ConfigError(f"outputs: expected {OUTPUT!r} or 'logits', found {', '.join(found)}")
     asked = f"{len(x)} images of {x.shape[2]}x{x.shape[3]}, {layout}, from a file"
     how: dict[str, Any] = {"dtype": dtype, "most": most, "advance": advance}
     return _diagnosed(network, [(x, found)], pixels=_pixels(usage), calls=(asked,), **how)
@@ -314,12 +312,18 @@ def _findings(evidence: Evidence, found: list[Explanation], before: float) -> It
         yield Finding(
             suspect.convention,
             suspect.stage or _first_stage(evidence, suspect),
-            f"the port {_where(suspect)}. {CONVENTIONS[suspect.convention].rule}",
+            f"the port {_where(suspect)}{_everywhere(evidence, suspect)}. "
+            f"{CONVENTIONS[suspect.convention].rule}",
             before,
             best.after,
             _remedy(evidence, suspect),
             () if number else others,
         )
+
+
+def _everywhere(evidence: Evidence, suspect: Suspect) -> str:
+    stages = {stage for change in suspect.changes for stage in evidence.touched(change)}
+    return ", in every stage that has one" if len(stages) > 1 and not suspect.stage else ""
 
 
 def _where(suspect: Suspect) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .._checks import ConfigError, shown
 from .._inputs import ImageError
+from ..manifest import min_image_size, shape_trace
 from ..spec import DenseNetSpec
 from .network import OUTPUT, Array
 
@@ -71,11 +72,23 @@ def arranged(spec: DenseNetSpec, returned: Any, layout: str, n: int) -> dict[str
     found = {str(name): to_array(str(name), value) for name, value in given.items()}
     if OUTPUT not in found and "logits" in found:
         found[OUTPUT] = found.pop("logits")
+    stages = [name for name, _ in shape_trace(spec, *2 * [min_image_size(spec)])]
+    if unknown := sorted(found.keys() - {*stages, OUTPUT}):
+        raise ImageError(
+            f"model: expected maps of {', '.join(stages)} or logits as {OUTPUT}, found "
+            f"{shown(unknown[0])}"
+        )
+    if OUTPUT not in found:
+        raise ImageError(
+            f"model: expected the logits as {OUTPUT}, beside the maps of stages, found only "
+            f"{', '.join(found) or 'an empty dictionary'}"
+        )
     classes = spec.config.num_classes
     for name, array in found.items():
         if name == OUTPUT:
             expected = (n, classes) if classes else (n, array.shape[-1])
-            found[name] = array.reshape(n, -1) if array.size == np.prod(expected) else array
+            is_map = array.ndim == 4  # of one pixel: (N, C, 1, 1), (N, 1, 1, C)
+            found[name] = array.reshape(n, -1) if is_map and len(array) == n else array
             if found[name].shape != expected:
                 raise ImageError(
                     f"model: expected logits of shape {expected}, found {array.shape}; the weights "
@@ -128,6 +141,7 @@ def loaded(text: str) -> Callable[[Any], Any]:
             raise ConfigError(f"model: expected a Python file, found none at {shown(module_name)}")
         module = module_from_spec(found)
         sys.modules.setdefault(path.stem, module)
+        sys.path[:0] = [str(path.resolve().parent)]  # it may import its neighbors
         found.loader.exec_module(module)
     else:
         sys.path[:0] = [str(Path.cwd())]

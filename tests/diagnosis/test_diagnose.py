@@ -263,10 +263,17 @@ def test_outputs_that_were_saved_elsewhere_are_enough():
     ("port", "message"),
     [
         (lambda x: x[:, :2].mean((2, 3)), "expected logits of shape"),
+        (lambda x: np.zeros((4, len(x))), "expected logits of shape"),
+        (
+            lambda x: {"block1": x, "output": np.zeros((len(x), 4))},
+            "maps of stem, .*found 'block1'",
+        ),
+        (lambda x: {"stem": x}, "expected the logits as output, .*found only stem"),
         (lambda _: None, "expected NumPy arrays, found NoneType"),
         (lambda _: [[1, 2], [3]], "expected NumPy arrays, found list"),
         (lambda _: 1 / 0, "it accepts them in neither layout.*ZeroDivisionError"),
     ],
+    ids=["too few", "transposed", "unknown map", "no logits", "nothing", "ragged", "raises"],
 )
 def test_a_port_that_is_no_port_is_refused_by_name(port, message):
     spec = small("bottleneck")
