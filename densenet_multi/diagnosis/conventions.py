@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from ..reference import relu
 from ..spec import DenseNetSpec, PoolSpec
 from .network import Array, Change, Norm, Operation, Place
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STATISTICS = {  # of the pixels of a data set, from 0 to 1
-    "ImageNet": IMAGENET,
+    "ImageNet": (IMAGENET_MEAN, IMAGENET_STD),
     "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
 }
 EPSILONS = {  # -> who uses it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ class Diagnosis:
     findings: tuple[Finding, ...] = ()
     unexplained: str | None = None
     asked: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -252,7 +252,7 @@ def _diagnosed(
         part = evidence.deviation(())
         if part <= tolerance:
             continue
-        relevant = [s for s in known if any(map(evidence.touched, s.changes))]
+        relevant = [s for s in known if evidence.stages_of(s)]
         exact = [s for s in relevant if s.convention != "half_precision"]
         rounding = _rounding(evidence, relevant, part)
         sizes = 1 if rounding else most
@@ -311,7 +311,7 @@ def _findings(evidence: Evidence, found: list[Explanation], before: float) -> It
     for number, suspect in enumerate(best.suspects):
         yield Finding(
             suspect.convention,
-            suspect.stage or _first_stage(evidence, suspect),
+            suspect.stage or evidence.stages_of(suspect)[0],
             f"the port {_where(suspect)}{_everywhere(evidence, suspect)}. "
             f"{CONVENTIONS[suspect.convention].rule}",
             before,
@@ -322,8 +322,8 @@ def _findings(evidence: Evidence, found: list[Explanation], before: float) -> It
 
 
 def _everywhere(evidence: Evidence, suspect: Suspect) -> str:
-    stages = {stage for change in suspect.changes for stage in evidence.touched(change)}
-    return ", in every stage that has one" if len(stages) > 1 and not suspect.stage else ""
+    several = len(evidence.stages_of(suspect)) > 1 and not suspect.stage
+    return ", in every stage that has one" if several else ""
 
 
 def _where(suspect: Suspect) -> str:
@@ -335,11 +335,6 @@ def _remedy(evidence: Evidence, suspect: Suspect) -> dict[str, str]:
     eps = evidence.network.spec.config.bn_eps
     remedy = CONVENTIONS[suspect.convention].remedy
     return {key: text.replace("{eps:g}", f"{eps:g}") for key, text in remedy.items()}
-
-
-def _first_stage(evidence: Evidence, suspect: Suspect) -> str:
-    touched = {stage for change in suspect.changes for stage in evidence.touched(change)}
-    return next(stage for stage in evidence.names if stage in touched)
 
 
 def _hidden(evidence: Evidence, known: Iterable[Suspect], tolerance: float) -> tuple[str, ...]:

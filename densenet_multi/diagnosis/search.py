@@ -60,6 +60,11 @@ class Evidence:
             self.touches[change] = frozenset(found.intersection(self.names))
         return self.touches[change]
 
+    def stages_of(self, suspect: Suspect) -> list[str]:
+        """Return those of the stages in which a suspect changes something, in order."""
+        found = frozenset[str]().union(*map(self.touched, suspect.changes))
+        return [stage for stage in self.names if stage in found]
+
     def deviation(self, suspects: Sequence[Suspect]) -> float:
         """Return the largest deviation that remains with these suspects."""
         changes = tuple(change for suspect in suspects for change in suspect.changes)
@@ -161,9 +166,9 @@ def _tried(
 
 
 def _narrowed(evidence: Evidence, suspect: Suspect) -> Iterator[Suspect]:
-    stages = {stage for change in suspect.changes for stage in evidence.touched(change)}
+    stages = evidence.stages_of(suspect)
     if len(stages) > 1:
-        yield from (suspect.within(stage) for stage in evidence.names if stage in stages)
+        yield from map(suspect.within, stages)
 
 
 def _named(suspects: Sequence[Suspect], names: tuple[str, ...]) -> Iterator[tuple[Suspect, ...]]:

@@ -8,9 +8,10 @@ import pytest
 import densenet_multi as dm
 from cases import images, random_weights, small
 from densenet_multi.diagnosis import CONVENTIONS, diagnose, diagnose_outputs
-from densenet_multi.diagnosis.conventions import IMAGENET, Pixels, suspects
+from densenet_multi.diagnosis.conventions import STATISTICS, Pixels, suspects
 from densenet_multi.diagnosis.network import OUTPUT, Change, Network
 
+IMAGENET = STATISTICS["ImageNet"]
 NORMALIZED = dm.Usage(value_range=(0, 1), mean=IMAGENET[0], std=IMAGENET[1])
 FIXED = {  # identifiers that others rely on
     "same_padding", "pool_padding", "bn_epsilon", "channels_reversed", "value_range",
