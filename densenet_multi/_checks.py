@@ -40,6 +40,7 @@ INITIALIZATIONS = ("he_fan_out", "he_fan_in", "xavier")  # see weights.init_weig
 
 SHOWN = 500  # maximum characters of a value in an error
 LISTED = 3  # maximum values of a list in a message
+MOST_KNOWN = 30  # names that a message lists, such as all fields of a configuration
 LARGEST_SEED = 2**64 - 1
 LARGEST_COUNT = 2**31 - 1  # of channels or pixels: the largest signed 32-bit integer
 COUNTED = "{:,} more"  # instead of "..." at the end of a list: see ``listed``
@@ -312,4 +313,5 @@ def check_names(what: str, given: Iterable[Any], known: Iterable[str]) -> None:
         if not isinstance(name, str) or name not in known:
             hint = f"did you mean {near!r}? " if (near := nearest(name, known)) else ""
             found = f"{what} {shown(name)} does not exist"
-            raise ConfigError(f"{found}; {hint}known: {', '.join(known)}")
+            others = listed(known, MOST_KNOWN, "... ({} in all)")
+            raise ConfigError(f"{found}; {hint}known: {others}")

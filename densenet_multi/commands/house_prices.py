@@ -23,19 +23,27 @@ from .output import errors_as_exit_codes, print_result, progress_bar, say
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ..data.table import Table
+    from ..tasks.house_prices import Houses, Network
+
 OUTPUT = "house-prices.safetensors"
 
 
-@click.command(
-    name="house-prices",
-    epilog=example(
-        "densenet-multi house-prices train.csv --target SalePrice --test test.csv "
-        "--submission out.csv"
-    ),
+TRAINING = (
+    "densenet-multi house-prices train.csv --target SalePrice --test test.csv --submission out.csv"
 )
+PREDICTING = f"densenet-multi house-prices --model {OUTPUT} --test test.csv --submission out.csv"
+
+
+@click.command(name="house-prices", epilog=f"{example(TRAINING)}\n  {PREDICTING}")
 @click.argument("train", type=EXISTING_FILE, required=False)
 @click.option("--openml", help="OpenML's data set, instead of TRAIN; needs pandas.", metavar="NAME")
-@click.option("--target", required=True, help="Column of the prices.", metavar="COLUMN")
+@click.option("--target", help="Column of the prices; required with a table.", metavar="COLUMN")
+@click.option(
+    "--model",
+    type=EXISTING_FILE,
+    help="Train nothing: predict with a network that this command has saved.",
+)
 @click.option(
     "--backend",
     "backend_name",
@@ -65,15 +73,9 @@ OUTPUT = "house-prices.safetensors"
 def house_prices(
     train: Path | None,
     *,
-    openml: str | None,
-    target: str,
-    backend_name: str | None,
+    model: Path | None,
     test: Path | None,
     submission: Path | None,
-    output: Path | None,
-    epochs: int | None,
-    learning_rate: float | None,
-    seed: int | None,
     compare: bool,
     output_format: str,
     **options: Any,
@@ -83,29 +85,54 @@ def house_prices(
     TRAIN is a CSV file, such as train.csv of Kaggle's "House Prices", and may be compressed
     (.csv.gz). Give TRAIN or --openml. The command prints the RMSE of log(price) in 5-fold
     cross-validation, and saves a network that was trained on all rows. --test and --submission
-    belong together. It needs scikit-learn: pip install '.[tabular]' in a clone.
+    belong together. Training needs scikit-learn: pip install '.[tabular]' in a clone. --model
+    predicts later, and needs neither scikit-learn nor a framework.
     """
+    if (test is None) != (submission is None) or (compare and test):
+        raise click.UsageError("--test and --submission belong together, without --compare")
+    if submission and submission.exists():
+        read = [path for path in (train, test, model) if path and submission.samefile(path)]
+        if read:
+            raise click.UsageError(f"--submission: {submission} is read; choose another file")
+    if model is None:
+        houses, network = _houses_and_network(train, compare=compare, **options)
+        if compare:
+            _compare(houses, network, output_format)
+        else:
+            output = options["output"] or Path(OUTPUT)
+            _train(houses, network, output, (test, submission), output_format)
+    elif test is None or submission is None or train or compare or given(**options):
+        raise click.UsageError("--model trains nothing: give it --test and --submission alone")
+    else:
+        _predict(model, test, submission, output_format)
+
+
+def _houses_and_network(
+    train: Path | None,
+    *,
+    openml: str | None,
+    target: str | None,
+    backend_name: str | None,
+    output: Path | None,
+    epochs: int | None,
+    learning_rate: float | None,
+    seed: int | None,
+    compare: bool,
+    **options: Any,
+) -> tuple[Houses, Network]:
     from dataclasses import replace
 
     from ..data.table import fetch_openml, read_csv
-    from ..exercises import house_prices as exercise
     from ..tasks import house_prices as task
-    from .exercise import tables
 
     if (train is None) == (openml is None):
-        raise click.UsageError("expected TRAIN, a CSV file, or --openml NAME")
-    if (test is None) != (submission is None) or (compare and test):
-        raise click.UsageError("--test and --submission belong together, without --compare")
+        raise click.UsageError("expected TRAIN, a CSV file, or --openml NAME, or --model FILE")
+    if target is None:
+        raise click.UsageError("expected --target COLUMN, the column of the prices")
     if compare and (output or seed is not None):
         raise click.UsageError(
             "--compare saves no network and uses seeds of its own: omit --output and --seed"
         )
-    if (
-        submission
-        and submission.exists()
-        and any(submission.samefile(read) for read in (train, test) if read)
-    ):
-        raise click.UsageError(f"--submission: {submission} is read; choose another file")
     table = read_csv(train) if train else fetch_openml(openml or "")
     houses = task.read_houses(table, target)
     network = task.Network(
@@ -115,22 +142,65 @@ def house_prices(
     )
     for note in houses.notes:
         say(note)
-    if compare:
-        with progress_bar(len(exercise.NAMES) * exercise.SEEDS) as step:
-            found = exercise.compare(houses, network, exercise.SEEDS, step=step)
-        print_result(found, output_format, lambda shown: tables(exercise.tables(shown)))
-        return
+    return houses, network
+
+
+def _compare(houses: Houses, network: Network, output_format: str) -> None:
+    from ..exercises import house_prices as exercise
+    from .exercise import tables
+
+    with progress_bar(len(exercise.NAMES) * exercise.SEEDS) as step:
+        found = exercise.compare(houses, network, exercise.SEEDS, step=step)
+    print_result(found, output_format, lambda shown: tables(exercise.tables(shown)))
+
+
+def _train(
+    houses: Houses,
+    network: Network,
+    output: Path,
+    predicted: tuple[Path | None, Path | None],
+    output_format: str,
+) -> None:
+    from ..data.table import read_csv
+    from ..tasks import house_prices as task
+
+    test, submission = predicted
     rows = read_csv(test) if test else None
     with progress_bar(task.FOLDS + 1) as step:
         report = task.house_prices(
-            houses, network, output or Path(OUTPUT), test=rows, submission=submission, step=step
+            houses, network, output, test=rows, submission=submission, step=step
         )
+    if rows:
+        _say_if_numbered(rows)
     print_result(report, output_format, folds)
+
+
+def _predict(model: Path, test: Path, submission: Path, output_format: str) -> None:
+    from ..data.table import read_csv
+    from ..tasks import house_prices as task
+
+    table = read_csv(test)
+    report = task.write_prices(submission, model, table)
+    _say_if_numbered(table)
+    print_result(report, output_format, predicted_prices)
+
+
+def _say_if_numbered(table: Table) -> None:
+    from ..tasks.house_prices import ids_of
+
+    if ids_of(table) is None:
+        say(f"{table.name} has no column Id: its rows are numbered from 1")
+
+
+def predicted_prices(report: dict[str, Any]) -> str:
+    """Return a sentence about predicted prices."""
+    lowest, highest = (f"{report[name]:,.0f}" for name in ("lowest", "highest"))
+    return f"Wrote {report['submission']}: {report['rows']:,} prices from {lowest} to {highest}."
 
 
 def folds(report: dict[str, Any]) -> RenderableType:
     """Return the errors of the folds, and which files were written."""
-    from ..exercises import Table
+    from ..exercises import Table as ShownTable
     from .exercise import tables
 
     rows = [(str(fold["fold"]), f"{fold['rmse_log']:.4f}") for fold in report["folds"]]
@@ -138,4 +208,6 @@ def folds(report: dict[str, Any]) -> RenderableType:
     rows += [(names[name], f"{value:.4f}") for name, value in report["rmse_log"].items()]
     title = f"{report['rows']:,} houses, {report['features']:,} inputs, {report['backend']}"
     files = ", ".join(filter(None, (report["model"], report["submission"])))
-    return tables([Table(title, ("fold", "RMSE of the logarithm"), tuple(rows), f"Wrote {files}.")])
+    return tables(
+        [ShownTable(title, ("fold", "RMSE of the logarithm"), tuple(rows), f"Wrote {files}.")]
+    )

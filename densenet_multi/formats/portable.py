@@ -161,7 +161,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         return Checkpoint(spec, weights, usage)
     raise WeightsError(
         f"{path}: expected a network for images, found one for tables; read it with "
-        "formats.portable.load_tabular"
+        "densenet_multi.formats.portable.load_tabular, or predict with "
+        "densenet_multi.tasks.house_prices.predict_prices"
     )
 
 

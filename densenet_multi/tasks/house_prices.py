@@ -272,26 +272,19 @@ def house_prices(
     """Cross-validate a network, then train it on all rows and save it; return a report.
 
     ``output`` is a portable file with network and preprocessing. ``submission`` is a CSV file of
-    the predicted prices of ``test``, as Kaggle accepts it. Raises ``ConfigError``, before training,
-    if ``test`` cannot be used.
+    the predicted prices of ``test`` (see ``write_prices``). Raises ``ConfigError``, before
+    training, if ``test`` cannot be used.
     """
     fitted = fit_preprocessing(houses)
     if test is not None:
         inputs_of(test, fitted)
-    ids = [cells for name, cells in (test.columns if test else {}).items() if name.lower() == ID]
-    if submission is not None and not ids:
-        raise ConfigError("submission: expected test= with a column Id, found none")
     errors = cross_validate(lambda: network, houses, network.recipe.seed, step)
     step("all rows")
     network.fit(inputs(fitted, houses.cells), targets(fitted, houses))
     spec, weights = network.model.spec, network.backend.export_weights(network.model)
     portable.save_weights(output, spec, weights, preprocessing=fitted)
     if test is not None and submission is not None:
-        prices = predict_prices(output, test).tolist()
-        rows = [("Id", houses.target), *zip(ids[0], prices, strict=True)]
-        text = StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        replace_file(submission, text.getvalue().encode())
+        write_prices(submission, output, test)
     return {
         "backend": network.backend_name,
         "rows": len(houses.log_price),
@@ -319,13 +312,36 @@ def predict_prices(path: str | Path, table: Table) -> Array:
     return found
 
 
+def ids_of(table: Table) -> list[str] | None:
+    """Return the cells of the column Id, None if a table has none."""
+    return next((cells for name, cells in table.columns.items() if name.lower() == ID), None)
+
+
+def write_prices(output: Path, path: str | Path, table: Table) -> dict[str, Any]:
+    """Write ``predict_prices`` as a CSV file with a column Id, as Kaggle accepts it.
+
+    The rows of a table without a column Id are numbered from 1. Raises as ``predict_prices``;
+    returns the number of rows, and the lowest and the highest price.
+    """
+    target, prices = portable.load_tabular(path)[2].get("target"), predict_prices(path, table)
+    ids = ids_of(table) or range(1, len(prices) + 1)
+    text = StringIO(newline="")
+    rows = [("Id", target), *zip(ids, prices.tolist(), strict=True)]
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    replace_file(output, text.getvalue().encode())
+    lowest, highest = float(prices.min()), float(prices.max())
+    return {"rows": len(prices), "lowest": lowest, "highest": highest, "submission": str(output)}
+
+
 def inputs_of(table: Table, fitted: Fitted) -> Array:
     """Return ``inputs`` for a table without prices. Raises ``ConfigError`` for other columns."""
     known, found = set(fitted["columns"]), set(table.columns)
     wrong = {"add": known - found, "remove": found - known}
     if any(wrong.values()):
         how = [
-            f"{verb} {listed(sorted(map(repr, names)))}" for verb, names in wrong.items() if names
+            f"{verb} {listed(sorted(map(repr, names)), more='... ({} in all)')}"
+            for verb, names in wrong.items()
+            if names
         ]
         raise ConfigError(
             f"{table.name}: expected the columns of the training table without "

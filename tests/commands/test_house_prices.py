@@ -57,6 +57,7 @@ def run(*arguments):
 
 TRAIN = ("train.csv", "--target", "SalePrice", "--backend", "torch")
 SUBMIT = ("--test", "test.csv", "--submission", "out.csv")
+SAVED = ("--model", "train.safetensors", *SUBMIT)
 
 
 def test_folds_are_printed_and_the_model_and_the_submission_written(folder):
@@ -119,6 +120,13 @@ def test_a_data_set_of_openml_replaces_the_file(monkeypatch):
     ("arguments", "code", "message"),
     [
         (TRAIN[1:], 2, "expected TRAIN, a CSV file, or --openml NAME"),
+        (("train.csv",), 2, "expected --target COLUMN"),
+        ((*SAVED, "--target", "SalePrice"), 2, "--model trains nothing: give it --test and"),
+        ((*SAVED, "train.csv"), 2, "--model trains nothing: give it --test and"),
+        ((*SAVED, "--epochs", "3"), 2, "--model trains nothing: give it --test and"),
+        (SAVED[:2], 2, "--model trains nothing: give it --test and"),
+        (SAVED, 1, "train.safetensors: expected a safetensors file"),
+        ((*SAVED[:5], "train.safetensors"), 2, "expected a name that ends in .csv"),
         ((*TRAIN, "--openml", "house_prices"), 2, "expected TRAIN, a CSV file, or --openml NAME"),
         ((*TRAIN, "--test", "test.csv"), 2, "--test and --submission belong together"),
         ((*TRAIN, *SUBMIT[2:]), 2, "--test and --submission belong together"),
@@ -136,20 +144,39 @@ def test_a_data_set_of_openml_replaces_the_file(monkeypatch):
 )
 def test_wrong_input_is_one_message_and_nothing_is_trained(folder, arguments, code, message):
     (folder.path / "train.png").write_bytes(b"\x89PNG\0")
+    (folder.path / "train.safetensors").write_bytes(b"\x89PNG\0")
     done = run(*arguments)
     assert (done.exit_code, done.stdout) == (code, "")
     assert message in done.stderr
     assert not folder.backend.recipes
 
 
-def test_a_submission_needs_a_column_id(folder):
+def test_a_saved_network_predicts_the_same_prices_later(folder):
+    assert run(*TRAIN, *SUBMIT).exit_code == 0
+    folder.backend.recipes.clear()
+    later = ("--model", "house-prices.safetensors", "--test", "test.csv")
+    done = run(*later, "--submission", "later.csv")
+    assert done.exit_code == 0, done.stderr
+    assert (folder.path / "later.csv").read_bytes() == (folder.path / "out.csv").read_bytes()
+    assert done.stdout.startswith("Wrote later.csv: 4 prices from ")
+    report = json.loads(run(*later, "--submission", "l.csv", "--format", "json").stdout)
+    lines = (folder.path / "l.csv").read_text().splitlines()[1:]
+    prices = [float(line.split(",")[1]) for line in lines]
+    assert (report["lowest"], report["highest"]) == (min(prices), max(prices))
+    assert not folder.backend.recipes
+
+
+def test_rows_without_an_id_are_numbered_and_that_is_said(folder):
     for name, prices in (("train.csv", True), ("test.csv", False)):
         lines = [line.partition(",")[2] for line in csv_of(ROWS, prices=prices).splitlines()]
         (folder.path / name).write_text("\n".join(lines))
     done = run(*TRAIN, *SUBMIT)
-    assert done.exit_code == 2
-    assert "--submission: expected --test with a column Id, found none" in done.stderr
-    assert not folder.backend.recipes
+    assert done.exit_code == 0, done.stderr
+    assert "test.csv has no column Id: its rows are numbered from 1" in done.stderr
+    later = run("--model", "house-prices.safetensors", *SUBMIT)
+    assert "test.csv has no column Id: its rows are numbered from 1" in later.stderr
+    lines = (folder.path / "out.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["Id", *map(str, range(1, ROWS + 1))]
 
 
 @pytest.mark.usefixtures("folder")

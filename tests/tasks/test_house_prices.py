@@ -335,7 +335,6 @@ def other_columns():
             without_prices(houses(5, Area=["1", "big", "2", "3", "4"])),
             "'Area', found 'big' in row 2",
         ),
-        (None, "^submission: expected test= with a column Id, found none"),
     ],
 )
 def test_a_test_file_that_cannot_be_used_is_refused_before_training(
