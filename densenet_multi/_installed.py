@@ -49,13 +49,21 @@ def framework(
         if last_python is not None and sys.version_info[:2] > last_python:
             text = _too_new(name, packages[0], last_python)
         else:
-            source = f" of {BROUGHT_BY[error.name]}" if error.name in BROUGHT_BY else ""
-            text = (
-                f"{user or f'backend {name!r}'} needs {error.name!r}{source}, which is not "
-                f"installed; in a clone of densenet_multi, install it with: pip install "
-                f"'.[{name}]'{note}"
-            )
+            text = _needs(user or f"backend {name!r}", str(error.name), name, note)
         raise BackendNotInstalledError(text, name=error.name) from error
+
+
+def not_installed(name: str, package: str, user: str) -> BackendNotInstalledError:
+    """Return the error for a package of the extra ``name`` that ``user`` cannot do without."""
+    return BackendNotInstalledError(_needs(user, package, name), name=package)
+
+
+def _needs(user: str, package: str, extra: str, note: str = "") -> str:
+    source = f" of {BROUGHT_BY[package]}" if package in BROUGHT_BY else ""
+    return (
+        f"{user} needs {package!r}{source}, which is not installed; in a clone of densenet_multi, "
+        f"install it with: pip install '.[{extra}]'{note}"
+    )
 
 
 def _too_new(name: str, package: str, last_python: tuple[int, int]) -> str:

@@ -18,6 +18,7 @@ from .. import __version__
 from . import (
     bench,
     compare,
+    conventions,
     convert,
     doctor,
     draw,
@@ -39,7 +40,8 @@ GROUPS = {  # purpose -> its commands
     "Compare the frameworks": (compare.compare, lockstep.lockstep, bench.bench),
     "Train and use a network": (train.train, evaluate.evaluate, predict.predict),
     "Answer the chapter's exercises": (exercise.exercise, house_prices.house_prices),
-    "Move a checkpoint between frameworks": (inspect.inspect, convert.convert, doctor.doctor),
+    "Move a checkpoint between frameworks": (inspect.inspect, convert.convert),
+    "Check a port": (doctor.doctor, conventions.conventions),
     "Report a problem": (info.info,),
 }
 

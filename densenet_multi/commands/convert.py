@@ -11,13 +11,13 @@ from .options import (
     AT_LEAST_0,
     AT_LEAST_1,
     IMAGE_SIZE,
-    VARIANT,
     ExistingPath,
     NewEntry,
     Numbers,
     example,
     format_option,
     prefix_option,
+    variant_option,
 )
 from .output import errors_as_exit_codes, facts, print_result, spoken
 
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--to", "destination_format", help="Format of DEST.  [default: detected from its name]"
 )
-@click.option(
-    "--variant", type=VARIANT, help="Override the variant detected from names and shapes."
-)
+@variant_option
 @prefix_option
 @click.option(
     "--num-classes",
@@ -95,7 +93,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="ONNX: fold each BatchNorm that follows a convolution into it.",
 )
-@click.option("--half", is_flag=True, help="ONNX: store weights and compute in float16 (3 digits).")
+@click.option(
+    "--half",
+    is_flag=True,
+    help="ONNX: store weights and compute in float16 (3 digits); --verify then allows 1e-2.",
+)
 @format_option
 @errors_as_exit_codes
 def convert(source: Path, dest: Path, output_format: str, **given: Any) -> None:

@@ -10,18 +10,16 @@ import click
 from .options import (
     AT_LEAST_1,
     EXISTING_FILE,
-    VARIANT,
     ExistingPath,
     example,
     format_option,
     prefix_option,
+    variant_option,
 )
 from .output import errors_as_exit_codes, print_result
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-FRAMEWORKS = {"torch": "PyTorch", "keras": "tf.keras", "gluon": "Gluon", "flax": "Flax NNX"}
 
 
 @click.command(epilog=example("densenet-multi doctor net.safetensors --model port.py:model"))
@@ -36,7 +34,28 @@ FRAMEWORKS = {"torch": "PyTorch", "keras": "tf.keras", "gluon": "Gluon", "flax":
     type=EXISTING_FILE,
     help="Instead: a file of numpy.savez with inputs, logits and possibly maps of stages.",
 )
-@click.option("--variant", type=VARIANT, help="Override the variant detected from WEIGHTS.")
+@click.option(
+    "--step",
+    metavar="MODULE:CALLABLE",
+    help="Instead: a training step from WEIGHTS, such as port.py:step.",
+)
+@click.option(
+    "--after",
+    type=ExistingPath(),
+    help="Checkpoint after a training step on the inputs and labels in --outputs.",
+)
+@click.option("--learning-rate", type=float, help="Of the training step.")
+@click.option(
+    "--weight-decay", type=float, default=0.0, show_default=True, help="Of the training step."
+)
+@click.option(
+    "--decayed",
+    default="all",
+    show_default=True,
+    metavar="all|kernels|without-biases|without-norms|none",
+    help="Weights that the training step should decay.",
+)
+@variant_option
 @prefix_option
 @click.option(
     "--dtype",
@@ -59,7 +78,8 @@ def doctor(weights: Path, output_format: str, **given: Any) -> int:
 
     WEIGHTS is a checkpoint of any format that convert reads. The port is asked for the logits of a
     few images, normalized as the weights expect, in NCHW or NHWC; the exit code is 0 if they are
-    the same up to rounding, and 1 if not.
+    the same up to rounding, and 1 if not. --step and --after compare a training step instead: the
+    loss, the running statistics and the weights after it.
     """
     from .._progress import progress
     from ..tasks.doctor import doctor as examined
@@ -82,7 +102,7 @@ def blocks(found: dict[str, Any]) -> Group:
         lines += [f"or: {text}" for text in each["or_else"]]
         if each["or_else"]:
             lines[-1] += " (what was asked cannot tell them apart)"
-        lines += [f"{_in(name)}{text}" for name, text in each["remedy"].items()]
+        lines += [f"{name}: {text}" if name else text for name, text in each["remedy"].items()]
         heading = f"{each['stage']}: {each['convention']}"
         drawn += ["", heading, Padding("\n".join(lines), (0, 0, 0, 2))]
     if found["unexplained"]:
@@ -96,6 +116,8 @@ def _summary(found: dict[str, Any]) -> str:
     size = found["deviation"]
     how_much = "not finite" if size is None else f"{size:.1e} of the largest logit"
     verdict = "the same up to rounding" if found["same"] else "not the same"
+    if not found["same"] and size is not None and size <= found["tolerance"]:
+        verdict = "the logits are the same up to rounding, a map is not"
     return f"{verdict}: deviation {how_much} (tolerance {found['tolerance']:.0e})"
 
 
@@ -105,8 +127,6 @@ def _change(each: dict[str, Any]) -> str:
     )
     if each["convention"] == "dropout_active":
         return f"deviation {before} between two equal calls"
+    if each["convention"] == "half_precision":
+        return f"deviation {before}"
     return f"deviation {before} -> {after} if the reference does the same"
-
-
-def _in(name: str) -> str:
-    return f"{FRAMEWORKS[name]}: " if name else ""

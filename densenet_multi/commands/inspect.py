@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def inspect(file: Path, file_format: str | None, prefix: str | None, output_format: str) -> None:
     """Describe a checkpoint FILE: its format, network and preprocessing.
 
-    Formats: portable, torchvision (also timm), keras, kerashub, gluon (the MXNet zoo), nnx, linen.
+    Formats: portable, torchvision (also timm), keras, kerashub, gluon (the MXNet zoo), nnx, linen,
+    onnx.
     """
     from ..tasks import convert as conversion
 

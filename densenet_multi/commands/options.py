@@ -240,7 +240,10 @@ in_channels_option = click.option(
     "--in-channels", type=AT_LEAST_1, help="Number of image channels.  [default: the variant's]"
 )
 
-# of convert and inspect
+# of convert and doctor; of inspect, the second
+variant_option = click.option(
+    "--variant", type=VARIANT, help="Override the variant detected from names and shapes."
+)
 prefix_option = click.option(
     "--prefix", help="Prefix of the tensor names, if the file holds several networks."
 )

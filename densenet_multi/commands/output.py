@@ -267,8 +267,10 @@ def _short(value: Any) -> str:
 
 
 def print_failures(result: dict[str, Any]) -> None:
-    """Print on stderr why a backend has no results."""
+    """Print on stderr why a backend has no results, or which convention it breaks."""
     for name, report in result["backends"].items():
+        if report.get("suspect"):
+            click.echo(f"{name}: suspect: {plain_lines(report['suspect'])}", err=True)
         if report["status"] != "ok":
             click.echo(f"{name}: {plain_lines(_translated(report['error']))}", err=True)
 

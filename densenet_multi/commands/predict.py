@@ -72,7 +72,8 @@ def blocks(found: list[dict[str, Any]]) -> Group:
             classes.add_row("output", "(no probability)")
         for row in entry["top"]:
             classes.add_row(_number(row, entry["activation"]), row["class"])
-        drawn += [entry["image"], Padding(classes, (0, 0, 0, 2)), ""]
+        size = f"  resized to {entry['image_size']}x{entry['image_size']}"
+        drawn += [entry["image"], size, Padding(classes, (0, 0, 0, 2)), ""]
         if "heatmap" in entry:
             drawn += [*_explained(entry["heatmap"]), ""]
     return Group(*drawn[:-1])

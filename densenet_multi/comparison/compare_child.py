@@ -21,6 +21,7 @@ from ..formats.portable import load_checkpoint
 from .child_process import run_child
 from .deviation import TOLERANCES, deviation
 from .machine import peak_memory
+from .suspects import suspect_in_evaluation
 
 REPEATS = 5
 ENOUGH_SECONDS = 10.0
@@ -36,7 +37,8 @@ def measure_backend(backend: Backend, folder: Path) -> dict[str, Any]:
 
     Times are in seconds per batch; ``peak_memory_bytes`` is the entire process's peak during
     ``predict``. ``stages`` maps each stage of ``manifest.shape_trace`` to the deviation of its
-    feature map. A deviation is None if the result is not finite or its shape is wrong.
+    feature map. A deviation is None if the result is not finite or its shape is wrong. ``suspect``
+    names the convention that a backend breaks if it is not the same.
     """
     checkpoint = load_checkpoint(folder / "weights.safetensors")
     spec, weights = checkpoint.spec, checkpoint.weights
@@ -56,13 +58,15 @@ def measure_backend(backend: Backend, folder: Path) -> dict[str, Any]:
     same_class = (logits.argmax(axis=1) == expected.argmax(axis=1)).sum()
     counts = backend.count_parameters(model)
     measured_bytes = peak_memory()
+    same = measured <= TOLERANCES[dtype]
     return {
         "framework": backend.FRAMEWORK,
         "output_shape": list(logits.shape),
         "trainable": counts.trainable,
         "statistics": counts.statistics,
         "max_deviation": _finite(measured),
-        "same": measured <= TOLERANCES[dtype],
+        "same": same,
+        "suspect": None if same else suspect_in_evaluation(backend, spec, weights, dtype),
         "agreeing": int(same_class) if spec.classifier else None,
         "first_call_seconds": first,
         "later_call_seconds": median(later),

@@ -69,7 +69,9 @@ def lockstep(
     ``steps * recipe.batch_size`` examples of ``data`` (repeated if there are fewer), for at most
     100,000 steps. ``step`` is called with a line of text before each backend and after each step.
     Returns JSON-serializable data: ``backends``, {name: report of lockstep_child.py}, the settings,
-    and the result of ``merge``. Raises ``ConfigError``, ``ImageError``, ``ImageSizeError``.
+    and the result of ``merge``. If the float64 runs differ, each report has a ``suspect``: the
+    convention that this backend breaks, or "". Raises ``ConfigError``, ``ImageError``,
+    ``ImageSizeError``.
     """
     check_examples("data", data)
     instance("recipe", recipe, Recipe, "a Recipe, such as Recipe(batch_size=32)")
@@ -104,13 +106,20 @@ def lockstep(
                     )
                     for dtype in DTYPES
                 }
+        merged = merge(spec, runs)
+        if not merged["float64"]["same"]:
+            for name in runs:
+                asked = {"backend": name, "folder": str(folder), "suspect": True}
+                reports[name]["suspect"] = report_of(f"{__package__}.lockstep_child", asked).get(
+                    "suspect"
+                )
     return {
         "config": json.loads(spec.to_json())["config"],
         "recipe": asdict(recipe),
         "steps": steps,
         "tolerances": TOLERANCES,
         "backends": reports,
-        **merge(spec, runs),
+        **merged,
     }
 
 

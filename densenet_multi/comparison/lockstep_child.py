@@ -21,6 +21,7 @@ from ..formats.portable import load_checkpoint, save_weights
 from ..training.history import Epoch, Step
 from ..training.recipe import Recipe
 from .child_process import run_child, say
+from .suspects import suspect_in_evaluation, suspect_in_training
 
 DTYPES = ("float64", "float32")
 
@@ -44,6 +45,8 @@ class Repeated:
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the losses and seconds of ``settings["backend"]`` in each dtype.
 
+    With ``settings["suspect"]``, train nothing: return which convention the backend breaks.
+
     The seconds are those of ``fit``, including any compilation. Every backend trains on the CPU: a
     GPU may compute float32 with reduced precision, and not every framework can use it.
     """
@@ -51,6 +54,9 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     backend, folder = load_backend(settings["backend"]), Path(settings["folder"])
     checkpoint = load_checkpoint(folder / "weights.safetensors")
     spec, weights = checkpoint.spec, checkpoint.weights
+    if settings.get("suspect"):
+        found = suspect_in_evaluation(backend, spec, weights)
+        return {"suspect": found or suspect_in_training(backend, spec, weights)}
     recipe = Recipe.from_json((folder / "recipe.json").read_text(encoding="utf-8"))
     images = np.load(folder / "images.npy", mmap_mode="r")
     data = Repeated(images, np.load(folder / "labels.npy"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._installed import framework
 from ..onnx import to_proto
+from ..onnx.predict import session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,13 +25,8 @@ def onnx_runtime(spec: DenseNetSpec, weights: Mapping[str, Array], threads: int)
 
     Raises ``BackendNotInstalledError``.
     """
-    with framework("onnx", "onnxruntime", user="this case"):
-        import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    graph = to_proto(spec, weights, folded=True).SerializeToString()
-    session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"images": images})[0]
+    runtime = session(to_proto(spec, weights, folded=True).SerializeToString(), threads)
+    return lambda images: runtime.run(["logits"], {"images": images})[0]
 
 
 def openvino(

@@ -126,11 +126,15 @@ def suspects(spec: DenseNetSpec, pixels: Pixels | None = None) -> list[Suspect]:
     return [each for known in CONVENTIONS.values() for each in known.suspects(spec, read)]
 
 
+def _everywhere(_: Place) -> bool:
+    return True
+
+
 def _suspect(
     text: str,
     operation: str,
     function: Operation,
-    where: Callable[[Place], bool] = lambda _: True,
+    where: Callable[[Place], bool] = _everywhere,
     who: str = "",
 ) -> Suspect:
     return Suspect("", text, (Change(operation, function, where),), who)
@@ -517,6 +521,24 @@ def relu_missing(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
 
 
 @convention(
+    torch="F.relu(norm(x))",
+    keras="keras.ops.relu(norm(x))",
+    gluon="F.relu(norm(x))",
+    flax="nnx.relu(norm(x))",
+)
+def relu_before_norm(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
+    """The BatchNorm comes first, then the ReLU."""
+    yield Suspect(
+        "",
+        "applies each ReLU before the BatchNorm instead of after it",
+        (
+            Change("normalization", lambda op, at, x, norm: op(at, relu(x), norm), _everywhere),
+            Change("activation", lambda _op, _at, x: x, _everywhere),
+        ),
+    )
+
+
+@convention(
     everywhere="remove this ReLU",
 )
 def relu_added(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
@@ -655,5 +677,5 @@ def half_precision(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
             return rounded(op(at, *arrays))
 
         anywhere = ("convolution", "classification", "pooling")
-        changes = tuple(Change(name, in_half, lambda _: True) for name in anywhere)
+        changes = tuple(Change(name, in_half, _everywhere) for name in anywhere)
         yield Suspect("", f"computes in {kind}", changes, kind=kind)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import one_of
+from .._checks import integer, one_of
 from .._inputs import ImageError, check_images
 from ..checkpoint import Usage
 from ..manifest import min_image_size
@@ -23,6 +23,7 @@ from .search import Evidence, Explanation, deviation, explanations
 TOLERANCES = {"float32": 1e-5, "float64": 1e-11}
 SIZES = (68, 65)  # 68: SAME pads its stem and pool otherwise, and its maps become odd
 FALLBACKS = (224, 96, 64, 32)  # what a port of one size usually has
+EXACT = 1e-14  # a deviation that float64 does not show either
 BESIDES = 20  # how much larger a deviation may be that cannot be told from the best one
 MOST = 3  # conventions that are broken at once
 
@@ -38,7 +39,8 @@ class Finding:
         stage: where it bites first: a stage of ``shape_trace``, ``"input"`` or ``"output"``.
         text: what the port does, and what the weights expect.
         before: the deviation of the port from the reference, relative to the largest value.
-        after: the deviation that remains if this, and all other findings, are imitated.
+        after: the deviation that remains if this, and all other findings, are imitated. NaN for
+            randomness and half precision, whose deviations cannot be repeated exactly.
         remedy: {framework: what to write there}; ``""`` stands for any framework.
         or_else: texts of what cannot be told from this with the given evidence.
     """
@@ -109,6 +111,7 @@ def diagnose(
     False
     """
     one_of("dtype", dtype, tuple(TOLERANCES))
+    most = integer("most", most, 1)
     network = Network(check_spec(spec), check_weights(spec, weights))
     port = Port(spec, model, dtype)
     pixels = _pixels(usage)
@@ -116,15 +119,18 @@ def diagnose(
     change = deviation(port(first)[OUTPUT], found[OUTPUT])
     if change > TOLERANCES[dtype]:
         return _random(change, TOLERANCES[dtype], port)
-    asked = [(first, found)]
-    other = images(spec, pixels, SIZES[1] if first.shape[2] == SIZES[0] else first.shape[2], 1)
+    asked, notes = [(first, found)], []
+    size = first.shape[2]
+    other = images(spec, pixels, SIZES[1] if size == SIZES[0] else size, 1)
     try:
         asked.append((other.astype(dtype).astype(np.float64), port(other)))
     except ImageError:
         port.calls.append(f"{len(other)} images of {other.shape[2]}x{other.shape[3]}: refused")
-    calls = tuple(port.calls)
-    how: dict[str, Any] = {"pixels": pixels, "dtype": dtype, "most": most, "advance": advance}
-    return _diagnosed(network, asked, calls=calls, **how)
+    if len({x.shape for x, _ in asked}) == 1:
+        notes.append(f"what shows at other image sizes than {size}x{size}, which the port refuses")
+    how: dict[str, Any] = {"pixels": pixels, "most": most, "advance": advance}
+    dtype = _computed_in([found], dtype, notes)
+    return _diagnosed(network, asked, dtype=dtype, calls=_once(port.calls), notes=notes, **how)
 
 
 def diagnose_outputs(
@@ -142,17 +148,25 @@ def diagnose_outputs(
     ``inputs`` are normalized images, NCHW or NHWC. ``outputs`` has ``"output"`` (or ``"logits"``)
     and possibly maps of stages. Otherwise as ``diagnose``.
     """
+    most = integer("most", most, 1)
     network = Network(check_spec(spec), check_weights(spec, weights))
     x, layout = np.asarray(inputs), "NCHW"
     channels = spec.config.in_channels
     if x.ndim == 4 and x.shape[1] != channels and x.shape[3] == channels:
         x, layout = x.transpose(0, 3, 1, 2), "NHWC"
+    notes: list[str] = []
     dtype = "float64" if x.dtype == np.float64 and _is_exact(outputs) else "float32"
     x = check_images(spec, x).astype(np.float64)
-    found = arranged(spec, outputs, layout, len(x))
+    if len(x) and np.ptp(x) == 0:
+        raise ImageError(
+            f"inputs: expected images, found {x.flat[0]:g} in every pixel, where most mistakes do "
+            "not show; use real images, or noise"
+        )
+    found = arranged(spec, outputs, layout, len(x), "outputs")
+    dtype = _computed_in([found], dtype, notes)
     asked = f"{len(x)} images of {x.shape[2]}x{x.shape[3]}, {layout}, from a file"
-    how: dict[str, Any] = {"dtype": dtype, "most": most, "advance": advance}
-    return _diagnosed(network, [(x, found)], pixels=_pixels(usage), calls=(asked,), **how)
+    how: dict[str, Any] = {"pixels": _pixels(usage), "most": most, "advance": advance}
+    return _diagnosed(network, [(x, found)], dtype=dtype, calls=(asked,), notes=notes, **how)
 
 
 def suspicion(
@@ -172,6 +186,23 @@ def suspicion(
 
 def _is_exact(outputs: Mapping[str, Any]) -> bool:
     return all(getattr(each, "dtype", None) == np.float64 for each in outputs.values())
+
+
+def _computed_in(answers: Sequence[Mapping[str, Array]], dtype: str, notes: list[str]) -> str:
+    """Return the precision of the answers: float32 if all are float32 numbers; add a note then."""
+    arrays = [array for answer in answers for array in answer.values()]
+    with np.errstate(over="ignore"):
+        exact = all(np.array_equal(a.astype(np.float32), a, equal_nan=True) for a in arrays)
+    if dtype == "float32" or not exact:
+        return dtype
+    notes.append("what float64 would show: the port read float64, but its outputs are float32")
+    return "float32"
+
+
+def _once(calls: Sequence[str]) -> tuple[str, ...]:
+    """Return each call once, with how often it was made."""
+    counts = {call: calls.count(call) for call in calls}
+    return tuple(f"{call} (twice)" if count == 2 else call for call, count in counts.items())
 
 
 def _pixels(usage: Usage | None) -> Pixels:
@@ -198,6 +229,12 @@ def images(spec: DenseNetSpec, pixels: Pixels, size: int, seed: int = 0) -> Arra
     x[1] = 0.2 * x[1] + 0.4 * slope[:, None] + 0.2 * slope**2
     x[1, :, :2] = x[1, :, -2:] = x[1, :, :, :2] = x[1, :, :, -2:] = 1
     return pixels.normalized(x)
+
+
+def batch(spec: DenseNetSpec, usage: Usage) -> Array:
+    """Return eight images for a training step, normalized as the weights expect."""
+    pixels, size = _pixels(usage), max(SIZES[0], min_image_size(spec))
+    return np.concatenate([images(spec, pixels, size, seed) for seed in range(4)])
 
 
 def _first_answer(
@@ -231,7 +268,7 @@ def _random(found: float, tolerance: float, port: Port) -> Diagnosis:
             "flax": "model.eval()",
         },
     )
-    return Diagnosis(found, tolerance, (finding,), None, tuple(port.calls))
+    return Diagnosis(found, tolerance, (finding,), None, _once(port.calls))
 
 
 def _diagnosed(
@@ -243,10 +280,13 @@ def _diagnosed(
     most: int,
     advance: Advance,
     calls: tuple[str, ...],
+    notes: Sequence[str],
 ) -> Diagnosis:
     known, tolerance = suspects(network.spec, pixels), TOLERANCES[dtype]
     whole = Evidence(network, [(x, found[OUTPUT]) for x, found in asked])
     before = whole.deviation(())
+    odd = _not_finite(asked)
+    most = 1 if odd else most  # a search of pairs would compare infinity with infinity
     findings: list[Finding] = []
     for evidence in _parts(network, asked):
         part = evidence.deviation(())
@@ -256,16 +296,29 @@ def _diagnosed(
         exact = [s for s in relevant if s.convention != "half_precision"]
         rounding = _rounding(evidence, relevant, part)
         sizes = 1 if rounding else most
-        found = explanations(evidence, exact, tolerance, most=sizes, advance=advance)
+        found, nearest = explanations(evidence, exact, tolerance, most=sizes, advance=advance)
         if found:
             findings += _findings(evidence, found, part)
         elif rounding:
             findings.append(rounding)
         else:
-            why = _unexplained(evidence, relevant, part, most)
-            return Diagnosis(before, tolerance, _merged(findings), why, calls)
-    notes = () if findings else _hidden(whole, known, tolerance)
-    return Diagnosis(before, tolerance, _merged(findings), None, calls, notes)
+            why = odd or _unexplained(evidence, nearest, relevant, part, most)
+            return Diagnosis(before, tolerance, _merged(findings), why, calls, tuple(notes))
+    hidden = [] if findings else _hidden(whole, known, tolerance)
+    return Diagnosis(before, tolerance, _merged(findings), None, calls, (*notes, *hidden))
+
+
+def _not_finite(asked: Sequence[tuple[Array, Mapping[str, Array]]]) -> str:
+    """Return a sentence about the first output of the port that is not finite; "" if all are."""
+    for x, found in asked:
+        for stage, array in found.items():
+            if wrong := np.count_nonzero(~np.isfinite(array)):
+                return (
+                    f"the port returns NaN or infinity in {stage}: in {wrong:,} of {array.size:,} "
+                    f"values, for images of {x.shape[2]}x{x.shape[3]}; no known convention "
+                    "explains that; look for a division by 0, or for weights that were not loaded"
+                )
+    return ""
 
 
 def _parts(
@@ -337,7 +390,7 @@ def _remedy(evidence: Evidence, suspect: Suspect) -> dict[str, str]:
     return {key: text.replace("{eps:g}", f"{eps:g}") for key, text in remedy.items()}
 
 
-def _hidden(evidence: Evidence, known: Iterable[Suspect], tolerance: float) -> tuple[str, ...]:
+def _hidden(evidence: Evidence, known: Iterable[Suspect], tolerance: float) -> list[str]:
     """Return what would not have shown, if the port did it."""
     notes, imitated = [], _own(evidence)
     for suspect in known:
@@ -346,11 +399,11 @@ def _hidden(evidence: Evidence, known: Iterable[Suspect], tolerance: float) -> t
         effect = imitated.deviation((suspect,))
         imitated.forget()
         if effect <= tolerance:
-            notes.append(
-                f"{suspect.convention}: a port that {suspect.text} would differ by {effect:.0e} "
-                "only, which is rounding here"
-            )
-    return tuple(notes)
+            how = f"by {effect:.0e} only, which is rounding in float32; float64 shows it"
+            if effect < EXACT:
+                how = "in nothing: these weights make both the same"
+            notes.append(f"{suspect.convention}: a port that {suspect.text} would differ {how}")
+    return notes
 
 
 def _own(evidence: Evidence) -> Evidence:
@@ -376,7 +429,7 @@ def _rounding(evidence: Evidence, known: Iterable[Suspect], before: float) -> Fi
                 f"known convention explains the deviation, which is as large as such rounding "
                 f"({size:.0e}). {CONVENTIONS[suspect.convention].rule}",
                 before,
-                evidence.deviation((suspect,)),
+                float("nan"),
                 _remedy(evidence, suspect),
             )
     return None
@@ -392,17 +445,24 @@ def _half_precisions(
             yield suspect, own.deviation((suspect,))
 
 
-def _unexplained(evidence: Evidence, known: Sequence[Suspect], before: float, most: int) -> str:
+def _unexplained(
+    evidence: Evidence, nearest: Explanation, known: Iterable[Suspect], before: float, most: int
+) -> str:
     first, last = evidence.names[0], evidence.names[-1]
     where = f"in {last}" if first == last else f"between {first} and {last}"
-    trials = [(evidence.deviation((each,)), each) for each in known]
-    after, nearest = min(trials, key=lambda trial: trial[0])
+    several = f", nor up to {most} of them together," if most > 1 else ""
+    (_, returned), own = evidence.asked[0], evidence.outputs(0, ())
+    what = f"the deviation of {before:.1e} {where}"
+    if returned.shape != own.shape:
+        what = f"that {last} has the shape {returned.shape} instead of {own.shape}"
     alike = [
         s.kind for s, size in _half_precisions(evidence, known) if size / 2 < before < 2 * size
     ]
     hint = f"; computing in {alike[0]} would cause one of this size" if alike else ""
-    several = f", nor up to {most} of them together," if most > 1 else ""
-    return (
-        f"none of the known conventions{several} explains the deviation of {before:.1e} {where}; "
-        f"the nearest ({nearest.convention}: the port {_where(nearest)}) leaves {after:.1e}{hint}"
-    )
+    suspect = nearest.suspects[0]
+    if nearest.after < before / 2:
+        hint += (
+            f"; the nearest ({suspect.convention}: the port {_where(suspect)}) leaves "
+            f"{nearest.after:.1e}"
+        )
+    return f"none of the known conventions{several} explains {what}{hint}"

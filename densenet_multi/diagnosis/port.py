@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from traceback import extract_tb
 from typing import Any
 
 import numpy as np
@@ -38,23 +40,32 @@ class Port:
         Raises ``ImageError`` if the port accepts the images in no layout, or returns something that
         is not the outputs of this network.
         """
-        failures: list[Exception] = []
+        returned = self.ask(x)
+        return arranged(self.spec, returned, self.layout, len(x))
+
+    def ask(self, x: Array, *more: Any) -> Any:
+        """Return what the port returns for images (N, C, H, W), and arguments that follow them.
+
+        Raises ``ImageError`` if it accepts the images in no layout.
+        """
+        failures: list[BaseException] = []
         for layout in [self.layout] if self.layout else LAYOUTS:
             images = x.astype(self.dtype)
             if layout == "NHWC":
                 images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
             try:
-                returned = self.model(images)
-            except Exception as error:  # noqa: BLE001  # the port is not ours: it may raise anything
+                returned = self.model(images, *more)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's code
                 failures.append(error)
                 continue
             self.layout = layout
             n, _, height, width = x.shape
             self.calls.append(f"{n} images of {height}x{width}, {layout}, {self.dtype}")
-            return arranged(self.spec, returned, layout, n)
+            return returned
+        layouts = [self.layout] if self.layout else LAYOUTS
         reasons = "; ".join(
-            f"{layout}: {type(e).__name__}: {str(e).strip().splitlines()[0] if str(e) else ''}"
-            for layout, e in zip([self.layout] if self.layout else LAYOUTS, failures, strict=True)
+            f"{layout}: {_described(error)}"
+            for layout, error in zip(layouts, failures, strict=True)
         )
         raise ImageError(
             f"model: expected a function of NumPy images {x.shape} ({self.dtype}), found that it "
@@ -63,24 +74,36 @@ class Port:
         )
 
 
-def arranged(spec: DenseNetSpec, returned: Any, layout: str, n: int) -> dict[str, Array]:
+def _described(error: BaseException) -> str:
+    """Return an error's type, the first line of its text, and the line of code that raised it."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    frames = [each for each in extract_tb(error.__traceback__) if each.filename != __file__]
+    where = f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames else ""
+    if own := [each for each in frames if "site-packages" not in each.filename]:
+        where = f" (line {own[-1].lineno} of {own[-1].filename})"
+    return f"{type(error).__name__}: {line}{where}"
+
+
+def arranged(
+    spec: DenseNetSpec, returned: Any, layout: str, n: int, who: str = "model"
+) -> dict[str, Array]:
     """Return what a port returned as arrays in NCHW, with the logits as ``"output"``.
 
-    Raises ``ImageError``.
+    Raises ``ImageError``, which begins with ``who``.
     """
     given = returned if isinstance(returned, Mapping) else {OUTPUT: returned}
-    found = {str(name): to_array(str(name), value) for name, value in given.items()}
+    found = {str(name): to_array(str(name), value, who) for name, value in given.items()}
     if OUTPUT not in found and "logits" in found:
         found[OUTPUT] = found.pop("logits")
-    stages = [name for name, _ in shape_trace(spec, *2 * [min_image_size(spec)])]
+    stages = dict(shape_trace(spec, *2 * [min_image_size(spec)]))
     if unknown := sorted(found.keys() - {*stages, OUTPUT}):
         raise ImageError(
-            f"model: expected maps of {', '.join(stages)} or logits as {OUTPUT}, found "
+            f"{who}: expected maps of {', '.join(stages)} or logits as {OUTPUT}, found "
             f"{shown(unknown[0])}"
         )
     if OUTPUT not in found:
         raise ImageError(
-            f"model: expected the logits as {OUTPUT}, beside the maps of stages, found only "
+            f"{who}: expected the logits as {OUTPUT}, beside the maps of stages, found only "
             f"{', '.join(found) or 'an empty dictionary'}"
         )
     classes = spec.config.num_classes
@@ -91,15 +114,25 @@ def arranged(spec: DenseNetSpec, returned: Any, layout: str, n: int) -> dict[str
             found[name] = array.reshape(n, -1) if is_map and len(array) == n else array
             if found[name].shape != expected:
                 raise ImageError(
-                    f"model: expected logits of shape {expected}, found {array.shape}; the weights "
+                    f"{who}: expected logits of shape {expected}, found {array.shape}; the weights "
                     "have another number of classes, or the model returns something else"
                 )
-        elif array.ndim == 4 and layout == "NHWC":  # N, H, W, C
-            found[name] = array.transpose(0, 3, 1, 2)
+        elif array.ndim == 4:
+            channels = stages[name][0]
+            sides = [side for side in (1, 3) if array.shape[side] == channels]
+            if sides == [3] or (len(sides) == 2 and layout == "NHWC"):
+                found[name] = array.transpose(0, 3, 1, 2)
+            elif not sides:
+                raise ImageError(
+                    f"{who}: expected maps of {channels} channels for {name}, found the shape "
+                    f"{array.shape}"
+                )
+        else:
+            raise ImageError(f"{who}: expected maps (N, C, H, W) for {name}, found {array.shape}")
     return found
 
 
-def to_array(name: str, value: Any) -> Array:
+def to_array(name: str, value: Any, who: str = "model") -> Array:
     """Return a tensor of any framework as a float64 array. Raises ``ImageError``."""
     if hasattr(value, "asnumpy"):  # MXNet
         value = value.asnumpy()
@@ -113,16 +146,36 @@ def to_array(name: str, value: Any) -> Array:
         numbers = None
     if numbers is None:
         raise ImageError(
-            f"model: expected NumPy arrays, found {type(value).__name__} for {shown(name)}; return "
+            f"{who}: expected NumPy arrays, found {type(value).__name__} for {shown(name)}; return "
             "the logits, or a dictionary of stage maps and output"
         )
     return numbers
 
 
+@contextmanager
+def _naming(module: str) -> Iterator[None]:
+    """Turn whatever a module raises when it is imported into a ``ConfigError``."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != module.split(".", maxsplit=1)[0]:
+            what = f"no module {error.name!r}, which it imports"
+        else:
+            what = "none of this name here; for a file, type its name: port.py:model"
+        raise ConfigError(f"model: expected a module {module!r}, found {what}") from error
+    except SyntaxError as error:
+        where = f"line {error.lineno} of {error.filename}"
+        raise ConfigError(f"model: expected Python, found {error.msg!r} in {where}") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"model: expected a module that can be imported, found {_described(error)}"
+        ) from error
+
+
 def loaded(text: str) -> Callable[[Any], Any]:
     """Return the callable that ``"module:name"`` or ``"file.py:name"`` names.
 
-    Raises ``ConfigError``. The module's own errors propagate.
+    Raises ``ConfigError``, also if the module cannot be executed.
     """
     import sys
     from importlib import import_module
@@ -142,18 +195,13 @@ def loaded(text: str) -> Callable[[Any], Any]:
         module = module_from_spec(found)
         sys.modules.setdefault(path.stem, module)
         sys.path[:0] = [str(path.resolve().parent)]  # it may import its neighbors
-        found.loader.exec_module(module)
+        with _naming(module_name):
+            found.loader.exec_module(module)
     else:
         sys.path[:0] = [str(Path.cwd())]
         try:
-            module = import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name != module_name.split(".", maxsplit=1)[0]:
-                raise
-            raise ConfigError(
-                f"model: expected a module that can be imported, found none named {module_name!r} "
-                "here; for a file, type its name: port.py:model"
-            ) from error
+            with _naming(module_name):
+                module = import_module(module_name)
         finally:
             sys.path.remove(str(Path.cwd()))
     model = getattr(module, name, None)

@@ -117,11 +117,12 @@ def explanations(
     *,
     most: int = 3,
     advance: Advance = lambda _: None,
-) -> list[Explanation]:
+) -> tuple[list[Explanation], Explanation]:
     """Return the smallest sets of suspects that leave at most ``tolerance``, best first.
 
-    All returned sets have the same size. Empty if no set of up to ``most`` suspects explains the
-    evidence.
+    All returned sets have the same size. The list is empty if no set of up to ``most`` suspects
+    explains the evidence. The last value is the single suspect that comes nearest, in the first
+    answer.
     """
     first = Evidence(evidence.network, evidence.asked[:1], evidence.names)  # to search in
 
@@ -132,15 +133,13 @@ def explanations(
         return [each for each in verified if each.after <= tolerance]
 
     ranked: list[Explanation] = []
-    if found := explained([(each,) for each in suspects]):
-        return found
-    singles = list(ranked)
-    if found := explained(pair for names in TOGETHER for pair in _named(suspects, names)):
-        return found
-    if most == 1 or (
-        found := explained((each,) for whole in suspects for each in _narrowed(first, whole))
-    ):
-        return found
+    found = explained([(each,) for each in suspects])
+    singles, nearest = list(ranked), ranked[0]
+    together = [pair for names in TOGETHER for pair in _named(suspects, names)]
+    if found or (found := explained(together)) or most == 1:
+        return found, nearest
+    if found := explained((each,) for whole in suspects for each in _narrowed(first, whole)):
+        return found, nearest
     ranked[:] = singles
     for _ in range(most - 1):
         sets = {
@@ -150,8 +149,8 @@ def explanations(
             if other not in each.suspects
         }
         if found := explained(list(sets.values())):
-            return found
-    return []
+            return found, nearest
+    return [], nearest
 
 
 def _tried(

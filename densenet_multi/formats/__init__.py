@@ -296,6 +296,8 @@ def with_classes(checkpoint: Checkpoint, num_classes: int, seed: int = 0) -> Che
     weights |= {name: array.astype(dtype) for name, array in head.items()}
     was = f"the classifier for {checkpoint.spec.config.num_classes} classes"
     note = f"{was} was replaced with a new one for {num_classes} (seed {seed})"
+    if not num_classes:
+        note = f"{was} was removed: the outputs are features"
     return Checkpoint(
         spec,
         check_weights(spec, weights, dtype.name),

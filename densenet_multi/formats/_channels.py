@@ -55,10 +55,10 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
     shift = np.zeros(len(kernels))
     if in_channels < before:
         kernels, usage, shift = _summed(kernels, checkpoint.usage, in_channels)
-        notes = [f"the stem's kernels were summed, from {before} channels to {in_channels}"]
+        notes = [f"the stem's kernels were summed, from {before} to {_count(in_channels)}"]
     else:
         kernels, usage = _repeated(kernels, checkpoint.usage, in_channels)
-        notes = [f"the stem's kernels were repeated, from {before} channels to {in_channels}"]
+        notes = [f"the stem's kernels were repeated, from {before} to {_count(in_channels)}"]
     notes[0] += ": a gray image keeps its logits"
     if shift.any():
         notes[0] += (
@@ -70,6 +70,10 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
     return Checkpoint(
         spec, check_weights(spec, cast, dtype.name), usage, (*checkpoint.notes, *notes)
     )
+
+
+def _count(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
 
 
 def _summed(kernels: Floats, usage: Usage, in_channels: int) -> tuple[Floats, Usage, Floats]:

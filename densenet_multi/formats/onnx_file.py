@@ -33,6 +33,7 @@ from .recognize import checkpoint_of
 BACKEND = None  # a runtime's format, not a framework's
 LIBRARY = "onnxruntime"
 OPTIONS = ("probabilities", "folded", "half")  # arguments of ``write``
+FOLDED = "its BatchNorms are folded: this file cannot be converted back"
 HALF = "its weights are stored in float16 (3 digits); the values are now float32"
 QUANTIZED = "its graph is quantized: ONNX Runtime runs it as it is"
 NO_FLOAT64 = (
@@ -141,7 +142,7 @@ def write(
     elif widest(checkpoint.weights) == "float64":
         notes.append(NO_FLOAT64)
     if folded and without_pairs(spec) != spec:
-        notes.append("its BatchNorms are folded: this file cannot be converted back")
+        notes.append(FOLDED)
     return tuple(notes)
 
 
@@ -183,6 +184,13 @@ def describe(path: Path) -> Checkpoint:
     The weights are absent, {}, if a file of ours has folded BatchNorms, or has been quantized. The
     graph of a quantized file is not compared with its network. Raises as ``formats.read``.
     """
+    try:
+        return _described(path)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def _described(path: Path) -> Checkpoint:
     model = parse(path)
     header = _header_of(model)
     if header is not None:
@@ -194,5 +202,5 @@ def describe(path: Path) -> Checkpoint:
             shapes = {each.name: tuple(each.dims) for each in model.graph.initializer}
             expected = {n: info.shape for n, info in tensors(without_pairs(spec)).items()}
             if shapes == expected and without_pairs(spec) != spec:
-                return Checkpoint(spec, {}, usage.fits(spec))
+                return Checkpoint(spec, {}, usage.fits(spec), (FOLDED,))
     return read(path)

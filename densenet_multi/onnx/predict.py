@@ -48,13 +48,13 @@ def load(proto: ModelProto, spec: DenseNetSpec) -> Model:
 
     Raises ``LookupError`` for a float64 network, for which ONNX Runtime has no convolution on CPUs.
     """
-    session = _session(_with_logits(proto).SerializeToString())
-    (given,) = session.get_inputs()
+    runtime = session(_with_logits(proto).SerializeToString())
+    (given,) = runtime.get_inputs()
     first = next(node for node in proto.graph.node if given.name in node.input)
     channels_last = first.op_type == "Transpose"
     batch, *sides = (side if isinstance(side, int) else None for side in given.shape)
     height, width = (sides[:2] if channels_last else sides[1:]) if len(sides) == 3 else (None, None)
-    return Model(spec, session, channels_last, batch, (height, width))
+    return Model(spec, runtime, channels_last, batch, (height, width))
 
 
 def predict(model: Model, images: npt.ArrayLike) -> npt.NDArray[np.floating]:
@@ -111,9 +111,14 @@ def _onnx_runtime() -> Any:
     return onnxruntime
 
 
-def _session(content: bytes) -> Any:
+def session(content: bytes, threads: int = 0) -> Any:
+    """Return ONNX Runtime's session of a file on this many threads; 0 is ONNX Runtime's choice.
+
+    Raises ``BackendNotInstalledError``, and ``LookupError`` as ``load``.
+    """
     onnxruntime = _onnx_runtime()
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised, too
     try:
         return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])

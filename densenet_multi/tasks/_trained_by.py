@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._checks import check_names
+from .._installed import BackendNotInstalledError
 from ..backends import backend_names, first_installed, framework_versions
 from ..checkpoint import Checkpoint
 from ..training.fields import COUNT, OBJECT, TEXT
@@ -51,7 +52,11 @@ def backend_to_use(
     if given is not None:
         check_names("backend", [given], backend_names())
         return given
-    first, trained = first_installed(), backend_of(path, checkpoint)
+    try:
+        first, trained = first_installed(), backend_of(path, checkpoint)
+    except BackendNotInstalledError as error:
+        how = f"convert({str(path)!r}, 'NEW.onnx'), which predicts without any"
+        raise BackendNotInstalledError(f"{error}; or use: {how}") from None
     if trained in (None, first):
         return first
     if None in framework_versions(trained).values():

@@ -18,12 +18,13 @@ from .. import formats
 from .._checks import check_names, truth
 from .._files import as_path, is_special, put_in_place, resolved
 from .._inputs import check_images
-from .._installed import BackendNotInstalledError
+from .._installed import not_installed
 from ..backends import load_backend
 from ..checkpoint import Checkpoint, check_checkpoint
 from ..comparison.deviation import TOLERANCES, deviation
 from ..data import Preparation, load_sample, to_input
 from ..diagnosis import suspicion
+from ..formats.onnx_file import describe
 from ..formats.recognize import variant_name
 from ..manifest import count_parameters, min_image_size
 from ..reference import predict
@@ -145,7 +146,8 @@ def convert(
         back = formats.read(written, destination_format, bn_eps=epsilon) if exact else checkpoint
         actual, answered, confirmed = logits(written, destination_format, back, images)
         if not (exact or confirmed):
-            raise _unverifiable("folded" if folded else "half")
+            user = f"{'folded' if folded else 'half'} with verify=True"
+            raise not_installed("onnx", "onnxruntime", user)
         value = max(before, deviation(actual, expected))
         tolerance = TOLERANCES["float16" if half else "float32"]
         if value > tolerance:
@@ -213,14 +215,6 @@ def _suspects(
     spec, weights = checkpoint.spec, checkpoint.weights
     found = {who: suspicion(spec, weights, images, answer) for who, answer in answers.items()}
     return "".join(f"Suspect in {who}: {what} " for who, what in found.items() if what)
-
-
-def _unverifiable(option: str) -> BackendNotInstalledError:
-    return BackendNotInstalledError(
-        f"{option}: expected 'onnxruntime' to verify such a file, found none; in a clone of "
-        f"densenet_multi, install it with: pip install '.[onnx]'",
-        name="onnxruntime",
-    )
 
 
 def _absent(*names: str) -> str:
@@ -333,10 +327,17 @@ def verification_images(checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
 def inspect(
     path: str | os.PathLike[str], file_format: str | None = None, *, prefix: str | None = None
 ) -> dict[str, Any]:
-    """Describe a checkpoint in plain values. Raises the same errors as ``formats.read``."""
+    """Describe a checkpoint in plain values. Raises the same errors as ``formats.read``.
+
+    An ONNX file may also be one that cannot be read, only used: folded or quantized.
+    """
     path = as_path(path)
     name = formats.guess(path) if file_format is None else file_format
-    checkpoint = formats.read(path, name, prefix=prefix)
+    if name == "onnx" and prefix is None:
+        checkpoint = describe(path)
+    else:
+        checkpoint = formats.read(path, name, prefix=prefix)
+    kernel = checkpoint.weights.get("features.conv0.weight")
     counts = count_parameters(checkpoint.spec)
     return {
         "path": str(path),
@@ -345,7 +346,7 @@ def inspect(
         "variant": variant_name(checkpoint.spec.config),
         "trainable": counts.trainable,
         "statistics": counts.statistics,
-        "dtype": str(checkpoint.weights["features.conv0.weight"].dtype),
+        "dtype": None if kernel is None else str(kernel.dtype),
         "config": asdict(checkpoint.spec.config),
         "usage": asdict(checkpoint.usage),
         "assumed": [f"{what}: {value}" for what, value in checkpoint.unstated().items()],
@@ -366,6 +367,8 @@ def _unusual(checkpoint: Checkpoint) -> list[str]:
     if config.in_channels != usual.in_channels:
         notes.append(f"{name} usually reads images with {_channels(usual.in_channels)}")
     arrays = [array.astype(np.float32, copy=False) for array in checkpoint.weights.values()]
+    if not arrays:
+        return notes
     if all((array.view(np.uint32) & 0xFFFF == 0).all() for array in arrays):
         notes.append("all weights have bfloat16 precision (2 to 3 digits); compute in float32")
     else:

@@ -12,10 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import formats
-from .._checks import ConfigError
+from .._checks import ConfigError, shown
 from .._files import as_path
+from .._inputs import ImageError
+from ..backends import first_installed, load_backend
+from ..checkpoint import Checkpoint
 from ..diagnosis import Diagnosis, diagnose, diagnose_outputs
-from ..diagnosis.port import loaded
+from ..diagnosis.diagnose import batch
+from ..diagnosis.port import Port, loaded, to_array
+from ..diagnosis.step import Step, diagnose_step
 from ..formats.recognize import variant_name
 
 INPUTS = "inputs"
@@ -26,6 +31,11 @@ def doctor(
     *,
     model: str | Callable[[Any], Any] | None = None,
     outputs: str | os.PathLike[str] | None = None,
+    step: str | Callable[[Any, Any], Mapping[str, Any]] | None = None,
+    after: str | os.PathLike[str] | None = None,
+    learning_rate: float | None = None,
+    weight_decay: float = 0.0,
+    decayed: str = "all",
     variant: str | None = None,
     prefix: str | None = None,
     dtype: str = "float32",
@@ -34,35 +44,108 @@ def doctor(
 ) -> dict[str, Any]:
     """Return a diagnosis as a dictionary: see ``diagnosis.Diagnosis`` for its entries.
 
-    Raises ``ConfigError``, ``ImageError``, and the errors of ``formats.read``.
+    Raises ``ConfigError``, ``ImageError``, and the errors of ``formats.read``. A training step also
+    needs an installed backend, which computes the right gradients: ``BackendNotInstalledError``.
 
     Arguments:
         weights: a checkpoint of any known format.
         model: the port, a function from NumPy images to logits, or ``"module:name"``.
         outputs: instead of ``model``, a file of ``numpy.savez``: ``inputs`` (normalized images),
-            ``logits``, and possibly maps of stages.
+            ``logits``, and possibly maps of stages; with ``after``, instead of logits, ``labels``
+            and possibly ``loss``.
+        step: instead of ``model``, a function that takes one training step from these weights: from
+            images and labels to {``"loss"``, ``"weights"``}. The weights are all tensors after the
+            step, {canonical name: array}, or the path of a checkpoint.
+        after: a checkpoint of any known format: the weights after a step on ``outputs``.
+        learning_rate: of the step.
+        weight_decay: of the step.
+        decayed: which weights the step decays: "all", "kernels", "without-biases",
+            "without-norms" or "none".
         variant: as for ``formats.read``.
         prefix: as for ``formats.read``.
         dtype: of the images that ``model`` is asked with.
         most: how many broken conventions to look for at once.
         advance: called with a line of text after every trial.
     """
-    if (model is None) == (outputs is None):
-        raise ConfigError("model: expected model= or outputs=, one of the two")
+    if [model, outputs, step].count(None) != 2:
+        raise ConfigError("model: expected model=, outputs= or step=, one of the three")
+    is_step = step is not None or after is not None
+    if after is not None and outputs is None:
+        raise ConfigError("after: expected outputs= as well, the batch of the step; found none")
+    if is_step and learning_rate is None:
+        raise ConfigError("learning_rate: expected the rate of the training step, found none")
     path = as_path(weights)
     checkpoint = formats.read(path, variant=variant, prefix=prefix)
     how: dict[str, Any] = {"usage": checkpoint.usage, "most": most, "advance": advance}
     spec, arrays = checkpoint.spec, checkpoint.weights
-    if model is not None:
+    if is_step:
+        taken = _taken(checkpoint, step, outputs, after, dtype)
+        rule = {"learning_rate": learning_rate, "weight_decay": weight_decay, "decayed": decayed}
+        gradients = _gradients(checkpoint, taken["images"], taken["labels"])
+        variance = checkpoint.usage.running_variance
+        found = diagnose_step(
+            spec, arrays, Step(**taken, **rule, gradients=gradients, variance=variance)
+        )
+    elif model is not None:
         port = loaded(model) if isinstance(model, str) else model
         found = diagnose(spec, arrays, port, dtype=dtype, **how)
     else:
-        saved = _saved(outputs)
+        saved = _saved(outputs, {"logits", "output"})
         found = diagnose_outputs(spec, arrays, saved.pop(INPUTS), saved, **how)
     return {"weights": str(path), "variant": variant_name(spec.config), **as_json(found)}
 
 
-def _saved(outputs: Any) -> dict[str, npt.NDArray[Any]]:
+# --- A training step ----------------------------------------------------------------------------
+
+
+def _taken(
+    checkpoint: Checkpoint, step: Any, outputs: Any, after: Any, dtype: str
+) -> dict[str, Any]:
+    """Return a step's images, labels, loss, and the weights after it."""
+    if step is None:
+        saved = _saved(outputs, {"labels"})
+        images, labels, loss = saved[INPUTS], saved["labels"], saved.get("loss")
+        channels = checkpoint.spec.config.in_channels
+        if images.ndim == 4 and images.shape[1] != channels and images.shape[3] == channels:
+            images = images.transpose(0, 3, 1, 2)
+        returned: Mapping[str, Any] = {"weights": after, "loss": loss}
+    else:
+        images = batch(checkpoint.spec, checkpoint.usage).astype(dtype)
+        labels = np.arange(len(images)) % checkpoint.spec.config.num_classes
+        port = Port(checkpoint.spec, loaded(step) if isinstance(step, str) else step, dtype)
+        returned = port.ask(images, labels)
+        if not isinstance(returned, Mapping) or "weights" not in returned:
+            raise ImageError(
+                "step: expected a dictionary with 'weights' and 'loss' from the function, found "
+                f"{shown(returned)}"
+            )
+    weights = returned["weights"]
+    if isinstance(weights, str | os.PathLike):
+        weights = formats.read(as_path(weights)).weights
+    arrays = {name: to_array(name, array, "step") for name, array in dict(weights).items()}
+    loss = returned.get("loss")
+    kinds = {str(getattr(array, "dtype", "")).rpartition(".")[2] for array in weights.values()}
+    return {
+        "images": images,
+        "labels": labels,
+        "weights": arrays,
+        "loss": None if loss is None else float(to_array("loss", np.reshape(loss, 1), "step")[0]),
+        "dtype": "float64" if kinds == {"float64"} and dtype == "float64" else "float32",
+    }
+
+
+def _gradients(checkpoint: Checkpoint, images: Any, labels: Any) -> dict[str, Any]:
+    """Return the gradients of a batch, computed by the first installed backend in float64."""
+    backend = load_backend(first_installed())
+    model = backend.build(checkpoint.spec, dtype="float64")
+    backend.import_weights(model, checkpoint.weights)
+    return backend.loss_and_gradients(model, np.asarray(images, np.float64), labels)[1]
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+def _saved(outputs: Any, needed: set[str]) -> dict[str, npt.NDArray[Any]]:
     path = as_path(outputs)
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -72,9 +155,9 @@ def _saved(outputs: Any) -> dict[str, npt.NDArray[Any]]:
             f"outputs: expected a file of numpy.savez, found another in {path}; type in Python: "
             "numpy.savez('port.npz', inputs=images, logits=logits)"
         ) from error
-    if INPUTS not in saved or not {"logits", "output"} & saved.keys():
+    if INPUTS not in saved or not needed & saved.keys():
         raise ConfigError(
-            f"outputs: expected arrays named inputs and logits in {path}, found "
+            f"outputs: expected arrays named inputs and {min(needed)} in {path}, found "
             f"{', '.join(saved) or 'none'}"
         )
     return saved

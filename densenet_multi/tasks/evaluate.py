@@ -107,10 +107,9 @@ def evaluate(
     with_onnx = runs_in_onnx_runtime(path, **impossible)
     checkpoint, size = load_classifier(path, image_size, data)
     check_exclusive(path, checkpoint)
-    if with_onnx:
-        backend_name = ONNX_RUNTIME
-    else:
-        backend_name = backend_to_use(backend_name, path, checkpoint, say)
+    backend_name = (
+        ONNX_RUNTIME if with_onnx else backend_to_use(backend_name, path, checkpoint, say)
+    )
     chosen = load_held_out(
         data,
         image_size=size,

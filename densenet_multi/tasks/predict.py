@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import ConfigError, bad, check_names, function, integer, items
+from .._checks import ConfigError, check_names, function, integer, items
 from .._files import as_path
 from .._inputs import check_logits
 from .._progress import progress
@@ -72,10 +72,11 @@ def predict(
         say: called with sentences for the user.
 
     Returns:
-        For each image, plain values: ``image``, ``activation`` (see ``shown_activation``) and
-        ``top``, a list of {``class``, ``index``, ``probability``} with the highest first. With the
-        activation ``"none"``, ``output`` (the logit) replaces ``probability``. With ``heatmap``,
-        also ``heatmap``: see ``draw_heatmap``, and the ``class``.
+        For each image, plain values: ``image``, ``image_size`` (the side of the square to which it
+        was resized), ``activation`` (see ``shown_activation``) and ``top``, a list of {``class``,
+        ``index``, ``probability``} with the highest first. With the activation ``"none"``,
+        ``output`` (the logit) replaces ``probability``. With ``heatmap``, also ``heatmap``: see
+        ``draw_heatmap``, and the ``class``.
 
     Raises ``DataError`` (which names the image); otherwise as ``evaluate.evaluate``.
     """
@@ -97,10 +98,9 @@ def predict(
     checkpoint, size = load_classifier(path, image_size)
     if drawn:
         check_network(path, checkpoint)
-    if with_onnx:
-        backend_name = ONNX_RUNTIME
-    else:
-        backend_name = backend_to_use(backend_name, path, checkpoint, say)
+    backend_name = (
+        ONNX_RUNTIME if with_onnx else backend_to_use(backend_name, path, checkpoint, say)
+    )
     prepare = Preparation(size, checkpoint.spec.config.in_channels, checkpoint.usage)
     for image in paths:  # find an invalid file before importing a framework
         with open_image(image):
@@ -122,7 +122,8 @@ def predict(
                 {"class": names[i], "index": int(i), key: float(values[i])}
                 for i in highest(scores, top)
             ]
-            found.append({"image": str(paths[index]), "activation": activation, "top": rows})
+            image = {"image": str(paths[index]), "image_size": size, "activation": activation}
+            found.append({**image, "top": rows})
     if drawn:
         index = found[0]["top"][0]["index"] if chosen is None else chosen
         stages = backend.features(model, files.take(np.arange(1)))
@@ -199,13 +200,7 @@ def load_classifier(
 
     Raises ``ConfigError``, ``ImageSizeError``, and as ``load_checkpoint``.
     """
-    if onnx_file.looks_like(path, b""):
-        try:
-            checkpoint = onnx_file.describe(path)
-        except ValueError as error:
-            raise WeightsError(f"{path}: {error}") from None
-    else:
-        checkpoint = load_checkpoint(path)
+    checkpoint = onnx_file.describe(path) if _is_onnx(path) else load_checkpoint(path)
     if not checkpoint.spec.config.num_classes:
         found = "expected a network with a classifier, found one without (num_classes=0)"
         raise ConfigError(f"{path}: {found}; {train_a_new_classifier(path, data)}")
@@ -220,16 +215,20 @@ def runs_in_onnx_runtime(path: Path, **given: Any) -> bool:
 
     Raises ``ConfigError`` for an argument in ``given`` that is then not possible, if it is set.
     """
-    if not onnx_file.looks_like(path, b""):
+    if not _is_onnx(path):
         return False
     for name, value in given.items():
         if value and not (name == "device" and value == "cpu"):
-            convert = f"convert({str(path)!r}, 'NEW.safetensors')"
-            expected = (
-                f"none for an ONNX file, which ONNX Runtime runs (to use a backend: {convert})"
+            raise ConfigError(
+                f"{name}: expected a portable file, which a backend runs, found an ONNX file; "
+                f"convert it: convert({str(path)!r}, 'NEW.safetensors')"
             )
-            raise bad(name, value, expected)
     return True
+
+
+def _is_onnx(path: Path) -> bool:
+    """Return whether a file says that it is one, by its name or its content."""
+    return path.suffix == ".onnx" or onnx_file.looks_like(path, b"")
 
 
 def _most_at_once(examples: Examples) -> int:
@@ -239,8 +238,11 @@ def _most_at_once(examples: Examples) -> int:
 
 def train_a_new_classifier(path: Path, data: str) -> str:
     """Return advice for a network whose classes are not those of the data."""
-    call = f"train(weights={str(path)!r}, data={data!r}, output='RUN')"
-    return f"train a new classifier with: {call}"
+    source, first = str(path), ""
+    if _is_onnx(path):
+        source, first = "NEW.safetensors", f"convert({str(path)!r}, 'NEW.safetensors') and then "
+    call = f"train(weights={source!r}, data={data!r}, output='RUN')"
+    return f"train a new classifier with: {first}{call}"
 
 
 def say_assumed_pixels(path: Path, checkpoint: Checkpoint, say: Say) -> None:

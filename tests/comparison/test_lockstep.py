@@ -196,8 +196,11 @@ class Pretended:
     def __init__(self, **trains: object) -> None:
         self.trains, self.seen = trains, []
 
-    def __call__(self, module, settings, receive):
+    def __call__(self, module, settings, receive=None):
         assert module == "densenet_multi.comparison.lockstep_child"
+        if settings.get("suspect"):
+            what = "bn_epsilon in stem: ..." if self.trains.get(settings["backend"]) else ""
+            return {"status": "ok", "suspect": what}
         backend, folder = settings["backend"], Path(settings["folder"])
         spec, weights = dm.load_weights(folder / "weights.safetensors")
         self.seen.append(
@@ -267,6 +270,7 @@ def test_a_wrong_weight_is_exit_code_1(pretend):
     assert done.exit_code == 1
     (row,) = (line for line in done.stdout.splitlines() if "between backends" in line)
     assert "DIFFERS" in row
+    assert done.stderr == f"{NAMES[1]}: suspect: bn_epsilon in stem: ...\n"
 
 
 def test_a_backend_that_is_not_installed_is_exit_code_3(pretend):

@@ -77,10 +77,10 @@ def test_saved_outputs_are_enough(port):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--model: expected --model or --outputs, one of the two"),
+        ([], "--model: expected --model, --outputs or --step, one of"),
         (["--model", "port.py"], "--model: expected MODULE:CALLABLE"),
         (["--model", "absent.py:right"], "--model: expected a Python file, found none"),
-        (["--model", "absent_module:right"], "--model: expected a module that can be imported"),
+        (["--model", "absent_module:right"], "expected a module 'absent_module', found none"),
         (["--model", "port.py:wrong"], "--model: expected a function 'wrong' in port.py"),
         (["--model", "port.py:number"], "--model: expected a function 'number' in port.py"),
         (["--model", "port.py:broken"], "RuntimeError: not today"),

@@ -31,5 +31,5 @@ def test_a_runtime_predicts_what_the_reference_predicts(monkeypatch, case, toler
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_runtime_that_is_not_installed_is_absent(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(bench_child.AbsentError, match=f"this case needs '{name}'"):
+    with pytest.raises(bench_child.AbsentError, match=f"needs '{name}', which is not installed"):
         bench_child._in_a_runtime({"case": name, "cpus": [0]}, small("bottleneck"))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from densenet_multi import formats
 from densenet_multi.commands import main
 from densenet_multi.comparison.deviation import TOLERANCES, deviation
 from densenet_multi.formats._onnx import content
+from densenet_multi.formats.onnx_file import FOLDED
 from densenet_multi.onnx import to_proto
 from densenet_multi.tasks import convert as conversion
 
@@ -79,6 +81,19 @@ def test_a_folded_file_is_refused_by_name(tmp_path):
     with pytest.raises(dm.WeightsError, match=r"BatchNorms are folded.*folded=True") as caught:
         formats.read(tmp_path / "x.onnx")
     assert str(caught.value).startswith(f"{tmp_path / 'x.onnx'}: Relu 'features.relu0': expected")
+
+
+def test_a_folded_file_is_described_although_it_cannot_be_read(tmp_path):
+    checkpoint = checkpoint_of()
+    formats.write(tmp_path / "x.onnx", checkpoint, folded=True)
+    found = conversion.inspect(tmp_path / "x.onnx")
+    assert found["config"] == asdict(checkpoint.spec.config)
+    assert found["usage"]["mean"] == (0.5, 0.5, 0.5)
+    assert found["notes"][0] == FOLDED
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "x.onnx")]).stdout
+    assert "cannot be converted back" in shown
+    formats.write(tmp_path / "x.onnx", checkpoint)
+    assert conversion.inspect(tmp_path / "x.onnx")["dtype"] == "float32"
 
 
 def test_probabilities_need_a_stated_activation(tmp_path):

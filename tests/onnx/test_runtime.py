@@ -14,9 +14,10 @@ from cases import images, random_weights, small
 from densenet_multi import formats
 from densenet_multi.comparison.deviation import deviation
 from densenet_multi.formats._onnx.content import parse
-from densenet_multi.formats.onnx_file import describe
+from densenet_multi.formats.onnx_file import QUANTIZED, describe
 from densenet_multi.onnx import predict as runtime
 from densenet_multi.onnx import to_proto
+from densenet_multi.tasks.convert import inspect
 from densenet_multi.tasks.evaluate import evaluate
 from densenet_multi.tasks.predict import predict
 
@@ -126,7 +127,7 @@ def test_what_onnx_runtime_cannot_do_is_refused_by_name(tmp_path, checkpoint, ph
     (name,) = given
     about = [photo] if call is predict else []
     more = {} if call is predict else {"data": "sample"}
-    with pytest.raises(dm.ConfigError, match=f"^{name}: expected none for an ONNX file"):
+    with pytest.raises(dm.ConfigError, match=f"^{name}: expected a portable file, .* an ONNX"):
         call(path, *about, **given, **more)
     assert not (tmp_path / "map.png").exists()
 
@@ -158,6 +159,8 @@ def test_a_file_that_was_quantized_is_evaluated(tmp_path, checkpoint):
     assert evaluate(paths[1], data="sample")["examples"] == 1000
     with pytest.raises(dm.WeightsError, match="it is quantized"):
         formats.read(paths[1])
+    found = inspect(paths[1])
+    assert (found["dtype"], found["notes"]) == (None, [QUANTIZED])
 
 
 def test_another_file_is_refused_by_name_and_a_changed_header_too(tmp_path, checkpoint, photo):
@@ -168,6 +171,25 @@ def test_another_file_is_refused_by_name_and_a_changed_header_too(tmp_path, chec
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(dm.WeightsError, match=r"net\.onnx: "):
         predict(path, photo)
+
+
+def test_a_damaged_file_with_this_name_is_not_taken_for_another_format(tmp_path, photo):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"\x80\x04 a pickle")
+    for call in (lambda: predict(path, photo), lambda: evaluate(path, data="sample")):
+        with pytest.raises(dm.WeightsError, match=r"net\.onnx: expected an ONNX network"):
+            call()
+
+
+def test_other_classes_are_learned_from_a_portable_file(tmp_path):
+    spec = small("plain", num_classes=3)
+    path = tmp_path / "net.onnx"
+    weights = {name: array.astype("f") for name, array in random_weights(spec).items()}
+    formats.write(path, dm.Checkpoint(spec, weights))
+    with pytest.raises(dm.ConfigError) as caught:
+        evaluate(path, data="sample")
+    first = f"convert({str(path)!r}, 'NEW.safetensors') and then train(weights='NEW.safetensors'"
+    assert first in str(caught.value)
 
 
 def test_without_onnx_runtime_the_message_says_how_to_install_it(

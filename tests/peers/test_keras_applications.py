@@ -41,3 +41,25 @@ def test_all_backends_answer_as_keras_applications(tmp_path, deviations, dtype, 
     model.load_weights(tmp_path / "back.weights.h5")
     for variable, expected in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(np.array(variable), expected, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("convention", ["", "value_range", "softmax_output"])
+def test_the_doctor_names_what_is_wrong_with_keras_applications(tmp_path, convention):
+    """``value_range``: the network gets pixels from 0 to 255, without ``preprocess_input``."""
+    activation = "softmax" if convention == "softmax_output" else None
+    model = filled(keras.applications.DenseNet121(weights=None, classifier_activation=activation))
+    model.save_weights(tmp_path / "x.weights.h5")
+    checkpoint = formats.read(tmp_path / "x.weights.h5")
+    usage = checkpoint.usage
+    assert usage.mean == pytest.approx((0.485, 0.456, 0.406))
+
+    def port(x):
+        if x.shape[-1] != 3:
+            raise ValueError("expected NHWC")
+        pixels = 255 * (x * np.float32(usage.std) + np.float32(usage.mean))
+        mended = keras.applications.densenet.preprocess_input(pixels.copy())
+        return model(pixels if convention == "value_range" else mended, training=False)
+
+    found = dm.diagnose(checkpoint.spec, checkpoint.weights, port, usage=usage, most=1)
+    assert [each.convention for each in found.findings] == ([convention] if convention else [])
+    assert found.same == (not convention)

@@ -157,3 +157,11 @@ def test_without_a_classifier_the_peer_gives_pooled_features(tmp_path):
     cifar = dm.Checkpoint(dm.get_spec("densenet121", stem="cifar"), {})
     with pytest.raises(LookupError):
         kerashub.library_logits(tmp_path / "x", cifar, x)
+
+
+def test_the_doctor_names_the_padding(tmp_path):
+    model = filled(DenseNetImageClassifier(backbone(), 5))
+    model.save_weights(tmp_path / "x.weights.h5")
+    checkpoint = read(tmp_path / "x.weights.h5")
+    found = dm.diagnose(checkpoint.spec, checkpoint.weights, lambda x: model(x, training=False))
+    assert {each.convention for each in found.findings} == {"same_padding", "pool_padding"}

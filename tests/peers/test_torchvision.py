@@ -85,3 +85,29 @@ def test_the_verification_asks_torchvisions_own_model(tmp_path):
     assert (who, independent) == (f"torchvision {torchvision.__version__}", True)
     with torch.inference_mode():
         np.testing.assert_array_equal(answer, model(torch.tensor(x)).numpy())
+
+
+# --- The doctor ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("convention", ["", "batch_statistics", "bn_epsilon"])
+def test_the_doctor_names_what_is_wrong_with_torchvisions_model(convention):
+    config = {"growth_rate": 8, "block_config": (2, 2, 2, 2), "num_init_features": 16}
+    spec = dm.get_spec("densenet121", num_classes=10, **config)
+    weights = random_weights(spec)
+    model = torchvision.models.DenseNet(**config, num_classes=10).eval()
+    state = {name: torch.tensor(array) for name, array in weights.items()}
+    model.load_state_dict(state, strict=False)
+    if convention == "bn_epsilon":
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = 1e-3
+    model.train(convention == "batch_statistics")
+
+    def port(x):
+        with torch.no_grad():
+            return model(torch.from_numpy(x))
+
+    found = dm.diagnose(spec, weights, port)
+    assert [each.convention for each in found.findings] == ([convention] if convention else [])
+    assert found.same == (not convention)

@@ -69,7 +69,8 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "variants": set(),
     "weights": {"numpy"},
 }
-OTHER_PROJECTS = ("formats/", "comparison/rivals/")  # these import the projects' libraries
+FOREIGN = ("comparison/rivals/", "comparison/probes/")  # these import the frameworks
+OTHER_PROJECTS = ("formats/", *FOREIGN)  # these import the projects' libraries
 
 
 def tree(path: Path) -> ast.Module:
@@ -152,7 +153,7 @@ def f():
 def test_a_framework_free_module_imports_no_framework_and_no_backend(path):
     # a format's library is imported when a file of that format is read or written
     names = imported_when_loaded(path) if path.parts[0] == "formats" else imported_by(path)
-    if not path.as_posix().startswith("comparison/rivals/"):
+    if not path.as_posix().startswith(FOREIGN):
         assert not third_party(iter(names)) & EVERY_FRAMEWORK
     own = [name.split(".") for name in names if name.startswith("densenet_multi.")]
     assert not [parts for parts in own if parts[1] in BACKENDS]

@@ -86,10 +86,11 @@ def test_numbers_that_are_no_probabilities_are_not_called_so(saved, pictures):
     path = saved(4, activation="none", **KNOWN)
     found, said = answers(path, pictures)
     assert not said
-    assert found[0]["activation"] == "none"
+    assert (found[0]["activation"], found[0]["image_size"]) == ("none", 16)
     assert found[0]["top"][0] == {"class": "output 2", "index": 2, "output": 3.0}
     assert [row["output"] for row in found[1]["top"]] == [1.5, 0.25, -1.0, -3.0]
     shown = invoke("predict", path, pictures[0], "--backend", NAME).stdout.splitlines()
+    assert shown[-6] == "  resized to 16x16"
     assert shown[-5].split(maxsplit=1) == ["output", "(no probability)"]
     assert shown[-4].split() == ["3.0000", "output", "2"]
 
@@ -139,7 +140,9 @@ def test_a_softmax_of_one_output_is_said_to_be_1_and_the_output_is_shown(saved, 
 def test_the_probability_of_one_class_is_never_rounded_to_certainty():
     for probability, expected in ((1 - 1e-9, "> 0.9999"), (1e-9, "< 0.0001"), (0.25, "0.2500")):
         row = {"class": "x", "index": 0, "probability": probability}
-        console = invoke_blocks([{"image": "a.png", "activation": "sigmoid", "top": [row]}])
+        console = invoke_blocks(
+            [{"image": "a.png", "image_size": 16, "activation": "sigmoid", "top": [row]}]
+        )
         assert console.splitlines()[-1].split("  ")[1:] == [expected, "x"]
 
 

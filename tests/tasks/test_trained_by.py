@@ -86,6 +86,15 @@ def test_the_user_is_told_where_it_is_neither_requested_nor_the_first(
 
 
 @pytest.mark.usefixtures("three")
+def test_without_any_backend_the_message_shows_the_way_to_onnx(monkeypatch):
+    def none():
+        raise dm.BackendNotInstalledError("backend: expected one of a, found none installed")
+
+    monkeypatch.setattr(_trained_by, "first_installed", none)
+    with pytest.raises(dm.BackendNotInstalledError, match=r"or use: convert\('w.s', 'NEW.onnx'\)"):
+        backend_to_use(None, "w.s", checkpoint())
+
+
 def test_a_backend_that_does_not_exist_is_refused():
     with pytest.raises(dm.ConfigError, match="backend 'd' does not exist"):
         backend_to_use("d", "w", checkpoint())

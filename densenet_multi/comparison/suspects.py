@@ -1,0 +1,61 @@
+"""Ask the doctor about a backend whose results deviate, for the messages of other commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backends import Backend
+from ..checkpoint import Usage
+from ..diagnosis import Diagnosis, diagnose
+from ..diagnosis.diagnose import batch
+from ..diagnosis.step import Step, diagnose_step
+from ..spec import DenseNetSpec
+from ..training.recipe import Recipe
+from ..weights import Weights
+
+RATE = 0.1
+
+
+def suspect_in_evaluation(
+    backend: Backend, spec: DenseNetSpec, weights: Weights, dtype: str = "float64"
+) -> str:
+    """Return which convention a backend breaks when it predicts; "" if none."""
+    model = _model(backend, spec, weights, dtype)
+    return _said(diagnose(spec, weights, lambda x: backend.predict(model, x), dtype=dtype, most=1))
+
+
+def suspect_in_training(backend: Backend, spec: DenseNetSpec, weights: Weights) -> str:
+    """Return which convention a backend breaks in one step of training; "" if none.
+
+    The gradients are the backend's own: a step is compared with what they should do.
+    """
+    images = batch(spec, Usage())
+    labels = np.arange(len(images)) % spec.config.num_classes
+    gradients = backend.loss_and_gradients(_model(backend, spec, weights), images, labels)[1]
+    model = _model(backend, spec, weights)
+    recipe = Recipe(epochs=1, batch_size=len(images), learning_rate=RATE, weight_decay=RATE)
+    history = backend.fit(model, (images, labels), recipe)
+    step = Step(
+        images,
+        labels,
+        backend.export_weights(model),
+        gradients,
+        RATE,
+        weight_decay=RATE,
+        loss=history.steps[0].loss,
+        dtype="float64",
+    )
+    return _said(diagnose_step(spec, weights, step))
+
+
+def _model(backend: Backend, spec: DenseNetSpec, weights: Weights, dtype: str = "float64") -> Any:
+    model = backend.build(spec, dtype=dtype)
+    backend.import_weights(model, {n: array.astype(dtype) for n, array in weights.items()})
+    return model
+
+
+def _said(found: Diagnosis) -> str:
+    parts = [f"{each.convention} in {each.stage}: {each.text}" for each in found.findings]
+    return "; ".join([*parts, *filter(None, [found.unexplained])])
