@@ -26,7 +26,7 @@ from hypothesis import settings
 
 import densenet_multi as dm
 from available import AVAILABLE, left_out
-from densenet_multi._large_pages import VARIABLE
+from densenet_multi._memory import VARIABLE
 from densenet_multi.backends import SHARED_GPU, hide_gpus, installed_backends, place
 from tolerances import TIERS, Deviations
 
@@ -40,6 +40,7 @@ with suppress(PackageNotFoundError):
     if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
         FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+os.environ[VARIABLE] = "0"  # tests run commands in their own process
 
 ONNX = "onnx"  # an extra, and the folder of its tests
 DEVIATIONS = pytest.StashKey[Deviations]()
@@ -145,16 +146,6 @@ def backend(request: pytest.FixtureRequest) -> Any:
         return model
 
     return SimpleNamespace(**vars(found) | {"build": build})
-
-
-@pytest.fixture(autouse=True)
-def size_of_pages():
-    """Undo what ``train`` and ``evaluate`` set, which processes of later tests would inherit."""
-    before = os.environ.get(VARIABLE)
-    yield
-    os.environ.pop(VARIABLE, None)
-    if before is not None:
-        os.environ[VARIABLE] = before
 
 
 @pytest.fixture

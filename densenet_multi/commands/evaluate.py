@@ -68,11 +68,10 @@ def evaluate(weights: Path, output_format: str, output: Path | None, **given: An
     classes are confused most often.
     """
     from .._files import replace_file
-    from .._large_pages import request_large_pages
+    from .._memory import keep_memory
     from ..tasks import evaluate as evaluation
 
-    request_large_pages()
-    result = evaluation.evaluate(weights, **given, say=say)
+    result = evaluation.evaluate(weights, **given, say=say, on_backend=keep_memory)
     if output:
         replace_file(output, picture(result))
     print_result(result, output_format, table)

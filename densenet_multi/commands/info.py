@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__, backend_names
-from .._large_pages import VARIABLE, obstacle
+from .._memory import VARIABLE, obstacle
 from ..backends import framework_versions, package_versions
 from .options import example, format_option
 from .output import errors_as_exit_codes, print_result
@@ -16,7 +16,7 @@ from .output import errors_as_exit_codes, print_result
 if TYPE_CHECKING:
     from rich.table import Table
 
-REQUESTED = "requested by train and evaluate, for PyTorch on a CPU"
+KEPT = "kept by train and evaluate, in PyTorch"
 ALLOCATION = ("MALLOC_", "GLIBC_TUNABLES", VARIABLE)  # these begin names, the others end them
 SETTINGS = ("_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_AFFINITY", "XLA_FLAGS", "KERAS_BACKEND")
 
@@ -37,7 +37,7 @@ def info(output_format: str) -> None:
         "cpus": os.cpu_count(),
         "usable_cpus": len(usable),
         "settings": {k: os.environ[k] for k in sorted(os.environ) if _is_setting(k)},
-        "large_pages": f"not requested ({why})" if why else REQUESTED,
+        "freed_memory": f"returned to the system ({why})" if why else KEPT,
         "packages": package_versions(),
         "extras": {name: package_versions(name) for name in ("onnx", "tabular")},
         "backends": {name: framework_versions(name) for name in backend_names()},

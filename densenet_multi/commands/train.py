@@ -9,7 +9,7 @@ import click
 
 from .. import ConfigError, backend_names, get_spec
 from .._checks import check_names
-from .._large_pages import request_large_pages
+from .._memory import keep_memory
 from ..backends import first_installed
 from ..variants import default_image_size
 from .flags import flag_of
@@ -138,9 +138,10 @@ def train(  # noqa: PLR0917  # click passes options by name
     check_names("backend", filter(None, [given["backend_name"]]), backend_names())
     check_names("recipe", filter(None, [given["recipe"]]), RECIPES)
     config = read_config(output) if output is not None and resume else None
-    request_large_pages()
+    options = options_from(given, config)
+    keep_memory(options.backend_name)
     report = run_training(
-        options_from(given, config),
+        options,
         output=output,
         resume=resume,
         save_every=save_every,

@@ -60,6 +60,7 @@ def evaluate(
     device: str | None = None,
     bfloat16: bool = False,
     say: Say = lambda _: None,
+    on_backend: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure accuracy, loss and confusion matrix of a trained network on test images.
 
@@ -79,6 +80,7 @@ def evaluate(
         device: see ``train.train``.
         bfloat16: predict with ``optimize(model, bfloat16=True)``.
         say: called with sentences for the user.
+        on_backend: called with the backend's name, before its framework is imported.
 
     Returns:
         Plain values: ``accuracy``, ``loss`` (mean cross entropy, in nats), ``per_class`` ({name:
@@ -97,6 +99,7 @@ def evaluate(
     check_device(device)
     truth("bfloat16", bfloat16)
     function("say", say)
+    function("on_backend", on_backend)
     text("data", data)
     if backend_name is not None:
         check_names("backend", [backend_name], backend_names())
@@ -110,6 +113,7 @@ def evaluate(
     backend_name = (
         ONNX_RUNTIME if with_onnx else backend_to_use(backend_name, path, checkpoint, say)
     )
+    on_backend(backend_name)
     chosen = load_held_out(
         data,
         image_size=size,

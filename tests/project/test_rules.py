@@ -46,7 +46,7 @@ BESIDE_THE_STANDARD_LIBRARY = {  # module or subpackage -> libraries that it may
     "_heatmap": {"matplotlib", "numpy", "PIL"},
     "_inputs": {"numpy"},
     "_installed": set(),
-    "_large_pages": set(),
+    "_memory": set(),
     "_pickles": {"numpy"},
     "_progress": {"rich"},
     "_spec_dict": set(),

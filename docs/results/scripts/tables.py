@@ -19,7 +19,12 @@ from densenet_multi.commands.bench import LABELS
 DEPTHS = (40, 100, 190, 250)
 HERE = Path(__file__).parents[1] / "data"
 BACKENDS = ("torch", "keras", "gluon", "flax")
-PAGES = {"large": "large pages", "small": "small pages", "kept": "small pages, memory kept"}
+MEMORY = {
+    "kept": "kept",
+    "returned": "returned",
+    "large": "returned, large pages",
+    "both": "kept, large pages",
+}
 PREDICTED = {  # -> the file of its measurement
     "densenet121, 1 image": "bench-inference-1",
     "densenet121, 8 images": "bench-inference",
@@ -245,21 +250,20 @@ def seeds(name: str) -> str:
     return rows("seed | test accuracy of the last epoch", *lines, f"| mean | {average} |")
 
 
-def large_pages() -> list[str]:
-    """Return the table of ``large_pages.py``; none before that has measured."""
+def kept_memory() -> str:
+    """Return the table of ``kept_memory.py``."""
     lines = []
-    for path in sorted(HERE.glob("large-pages-*.json")):
-        work, name = path.stem.removeprefix("large-pages-").split("-")
-        runs = read(path.stem)["runs"]
-        small = middle(runs["small"], "images_per_second")
+    for work in ("train", "evaluate"):
+        runs = read(f"kept-memory-{work}-torch")["runs"]
+        returned = middle(runs["returned"], "images_per_second")
         for case, found in runs.items():
             speed, peak = middle(found, "images_per_second"), middle(found, "peak_bytes")
             lines.append(
-                f"| {name} | {work}, {PAGES[case]} | {speed:.1f} | {speed / small:.2f}x "
+                f"| {work} | {MEMORY[case]} | {speed:.0f} | {speed / returned:.2f}x "
                 f"| {peak / 2**30:.2f} GiB |"
             )
-    heading = "backend | case | images per second | relative to small pages | peak memory"
-    return [rows(heading, *lines, texts=2)] if lines else []
+    heading = "command | freed memory is | images per second | relative to returned | peak memory"
+    return rows(heading, *lines, texts=2)
 
 
 def middle(runs: list[dict[str, float]], key: str) -> float:
@@ -346,7 +350,7 @@ def tables() -> dict[str, list[str]]:
             memory(read("bench-memory")),
             growth("grown_bytes", "GiB", 2**30),
             growth("first_step_seconds", "s", 1),
-            *large_pages(),
+            kept_memory(),
         ],
     }
 

@@ -1,12 +1,12 @@
-"""Measure what ``train`` and ``evaluate`` gain by large pages, and the memory that these cost.
+"""Measure what ``train`` and ``evaluate`` gain by keeping freed memory, and what it costs.
 
 In docs/results/data, on an idle machine with Fashion-MNIST (about ten minutes each on two cores):
 
-    python ../scripts/large_pages.py train torch > large-pages-train-torch.json
-    python ../scripts/large_pages.py evaluate torch > large-pages-evaluate-torch.json
+    python ../scripts/kept_memory.py train torch > kept-memory-train-torch.json
+    python ../scripts/kept_memory.py evaluate torch > kept-memory-evaluate-torch.json
 
-The alternative is measured as well: small pages, with freed memory kept in the process. Any other
-backend shows whether it gains by this. Each run is a process of its own; the cases take turns.
+Pages of 2 MiB, which PyTorch can request, are measured as well. Each run is a process of its own;
+the cases take turns.
 
 Starting a process and importing a framework do not count: ``train`` reports the speed of each
 epoch, of which the first is omitted; ``evaluate`` runs with few images and with many, and the
@@ -23,14 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import densenet_multi as dm
-from densenet_multi._large_pages import VARIABLE
+from densenet_multi._memory import VARIABLE
 from densenet_multi.backends import framework_versions
 from densenet_multi.comparison.machine import cpus, processor
 
 ROUNDS = 5
-SMALL = {VARIABLE: "0"}
-KEEP = {"MALLOC_MMAP_THRESHOLD_": "8000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
-CASES = {"large": {}, "small": SMALL, "kept": SMALL | KEEP}
+RETURNED = {VARIABLE: "0"}
+CASES = {
+    "kept": {VARIABLE: "1"},
+    "returned": RETURNED,
+    "large": RETURNED | {"THP_MEM_ALLOC_ENABLE": "1"},
+    "both": {VARIABLE: "1", "THP_MEM_ALLOC_ENABLE": "1"},
+}
 PROGRAM = [sys.executable, "-P", "-m", "densenet_multi"]
 TRAINED = ["--data", "sample", "--batch-size", "256", "--epochs", "3", "--recalibrate", "0"]
 TESTED = ("sample", "fashion-mnist")  # 1,000 and 10,000 test images
