@@ -53,7 +53,7 @@ def table(result: dict[str, Any]) -> Table:
     drawn.add_column("", min_width=24)
     for name, report in reports.items():
         package, version = next(iter(report["versions"].items()))
-        drawn.add_column(f"{name}\n{package} {version}")
+        drawn.add_column(f"{name}\n{package} {str(version).partition('+')[0]}")
     for probe, question in result["questions"].items():
         drawn.add_row(question, *(report["answers"][probe] for report in reports.values()))
     return drawn

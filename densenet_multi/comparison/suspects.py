@@ -45,6 +45,7 @@ def suspect_in_training(backend: Backend, spec: DenseNetSpec, weights: Weights) 
         RATE,
         weight_decay=RATE,
         loss=history.steps[0].loss,
+        variance=backend.RUNNING_VARIANCE,
         dtype="float64",
     )
     return _said(diagnose_step(spec, weights, step))

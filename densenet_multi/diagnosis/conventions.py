@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from ..reference import max_pool as maxima
 from ..reference import relu
 from ..spec import DenseNetSpec, PoolSpec
 from .network import Array, Change, Norm, Operation, Place
@@ -395,6 +396,29 @@ def max_pool(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
     )
     if spec.stem.pool0:
         yield _suspect("averages in the stem's pool", "pooling", other, STEM)
+
+
+@convention(
+    everywhere="convolve first, then pool; only averages may be taken before the convolution",
+)
+def pool_order(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
+    """A transition convolves, then pools."""
+    transition = spec.stages[0][1]
+    if transition is None or transition.pool_kind != "max":  # averages commute with a convolution
+        return
+    pool = transition.pool
+
+    def after_pooling(op: Operation, at: Place, x: Array, *more: Any) -> Array:
+        return op(at, maxima(pool, x), *more)
+
+    yield Suspect(
+        "",
+        "takes the maxima before the transitions' convolutions",
+        (
+            Change("convolution", after_pooling, IN_TRANSITION),
+            Change("pooling", lambda _op, _at, x, *_: x, IN_TRANSITION),
+        ),
+    )
 
 
 @convention(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._checks import integer, one_of
+from .._checks import integer, listed, one_of
 from .._inputs import ImageError, check_images
 from ..checkpoint import Usage
 from ..manifest import min_image_size
@@ -285,8 +285,10 @@ def _diagnosed(
     known, tolerance = suspects(network.spec, pixels), TOLERANCES[dtype]
     whole = Evidence(network, [(x, found[OUTPUT]) for x, found in asked])
     before = whole.deviation(())
-    odd = _not_finite(asked)
-    most = 1 if odd else most  # a search of pairs would compare infinity with infinity
+    odd = _not_finite(whole, asked, known)
+    if odd and not any(np.isfinite(found[OUTPUT]).any() for _, found in asked):
+        return Diagnosis(before, tolerance, (), odd, calls, tuple(notes))
+    most = 1 if odd else most
     findings: list[Finding] = []
     for evidence in _parts(network, asked):
         part = evidence.deviation(())
@@ -308,17 +310,31 @@ def _diagnosed(
     return Diagnosis(before, tolerance, _merged(findings), None, calls, (*notes, *hidden))
 
 
-def _not_finite(asked: Sequence[tuple[Array, Mapping[str, Array]]]) -> str:
+def _not_finite(
+    whole: Evidence, asked: Sequence[tuple[Array, Mapping[str, Array]]], known: Iterable[Suspect]
+) -> str:
     """Return a sentence about the first output of the port that is not finite; "" if all are."""
     for x, found in asked:
         for stage, array in found.items():
             if wrong := np.count_nonzero(~np.isfinite(array)):
                 return (
                     f"the port returns NaN or infinity in {stage}: in {wrong:,} of {array.size:,} "
-                    f"values, for images of {x.shape[2]}x{x.shape[3]}; no known convention "
-                    "explains that; look for a division by 0, or for weights that were not loaded"
+                    f"values, for images of {x.shape[2]}x{x.shape[3]}; look for a division by 0, "
+                    f"and for weights that were not loaded{_also_infinite(whole, known)}"
                 )
     return ""
+
+
+def _also_infinite(whole: Evidence, known: Iterable[Suspect]) -> str:
+    """Return the end of a sentence: which known conventions have such outputs too."""
+    texts = []
+    for suspect in known:
+        changes = suspect.changes
+        with np.errstate(all="ignore"):
+            if not np.isfinite(whole.outputs(0, changes)).all():
+                texts.append(suspect.text)
+        whole.forget()
+    return f"; a port that {listed(texts)} does this too" if texts else ""
 
 
 def _parts(

@@ -134,13 +134,8 @@ def arranged(
 
 def to_array(name: str, value: Any, who: str = "model") -> Array:
     """Return a tensor of any framework as a float64 array. Raises ``ImageError``."""
-    if hasattr(value, "asnumpy"):  # MXNet
-        value = value.asnumpy()
-    elif hasattr(value, "detach"):  # PyTorch
-        value = value.detach().cpu()
-        value = value.float() if "float16" in str(value.dtype) else value  # NumPy has no bfloat16
     try:
-        array: npt.NDArray[Any] = np.asarray(value)
+        array: npt.NDArray[Any] = np.asarray(_out_of_the_framework(value))
         numbers = array.astype(np.float64) if array.dtype != object and array.ndim else None
     except (TypeError, ValueError):
         numbers = None
@@ -150,6 +145,20 @@ def to_array(name: str, value: Any, who: str = "model") -> Array:
             "the logits, or a dictionary of stage maps and output"
         )
     return numbers
+
+
+def to_number(name: str, value: Any, who: str = "model") -> float:
+    """Return a number, or a tensor of any framework with one. Raises ``ImageError``."""
+    return float(to_array(name, np.reshape(_out_of_the_framework(value), -1), who)[0])
+
+
+def _out_of_the_framework(value: Any) -> Any:
+    if hasattr(value, "asnumpy"):  # MXNet
+        return value.asnumpy()
+    if hasattr(value, "detach"):  # PyTorch
+        value = value.detach().cpu()
+        return value.float() if "float16" in str(value.dtype) else value  # NumPy has no bfloat16
+    return value
 
 
 @contextmanager
@@ -193,10 +202,15 @@ def loaded(text: str) -> Callable[[Any], Any]:
         if found is None or found.loader is None:
             raise ConfigError(f"model: expected a Python file, found none at {shown(module_name)}")
         module = module_from_spec(found)
-        sys.modules.setdefault(path.stem, module)
+        is_new = sys.modules.setdefault(path.stem, module) is module
         sys.path[:0] = [str(path.resolve().parent)]  # it may import its neighbors
-        with _naming(module_name):
-            found.loader.exec_module(module)
+        try:
+            with _naming(module_name):
+                found.loader.exec_module(module)
+        except ConfigError:
+            if is_new:
+                del sys.modules[path.stem]
+            raise
     else:
         sys.path[:0] = [str(Path.cwd())]
         try:

@@ -19,7 +19,7 @@ from ..backends import first_installed, load_backend
 from ..checkpoint import Checkpoint
 from ..diagnosis import Diagnosis, diagnose, diagnose_outputs
 from ..diagnosis.diagnose import batch
-from ..diagnosis.port import Port, loaded, to_array
+from ..diagnosis.port import Port, loaded, to_array, to_number
 from ..diagnosis.step import Step, diagnose_step
 from ..formats.recognize import variant_name
 
@@ -129,7 +129,7 @@ def _taken(
         "images": images,
         "labels": labels,
         "weights": arrays,
-        "loss": None if loss is None else float(to_array("loss", np.reshape(loss, 1), "step")[0]),
+        "loss": None if loss is None else to_number("loss", loss, "step"),
         "dtype": "float64" if kinds == {"float64"} and dtype == "float64" else "float32",
     }
 

@@ -64,6 +64,10 @@ def test_every_broken_convention_is_named_from_float32_logits(name, number):
         assert broken.convention == "bn_epsilon"
         assert any(broken.text in note for note in found.notes)
         return
+    if not np.isfinite(found.deviation):  # no number to compare: what may cause it is listed
+        assert not found.findings
+        assert f"a port that {broken.text} does this too" in found.unexplained
+        return
     (finding,) = found.findings
     told = [finding.text, *finding.or_else]
     assert any(f"the port {broken.text}" in text for text in told) or (

@@ -2,9 +2,13 @@
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
+from runpy import run_path
 
 import pytest
+
+from densenet_multi.comparison.probes import PROBES
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "conventions.md").read_text("utf-8")
@@ -75,3 +79,17 @@ def test_the_sentences_are_true_of_the_stored_outputs(framework):
         text = "\n".join(output["text"] for output in block["outputs"])
         pattern = SAID.get(f"{label}, {framework}", SAID[label])
         assert re.search(pattern, text), (label, text)
+
+
+def test_the_measured_table_is_that_of_the_stored_answers():
+    tables = run_path(str(DOCS / "results" / "scripts" / "tables.py"))
+    assert tables["conventions"]() in PAGE
+
+
+@pytest.mark.backend
+def test_this_framework_does_what_the_page_says(backend):
+    """In a release that does something else, the page and ``conventions.json`` need an update."""
+    framework = import_module(f"densenet_multi.comparison.probes.{backend.NAME}")
+    stored = json.loads((DOCS / "results" / "data" / "conventions.json").read_text("utf-8"))
+    answers = {name: probe.answer(framework) for name, probe in PROBES.items()}
+    assert answers == stored["backends"][backend.NAME]["answers"]

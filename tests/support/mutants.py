@@ -1231,8 +1231,8 @@ MUTANTS = [
     Mutant(
         "a backend that computes another function gives exit code 1",
         "comparison/compare_child.py",
-        '"same": measured <= TOLERANCES[dtype],',
-        '"same": True,',
+        "same = measured <= TOLERANCES[dtype]",
+        "same = True",
         "commands/test_commands.py another_function",
     ),
     Mutant(
@@ -5708,8 +5708,8 @@ MUTANTS = [
     Mutant(
         "tables: a submission does not overwrite a table that is read",
         "commands/house_prices.py",
-        "and any(submission.samefile(read)",
-        "and not any(submission.samefile(read)",
+        "if path and submission.samefile(path)",
+        "if path and not submission.samefile(path)",
         "commands/test_house_prices.py wrong_input",
     ),
     Mutant(
@@ -5898,8 +5898,8 @@ MUTANTS = [
     Mutant(
         "a test file is checked before training",
         "tasks/house_prices.py",
-        "        inputs_of(test, fitted)\n    ids",
-        "        pass\n    ids",
+        "        inputs_of(test, fitted)\n    errors",
+        "        pass\n    errors",
         "tasks/test_house_prices.py before_training",
     ),
     Mutant(
@@ -5934,8 +5934,8 @@ MUTANTS = [
     Mutant(
         "a submission starts with Kaggle's header",
         "tasks/house_prices.py",
-        '("Id", houses.target)',
-        '("ID", houses.target)',
+        '("Id", target)',
+        '("ID", target)',
         "tasks/test_house_prices.py has_the_preprocessing",
     ),
     Mutant(
@@ -6018,8 +6018,8 @@ MUTANTS = [
     Mutant(
         "a library of an extra is named by what needs it",
         "_installed.py",
-        "{user or",
-        "{'' or",
+        '_needs(user or f"backend {name!r}"',
+        '_needs(f"backend {name!r}"',
         "tasks/test_house_prices.py without_scikit_learn",
     ),
     Mutant(

@@ -80,7 +80,7 @@ def _same(framework: Framework) -> str:
     if y is None:
         return "has none"
     before = round(float(y.max()))
-    return f"{before} before, {(len(y) - 1) * 2 + 7 - 8 - before} after"
+    return f"{before} and {(len(y) - 1) * 2 + 7 - 8 - before}"
 
 
 def _average_pool(framework: Framework) -> str:
@@ -97,7 +97,7 @@ def _counted(framework: Framework) -> str:
 
 def _max_pool(framework: Framework) -> str:
     corner = float(framework.padded_max_pool(-np.ones((5, 5), np.float32))[0, 0])
-    return "minus infinity" if corner == -1 else f"{corner:g}"
+    return "-inf" if corner == -1 else f"{corner:g}"
 
 
 def _epsilon(framework: Framework) -> str:
@@ -157,10 +157,10 @@ def _resize(framework: Framework) -> str:
     row = np.arange(4, dtype=np.float32)
     y = framework.resized(np.tile(row, (4, 1)), 2)[0]
     for name, values in {
-        "half-pixel centers": (0.5, 2.5),
-        "half-pixel centers, antialiased": (5 / 7, 16 / 7),
-        "aligned corners": (0, 3),
-        "aligned left": (0, 2),
+        "half-pixel": (0.5, 2.5),
+        "antialiased": (5 / 7, 16 / 7),  # with half-pixel centers too
+        "corner-aligned": (0, 3),
+        "left-aligned": (0, 2),
     }.items():
         if np.allclose(y, values, atol=1e-4):
             return name
@@ -181,7 +181,7 @@ def _product(framework: Framework) -> str:
 
 
 PROBES: dict[str, Probe] = {
-    "same_padding": Probe("SAME at stride 2, 7x7 on 8 pixels pads", "stem-padding", _same),
+    "same_padding": Probe("SAME at stride 2 pads (7x7, 8 pixels)", "stem-padding", _same),
     "pool_rounding": Probe("a 2x2 pool of 7 pixels rounds", "rounding-in-pooling", _average_pool),
     "padding_in_average": Probe("padding in an average is", "rounding-in-pooling", _counted),
     "max_pool_padding": Probe("a max pool pads with", "max-pool-padding", _max_pool),
@@ -194,7 +194,7 @@ PROBES: dict[str, Probe] = {
     "linear_layout": Probe("linear weights are stored as", "linear-weights", _linear),
     "relu_of_nan": Probe("ReLU of NaN is", "nan-in-a-relu", _nan),
     "dropout_scale": Probe("dropout of 1/2 multiplies the rest by", "", _dropout),
-    "bilinear_resize": Probe("a bilinear resize has", "", _resize),
-    "bilinear_uint8": Probe("a bilinear resize of uint8", "", _uint8),
+    "bilinear_resize": Probe("a bilinear resize is", "", _resize),
+    "bilinear_uint8": Probe("a resize of uint8", "", _uint8),
     "float32_product": Probe("products of float32 are", "float32-on-a-gpu", _product),
 }

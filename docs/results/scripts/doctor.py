@@ -35,7 +35,7 @@ INVISIBLE = ("features_after_relu", "half_precision")  # seen in maps; recognize
 SMALL = {
     "bottleneck": dm.DenseNetConfig(block_config=(2, 2), growth_rate=8, num_init_features=16),
     "plain, with biases": dm.get_spec("d2l", block_config=(2, 2), in_channels=3).config,
-    "CIFAR's stem": dm.get_spec("densenet100_bc_k12", block_config=(2, 2), in_channels=3).config,
+    "CIFAR's stem": dm.get_spec("densenet_bc100_k12", block_config=(2, 2), in_channels=3).config,
 }
 
 
@@ -80,7 +80,8 @@ def ask(
     found = dm.diagnose(spec, weights, port, usage=USAGE, most=most)
     return {
         "broken": [each.convention for each in broken],
-        "named": [each.convention for each in found.findings],
+        "named": [each.convention for each in found.findings]
+        + [each.convention for each in broken if each.text in (found.unexplained or "")],
         "or": [text for each in found.findings for text in each.or_else],
         "texts": [each.text for each in found.findings],
         "before": found.deviation if np.isfinite(found.deviation) else None,
@@ -178,7 +179,7 @@ def seconds() -> dict[str, Any]:
 
         start = time.perf_counter()
         answer = dm.diagnose(spec, weights, unknown, usage=USAGE)
-        found[variant]["not known"] = {
+        found[variant]["one that it does not know"] = {
             "named": [each.convention for each in answer.findings],
             "unexplained": answer.unexplained,
             "seconds": time.perf_counter() - start,

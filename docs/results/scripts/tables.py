@@ -266,6 +266,69 @@ def kept_memory() -> str:
     return rows(heading, *lines, texts=2)
 
 
+def conventions() -> str:
+    """Return the table of ``densenet-multi conventions``, for docs/conventions.md."""
+    found = read("conventions")
+    reports = {name: found["backends"][name] for name in BACKENDS}
+    heads = [" ".join(next(iter(each["versions"].items()))) for each in reports.values()]
+    heads = [head.partition("+")[0] for head in heads]
+    lines = [
+        f"| {question} | {' | '.join(r['answers'][probe] for r in reports.values())} |"
+        for probe, question in found["questions"].items()
+    ]
+    return rows(" | ".join(["by default", *heads]), *lines, texts=5)
+
+
+# --- The doctor ---------------------------------------------------------------------------------
+
+
+def verdict(answer: dict[str, Any]) -> str:
+    """Return how much of what a port breaks was named: all, part, other or nothing."""
+    broken, named = set(answer["broken"]), set(answer["named"])
+    if named == broken:
+        return "all"
+    if not named:
+        return "nothing"
+    return "part" if named < broken else "other"
+
+
+def counted(answers: Sequence[dict[str, Any]]) -> str:
+    """Return the cells of a row: how many answers there are of each kind."""
+    kinds = [verdict(answer) for answer in answers]
+    shares = (kinds.count(kind) for kind in ("all", "part", "nothing", "other"))
+    return f"{len(answers)} | {' | '.join(map(str, shares))}"
+
+
+def named() -> str:
+    """Return what the doctor says about ports with one, two and three mistakes."""
+    singles = [each for answers in read("doctor-singles").values() for each in answers]
+    lines = [f"| one, each in turn | {counted(singles)} |"]
+    for size, answers in read("doctor-sets").items():
+        word = {"2": "two", "3": "three"}[size]
+        lines.append(f"| {word}, at random | {counted(answers)} |")
+    heading = "mistakes | ports | all named | some named | none named | another explanation"
+    return rows(heading, *lines)
+
+
+def unnoticed() -> str:
+    """Return the accuracy that is left with each mistake, the highest first."""
+    found = read("doctor-accuracy")
+    broken = sorted(found["broken"], key=lambda each: -each["accuracy"])
+    lines = [f"| | none | {found['right']:.3f} |"]
+    lines += [f"| `{b['convention']}` | {b['text']} | {b['accuracy']:.3f} |" for b in broken]
+    return rows("mistake | the port | accuracy", *lines, texts=2)
+
+
+def doctors_time() -> str:
+    """Return the seconds of a diagnosis, and how often it calls the port."""
+    lines = []
+    for variant, cases in read("doctor-seconds").items():
+        for case, answer in cases.items():
+            calls = answer.get("calls", 3)
+            lines.append(f"| {variant} | {case} | {answer['seconds']:.0f} | {calls} |")
+    return rows("network | mistakes | seconds | calls of the port", *lines, texts=2)
+
+
 def middle(runs: list[dict[str, float]], key: str) -> float:
     """Return the median of a value over runs."""
     return median(each[key] for each in runs)
@@ -330,6 +393,7 @@ def tables() -> dict[str, list[str]]:
             speed(read("gpu-inference")),
         ],
         "onnx": [deviations(), int8()],
+        "doctor": [named(), unnoticed(), doctors_time()],
         "speed": [
             fastest(),
             speed(read("bench-inference")),
