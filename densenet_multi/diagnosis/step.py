@@ -190,7 +190,7 @@ class _Comparison:
     def diagnosis(self) -> Diagnosis:
         step = self.step
         images = np.asarray(check_images(self.spec, step.images), np.float64)
-        labels = check_labels(step.labels, len(images), self.spec.config.num_classes)
+        labels: Any = check_labels(step.labels, len(images), self.spec.config.num_classes)
         tolerances = TOLERANCES[step.dtype]
         why = self.loss(images, labels, tolerances["loss"])
         if why is None and not self.frozen:
@@ -228,13 +228,15 @@ class _Comparison:
 
     # --- Loss -----------------------------------------------------------------------------------
 
-    def loss(self, images: Array, labels: Array, tolerance: float) -> str | None:
+    def loss(self, images: Array, labels: Any, tolerance: float) -> str | None:
         """Judge the loss; return why it is not explained, or None."""
         found = self.step.loss
         if found is None:
             self.notes.append("the loss, which was not given")
             return None
-        own = cross_entropy(forward(self.spec, self.old, images, training=True).logits, labels)
+        own: float = cross_entropy(
+            forward(self.spec, self.old, images, training=True).logits, labels
+        )
         evaluated = cross_entropy(forward(self.spec, self.old, images).logits, labels)
         before = abs(found - own) / own
         self.largest = max(self.largest, before)
@@ -421,7 +423,7 @@ class _Comparison:
 
         What rounding the weights in the port's precision may change is subtracted.
         """
-        epsilon = np.finfo(self.step.dtype).eps
+        epsilon = float(np.finfo(self.step.dtype).eps)
         values = []
         for kind in KINDS:
             chosen = [name for name in names if _kind(name, self.old[name]) == kind]

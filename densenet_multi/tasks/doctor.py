@@ -80,7 +80,11 @@ def doctor(
     spec, arrays = checkpoint.spec, checkpoint.weights
     if is_step:
         taken = _taken(checkpoint, step, outputs, after, dtype)
-        rule = {"learning_rate": learning_rate, "weight_decay": weight_decay, "decayed": decayed}
+        rule: dict[str, Any] = {
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "decayed": decayed,
+        }
         gradients = _gradients(checkpoint, taken["images"], taken["labels"])
         variance = checkpoint.usage.running_variance
         found = diagnose_step(
@@ -108,7 +112,7 @@ def _taken(
         channels = checkpoint.spec.config.in_channels
         if images.ndim == 4 and images.shape[1] != channels and images.shape[3] == channels:
             images = images.transpose(0, 3, 1, 2)
-        returned: Mapping[str, Any] = {"weights": after, "loss": loss}
+        returned: Any = {"weights": after, "loss": loss}
     else:
         images = batch(checkpoint.spec, checkpoint.usage).astype(dtype)
         labels = np.arange(len(images)) % checkpoint.spec.config.num_classes

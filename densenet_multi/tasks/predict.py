@@ -122,8 +122,8 @@ def predict(
                 {"class": names[i], "index": int(i), key: float(values[i])}
                 for i in highest(scores, top)
             ]
-            image = {"image": str(paths[index]), "image_size": size, "activation": activation}
-            found.append({**image, "top": rows})
+            about = {"image": str(paths[index]), "image_size": size, "activation": activation}
+            found.append({**about, "top": rows})
     if drawn:
         index = found[0]["top"][0]["index"] if chosen is None else chosen
         stages = backend.features(model, files.take(np.arange(1)))

@@ -17,9 +17,10 @@ MISTAKES = {
 
 # MXNet's nd.array asks whether its argument is one of SciPy's sparse matrices
 @pytest.mark.filterwarnings("ignore:Please import .csr_matrix.:DeprecationWarning")
-def test_the_mistake_in_a_port_written_by_hand_is_named(backend, capsys):
+def test_the_mistake_in_a_port_written_by_hand_is_named(backend, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the page's step saves its weights
     names: dict[str, object] = {}
-    port, asked, mended = pages.blocks_of("doctor")[backend.NAME]
+    port, asked, mended, step = pages.blocks_of("doctor")[backend.NAME]
     exec(port.code, names)  # noqa: S102  # our own page
     found = dm.diagnose(names["spec"], names["weights"], names["port"])
     assert [finding.convention for finding in found.findings] == [MISTAKES[backend.NAME]]
@@ -27,6 +28,8 @@ def test_the_mistake_in_a_port_written_by_hand_is_named(backend, capsys):
     exec(asked.code, names)  # noqa: S102
     exec(mended.code, names)  # noqa: S102
     assert capsys.readouterr().out.endswith("True\n")  # it is the same now
+    exec(step.code, names)  # noqa: S102
+    assert capsys.readouterr().out.startswith("statistics_frozen: ")
 
 
 def test_this_backends_own_model_is_right(backend):
