@@ -114,7 +114,7 @@ def diagnose(
     most = integer("most", most, 1)
     network = Network(check_spec(spec), check_weights(spec, weights))
     port = Port(spec, model, dtype)
-    pixels = _pixels(usage)
+    pixels = _pixels(spec, usage)
     first, found = _first_answer(port, pixels, usage)
     change = deviation(port(first)[OUTPUT], found[OUTPUT])
     if change > TOLERANCES[dtype]:
@@ -165,7 +165,7 @@ def diagnose_outputs(
     found = arranged(spec, outputs, layout, len(x), "outputs")
     dtype = _computed_in([found], dtype, notes)
     asked = f"{len(x)} images of {x.shape[2]}x{x.shape[3]}, {layout}, from a file"
-    how: dict[str, Any] = {"pixels": _pixels(usage), "most": most, "advance": advance}
+    how: dict[str, Any] = {"pixels": _pixels(spec, usage), "most": most, "advance": advance}
     return _diagnosed(network, [(x, found)], dtype=dtype, calls=(asked,), notes=notes, **how)
 
 
@@ -205,8 +205,8 @@ def _once(calls: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{call} (twice)" if count == 2 else call for call, count in counts.items())
 
 
-def _pixels(usage: Usage | None) -> Pixels:
-    if usage is None or usage.mean is None or usage.std is None:
+def _pixels(spec: DenseNetSpec, usage: Usage | None) -> Pixels:
+    if usage is None or usage.fits(spec).mean is None or usage.std is None:
         return Pixels()
     largest = (usage.value_range or (0, 1))[1]
     return Pixels(
@@ -233,7 +233,7 @@ def images(spec: DenseNetSpec, pixels: Pixels, size: int, seed: int = 0) -> Arra
 
 def batch(spec: DenseNetSpec, usage: Usage) -> Array:
     """Return eight images for a training step, normalized as the weights expect."""
-    pixels, size = _pixels(usage), max(SIZES[0], min_image_size(spec))
+    pixels, size = _pixels(spec, usage), max(SIZES[0], min_image_size(spec))
     return np.concatenate([images(spec, pixels, size, seed) for seed in range(4)])
 
 

@@ -115,6 +115,12 @@ def test_an_error_in_the_port_has_its_line():
         diagnose(SPEC, WEIGHTS, broken)
 
 
+def test_a_usage_of_other_channels_is_refused():
+    usage = dm.Usage(mean=[0.5], std=[0.5])
+    with pytest.raises(dm.ConfigError, match=r"^mean: expected \d values for this network"):
+        diagnose(SPEC, WEIGHTS, port, usage=usage)
+
+
 def test_no_convention_at_all_cannot_be_looked_for():
     with pytest.raises(dm.ConfigError, match=r"^most: expected"):
         diagnose(SPEC, WEIGHTS, port, most=0)

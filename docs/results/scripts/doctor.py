@@ -6,7 +6,7 @@ minutes):
     densenet-multi train --data sample --recipe quick --backend torch --output run
     python ../scripts/doctor.py singles > doctor-singles.json
     python ../scripts/doctor.py sets 30 > doctor-sets.json
-    python ../scripts/doctor.py accuracy run/final.safetensors > doctor-accuracy.json
+    python ../scripts/doctor.py accuracy run/last.safetensors > doctor-accuracy.json
     python ../scripts/doctor.py seconds > doctor-seconds.json
 
 A port is the network with some of its operations exchanged, which answers in float32.
@@ -160,7 +160,7 @@ def seconds() -> dict[str, Any]:
     """Time a right port, one mistake, two, and one that is not known."""
     found: dict[str, Any] = {}
     for variant in ("d2l", "densenet121"):
-        spec = dm.get_spec(variant)
+        spec = dm.get_spec(variant, in_channels=3)
         weights = random_weights(spec, 0)
         known = {each.text: each for each in suspects(spec, PIXELS)}
         named = {each.convention: each for each in known.values()}
