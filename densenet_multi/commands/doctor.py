@@ -98,7 +98,7 @@ def blocks(found: dict[str, Any]) -> Group:
 
     drawn: list[Any] = [_summary(found)]
     for each in found["findings"]:
-        lines = [each["text"], _change(each)]
+        lines = [each["text"], _change(each, len(found["findings"]))]
         lines += [f"or: {text}" for text in each["or_else"]]
         if each["or_else"]:
             lines[-1] += " (what was asked cannot tell them apart)"
@@ -107,21 +107,21 @@ def blocks(found: dict[str, Any]) -> Group:
         drawn += ["", heading, Padding("\n".join(lines), (0, 0, 0, 2))]
     if found["unexplained"]:
         drawn += ["", found["unexplained"]]
-    drawn += ["", f"asked: {'; '.join(found['asked'])}"]
+    drawn += ["", f"called with: {'; '.join(found['asked'])}"]
     drawn += [f"not visible: {note}" for note in found["notes"]]
     return Group(*drawn)
 
 
 def _summary(found: dict[str, Any]) -> str:
     size = found["deviation"]
-    how_much = "not finite" if size is None else f"{size:.1e} of the largest logit"
+    how_much = "not finite" if size is None else f"{size:.1e} of {found['unit']}"
     verdict = "the same up to rounding" if found["same"] else "not the same"
     if not found["same"] and size is not None and size <= found["tolerance"]:
         verdict = "the logits are the same up to rounding, a map is not"
     return f"{verdict}: deviation {how_much} (tolerance {found['tolerance']:.0e})"
 
 
-def _change(each: dict[str, Any]) -> str:
+def _change(each: dict[str, Any], count: int) -> str:
     before, after = (
         "not finite" if each[key] is None else f"{each[key]:.1e}" for key in ("before", "after")
     )
@@ -129,4 +129,5 @@ def _change(each: dict[str, Any]) -> str:
         return f"deviation {before} between two equal calls"
     if each["convention"] == "half_precision":
         return f"deviation {before}"
-    return f"deviation {before} -> {after} if the reference does the same"
+    how = "does the same" if count == 1 else f"makes these {count} mistakes"
+    return f"deviation {before} -> {after} if the reference {how}"

@@ -65,6 +65,7 @@ class Diagnosis:
         unexplained: where no known convention explains the deviation, why; otherwise None.
         asked: what the port was asked, in words.
         notes: what this evidence could not show.
+        unit: what the deviation is relative to.
     """
 
     deviation: float
@@ -73,6 +74,7 @@ class Diagnosis:
     unexplained: str | None = None
     asked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unit: str = "the largest logit"
 
     @property
     def same(self) -> bool:
@@ -206,8 +208,9 @@ def _once(calls: Sequence[str]) -> tuple[str, ...]:
 
 
 def _pixels(spec: DenseNetSpec, usage: Usage | None) -> Pixels:
-    if usage is None or usage.fits(spec).mean is None or usage.std is None:
+    if usage is None or usage.mean is None or usage.std is None:
         return Pixels()
+    usage.fits(spec)
     largest = (usage.value_range or (0, 1))[1]
     return Pixels(
         tuple(value / largest for value in usage.mean), tuple(v / largest for v in usage.std)
@@ -305,6 +308,8 @@ def _diagnosed(
             findings.append(rounding)
         else:
             why = odd or _unexplained(evidence, nearest, relevant, part, most)
+            if not odd and evidence.names == network.stages:
+                why += "; maps of stages would show where it begins"
             return Diagnosis(before, tolerance, _merged(findings), why, calls, tuple(notes))
     hidden = [] if findings else _hidden(whole, known, tolerance)
     return Diagnosis(before, tolerance, _merged(findings), None, calls, (*notes, *hidden))
@@ -417,7 +422,7 @@ def _hidden(evidence: Evidence, known: Iterable[Suspect], tolerance: float) -> l
         if effect <= tolerance:
             how = f"by {effect:.0e} only, which is rounding in float32; float64 shows it"
             if effect < EXACT:
-                how = "in nothing: these weights make both the same"
+                how = "in nothing, with these weights at this image size"
             notes.append(f"{suspect.convention}: a port that {suspect.text} would differ {how}")
     return notes
 

@@ -29,8 +29,10 @@ class Port:
         calls: what it was asked, in words.
     """
 
-    def __init__(self, spec: DenseNetSpec, model: Callable[[Any], Any], dtype: str) -> None:
-        self.spec, self.model, self.dtype = spec, model, dtype
+    def __init__(
+        self, spec: DenseNetSpec, model: Callable[..., Any], dtype: str, who: str = "model"
+    ) -> None:
+        self.spec, self.model, self.dtype, self.who = spec, model, dtype, who
         self.layout = ""
         self.calls: list[str] = []
 
@@ -63,14 +65,13 @@ class Port:
             self.calls.append(f"{n} images of {height}x{width}, {layout}, {self.dtype}")
             return returned
         layouts = [self.layout] if self.layout else LAYOUTS
-        reasons = "; ".join(
-            f"{layout}: {_described(error)}"
-            for layout, error in zip(layouts, failures, strict=True)
-        )
+        reasons = [_described(error) for error in failures]
+        if len(set(reasons)) > 1:
+            reasons = [f"{name}: {reason}" for name, reason in zip(layouts, reasons, strict=True)]
         raise ImageError(
-            f"model: expected a function of NumPy images {x.shape} ({self.dtype}), found that it "
-            f"accepts them in neither layout ({reasons}); for PyTorch, for example: "
-            "def model(images): return net(torch.from_numpy(images)).detach().numpy()"
+            f"{self.who}: expected a function of NumPy images {x.shape} ({self.dtype})"
+            f"{' and labels' if more else ''}, which are NCHW or NHWC; found that it raised "
+            f"{'; '.join(dict.fromkeys(reasons))}"
         )
 
 
@@ -220,7 +221,8 @@ def loaded(text: str) -> Callable[[Any], Any]:
             sys.path.remove(str(Path.cwd()))
     model = getattr(module, name, None)
     if not callable(model):
+        found_there = shown(model) if hasattr(module, name) else "none of this name"
         raise ConfigError(
-            f"model: expected a function {name!r} in {module_name}, found {shown(model)}"
+            f"model: expected a function {name!r} in {module_name}, found {found_there}"
         )
     return model  # type: ignore[no-any-return]

@@ -27,9 +27,11 @@ from .network import INPUT, OUTPUT, Array
 STATISTICS = ("running_mean", "running_var")
 TOLERANCES = {  # relative to the size of the right change
     "float32": {"loss": 1e-5, "statistics": 1e-3, "weights": 1e-2},
-    "float64": {"loss": 1e-11, "statistics": 1e-7, "weights": 1e-7},
+    # MXNet rounds BatchNorm's decay to float32
+    "float64": {"loss": 1e-11, "statistics": 1e-6, "weights": 1e-7},
 }
 DECAYS = {0.99: "Keras and Flax, by default", 0.9: "PyTorch and Gluon, by default", 0.999: ""}
+CHANGES = {"loss": "loss", "statistics": "change of the statistics", "weights": "change of weights"}
 KINDS = ("kernels", "BatchNorms", "biases")
 DECAYED = {  # which weights a port decays -> in words, and the kinds
     "all": ("every weight", KINDS),
@@ -86,6 +88,14 @@ RULES: dict[str, tuple[str, Mapping[str, str]]] = {
         "A step updates every weight.",
         {"": "check that the optimizer holds these weights, and that they are not frozen"},
     ),
+}
+
+
+UPDATED = {
+    "torch": "F.batch_norm(x, mean, variance, ...) with the running statistics, not with copies",
+    "keras": "assign the new moving statistics, or use layers.BatchNormalization",
+    "gluon": "call the model inside of autograd.record(), and then backward()",
+    "flax": "nnx.update(model, state) with the state that the step returns",
 }
 
 
@@ -176,7 +186,7 @@ class _Comparison:
     Attributes:
         findings: what was found so far.
         notes: what this step could not show.
-        largest: the largest deviation so far.
+        judged: every deviation so far, and of what: a key of ``CHANGES``.
     """
 
     spec: DenseNetSpec
@@ -185,7 +195,7 @@ class _Comparison:
     step: Step
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    largest: float = 0.0
+    judged: list[tuple[float, str]] = field(default_factory=lambda: [(0.0, "weights")])
 
     def diagnosis(self) -> Diagnosis:
         step = self.step
@@ -198,8 +208,15 @@ class _Comparison:
             why = why or self.update(len(images), tolerances["weights"])
         size = f"{images.shape[2]}x{images.shape[3]}"
         asked = (f"one step on {len(images)} images of {size}, {step.dtype}",)
+        largest, what = max(self.judged, key=lambda each: each[0] / tolerances[each[1]])
         return Diagnosis(
-            self.largest, tolerances["loss"], tuple(self.findings), why, asked, tuple(self.notes)
+            largest,
+            tolerances[what],
+            tuple(self.findings),
+            why,
+            asked,
+            tuple(self.notes),
+            f"the right {CHANGES[what]}",
         )
 
     @property
@@ -207,24 +224,23 @@ class _Comparison:
         """Whether the port trained with the running statistics: then nothing else can be judged."""
         return any(each.convention == "statistics_frozen" for each in self.findings)
 
-    def found(self, convention: str, stage: str, text: str, before: float, after: float) -> None:
+    def found(
+        self,
+        convention: str,
+        stage: str,
+        text: str,
+        before: float,
+        after: float,
+        *,
+        remedy: Mapping[str, str] | None = None,
+    ) -> None:
         decay = self.spec.config.bn_decay
-        values = {
-            "decay": decay,
-            "rest": round(1 - decay, 12),
-            "decayed": DECAYED[self.step.decayed][0],
-        }
-        rule, remedy = RULES[convention]
-        self.findings.append(
-            Finding(
-                convention,
-                stage,
-                f"the port {text}. {rule.format(**values)}",
-                before,
-                after,
-                {name: line.format(**values) for name, line in remedy.items()},
-            )
-        )
+        decayed, _ = DECAYED[self.step.decayed]
+        values = {"decay": decay, "rest": round(1 - decay, 12), "decayed": decayed}
+        rule, usual = RULES[convention]
+        lines = {name: line.format(**values) for name, line in (remedy or usual).items()}
+        what = f"the port {text}. {rule.format(**values)}"
+        self.findings.append(Finding(convention, stage, what, before, after, lines))
 
     # --- Loss -----------------------------------------------------------------------------------
 
@@ -239,7 +255,7 @@ class _Comparison:
         )
         evaluated = cross_entropy(forward(self.spec, self.old, images).logits, labels)
         before = abs(found - own) / own
-        self.largest = max(self.largest, before)
+        self.judged.append((before, "loss"))
         if before <= tolerance:
             return None
         ways = {
@@ -254,8 +270,8 @@ class _Comparison:
                 )
                 return None
         return (
-            f"the loss is {found:.6g} instead of {own:.6g}: compare the logits in evaluation first "
-            "(model=), and the labels"
+            f"the loss is {found:.6g} instead of {own:.6g}: compare the logits without a step "
+            "first, and then the labels"
         )
 
     # --- Running statistics ---------------------------------------------------------------------
@@ -280,7 +296,7 @@ class _Comparison:
         deviations = {each: self._apart(right[each], right[each]) for each in estimators}
         expected = min(estimators, key=lambda each: deviations[each])
         before = deviations[expected]
-        self.largest = max(self.largest, before)
+        self.judged.append((before, "statistics"))
         if before <= tolerance:
             self._say_estimator(expected, deviations)
             return None
@@ -295,7 +311,7 @@ class _Comparison:
         stages = list(dict.fromkeys(map(_stage_of, changed)))
         return (
             f"the running statistics of {listed(stages)} are not what any known way to update them "
-            f"gives (deviation {before:.1e}); compare the logits in evaluation first (model=)"
+            f"gives (deviation {before:.1e}); check the momentum of each BatchNorm"
         )
 
     def _kept(self, decay: float, batch: Mapping[str, Array]) -> dict[str, Array]:
@@ -343,20 +359,24 @@ class _Comparison:
         texts = {
             1 - decay: ("bn_momentum", "exchanges what is kept and what is taken from the batch"),
             decay**2: ("statistics_twice", "updates the running statistics twice"),
-            1.0: ("statistics_frozen", "does not update the running statistics"),
+            1.0: ("statistics_frozen", "normalizes with the batch, but keeps the old statistics"),
         }
         if kept != decay:
             who = f" (as in {DECAYS[kept]})" if DECAYS.get(kept) else ""
             usual = ("bn_momentum", f"keeps {kept:g} of a running statistic's old value{who}")
             convention, text = texts.get(kept, usual)
-            self.found(convention, stages[0], text + where, *deviations)
+            remedy = UPDATED if kept == 1 else None
+            self.found(convention, stages[0], text + where, *deviations, remedy=remedy)
         if estimator != expected and kept != 1:
             text = f"keeps the {estimator} variance of a batch, where {expected} was expected"
             self.found("running_variance", stages[0], text, *deviations)
 
     def _say_estimator(self, used: str, deviations: Mapping[str, float]) -> None:
         if len(deviations) > 1 and max(deviations.values()) > 2 * min(deviations.values()):
-            self.notes.append(f"whether the variance should be {used}, as it is, or the other kind")
+            self.notes.append(
+                "whether the running variance should be biased or unbiased, which the weights' "
+                f"file does not state; the port's is {used}"
+            )
 
     # --- Weights --------------------------------------------------------------------------------
 
@@ -365,7 +385,7 @@ class _Comparison:
         names = [name for name in self.old if _is_trained(name)]
         right = self._update(self.step.decayed)
         before = self._off(right, right, names)
-        self.largest = max(self.largest, before)
+        self.judged.append((before, "weights"))
         if before <= tolerance:
             self._say_hidden(right, tolerance)
             return None
@@ -380,10 +400,12 @@ class _Comparison:
                 if after <= tolerance:
                     self._name_update(decayed, sizes, still, count, (before, after))
                     return None
-        worst = max(names, key=lambda name: self._off(right, right, [name]))
+        apart = {name: _norm([self.new[name] - self.old[name] - right[name]]) for name in names}
+        worst = max(apart, key=lambda name: apart[name])
         return (
             f"the weights after the step are not what any known rule gives: deviation {before:.1e} "
-            f"of the right step, most in {worst}; compare the logits in evaluation first (model=)"
+            f"of the right step, most in {worst}; check momentum, clipping and rates of single "
+            "weights in the optimizer"
         )
 
     def _schemes(self) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import formats
-from .._checks import ConfigError, shown
+from .._checks import ConfigError, listed, shown
 from .._files import as_path
 from .._inputs import ImageError
 from ..backends import first_installed, load_backend
@@ -67,11 +67,17 @@ def doctor(
         most: how many broken conventions to look for at once.
         advance: called with a line of text after every trial.
     """
-    if [model, outputs, step].count(None) != 2:
-        raise ConfigError("model: expected model=, outputs= or step=, one of the three")
     is_step = step is not None or after is not None
     if after is not None and outputs is None:
         raise ConfigError("after: expected outputs= as well, the batch of the step; found none")
+    given = [name for name, value in _named(model, outputs, step) if value is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "model: expected one of model=, outputs= and step=, found "
+            f"{' and '.join(given) or 'none of them'}"
+        )
+    if learning_rate is not None and not is_step:
+        raise ConfigError("learning_rate: expected step= or after= as well, found neither")
     if is_step and learning_rate is None:
         raise ConfigError("learning_rate: expected the rate of the training step, found none")
     path = as_path(weights)
@@ -99,6 +105,10 @@ def doctor(
     return {"weights": str(path), "variant": variant_name(spec.config), **as_json(found)}
 
 
+def _named(model: Any, outputs: Any, step: Any) -> list[tuple[str, Any]]:
+    return [("model=", model), ("outputs=", outputs), ("step=", step)]
+
+
 # --- A training step ----------------------------------------------------------------------------
 
 
@@ -116,12 +126,13 @@ def _taken(
     else:
         images = batch(checkpoint.spec, checkpoint.usage).astype(dtype)
         labels = np.arange(len(images)) % checkpoint.spec.config.num_classes
-        port = Port(checkpoint.spec, loaded(step) if isinstance(step, str) else step, dtype)
+        function = loaded(step) if isinstance(step, str) else step
+        port = Port(checkpoint.spec, function, dtype, "step")
         returned = port.ask(images, labels)
         if not isinstance(returned, Mapping) or "weights" not in returned:
             raise ImageError(
                 "step: expected a dictionary with 'weights' and 'loss' from the function, found "
-                f"{shown(returned)}"
+                + (listed(returned) if isinstance(returned, Mapping) else shown(returned))
             )
     weights = returned["weights"]
     if isinstance(weights, str | os.PathLike):

@@ -53,7 +53,7 @@ NETWORKS = {  # promise -> the network in which the break shows
         "num_init_features": 3,
         "block_config": (1,),
         "stem": "cifar",
-        "bottleneck": False,
+        "bn_size": None,
         "in_channels": 3,
     },
 }

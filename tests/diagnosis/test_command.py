@@ -46,7 +46,7 @@ def test_a_port_that_is_right_exits_with_0():
     done = run("--model", "port.py:right")
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("the same up to rounding: deviation ")
-    assert "asked: 2 images of 68x68, NCHW, float32" in done.stdout
+    assert "called with: 2 images of 68x68, NCHW, float32" in done.stdout
 
 
 @pytest.mark.usefixtures("port")
@@ -77,7 +77,7 @@ def test_saved_outputs_are_enough(port):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--model: expected --model, --outputs or --step, one of"),
+        ([], "--model: expected one of --model, --outputs and --step, found none"),
         (["--model", "port.py"], "--model: expected MODULE:CALLABLE"),
         (["--model", "absent.py:right"], "--model: expected a Python file, found none"),
         (["--model", "absent_module:right"], "expected a module 'absent_module', found none"),

@@ -276,7 +276,7 @@ def test_outputs_that_were_saved_elsewhere_are_enough():
         (lambda x: {"stem": x}, "expected the logits as output, .*found only stem"),
         (lambda _: None, "expected NumPy arrays, found NoneType"),
         (lambda _: [[1, 2], [3]], "expected NumPy arrays, found list"),
-        (lambda _: 1 / 0, "it accepts them in neither layout.*ZeroDivisionError"),
+        (lambda _: 1 / 0, "found that it raised ZeroDivisionError"),
     ],
     ids=["too few", "transposed", "unknown map", "no logits", "nothing", "ragged", "raises"],
 )

@@ -58,8 +58,8 @@ def test_what_changes_nothing_is_not_said_to_be_rounding():
     fresh = dm.init_weights(SPEC)
     found = diagnose(SPEC, fresh, lambda x: reference.predict(SPEC, fresh, x).astype("f"))
     exchanged = [note for note in found.notes if "exchanges mean and variance" in note]
-    assert exchanged == [] or "in nothing: these weights make both the same" in exchanged[0]
-    assert any("these weights make both the same" in note for note in found.notes)
+    assert exchanged == [] or "in nothing, with these weights at this image size" in exchanged[0]
+    assert any("in nothing, with these weights at this image size" in note for note in found.notes)
 
 
 def test_every_call_is_listed_once_and_a_port_of_one_size_is_noted():

@@ -183,11 +183,11 @@ def _product(framework: Framework) -> str:
 PROBES: dict[str, Probe] = {
     "same_padding": Probe("SAME at stride 2 pads (7x7, 8 pixels)", "stem-padding", _same),
     "pool_rounding": Probe("a 2x2 pool of 7 pixels rounds", "rounding-in-pooling", _average_pool),
-    "padding_in_average": Probe("padding in an average is", "rounding-in-pooling", _counted),
+    "padding_in_average": Probe("padding in an average pool is", "rounding-in-pooling", _counted),
     "max_pool_padding": Probe("a max pool pads with", "max-pool-padding", _max_pool),
-    "bn_epsilon": Probe("BatchNorm's epsilon, by default", "bn-epsilon", _epsilon),
-    "bn_epsilon_of_1e-12": Probe("an epsilon of 1e-12 is", "bn-epsilon", _smallest_epsilon),
-    "bn_decay": Probe("a running statistic keeps, by default", "bn-momentum", _decay),
+    "bn_epsilon": Probe("BatchNorm's epsilon", "bn-epsilon", _epsilon),
+    "bn_epsilon_of_1e-12": Probe("an epsilon of 1e-12 is used as", "bn-epsilon", _smallest_epsilon),
+    "bn_decay": Probe("a running statistic keeps, of its old value", "bn-momentum", _decay),
     "running_variance": Probe("the running variance is", "running-variance", _estimator),
     "statistics_move": Probe("running statistics move in the", "evaluation-mode", _when),
     "kernel_layout": Probe("a kernel is stored as", "kernel-layout", _kernel),
@@ -196,5 +196,5 @@ PROBES: dict[str, Probe] = {
     "dropout_scale": Probe("dropout of 1/2 multiplies the rest by", "", _dropout),
     "bilinear_resize": Probe("a bilinear resize is", "", _resize),
     "bilinear_uint8": Probe("a resize of uint8", "", _uint8),
-    "float32_product": Probe("products of float32 are", "float32-on-a-gpu", _product),
+    "float32_product": Probe("products of float32 are computed in", "float32-on-a-gpu", _product),
 }
