@@ -50,7 +50,7 @@ def table(result: dict[str, Any]) -> Table:
 
     reports = {name: r for name, r in result["backends"].items() if r["status"] == "ok"}
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    drawn.add_column("", min_width=24)
+    drawn.add_column("")
     for name, report in reports.items():
         package, version = next(iter(report["versions"].items()))
         drawn.add_column(f"{name}\n{package} {str(version).partition('+')[0]}")

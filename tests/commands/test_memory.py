@@ -87,8 +87,9 @@ def test_both_commands_tell_which_backend_works(monkeypatch, tmp_path):
     monkeypatch.setattr(_memory, "keep_memory", stop)
     spec, path = dm.get_spec("d2l"), tmp_path / "w.safetensors"
     dm.save_weights(path, spec, dm.init_weights(spec))
-    for arguments in (["train", "--data", "sample"], ["evaluate", path, "--data", "sample"]):
-        done = CliRunner().invoke(main, [*map(str, arguments), "--backend", "torch"])
+    for arguments in (["train"], ["evaluate", str(path)]):
+        options = ["--data", "folder:absent", "--backend", "torch"]
+        done = CliRunner().invoke(main, [*arguments, *options])
         assert "stopped" in done.stderr, done.output
     assert told == ["torch", "torch"]
 

@@ -5709,7 +5709,7 @@ MUTANTS = [
         "tables: a submission does not overwrite a table that is read",
         "commands/house_prices.py",
         "if path and submission.samefile(path)",
-        "if path and not submission.samefile(path)",
+        "if path is submission",
         "commands/test_house_prices.py wrong_input",
     ),
     Mutant(
