@@ -100,7 +100,14 @@ def house_prices(
             _compare(houses, network, output_format)
         else:
             output = options["output"] or Path(OUTPUT)
-            _train(houses, network, output, (test, submission), output_format)
+            _train(
+                houses,
+                network,
+                output,
+                test=test,
+                submission=submission,
+                output_format=output_format,
+            )
     elif test is None or submission is None or train or compare or given(**options):
         raise click.UsageError("--model trains nothing: give it --test and --submission alone")
     else:
@@ -158,13 +165,14 @@ def _train(
     houses: Houses,
     network: Network,
     output: Path,
-    predicted: tuple[Path | None, Path | None],
+    *,
+    test: Path | None,
+    submission: Path | None,
     output_format: str,
 ) -> None:
     from ..data.table import read_csv
     from ..tasks import house_prices as task
 
-    test, submission = predicted
     rows = read_csv(test) if test else None
     with progress_bar(task.FOLDS + 1) as step:
         report = task.house_prices(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ..backends import Backend
 from ..checkpoint import Usage
 from ..diagnosis import Diagnosis, diagnose
@@ -33,8 +31,7 @@ def suspect_in_training(backend: Backend, spec: DenseNetSpec, weights: Weights) 
     ``loss_and_gradients`` is judged first, by its loss and the statistics that it leaves; then the
     step that ``fit`` takes, by what these gradients should do.
     """
-    images = batch(spec, Usage())
-    labels = np.arange(len(images)) % spec.config.num_classes
+    images, labels = batch(spec, Usage())
     model = _model(backend, spec, weights)
     loss, gradients = backend.loss_and_gradients(model, images, labels)
     step = Step(

@@ -517,6 +517,12 @@ def bn_arrays(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
 
 # --- ReLU and order -----------------------------------------------------------------------------
 
+NORM_THEN_RELU = {
+    "torch": "F.relu(norm(x))",
+    "keras": "keras.ops.relu(norm(x))",
+    "gluon": "F.relu(norm(x))",
+    "flax": "nnx.relu(norm(x))",
+}
 RELUS = {
     "norm0": "after the stem's BatchNorm",
     "norm1": "after the first BatchNorm of the dense layers",
@@ -526,12 +532,7 @@ RELUS = {
 }
 
 
-@convention(
-    torch="F.relu(norm(x))",
-    keras="keras.ops.relu(norm(x))",
-    gluon="F.relu(norm(x))",
-    flax="nnx.relu(norm(x))",
-)
+@convention(**NORM_THEN_RELU)
 def relu_missing(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
     """Each BatchNorm is followed by a ReLU; the one after norm5 belongs to the head."""
     absent = set()
@@ -544,12 +545,7 @@ def relu_missing(spec: DenseNetSpec, _: Pixels) -> Iterator[Suspect]:
             yield _suspect(f"has no ReLU {where}", "activation", lambda _op, _at, x: x, _at(end))
 
 
-@convention(
-    torch="F.relu(norm(x))",
-    keras="keras.ops.relu(norm(x))",
-    gluon="F.relu(norm(x))",
-    flax="nnx.relu(norm(x))",
-)
+@convention(**NORM_THEN_RELU)
 def relu_before_norm(_: DenseNetSpec, __: Pixels) -> Iterator[Suspect]:
     """The BatchNorm comes first, then the ReLU."""
     yield Suspect(

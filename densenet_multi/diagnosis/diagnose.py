@@ -152,10 +152,7 @@ def diagnose_outputs(
     """
     most = integer("most", most, 1)
     network = Network(check_spec(spec), check_weights(spec, weights))
-    x, layout = np.asarray(inputs), "NCHW"
-    channels = spec.config.in_channels
-    if x.ndim == 4 and x.shape[1] != channels and x.shape[3] == channels:
-        x, layout = x.transpose(0, 3, 1, 2), "NHWC"
+    x, layout = channels_first(spec, inputs)
     notes: list[str] = []
     dtype = "float64" if x.dtype == np.float64 and _is_exact(outputs) else "float32"
     x = check_images(spec, x).astype(np.float64)
@@ -234,10 +231,19 @@ def images(spec: DenseNetSpec, pixels: Pixels, size: int, seed: int = 0) -> Arra
     return pixels.normalized(x)
 
 
-def batch(spec: DenseNetSpec, usage: Usage) -> Array:
-    """Return eight images for a training step, normalized as the weights expect."""
+def channels_first(spec: DenseNetSpec, inputs: npt.ArrayLike) -> tuple[npt.NDArray[Any], str]:
+    """Return images as NCHW, and the layout that they had: "NCHW" or "NHWC"."""
+    x, channels = np.asarray(inputs), spec.config.in_channels
+    if x.ndim == 4 and x.shape[1] != channels and x.shape[3] == channels:
+        return x.transpose(0, 3, 1, 2), "NHWC"
+    return x, "NCHW"
+
+
+def batch(spec: DenseNetSpec, usage: Usage) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Return eight images for a training step, normalized as the weights expect, and labels."""
     pixels, size = _pixels(spec, usage), max(SIZES[0], min_image_size(spec))
-    return np.concatenate([images(spec, pixels, size, seed) for seed in range(4)])
+    x = np.concatenate([images(spec, pixels, size, seed) for seed in range(4)])
+    return x, np.arange(len(x)) % max(1, spec.config.num_classes)
 
 
 def _first_answer(

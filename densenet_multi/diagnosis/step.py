@@ -91,6 +91,7 @@ RULES: dict[str, tuple[str, Mapping[str, str]]] = {
 }
 
 
+FROZEN = "normalizes with the running statistics in training"
 UPDATED = {
     "torch": "F.batch_norm(x, mean, variance, ...) with the running statistics, not with copies",
     "keras": "assign the new moving statistics, or use layers.BatchNormalization",
@@ -258,16 +259,14 @@ class _Comparison:
         self.judged.append((before, "loss"))
         if before <= tolerance:
             return None
-        ways = {
-            "loss_sum": (own * len(images), f"sums the loss over the {len(images)} examples"),
-            "statistics_frozen": (evaluated, "normalizes with the running statistics in training"),
-        }
-        for convention, (value, text) in ways.items():
+        count = len(images)
+        for convention, stage, value, text in (
+            ("loss_sum", OUTPUT, own * count, f"sums the loss over the {count} examples"),
+            ("statistics_frozen", "stem", evaluated, FROZEN),
+        ):
             after = abs(found - value) / value
             if after <= tolerance:
-                self.found(
-                    convention, OUTPUT if "sum" in convention else "stem", text, before, after
-                )
+                self.found(convention, stage, text, before, after)
                 return None
         return (
             f"the loss is {found:.6g} instead of {own:.6g}: compare the logits without a step "

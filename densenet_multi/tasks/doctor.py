@@ -18,7 +18,7 @@ from .._inputs import ImageError
 from ..backends import first_installed, load_backend
 from ..checkpoint import Checkpoint
 from ..diagnosis import Diagnosis, diagnose, diagnose_outputs
-from ..diagnosis.diagnose import batch
+from ..diagnosis.diagnose import batch, channels_first
 from ..diagnosis.port import Port, loaded, to_array, to_number
 from ..diagnosis.step import Step, diagnose_step
 from ..formats.recognize import variant_name
@@ -70,7 +70,8 @@ def doctor(
     is_step = step is not None or after is not None
     if after is not None and outputs is None:
         raise ConfigError("after: expected outputs= as well, the batch of the step; found none")
-    given = [name for name, value in _named(model, outputs, step) if value is not None]
+    named = {"model=": model, "outputs=": outputs, "step=": step}
+    given = [name for name, value in named.items() if value is not None]
     if len(given) != 1:
         raise ConfigError(
             "model: expected one of model=, outputs= and step=, found "
@@ -105,10 +106,6 @@ def doctor(
     return {"weights": str(path), "variant": variant_name(spec.config), **as_json(found)}
 
 
-def _named(model: Any, outputs: Any, step: Any) -> list[tuple[str, Any]]:
-    return [("model=", model), ("outputs=", outputs), ("step=", step)]
-
-
 # --- A training step ----------------------------------------------------------------------------
 
 
@@ -118,14 +115,12 @@ def _taken(
     """Return a step's images, labels, loss, and the weights after it."""
     if step is None:
         saved = _saved(outputs, {"labels"})
-        images, labels, loss = saved[INPUTS], saved["labels"], saved.get("loss")
-        channels = checkpoint.spec.config.in_channels
-        if images.ndim == 4 and images.shape[1] != channels and images.shape[3] == channels:
-            images = images.transpose(0, 3, 1, 2)
-        returned: Any = {"weights": after, "loss": loss}
+        images, _ = channels_first(checkpoint.spec, saved[INPUTS])
+        labels = saved["labels"]
+        returned: Any = {"weights": after, "loss": saved.get("loss")}
     else:
-        images = batch(checkpoint.spec, checkpoint.usage).astype(dtype)
-        labels = np.arange(len(images)) % checkpoint.spec.config.num_classes
+        images, labels = batch(checkpoint.spec, checkpoint.usage)
+        images = images.astype(dtype)
         function = loaded(step) if isinstance(step, str) else step
         port = Port(checkpoint.spec, function, dtype, "step")
         returned = port.ask(images, labels)

@@ -302,6 +302,11 @@ def predict_prices(path: str | Path, table: Table) -> Array:
 
     Raises ``ConfigError`` for a table with other columns, and as ``portable.load_tabular``.
     """
+    return _predicted(path, table)[1]
+
+
+def _predicted(path: str | Path, table: Table) -> tuple[str, Array]:
+    """Return the name of the prices' column, and ``predict_prices``."""
     spec, weights, fitted = portable.load_tabular(path)
     try:
         check(fitted, FITTED, "preprocessing")
@@ -309,7 +314,7 @@ def predict_prices(path: str | Path, table: Table) -> Array:
         raise ConfigError(f"{path}: {error}; use a file that house_prices wrote") from None
     z, price = predict(spec, weights, inputs_of(table, fitted)), fitted["log_price"]
     found: Array = np.exp(price["mean"] + price["std"] * z)
-    return found
+    return fitted["target"], found
 
 
 def ids_of(table: Table) -> list[str] | None:
@@ -323,7 +328,7 @@ def write_prices(output: Path, path: str | Path, table: Table) -> dict[str, Any]
     The rows of a table without a column Id are numbered from 1. Raises as ``predict_prices``;
     returns the number of rows, and the lowest and the highest price.
     """
-    target, prices = portable.load_tabular(path)[2].get("target"), predict_prices(path, table)
+    target, prices = _predicted(path, table)
     ids = ids_of(table) or range(1, len(prices) + 1)
     text = StringIO(newline="")
     rows = [("Id", target), *zip(ids, prices.tolist(), strict=True)]

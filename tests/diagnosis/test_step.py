@@ -17,8 +17,7 @@ from densenet_multi.tasks import doctor as task
 RATE, DECAY = 0.5, 0.1
 SPEC = small("bottleneck")
 WEIGHTS = random_weights(SPEC)
-IMAGES = batch(SPEC, dm.Usage())
-LABELS = np.arange(len(IMAGES)) % SPEC.config.num_classes
+IMAGES, LABELS = batch(SPEC, dm.Usage())
 KEPT = SPEC.config.bn_decay
 RNG = np.random.default_rng(7)
 GRADIENTS = {  # a step is judged by its rule, whatever the gradients are
@@ -213,8 +212,8 @@ def test_a_step_of_this_backend_is_right_and_a_forgotten_decay_is_named(backend,
     found = task.doctor(path, step=taken, learning_rate=0.1, weight_decay=0.1, decayed="kernels")
     assert [each["convention"] for each in found["findings"]] == ["weight_decay"]
     # the same from files
-    images = batch(spec, dm.Usage()).astype("f")
-    np.savez(tmp_path / "batch.npz", inputs=images, labels=np.arange(8))
+    images, labels = batch(spec, dm.Usage())
+    np.savez(tmp_path / "batch.npz", inputs=images.astype("f"), labels=labels)
     arguments = ["doctor", path, "--outputs", tmp_path / "batch.npz", "--learning-rate", "0.2"]
     arguments += ["--weight-decay", "0.1", "--after", tmp_path / "after.safetensors"]
     done = CliRunner().invoke(main, [str(argument) for argument in arguments])

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from random_weights import random_weights  # beside this script
 
 import densenet_multi as dm
 from densenet_multi.data import Preparation, load_sample, to_input
@@ -37,23 +38,6 @@ SMALL = {
     "plain, with biases": dm.get_spec("d2l", block_config=(2, 2), in_channels=3).config,
     "CIFAR's stem": dm.get_spec("densenet_bc100_k12", block_config=(2, 2), in_channels=3).config,
 }
-
-
-def random_weights(spec: dm.DenseNetSpec, seed: int) -> Weights:
-    """Return float32 weights as training may leave them: no statistic is 0 or 1."""
-    rng, weights = np.random.default_rng(seed), {}
-    for name, info in dm.tensors(spec).items():
-        fan_in = max(info.size // info.shape[0], 1)
-        scale, center = {
-            "conv.weight": ((2 / fan_in) ** 0.5, 0.0),
-            "linear.weight": ((1 / fan_in) ** 0.5, 0.0),
-            "norm.weight": (0.2, 1.0),
-        }.get(info.kind, (0.3, 0.0))
-        values = rng.normal(center, scale, info.shape)
-        is_variance = name.endswith("running_var")
-        values = rng.uniform(0.5, 2.0, info.shape) if is_variance else values
-        weights[name] = values.astype(np.float32)
-    return weights
 
 
 def port_of(network: Network, broken: Sequence[Suspect], calls: list[int]) -> Callable[[Any], Any]:

@@ -14,6 +14,7 @@ import sys
 import numpy as np
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
+from random_weights import random_weights  # beside this script
 
 import densenet_multi as dm
 from densenet_multi.comparison.deviation import deviation
@@ -22,23 +23,6 @@ from densenet_multi.variants import VARIANTS
 from densenet_multi.weights import Weights
 
 SIZES = {"imagenet": (64, 65), "cifar": (32, 33)}  # by stem
-
-
-def random_weights(spec: dm.DenseNetSpec) -> Weights:
-    """Return float32 weights that keep the size of the maps, with statistics that are not 0, 1."""
-    rng, weights = np.random.default_rng(0), {}
-    for name, info in dm.tensors(spec).items():
-        fan_in = max(info.size // info.shape[0], 1)
-        scale, center = {
-            "conv.weight": ((2 / fan_in) ** 0.5, 0.0),
-            "linear.weight": ((1 / fan_in) ** 0.5, 0.0),
-            "norm.weight": (0.2, 1.0),
-        }.get(info.kind, (0.3, 0.0))
-        values = rng.normal(center, scale, info.shape)
-        is_variance = name.endswith("running_var")
-        values = rng.uniform(0.5, 2.0, info.shape) if is_variance else values
-        weights[name] = values.astype(np.float32)
-    return weights
 
 
 def in_runtime(spec: dm.DenseNetSpec, weights: Weights, x: np.ndarray, **options: bool) -> float:
@@ -55,7 +39,7 @@ def main() -> None:
     kinds = {"float32": {}, "folded": {"folded": True}, "half": {"half": True}}
     for variant in VARIANTS:
         spec = dm.get_spec(variant)
-        weights, channels = random_weights(spec), spec.config.in_channels
+        weights, channels = random_weights(spec, 0), spec.config.in_channels
         found[variant] = dict.fromkeys(kinds, 0.0)
         for size in SIZES[spec.config.stem]:
             x = np.random.default_rng(1).random((2, channels, size, size), np.float32)
@@ -64,7 +48,7 @@ def main() -> None:
                 found[variant][kind] = max(found[variant][kind], one)
         print(variant, found[variant], file=sys.stderr)
     spec = dm.get_spec("d2l", block_config=(2, 2))
-    weights = {name: a.astype(np.float64) for name, a in random_weights(spec).items()}
+    weights = {name: a.astype(np.float64) for name, a in random_weights(spec, 0).items()}
     x = np.random.default_rng(1).random((2, 1, 33, 33))
     evaluator = ReferenceEvaluator(to_proto(spec, weights))
     (logits,) = evaluator.run(None, {"images": x})
